@@ -1,0 +1,18 @@
+"""Wire formats: bytes in, facts out.
+
+What lives here turns bytes into numbers and spans, and nothing more: one module per wire format, named after the QEMU
+source file that defines it (``savevm`` after ``migration/savevm.c``, ``ram`` after ``migration/ram.c``, ``vmstate``
+after ``migration/vmstate.c``). What the numbers mean (an accelerator, a vCPU, a register) is decided in ``qmigtool``.
+
+==============  =====================================================================================
+``record``      how a wire record is declared once, and what is made from that one declaration
+``records``     the declarations themselves
+``source``      where bytes come from: a file (mapped), a pipe, a buffer
+``window``      the part of a stream that is in memory, with absolute offsets
+``savevm``      framing: header, configuration, sections, footers, commands, EOF; sans-IO and forward
+``ram``         bodies of the ``ram`` section, walked by runs of equal records
+``vmdesc``      the JSON description of the device state at the end of a stream
+``tail``        the way to the device state backwards from the end, without touching RAM
+``vmstate``     device state, decoded into fields by a description
+==============  =====================================================================================
+"""

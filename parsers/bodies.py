@@ -1,0 +1,134 @@
+"""Section bodies whose end is not found by reading records: told by a description, or searched for.
+
+A body is anything with ``advance(window, pos) -> (reached, ended)``; :class:`~qmigtool.parsers.ram.RamBody` is another.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from qmigtool.errors import LimitError, TruncatedError
+from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, Command, SectionFooter, SectionType
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from qmigtool.parsers.window import Window
+
+__all__ = ["FOOTER_SIZE", "Body", "DescribedBody", "SearchedBody", "footer_of"]
+
+MAX_SEARCH = 64 << 20  # the largest device state seen is a display's, of some MB
+FOOTER_SIZE = 5
+_CHUNK = 1 << 16
+
+
+def footer_of(section_id: int) -> bytes:
+    """Return the five bytes that close a section."""
+    return SectionFooter(QEMU_VM_SECTION_FOOTER, section_id).build()
+
+
+class Body(Protocol):
+    """Walks a section body wherever its bytes are; ``measured`` says how its end is known."""
+
+    @property
+    def measured(self) -> str: ...
+
+    def advance(self, window: Window, pos: int) -> tuple[int, bool]:
+        """Go on from ``pos``; return the offset reached and whether the body ends there."""
+        ...
+
+
+class DescribedBody:
+    """A body whose end the vmdesc tells; if there is no footer there, the description is wrong and ``search`` decides.
+
+    Wrong descriptions are real: before QEMU 11 an array of pointers with NULLs among them (s390x ``css``) is described
+    by its first element. ``search`` is None where the stream has no footers.
+    """
+
+    def __init__(self, end: int, footer: bytes, search: SearchedBody | None) -> None:
+        self._end = end
+        self._footer = footer
+        self._search = search
+        self.measured = "vmdesc"
+
+    def advance(self, window: Window, pos: int) -> tuple[int, bool]:
+        """Go to the end at once."""
+        if self._search is None:
+            window.need(pos, self._end - pos, "a device section that the vmdesc describes")
+            return self._end, True
+        if self.measured == "vmdesc":
+            try:
+                if window.view(self._end, len(self._footer), "a footer") == self._footer:
+                    return self._end, True
+            except TruncatedError:
+                pass
+            self.measured = self._search.measured
+        return self._search.advance(window, pos)
+
+
+class SearchedBody:
+    """A body that ends at the first footer of its section behind which the stream plausibly goes on.
+
+    The footer's five bytes can occur in a body by chance, so what follows is looked at too: the end of the stream or
+    of the package, EOF with a vmdesc, a section header with a printable name, a PART or END of a started section, or a
+    known command.
+    """
+
+    measured = "footer search"
+
+    def __init__(
+        self, section_id: int, body_offset: int, started: Container[int], package_end: int | None = None
+    ) -> None:
+        self._needle = footer_of(section_id)
+        self._body_offset = body_offset
+        self._search_from = body_offset
+        self._started = started
+        self._package_end = package_end
+
+    def advance(self, window: Window, pos: int) -> tuple[int, bool]:
+        """Search on; the position stays at the body's start until its end is found."""
+        while True:
+            at = self._find(window)
+            if self._plausible(window, at + FOOTER_SIZE):
+                return at, True
+            self._search_from = at + 1
+
+    def _find(self, window: Window) -> int:
+        while True:
+            at = self._search_from
+            if at - self._body_offset > MAX_SEARCH:
+                raise LimitError(
+                    f"no footer in {MAX_SEARCH} bytes", offset=self._body_offset, expected=self._needle.hex(" ")
+                )
+            window.need(at, FOOTER_SIZE, f"a device section that ends with the footer {self._needle.hex(' ')}")
+            chunk = bytes(window.view(at, min(_CHUNK, window.end - at), "a device section"))
+            found = chunk.find(self._needle)
+            if found >= 0:
+                return at + found
+            self._search_from = at + len(chunk) - FOOTER_SIZE + 1
+
+    def _plausible(self, window: Window, pos: int) -> bool:
+        if pos == self._package_end or window.at_end(pos):
+            return True
+        try:
+            return self._item_at(window, pos)
+        except TruncatedError:
+            return False
+
+    def _item_at(self, window: Window, pos: int) -> bool:
+        kind = window.u8(pos, "an item")
+        if kind == SectionType.QEMU_VM_EOF:
+            return window.at_end(pos + 1) or (
+                window.u8(pos + 1, "a vmdesc") == SectionType.QEMU_VM_VMDESCRIPTION
+                and window.u8(pos + 6, "a vmdesc") == ord("{")
+            )
+        if kind in (SectionType.QEMU_VM_SECTION_START, SectionType.QEMU_VM_SECTION_FULL):
+            length = window.u8(pos + 5, "a name")
+            name = window.bytes(pos + 6, length, "a name")
+            window.need(pos + 6 + length, 8, "a section header")
+            return length > 0 and all(0x20 <= byte < 0x7F for byte in name)
+        if kind in (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END):
+            return window.be32(pos + 1, "a section id") in self._started
+        if kind == SectionType.QEMU_VM_COMMAND:
+            return Command.MIG_CMD_INVALID < window.be16(pos + 1, "a command") <= Command.MIG_CMD_SWITCHOVER_START
+        return False

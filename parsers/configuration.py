@@ -1,0 +1,86 @@
+"""The configuration section (QEMU: ``vmstate_configuration`` in ``migration/savevm.c``).
+
+It stands directly behind the file header, has no footer, and is decoded here without the vmdesc: the vmdesc has it only
+since QEMU 8.2, and measures a list of several capability names wrongly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import LimitError, StreamError, UnsupportedError
+from qmigtool.parsers.record import decode_name
+from qmigtool.parsers.records import SectionType, Subsection
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.window import Window
+
+__all__ = ["Configuration", "parse_configuration"]
+
+SECTION = "configuration"
+MAX_NAME = 255  # QEMU would allocate whatever it reads; no machine type comes near
+MAX_CAPABILITIES = 64  # the QAPI enumeration has fewer
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the section says; a subsection that was not sent is None or empty.
+
+    ``page_size`` in bytes (from ``configuration/target-page-bits``), ``uuid`` as 16 raw bytes in text order.
+    """
+
+    machine: str
+    page_size: int | None = None
+    capabilities: tuple[str, ...] = ()
+    uuid: bytes | None = None
+
+
+def parse_configuration(window: Window, pos: int) -> tuple[Configuration, int]:
+    """Read the section's body at ``pos`` (behind the type byte); return it and the offset behind it.
+
+    Raises :class:`~qmigtool.errors.LimitError` for absurd lengths, :class:`~qmigtool.errors.UnsupportedError` for a
+    subsection that nobody knows: its length stands nowhere.
+    """
+    length = window.be32(pos, "the machine type's length")
+    if length > MAX_NAME:
+        raise LimitError(
+            f"a machine type of {length} bytes", offset=pos, section=SECTION, expected=f"at most {MAX_NAME}"
+        )
+    machine = decode_name(window.bytes(pos + 4, length, "the machine type"))
+    pos += 4 + length
+    page_size: int | None = None
+    capabilities: tuple[str, ...] = ()
+    uuid: bytes | None = None
+    # There is no marker between the section and the next item, but no item starts with the subsection byte.
+    while not window.at_end(pos) and window.u8(pos, "an item") == SectionType.QEMU_VM_SUBSECTION:
+        head, body = Subsection.parse(window, pos)
+        if head.name == "configuration/target-page-bits":
+            bits = window.be32(body, head.name)
+            if not 8 <= bits <= 20:
+                raise StreamError(f"{bits} page bits", offset=body, section=SECTION, expected="8 to 20")
+            page_size = 1 << bits
+            pos = body + 4
+        elif head.name == "configuration/capabilities":
+            capabilities, pos = _capabilities(window, body)
+        elif head.name == "configuration/uuid":
+            uuid = window.bytes(body, 16, head.name)
+            pos = body + 16
+        else:
+            raise UnsupportedError(f"configuration subsection {head.name!r}", offset=pos, section=SECTION)
+    return Configuration(machine, page_size, capabilities, uuid), pos
+
+
+def _capabilities(window: Window, pos: int) -> tuple[tuple[str, ...], int]:
+    count = window.be32(pos, "the number of capabilities")
+    if count > MAX_CAPABILITIES:
+        raise LimitError(
+            f"{count} capabilities", offset=pos, section=SECTION, expected=f"at most {MAX_CAPABILITIES}"
+        )
+    pos += 4
+    names = []
+    for _ in range(count):
+        length = window.u8(pos, "a capability's length")
+        names.append(decode_name(window.bytes(pos + 1, length, "a capability")))
+        pos += 1 + length
+    return tuple(names), pos

@@ -1,0 +1,134 @@
+"""Runs of equal RAM records: how they are found, and the columns that hold them.
+
+A guest's memory is sent in order, so a stream is mostly long runs of records that differ only by their address, which
+rises by one page: ``0x28`` (CONTINUE|PAGE) every ``page_size + 8`` bytes, ``0x22`` (CONTINUE|ZERO) every 9. The first
+words of a run are compared one by one; once eight agree, a strided view compares thousands at a time. Where runs are
+short, the plain loop is all that ever happens, so the worst case costs what a loop over records costs.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Run", "RunTable", "run_length"]
+
+_WORD = struct.Struct(">Q")
+_SCALAR = 8  # words compared one by one before the strided view pays for its set-up
+_FIRST_CHUNK = 64
+_LARGEST_CHUNK = 1 << 16  # 512 KiB of expected words: stays in the cache
+
+
+def run_length(buf: memoryview, start: int, stride: int, step: int, limit: int, fill_at: int | None = None) -> int:
+    """Count the records from ``start`` on that continue the first one.
+
+    ``stride`` is the distance of two records in bytes, ``step`` the rise of their first word (be64), ``limit`` the
+    largest count that may be looked at; every record up to it lies inside ``buf``. With ``fill_at``, the byte that
+    far behind each word must not change either (the fill byte of a ZERO record). Returns at least 1.
+    """
+    word = int(_WORD.unpack_from(buf, start)[0])
+    fill = None if fill_at is None else buf[start + fill_at]
+    count = 1
+    pos = start
+    for count in range(1, min(limit, _SCALAR)):
+        pos += stride
+        if _WORD.unpack_from(buf, pos)[0] != word + count * step:
+            return count
+        if fill_at is not None and buf[pos + fill_at] != fill:
+            return count
+    count = min(limit, _SCALAR)
+    if count < limit:
+        count = _strided_run(buf, start, stride, step, count, limit, word, fill_at)
+    return count
+
+
+def _strided_run(
+    buf: memoryview, start: int, stride: int, step: int, count: int, limit: int, word: int, fill_at: int | None
+) -> int:
+    # numpy is imported where a long run is met: a stream without one never pays for it.
+    import numpy as np
+
+    chunk = _FIRST_CHUNK
+    while count < limit:
+        size = min(chunk, limit - count)
+        at = start + count * stride
+        words = np.ndarray((size,), ">u8", buf, at, (stride,))
+        same = words == np.arange(size, dtype=np.uint64) * np.uint64(step) + np.uint64(word + count * step)
+        if fill_at is not None:
+            same &= np.ndarray((size,), np.uint8, buf, at + fill_at, (stride,)) == buf[start + fill_at]
+        if not same.all():
+            return count + int(same.argmin())
+        count += size
+        chunk = min(chunk * 8, _LARGEST_CHUNK)
+    return count
+
+
+class Run(NamedTuple):
+    """Records of one kind whose addresses rise by one page.
+
+    ``offset`` is where the first record starts in the stream, ``flags`` its RAM_SAVE_FLAG_* with CONTINUE taken out,
+    ``block`` the index of its RAMBlock, ``addr`` its byte offset in the block, ``count`` the number of pages,
+    ``head`` the bytes before each payload and ``payload`` the bytes of each payload. A record that names its block
+    has a longer head than the others and is a run of its own.
+    """
+
+    offset: int
+    flags: int
+    block: int
+    addr: int
+    count: int
+    head: int
+    payload: int
+    fill: int
+
+
+class RunTable:
+    """Runs, held as columns: memory grows with the number of runs, 32 bytes each, not with RAM."""
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self._words = array("Q")  # offset, addr, count << 32 | payload, flags << 32 | block << 16 | head << 8 | fill...
+        self._last: list[int] | None = None
+
+    def add(self, run: Run) -> None:
+        """Append a run, or lengthen the last one by it, so that how the bytes arrived leaves no trace."""
+        words = self._words
+        if len(words):
+            offset, addr, sizes, kind = words[-4:]
+            count = sizes >> 32
+            if (
+                kind == _kind(run)
+                and sizes & 0xFFFFFFFF == run.payload
+                and addr + count * self.page_size == run.addr
+                and offset + count * (run.head + run.payload) == run.offset
+                and count + run.count < 1 << 32
+            ):
+                words[-2] = (count + run.count) << 32 | run.payload
+                return
+        words.extend((run.offset, run.addr, run.count << 32 | run.payload, _kind(run)))
+
+    def __len__(self) -> int:
+        return len(self._words) // 4
+
+    def __iter__(self) -> Iterator[Run]:
+        words = self._words
+        for i in range(0, len(words), 4):
+            offset, addr, sizes, kind = words[i : i + 4]
+            yield Run(
+                offset=offset,
+                flags=kind >> 40,
+                block=kind >> 24 & 0xFFFF,
+                addr=addr,
+                count=sizes >> 32,
+                head=kind >> 8 & 0xFFFF,
+                payload=sizes & 0xFFFFFFFF,
+                fill=kind & 0xFF,
+            )
+
+
+def _kind(run: Run) -> int:
+    return run.flags << 40 | run.block << 24 | run.head << 8 | run.fill

@@ -1,0 +1,419 @@
+"""The framing of a migration stream (QEMU: ``migration/savevm.c``), read forward.
+
+Sans-IO: a :class:`Reader` is handed bytes, whole or in pieces of any size, and gives :class:`Section` objects; it opens
+nothing. The strategy: a state is a method; a method reads one item at ``self.pos`` or raises
+:class:`~qmigtool.parsers.window.NeedMoreData` and is called again when more has come. Only ``ram`` bodies remember
+where they were inside an item, because only they are large.
+
+The length of a device section stands nowhere in the stream. It comes from the vmdesc where that is known beforehand
+(``lengths``), else from a search for the footer that closes the section.
+
+Any exception but :class:`~qmigtool.errors.QmigError` that leaves a Reader is a defect of ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
+from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, SearchedBody, footer_of
+from qmigtool.parsers.configuration import Configuration, parse_configuration
+from qmigtool.parsers.ram import RamBody, RamState
+from qmigtool.parsers.ramruns import RunTable
+from qmigtool.parsers.records import (
+    QEMU_VM_FILE_MAGIC,
+    QEMU_VM_FILE_VERSION,
+    QEMU_VM_FILE_VERSION_COMPAT,
+    QEMU_VM_SECTION_FOOTER,
+    Command,
+    CommandHeader,
+    FileHeader,
+    PostcopyAdvise,
+    SectionHeader,
+    SectionReference,
+    SectionType,
+    VmDescriptionHeader,
+)
+from qmigtool.parsers.window import NeedMoreData, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Buffer
+
+    from qmigtool.parsers.bodies import Body
+
+__all__ = ["MAX_VMDESC", "Reader", "Section", "Type"]
+
+MAX_VMDESC = 256 << 20  # a pc with 64 vCPUs has 0.6 MB
+DEFAULT_PAGE_SIZE = 4096
+
+
+class Type(StrEnum):
+    """What a span of the stream is. Together the spans cover every byte."""
+
+    HEADER = "header"
+    CONFIGURATION = "configuration"
+    START = "start"
+    PART = "part"
+    END = "end"
+    FULL = "full"
+    COMMAND = "command"
+    EOF = "eof"
+    VMDESC = "vmdesc"
+    TAIL = "tail"  # whatever follows: padding of a block device, garbage
+    UNREADABLE = "unreadable"  # what an error kept from being read
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One item of the stream and its span, footer included; offsets and lengths in bytes.
+
+    ``name`` is the idstr (of the START, for PART and END), or a command's name without ``MIG_CMD_``. ``complete`` is
+    False for the item in which an input ends or breaks.
+    """
+
+    type: Type
+    offset: int
+    length: int
+    body_offset: int
+    body_length: int
+    section_id: int | None = None
+    name: str | None = None
+    instance_id: int | None = None
+    version_id: int | None = None
+    measured: str | None = None  # how the body's end was found: "records", "vmdesc" or "footer search"
+    complete: bool = True
+
+    @property
+    def end(self) -> int:
+        """The offset behind the section."""
+        return self.offset + self.length
+
+
+@dataclass(slots=True)
+class _Open:
+    """The section that is being read."""
+
+    type: Type
+    offset: int
+    body_offset: int
+    body: Body
+    header: SectionHeader
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads a stream forward; see the head of this module.
+
+    ``lengths(idstr, instance_id)`` gives the body length of the next device section of that name, or None.
+    ``page_size`` is the target page size if it is known from elsewhere (the vmdesc).
+    """
+
+    window: Window
+    lengths: Callable[[str, int], int | None] | None = None
+    page_size: int | None = None
+    keep_runs: bool = False
+
+    pos: int = 0
+    configuration: Configuration | None = None
+    footers: bool | None = None
+    ram: RamState = field(default_factory=lambda: RamState(DEFAULT_PAGE_SIZE))
+    started: dict[int, SectionHeader] = field(default_factory=dict)
+    problems: list[QmigError] = field(default_factory=list)
+    done: bool = False
+    _state: Callable[[], Section | None] | None = None
+    _open: _Open | None = None
+    _item: int = 0  # where the item that is being read starts
+    _package_end: int | None = None
+
+    def feed(self, data: Buffer) -> None:
+        """Hand over the next bytes; those of finished sections are dropped."""
+        # Live bodies and the tail are consumed as they come; everything else is kept whole until it is handed out.
+        open_ = self._open
+        consumed = self._state == self._tail if open_ is None else open_.type is not Type.FULL
+        keep = self.pos if consumed else self._item
+        self.window.feed(data, keep=keep)
+
+    def close(self) -> None:
+        """Say that no bytes will follow."""
+        self.window.close()
+
+    def sections(self) -> Iterator[Section]:
+        """Give every section that the bytes so far hold whole.
+
+        A section's bytes are in the window until the next :meth:`feed`. Raises
+        :class:`~qmigtool.errors.StreamError`, or :class:`~qmigtool.errors.UnsupportedError` for what is legal but
+        cannot be read; after that nothing more can be read.
+        """
+        if self._state is None:
+            self._state = self._file_header
+        while not self.done:
+            try:
+                section = self._state()
+            except NeedMoreData:
+                return
+            except QmigError as error:
+                if error.section is None and self._open is not None:
+                    error.section = self._open.header.idstr
+                raise
+            if section is not None:
+                self._item = self.pos
+                yield section
+
+    def partial(self) -> Section | None:
+        """Return the item that an error or the end of the input cut, up to the end of the window."""
+        if self._item >= self.window.end:
+            return None
+        open_ = self._open
+        if open_ is None:
+            return Section(
+                Type.UNREADABLE, self._item, self.window.end - self._item, self._item, 0, complete=False
+            )
+        return Section(
+            open_.type,
+            self._item,
+            self.window.end - self._item,
+            open_.body_offset,
+            self.window.end - open_.body_offset,
+            open_.header.section_id,
+            open_.header.idstr,
+            open_.header.instance_id,
+            open_.header.version_id,
+            complete=False,
+        )
+
+    # -- states: one method per place in the grammar ------------------------------------------------------------
+
+    def _file_header(self) -> Section:
+        header, end = FileHeader.parse(self.window, self.pos)
+        if header.magic != QEMU_VM_FILE_MAGIC:
+            raise StreamError(
+                f"this is not a migration stream: it starts with {header.magic:#010x}",
+                offset=self.pos,
+                expected=f"{QEMU_VM_FILE_MAGIC:#010x} ('QEVM')",
+            )
+        if header.version == QEMU_VM_FILE_VERSION_COMPAT:
+            raise UnsupportedError("stream version 2 (obsolete since QEMU 0.11)", offset=self.pos + 4)
+        if header.version != QEMU_VM_FILE_VERSION:
+            raise StreamError(
+                f"stream version {header.version}", offset=self.pos + 4, expected=str(QEMU_VM_FILE_VERSION)
+            )
+        self._state = self._maybe_configuration
+        return self._plain(Type.HEADER, end, self.pos)
+
+    def _maybe_configuration(self) -> Section | None:
+        if not self.window.at_end(self.pos) and (
+            self.window.u8(self.pos, "an item") == SectionType.QEMU_VM_CONFIGURATION
+        ):
+            self.configuration, end = parse_configuration(self.window, self.pos + 1)
+            section = self._plain(Type.CONFIGURATION, end, self.pos + 1)
+        else:
+            section = None
+        config = self.configuration
+        page_size = config.page_size if config is not None and config.page_size else self.page_size
+        self.ram.page_size = page_size or DEFAULT_PAGE_SIZE
+        self.ram.capabilities = frozenset(config.capabilities) if config is not None else frozenset()
+        if self.keep_runs:
+            self.ram.runs = RunTable(self.ram.page_size)
+        self._state = self._next_item
+        return section
+
+    def _next_item(self) -> Section | None:
+        if self.pos == self._package_end:
+            self._package_end = None
+        kind = self.window.u8(self.pos, "the next item (the stream has no EOF byte yet)")
+        reader = self._ITEMS.get(kind)
+        if reader is None or (kind == SectionType.QEMU_VM_EOF and self._package_end is not None):
+            raise StreamError(
+                f"no item starts with {kind:#04x}",
+                offset=self.pos,
+                expected="START (1), PART (2), END (3), FULL (4), COMMAND (8) or EOF (0)"
+                + ("" if self.footers else "; the first section had no footer, so none is expected"),
+            )
+        return reader(self)
+
+    def _eof(self) -> Section:
+        self._state = self._after_eof
+        return self._plain(Type.EOF, self.pos + 1, self.pos + 1)
+
+    def _start(self) -> None:
+        header, body = SectionHeader.parse(self.window, self.pos + 1)
+        self.started[header.section_id] = header
+        self._open_section(Type.START, header, body)
+
+    def _full(self) -> None:
+        header, body = SectionHeader.parse(self.window, self.pos + 1)
+        self._open_section(Type.FULL, header, body)
+
+    def _part(self) -> None:
+        self._reference(Type.PART)
+
+    def _end(self) -> None:
+        self._reference(Type.END)
+
+    def _reference(self, type_: Type) -> None:
+        reference, body = SectionReference.parse(self.window, self.pos + 1)
+        header = self.started.get(reference.section_id)
+        if header is None:
+            raise StreamError(
+                f"{type_.upper()} of section {reference.section_id}, which was never started",
+                offset=self.pos,
+                expected=f"one of the ids {sorted(self.started)}",
+            )
+        self._open_section(type_, header, body)
+
+    def _command(self) -> Section:
+        header, payload = CommandHeader.parse(self.window, self.pos + 1)
+        if not Command.MIG_CMD_INVALID < header.command <= Command.MIG_CMD_SWITCHOVER_START:
+            raise StreamError(f"unknown command {header.command}", offset=self.pos + 1, expected="1 to 11")
+        command = Command(header.command)
+        lengths = COMMAND_LENGTHS.get(command)
+        if lengths is not None and header.length not in lengths:
+            raise StreamError(
+                f"{command.name} with {header.length} bytes",
+                offset=self.pos + 3,
+                expected=" or ".join(map(str, lengths)) + " bytes",
+            )
+        data = self.window.bytes(payload, header.length, command.name)
+        end = payload + header.length
+        if command is Command.MIG_CMD_POSTCOPY_ADVISE and data:
+            self.ram.advise, _ = PostcopyAdvise.parse(Window(data, final=True), 0)
+        elif command is Command.MIG_CMD_PACKAGED:
+            if self._package_end is not None:
+                raise StreamError("a package inside a package", offset=self.pos, expected="none")
+            self._package_end = end + int.from_bytes(data, "big")
+        return self._plain(Type.COMMAND, end, payload, name=command.name.removeprefix("MIG_CMD_"))
+
+    def _open_section(self, type_: Type, header: SectionHeader, body_offset: int) -> None:
+        self._open = _Open(type_, self.pos, body_offset, self._body(type_, header, body_offset), header)
+        self.pos = body_offset
+        self._state = self._in_body
+
+    def _body(self, type_: Type, header: SectionHeader, body_offset: int) -> Body:
+        # START and FULL mean the same to the loader for a device, so it is the name that decides.
+        if type_ is not Type.FULL and header.idstr == "ram":
+            if header.version_id != 4:
+                raise UnsupportedError(f"ram section version {header.version_id}", offset=self.pos, section="ram")
+            return RamBody(self.ram)
+        search = None
+        if self.footers is not False:
+            search = SearchedBody(header.section_id, body_offset, self.started, self._package_end)
+        length = self.lengths(header.idstr, header.instance_id) if self.lengths is not None else None
+        if length is not None:
+            return DescribedBody(body_offset + length, footer_of(header.section_id), search)
+        if search is None:
+            raise UnsupportedError(
+                "device state with neither footers nor a vmdesc", offset=self.pos, section=header.idstr
+            )
+        return search
+
+    def _in_body(self) -> Section | None:
+        open_ = self._open
+        assert open_ is not None  # noqa: S101 - for the type checker: this state is entered with a section
+        self.pos, ended = open_.body.advance(self.window, self.pos)
+        if ended:
+            self._state = self._footer
+        return None
+
+    def _footer(self) -> Section:
+        open_ = self._open
+        assert open_ is not None  # noqa: S101 - as above
+        header, body_end = open_.header, self.pos
+        if self.footers is None:
+            # Decided once: footers are a property of the stream, not of a section.
+            self.window.need(self.pos, 1, "a section footer or the next item")
+            self.footers = self.window.u8(self.pos, "a footer") == QEMU_VM_SECTION_FOOTER
+        end = body_end
+        if self.footers:
+            end = body_end + FOOTER_SIZE
+            raw = self.window.bytes(body_end, FOOTER_SIZE, "a section footer")
+            footer = footer_of(header.section_id)
+            if raw != footer:
+                raise StreamError(
+                    f"no footer of section {header.section_id} here, but {raw.hex(' ')}",
+                    offset=body_end,
+                    section=header.idstr,
+                    expected=footer.hex(" "),
+                )
+        self.problems += self.ram.problems
+        self.ram.problems = []
+        self._open = None
+        self.pos = end
+        self._state = self._next_item
+        if self._package_end is not None and end > self._package_end:
+            raise StreamError(
+                "the section runs past the end of its package",
+                offset=end,
+                section=header.idstr,
+                expected=f"an end at or before {self._package_end:#x}",
+            )
+        return Section(
+            open_.type,
+            open_.offset,
+            end - open_.offset,
+            open_.body_offset,
+            body_end - open_.body_offset,
+            header.section_id,
+            header.idstr,
+            header.instance_id,
+            header.version_id,
+            open_.body.measured,
+        )
+
+    def _after_eof(self) -> Section | None:
+        self._state = self._tail
+        if self.window.at_end(self.pos) or (
+            self.window.u8(self.pos, "a vmdesc") != SectionType.QEMU_VM_VMDESCRIPTION
+        ):
+            return None
+        self._state = self._after_eof  # until the vmdesc is whole
+        header, body = VmDescriptionHeader.parse(self.window, self.pos)
+        if self.window.u8(body, "the vmdesc") != ord("{"):
+            self._state = self._tail
+            return None
+        if header.length > MAX_VMDESC:
+            raise LimitError(
+                f"a vmdesc of {header.length} bytes", offset=self.pos + 1, expected=f"at most {MAX_VMDESC}"
+            )
+        self.window.need(body, header.length, "the vmdesc")
+        self._state = self._tail
+        return self._plain(Type.VMDESC, body + header.length, body)
+
+    def _tail(self) -> Section | None:
+        self.pos = max(self.pos, self.window.end)
+        self.window.at_end(self.pos)
+        self.done = True
+        if self.pos == self._item:
+            return None
+        return Section(Type.TAIL, self._item, self.pos - self._item, self._item, self.pos - self._item)
+
+    def _plain(self, type_: Type, end: int, body_offset: int, *, name: str | None = None) -> Section:
+        """Make the section of an item that was read in one go."""
+        start, self.pos = self.pos, end
+        return Section(type_, start, end - start, body_offset, end - body_offset, name=name)
+
+    _ITEMS: ClassVar[dict[int, Callable[[Reader], Section | None]]] = {
+        SectionType.QEMU_VM_EOF: _eof,
+        SectionType.QEMU_VM_SECTION_START: _start,
+        SectionType.QEMU_VM_SECTION_PART: _part,
+        SectionType.QEMU_VM_SECTION_END: _end,
+        SectionType.QEMU_VM_SECTION_FULL: _full,
+        SectionType.QEMU_VM_COMMAND: _command,
+    }
+
+
+# The loader rejects a command of a fixed length with any other; those not here vary.
+COMMAND_LENGTHS: dict[Command, tuple[int, ...]] = {
+    Command.MIG_CMD_OPEN_RETURN_PATH: (0,),
+    Command.MIG_CMD_PING: (4,),
+    Command.MIG_CMD_POSTCOPY_ADVISE: (0, 16),
+    Command.MIG_CMD_POSTCOPY_LISTEN: (0,),
+    Command.MIG_CMD_POSTCOPY_RUN: (0,),
+    Command.MIG_CMD_PACKAGED: (4,),
+    Command.MIG_CMD_ENABLE_COLO: (0,),
+    Command.MIG_CMD_POSTCOPY_RESUME: (0,),
+    Command.MIG_CMD_SWITCHOVER_START: (0,),
+}

@@ -1,0 +1,114 @@
+"""Where the bytes of a stream come from: a mapped file, a buffer, or what was kept of a pipe.
+
+Everything above this module addresses bytes by their offset in the stream and never knows which of the three it is.
+A file is opened for reading only.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import LimitError, StreamError, TruncatedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+__all__ = ["BufferSource", "FileSource", "KeptSource", "Source"]
+
+MAX_KEPT = 128 << 20  # of a pipe's device state; a large machine has a few MB
+
+
+class Source:
+    """Bytes by absolute offset; ``size`` is None where it is not known."""
+
+    size: int | None = None
+    name: str = "<stream>"
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return ``length`` bytes at ``offset``; raises :class:`~qmigtool.errors.TruncatedError` beyond the end."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BufferSource(Source):
+    """Bytes that are in memory."""
+
+    def __init__(self, data: Buffer, name: str = "<bytes>") -> None:
+        self.whole = memoryview(data).cast("B").toreadonly()
+        self.size = len(self.whole)
+        self.name = name
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return a view, without a copy."""
+        if offset < 0 or length < 0 or offset + length > len(self.whole):
+            raise TruncatedError(
+                "the stream ends here", offset=len(self.whole), expected=f"{length} bytes from {offset:#x}"
+            )
+        return self.whole[offset : offset + length]
+
+
+class FileSource(BufferSource):
+    """A regular file or block device, mapped read-only: nothing is read before it is looked at."""
+
+    def __init__(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.lseek(fd, 0, os.SEEK_END)  # also right for a block device, where stat says 0
+            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else None
+        finally:
+            os.close(fd)
+        super().__init__(self._map if self._map is not None else b"", str(path))
+
+    def close(self) -> None:
+        """Unmap the file. Views that somebody still holds keep it mapped until they go."""
+        self.whole.release()
+        if self._map is not None:
+            try:
+                self._map.close()
+            except BufferError:
+                # A field or a numpy view is still alive somewhere; the mapping goes with the last of them.
+                self._map = None
+
+
+class KeptSource(Source):
+    """The spans that were kept of a stream that passed by; their sum is bounded."""
+
+    def __init__(self, name: str = "<pipe>") -> None:
+        self.name = name
+        self._starts: list[int] = []
+        self._spans: list[bytes] = []
+        self._kept = 0
+
+    def keep(self, offset: int, data: bytes) -> None:
+        """Keep a span; spans come in rising order."""
+        self._kept += len(data)
+        if self._kept > MAX_KEPT:
+            raise LimitError(f"more than {MAX_KEPT} bytes of device state on a pipe", offset=offset)
+        self._starts.append(offset)
+        self._spans.append(data)
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return a view of a kept span."""
+        index = bisect_right(self._starts, offset) - 1
+        if index >= 0:
+            start = offset - self._starts[index]
+            if start + length <= len(self._spans[index]):
+                return memoryview(self._spans[index])[start : start + length]
+        raise StreamError(f"{length} bytes were not kept: the stream came through a pipe", offset=offset)

@@ -1,0 +1,182 @@
+"""The way to the device state backwards from the end, without touching RAM.
+
+The vmdesc at the end of a stream gives the exact length of every device section. Walking its devices from the last to
+the first, each footer and each header has to be where the lengths put it, with the same id, name, instance and
+version; so what is reached this way is proved, not guessed. The caller still has to prove the join to what lies before
+(:attr:`TailWalk.start`), because the vmdesc found might belong to a stream inside the guest's memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import QmigError, StreamError
+from qmigtool.parsers.bodies import FOOTER_SIZE, footer_of
+from qmigtool.parsers.record import encode_name
+from qmigtool.parsers.records import SectionHeader, SectionType, VmDescriptionHeader
+from qmigtool.parsers.savevm import MAX_VMDESC, Section, Type
+from qmigtool.parsers.vmdesc import Vmdesc, parse_vmdesc
+from qmigtool.parsers.window import Window
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.source import BufferSource
+    from qmigtool.parsers.vmdesc import DeviceDescription
+
+__all__ = ["LocatedVmdesc", "TailWalk", "find_vmdesc", "walk_back"]
+
+_EOF_AND_VMDESC = bytes([SectionType.QEMU_VM_EOF, SectionType.QEMU_VM_VMDESCRIPTION])
+_HEAD = 5
+_CHUNK = 1 << 20
+MAX_CANDIDATES = 8  # texts that look like a vmdesc and are not; there was never a second one in a real stream
+MAX_PADDING = 1 << 30  # zeros behind the stream, on a block device
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedVmdesc:
+    """A vmdesc and where it is: ``offset`` of its type byte, ``end`` behind its last byte."""
+
+    vmdesc: Vmdesc
+    offset: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class TailWalk:
+    """Device sections found backwards, in stream order.
+
+    ``start`` is where the first of them starts, ``missing`` the devices that come before it in the vmdesc but were not
+    there (early ones stand near the start of the stream), ``stopped`` what was found in the place of the last of those.
+    """
+
+    sections: tuple[Section, ...]
+    start: int
+    footers: bool
+    missing: tuple[DeviceDescription, ...]
+    stopped: QmigError | None
+
+
+def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
+    """Look for the vmdesc from the end of a file backwards; None if there is none.
+
+    One that ends where the file ends wins; otherwise only zeros (padding) may follow it. Raises
+    :class:`~qmigtool.errors.StreamError` if a text in the right place is not a vmdesc.
+    """
+    data = source.whole
+    size = len(data)
+    failure: StreamError | None = None
+    candidates = 0
+    top = size
+    while top > 0 and size - top < MAX_VMDESC and candidates < MAX_CANDIDATES:
+        bottom = max(0, top - _CHUNK)
+        # The chunks overlap by the pattern's length less one.
+        chunk = bytes(data[bottom : min(size, top + 1)])
+        found = chunk.rfind(_EOF_AND_VMDESC)
+        while found >= 0 and candidates < MAX_CANDIDATES:
+            offset = bottom + found + 1
+            end = _end_of(data, offset)
+            if end is not None:
+                candidates += 1
+                try:
+                    return LocatedVmdesc(parse_vmdesc(bytes(data[offset + _HEAD : end]), offset + _HEAD), offset, end)
+                except StreamError as error:
+                    failure = failure or error
+            found = chunk.rfind(_EOF_AND_VMDESC, 0, found + 1)
+        top = bottom
+    if failure is not None:
+        raise failure
+    return None
+
+
+def _end_of(data: memoryview, offset: int) -> int | None:
+    """Return the end of the vmdesc at ``offset``, if it can be one."""
+    if offset + _HEAD + 2 > len(data):
+        return None
+    header, body = VmDescriptionHeader.parse(Window(data[offset : offset + _HEAD], final=True), 0)
+    end = offset + body + header.length
+    if not 2 <= header.length <= MAX_VMDESC or end > len(data):
+        return None
+    if data[offset + body] != ord("{") or data[end - 1] != ord("}"):
+        return None
+    return end if _only_zeros(data, end) else None
+
+
+def _only_zeros(data: memoryview, start: int) -> bool:
+    if len(data) - start > MAX_PADDING:
+        return False
+    return all(not bytes(data[at : at + _CHUNK]).strip(b"\0") for at in range(start, len(data), _CHUNK))
+
+
+def walk_back(source: BufferSource, located: LocatedVmdesc) -> TailWalk:
+    """Walk the device sections from the EOF byte before the vmdesc to the first of them."""
+    data = source.whole
+    devices = located.vmdesc.devices
+    cursor = located.offset - 1
+    sections: list[Section] = []
+    footers = True
+    stopped: QmigError | None = None
+    left = len(devices)
+    while left:
+        device = devices[left - 1]
+        try:
+            section = _section_before(data, cursor, device, footers=footers)
+        except StreamError as error:
+            # The last device decides for all whether there are footers.
+            if not sections and footers:
+                footers = False
+                continue
+            stopped = error
+            break
+        sections.append(section)
+        cursor = section.offset
+        left -= 1
+    sections.reverse()
+    return TailWalk(tuple(sections), cursor, footers and bool(sections), devices[:left], stopped)
+
+
+def _section_before(data: memoryview, end: int, device: DeviceDescription, *, footers: bool) -> Section:
+    """Return the FULL section of ``device`` that ends at ``end``; raises StreamError if it is not there."""
+    body_end = end - (FOOTER_SIZE if footers else 0)
+    body = body_end - device.description.size
+    start = body - (1 + 4 + 1 + len(encode_name(device.idstr)) + 4 + 4)
+    if start < 0:
+        raise StreamError("the vmdesc describes more than the stream holds", offset=end, section=device.idstr)
+    if data[start] != SectionType.QEMU_VM_SECTION_FULL:
+        raise StreamError(
+            f"no FULL section here, but {data[start]:#04x}", offset=start, section=device.idstr, expected="0x04"
+        )
+    header, at = SectionHeader.parse(Window(data[start:body], base=start, final=True), start + 1)
+    told = (device.idstr, device.instance_id)
+    if at != body or (header.idstr, header.instance_id) != told:
+        raise StreamError(
+            f"section {header.idstr!r} {header.instance_id}",
+            offset=start,
+            section=device.idstr,
+            expected=f"{told[0]!r} {told[1]}, as the vmdesc has it",
+        )
+    if not device.old_style and header.version_id != device.description.version:
+        raise StreamError(
+            f"version {header.version_id}",
+            offset=start,
+            section=device.idstr,
+            expected=f"{device.description.version}, as the vmdesc has it",
+        )
+    if footers and bytes(data[body_end:end]) != footer_of(header.section_id):
+        raise StreamError(
+            f"no footer here, but {bytes(data[body_end:end]).hex(' ')}",
+            offset=body_end,
+            section=device.idstr,
+            expected=footer_of(header.section_id).hex(" "),
+        )
+    return Section(
+        Type.FULL,
+        start,
+        end - start,
+        body,
+        body_end - body,
+        header.section_id,
+        header.idstr,
+        header.instance_id,
+        header.version_id,
+        "vmdesc",
+    )

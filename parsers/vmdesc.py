@@ -1,0 +1,215 @@
+"""The JSON description of the device state at the end of a stream (the "vmdesc").
+
+QEMU writes it for debugging and never reads it back: it is a hint until headers and footers have confirmed it. Here
+the text becomes :class:`Description` trees with the exact length of every body; nothing is believed about a number in
+it beyond what the limits below allow.
+
+Duplicate keys carry meaning (one set per element of a list), so objects are read as ordered pairs. Equal parts are one
+object: 64 vCPUs share one description of ``cpu``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from qmigtool.errors import LimitError, StreamError
+
+__all__ = ["Description", "DeviceDescription", "FieldDescription", "Vmdesc", "parse_vmdesc"]
+
+SECTION = "vmdesc"
+MAX_NUMBER = 1 << 48  # no field of a real machine comes near; keeps every sum far from harm
+MAX_ARRAY = 1 << 24
+MAX_DEPTH = 64  # the deepest seen is 5
+
+Pairs = list[tuple[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDescription:
+    """One field: ``size`` bytes per element, ``array_len`` elements (None: not an array).
+
+    ``struct`` is the nested description of type ``struct``; ``inline`` the descriptions of the types that carry them in
+    place (``tmp`` and ``vstruct`` one, ``qtailq``, ``qlist`` and ``gtree`` one per element).
+    """
+
+    name: str
+    type: str
+    size: int
+    array_len: int | None
+    struct: Description | None
+    inline: tuple[Description, ...]
+
+    @property
+    def total(self) -> int:
+        """The bytes of all elements."""
+        return self.size * (1 if self.array_len is None else self.array_len)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A vmstate description as it was sent; ``size`` is the length of such a body, subsections included."""
+
+    name: str
+    version: int
+    fields: tuple[FieldDescription, ...]
+    subsections: tuple[Description, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDescription:
+    """One entry of ``devices``. An old-style section (``old_style``) is one opaque field called ``data``."""
+
+    idstr: str
+    instance_id: int
+    description: Description
+    old_style: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vmdesc:
+    """The whole description; ``configuration`` is there since QEMU 8.2."""
+
+    page_size: int
+    devices: tuple[DeviceDescription, ...]
+    configuration: Description | None
+
+
+def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
+    """Read the JSON text; ``offset`` is where it starts in the stream, for messages.
+
+    Raises :class:`~qmigtool.errors.StreamError` if it is not such a description and
+    :class:`~qmigtool.errors.LimitError` for numbers or nesting that no honest one has.
+    """
+    try:
+        return _Builder().vmdesc(_load(text))
+    except StreamError as error:
+        error.offset, error.section = offset, SECTION
+        raise
+    except RecursionError:
+        raise LimitError("nested too deeply", offset=offset, section=SECTION) from None
+    except ValueError as error:
+        raise StreamError(f"not JSON: {error}", offset=offset, section=SECTION) from None
+
+
+def _load(text: bytes) -> Any:
+    def refuse(token: str) -> Any:
+        raise StreamError(f"a number {token[:32]!r}", expected="whole numbers only")
+
+    # QEMU before 6.0 escapes nothing, so the text may not even be UTF-8.
+    return json.loads(
+        text.decode("utf-8", "surrogateescape"),
+        object_pairs_hook=_Object,
+        parse_float=refuse,
+        parse_constant=refuse,
+        strict=False,
+    )
+
+
+class _Object(list[tuple[str, Any]]):
+    """A JSON object as ordered pairs, told apart from a JSON array."""
+
+
+def _get(pairs: Any, key: str, kind: type, *, required: bool = True) -> Any:
+    if not isinstance(pairs, _Object):
+        raise StreamError(f"{_show(pairs)} where an object belongs")
+    for name, value in pairs:
+        if name == key:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise StreamError(f"{key!r} is {_show(value)}", expected=kind.__name__)
+            if kind is int and not 0 <= value < MAX_NUMBER:
+                raise LimitError(f"{key!r} is {_show(value)}", expected=f"0 to {MAX_NUMBER:#x}")
+            return value
+    if required:
+        raise StreamError(f"no {key!r} in {_show(pairs)}")
+    return None
+
+
+def _show(value: Any) -> str:
+    text = f"{type(value).__name__} of {len(value)} items" if isinstance(value, list) else repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+class _Builder:
+    """Turns pairs into descriptions, making equal ones once."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def vmdesc(self, pairs: Any) -> Vmdesc:
+        page_size = _get(pairs, "page_size", int)
+        if page_size & (page_size - 1) or not 256 <= page_size <= 1 << 20:
+            raise StreamError(f"a page size of {page_size}", expected="a power of two from 256 to 1 MiB")
+        configuration = _get(pairs, "configuration", _Object, required=False)
+        return Vmdesc(
+            page_size,
+            tuple(self.device(entry) for entry in _get(pairs, "devices", list)),
+            None if configuration is None else self.body(configuration, 1),
+        )
+
+    def device(self, pairs: Any) -> DeviceDescription:
+        idstr = _get(pairs, "name", str)
+        old_style = _get(pairs, "vmsd_name", str, required=False) is None
+        return DeviceDescription(idstr, _get(pairs, "instance_id", int), self.body(pairs, 1, idstr), old_style)
+
+    def body(self, pairs: Any, depth: int, name: str | None = None) -> Description:
+        if depth > MAX_DEPTH:
+            raise LimitError(f"nested more than {MAX_DEPTH} deep")
+        vmsd_name = _get(pairs, "vmsd_name", str, required=False)
+        fields = tuple(self.field(field, depth) for field in _get(pairs, "fields", list, required=False) or ())
+        subsections = tuple(
+            self.body(entry, depth + 1) for entry in _get(pairs, "subsections", list, required=False) or ()
+        )
+        size = sum(field.total for field in fields)
+        # marker, counted string, version: what stands before a subsection's body
+        size += sum(1 + 1 + len(sub.name.encode("utf-8", "surrogateescape")) + 4 + sub.size for sub in subsections)
+        if size >= MAX_NUMBER:
+            raise LimitError(f"a body of {size} bytes", expected=f"less than {MAX_NUMBER:#x}")
+        return self._once(
+            Description,
+            vmsd_name if vmsd_name is not None else name or "",
+            _get(pairs, "version", int, required=False) or 0,
+            fields,
+            subsections,
+            size,
+        )
+
+    def field(self, pairs: Any, depth: int) -> FieldDescription:
+        array_len = _get(pairs, "array_len", int, required=False)
+        if array_len is not None and array_len > MAX_ARRAY:
+            raise LimitError(f"an array of {array_len} elements", expected=f"at most {MAX_ARRAY}")
+        struct = _get(pairs, "struct", _Object, required=False)
+        return self._once(
+            FieldDescription,
+            _get(pairs, "name", str),
+            _get(pairs, "type", str),
+            _get(pairs, "size", int),
+            array_len,
+            None if struct is None else self.body(struct, depth + 1),
+            tuple(self.body(group, depth + 1) for group in self._groups(pairs)),
+        )
+
+    @staticmethod
+    def _groups(pairs: Pairs) -> list[_Object]:
+        """Split the inline keys of a field: each ``vmsd_name`` starts a description."""
+        groups: list[_Object] = []
+        for key, value in pairs:
+            if key == "vmsd_name":
+                groups.append(_Object())
+            if groups and key in ("vmsd_name", "version", "fields", "subsections"):
+                groups[-1].append((key, value))
+        return groups
+
+    def _once(self, cls: type, *values: Any) -> Any:
+        # Parts are already unique, so identity is equality and the key stays flat.
+        key = (cls, *(value if isinstance(value, (str, int, type(None))) else _identity(value) for value in values))
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = cls(*values)
+        return made
+
+
+def _identity(value: Any) -> Any:
+    return tuple(map(id, value)) if isinstance(value, tuple) else id(value)

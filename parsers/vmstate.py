@@ -1,0 +1,275 @@
+"""Device state, decoded into fields by a description (QEMU: ``migration/vmstate.c``, ``vmstate-types.c``).
+
+A body is its fields back to back and then its subsections, with no tags: where a field lies follows from the
+description alone, so :class:`Field` objects are made when somebody looks, and hold an offset instead of a copy.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from qmigtool.errors import StreamError
+from qmigtool.parsers.record import decode_name, encode_name
+from qmigtool.parsers.records import SectionType
+from qmigtool.parsers.records import Subsection as SubsectionHead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmigtool.parsers.vmdesc import Description, FieldDescription
+
+__all__ = ["Bytes", "Field", "Kind", "body_fields", "decode_value", "encode_value"]
+
+MAX_ELEMENTS = 1 << 20  # of a list; an honest one has hundreds
+
+
+class Bytes(Protocol):
+    """Where the bytes come from: anything that shows a span of the stream."""
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return ``length`` bytes at the absolute offset ``offset``."""
+        ...
+
+
+class Kind(StrEnum):
+    """What a field is made of."""
+
+    LEAF = "leaf"
+    STRUCT = "struct"
+    ARRAY = "array"
+    SUBSECTION = "subsection"
+
+
+class _Integer(NamedTuple):
+    size: int
+    signed: bool
+
+
+# vmdesc type -> how its bytes read. "int32 le" is a check ("less or equal"), not a byte order.
+_INTEGERS: dict[str, _Integer] = {
+    "uint8": _Integer(1, False),
+    "uint16": _Integer(2, False),
+    "uint32": _Integer(4, False),
+    "uint64": _Integer(8, False),
+    "int8": _Integer(1, True),
+    "int16": _Integer(2, True),
+    "int32": _Integer(4, True),
+    "int64": _Integer(8, True),
+    "uint8 equal": _Integer(1, False),
+    "uint16 equal": _Integer(2, False),
+    "uint32 equal": _Integer(4, False),
+    "uint64 equal": _Integer(8, False),
+    "int32 equal": _Integer(4, True),
+    "int64 equal": _Integer(8, False),  # QEMU's name for the check of a uint64
+    "int32 le": _Integer(4, True),
+    "timer": _Integer(8, True),  # expiry in ns, -1: not armed
+    "CPU_Double_U": _Integer(8, False),
+    "nullptr": _Integer(1, False),  # 0x30: NULL
+    "ptr-marker": _Integer(1, False),  # 0x30: NULL, 0x31: the object follows
+}
+
+
+def decode_value(type_: str, raw: bytes) -> int | bool | str | bytes:
+    """Turn the bytes of one leaf into a value; what is not known is ``bytes``."""
+    if type_ == "bool" and len(raw) == 1:
+        return raw[0] != 0 if raw[0] < 2 else raw  # any other byte loads as true; keep it visible
+    integer = _INTEGERS.get(type_)
+    if integer is not None and len(raw) == integer.size:
+        return int.from_bytes(raw, "big", signed=integer.signed)
+    if type_ == "capability" and raw and len(raw) == 1 + raw[0]:
+        return decode_name(raw[1:])
+    return raw
+
+
+def encode_value(type_: str, size: int, value: int | bool | str | bytes) -> bytes:
+    """Turn a value back into the bytes of one leaf; undoes :func:`decode_value`.
+
+    Raises :class:`ValueError` or :class:`OverflowError` if the value does not fit the type.
+    """
+    if isinstance(value, bytes):
+        if len(value) != size:
+            raise ValueError(f"a {type_} of {size} bytes, not {len(value)}")
+        return value
+    if isinstance(value, str):
+        raw = encode_name(value)
+        return bytes([len(raw)]) + raw
+    if type_ == "bool":
+        return bytes([bool(value)])
+    integer = _INTEGERS.get(type_)
+    if integer is None or integer.size != size:
+        raise ValueError(f"a {type_} of {size} bytes takes bytes, not a number")
+    return int(value).to_bytes(size, "big", signed=integer.signed)
+
+
+class Field:
+    """A field and its span: ``offset`` (absolute) and ``length`` in bytes.
+
+    ``type`` is the vmdesc's word (for an array, its elements'; for a subsection, ``subsection``). ``version_id`` is a
+    subsection's. A leaf has a :attr:`value`; everything else has :attr:`children`.
+    """
+
+    __slots__ = ("_children", "_parts", "_source", "kind", "length", "name", "offset", "type", "version_id")
+
+    def __init__(
+        self, source: Bytes, name: str, type_: str, kind: Kind, offset: int, length: int, parts: Any = None
+    ) -> None:
+        self._source = source
+        self.name = name
+        self.type = type_
+        self.kind = kind
+        self.offset = offset
+        self.length = length
+        self.version_id: int | None = parts.version if kind is Kind.SUBSECTION else None
+        # STRUCT and SUBSECTION: a Description, or the FieldDescription of a list; ARRAY: FieldDescriptions
+        self._parts = parts
+        self._children: tuple[Field, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Field {self.name!r} {self.type} {self.kind} at {self.offset:#x}, {self.length} bytes>"
+
+    @property
+    def struct_name(self) -> str | None:
+        """The name of the description of this struct, or of the elements of this array of structs."""
+        if self.kind is Kind.STRUCT:
+            return str(self._parts.name)
+        if self.kind is Kind.ARRAY and isinstance(self._parts, tuple) and self._parts[0].struct is not None:
+            return str(self._parts[0].struct.name)
+        return None
+
+    @property
+    def raw(self) -> bytes:
+        """The field's bytes as the stream has them."""
+        return bytes(self._source.view(self.offset, self.length))
+
+    @property
+    def value(self) -> Any:
+        """A leaf's value; the list of values of an array of leaves; None for anything else."""
+        if self.kind is Kind.LEAF:
+            return decode_value(self.type, self.raw)
+        if self.kind is Kind.ARRAY and isinstance(self._parts, tuple):
+            return self._values()
+        return None
+
+    def _values(self) -> list[Any] | None:
+        """Decode an array of leaves in one go: xtiledata alone has 8192."""
+        values: list[Any] = []
+        raw, at = self.raw, 0
+        for part in self._parts:
+            if _element(self._source, "", part, 0).kind is not Kind.LEAF:
+                return None
+            for _ in range(1 if part.array_len is None else part.array_len):
+                values.append(decode_value(part.type, raw[at : at + part.size]))
+                at += part.size
+        return values
+
+    @property
+    def children(self) -> tuple[Field, ...]:
+        """The fields inside: of a struct, the elements of an array, of a subsection.
+
+        Raises :class:`~qmigtool.errors.StreamError` where the stream contradicts the description.
+        """
+        if self._children is None:
+            self._children = tuple(self._expand())
+        return self._children
+
+    def _expand(self) -> Iterator[Field]:
+        if self.kind is Kind.STRUCT:
+            yield from body_fields(self._source, self._parts, self.offset)
+        elif self.kind is Kind.SUBSECTION:
+            yield from body_fields(self._source, self._parts, self.offset + self.length - self._parts.size)
+        elif self.kind is Kind.ARRAY:
+            yield from self._elements()
+
+    def _elements(self) -> Iterator[Field]:
+        if isinstance(self._parts, tuple):
+            index, at = 0, self.offset
+            for part in self._parts:
+                for _ in range(1 if part.array_len is None else part.array_len):
+                    yield _element(self._source, f"{self.name}[{index}]", part, at)
+                    at += part.size
+                    index += 1
+        else:
+            yield from _list_elements(self._source, self.name, self._parts, self.offset)
+
+
+def body_fields(source: Bytes, description: Description, offset: int) -> Iterator[Field]:
+    """Give the fields and then the subsections of a body that starts at ``offset``.
+
+    Entries of one name in a row are one array: that is how QEMU describes arrays whose elements differ, and the
+    ``index`` it wrote beside them from 5.2 to 10.2 is missing on the last one or on all.
+    """
+    entries = description.fields
+    at = i = 0
+    while i < len(entries):
+        first = entries[i]
+        j = i + 1
+        while j < len(entries) and entries[j].name == first.name:
+            j += 1
+        run = entries[i:j]
+        length = sum(entry.total for entry in run)
+        if len(run) == 1 and first.array_len is None:
+            yield _element(source, first.name, first, offset + at)
+        else:
+            yield Field(source, first.name, first.type, Kind.ARRAY, offset + at, length, run)
+        at += length
+        i = j
+    for sub in description.subsections:
+        head = SubsectionHead(SectionType.QEMU_VM_SUBSECTION, sub.name, sub.version).build()
+        found = bytes(source.view(offset + at, len(head)))
+        if found != head:
+            raise StreamError(
+                f"subsection {sub.name!r} is not where the vmdesc has it: {found[:16].hex(' ')} ...",
+                offset=offset + at,
+                section=description.name,
+                expected=head.hex(" "),
+            )
+        length = len(head) + sub.size
+        yield Field(source, sub.name, "subsection", Kind.SUBSECTION, offset + at, length, sub)
+        at += length
+
+
+_LISTS = ("qtailq", "qlist", "gtree")
+
+
+def _element(source: Bytes, name: str, part: FieldDescription, offset: int) -> Field:
+    """Make the field of one element of ``part``."""
+    inner = part.struct
+    if inner is None and part.type in _LISTS:
+        return Field(source, name, part.type, Kind.ARRAY, offset, part.size, part)
+    if inner is None and len(part.inline) == 1:
+        inner = part.inline[0]
+    # A struct whose parts do not add up to its size is wrongly described (see DescribedBody): its bytes stay opaque.
+    if inner is not None and inner.size == part.size and (inner.fields or inner.subsections):
+        return Field(source, name, part.type, Kind.STRUCT, offset, part.size, inner)
+    return Field(source, name, part.type, Kind.LEAF, offset, part.size)
+
+
+def _list_elements(source: Bytes, name: str, part: FieldDescription, offset: int) -> Iterator[Field]:
+    """Give the elements of a ``qtailq`` or ``qlist`` ((0x01, element)*, 0x00) or a ``gtree`` (be32 n first)."""
+    end = offset + part.size
+    at = offset
+    groups = part.inline
+    if part.type == "gtree":
+        count = int.from_bytes(source.view(at, 4), "big")
+        at += 4
+        direct = len(groups) == count  # a key is a plain be64, or described and then a group of its own
+    else:
+        count, direct = len(groups), False
+    per_element = 1 if part.type != "gtree" or direct else 2
+    if len(groups) != count * per_element or count > MAX_ELEMENTS:
+        raise StreamError(
+            f"{name} has {count} elements and {len(groups)} descriptions", offset=offset, section=part.name
+        )
+    for index in range(count):
+        if source.view(at, 1)[0] != 1:
+            raise StreamError(f"element {index} of {name} does not start with 01", offset=at, section=part.name)
+        at += 1
+        if direct:
+            yield Field(source, f"{name}[{index}].key", "uint64", Kind.LEAF, at, 8)
+            at += 8
+        for group in groups[index * per_element : (index + 1) * per_element]:
+            yield Field(source, f"{name}[{index}]", "struct", Kind.STRUCT, at, group.size, group)
+            at += group.size
+    if at + 1 != end or source.view(at, 1)[0] != 0:
+        raise StreamError(f"{name} does not end with 00", offset=at, section=part.name, expected=f"00 at {end - 1:#x}")

@@ -1,0 +1,115 @@
+"""The part of a stream that is in memory, addressed by absolute stream offsets.
+
+One class serves a mapped file (everything is there and nothing will follow) and a pipe (bytes come, are looked at and
+dropped). A reader asks for what it needs; if that is not there yet it gets :class:`NeedMoreData`, and tries again from
+the same place after the next feed. If nothing will follow, the same request is a
+:class:`~qmigtool.errors.TruncatedError`. So no reader ever has to know which of the two it is working on.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import TruncatedError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["NeedMoreData", "Window"]
+
+BE16 = struct.Struct(">H")
+BE32 = struct.Struct(">I")
+BE64 = struct.Struct(">Q")
+
+
+class NeedMoreData(Exception):  # noqa: N818 - a signal between reader and feeder, never seen by a caller
+    """The window ends before what was asked for, and more bytes may come."""
+
+
+class Window:
+    """Bytes ``[base, end)`` of a stream; ``final`` says that the stream ends at ``end``."""
+
+    __slots__ = ("_buffer", "base", "buf", "end", "final")
+
+    def __init__(self, data: Buffer = b"", *, base: int = 0, final: bool = False) -> None:
+        self.final = final
+        self.base = base
+        if final:
+            self._buffer: bytearray | None = None
+            self.buf = memoryview(data).cast("B").toreadonly()
+        else:
+            self._buffer = bytearray(data)
+            self.buf = memoryview(self._buffer)
+        self.end = base + len(self.buf)
+
+    def feed(self, data: Buffer, *, keep: int) -> None:
+        """Append bytes, and drop those before the absolute offset ``keep``."""
+        if self._buffer is None:
+            raise ValueError("this window is final: nothing can follow")
+        # A bytearray cannot be resized while a view on it is alive.
+        self.buf.release()
+        self._buffer += data
+        # A reader may be far ahead of what has come (it skips what it need not see).
+        drop = min(keep - self.base, len(self._buffer))
+        if drop > 0:
+            del self._buffer[:drop]
+            self.base += drop
+        self.buf = memoryview(self._buffer)
+        self.end = self.base + len(self.buf)
+
+    def close(self) -> None:
+        """Say that nothing will follow."""
+        self.final = True
+
+    def need(self, pos: int, count: int, what: str) -> None:
+        """Make sure that ``count`` bytes are there at ``pos``.
+
+        Raises :class:`NeedMoreData`, or :class:`~qmigtool.errors.TruncatedError` when nothing will follow.
+        """
+        if pos + count > self.end:
+            if self.final:
+                raise TruncatedError(
+                    "the stream ends here",
+                    offset=self.end,
+                    expected=f"{count} bytes of {what} from {pos:#x}, of which {max(0, self.end - pos)} are there",
+                )
+            raise NeedMoreData
+
+    def view(self, pos: int, count: int, what: str) -> memoryview:
+        """Return ``count`` bytes at ``pos``, without a copy."""
+        self.need(pos, count, what)
+        start = pos - self.base
+        return self.buf[start : start + count]
+
+    def bytes(self, pos: int, count: int, what: str) -> bytes:
+        """Return a copy of ``count`` bytes at ``pos``."""
+        return bytes(self.view(pos, count, what))
+
+    def u8(self, pos: int, what: str) -> int:
+        """Read one byte."""
+        self.need(pos, 1, what)
+        return self.buf[pos - self.base]
+
+    def be16(self, pos: int, what: str) -> int:
+        """Read a big-endian 16-bit word."""
+        self.need(pos, 2, what)
+        return int(BE16.unpack_from(self.buf, pos - self.base)[0])
+
+    def be32(self, pos: int, what: str) -> int:
+        """Read a big-endian 32-bit word."""
+        self.need(pos, 4, what)
+        return int(BE32.unpack_from(self.buf, pos - self.base)[0])
+
+    def be64(self, pos: int, what: str) -> int:
+        """Read a big-endian 64-bit word."""
+        self.need(pos, 8, what)
+        return int(BE64.unpack_from(self.buf, pos - self.base)[0])
+
+    def at_end(self, pos: int) -> bool:
+        """Say whether the stream ends at ``pos``; raises :class:`NeedMoreData` while that is open."""
+        if pos < self.end:
+            return False
+        if not self.final:
+            raise NeedMoreData
+        return True

@@ -1,0 +1,78 @@
+"""qmigtool: read, check, convert and compare QEMU migration streams.
+
+::
+
+    import qmigtool
+
+    with qmigtool.open("vm.mig") as stream:
+        print(stream.machine, stream.accelerator.name)
+        for vcpu in stream.vcpus:
+            area = vcpu.xsave                                   # standard format
+            blob = area.compact(qmigtool.layout("amd-zen4")).data
+
+Names are imported when they are first used, so that ``import qmigtool`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.errors import (
+    LimitError,
+    LiveStateError,
+    QmigError,
+    StreamError,
+    TruncatedError,
+    UnsupportedError,
+    UsageError,
+    XsaveError,
+)
+
+if TYPE_CHECKING:
+    from qmigtool import tables, xsave
+    from qmigtool.stream import Stream
+    from qmigtool.stream import open_stream as open  # noqa: A004 - it is called qmigtool.open
+    from qmigtool.xsave import XsaveArea, layout
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LimitError",
+    "LiveStateError",
+    "QmigError",
+    "Stream",
+    "StreamError",
+    "TruncatedError",
+    "UnsupportedError",
+    "UsageError",
+    "XsaveArea",
+    "XsaveError",
+    "__version__",
+    "layout",
+    "open",
+    "tables",
+    "xsave",
+]
+
+_LAZY = {
+    "Stream": ("qmigtool.stream", "Stream"),
+    "XsaveArea": ("qmigtool.xsave", "XsaveArea"),
+    "layout": ("qmigtool.xsave", "layout"),
+    "open": ("qmigtool.stream", "open_stream"),
+    "tables": ("qmigtool.tables", None),
+    "xsave": ("qmigtool.xsave", None),
+}
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module, attribute = _LAZY[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    loaded = importlib.import_module(module)
+    return loaded if attribute is None else getattr(loaded, attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,366 @@
+"""The one bridge between the vmstate fields of an x86 ``cpu`` section and an XSAVE area, both ways.
+
+QEMU streams no XSAVE area: it takes the host's apart into registers (``target/i386/xsave_helper.c``) and sends those
+(``vmstate_x86_cpu`` in ``target/i386/machine.c``), big-endian, in the section ``cpu`` and its subsections. :data:`FIELDS`
+says, once, where each lies in the area; everything here is read off it.
+
+Two fields need more than a copy. ``env.fpregs`` is in stack order (ST(0) first), as in the area, from every accelerator
+but TCG, which keeps physical registers: ST(i) = fpregs[(TOP+i) & 7]. And ``env.xstate_bv`` is always 0 from TCG, which
+never fills it, whatever is live.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from qmigtool.errors import StreamError
+from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, XsaveArea, bits, layout
+from qmigtool.xsave.components import (
+    APX_MASK,
+    EXTENDED_OFFSET,
+    FCW_INIT,
+    LEGACY_SIZE,
+    MPX_MASK,
+    MXCSR_INIT,
+    MXCSR_OFFSET,
+    XSTATE_BV_OFFSET,
+    initial_configuration,
+    is_initial,
+)
+
+if TYPE_CHECKING:
+    from qmigtool.accelerator import Accelerator
+    from qmigtool.device import Device
+    from qmigtool.xsave import Layout
+
+__all__ = ["FIELDS", "VCpu", "XsaveField", "is_x86"]
+
+X87, SSE = 0, 1
+FPREGS = "env.fpregs"
+ST_SIZE = 16  # of one x87 register in the area
+
+
+class Piece(NamedTuple):
+    """``wire`` big-endian bytes in the stream that become ``area`` little-endian bytes, ``at`` into the element."""
+
+    wire: int
+    area: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class XsaveField:
+    """Where one vmstate field lies in an XSAVE area.
+
+    ``path`` leads through the subsections to the field. ``element`` is the nested description's name, which tells
+    fields of one name apart (``env.xmm_regs`` is four different things); None where the field is a plain number.
+    ``offset`` counts from the start of ``component``; for x87 and SSE, from the start of the area. Each of the field's
+    elements is ``pieces``, and they are ``stride`` bytes apart in the area.
+    """
+
+    path: tuple[str, ...]
+    component: int
+    offset: int
+    pieces: tuple[Piece, ...]
+    stride: int = 0
+    element: str | None = None
+
+    @property
+    def wire_size(self) -> int:
+        """Bytes of one element in the stream."""
+        return sum(piece.wire for piece in self.pieces)
+
+
+def _number(size: int) -> tuple[Piece, ...]:
+    return (Piece(size, size, 0),)
+
+
+def _quads(count: int) -> tuple[Piece, ...]:
+    return tuple(Piece(8, 8, 8 * i) for i in range(count))
+
+
+_BYTE = _number(1)
+
+FIELDS: tuple[XsaveField, ...] = (
+    XsaveField(("env.fpuc",), X87, 0, _number(2)),
+    XsaveField(("env.fpus_vmstate",), X87, 2, _number(2)),  # TOP is merged in already
+    XsaveField(("env.fptag_vmstate",), X87, 4, (Piece(2, 1, 0),)),  # the abridged tag byte, in 16 bits
+    XsaveField(("cpu/fpop_ip_dp", "env.fpop"), X87, 6, _number(2)),
+    XsaveField(("cpu/fpop_ip_dp", "env.fpip"), X87, 8, _number(8)),
+    XsaveField(("cpu/fpop_ip_dp", "env.fpdp"), X87, 16, _number(8)),
+    XsaveField((FPREGS,), X87, 32, (Piece(8, 8, 0), Piece(2, 2, 8)), ST_SIZE, "fpreg"),
+    XsaveField(("env.mxcsr",), SSE, MXCSR_OFFSET, _number(4)),
+    XsaveField(("env.xmm_regs",), SSE, 160, _quads(2), 16, "xmm_reg"),
+    XsaveField(("env.xmm_regs",), 2, 0, _quads(2), 16, "ymmh_reg"),
+    XsaveField(("cpu/mpx", "env.bnd_regs"), 3, 0, _quads(2), 16, "bnd_regs"),
+    XsaveField(("cpu/mpx", "env.bndcs_regs.cfgu"), 4, 0, _number(8)),
+    XsaveField(("cpu/mpx", "env.bndcs_regs.sts"), 4, 8, _number(8)),
+    XsaveField(("cpu/avx512", "env.opmask_regs"), 5, 0, _number(8), 8),
+    XsaveField(("cpu/avx512", "env.xmm_regs"), 6, 0, _quads(4), 32, "zmmh_reg"),
+    XsaveField(("cpu/avx512", "env.xmm_regs"), 7, 0, _quads(8), 64, "hi16_zmm_reg"),
+    XsaveField(("cpu/pkru", "env.pkru"), 9, 0, _number(4)),
+    XsaveField(("cpu/cet", "env.u_cet"), 11, 0, _number(8)),
+    XsaveField(("cpu/cet", "cpu/cet_shstk", "env.pl3_ssp"), 11, 8, _number(8)),
+    XsaveField(("cpu/msr_pl0_ssp", "env.pl0_ssp"), 12, 0, _number(8)),
+    XsaveField(("cpu/cet", "cpu/cet_shstk", "env.pl1_ssp"), 12, 8, _number(8)),
+    XsaveField(("cpu/cet", "cpu/cet_shstk", "env.pl2_ssp"), 12, 16, _number(8)),
+    XsaveField(("cpu/arch_lbr", "env.msr_lbr_ctl"), 15, 0, _number(8)),
+    XsaveField(("cpu/arch_lbr", "env.msr_lbr_depth"), 15, 8, _number(8)),
+    # LER_FROM, LER_TO and LER_INFO (bytes 16 to 39) are not migrated.
+    XsaveField(("cpu/arch_lbr", "env.lbr_records"), 15, 40, _quads(3), 24, "lbr_records_var"),
+    XsaveField(("cpu/intel_amx_xtile", "env.xtilecfg"), 17, 0, _BYTE, 1),
+    XsaveField(("cpu/intel_amx_xtile", "env.xtiledata"), 18, 0, _BYTE, 1),
+    XsaveField(("cpu/apx", "env.regs"), 19, 0, _number(8), 8),
+)
+"""Every vmstate field that is part of an XSAVE area (QEMU 5.2 to 11.1)."""
+
+# A subsection that is not sent means that all of its fields are zero, which is the initial configuration: so these
+# components are there, and known, in every stream. (A description older than version 12 lacks AVX altogether.)
+_ALWAYS = 1 << X87 | 1 << SSE
+
+
+def is_x86(device: Device) -> bool:
+    """Say whether a ``cpu`` section is an x86 one, by the fields that it is described to have."""
+    description = device.description
+    return description is not None and any(field.name == "env.fpuc" for field in description.fields)
+
+
+class VCpu:
+    """One x86 vCPU: its XSAVE state in the stream, as masks, as contents by component, and as an area."""
+
+    def __init__(self, device: Device, accelerator: Accelerator) -> None:
+        self.device = device
+        self.accelerator = accelerator
+        self.index = device.instance_id
+
+    def __repr__(self) -> str:
+        return f"<VCpu {self.index}, XCR0 {self.xcr0:#x}, XSTATE_BV {self.xstate_bv:#x}, live {self.live:#x}>"
+
+    @property
+    def xcr0(self) -> int:
+        """XCR0: the user components that the guest has enabled (``env.xcr0``; 1 if too old to be sent)."""
+        return self._number("env.xcr0", default=1)
+
+    @property
+    def xss(self) -> int:
+        """IA32_XSS: the supervisor components that the guest has enabled (``cpu/xss``)."""
+        return self._number("cpu/xss/env.xss")
+
+    @property
+    def xstate_bv(self) -> int:
+        """XSTATE_BV as the stream declares it (``env.xstate_bv``): always 0 from TCG, whatever is live."""
+        return self._number("env.xstate_bv")
+
+    @property
+    def enabled(self) -> int:
+        """The components enabled in XCR0 and IA32_XSS."""
+        return self.xcr0 | self.xss
+
+    @property
+    def carried(self) -> int:
+        """The components whose fields the stream holds."""
+        mask = _ALWAYS
+        for spec, _ in self._present:
+            mask |= 1 << spec.component
+        return mask
+
+    @cached_property
+    def live(self) -> int:
+        """The components whose contents differ from the initial configuration; MXCSR counts for SSE.
+
+        This is what XSTATE_BV has to have at least, so it is also the recomputed XSTATE_BV.
+        """
+        mask = 0
+        for bit in bits(self.carried):
+            if not is_initial(bit, self.contents(bit)):
+                mask |= 1 << bit
+        return mask | 1 << SSE if self.mxcsr != MXCSR_INIT else mask
+
+    @property
+    def undeclared(self) -> int:
+        """The live user components that XSTATE_BV does not declare."""
+        return self.live & ~self.xstate_bv & ~SUPERVISOR_MASK
+
+    @property
+    def mxcsr(self) -> int:
+        """MXCSR."""
+        return int.from_bytes(self._legacy[MXCSR_OFFSET : MXCSR_OFFSET + 4], "little")
+
+    def contents(self, bit: int) -> bytes:
+        """Return a component's contents as they lie in an area (SSE without MXCSR, as :mod:`qmigtool.xsave` has it).
+
+        What the stream does not carry is in its initial configuration.
+        """
+        if bit == X87:
+            return self._legacy[0:24] + self._legacy[32:160]
+        if bit == SSE:
+            return self._legacy[160:416]
+        return self._extended.get(bit, initial_configuration(bit, COMPONENTS[bit].size))
+
+    @property
+    def supervisor(self) -> dict[int, bytes]:
+        """Supervisor components that the stream carries as MSRs: bit -> contents."""
+        return {bit: self._extended[bit] for bit in bits(self.carried & SUPERVISOR_MASK)}
+
+    def effective_xstate_bv(self, source: str = "auto") -> int:
+        """Return the user components that count as in use.
+
+        ``declared``: as the stream has it; ``recomputed``: from the contents; ``auto``: recomputed for a TCG stream and
+        for one that declares nothing, else declared.
+        """
+        recomputed = self.live & ~SUPERVISOR_MASK
+        if source == "auto":
+            source = "recomputed" if self.accelerator.name == "tcg" or not self.xstate_bv else "declared"
+        return recomputed if source == "recomputed" else self.xstate_bv
+
+    @property
+    def xsave(self) -> XsaveArea:
+        """The area in standard format, at the offsets that QEMU itself uses without a host's CPUID (``qemu``)."""
+        return self.xsave_area()
+
+    def xsave_area(self, target: Layout | None = None, *, xstate_bv: str = "auto") -> XsaveArea:
+        """Build the standard area of this vCPU; supervisor components travel beside it.
+
+        ``target`` places the components (default: the layout ``qemu``); one that it cannot place is an
+        :class:`~qmigtool.errors.XsaveError` if it is declared or live, since nothing may be lost silently: build with
+        the default, then convert. ``xstate_bv`` as for :meth:`effective_xstate_bv`.
+        """
+        place = target or layout("qemu")
+        declared = self.effective_xstate_bv(xstate_bv)
+        user = (self.live | declared | self.carried & place.user_mask) & ~SUPERVISOR_MASK
+        if (self.live | declared) & APX_MASK:
+            user &= ~MPX_MASK | self.live | declared  # they share bytes; what is idle gives way
+        else:
+            user &= ~APX_MASK
+        size = max(place.standard_size(user & place.user_mask), EXTENDED_OFFSET)
+        area = bytearray(size)
+        area[:LEGACY_SIZE] = self._legacy
+        for bit in bits(user & ~_ALWAYS):
+            if bit not in place.rows and bit not in COMPONENTS:
+                continue  # declared by a bit that nobody knows: XSTATE_BV keeps it, and conversion will refuse it
+            if bit not in place.rows and not (self.live | self.carried) >> bit & 1:
+                continue
+            offset = place.standard_offset(bit)
+            contents = self.contents(bit)
+            area[offset : offset + len(contents)] = contents
+        struct.pack_into("<Q", area, XSTATE_BV_OFFSET, declared)
+        return XsaveArea(bytes(area), place, self.supervisor)
+
+    def vmstate_bytes(self, area: XsaveArea) -> Mapping[Field, bytes]:
+        """Return the bytes that each field of this vCPU would have with the state of ``area``: the way back.
+
+        Only fields that the stream has; ``area`` is in standard format, any layout.
+        """
+        legacy = area.data[:LEGACY_SIZE]
+        encoded: dict[Field, bytes] = {}
+        for spec, field in self._present:
+            if spec.component in (X87, SSE):
+                image = legacy
+            else:
+                memory = area.supervisor.get(spec.component) or area.memory(spec.component)
+                image = memory or initial_configuration(spec.component, COMPONENTS[spec.component].size)
+            if spec.path == (FPREGS,) and self.accelerator.physical_x87:
+                image = _rotate(image, -_top(image))
+            encoded[field] = _encode(spec, image, field.length)
+        return encoded
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _number(self, path: str, default: int = 0) -> int:
+        field = self.device.get(path)
+        return default if field is None else int(field.value)
+
+    @cached_property
+    def _present(self) -> tuple[tuple[XsaveField, Field], ...]:
+        return tuple((spec, field) for spec in FIELDS for field in _matching(self.device.fields, spec))
+
+    @cached_property
+    def _images(self) -> dict[int, bytearray]:
+        legacy = bytearray(LEGACY_SIZE)
+        struct.pack_into("<H", legacy, 0, FCW_INIT)
+        struct.pack_into("<I", legacy, MXCSR_OFFSET, MXCSR_INIT)
+        images = {X87: legacy, SSE: legacy}
+        for spec, field in self._present:
+            image = images.get(spec.component)
+            if image is None:
+                component = COMPONENTS[spec.component]
+                image = images[spec.component] = bytearray(initial_configuration(spec.component, component.size))
+            _decode(spec, field, image)
+        if self.accelerator.physical_x87:
+            legacy[:] = _rotate(bytes(legacy), _top(legacy))
+        return images
+
+    @cached_property
+    def _legacy(self) -> bytes:
+        return bytes(self._images[X87])
+
+    @cached_property
+    def _extended(self) -> dict[int, bytes]:
+        return {bit: bytes(image) for bit, image in self._images.items() if bit not in (X87, SSE)}
+
+
+def _matching(fields: tuple[Field, ...], spec: XsaveField) -> Iterator[Field]:
+    """Give the field of ``spec``, if it was sent."""
+    *subsections, name = spec.path
+    for subsection in subsections:
+        found = [f for f in fields if f.kind is Kind.SUBSECTION and f.name == subsection]
+        if not found:
+            return
+        fields = found[0].children
+    for field in fields:
+        if field.kind is Kind.SUBSECTION:
+            continue
+        # Where a name occurs twice QEMU appends [0], [1]: the nested description's name is what tells them apart.
+        if spec.element is None and field.name == name:
+            yield field
+        elif spec.element is not None and field.name.startswith(name) and field.struct_name == spec.element:
+            yield field
+
+
+def _decode(spec: XsaveField, field: Field, image: bytearray) -> None:
+    raw = field.raw
+    count, rest = divmod(len(raw), spec.wire_size)
+    last = spec.offset + (count - 1) * spec.stride + max(piece.at + piece.area for piece in spec.pieces)
+    if rest or not count or last > len(image):
+        raise StreamError(
+            f"{field.name} has {len(raw)} bytes, which do not fit {COMPONENTS[spec.component].name}",
+            offset=field.offset,
+            section="cpu",
+            expected=f"elements of {spec.wire_size} bytes, up to byte {len(image)} of the component",
+        )
+    if spec.pieces == _BYTE:
+        image[spec.offset : spec.offset + len(raw)] = raw
+        return
+    pos = 0
+    for i in range(count):
+        for piece in spec.pieces:
+            at = spec.offset + i * spec.stride + piece.at
+            image[at : at + piece.area] = raw[pos : pos + piece.wire][::-1][: piece.area]
+            pos += piece.wire
+
+
+def _encode(spec: XsaveField, image: bytes, length: int) -> bytes:
+    if spec.pieces == _BYTE:
+        return image[spec.offset : spec.offset + length]
+    raw = bytearray()
+    for i in range(length // spec.wire_size):
+        for piece in spec.pieces:
+            at = spec.offset + i * spec.stride + piece.at
+            raw += image[at : at + piece.area][::-1].rjust(piece.wire, b"\0")
+    return bytes(raw)
+
+
+def _top(image: bytes | bytearray) -> int:
+    """Return the x87 TOP field: FSW bits 13:11."""
+    return int.from_bytes(image[2:4], "little") >> 11 & 7
+
+
+def _rotate(image: bytes, by: int) -> bytes:
+    """Return the legacy region with its eight x87 registers rotated: new[i] = old[(i + by) & 7]."""
+    registers = [image[32 + ST_SIZE * i : 32 + ST_SIZE * (i + 1)] for i in range(8)]
+    return image[:32] + b"".join(registers[(i + by) & 7] for i in range(8)) + image[160:]

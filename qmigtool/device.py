@@ -1,0 +1,127 @@
+"""Devices: sections of device state together with the description that decodes them, and paths into both."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
+from qmigtool.parsers.vmstate import Field, Kind, body_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from qmigtool.parsers.savevm import Section
+    from qmigtool.parsers.vmdesc import Description
+    from qmigtool.parsers.vmstate import Bytes
+
+__all__ = ["Device", "find"]
+
+
+class Device:
+    """One device section; ``name`` is its idstr. Fields are decoded when they are asked for."""
+
+    def __init__(self, section: Section, description: Description | None, source: Bytes) -> None:
+        self.section = section
+        self.name = section.name or ""
+        self.instance_id = section.instance_id or 0
+        self.version_id = section.version_id or 0
+        self.description = description
+        self._source = source
+        self._fields: tuple[Field, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Device {self.label}, {self.section.body_length} bytes at {self.section.body_offset:#x}>"
+
+    @property
+    def label(self) -> str:
+        """``name@instance``, as a path starts."""
+        return f"{self.name}@{self.instance_id}"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields and subsections of the body.
+
+        Raises :class:`~qmigtool.errors.UnsupportedError` if nothing describes them and
+        :class:`~qmigtool.errors.StreamError` if the description does not fit.
+        """
+        if self._fields is None:
+            section = self.section
+            if self.description is None:
+                raise UnsupportedError(
+                    "device state without a vmdesc", offset=section.body_offset, section=self.label
+                )
+            if self.description.size != section.body_length:
+                raise StreamError(
+                    f"the vmdesc describes {self.description.size} bytes, the section has {section.body_length}",
+                    offset=section.body_offset,
+                    section=self.label,
+                )
+            try:
+                self._fields = tuple(body_fields(self._source, self.description, section.body_offset))
+            except QmigError as error:
+                error.section = self.label
+                raise
+        return self._fields
+
+    def field(self, path: str) -> Field:
+        """Return the field at ``path``, like ``env.regs[3]`` or ``cpu/avx512/env.opmask_regs[0]``.
+
+        Raises :class:`~qmigtool.errors.UsageError` with names that come close.
+        """
+        return _walk(self.fields, path, self.label)
+
+    def get(self, path: str) -> Field | None:
+        """Return the field at ``path``, or None."""
+        try:
+            return self.field(path)
+        except UsageError:
+            return None
+
+    def subsection(self, name: str) -> Field | None:
+        """Return the top-level subsection ``name``, like ``cpu/xss``, or None if it was not sent."""
+        return next((f for f in self.fields if f.kind is Kind.SUBSECTION and f.name == name), None)
+
+
+_INDEX = re.compile(r"\[(\d{1,8})\](/|$)?")
+
+
+def _walk(fields: Sequence[Field], path: str, where: str) -> Field:
+    # Names may contain "/", "." and "[0]", so it is the longest name that fits which wins, not the first separator.
+    for field in sorted(fields, key=lambda f: -len(f.name)):
+        if not path.startswith(field.name):
+            continue
+        rest = path[len(field.name) :]
+        while rest.startswith("[") and field.kind is Kind.ARRAY:
+            match = _INDEX.match(rest)
+            if match is None or int(match[1]) >= len(field.children):
+                raise UsageError(
+                    f"{where}/{field.name} has no element {rest}", expected=f"[0] to [{len(field.children) - 1}]"
+                )
+            field = field.children[int(match[1])]  # noqa: PLW2901 - going down
+            rest = rest[match.end() :] if match[2] is None else "/" + rest[match.end() :]
+        rest = "" if rest == "/" else rest
+        if not rest:
+            return field
+        if rest.startswith("/") and field.children:
+            return _walk(field.children, rest[1:], f"{where}/{field.name}")
+    names = [field.name for field in fields]
+    near = difflib.get_close_matches(path.split("/")[0], names, n=3, cutoff=0.5)
+    raise UsageError(f"{where} has no field {path!r}", expected="one like " + ", ".join(near) if near else None)
+
+
+def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
+    """Split ``name[@instance][/field...]`` into a device and the path inside it.
+
+    Device names contain slashes, so the longest name that fits wins; without ``@instance``, the first instance.
+    """
+    devices = list(devices)
+    for device in sorted(devices, key=lambda d: -len(d.name)):
+        for prefix in (device.label, device.name):
+            if path == prefix:
+                return device, ""
+            if path.startswith(prefix + "/"):
+                return device, path[len(prefix) + 1 :]
+    near = difflib.get_close_matches(path, [d.label for d in devices] + [d.name for d in devices], n=3, cutoff=0.5)
+    raise UsageError(f"no device {path!r}", expected="one like " + ", ".join(near) if near else None)

@@ -1,0 +1,129 @@
+"""Every error that qmigtool raises on purpose.
+
+::
+
+    QmigError                 the root: catch this one
+    +-- UsageError            the caller asked for something that does not exist        exit code 2
+    +-- StreamError           the bytes are not what the format says                    exit code 3
+    |   +-- TruncatedError    the input ends in the middle of something
+    |   +-- LimitError        a number in the file is larger than any honest file needs
+    +-- UnsupportedError      legal, but not supported; it names the thing              exit code 63
+    +-- XsaveError            an XSAVE area or a layout is not what it should be        exit code 3
+        +-- LiveStateError    a conversion would lose live state; it names it           exit code 1
+
+Each carries where it happened, in parts (``offset``, ``section``, ``expected``), and can be pickled, because worker
+processes raise them too. Any other exception that reaches a user is a defect of qmigtool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class QmigError(Exception):
+    """An error with a place: where in the stream, in which section, and what was expected there.
+
+    ``offset`` is an absolute byte offset in the stream (or in the XSAVE area, for an :class:`XsaveError`), ``section``
+    the ``idstr`` or another name of the place, ``expected`` says in words what should have been there.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, message: str, *, offset: int | None = None, section: str | None = None, expected: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.offset = offset
+        self.section = section
+        self.expected = expected
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.__dict__.copy())
+
+    def __str__(self) -> str:
+        place = []
+        if self.offset is not None:
+            place.append(f"at offset {self.offset:#x}")
+        if self.section is not None:
+            place.append(f"in {self.section}")
+        where = " ".join(place)
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text} (expected {self.expected})" if self.expected else text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts, as the ``error`` object of ``--json`` has them."""
+        return {
+            "kind": type(self).__name__,
+            "message": self.message,
+            "offset": None if self.offset is None else f"{self.offset:#x}",
+            "section": self.section,
+            "expected": self.expected,
+        }
+
+
+def _rebuild(cls: type[QmigError], state: dict[str, Any]) -> QmigError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, state["message"])
+    error.__dict__.update(state)
+    return error
+
+
+class UsageError(QmigError):
+    """The caller named something that is not there: a field path, a vCPU, a layout, a mask."""
+
+    exit_code = 2
+
+
+class StreamError(QmigError):
+    """The bytes are not what the format says."""
+
+
+class TruncatedError(StreamError):
+    """The input ends in the middle of something; ``offset`` is where it ends."""
+
+
+class LimitError(StreamError):
+    """A count or a length in the file is larger than any honest file needs, so it is not followed."""
+
+
+class UnsupportedError(QmigError):
+    """The stream is legal here, but this version of qmigtool cannot read it; ``feature`` names the thing."""
+
+    exit_code = 63
+
+    def __init__(
+        self,
+        feature: str,
+        message: str | None = None,
+        *,
+        offset: int | None = None,
+        section: str | None = None,
+        expected: str | None = None,
+    ) -> None:
+        super().__init__(
+            message or f"{feature} is not supported yet", offset=offset, section=section, expected=expected
+        )
+        self.feature = feature
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts, with the feature's name."""
+        return {**super().as_dict(), "feature": self.feature}
+
+
+class XsaveError(QmigError):
+    """An XSAVE area, a layout or a mask is not what the architecture allows."""
+
+
+class LiveStateError(XsaveError):
+    """A conversion would lose live state; ``components`` names what, as in ``("PKRU",)``."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, components: tuple[str, ...] = (), section: str | None = None) -> None:
+        super().__init__(message, section=section)
+        self.components = components
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts, with the components' names."""
+        return {**super().as_dict(), "components": list(self.components)}

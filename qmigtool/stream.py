@@ -1,0 +1,361 @@
+"""A migration stream, opened: what a person imports.
+
+There are two roads to the device state. *Tail-first* starts from the vmdesc at the end and never touches RAM; it is
+taken when headers and footers prove it. *Forward* reads everything in order and is taken for pipes and for whatever
+the other cannot prove. Both give the same devices. Where the bytes are broken, what can be read from the front and
+what can be read from the back is shown all the same, and :attr:`Stream.problems` says what lies between.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from qmigtool import accelerator as accelerators
+from qmigtool import cpu_x86
+from qmigtool.device import Device, find
+from qmigtool.errors import QmigError, StreamError, TruncatedError
+from qmigtool.parsers.bodies import FOOTER_SIZE
+from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType
+from qmigtool.parsers.savevm import Reader, Section, Type
+from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
+from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
+from qmigtool.parsers.vmdesc import parse_vmdesc
+from qmigtool.parsers.window import Window
+from qmigtool.sectionindex import SectionIndex
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from qmigtool.accelerator import Accelerator
+    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.parsers.configuration import Configuration
+    from qmigtool.parsers.ram import RamBlock
+    from qmigtool.parsers.vmdesc import Description, Vmdesc
+    from qmigtool.parsers.vmstate import Field
+
+__all__ = ["Stream", "open_stream"]
+
+PIPE_CHUNK = 1 << 20
+
+
+def open_stream(
+    target: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    accelerator: str | None = None,
+    forward: bool = False,
+) -> Stream:
+    """Open a migration stream: a path, the bytes themselves, or a binary file object (a pipe, say).
+
+    ``accelerator`` overrides what is inferred (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
+    tail-first road. Broken input does not raise here, only in :attr:`Stream.problems`, unless it is no migration
+    stream at all: then :class:`~qmigtool.errors.StreamError`. :class:`OSError` is left as it is.
+    """
+    if isinstance(target, bytes | bytearray | memoryview):
+        return Stream(BufferSource(target), accelerator=accelerator, forward=forward)
+    if isinstance(target, str) or hasattr(target, "__fspath__"):
+        path = Path(target)
+        if path.is_fifo() or path.is_char_device():
+            with path.open("rb") as pipe:
+                return Stream(pipe, accelerator=accelerator)
+        return Stream(FileSource(path), accelerator=accelerator, forward=forward)
+    return Stream(target, accelerator=accelerator)
+
+
+class _Descriptions:
+    """The vmdesc's devices, each handed out once, by name and instance, in order."""
+
+    def __init__(self, vmdesc: Vmdesc) -> None:
+        self._left: dict[tuple[str, int], deque[Description]] = {}
+        for device in vmdesc.devices:
+            self._left.setdefault((device.idstr, device.instance_id), deque()).append(device.description)
+
+    def take(self, idstr: str, instance_id: int) -> Description | None:
+        left = self._left.get((idstr, instance_id))
+        return left.popleft() if left else None
+
+    def length(self, idstr: str, instance_id: int) -> int | None:
+        description = self.take(idstr, instance_id)
+        return None if description is None else description.size
+
+
+class Stream:
+    """An opened stream; use :func:`qmigtool.open`, and close it or use it as a context manager.
+
+    ``problems`` are the errors met so far, in the order they were met; reading :attr:`sections` may add some, because
+    only that reads RAM.
+    """
+
+    def __init__(
+        self, source: BufferSource | BinaryIO, *, accelerator: str | None = None, forward: bool = False
+    ) -> None:
+        self.problems: list[QmigError] = []
+        self._given_accelerator = accelerators.parse(accelerator)
+        self._located: LocatedVmdesc | None = None
+        self._walk: TailWalk | None = None
+        self._index: SectionIndex | None = None
+        self._early: list[Section] = []  # sections before the first PART
+        if isinstance(source, BufferSource):
+            self._source: Source = source
+            self._open_seekable(source, forward=forward)
+        else:
+            self._source = KeptSource(getattr(source, "name", "<pipe>"))
+            self._read_pipe(source, self._source)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self._source.name!r}, {self.machine or 'no machine type'}, read {self.road}>"
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source.close()
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int | None:
+        """The input's size in bytes; None if it ended before it could be known."""
+        return self._source.size
+
+    @property
+    def road(self) -> str:
+        """``tail-first`` or ``forward``: how the device state was reached."""
+        return "tail-first" if self._walk is not None else "forward"
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """The configuration section, or None if the stream has none."""
+        return self._reader.configuration
+
+    @property
+    def machine(self) -> str | None:
+        """The machine type, such as ``pc-q35-7.2``, or None."""
+        return self.configuration.machine if self.configuration is not None else None
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """The migration capabilities that the configuration section lists."""
+        return self.configuration.capabilities if self.configuration is not None else ()
+
+    @property
+    def page_size(self) -> int:
+        """The target page size in bytes."""
+        return self._reader.ram.page_size
+
+    @property
+    def ram_blocks(self) -> tuple[RamBlock, ...]:
+        """The RAMBlocks in the order of the ``ram`` START section."""
+        return tuple(self._reader.ram.blocks)
+
+    @property
+    def vmdesc(self) -> Vmdesc | None:
+        """The description at the end of the stream, or None."""
+        return self._located.vmdesc if self._located is not None else None
+
+    @property
+    def error(self) -> QmigError | None:
+        """The first problem, or None."""
+        return self.problems[0] if self.problems else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream could be read from its header to its EOF, and nothing was wrong with it."""
+        return not self.problems and any(section.type is Type.EOF for section in self.sections)
+
+    @property
+    def sections(self) -> SectionIndex:
+        """Every item of the stream in order; their spans cover every byte. Reads all of RAM's headers."""
+        if self._index is None:
+            self._index = SectionIndex(self._early)
+            self._forward()
+        return self._index
+
+    @cached_property
+    def devices(self) -> tuple[Device, ...]:
+        """The sections of device state, in stream order; RAM and other live sections are not among them."""
+        sections: Iterable[Section]
+        if self._walk is not None:
+            sections = [s for s in self._early if s.type is Type.FULL] + list(self._walk.sections)
+        else:
+            sections = [s for s in self.sections if s.type is Type.FULL and s.complete]
+        descriptions = _Descriptions(self.vmdesc) if self.vmdesc is not None else None
+        return tuple(
+            Device(
+                section,
+                descriptions.take(section.name or "", section.instance_id or 0) if descriptions else None,
+                self._source,
+            )
+            for section in sections
+        )
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        """Which accelerator saved the stream, with the evidence; see :mod:`qmigtool.accelerator`."""
+        return self._given_accelerator or accelerators.infer(self.devices)
+
+    @cached_property
+    def vcpus(self) -> tuple[VCpu, ...]:
+        """The x86 vCPUs by instance; empty for another target.
+
+        Raises what decoding them raises: :class:`~qmigtool.errors.UnsupportedError` without a vmdesc.
+        """
+        cpus = [device for device in self.devices if device.name == "cpu"]
+        cpus = [device for device in cpus if device.description is None or cpu_x86.is_x86(device)]
+        cpus.sort(key=lambda device: device.instance_id)
+        return tuple(cpu_x86.VCpu(device, self.accelerator) for device in cpus)
+
+    def device(self, path: str) -> Device:
+        """Return a device by ``name`` or ``name@instance``; raises :class:`~qmigtool.errors.UsageError`."""
+        device, rest = find(self.devices, path)
+        if rest:
+            find(self.devices, path + "/")  # raises, and names what comes close
+        return device
+
+    def field(self, path: str) -> Field:
+        """Return a field by ``name[@instance]/field/...``; raises :class:`~qmigtool.errors.UsageError`."""
+        device, rest = find(self.devices, path)
+        return device.field(rest)
+
+    # -- the two roads ---------------------------------------------------------------------------------------------
+
+    def _open_seekable(self, source: BufferSource, *, forward: bool) -> None:
+        try:
+            self._located = find_vmdesc(source)
+        except QmigError as error:
+            self.problems.append(error)
+        vmdesc = self.vmdesc
+        self._reader = Reader(
+            Window(source.whole, final=True),
+            _Descriptions(vmdesc).length if vmdesc is not None else None,
+            vmdesc.page_size if vmdesc is not None else None,
+        )
+        self._unread = self._reader.sections()
+        head_error = self._read_head(source)
+        walk = walk_back(source, self._located) if self._located is not None else None
+        self._back = walk
+        if head_error is not None:
+            if self._reader.pos == 0 and (walk is None or not walk.sections):
+                raise head_error  # neither end of it looks like a migration stream
+            self._index = SectionIndex(self._early)
+            self._stopped(head_error)
+        elif walk is not None and not forward and self._proved(source, walk):
+            self._walk = walk
+
+    def _read_head(self, source: BufferSource) -> QmigError | None:
+        """Read what comes before the first PART or END: setup, where nothing is large."""
+        later = (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END)
+        try:
+            for section in self._unread:
+                self._early.append(section)
+                pos = self._reader.pos
+                if pos < len(source.whole) and section.type is not Type.TAIL and source.whole[pos] in later:
+                    break
+        except QmigError as error:
+            return error
+        return None
+
+    def _proved(self, source: BufferSource, walk: TailWalk) -> bool:
+        """Say whether what was found from the end joins what was read from the front."""
+        early = [section for section in self._early if section.type is Type.FULL]
+        if [(s.name, s.instance_id) for s in early] != [(d.idstr, d.instance_id) for d in walk.missing]:
+            return False
+        if not walk.sections:
+            return False
+        # The last thing before device state is the END (or PART) of a live section.
+        if walk.footers:
+            marker, *raw = source.view(walk.start - FOOTER_SIZE, FOOTER_SIZE)
+            return marker == QEMU_VM_SECTION_FOOTER and int.from_bytes(raw, "big") in self._reader.started
+        return bytes(source.view(walk.start - 8, 8)) == int(RamSaveFlag.EOS).to_bytes(8, "big")
+
+    def _forward(self) -> None:
+        """Read on from where the head ended, to the end."""
+        index = self._index
+        assert index is not None  # noqa: S101 - for the type checker: the caller has just made it
+        try:
+            for section in self._unread:
+                index.append(section)
+        except QmigError as error:
+            self._stopped(error)
+        self._take_reader_problems()
+        if not self.problems and not self._reader.done:
+            self._stopped(TruncatedError("the stream ends here", offset=self._reader.window.end))
+
+    def _stopped(self, error: QmigError) -> None:
+        """Note where reading forward stopped, and go on with what is known from the end."""
+        self._take_reader_problems()
+        self.problems.append(error)
+        index = self._index
+        partial = self._reader.partial()
+        if index is None or partial is None:
+            return
+        behind = [s for s in self._back.sections if s.offset > partial.offset] if self._back is not None else []
+        if behind and self._located is not None:
+            located, end = self._located, self._located.offset
+            partial = _cut(partial, behind[0].offset)
+            behind.append(Section(Type.EOF, end - 1, 1, end, 0))
+            behind.append(Section(Type.VMDESC, end, located.end - end, end + 5, located.end - end - 5))
+            if located.end < self._reader.window.end:
+                rest = self._reader.window.end - located.end
+                behind.append(Section(Type.TAIL, located.end, rest, located.end, rest))
+        index.append(partial)
+        for section in behind:
+            index.append(section)
+
+    def _take_reader_problems(self) -> None:
+        self.problems += self._reader.problems
+        self._reader.problems = []
+
+    def _read_pipe(self, pipe: BinaryIO, kept: KeptSource) -> None:
+        """Read a pipe to its end: RAM passes by, everything else is kept."""
+        self._back = None
+        self._index = index = SectionIndex([])
+        reader = self._reader = Reader(Window())
+        try:
+            while True:
+                chunk = pipe.read(PIPE_CHUNK)
+                if chunk:
+                    reader.feed(chunk)
+                else:
+                    reader.close()
+                for section in reader.sections():
+                    index.append(section)
+                    if section.type not in (Type.PART, Type.END, Type.TAIL):
+                        kept.keep(
+                            section.offset, reader.window.bytes(section.offset, section.length, "a section")
+                        )
+                    if section.type is Type.VMDESC:
+                        self._keep_vmdesc(section)
+                if not chunk:
+                    break
+            self._take_reader_problems()
+        except QmigError as error:
+            if not len(index):
+                raise
+            self._stopped(error)
+        kept.size = reader.window.end if reader.done else None
+
+    def _keep_vmdesc(self, section: Section) -> None:
+        try:
+            text = bytes(self._source.view(section.body_offset, section.body_length))
+            self._located = LocatedVmdesc(parse_vmdesc(text, section.body_offset), section.offset, section.end)
+        except StreamError as error:
+            self.problems.append(error)
+
+
+def _cut(partial: Section, end: int) -> Section:
+    """Shorten the unreadable item to end where readable ones go on."""
+    return Section(
+        Type.UNREADABLE, partial.offset, end - partial.offset, partial.offset, end - partial.offset, complete=False
+    )
