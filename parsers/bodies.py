@@ -31,7 +31,9 @@ class Body(Protocol):
     """Walks a section body wherever its bytes are; ``measured`` says how its end is known."""
 
     @property
-    def measured(self) -> str: ...
+    def measured(self) -> str:
+        """Where the end comes from: ``records``, ``vmdesc`` or ``footer search``."""
+        ...
 
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
         """Go on from ``pos``; return the offset reached and whether the body ends there."""

@@ -74,9 +74,7 @@ def parse_configuration(window: Window, pos: int) -> tuple[Configuration, int]:
 def _capabilities(window: Window, pos: int) -> tuple[tuple[str, ...], int]:
     count = window.be32(pos, "the number of capabilities")
     if count > MAX_CAPABILITIES:
-        raise LimitError(
-            f"{count} capabilities", offset=pos, section=SECTION, expected=f"at most {MAX_CAPABILITIES}"
-        )
+        raise LimitError(f"{count} capabilities", offset=pos, section=SECTION, expected=f"at most {MAX_CAPABILITIES}")
     pos += 4
     names = []
     for _ in range(count):

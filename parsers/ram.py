@@ -72,7 +72,7 @@ class RamState:
     def add_run(self, run: Run) -> None:
         """Count a run of pages, and keep it if runs are kept."""
         key = (run.block, run.flags)
-        self.pages[key] = self.pages.get(key, 0) + run.count
+        self.pages[key] = self.pages.get(key, 0) + run.pages
         if self.runs is not None:
             self.runs.add(run)
 

@@ -71,7 +71,7 @@ class Run(NamedTuple):
     """Records of one kind whose addresses rise by one page.
 
     ``offset`` is where the first record starts in the stream, ``flags`` its RAM_SAVE_FLAG_* with CONTINUE taken out,
-    ``block`` the index of its RAMBlock, ``addr`` its byte offset in the block, ``count`` the number of pages,
+    ``block`` the index of its RAMBlock, ``addr`` its byte offset in the block, ``pages`` the number of records,
     ``head`` the bytes before each payload and ``payload`` the bytes of each payload. A record that names its block
     has a longer head than the others and is a run of its own.
     """
@@ -80,7 +80,7 @@ class Run(NamedTuple):
     flags: int
     block: int
     addr: int
-    count: int
+    pages: int
     head: int
     payload: int
     fill: int
@@ -105,11 +105,11 @@ class RunTable:
                 and sizes & 0xFFFFFFFF == run.payload
                 and addr + count * self.page_size == run.addr
                 and offset + count * (run.head + run.payload) == run.offset
-                and count + run.count < 1 << 32
+                and count + run.pages < 1 << 32
             ):
-                words[-2] = (count + run.count) << 32 | run.payload
+                words[-2] = (count + run.pages) << 32 | run.payload
                 return
-        words.extend((run.offset, run.addr, run.count << 32 | run.payload, _kind(run)))
+        words.extend((run.offset, run.addr, run.pages << 32 | run.payload, _kind(run)))
 
     def __len__(self) -> int:
         return len(self._words) // 4
@@ -123,7 +123,7 @@ class RunTable:
                 flags=kind >> 40,
                 block=kind >> 24 & 0xFFFF,
                 addr=addr,
-                count=sizes >> 32,
+                pages=sizes >> 32,
                 head=kind >> 8 & 0xFFFF,
                 payload=sizes & 0xFFFFFFFF,
                 fill=kind & 0xFF,

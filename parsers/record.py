@@ -20,7 +20,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform, get_type_hints
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, cast, dataclass_transform, get_type_hints
 
 from qmigtool.errors import StreamError
 
@@ -118,7 +119,7 @@ class Record:
     @classmethod
     def scapy_layer(cls) -> Any:
         """Return a scapy ``Packet`` class with the same fields (made once per record)."""
-        return _scapy_layer(cls)
+        return _scapy_layer(cls.__name__, cls.__doc__, cls.wire)
 
 
 R = TypeVar("R", bound=type[Record])
@@ -127,20 +128,20 @@ R = TypeVar("R", bound=type[Record])
 @dataclass_transform(frozen_default=True)
 def record(cls: R) -> R:
     """Make a record of a class whose annotations are wire fields, in wire order."""
-    made = dataclass(frozen=True, slots=True)(cls)
+    made: Any = dataclass(frozen=True, slots=True)(cls)
     hints = get_type_hints(made, include_extras=True)
     # An Annotated hint carries its wire kind as its only extra.
-    made.wire = tuple((field.name, hints[field.name].__metadata__[0]) for field in fields(made))  # type: ignore[arg-type]
-    return made
+    made.wire = tuple((field.name, hints[field.name].__metadata__[0]) for field in fields(made))
+    return cast("R", made)
 
 
 @cache
-def _scapy_layer(cls: type[Record]) -> Any:
+def _scapy_layer(record_name: str, doc: str | None, wire: tuple[tuple[str, Fixed | Blob | Str8], ...]) -> Any:
     from scapy import fields as scapy_fields
     from scapy.packet import Packet
 
     descriptions: list[Any] = []
-    for name, kind in cls.wire:
+    for name, kind in wire:
         if isinstance(kind, Fixed):
             descriptions.append(getattr(scapy_fields, kind.scapy)(name, 0))
         elif isinstance(kind, Blob):
@@ -148,10 +149,5 @@ def _scapy_layer(cls: type[Record]) -> Any:
         else:
             length = f"{name}_length"
             descriptions.append(scapy_fields.FieldLenField(length, None, length_of=name, fmt="B"))
-            # Bound as a default argument: the lambda must keep this turn's name.
-            descriptions.append(
-                scapy_fields.StrLenField(name, b"", length_from=lambda packet, length=length: getattr(packet, length))
-            )
-    # What follows a record belongs to the next one, never to it.
-    namespace = {"name": cls.__name__, "fields_desc": descriptions, "__doc__": cls.__doc__}
-    return type(cls.__name__, (Packet,), namespace)
+            descriptions.append(scapy_fields.StrLenField(name, b"", length_from=attrgetter(length)))
+    return type(record_name, (Packet,), {"name": record_name, "fields_desc": descriptions, "__doc__": doc})

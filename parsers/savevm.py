@@ -169,9 +169,7 @@ class Reader:
             return None
         open_ = self._open
         if open_ is None:
-            return Section(
-                Type.UNREADABLE, self._item, self.window.end - self._item, self._item, 0, complete=False
-            )
+            return Section(Type.UNREADABLE, self._item, self.window.end - self._item, self._item, 0, complete=False)
         return Section(
             open_.type,
             self._item,
@@ -365,9 +363,7 @@ class Reader:
 
     def _after_eof(self) -> Section | None:
         self._state = self._tail
-        if self.window.at_end(self.pos) or (
-            self.window.u8(self.pos, "a vmdesc") != SectionType.QEMU_VM_VMDESCRIPTION
-        ):
+        if self.window.at_end(self.pos) or (self.window.u8(self.pos, "a vmdesc") != SectionType.QEMU_VM_VMDESCRIPTION):
             return None
         self._state = self._after_eof  # until the vmdesc is whole
         header, body = VmDescriptionHeader.parse(self.window, self.pos)

@@ -119,7 +119,7 @@ def _get(pairs: Any, key: str, kind: type, *, required: bool = True) -> Any:
         if name == key:
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise StreamError(f"{key!r} is {_show(value)}", expected=kind.__name__)
-            if kind is int and not 0 <= value < MAX_NUMBER:
+            if isinstance(value, int) and not 0 <= value < MAX_NUMBER:
                 raise LimitError(f"{key!r} is {_show(value)}", expected=f"0 to {MAX_NUMBER:#x}")
             return value
     if required:
@@ -167,7 +167,7 @@ class _Builder:
         size += sum(1 + 1 + len(sub.name.encode("utf-8", "surrogateescape")) + 4 + sub.size for sub in subsections)
         if size >= MAX_NUMBER:
             raise LimitError(f"a body of {size} bytes", expected=f"less than {MAX_NUMBER:#x}")
-        return self._once(
+        made: Description = self._once(
             Description,
             vmsd_name if vmsd_name is not None else name or "",
             _get(pairs, "version", int, required=False) or 0,
@@ -175,13 +175,14 @@ class _Builder:
             subsections,
             size,
         )
+        return made
 
     def field(self, pairs: Any, depth: int) -> FieldDescription:
         array_len = _get(pairs, "array_len", int, required=False)
         if array_len is not None and array_len > MAX_ARRAY:
             raise LimitError(f"an array of {array_len} elements", expected=f"at most {MAX_ARRAY}")
         struct = _get(pairs, "struct", _Object, required=False)
-        return self._once(
+        made: FieldDescription = self._once(
             FieldDescription,
             _get(pairs, "name", str),
             _get(pairs, "type", str),
@@ -190,6 +191,7 @@ class _Builder:
             None if struct is None else self.body(struct, depth + 1),
             tuple(self.body(group, depth + 1) for group in self._groups(pairs)),
         )
+        return made
 
     @staticmethod
     def _groups(pairs: Pairs) -> list[_Object]:

@@ -31,11 +31,6 @@ class Accelerator:
     evidence: tuple[str, ...]
     given: bool = False
 
-    @property
-    def physical_x87(self) -> bool:
-        """Whether ``env.fpregs`` is in physical order (TCG) and not in stack order (all others)."""
-        return self.name == "tcg"
-
 
 def parse(name: str | None) -> Accelerator | None:
     """Return the accelerator that the caller names, or None; raises :class:`~qmigtool.errors.UsageError`."""
@@ -69,7 +64,7 @@ def _from_fields(devices: Iterable[Device]) -> Iterable[tuple[str, str]]:
     cpus, nested, exceptions, pit = [], [], [], []
     for device in devices:
         if device.name == "cpu" and cpu_x86.is_x86(device):
-            cpus.append(cpu_x86.VCpu(device, Accelerator(UNKNOWN, ())))
+            cpus.append(cpu_x86.VCpu(device))
             if device.subsection("cpu/kvm_nested_state") or device.get("cpu/nested_state"):
                 nested.append(device.label)
         elif device.name == "cpu_common" and device.description is not None:

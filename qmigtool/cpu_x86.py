@@ -1,8 +1,8 @@
 """The one bridge between the vmstate fields of an x86 ``cpu`` section and an XSAVE area, both ways.
 
 QEMU streams no XSAVE area: it takes the host's apart into registers (``target/i386/xsave_helper.c``) and sends those
-(``vmstate_x86_cpu`` in ``target/i386/machine.c``), big-endian, in the section ``cpu`` and its subsections. :data:`FIELDS`
-says, once, where each lies in the area; everything here is read off it.
+(``vmstate_x86_cpu`` in ``target/i386/machine.c``), big-endian, in the section ``cpu`` and its subsections.
+:data:`FIELDS` says, once, where each lies in the area; everything here is read off it.
 
 Two fields need more than a copy. ``env.fpregs`` is in stack order (ST(0) first), as in the area, from every accelerator
 but TCG, which keeps physical registers: ST(i) = fpregs[(TOP+i) & 7]. And ``env.xstate_bv`` is always 0 from TCG, which
@@ -34,7 +34,6 @@ from qmigtool.xsave.components import (
 )
 
 if TYPE_CHECKING:
-    from qmigtool.accelerator import Accelerator
     from qmigtool.device import Device
     from qmigtool.xsave import Layout
 
@@ -131,11 +130,14 @@ def is_x86(device: Device) -> bool:
 
 
 class VCpu:
-    """One x86 vCPU: its XSAVE state in the stream, as masks, as contents by component, and as an area."""
+    """One x86 vCPU: its XSAVE state in the stream, as masks, as contents by component, and as an area.
 
-    def __init__(self, device: Device, accelerator: Accelerator) -> None:
+    ``tcg`` says that TCG saved the stream (see the head of this module for what that changes).
+    """
+
+    def __init__(self, device: Device, *, tcg: bool = False) -> None:
         self.device = device
-        self.accelerator = accelerator
+        self.tcg = tcg
         self.index = device.instance_id
 
     def __repr__(self) -> str:
@@ -215,7 +217,7 @@ class VCpu:
         """
         recomputed = self.live & ~SUPERVISOR_MASK
         if source == "auto":
-            source = "recomputed" if self.accelerator.name == "tcg" or not self.xstate_bv else "declared"
+            source = "recomputed" if self.tcg or not self.xstate_bv else "declared"
         return recomputed if source == "recomputed" else self.xstate_bv
 
     @property
@@ -264,7 +266,7 @@ class VCpu:
             else:
                 memory = area.supervisor.get(spec.component) or area.memory(spec.component)
                 image = memory or initial_configuration(spec.component, COMPONENTS[spec.component].size)
-            if spec.path == (FPREGS,) and self.accelerator.physical_x87:
+            if spec.path == (FPREGS,) and self.tcg:
                 image = _rotate(image, -_top(image))
             encoded[field] = _encode(spec, image, field.length)
         return encoded
@@ -291,7 +293,7 @@ class VCpu:
                 component = COMPONENTS[spec.component]
                 image = images[spec.component] = bytearray(initial_configuration(spec.component, component.size))
             _decode(spec, field, image)
-        if self.accelerator.physical_x87:
+        if self.tcg:
             legacy[:] = _rotate(bytes(legacy), _top(legacy))
         return images
 
@@ -308,17 +310,19 @@ def _matching(fields: tuple[Field, ...], spec: XsaveField) -> Iterator[Field]:
     """Give the field of ``spec``, if it was sent."""
     *subsections, name = spec.path
     for subsection in subsections:
-        found = [f for f in fields if f.kind is Kind.SUBSECTION and f.name == subsection]
-        if not found:
+        inside = [f for f in fields if f.kind is Kind.SUBSECTION and f.name == subsection]
+        if not inside:
             return
-        fields = found[0].children
+        fields = inside[0].children
     for field in fields:
         if field.kind is Kind.SUBSECTION:
             continue
         # Where a name occurs twice QEMU appends [0], [1]: the nested description's name is what tells them apart.
-        if spec.element is None and field.name == name:
-            yield field
-        elif spec.element is not None and field.name.startswith(name) and field.struct_name == spec.element:
+        if spec.element is None:
+            found = field.name == name
+        else:
+            found = field.name.startswith(name) and field.struct_name == spec.element
+        if found:
             yield field
 
 

@@ -49,9 +49,7 @@ class Device:
         if self._fields is None:
             section = self.section
             if self.description is None:
-                raise UnsupportedError(
-                    "device state without a vmdesc", offset=section.body_offset, section=self.label
-                )
+                raise UnsupportedError("device state without a vmdesc", offset=section.body_offset, section=self.label)
             if self.description.size != section.body_length:
                 raise StreamError(
                     f"the vmdesc describes {self.description.size} bytes, the section has {section.body_length}",
@@ -99,7 +97,7 @@ def _walk(fields: Sequence[Field], path: str, where: str) -> Field:
                 raise UsageError(
                     f"{where}/{field.name} has no element {rest}", expected=f"[0] to [{len(field.children) - 1}]"
                 )
-            field = field.children[int(match[1])]  # noqa: PLW2901 - going down
+            field = field.children[int(match[1])]
             rest = rest[match.end() :] if match[2] is None else "/" + rest[match.end() :]
         rest = "" if rest == "/" else rest
         if not rest:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
 from qmigtool.device import Device, find
-from qmigtool.errors import QmigError, StreamError, TruncatedError
+from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE
+from qmigtool.parsers.container import recognise
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType
 from qmigtool.parsers.savevm import Reader, Section, Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
@@ -214,7 +215,7 @@ class Stream:
         cpus = [device for device in self.devices if device.name == "cpu"]
         cpus = [device for device in cpus if device.description is None or cpu_x86.is_x86(device)]
         cpus.sort(key=lambda device: device.instance_id)
-        return tuple(cpu_x86.VCpu(device, self.accelerator) for device in cpus)
+        return tuple(cpu_x86.VCpu(device, tcg=self.accelerator.name == "tcg") for device in cpus)
 
     def device(self, path: str) -> Device:
         """Return a device by ``name`` or ``name@instance``; raises :class:`~qmigtool.errors.UsageError`."""
@@ -231,6 +232,7 @@ class Stream:
     # -- the two roads ---------------------------------------------------------------------------------------------
 
     def _open_seekable(self, source: BufferSource, *, forward: bool) -> None:
+        _refuse_container(bytes(source.whole[:16]))
         try:
             self._located = find_vmdesc(source)
         except QmigError as error:
@@ -326,15 +328,15 @@ class Stream:
             while True:
                 chunk = pipe.read(PIPE_CHUNK)
                 if chunk:
+                    if not reader.window.end:
+                        _refuse_container(chunk[:16])
                     reader.feed(chunk)
                 else:
                     reader.close()
                 for section in reader.sections():
                     index.append(section)
                     if section.type not in (Type.PART, Type.END, Type.TAIL):
-                        kept.keep(
-                            section.offset, reader.window.bytes(section.offset, section.length, "a section")
-                        )
+                        kept.keep(section.offset, reader.window.bytes(section.offset, section.length, "a section"))
                     if section.type is Type.VMDESC:
                         self._keep_vmdesc(section)
                 if not chunk:
@@ -352,6 +354,12 @@ class Stream:
             self._located = LocatedVmdesc(parse_vmdesc(text, section.body_offset), section.offset, section.end)
         except StreamError as error:
             self.problems.append(error)
+
+
+def _refuse_container(head: bytes) -> None:
+    container = recognise(head)
+    if container is not None:
+        raise UnsupportedError(container, offset=0)
 
 
 def _cut(partial: Section, end: int) -> Section:

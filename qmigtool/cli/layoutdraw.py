@@ -1,0 +1,85 @@
+"""The drawing of a layout: standard beside compacted format, with offsets, gaps and alignment."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qmigtool.xsave import Format, Layout, mask_names
+from qmigtool.xsave.components import EXTENDED_OFFSET, LEGACY_SIZE
+
+BAR = 24  # cells of a bar
+
+
+class Block(NamedTuple):
+    """A stretch of an area; ``name`` is empty for a gap."""
+
+    start: int
+    size: int
+    name: str
+    note: str = ""
+
+
+def draw(layout: Layout, mask: int) -> str:
+    """Return the drawing of ``layout`` for areas with the components of ``mask``.
+
+    Raises :class:`~qmigtool.errors.XsaveError` if the layout cannot place one of them.
+    """
+    compacted = _blocks(layout, Format.COMPACTED, mask)
+    standard = _blocks(layout, Format.STANDARD, mask & ~layout.supervisor_mask)
+    width = max(_width(standard), _width(compacted), 44)
+    left = _column(standard, f"standard, {_end(standard)} bytes")
+    right = _column(compacted, f"compacted, {_end(compacted)} bytes")
+    lines = [
+        f"{layout.name}: {layout.title}",
+        f"mask {mask:#x}: {' '.join(mask_names(mask))}",
+        "",
+    ]
+    for i in range(max(len(left), len(right))):
+        one = left[i] if i < len(left) else ""
+        other = right[i] if i < len(right) else ""
+        lines.append(f"{one:{width}}   {other}".rstrip())
+    beside = mask & layout.supervisor_mask
+    if beside:
+        lines += ["", f"only in compacted format (supervisor): {' '.join(mask_names(beside))}"]
+    for bit, reason in layout.absent.items():
+        lines += ["", f"not usable: {mask_names(1 << bit)[0]}: {reason}"]
+    return "\n".join(lines)
+
+
+def _blocks(layout: Layout, form: Format, mask: int) -> list[Block]:
+    """Return the stretches of an area in rising order, gaps among them."""
+    placed = [Block(0, LEGACY_SIZE, "x87 SSE"), Block(LEGACY_SIZE, EXTENDED_OFFSET - LEGACY_SIZE, "header")]
+    for bit, offset in layout.offsets(form, mask).items():
+        row = layout.rows[bit]
+        note = "aligned to 64" if form is Format.COMPACTED and row.align64 else ""
+        placed.append(Block(offset, row.size, mask_names(1 << bit)[0], note))
+    blocks = []
+    end = 0
+    for block in sorted(placed):
+        if block.start > end:
+            blocks.append(Block(end, block.start - end, ""))
+        blocks.append(block if block.start >= end else block._replace(note="overlaps the one above"))
+        end = max(end, block.start + block.size)
+    return blocks
+
+
+def _end(blocks: list[Block]) -> int:
+    return max(block.start + block.size for block in blocks)
+
+
+def _column(blocks: list[Block], title: str) -> list[str]:
+    total = _end(blocks)
+    lines = [title, f"{'byte':>5}  {'size':>5}"]
+    for block in blocks:
+        first = block.start * BAR // total
+        cells = max(1, (block.start + block.size) * BAR // total - first)
+        bar = ("░" if not block.name else "█") * cells
+        name = block.name or "(gap)"
+        text = f"{block.start:5}  {block.size:5}  {name:10} {' ' * first}{bar}"
+        lines.append(f"{text} {block.note}" if block.note else text)
+    lines.append(f"{total:5}  end")
+    return lines
+
+
+def _width(blocks: list[Block]) -> int:
+    return max(map(len, _column(blocks, "")))

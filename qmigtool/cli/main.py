@@ -1,0 +1,66 @@
+"""The ``qmigtool`` program: its commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from qmigtool import __version__
+from qmigtool.cli import stream, xsave
+from qmigtool.cli.output import fail
+from qmigtool.errors import QmigError
+
+USAGE, BROKEN, DEFECT, INTERRUPTED = 2, 3, 70, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="qmigtool", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Read, check, convert and compare QEMU migration streams.
+
+    FILE is a stream that QEMU wrote; "-" is standard input. Every command that prints facts takes --json.
+
+    Exit status: 0 fine; 1 a difference or a finding; 2 wrong usage; 3 broken input (what could be read is shown);
+    63 legal, but not supported, and named; 70 a defect of qmigtool.
+    """
+
+
+for command in (stream.info, stream.sections, stream.show, xsave.xsave):
+    cli.add_command(command)
+
+
+def entry() -> None:
+    """Run the program; never returns."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    try:
+        result = cli.main(arguments, prog_name="qmigtool", standalone_mode=False)
+        sys.stdout.flush()
+    except QmigError as error:
+        return fail(error)
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output (head, say) has gone; Python's own flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"qmigtool: {name}{error.strerror or error}", file=sys.stderr)
+        return USAGE if error.filename else BROKEN
+    except Exception:
+        traceback.print_exc()
+        print("qmigtool: this is a defect of qmigtool, not of your file; please report it", file=sys.stderr)
+        return DEFECT
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,165 @@
+"""What every command shares: options, tables for people and programs, JSON, errors, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from qmigtool.accelerator import NAMES
+from qmigtool.errors import QmigError, UnsupportedError, UsageError
+from qmigtool.stream import Stream, open_stream
+from qmigtool.tables import Column
+
+if TYPE_CHECKING:
+    from qmigtool.tables import Row
+
+SCHEMA = 1
+F = TypeVar("F", bound=Callable[..., Any])
+
+file_argument = click.argument("file", metavar="FILE")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, with a header.")
+accelerator_option = click.option(
+    "--accelerator", metavar="NAME", help=f"Say who saved the stream ({', '.join(NAMES)}) instead of inferring it."
+)
+
+
+@contextmanager
+def opened(file: str, accelerator: str | None = None) -> Iterator[Stream]:
+    """Open FILE; ``-`` is standard input."""
+    source = sys.stdin.buffer if file == "-" else file
+    with open_stream(source, accelerator=accelerator) as stream:
+        yield stream
+
+
+def finish(stream: Stream, *more: QmigError) -> int:
+    """Say on stderr what was wrong with the stream; return the exit status."""
+    problems = [*stream.problems, *more]
+    for problem in problems:
+        print(f"qmigtool: {printable(str(problem))}", file=sys.stderr)
+    # Broken outweighs unsupported: what cannot be trusted should not look merely new.
+    codes = {problem.exit_code for problem in problems}
+    return min(codes - {UnsupportedError.exit_code} or codes, default=0)
+
+
+def fail(error: QmigError) -> int:
+    """Report an error that left nothing to show; return the exit status."""
+    context = click.get_current_context(silent=True)
+    print(f"qmigtool: {printable(str(error))}", file=sys.stderr)
+    if (context is not None and context.params.get("as_json")) or "--json" in sys.argv[1:]:
+        print_json({"error": error.as_dict()})
+    return error.exit_code
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document with its schema number."""
+    json.dump({"schema": SCHEMA, **document}, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def problems_json(stream: Stream, *more: QmigError) -> dict[str, Any]:
+    """Return the ``problems`` of a document."""
+    return {"problems": [problem.as_dict() for problem in (*stream.problems, *more)]}
+
+
+def hexadecimal(value: int | None) -> str | None:
+    """Write an address, mask or register as JSON has it."""
+    return None if value is None else f"{value:#x}"
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on: names come from the file."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def as_records(columns: Sequence[Column], rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return rows as JSON objects."""
+    return [
+        {column.name: hexadecimal(value) if column.mask else value for column, value in zip(columns, row, strict=True)}
+        for row in rows
+    ]
+
+
+def print_csv(columns: Sequence[Column], rows: Iterable[Row]) -> None:
+    """Print rows as CSV: masks in hexadecimal, missing values empty, flags as true and false."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([column.name for column in columns])
+    for row in rows:
+        writer.writerow([_cell(column, value, ("true", "false")) for column, value in zip(columns, row, strict=True)])
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
+    """Print rows for people: a rich table on a terminal, plain columns elsewhere."""
+    cells = [[_cell(column, value, ("yes", "no")) for column, value in zip(columns, row, strict=True)] for row in rows]
+    right = [column.dtype.startswith(("UInt", "Int")) for column in columns]
+    print_cells([column.name for column in columns], cells, right)
+
+
+def print_cells(head: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+    """Print cells that are text already; ``right`` says which columns stand flush right."""
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+        for line in (head, *cells):
+            print(
+                "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
+            )
+        return
+    # rich costs 100 ms: only where somebody sees it
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, flush in zip(head, right, strict=True):
+        table.add_column(Text(name), justify="right" if flush else "left", no_wrap=len(name) < 12)
+    for line in cells:
+        table.add_row(*map(Text, line))
+    Console(highlight=False).print(table)
+
+
+def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return flags[0] if value else flags[1]
+    if isinstance(value, bytes):
+        return value.hex()
+    if column.mask:
+        return f"{value:#x}"
+    return printable(str(value))
+
+
+def write_output(path: str, data: bytes, *inputs: str) -> None:
+    """Write a file beside its place and rename it; ``-`` is standard output.
+
+    Raises :class:`~qmigtool.errors.UsageError` if it would replace one of ``inputs``: an input is never modified.
+    """
+    if path == "-":
+        sys.stdout.buffer.write(data)
+        return
+    target = Path(path)
+    for name in inputs:
+        if name != "-" and target.exists() and target.samefile(name):
+            raise UsageError(f"the output {path!r} is the input", expected="another name")
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        # mkstemp makes a private file; give it the rights that any new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

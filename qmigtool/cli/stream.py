@@ -1,0 +1,275 @@
+"""``info``, ``sections`` and ``show``: what a stream is, and what is in it."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmigtool import tables
+from qmigtool.cli.output import (
+    accelerator_option,
+    as_records,
+    csv_option,
+    file_argument,
+    finish,
+    hexadecimal,
+    json_option,
+    opened,
+    print_cells,
+    print_csv,
+    print_json,
+    print_table,
+    printable,
+    problems_json,
+)
+from qmigtool.device import find
+from qmigtool.errors import QmigError
+from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.registers import register_for
+
+if TYPE_CHECKING:
+    from qmigtool.device import Device
+    from qmigtool.parsers.savevm import Section
+    from qmigtool.stream import Stream
+
+
+@click.command()
+@file_argument
+@accelerator_option
+@json_option
+def info(file: str, accelerator: str | None, as_json: bool) -> int:
+    """Say what FILE is."""
+    with opened(file, accelerator) as stream:
+        document = _info(stream)
+        if as_json:
+            print_json({**document, **problems_json(stream)})
+        else:
+            _print_info(document)
+        return finish(stream)
+
+
+def _info(stream: Stream) -> dict[str, Any]:
+    sections = stream.sections  # before anything else: only this meets what is wrong inside RAM
+    configuration = stream.configuration
+    raw_uuid = configuration.uuid if configuration is not None else None
+    return {
+        "container": "raw",
+        "compression": "none",
+        "size": stream.size,
+        "machine": stream.machine,
+        "page_size": stream.page_size,
+        "accelerator": {"name": stream.accelerator.name, "evidence": list(stream.accelerator.evidence)},
+        "vcpus": sum(device.name == "cpu" for device in stream.devices),
+        "devices": len(stream.devices),
+        "sections": len(sections),
+        "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
+        "capabilities": list(stream.capabilities),
+        "uuid": str(uuid.UUID(bytes=raw_uuid)) if raw_uuid is not None else None,
+        "vmdesc": stream.vmdesc is not None,
+        "road": stream.road,
+        "complete": stream.complete,
+    }
+
+
+def _print_info(document: dict[str, Any]) -> None:
+    accelerator = document["accelerator"]
+    blocks = document["ram_blocks"]
+    lines: list[tuple[str, str]] = [
+        ("container", document["container"]),
+        ("compression", document["compression"]),
+        ("size", _bytes(document["size"]) if document["size"] is not None else "unknown"),
+        ("machine", document["machine"] or "not in the stream"),
+        ("page size", _bytes(document["page_size"])),
+        ("accelerator", accelerator["name"] + " (inferred)"),
+        *(("", f"- {text}") for text in accelerator["evidence"]),
+        ("vCPUs", str(document["vcpus"])),
+        ("devices", str(document["devices"])),
+        ("sections", str(document["sections"])),
+        ("RAM", f"{_bytes(sum(block['size'] for block in blocks))} in {len(blocks)} blocks"),
+        *(("", f"- {block['name']}: {_bytes(block['size'])}") for block in blocks),
+        ("capabilities", ", ".join(document["capabilities"]) or "none listed"),
+        ("vmdesc", "yes" if document["vmdesc"] else "no"),
+        ("complete", "yes" if document["complete"] else "NO"),
+    ]
+    if accelerator["evidence"] == ["given by the caller"]:
+        lines = [line for line in lines if line[1] != "- given by the caller"]
+        lines[5] = ("accelerator", accelerator["name"] + " (given)")
+    if document["uuid"]:
+        lines.insert(4, ("UUID", document["uuid"]))
+    for name, text in lines:
+        print(f"{name:13} {printable(text)}")
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            exact = count / size
+            return f"{exact:.0f} {unit}" if exact == int(exact) else f"{exact:.1f} {unit} ({count} bytes)"
+    return f"{count} bytes"
+
+
+@click.command()
+@file_argument
+@click.option("--all", "every", is_flag=True, help="List every PART, not one line for a run of them.")
+@csv_option
+@json_option
+def sections(file: str, every: bool, as_csv: bool, as_json: bool) -> int:
+    """List every section of FILE in stream order; together they cover every byte."""
+    table = tables.sections
+    with opened(file) as stream:
+        if as_json:
+            found = as_records(table.columns, table.rows(stream))
+            print_json({"sections": found, "complete": stream.complete, **problems_json(stream)})
+        elif as_csv:
+            print_csv(table.columns, table.rows(stream))
+        else:
+            rows = stream.sections if every else _squashed(stream.sections)
+            print_cells(
+                ["offset", "length", "type", "id", "name", "instance", "version"],
+                [_section_cells(row) for row in rows],
+                [True, True, False, True, False, True, True],
+            )
+        return finish(stream)
+
+
+def _section_cells(row: Section | tuple[Section, int, int]) -> list[str]:
+    section, length, count = row if isinstance(row, tuple) else (row, row.length, 1)
+    numbers = (section.instance_id, section.version_id)
+    return [
+        f"{section.offset:#x}",
+        str(length),
+        section.type.value + (f" x {count}" if count > 1 else "") + ("" if section.complete else " (cut)"),
+        "" if section.section_id is None else str(section.section_id),
+        printable(section.name or ""),
+        *("" if number is None else str(number) for number in numbers),
+    ]
+
+
+def _squashed(found: Iterable[Section]) -> Iterator[tuple[Section, int, int]]:
+    """Give (first, bytes, count) of each run of items that differ only by their place."""
+    for _, run in groupby(found, key=lambda s: (s.type, s.section_id, s.name, s.complete)):
+        first, length, count = None, 0, 0
+        for section in run:
+            first = first or section
+            length += section.length
+            count += 1
+        if first is not None:
+            yield first, length, count
+
+
+@click.command()
+@file_argument
+@click.argument("path", required=False)
+@csv_option
+@json_option
+def show(file: str, path: str | None, as_csv: bool, as_json: bool) -> int:
+    """Show device state: all devices of FILE, or what is at PATH.
+
+    PATH is name[@instance]/field/..., for example cpu@1/env.xcr0, cpu@0/cpu/avx512 or "apic/id". A field that holds one
+    number is printed as one number: unsigned in hexadecimal, signed in decimal.
+    """
+    with opened(file) as stream:
+        device, rest = (None, "") if path is None else find(stream.devices, path)
+        if as_csv:
+            table = tables.fields if device is not None else tables.devices
+            rows = tables.fields.rows(stream, device) if device is not None else tables.devices.rows(stream)
+            print_csv(table.columns, rows)
+            return finish(stream)
+        if as_json:
+            return _show_json(stream, device, rest)
+        if device is None:
+            print_table(tables.devices.columns, tables.devices.rows(stream))
+        elif not rest:
+            _print_fields(device.fields, "")
+        else:
+            _print_field(device, device.field(rest), rest)
+        return finish(stream)
+
+
+def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
+    errors: list[QmigError] = []
+    document: dict[str, Any] = {"devices": []}
+    for one in stream.devices if device is None else (device,):
+        entry: dict[str, Any] = {"name": one.name, "instance_id": one.instance_id, "version_id": one.version_id}
+        try:
+            if rest:
+                field = one.field(rest)
+                entry["fields"] = {rest: _json_value(field)}
+                document["field"] = {
+                    "path": rest,
+                    "type": field.type,
+                    "kind": field.kind.value,
+                    "offset": field.offset,
+                    "length": field.length,
+                }
+            else:
+                entry["fields"] = {field.name: _json_value(field) for field in one.fields}
+        except QmigError as error:
+            if error.exit_code == 2:
+                raise
+            errors.append(error)
+            entry["error"] = error.as_dict()
+        document["devices"].append(entry)
+    # One of a kind is enough: without a vmdesc, every device says the same.
+    kinds = {(type(error), getattr(error, "feature", None)): error for error in reversed(errors)}
+    print_json({**document, **problems_json(stream, *kinds.values())})
+    return finish(stream, *kinds.values())
+
+
+def _json_value(field: Field) -> Any:
+    """Return a field as JSON has it: numbers of 64 bits without a sign, and bytes, as text."""
+    if field.kind is Kind.LEAF:
+        return _json_leaf(field.type, field.value)
+    if field.kind is Kind.ARRAY:
+        values = field.value
+        if values is not None:
+            return [_json_leaf(field.type, value) for value in values]
+        return [_json_value(child) for child in field.children]
+    return {child.name: _json_value(child) for child in field.children}
+
+
+def _json_leaf(type_: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if type_.startswith(("uint64", "int64 equal", "CPU_Double")):
+        return hexadecimal(value)
+    return value
+
+
+def _print_field(device: Device, field: Field, path: str) -> None:
+    if field.kind is not Kind.LEAF:
+        _print_fields((field,), "")
+        return
+    print(_text(field.type, field.value))
+    register = register_for(device.name, path)
+    if register is not None and sys.stdout.isatty():
+        print(f"{register.name}: {register.describe(field.value) or 'all zero'}", file=sys.stderr)
+
+
+def _print_fields(fields: Iterable[Field], indent: str) -> None:
+    for field in fields:
+        name = f"{indent}{printable(field.name)}"
+        if field.kind is Kind.LEAF:
+            print(f"{name} = {_text(field.type, field.value)}")
+            continue
+        values = field.value
+        if values is not None:
+            print(f"{name} = [{' '.join(_text(field.type, value) for value in values)}]")
+        else:
+            print(name)
+            _print_fields(field.children, indent + "  ")
+
+
+def _text(type_: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.hex() if value.strip(b"\0") else f"{len(value)} zero bytes"
+    if isinstance(value, int) and type_.startswith(("uint", "int64 equal", "CPU_Double")):
+        return f"{value:#x}"
+    return printable(str(value))

@@ -1,0 +1,248 @@
+"""Every list the tool can show: as rows, and as a pandas DataFrame with fixed dtypes.
+
+A table is called with a stream (or nothing, for :data:`layouts`) and gives a DataFrame::
+
+    frame = qmigtool.tables.xsave_components(stream)
+
+``table.rows(...)`` gives plain tuples without pandas, ``table.columns`` the schema. The dtypes never depend on the
+data: integers are nullable (``UInt64`` and so on, because a missing value would turn plain ``uint64`` into floats and
+corrupt it), names are ``category``, flags ``boolean``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
+
+from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, layout, layout_names
+from qmigtool.xsave.components import bit_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from qmigtool.device import Device
+    from qmigtool.stream import Stream
+    from qmigtool.xsave import Layout
+
+__all__ = [
+    "Column",
+    "Table",
+    "devices",
+    "fields",
+    "layouts",
+    "ram_blocks",
+    "sections",
+    "vcpus",
+    "xsave_components",
+]
+
+P = ParamSpec("P")
+Row = tuple[Any, ...]
+
+
+class Column(NamedTuple):
+    """A column: ``mask`` says that people and JSON see its numbers in hexadecimal."""
+
+    name: str
+    dtype: str
+    meaning: str
+    mask: bool = False
+
+
+@dataclass(frozen=True)
+class Table(Generic[P]):
+    """A table: call it for a DataFrame, or take its :attr:`rows`."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: Callable[P, Iterator[Row]]
+    __doc__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+        """Return the rows as a DataFrame with the dtypes of :attr:`columns`."""
+        import pandas as pd
+
+        rows = list(self.rows(*args, **kwargs))
+        series: dict[str, Any] = {}
+        for i, column in enumerate(self.columns):
+            # Categories are made of nullable strings: a column of missing names is then typed like any other.
+            first: Any = "string" if column.dtype == "category" else column.dtype
+            series[column.name] = pd.Series([row[i] for row in rows], dtype=first).astype(column.dtype)
+        return pd.DataFrame(series)
+
+
+def _table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:
+    def make(rows: Callable[P, Iterator[Row]]) -> Table[P]:
+        name = rows.__name__.strip("_")
+        width = max(len(c.name) for c in columns)
+        schema = "\n".join(f"    {c.name:{width}}  {c.dtype:9} {c.meaning}" for c in columns)
+        return Table(name, columns, rows, f"{rows.__doc__}\n\nColumns::\n\n{schema}\n")
+
+    return make
+
+
+@_table(
+    Column("type", "category", "header, configuration, start, part, end, full, command, eof, vmdesc, tail, unreadable"),
+    Column("section_id", "UInt32", "as START or FULL has it; missing for items that are no sections"),
+    Column("name", "category", "idstr, or a command's name"),
+    Column("instance_id", "UInt32", "instance"),
+    Column("version_id", "UInt32", "version"),
+    Column("offset", "UInt64", "byte where the item starts"),
+    Column("length", "UInt64", "bytes, header and footer included"),
+    Column("measured", "category", "how the end of the body was found: records, vmdesc, footer search"),
+    Column("complete", "boolean", "False for the item in which the input ends or breaks"),
+)
+def sections(stream: Stream) -> Iterator[Row]:
+    """Every item of the stream in order; together they cover every byte."""
+    for s in stream.sections:
+        yield (
+            s.type.value, s.section_id, s.name, s.instance_id, s.version_id,
+            s.offset, s.length, s.measured, s.complete,
+        )  # fmt: skip
+
+
+@_table(
+    Column("name", "category", "idstr"),
+    Column("instance_id", "UInt32", "instance"),
+    Column("version_id", "UInt32", "version"),
+    Column("section_id", "UInt32", "section id"),
+    Column("offset", "UInt64", "byte where the body starts"),
+    Column("length", "UInt64", "bytes of the body"),
+    Column("vmsd", "category", "name of the vmstate description; missing without one"),
+)
+def devices(stream: Stream) -> Iterator[Row]:
+    """The sections of device state, RAM not among them."""
+    for d in stream.devices:
+        yield (
+            d.name, d.instance_id, d.version_id, d.section.section_id, d.section.body_offset, d.section.body_length,
+            d.description.name if d.description is not None else None,
+        )  # fmt: skip
+
+
+@_table(
+    Column("device", "category", "idstr"),
+    Column("instance_id", "UInt32", "instance"),
+    Column("path", "string", "path inside the device"),
+    Column("type", "category", "the vmdesc's word for the type"),
+    Column("offset", "UInt64", "byte where the field starts"),
+    Column("length", "UInt64", "bytes"),
+    Column("value", "object", "int, bool, str or bytes"),
+)
+def fields(stream: Stream, device: Device | None = None) -> Iterator[Row]:
+    """Every leaf of device state, of one device or of all."""
+    for d in stream.devices if device is None else (device,):
+        for path, field in _leaves(d.fields, ""):
+            yield d.name, d.instance_id, path, field.type, field.offset, field.length, field.value
+
+
+def _leaves(found: tuple[Field, ...], prefix: str) -> Iterator[tuple[str, Field]]:
+    for field in found:
+        if field.kind is Kind.LEAF:
+            yield prefix + field.name, field
+        elif field.kind is Kind.ARRAY:
+            # An element's name has its array's name in front already.
+            yield from _leaves(field.children, prefix)
+        else:
+            yield from _leaves(field.children, f"{prefix}{field.name}/")
+
+
+@_table(
+    Column("name", "category", "RAMBlock name"),
+    Column("used_length", "UInt64", "bytes"),
+    Column("page_size", "UInt64", "bytes, where postcopy announced another page size"),
+    Column("mr_addr", "UInt64", "guest-physical address, with x-ignore-shared", mask=True),
+)
+def ram_blocks(stream: Stream) -> Iterator[Row]:
+    """The RAMBlocks, in the order of the stream."""
+    for block in stream.ram_blocks:
+        yield block.idstr, block.used_length, block.page_size, block.mr_addr
+
+
+@_table(
+    Column("vcpu", "UInt32", "instance of the cpu section"),
+    Column("xcr0", "UInt64", "XCR0", mask=True),
+    Column("xss", "UInt64", "IA32_XSS", mask=True),
+    Column("xstate_bv", "UInt64", "XSTATE_BV as declared", mask=True),
+    Column("xstate_bv_recomputed", "UInt64", "XSTATE_BV recomputed from the contents (user components)", mask=True),
+    Column("carried", "UInt64", "components whose fields the stream holds", mask=True),
+    Column("live", "UInt64", "components that differ from their initial configuration", mask=True),
+    Column("mxcsr", "UInt64", "MXCSR", mask=True),
+)
+def vcpus(stream: Stream) -> Iterator[Row]:
+    """The x86 vCPUs, one row each."""
+    for v in stream.vcpus:
+        yield v.index, v.xcr0, v.xss, v.xstate_bv, v.live & ~SUPERVISOR_MASK, v.carried, v.live, v.mxcsr
+
+
+@_table(
+    Column("vcpu", "UInt32", "instance of the cpu section"),
+    Column("bit", "UInt8", "the component's bit"),
+    Column("name", "category", "the component"),
+    Column("enabled", "boolean", "XCR0 (supervisor components: IA32_XSS) has the bit"),
+    Column("declared", "boolean", "XSTATE_BV has the bit, as the stream declares it"),
+    Column("carried", "boolean", "the stream holds the component's fields"),
+    Column("live", "boolean", "the contents differ from the initial configuration"),
+    Column("size", "UInt32", "bytes"),
+    Column("standard_offset", "UInt32", "byte in a standard area of the layout; missing if it has no place there"),
+    Column("compacted_offset", "UInt32", "byte in a compacted area of the layout with what the vCPU has enabled"),
+)
+def xsave_components(stream: Stream, layout: Layout | None = None) -> Iterator[Row]:
+    """One row per vCPU and component that any vCPU has; offsets in ``layout`` (default: QEMU's own)."""
+    place = layout or _default_layout()
+    shown = 0
+    for v in stream.vcpus:
+        shown |= v.enabled | v.xstate_bv | v.carried | v.live
+    for v in stream.vcpus:
+        compacted = place.compacted_offsets(v.enabled & place.mask)
+        for bit in bits(shown):
+            row = place.rows.get(bit)
+            known = COMPONENTS.get(bit)
+            legacy = bit < 2
+            yield (
+                v.index,
+                bit,
+                bit_name(bit),
+                *(bool(mask >> bit & 1) for mask in (v.enabled, v.xstate_bv, v.carried, v.live)),
+                row.size if row is not None else known.size if known is not None else None,
+                LEGACY_OFFSETS[bit] if legacy else row.offset if row is not None and not row.supervisor else None,
+                LEGACY_OFFSETS[bit] if legacy else compacted.get(bit),
+            )
+
+
+# x87 and SSE lie in the legacy region, in both formats; SSE's first byte is MXCSR.
+LEGACY_OFFSETS = (0, 24)
+
+
+def _default_layout() -> Layout:
+    return layout("qemu")
+
+
+@_table(
+    Column("layout", "category", "short name"),
+    Column("title", "category", "the CPU or guest"),
+    Column("bit", "UInt8", "the component's bit"),
+    Column("name", "category", "the component"),
+    Column("supervisor", "boolean", "enabled by IA32_XSS, and only in compacted areas"),
+    Column("size", "UInt32", "bytes"),
+    Column("standard_offset", "UInt32", "byte in a standard area; missing for supervisor components"),
+    Column("align64", "boolean", "starts on a multiple of 64 in a compacted area"),
+    Column("absent", "string", "why the component cannot be used although the CPU advertises it; missing if it can"),
+)
+def layouts(*which: Layout) -> Iterator[Row]:
+    """The components of layouts above SSE (default: all built-in ones)."""
+    for one in which or [layout(name) for name in layout_names()]:
+        for bit in sorted({*one.rows, *one.absent}):
+            row = one.rows.get(bit)
+            yield (
+                one.name,
+                one.title,
+                bit,
+                bit_name(bit),
+                row.supervisor if row is not None else None,
+                row.size if row is not None else None,
+                row.offset if row is not None and not row.supervisor else None,
+                row.align64 if row is not None else None,
+                one.absent.get(bit),
+            )

@@ -1,0 +1,264 @@
+"""Validity: would XRSTOR, XRSTORS, KVM, MSHV or WHPX take an area, and if not, why not.
+
+The rules for the instructions and for KVM are those of SDM volume 1, 13.8 and 13.12, and of Linux
+validate_user_xstate_header(); each was measured on a Zen 4 under KVM. Those for MSHV come from Linux drivers/hv, those
+for WHPX from QEMU's whpx and from public reports: they are weaker, because nobody outside has the hypervisor's source.
+What supervisor registers may contain (reserved bits of IA32_U_CET and so on) is not judged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qmigtool.xsave.components import (
+    EXTENDED_OFFSET,
+    HEADER_RESERVED_OFFSET,
+    LEGACY_MASK,
+    MXCSR_OFFSET,
+    XCOMP_BV_COMPACTED,
+    XCOMP_BV_OFFSET,
+    XSTATE_BV_OFFSET,
+    bit_name,
+    bits,
+    mask_names,
+)
+from qmigtool.xsave.convert import PAGE_SIZE, mshv_buffer_size
+from qmigtool.xsave.layout import FEATURE_XSAVEC, FEATURE_XSAVES, Layout
+
+MSHV_MASK = 0x61CFF
+"""hv_x64_xsave_xfem_register: x87, SSE, AVX, MPX, AVX-512, PASID, CET_U, CET_S, AMX. It has no PKRU and no APX_F."""
+
+MXCSR_MASK_INTEL = 0xFFFF
+MXCSR_MASK_AMD = 0x2FFFF
+"""AMD defines bit 17 (misaligned exception mask) too; measured on a Zen 4."""
+
+CONSUMERS = ("XRSTOR", "XRSTORS", "KVM_SET_XSAVE", "MSHV", "WHPX")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one consumer says of an area.
+
+    ``reasons`` says why it refuses, one sentence each; there are none if ``ok``. ``notes`` are what it takes, but a
+    careful caller wants to know.
+    """
+
+    consumer: str
+    ok: bool
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def check_area(
+    data: bytes,
+    layout: Layout,
+    xcr0: int | None = None,
+    xss: int = 0,
+    *,
+    rfbm: int | None = None,
+    mxcsr_mask: int = MXCSR_MASK_INTEL,
+    address: int = 0,
+) -> list[Verdict]:
+    """Ask each of CONSUMERS whether it would take ``data``.
+
+    ``layout`` is that of the CPU (or partition) that would, ``xcr0`` the components enabled there (default: all user
+    components of ``layout``), ``xss`` IA32_XSS. ``rfbm`` is EDX:EAX of the instruction (default: everything),
+    ``mxcsr_mask`` the MXCSR bits that the CPU defines (0xFFFF; 0x2FFFF on AMD), ``address`` where in memory the area
+    would lie. Nothing is raised: an area of any length and content gets its verdicts.
+    """
+    enabled = layout.user_mask if xcr0 is None else xcr0
+    area = _Area(data, layout, enabled, xss, -1 if rfbm is None else rfbm, mxcsr_mask, address)
+    checks: tuple[Callable[[_Area], tuple[list[str], list[str]]], ...] = (_xrstor, _xrstors, _kvm, _mshv, _whpx)
+    verdicts = []
+    for consumer, check in zip(CONSUMERS, checks, strict=True):
+        if len(data) < EXTENDED_OFFSET:
+            reasons = [f"the area has {len(data)} bytes, but its header ends at byte {EXTENDED_OFFSET}"]
+            notes: list[str] = []
+        else:
+            reasons, notes = check(area)
+        verdicts.append(Verdict(consumer, not reasons, tuple(reasons), tuple(notes)))
+    return verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class _Area:
+    data: bytes
+    layout: Layout
+    xcr0: int
+    xss: int
+    rfbm: int
+    mxcsr_mask: int
+    address: int
+
+    @property
+    def xstate_bv(self) -> int:
+        return int(struct.unpack_from("<Q", self.data, XSTATE_BV_OFFSET)[0])
+
+    @property
+    def xcomp_bv(self) -> int:
+        return int(struct.unpack_from("<Q", self.data, XCOMP_BV_OFFSET)[0])
+
+    @property
+    def compacted(self) -> bool:
+        return bool(self.xcomp_bv & XCOMP_BV_COMPACTED)
+
+    def misaligned(self) -> list[str]:
+        if self.address % 64 == 0:
+            return []
+        return [f"the area lies at address {self.address:#x}, which is not a multiple of 64"]
+
+    def reserved(self, start: int, end: int) -> list[str]:
+        """Reasons for non-zero header bytes in start..end; only the first is named."""
+        for offset in range(start, end):
+            if self.data[offset]:
+                return [f"header byte {offset} is {self.data[offset]:#x}, but bytes {start} to {end - 1} must be 0"]
+        return []
+
+    def mxcsr(self) -> list[str]:
+        (value,) = struct.unpack_from("<I", self.data, MXCSR_OFFSET)
+        wrong = value & ~self.mxcsr_mask
+        if not wrong:
+            return []
+        return [f"MXCSR (byte {MXCSR_OFFSET}) is {value:#x}, whose bits {wrong:#x} are reserved"]
+
+    def outside(self, register: str, offset: int, value: int, allowed: int, of: str) -> list[str]:
+        wrong = value & ~allowed & ~XCOMP_BV_COMPACTED
+        if not wrong:
+            return []
+        names = ", ".join(mask_names(wrong))
+        return [f"{register} (byte {offset}) is {value:#x}, but {of} {allowed:#x} does not have {names}"]
+
+    def subset(self) -> list[str]:
+        """XSTATE_BV must be a subset of XCOMP_BV[62:0], and its bit 63 must be 0."""
+        reasons = self.outside(
+            "XSTATE_BV", XSTATE_BV_OFFSET, self.xstate_bv, self.xcomp_bv & ~XCOMP_BV_COMPACTED, "XCOMP_BV"
+        )
+        if self.xstate_bv & XCOMP_BV_COMPACTED:
+            reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {self.xstate_bv:#x}, but its bit 63 must be 0")
+        return reasons
+
+    def too_short_standard(self) -> list[str]:
+        for bit in bits(self.xstate_bv & self.layout.user_mask & ~LEGACY_MASK):
+            end = self.layout.rows[bit].end
+            if end > len(self.data):
+                return [f"the area has {len(self.data)} bytes, but {bit_name(bit)} in XSTATE_BV ends at byte {end}"]
+        return []
+
+    def compacted_end(self) -> int | None:
+        """Where the walk over XCOMP_BV ends, or None if the layout does not know a component of it."""
+        if self.xcomp_bv & ~(self.layout.mask | XCOMP_BV_COMPACTED):
+            return None
+        return self.layout.compacted_size(self.xcomp_bv)
+
+    def compacted_form(self, allowed: int, of: str) -> list[str]:
+        """What every consumer of compacted areas wants."""
+        reasons = self.outside("XCOMP_BV", XCOMP_BV_OFFSET, self.xcomp_bv, allowed, of)
+        reasons += self.subset()
+        reasons += self.reserved(HEADER_RESERVED_OFFSET, EXTENDED_OFFSET)
+        if self.xstate_bv & 2 and self.rfbm & 2:
+            reasons += self.mxcsr()
+        end = self.compacted_end()
+        if end is None:
+            unknown = self.xcomp_bv & ~(self.layout.mask | XCOMP_BV_COMPACTED)
+            if not reasons:
+                names = ", ".join(mask_names(unknown))
+                reasons.append(f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) has {names}, which {self.layout.name} cannot place")
+        elif end > len(self.data):
+            reasons.append(f"the area has {len(self.data)} bytes, but the components of XCOMP_BV end at byte {end}")
+        return reasons
+
+    def standard_instead(self) -> list[str]:
+        if self.compacted:
+            return []
+        return [
+            f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {self.xcomp_bv:#x}, a standard area, but only the compacted format "
+            "is taken"
+        ]
+
+
+def _xrstor(area: _Area) -> tuple[list[str], list[str]]:
+    reasons = area.misaligned()
+    if area.compacted:
+        if not area.layout.features & FEATURE_XSAVEC:
+            reasons.append(f"the area is compacted, but {area.layout.name} has no XSAVEC (CPUID.(0DH,1).EAX[1])")
+        return reasons + area.compacted_form(area.xcr0, "XCR0"), []
+    if area.xcomp_bv:
+        reasons.append(
+            f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but must be 0 in standard format (bit 63 is 0)"
+        )
+    # Only bytes 23:16 of the header; XRSTOR does not look at the rest in standard form (measured).
+    reasons += area.reserved(HEADER_RESERVED_OFFSET, HEADER_RESERVED_OFFSET + 8)
+    reasons += area.outside("XSTATE_BV", XSTATE_BV_OFFSET, area.xstate_bv, area.xcr0, "XCR0")
+    if area.xstate_bv & XCOMP_BV_COMPACTED:
+        reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {area.xstate_bv:#x}, but its bit 63 must be 0")
+    # Standard XRSTOR loads MXCSR for SSE and for AVX, whatever XSTATE_BV says.
+    if area.rfbm & area.xcr0 & 6:
+        reasons += area.mxcsr()
+    reasons += area.too_short_standard()
+    notes = []
+    if any(area.data[HEADER_RESERVED_OFFSET + 8 : EXTENDED_OFFSET]):
+        notes.append("header bytes 536 to 575 are not all 0: XRSTOR does not look, but KVM and the compacted form do")
+    return reasons, notes
+
+
+def _xrstors(area: _Area) -> tuple[list[str], list[str]]:
+    reasons = area.misaligned() + area.standard_instead()
+    if not area.layout.features & FEATURE_XSAVES:
+        reasons.append(f"{area.layout.name} has no XSAVES (CPUID.(0DH,1).EAX[3])")
+    if area.compacted:
+        reasons += area.compacted_form(area.xcr0 | area.xss, "XCR0 | IA32_XSS")
+    return reasons, []
+
+
+def _kvm(area: _Area) -> tuple[list[str], list[str]]:
+    reasons, notes = [], []
+    if area.xcomp_bv:
+        reasons.append(f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but KVM wants 0 (standard format)")
+    # KVM asks for what the host has, not for what the guest's XCR0 enables.
+    host = area.layout.user_mask
+    reasons += area.outside("XSTATE_BV", XSTATE_BV_OFFSET, area.xstate_bv, host, "the host's mask")
+    if area.xstate_bv & XCOMP_BV_COMPACTED:
+        reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {area.xstate_bv:#x}, but its bit 63 must be 0")
+    reasons += area.reserved(HEADER_RESERVED_OFFSET, EXTENDED_OFFSET)
+    (mxcsr,) = struct.unpack_from("<I", area.data, MXCSR_OFFSET)
+    if area.xstate_bv & 6:
+        reasons += area.mxcsr()
+    if not area.compacted:
+        reasons += area.too_short_standard()
+    if mxcsr != 0x1F80 and not area.xstate_bv & 2:
+        notes.append(f"MXCSR {mxcsr:#x} would not reach the guest, because XSTATE_BV[1] is 0: it would run with 0x1f80")
+    if len(area.data) < PAGE_SIZE:
+        notes.append(f"struct kvm_xsave has {PAGE_SIZE} bytes: the caller must pad the {len(area.data)} of this area")
+    return reasons, notes
+
+
+def _mshv(area: _Area) -> tuple[list[str], list[str]]:
+    reasons, notes = area.standard_instead(), []
+    if area.compacted:
+        reasons += area.compacted_form(area.layout.mask, "the layout's mask")
+        for register, offset, value in (
+            ("XSTATE_BV", XSTATE_BV_OFFSET, area.xstate_bv),
+            ("XCOMP_BV", XCOMP_BV_OFFSET, area.xcomp_bv),
+        ):
+            reasons += area.outside(register, offset, value, MSHV_MASK, "hv_x64_xsave_xfem_register")
+    if len(area.data) % PAGE_SIZE:
+        size = mshv_buffer_size(len(area.data))
+        notes.append(f"MSHV_SET_VP_STATE wants a buffer of whole pages: {size} bytes for the {len(area.data)} here")
+    end = area.compacted_end() if area.compacted else None
+    if end is not None and end > PAGE_SIZE:
+        notes.append(f"the area needs {end} bytes, but QEMU 11.1 and rust-vmm pass one page of {PAGE_SIZE}")
+    if area.xcomp_bv & LEGACY_MASK != LEGACY_MASK and area.compacted:
+        notes.append("XCOMP_BV[1:0] are not 3, but MSHV always has x87 and SSE in its layout")
+    return reasons, notes
+
+
+def _whpx(area: _Area) -> tuple[list[str], list[str]]:
+    reasons, notes = area.standard_instead(), []
+    if area.compacted:
+        reasons += area.compacted_form(area.layout.mask, "the layout's mask")
+        end, buffer = area.compacted_end(), area.layout.leaf[0][2]
+        if end is not None and end > buffer:
+            notes.append(f"the area needs {end} bytes, but QEMU's whpx passes CPUID.(0DH,0).ECX = {buffer}")
+    return reasons, notes

@@ -1,0 +1,51 @@
+"""The first 576 bytes of an area: which format it has, what it declares, and the one register with rules of its own.
+
+Everything here takes the area's bytes and needs no layout.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from qmigtool.errors import XsaveError
+from qmigtool.xsave.components import (
+    EXTENDED_OFFSET,
+    MXCSR_INIT,
+    MXCSR_OFFSET,
+    XCOMP_BV_COMPACTED,
+    XSTATE_BV_OFFSET,
+    Format,
+)
+
+MXCSR_DEFINED = 0x2FFFF
+"""Every MXCSR bit that any CPU defines (bit 17 is AMD's misaligned exception mask)."""
+
+
+def header(area: bytes) -> tuple[int, int]:
+    """Return XSTATE_BV and XCOMP_BV. Raises XsaveError if there is no room for the legacy region and the header."""
+    if len(area) < EXTENDED_OFFSET:
+        raise XsaveError(
+            f"the area has {len(area)} bytes", offset=len(area), expected=f"{EXTENDED_OFFSET} or more, for the header"
+        )
+    xstate_bv, xcomp_bv = struct.unpack_from("<QQ", area, XSTATE_BV_OFFSET)
+    return xstate_bv, xcomp_bv
+
+
+def area_format(area: bytes) -> Format:
+    """Return the format, as XCOMP_BV[63] tells. Raises XsaveError if the area is too short to have one."""
+    return Format.COMPACTED if header(area)[1] & XCOMP_BV_COMPACTED else Format.STANDARD
+
+
+def effective_mxcsr(area: bytes, declared: int, form: Format) -> tuple[int, int]:
+    """Return the MXCSR that restoring the area gives, and the stale value that was passed over (0 if none was).
+
+    Compacted XRSTOR loads it with XSTATE_BV[1] and else gives 1F80; standard XRSTOR always loads it (SDM 13.8). Where a
+    standard area declares neither SSE nor AVX and has a value there with reserved bits, on which XRSTOR faults and
+    which KVM replaces by 1F80, it is taken for what was in memory before.
+    """
+    (memory,) = struct.unpack_from("<I", area, MXCSR_OFFSET)
+    if form is Format.COMPACTED:
+        return (memory, 0) if declared & 2 else (MXCSR_INIT, 0)
+    if memory & ~MXCSR_DEFINED and not declared & 0x6:
+        return MXCSR_INIT, memory
+    return memory, 0

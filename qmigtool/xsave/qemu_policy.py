@@ -1,0 +1,207 @@
+"""The policies ``qemu-v1`` and ``qemu-11.1``: QEMU's own two functions, reproduced bit for bit, quirks included.
+
+``qemu-v1`` is compact_xsave_area() and decompact_xsave_area() of "[PATCH 30/34] target/i386: add de/compaction to
+xsave_helper" (2026-04-17), ``qemu-11.1`` the same functions in target/i386/xsave_helper.c of QEMU 11.1. They differ in
+one point: the merged decompact_xsave_area() does not copy supervisor components.
+
+They exist so that dumps can be compared. They lose state, by design of what they copy; to convert for use, take the
+``strict`` policy of :mod:`qmigtool.xsave.convert`. Where C would read or write outside a buffer, or hit an assert(),
+there is nothing to reproduce, and XsaveError names the place.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from qmigtool.errors import UsageError, XsaveError
+from qmigtool.xsave.components import EXTENDED_OFFSET, XCOMP_BV_COMPACTED, XCOMP_BV_OFFSET, XSTATE_BV_OFFSET
+from qmigtool.xsave.layout import CpuidRow, Layout
+
+EINVAL = 22
+E2BIG = 7
+
+UINT32_MAX = 0xFFFFFFFF
+
+Leaf = Layout | Mapping[int, CpuidRow]
+"""CPUID leaf 0xD as a layout, or as raw rows (which may be such as no CPU has); a missing subleaf reads as zeros."""
+
+
+class Policy(StrEnum):
+    """Which version of QEMU's functions to follow."""
+
+    QEMU_V1 = "qemu-v1"
+    QEMU_11_1 = "qemu-11.1"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """What the C function leaves behind: its return value, and the whole destination buffer.
+
+    ``rc`` is 0 or the number of bytes, or -22 (-EINVAL) or -7 (-E2BIG); then ``data`` is what had been written by then.
+    """
+
+    rc: int
+    data: bytes
+
+
+def decompact_xsave_area(
+    buf: bytes,
+    *,
+    host: Leaf,
+    guest: Leaf | None = None,
+    guest_xcr0: int,
+    xsave_buf_len: int,
+    buflen: int | None = None,
+    policy: Policy | str = Policy.QEMU_V1,
+) -> PolicyResult:
+    """Do what ``int decompact_xsave_area(const void *buf, size_t buflen, CPUX86State *env)`` does.
+
+    ``host`` is what host_cpuid(0xD, i) returns, ``guest`` what cpu_x86_cpuid(env, 0xD, i) does (default: the same, as
+    when the accelerator copied the host's), ``guest_xcr0`` env->features[FEAT_XSAVE_XCR0_HI:LO], ``xsave_buf_len``
+    env->xsave_buf_len in bytes, ``buflen`` the length told to the function (default: that of ``buf``).
+
+    Returns 0 and env->xsave_buf, -EINVAL for a component that neither CPUID knows, -E2BIG for one that does not fit.
+    Raises XsaveError at the assert() on XCOMP_BV[63], and where C would run out of a buffer.
+    """
+    policy = _policy(policy)
+    _check_masks(guest_xcr0)
+    buflen = len(buf) if buflen is None else buflen
+    host_leaf, guest_leaf = _leaf(host), _leaf(host if guest is None else guest)
+    _readable("buf", buf, XCOMP_BV_OFFSET, 8)
+    xstate_bv, xcomp_bv = struct.unpack_from("<QQ", buf, XSTATE_BV_OFFSET)
+    if not xcomp_bv >> 63 & 1:
+        raise XsaveError(
+            f"QEMU aborts at assert((compacted_xcomp_bv >> 63) & 1): XCOMP_BV is {xcomp_bv:#x}",
+            offset=XCOMP_BV_OFFSET,
+            expected="bit 63 to be 1 (compacted format)",
+        )
+    out = bytearray(_checked_length("xsave_buf_len", xsave_buf_len))
+    _memcpy("xsave_buf", out, 0, "buf", buf, 0, EXTENDED_OFFSET)
+    struct.pack_into("<QQ", out, XSTATE_BV_OFFSET, xstate_bv & guest_xcr0, xcomp_bv & ~XCOMP_BV_COMPACTED)
+
+    offset = EXTENDED_OFFSET
+    for bit in range(2, 63):
+        if not xcomp_bv >> bit & 1:
+            continue
+        size, dst, ecx, _ = guest_leaf.get(bit, _NO_ROW)
+        known_to_guest = size != 0
+        supervisor = bool(ecx & 1)
+        if not known_to_guest:
+            size, _, ecx, _ = host_leaf.get(bit, _NO_ROW)
+            if size == 0:
+                return PolicyResult(-EINVAL, bytes(out))
+        if ecx & 2:
+            offset = _align_up(offset)
+        if offset + size > buflen:
+            return PolicyResult(-E2BIG, bytes(out))
+        if known_to_guest:
+            # Both are uint32_t in C, and so is their sum.
+            if dst + size & UINT32_MAX > xsave_buf_len:
+                return PolicyResult(-E2BIG, bytes(out))
+            skip = supervisor and policy is Policy.QEMU_11_1
+            if xstate_bv >> bit & 1 and not skip:
+                _memcpy("xsave_buf", out, dst, "buf", buf, offset, size)
+        offset += size
+    return PolicyResult(0, bytes(out))
+
+
+def compact_xsave_area(
+    xsave_buf: bytes,
+    *,
+    host: Leaf,
+    guest_xcr0: int,
+    xcr0: int,
+    buflen: int,
+    policy: Policy | str = Policy.QEMU_V1,
+) -> PolicyResult:
+    """Do what ``int compact_xsave_area(CPUX86State *env, void *buf, size_t buflen)`` does.
+
+    ``xsave_buf`` is env->xsave_buf, ``host`` what host_cpuid(0xD, i) returns, ``guest_xcr0``
+    env->features[FEAT_XSAVE_XCR0_HI:LO], ``xcr0`` env->xcr0, ``buflen`` the bytes of the destination. Both policies
+    do the same here.
+
+    Returns the walked end of the layout as a C int (it may be more than ``buflen``: C does not compare them), and the
+    destination. Raises XsaveError where C would run out of a buffer.
+    """
+    _policy(policy)
+    _check_masks(guest_xcr0, xcr0)
+    leaf = _leaf(host)
+    out = bytearray(_checked_length("buflen", buflen))
+    _memcpy("buf", out, 0, "xsave_buf", xsave_buf, 0, EXTENDED_OFFSET)
+    eax, _, _, edx = leaf.get(0, _NO_ROW)
+    layout_bv = (edx << 32 | eax) & guest_xcr0
+    struct.pack_into("<Q", out, XCOMP_BV_OFFSET, layout_bv | XCOMP_BV_COMPACTED)
+
+    offset = EXTENDED_OFFSET
+    for bit in range(2, 63):
+        if not layout_bv >> bit & 1:
+            continue
+        size, src, ecx, _ = leaf.get(bit, _NO_ROW)
+        if size == 0:
+            continue
+        if ecx & 2:
+            offset = _align_up(offset)
+        if xcr0 >> bit & 1:
+            _memcpy("buf", out, offset, "xsave_buf", xsave_buf, src, size)
+        offset += size
+    return PolicyResult(_c_int(offset), bytes(out))
+
+
+_NO_ROW: CpuidRow = (0, 0, 0, 0)
+
+MAX_BUFFER = 1 << 24
+"""No caller has more than a few pages; a larger number is a mistake and would only eat memory."""
+
+
+def _policy(name: Policy | str) -> Policy:
+    try:
+        return Policy(name)
+    except ValueError:
+        raise UsageError(f"no policy {name!r}", expected="one of " + ", ".join(Policy)) from None
+
+
+def _check_masks(*masks: int) -> None:
+    for mask in masks:
+        if not 0 <= mask < 1 << 64:
+            raise UsageError(f"{mask:#x} is no XCR0 mask", expected="a 64-bit number")
+
+
+def _leaf(source: Leaf) -> Mapping[int, CpuidRow]:
+    return source.leaf if isinstance(source, Layout) else source
+
+
+def _checked_length(name: str, length: int) -> int:
+    if not 0 <= length <= MAX_BUFFER:
+        raise XsaveError(f"{name} is {length}", expected=f"0 to {MAX_BUFFER}")
+    return length
+
+
+def _align_up(offset: int) -> int:
+    return -(-offset // 64) * 64
+
+
+def _c_int(value: int) -> int:
+    """Convert size_t to int, as the C return statement does."""
+    value &= UINT32_MAX
+    return value - (1 << 32) if value >> 31 else value
+
+
+def _readable(name: str, buffer: bytes, offset: int, size: int) -> None:
+    if offset + size > len(buffer):
+        raise XsaveError(
+            f"QEMU reads {size} bytes at offset {offset} of {name}, past its end: it has {len(buffer)} bytes",
+            offset=offset,
+        )
+
+
+def _memcpy(dst_name: str, dst: bytearray, dst_off: int, src_name: str, src: bytes, src_off: int, size: int) -> None:
+    _readable(src_name, src, src_off, size)
+    if dst_off + size > len(dst):
+        raise XsaveError(
+            f"QEMU writes {size} bytes at offset {dst_off} of {dst_name}, a buffer overflow: it has {len(dst)} bytes",
+            offset=dst_off,
+        )
+    dst[dst_off : dst_off + size] = src[src_off : src_off + size]
