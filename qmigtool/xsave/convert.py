@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qmigtool.errors import XsaveError
-from qmigtool.xsave.components import APX_MASK, MPX_MASK, XCOMP_BV_COMPACTED, Format
+from qmigtool.xsave.components import APX_MASK, COMPONENTS, MPX_MASK, XCOMP_BV_COMPACTED, Format
 from qmigtool.xsave.header import area_format, header
 from qmigtool.xsave.layout import Layout
 from qmigtool.xsave.plan import Plan, Result, make_plan
@@ -53,7 +53,8 @@ def convert(
     form = area_format(area)
     source_mask = xcomp_bv & ~XCOMP_BV_COMPACTED if form is Format.COMPACTED else source.user_mask
     if mask is None:
-        beside = sum(1 << bit for bit in supervisor or ()) | source_mask & source.supervisor_mask
+        beside = sum(1 << bit for bit in supervisor or () if bit in COMPONENTS or bit in source.rows)
+        beside |= source_mask & source.supervisor_mask
         mask = default_mask(target, to, declared=xstate_bv, supervisor=beside)
     plan = make_plan(source, form, source_mask, target, to, mask, drop=drop, hyperv_quirk=hyperv_quirk)
     if max_size is not None and plan.target_size > max_size:
