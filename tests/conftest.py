@@ -1,0 +1,143 @@
+"""Fixtures and skips that all tests share.
+
+A test marked `qemu`, `kvm` or `xsavec` is skipped, with the reason, where the machine cannot do it. With
+QMIGTOOL_REQUIRE_QEMU=1 in the environment (CI sets it) a missing QEMU is a failure instead.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.oracle import guest, xsave_cpu
+from tests.oracle.qemu import Machine, MonitorRegisters, Qemu, find_qemu, parse_registers, why_no_kvm
+
+_DEFAULT_MACHINE = Machine()
+_why_no_kvm = functools.cache(why_no_kvm)
+_why_no_xsavec = functools.cache(xsave_cpu.why_no_xsavec)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot do."""
+    needs_kvm = item.get_closest_marker("kvm") is not None
+    if (needs_kvm or item.get_closest_marker("qemu") is not None) and find_qemu() is None:
+        reason = "no qemu-system-x86_64 on PATH (Debian: apt install qemu-system-x86)"
+        if os.environ.get("QMIGTOOL_REQUIRE_QEMU") == "1":
+            pytest.fail(f"{reason}, and QMIGTOOL_REQUIRE_QEMU=1", pytrace=False)
+        pytest.skip(reason)
+    if needs_kvm and (why := _why_no_kvm()) is not None:
+        pytest.skip(f"no KVM: {why}")
+    if item.get_closest_marker("xsavec") is not None and (why := _why_no_xsavec()) is not None:
+        pytest.skip(f"no XSAVEC: {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class QemuStream:
+    """A stream that real QEMU wrote, and what is known about the VM it holds."""
+
+    path: Path
+    machine: Machine
+    patterns: tuple[guest.VcpuPattern, ...]
+    """What each vCPU was told to load."""
+    status: tuple[guest.VcpuStatus, ...]
+    """What each vCPU says that it has loaded (and its XCR0)."""
+    registers: tuple[MonitorRegisters, ...]
+    """`info registers -a` just before the migration, the guest stopped."""
+    info_registers: str
+    """The same as text."""
+    xsave: tuple[bytes, ...]
+    """The XSAVE areas the vCPUs wrote themselves (guest.SAVE_AREA_SIZE bytes each); empty without self_save."""
+    qemu_version: tuple[int, int, int]
+
+
+class QemuStreamFactory(Protocol):
+    """Makes a stream, or returns the one made earlier from the same parameters."""
+
+    def __call__(
+        self,
+        machine: Machine = ...,
+        patterns: tuple[guest.VcpuPattern, ...] | None = ...,
+        *,
+        self_save: bool = ...,
+        capabilities: tuple[str, ...] = ...,
+    ) -> QemuStream:
+        """`patterns` None: `guest.distinct_pattern` for each vCPU, its XCR0 cut down to what QEMU can save."""
+
+
+@pytest.fixture(scope="session")
+def qemu_guest(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function (patterns, self_save=False) -> path of the guest image for -kernel."""
+
+    @functools.cache
+    def make(patterns: tuple[guest.VcpuPattern, ...], *, self_save: bool = False) -> Path:
+        path = tmp_path_factory.mktemp("guest") / "guest.bin"
+        path.write_bytes(guest.build_guest(patterns, self_save=self_save))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def usable_xcr0() -> Callable[[Machine], int]:
+    """Return a function machine -> the XCR0 bits that QEMU can save there (`Qemu.usable_xcr0`)."""
+
+    @functools.cache
+    def ask(machine: Machine) -> int:
+        with Qemu(machine) as qemu:
+            return qemu.usable_xcr0()
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def qemu_stream(
+    tmp_path_factory: pytest.TempPathFactory,
+    qemu_guest: Callable[..., Path],
+    usable_xcr0: Callable[[Machine], int],
+) -> QemuStreamFactory:
+    """Return a factory of real streams: `qemu_stream(Machine(accel="tcg", smp=2))`."""
+
+    @functools.cache
+    def make(
+        machine: Machine, patterns: tuple[guest.VcpuPattern, ...], self_save: bool, capabilities: tuple[str, ...]
+    ) -> QemuStream:
+        path = tmp_path_factory.mktemp("stream") / "vm.mig"
+        with Qemu(machine, kernel=qemu_guest(patterns, self_save=self_save)) as qemu:
+            qemu.cont()
+            status = qemu.wait_until_spinning()
+            if self_save:
+                qemu.wait_for_self_save()
+            qemu.stop()
+            text = qemu.info_registers()
+            areas = tuple(qemu.guest_xsave(vcpu) for vcpu in range(machine.smp)) if self_save else ()
+            version = qemu.version()
+            qemu.migrate_to_file(path, capabilities=capabilities)
+        return QemuStream(
+            path=path,
+            machine=machine,
+            patterns=patterns,
+            status=tuple(status),
+            registers=tuple(parse_registers(text)),
+            info_registers=text,
+            xsave=areas,
+            qemu_version=version,
+        )
+
+    def factory(
+        machine: Machine = _DEFAULT_MACHINE,
+        patterns: tuple[guest.VcpuPattern, ...] | None = None,
+        *,
+        self_save: bool = False,
+        capabilities: tuple[str, ...] = (),
+    ) -> QemuStream:
+        chosen = patterns
+        if chosen is None:
+            xcr0 = usable_xcr0(machine)
+            chosen = tuple(guest.distinct_pattern(vcpu, xcr0=xcr0) for vcpu in range(machine.smp))
+        return make(machine, chosen, self_save, capabilities)
+
+    return factory
