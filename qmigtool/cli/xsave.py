@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_AREA = 1 << 20  # an area with everything known has 12 KiB
-MAX_DUMP = 4 << 20
+MAX_DUMP = 16 << 20  # an InstLatx64 dump of 192 CPUs has 2.6 MB
 
 
 def _layout(value: str | Layout) -> Layout:
@@ -375,6 +375,7 @@ def convert(
     "--xcr0", type=_mask, metavar="MASK", help="XCR0 where the area would be restored, by default all of the layout."
 )
 @mask_option("--xss", default=0, help="IA32_XSS there.")
+@click.option("--mxcsr-mask", type=_mask, default=0xFFFF, metavar="MASK", help="MXCSR bits of that CPU (AMD: 0x2ffff).")
 @click.option(
     "--for",
     "consumers",
@@ -383,14 +384,22 @@ def convert(
     help="Judge for this consumer only (repeatable): XRSTOR, XRSTORS, KVM_SET_XSAVE, MSHV, WHPX.",
 )
 @json_option
-def check(area: str, layout: Layout, xcr0: int | None, xss: int, consumers: tuple[str, ...], as_json: bool) -> int:
+def check(
+    area: str,
+    layout: Layout,
+    xcr0: int | None,
+    xss: int,
+    mxcsr_mask: int,
+    consumers: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """Say who would take the XSAVE area in the file AREA, and why not.
 
     Exits 1 if one that is asked refuses; by default those are asked that take AREA's format: KVM takes standard
     areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.
     """
     data = _read(area, MAX_AREA)
-    verdicts = core.check_area(data, layout, xcr0, xss)
+    verdicts = core.check_area(data, layout, xcr0, xss, mxcsr_mask=mxcsr_mask)
     names = [verdict.consumer for verdict in verdicts]
     asked = [name.upper() for name in consumers]
     for name in asked:

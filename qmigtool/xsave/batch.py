@@ -11,7 +11,6 @@ from qmigtool.xsave.components import (
     EXTENDED_OFFSET,
     FCW_INIT,
     HEADER_RESERVED_OFFSET,
-    LBR_DEPTH,
     LEGACY_MASK,
     MXCSR_INIT,
     MXCSR_OFFSET,
@@ -124,8 +123,6 @@ def _live(areas: Areas, move: Move) -> Rows:
     differs = areas[:, move.src : move.src + move.size] != np.frombuffer(
         initial_configuration(move.bit, move.size), dtype=np.uint8
     )
-    if move.bit == 15:
-        differs[:, LBR_DEPTH] = False
     rows: Rows = differs.any(axis=1)
     return rows
 

@@ -29,6 +29,7 @@ from qmigtool.xsave.components import (
     Format,
     bit_name,
     bits,
+    initial_configuration,
     is_initial,
     mask_names,
 )
@@ -114,7 +115,8 @@ class Plan:
             if not declared >> move.bit & 1:
                 continue
             contents = self._contents(area, move)
-            if is_initial(move.bit, contents):
+            # To the byte, so that IA32_LBR_DEPTH, which never makes LBR live, travels with it all the same.
+            if contents == initial_configuration(move.bit, move.size):
                 notes.append(f"{bit_name(move.bit)} left out: declared, but in its initial configuration")
             elif self.source.rows[move.bit].supervisor:
                 beside[move.bit] = contents
@@ -152,9 +154,10 @@ class Plan:
                 offset=XCOMP_BV_OFFSET,
                 expected=f"{expected:#x} in this {self.source_format} area",
             )
-        for offset in range(HEADER_RESERVED_OFFSET, EXTENDED_OFFSET):
-            if area[offset]:
-                raise XsaveError(f"a reserved header byte is {area[offset]:#x}", offset=offset, expected="0")
+        reserved = area[HEADER_RESERVED_OFFSET:EXTENDED_OFFSET]
+        if any(reserved):
+            offset = next(offset for offset, byte in enumerate(reserved, HEADER_RESERVED_OFFSET) if byte)
+            raise XsaveError(f"a reserved header byte is {area[offset]:#x}", offset=offset, expected="0")
         if xstate_bv & XCOMP_BV_COMPACTED:
             raise XsaveError(f"XSTATE_BV is {xstate_bv:#x}", offset=XSTATE_BV_OFFSET, expected="bit 63 to be 0")
         if self.source_format is Format.COMPACTED and xstate_bv & ~xcomp_bv:

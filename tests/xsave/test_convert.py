@@ -358,6 +358,13 @@ def test_supervisor_state_stays_or_travels_but_is_never_lost():
     assert XsaveArea(data, layout("amd-zen4")).compact().xcomp_bv == COMPACTED_FLAG | 0x1AE7
 
 
+def test_lbr_depth_travels_though_it_is_not_live():
+    depth = bytes(8) + b"\x20" + bytes(799)
+    data = area(1384, 0x8000, COMPACTED_FLAG | 0x8003, at={576: depth})
+    assert XsaveArea(data, layout("intel-spr")).live == 0
+    assert to_standard(data, "intel-spr").supervisor == {15: depth}
+
+
 def test_supervisor_state_cannot_be_in_two_places():
     data = area(848, 0x800, COMPACTED_FLAG | 0x807, at={832: b"\1"})
     with pytest.raises(XsaveError, match="CET_U"):

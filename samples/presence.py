@@ -1,0 +1,16 @@
+"""Component presence across vCPUs, as a pandas pivot: which vCPU has live state that it does not declare?"""
+
+import sys
+
+import qmigtool
+
+
+def main(path: str) -> None:
+    with qmigtool.open(path) as stream:
+        frame = qmigtool.tables.xsave_components(stream)
+    frame["lost_by_kvm"] = frame["live"] & ~frame["declared"]
+    print(frame.pivot(index="vcpu", columns="name", values="lost_by_kvm").to_string())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

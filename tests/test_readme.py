@@ -1,0 +1,104 @@
+"""Every transcript in the README is what the program prints, and every example in samples/ runs."""
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return (command, what the README says it prints) of every console block."""
+    found = []
+    for block in CONSOLE:
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, printed = part.partition("\n")
+            found.append((command, printed))
+    return found
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `qmigtool` is this checkout's."""
+    program = tmp_path / "bin" / "qmigtool"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m qmigtool "$@"\n')
+    program.chmod(0o755)
+    return {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+
+
+def test_there_are_transcripts() -> None:
+    assert len(commands()) >= 8
+
+
+@pytest.mark.parametrize(("command", "printed"), commands(), ids=lambda text: text[:60])
+def test_transcript(command: str, printed: str, shell: dict[str, str], tmp_path: Path) -> None:
+    if "/tmp/vcpu0.xsave" in command and "export" not in command:  # noqa: S108 - the reader's /tmp, replaced below
+        export = next(one for one, _ in commands() if " xsave export " in one)
+        run(export, shell, tmp_path)
+    # The reader's /tmp becomes a folder of the test.
+    assert run(command, shell, tmp_path).replace(str(tmp_path), "/tmp") == printed  # noqa: S108 - as above
+
+
+def run(command: str, shell: dict[str, str], tmp_path: Path) -> str:
+    command = command.replace("/tmp/", f"{tmp_path}/")  # noqa: S108 - as above
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, env=shell, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def test_python_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    session = re.findall(r"```pycon\n(.*?)```", README, re.DOTALL)
+    assert len(session) == 1
+    test = doctest.DocTestParser().get_doctest(session[0], {}, "README", "README.md", 0)
+    assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+    test.globs.clear()
+
+
+def test_there_are_two_commands() -> None:
+    assert len(re.findall(r"<!-- command -->\n+```sh\n.+\n```", README)) == 2
+
+
+def test_every_path_named_in_the_readme_exists() -> None:
+    for path in re.findall(r"\bsamples/[\w./-]+\b", README):
+        assert (ROOT / path).exists(), path
+
+
+EXAMPLES = [
+    ("presence.py", ["pc-7.2.mig"], "3      True"),
+    (
+        "compact_all.py",
+        ["kvm-avx512-7.2.mig", "amd-zen4", "0x18e7", "."],
+        "vCPU 0: XCOMP_BV 0x80000000000018e7, 2472 bytes",
+    ),
+    ("batch.py", ["kvm-avx512-7.2.mig", "50"], "(50, 2440) standard -> (50, 2440) compacted"),
+    ("registers.py", ["pc-7.2.mig"], "cpu 3 env.xcr0"),
+]
+
+
+@pytest.mark.parametrize(("script", "arguments", "printed"), EXAMPLES, ids=[example[0] for example in EXAMPLES])
+def test_example(script: str, arguments: list[str], printed: str, shell: dict[str, str], tmp_path: Path) -> None:
+    samples = ROOT / "samples"
+    words = [str(samples / word) if (samples / word).is_file() else word for word in arguments]
+    done = subprocess.run(
+        [sys.executable, samples / script, *words], cwd=tmp_path, env=shell, capture_output=True, text=True, check=True
+    )
+    assert printed in done.stdout
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in (ROOT / "samples").glob("*.py")} == {example[0] for example in EXAMPLES}
+
+
+def test_the_manifest_names_every_sample() -> None:
+    manifest = (ROOT / "samples" / "MANIFEST.md").read_text(encoding="utf-8")
+    for path in sorted((ROOT / "samples").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.name != "MANIFEST.md":
+            assert f"`{path.relative_to(ROOT / 'samples')}`" in manifest, path.name
