@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from qmigtool.errors import LimitError, TruncatedError
+from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, Command, SectionFooter, SectionType
+from qmigtool.parsers.window import NeedMoreData
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
+    from qmigtool.parsers.records import SectionHeader
     from qmigtool.parsers.window import Window
 
-__all__ = ["FOOTER_SIZE", "Body", "DescribedBody", "SearchedBody", "footer_of"]
+    # (header, bytes from the body's start on, may a body end after so many bytes?) -> length, or None
+    Measure = Callable[[SectionHeader, memoryview, Callable[[int], bool]], int | None]
+
+__all__ = ["FOOTER_SIZE", "Body", "DescribedBody", "MeasuredBody", "SearchedBody", "footer_of"]
 
 MAX_SEARCH = 64 << 20  # the largest device state seen is a display's, of some MB
 FOOTER_SIZE = 5
@@ -73,7 +78,8 @@ class SearchedBody:
 
     The footer's five bytes can occur in a body by chance, so what follows is looked at too: the end of the stream or
     of the package, EOF with a vmdesc, a section header with a printable name, a PART or END of a started section, or a
-    known command.
+    known command. A last section may be followed by EOF and anything at all (padding, garbage); that is taken when the
+    search has found nothing better.
     """
 
     measured = "footer search"
@@ -86,13 +92,26 @@ class SearchedBody:
         self._search_from = body_offset
         self._started = started
         self._package_end = package_end
+        self._last: int | None = None  # where a footer with a bare EOF behind it is
 
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
         """Search on; the position stays at the body's start until its end is found."""
         while True:
-            at = self._find(window)
-            if self._plausible(window, at + FOOTER_SIZE):
+            try:
+                at = self._find(window)
+            except StreamError:
+                if self._last is None:
+                    raise
+                return self._last, True
+            behind = at + FOOTER_SIZE
+            if self._plausible(window, behind):
                 return at, True
+            if (
+                self._last is None
+                and self._package_end is None
+                and window.u8(behind, "an item") == SectionType.QEMU_VM_EOF
+            ):
+                self._last = at
             self._search_from = at + 1
 
     def _find(self, window: Window) -> int:
@@ -110,27 +129,62 @@ class SearchedBody:
             self._search_from = at + len(chunk) - FOOTER_SIZE + 1
 
     def _plausible(self, window: Window, pos: int) -> bool:
-        if pos == self._package_end or window.at_end(pos):
-            return True
-        try:
-            return self._item_at(window, pos)
-        except TruncatedError:
-            return False
+        return pos == self._package_end or plausible(window, pos, self._started)
 
-    def _item_at(self, window: Window, pos: int) -> bool:
-        kind = window.u8(pos, "an item")
-        if kind == SectionType.QEMU_VM_EOF:
-            return window.at_end(pos + 1) or (
-                window.u8(pos + 1, "a vmdesc") == SectionType.QEMU_VM_VMDESCRIPTION
-                and window.u8(pos + 6, "a vmdesc") == ord("{")
+
+class MeasuredBody:
+    """A body without footer or description: its bytes are all that tells where it ends.
+
+    ``measure`` proposes an end, and ``ends(length)`` says whether the stream plausibly goes on there.
+    """
+
+    measured = "schema"
+
+    def __init__(self, header: SectionHeader, measure: Measure, started: Container[int]) -> None:
+        self._header = header
+        self._measure = measure
+        self._started = started
+
+    def advance(self, window: Window, pos: int) -> tuple[int, bool]:
+        """Find the end; needs the rest of the stream."""
+        if not window.final:
+            raise NeedMoreData
+        data = window.view(pos, min(window.end - pos, MAX_SEARCH), "a device section")
+        length = self._measure(self._header, data, lambda at: plausible(window, pos + at, self._started))
+        if length is None:
+            raise UnsupportedError(
+                "device state with neither footers nor a vmdesc",
+                f"nothing tells how long section {self._header.idstr!r} is: no footers, no vmdesc, no schema that fits",
+                offset=pos,
+                section=self._header.idstr,
             )
-        if kind in (SectionType.QEMU_VM_SECTION_START, SectionType.QEMU_VM_SECTION_FULL):
-            length = window.u8(pos + 5, "a name")
-            name = window.bytes(pos + 6, length, "a name")
-            window.need(pos + 6 + length, 8, "a section header")
-            return length > 0 and all(0x20 <= byte < 0x7F for byte in name)
-        if kind in (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END):
-            return window.be32(pos + 1, "a section id") in self._started
-        if kind == SectionType.QEMU_VM_COMMAND:
-            return Command.MIG_CMD_INVALID < window.be16(pos + 1, "a command") <= Command.MIG_CMD_SWITCHOVER_START
+        return pos + length, True
+
+
+def plausible(window: Window, pos: int, started: Container[int]) -> bool:
+    """Say whether the stream plausibly goes on (or ends) at ``pos``."""
+    if window.at_end(pos):
+        return True
+    try:
+        return _item_at(window, pos, started)
+    except TruncatedError:
         return False
+
+
+def _item_at(window: Window, pos: int, started: Container[int]) -> bool:
+    kind = window.u8(pos, "an item")
+    if kind == SectionType.QEMU_VM_EOF:
+        return window.at_end(pos + 1) or (
+            window.u8(pos + 1, "a vmdesc") == SectionType.QEMU_VM_VMDESCRIPTION
+            and window.u8(pos + 6, "a vmdesc") == ord("{")
+        )
+    if kind in (SectionType.QEMU_VM_SECTION_START, SectionType.QEMU_VM_SECTION_FULL):
+        length = window.u8(pos + 5, "a name")
+        name = window.bytes(pos + 6, length, "a name")
+        window.need(pos + 6 + length, 8, "a section header")
+        return length > 0 and all(0x20 <= byte < 0x7F for byte in name)
+    if kind in (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END):
+        return window.be32(pos + 1, "a section id") in started
+    if kind == SectionType.QEMU_VM_COMMAND:
+        return Command.MIG_CMD_INVALID < window.be16(pos + 1, "a command") <= Command.MIG_CMD_SWITCHOVER_START
+    return False

@@ -55,19 +55,19 @@ def parse_configuration(window: Window, pos: int) -> tuple[Configuration, int]:
     # There is no marker between the section and the next item, but no item starts with the subsection byte.
     while not window.at_end(pos) and window.u8(pos, "an item") == SectionType.QEMU_VM_SUBSECTION:
         head, body = Subsection.parse(window, pos)
-        if head.name == "configuration/target-page-bits":
-            bits = window.be32(body, head.name)
+        if head.idstr == "configuration/target-page-bits":
+            bits = window.be32(body, head.idstr)
             if not 8 <= bits <= 20:
                 raise StreamError(f"{bits} page bits", offset=body, section=SECTION, expected="8 to 20")
             page_size = 1 << bits
             pos = body + 4
-        elif head.name == "configuration/capabilities":
+        elif head.idstr == "configuration/capabilities":
             capabilities, pos = _capabilities(window, body)
-        elif head.name == "configuration/uuid":
-            uuid = window.bytes(body, 16, head.name)
+        elif head.idstr == "configuration/uuid":
+            uuid = window.bytes(body, 16, head.idstr)
             pos = body + 16
         else:
-            raise UnsupportedError(f"configuration subsection {head.name!r}", offset=pos, section=SECTION)
+            raise UnsupportedError(f"configuration subsection {head.idstr!r}", offset=pos, section=SECTION)
     return Configuration(machine, page_size, capabilities, uuid), pos
 
 

@@ -9,6 +9,7 @@ its block or says CONTINUE, which means the last block named on this channel, ac
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ class RamState:
     blocks: list[RamBlock] = field(default_factory=list)
     current: int | None = None
     runs: RunTable | None = None
+    flushes: array[int] = field(default_factory=lambda: array("Q"))  # offsets of MULTIFD_FLUSH, if runs are kept
     pages: dict[tuple[int, int], int] = field(default_factory=dict)  # (block index, flags) -> pages
     problems: list[StreamError] = field(default_factory=list)
     by_name: dict[str, int] = field(default_factory=dict)
@@ -68,6 +70,27 @@ class RamState:
             raise LimitError(f"more than {MAX_BLOCKS} RAM blocks", offset=block.offset, section="ram")
         self.by_name[block.idstr] = len(self.blocks)
         self.blocks.append(block)
+
+    def discard(self, payload: bytes, offset: int) -> None:
+        """Take in MIG_CMD_POSTCOPY_RAM_DISCARD: what was sent of these ranges is to be forgotten, it comes again.
+
+        ``payload``: u8 version 0, str8 block, u8 0, then pairs of be64 start and be64 length in bytes.
+        """
+        name_end = 2 + payload[1] if len(payload) > 1 else 0
+        ranges = payload[name_end + 1 :]
+        index = self.by_name.get(decode_name(payload[2:name_end]))
+        if index is None or payload[0] or len(ranges) % 16:
+            raise StreamError(
+                f"POSTCOPY_RAM_DISCARD of {len(payload)} bytes: {payload[:24].hex(' ')}",
+                offset=offset,
+                section="ram",
+                expected="version 0, a listed RAM block, pairs of 16 bytes",
+            )
+        for at in range(0, len(ranges), 16):
+            start, length = (int.from_bytes(ranges[at + i : at + i + 8], "big") for i in (0, 8))
+            if start + length > self.blocks[index].used_length:
+                raise StreamError(f"discarded range {start:#x}+{length:#x}", offset=offset, section="ram")
+            self.add_run(Run(offset, 0, index, start, length // self.page_size, 0, 0, 0))
 
     def add_run(self, run: Run) -> None:
         """Count a run of pages, and keep it if runs are kept."""
@@ -108,6 +131,8 @@ class RamBody:
             self._list_left = addr
             return pos + WORD, False
         if flags == RamSaveFlag.MULTIFD_FLUSH:
+            if self.state.runs is not None:
+                self.state.flushes.append(pos)
             return pos + WORD, False
         if flags == RamSaveFlag.HOOK:
             raise UnsupportedError("RDMA (RAM_SAVE_FLAG_HOOK)", offset=pos, section="ram")

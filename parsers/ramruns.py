@@ -91,12 +91,11 @@ class RunTable:
 
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
-        self._words = array("Q")  # offset, addr, count << 32 | payload, flags << 32 | block << 16 | head << 8 | fill...
-        self._last: list[int] | None = None
+        self.words = array("Q")  # offset, addr, count << 32 | payload, flags << 32 | block << 16 | head << 8 | fill...
 
     def add(self, run: Run) -> None:
         """Append a run, or lengthen the last one by it, so that how the bytes arrived leaves no trace."""
-        words = self._words
+        words = self.words
         if len(words):
             offset, addr, sizes, kind = words[-4:]
             count = sizes >> 32
@@ -112,10 +111,10 @@ class RunTable:
         words.extend((run.offset, run.addr, run.pages << 32 | run.payload, _kind(run)))
 
     def __len__(self) -> int:
-        return len(self._words) // 4
+        return len(self.words) // 4
 
     def __iter__(self) -> Iterator[Run]:
-        words = self._words
+        words = self.words
         for i in range(0, len(words), 4):
             offset, addr, sizes, kind = words[i : i + 4]
             yield Run(

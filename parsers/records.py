@@ -102,7 +102,7 @@ class Subsection(Record):
     """The head of a subsection inside a body; ``marker`` is QEMU_VM_SUBSECTION. It has no footer."""
 
     marker: u8
-    name: str8
+    idstr: str8
     version_id: be32
 
 
@@ -110,7 +110,7 @@ class Subsection(Record):
 class CommandHeader(Record):
     """Behind the type byte of a command; ``length`` bytes follow (and for PACKAGED, a payload behind them)."""
 
-    command: be16
+    cmd: be16
     length: be16
 
 

@@ -18,8 +18,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
-from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, SearchedBody, footer_of
+from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, MeasuredBody, SearchedBody, footer_of
 from qmigtool.parsers.configuration import Configuration, parse_configuration
+from qmigtool.parsers.livebodies import live_body
 from qmigtool.parsers.ram import RamBody, RamState
 from qmigtool.parsers.ramruns import RunTable
 from qmigtool.parsers.records import (
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from qmigtool.parsers.bodies import Body
+    from qmigtool.parsers.bodies import Body, Measure
 
 __all__ = ["MAX_VMDESC", "Reader", "Section", "Type"]
 
@@ -109,12 +110,14 @@ class Reader:
     """Reads a stream forward; see the head of this module.
 
     ``lengths(idstr, instance_id)`` gives the body length of the next device section of that name, or None.
-    ``page_size`` is the target page size if it is known from elsewhere (the vmdesc).
+    ``page_size`` is the target page size if it is known from elsewhere (the vmdesc). ``measure`` tells the length of a
+    device section from its bytes, where the stream has neither a vmdesc nor footers.
     """
 
     window: Window
     lengths: Callable[[str, int], int | None] | None = None
     page_size: int | None = None
+    measure: Measure | None = None
     keep_runs: bool = False
 
     pos: int = 0
@@ -265,9 +268,9 @@ class Reader:
 
     def _command(self) -> Section:
         header, payload = CommandHeader.parse(self.window, self.pos + 1)
-        if not Command.MIG_CMD_INVALID < header.command <= Command.MIG_CMD_SWITCHOVER_START:
-            raise StreamError(f"unknown command {header.command}", offset=self.pos + 1, expected="1 to 11")
-        command = Command(header.command)
+        if not Command.MIG_CMD_INVALID < header.cmd <= Command.MIG_CMD_SWITCHOVER_START:
+            raise StreamError(f"unknown command {header.cmd}", offset=self.pos + 1, expected="1 to 11")
+        command = Command(header.cmd)
         lengths = COMMAND_LENGTHS.get(command)
         if lengths is not None and header.length not in lengths:
             raise StreamError(
@@ -277,8 +280,11 @@ class Reader:
             )
         data = self.window.bytes(payload, header.length, command.name)
         end = payload + header.length
+        self._inside_package(end, command.name)
         if command is Command.MIG_CMD_POSTCOPY_ADVISE and data:
             self.ram.advise, _ = PostcopyAdvise.parse(Window(data, final=True), 0)
+        elif command is Command.MIG_CMD_POSTCOPY_RAM_DISCARD:
+            self.ram.discard(data, payload)
         elif command is Command.MIG_CMD_PACKAGED:
             if self._package_end is not None:
                 raise StreamError("a package inside a package", offset=self.pos, expected="none")
@@ -296,17 +302,31 @@ class Reader:
             if header.version_id != 4:
                 raise UnsupportedError(f"ram section version {header.version_id}", offset=self.pos, section="ram")
             return RamBody(self.ram)
-        search = None
-        if self.footers is not False:
-            search = SearchedBody(header.section_id, body_offset, self.started, self._package_end)
+        if type_ is not Type.FULL:
+            # The vmdesc has FULL sections only; a device may own a live section of the same name besides (VFIO does).
+            body = live_body(header.idstr, lambda: self._search(header, body_offset))
+            if body is None:
+                raise UnsupportedError(
+                    f"the live section {header.idstr!r} without footers", offset=self.pos, section=header.idstr
+                )
+            return body
+        search = self._search(header, body_offset)
         length = self.lengths(header.idstr, header.instance_id) if self.lengths is not None else None
         if length is not None:
             return DescribedBody(body_offset + length, footer_of(header.section_id), search)
-        if search is None:
+        if search is not None:
+            return search
+        if self.measure is None:
             raise UnsupportedError(
                 "device state with neither footers nor a vmdesc", offset=self.pos, section=header.idstr
             )
-        return search
+        return MeasuredBody(header, self.measure, self.started)
+
+    def _search(self, header: SectionHeader, body_offset: int) -> SearchedBody | None:
+        """Make the search for a section's footer; None where there are no footers."""
+        if self.footers is False:
+            return None
+        return SearchedBody(header.section_id, body_offset, self.started, self._package_end)
 
     def _in_body(self) -> Section | None:
         open_ = self._open
@@ -341,13 +361,7 @@ class Reader:
         self._open = None
         self.pos = end
         self._state = self._next_item
-        if self._package_end is not None and end > self._package_end:
-            raise StreamError(
-                "the section runs past the end of its package",
-                offset=end,
-                section=header.idstr,
-                expected=f"an end at or before {self._package_end:#x}",
-            )
+        self._inside_package(end, header.idstr)
         return Section(
             open_.type,
             open_.offset,
@@ -361,11 +375,20 @@ class Reader:
             open_.body.measured,
         )
 
+    def _inside_package(self, end: int, name: str) -> None:
+        if self._package_end is not None and end > self._package_end:
+            raise StreamError(
+                "the item runs past the end of its package",
+                offset=end,
+                section=name,
+                expected=f"an end at or before {self._package_end:#x}",
+            )
+
     def _after_eof(self) -> Section | None:
-        self._state = self._tail
+        # The state changes only when it is known what follows: until then, this is called again with more bytes.
         if self.window.at_end(self.pos) or (self.window.u8(self.pos, "a vmdesc") != SectionType.QEMU_VM_VMDESCRIPTION):
+            self._state = self._tail
             return None
-        self._state = self._after_eof  # until the vmdesc is whole
         header, body = VmDescriptionHeader.parse(self.window, self.pos)
         if self.window.u8(body, "the vmdesc") != ord("{"):
             self._state = self._tail

@@ -6,8 +6,10 @@ A file is opened for reading only.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import stat
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,8 @@ class FileSource(BufferSource):
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             size = os.lseek(fd, 0, os.SEEK_END)  # also right for a block device, where stat says 0
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else None
         finally:

@@ -8,6 +8,7 @@ version; so what is reached this way is proved, not guessed. The caller still ha
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LocatedVmdesc", "TailWalk", "find_vmdesc", "walk_back"]
 
-_EOF_AND_VMDESC = bytes([SectionType.QEMU_VM_EOF, SectionType.QEMU_VM_VMDESCRIPTION])
+# EOF, a vmdesc of some length, and the first byte of its text
+_EOF_AND_VMDESC = re.compile(
+    bytes([SectionType.QEMU_VM_EOF, SectionType.QEMU_VM_VMDESCRIPTION]) + rb"(?=.{4}\{)", re.DOTALL
+)
+_BEHIND = 6  # bytes of that behind its first
 _HEAD = 5
 _CHUNK = 1 << 20
 MAX_CANDIDATES = 8  # texts that look like a vmdesc and are not; there was never a second one in a real stream
@@ -69,19 +74,20 @@ def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
     top = size
     while top > 0 and size - top < MAX_VMDESC and candidates < MAX_CANDIDATES:
         bottom = max(0, top - _CHUNK)
-        # The chunks overlap by the pattern's length less one.
-        chunk = bytes(data[bottom : min(size, top + 1)])
-        found = chunk.rfind(_EOF_AND_VMDESC)
-        while found >= 0 and candidates < MAX_CANDIDATES:
+        # The chunks overlap, so that none is missed; what starts at top or later was in the chunk before.
+        chunk = bytes(data[bottom : min(size, top + _BEHIND)])
+        for found in reversed([match.start() for match in _EOF_AND_VMDESC.finditer(chunk)]):
             offset = bottom + found + 1
             end = _end_of(data, offset)
-            if end is not None:
-                candidates += 1
-                try:
-                    return LocatedVmdesc(parse_vmdesc(bytes(data[offset + _HEAD : end]), offset + _HEAD), offset, end)
-                except StreamError as error:
-                    failure = failure or error
-            found = chunk.rfind(_EOF_AND_VMDESC, 0, found + 1)
+            if end is None:
+                continue
+            candidates += 1
+            try:
+                return LocatedVmdesc(parse_vmdesc(bytes(data[offset + _HEAD : end]), offset + _HEAD), offset, end)
+            except StreamError as error:
+                failure = failure or error
+            if candidates == MAX_CANDIDATES:
+                break
         top = bottom
     if failure is not None:
         raise failure

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from qmigtool.errors import LimitError, StreamError
+from qmigtool.parsers.record import encode_name
 
 __all__ = ["Description", "DeviceDescription", "FieldDescription", "Vmdesc", "parse_vmdesc"]
 
 SECTION = "vmdesc"
 MAX_NUMBER = 1 << 48  # no field of a real machine comes near; keeps every sum far from harm
 MAX_ARRAY = 1 << 24
+MAX_EMPTY = 1 << 12  # elements of no bytes: nothing else bounds them
+MAX_WORD = 1 << 32  # instance_id and version are be32
 MAX_DEPTH = 64  # the deepest seen is 5
 
 Pairs = list[tuple[str, Any]]
@@ -56,6 +59,20 @@ class Description:
     fields: tuple[FieldDescription, ...]
     subsections: tuple[Description, ...]
     size: int
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        version: int,
+        fields: tuple[FieldDescription, ...],
+        subsections: tuple[Description, ...],
+    ) -> Description:
+        """Make a description; its size follows from its parts."""
+        size = sum(field.total for field in fields)
+        # marker, counted string, version: what stands before a subsection's body
+        size += sum(1 + 1 + len(encode_name(sub.name)) + 4 + sub.size for sub in subsections)
+        return cls(name, version, fields, subsections, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +136,24 @@ def _get(pairs: Any, key: str, kind: type, *, required: bool = True) -> Any:
         if name == key:
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise StreamError(f"{key!r} is {_show(value)}", expected=kind.__name__)
-            if isinstance(value, int) and not 0 <= value < MAX_NUMBER:
-                raise LimitError(f"{key!r} is {_show(value)}", expected=f"0 to {MAX_NUMBER:#x}")
+            if isinstance(value, int):
+                most = MAX_WORD if key in ("instance_id", "version") else MAX_NUMBER
+                if not 0 <= value < most:
+                    raise LimitError(f"{key!r} is {_show(value)}", expected=f"less than {most:#x}")
+            if isinstance(value, str) and not _is_text(value):
+                raise StreamError(f"{key!r} is {_show(value)}", expected="text: half of a surrogate pair is none")
             return value
     if required:
         raise StreamError(f"no {key!r} in {_show(pairs)}")
     return None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        encode_name(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _show(value: Any) -> str:
@@ -164,7 +193,11 @@ class _Builder:
         )
         size = sum(field.total for field in fields)
         # marker, counted string, version: what stands before a subsection's body
-        size += sum(1 + 1 + len(sub.name.encode("utf-8", "surrogateescape")) + 4 + sub.size for sub in subsections)
+        for sub in subsections:
+            length = len(encode_name(sub.name))
+            if not 1 <= length <= 255:
+                raise StreamError(f"a subsection whose name has {length} bytes", expected="1 to 255")
+            size += 1 + 1 + length + 4 + sub.size
         if size >= MAX_NUMBER:
             raise LimitError(f"a body of {size} bytes", expected=f"less than {MAX_NUMBER:#x}")
         made: Description = self._once(
@@ -179,14 +212,16 @@ class _Builder:
 
     def field(self, pairs: Any, depth: int) -> FieldDescription:
         array_len = _get(pairs, "array_len", int, required=False)
-        if array_len is not None and array_len > MAX_ARRAY:
-            raise LimitError(f"an array of {array_len} elements", expected=f"at most {MAX_ARRAY}")
+        size = _get(pairs, "size", int)
+        most = MAX_ARRAY if size else MAX_EMPTY
+        if array_len is not None and array_len > most:
+            raise LimitError(f"an array of {array_len} elements of {size} bytes", expected=f"at most {most}")
         struct = _get(pairs, "struct", _Object, required=False)
         made: FieldDescription = self._once(
             FieldDescription,
             _get(pairs, "name", str),
             _get(pairs, "type", str),
-            _get(pairs, "size", int),
+            size,
             array_len,
             None if struct is None else self.body(struct, depth + 1),
             tuple(self.body(group, depth + 1) for group in self._groups(pairs)),

@@ -67,6 +67,8 @@ class Window:
 
         Raises :class:`NeedMoreData`, or :class:`~qmigtool.errors.TruncatedError` when nothing will follow.
         """
+        if pos < self.base:
+            raise ValueError(f"the bytes at {pos:#x} were dropped: the window starts at {self.base:#x}")
         if pos + count > self.end:
             if self.final:
                 raise TruncatedError(

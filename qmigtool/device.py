@@ -20,14 +20,20 @@ __all__ = ["Device", "find"]
 
 
 class Device:
-    """One device section; ``name`` is its idstr. Fields are decoded when they are asked for."""
+    """One device section; ``name`` is its idstr. Fields are decoded when they are asked for.
 
-    def __init__(self, section: Section, description: Description | None, source: Bytes) -> None:
+    ``borrowed`` names the schema that decodes it where the stream has no vmdesc, and is None otherwise.
+    """
+
+    def __init__(
+        self, section: Section, description: Description | None, source: Bytes, borrowed: str | None = None
+    ) -> None:
         self.section = section
         self.name = section.name or ""
         self.instance_id = section.instance_id or 0
         self.version_id = section.version_id or 0
         self.description = description
+        self.borrowed = borrowed
         self._source = source
         self._fields: tuple[Field, ...] | None = None
 

@@ -8,15 +8,16 @@ what can be read from the back is shown all the same, and :attr:`Stream.problems
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
 from qmigtool.device import Device, find
-from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError
+from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
 from qmigtool.parsers.bodies import FOOTER_SIZE
 from qmigtool.parsers.container import recognise
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType
@@ -25,11 +26,13 @@ from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
+from qmigtool.schema import fit
+from qmigtool.schema.model import built_in
 from qmigtool.sectionindex import SectionIndex
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -37,12 +40,16 @@ if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
     from qmigtool.parsers.configuration import Configuration
     from qmigtool.parsers.ram import RamBlock
+    from qmigtool.parsers.records import SectionHeader
     from qmigtool.parsers.vmdesc import Description, Vmdesc
     from qmigtool.parsers.vmstate import Field
+    from qmigtool.ram import Ram
+    from qmigtool.schema import Schema
 
 __all__ = ["Stream", "open_stream"]
 
 PIPE_CHUNK = 1 << 20
+MAGIC_SIZE = 16  # bytes that tell what a file is
 
 
 def open_stream(
@@ -50,22 +57,30 @@ def open_stream(
     *,
     accelerator: str | None = None,
     forward: bool = False,
+    channels: Sequence[str | os.PathLike[str] | bytes] = (),
+    schema: Schema | None = None,
+    keep_runs: bool = False,
 ) -> Stream:
     """Open a migration stream: a path, the bytes themselves, or a binary file object (a pipe, say).
 
     ``accelerator`` overrides what is inferred (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
-    tail-first road. Broken input does not raise here, only in :attr:`Stream.problems`, unless it is no migration
-    stream at all: then :class:`~qmigtool.errors.StreamError`. :class:`OSError` is left as it is.
+    tail-first road. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return path),
+    for :attr:`Stream.ram`; ``schema`` describes device state where the stream itself does not (default: the built-in
+    one); ``keep_runs`` keeps the records of a pipe's RAM. Broken input does not raise here, only in
+    :attr:`Stream.problems`, unless it is no migration stream at all: then :class:`~qmigtool.errors.StreamError`.
+    :class:`OSError` is left as it is.
     """
+    options: dict[str, Any] = {"accelerator": accelerator, "schema": schema, "keep_runs": keep_runs}
+    options["channels"] = [BufferSource(c) if isinstance(c, bytes) else FileSource(Path(c)) for c in channels]
     if isinstance(target, bytes | bytearray | memoryview):
-        return Stream(BufferSource(target), accelerator=accelerator, forward=forward)
+        return Stream(BufferSource(target), forward=forward, **options)
     if isinstance(target, str) or hasattr(target, "__fspath__"):
         path = Path(target)
         if path.is_fifo() or path.is_char_device():
             with path.open("rb") as pipe:
-                return Stream(pipe, accelerator=accelerator)
-        return Stream(FileSource(path), accelerator=accelerator, forward=forward)
-    return Stream(target, accelerator=accelerator)
+                return Stream(pipe, **options)
+        return Stream(FileSource(path), forward=forward, **options)
+    return Stream(target, **options)
 
 
 class _Descriptions:
@@ -93,10 +108,20 @@ class Stream:
     """
 
     def __init__(
-        self, source: BufferSource | BinaryIO, *, accelerator: str | None = None, forward: bool = False
+        self,
+        source: BufferSource | BinaryIO,
+        *,
+        accelerator: str | None = None,
+        forward: bool = False,
+        channels: Sequence[BufferSource] = (),
+        schema: Schema | None = None,
+        keep_runs: bool = False,
     ) -> None:
         self.problems: list[QmigError] = []
         self._given_accelerator = accelerators.parse(accelerator)
+        self._given_schema = schema
+        self._channels = tuple(channels)
+        self._keep_runs = keep_runs
         self._located: LocatedVmdesc | None = None
         self._walk: TailWalk | None = None
         self._index: SectionIndex | None = None
@@ -120,8 +145,10 @@ class Stream:
         return f"<Stream {self._source.name!r}, {self.machine or 'no machine type'}, read {self.road}>"
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file and of the extra channels."""
         self._source.close()
+        for channel in self._channels:
+            channel.close()
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -173,7 +200,10 @@ class Stream:
     @property
     def complete(self) -> bool:
         """Whether the stream could be read from its header to its EOF, and nothing was wrong with it."""
-        return not self.problems and any(section.type is Type.EOF for section in self.sections)
+        ended = any(
+            section.type is Type.EOF for section in self.sections
+        )  # first: only this meets what is wrong in RAM
+        return ended and not self.problems
 
     @property
     def sections(self) -> SectionIndex:
@@ -192,14 +222,48 @@ class Stream:
         else:
             sections = [s for s in self.sections if s.type is Type.FULL and s.complete]
         descriptions = _Descriptions(self.vmdesc) if self.vmdesc is not None else None
-        return tuple(
-            Device(
-                section,
-                descriptions.take(section.name or "", section.instance_id or 0) if descriptions else None,
-                self._source,
-            )
-            for section in sections
-        )
+        return tuple(self._device(section, descriptions) for section in sections)
+
+    def _device(self, section: Section, descriptions: _Descriptions | None) -> Device:
+        """Pair a section with its description: the stream's own, or else one that a schema finds."""
+        name = section.name or ""
+        description = descriptions.take(name, section.instance_id or 0) if descriptions is not None else None
+        if description is not None:
+            return Device(section, description, self._source)
+        body = self._source.view(section.body_offset, section.body_length)
+        fitted = fit(self.schema, name, section.version_id or 0, body, self.machine)
+        if fitted is None:
+            return Device(section, None, self._source)
+        return Device(section, fitted.description, self._source, self.schema.name)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """What describes devices where the stream itself does not: the given schema, or the one that is built in."""
+        return self._given_schema or built_in()
+
+    @cached_property
+    def ram(self) -> Ram:
+        """Guest memory: which record wrote each page, and what it holds; see :mod:`qmigtool.ram`.
+
+        Reads all of RAM's headers. Of a pipe only what was written is known (and only if it was opened with
+        ``keep_runs``), not the contents.
+        """
+        # Imported here: numpy is not needed for device state.
+        from qmigtool.ram.build import build_ram
+
+        reader = self._reader
+        if isinstance(self._source, BufferSource):
+            reader = self._new_reader(self._source, keep_runs=True)
+            for _ in self._read_all(reader):
+                pass
+        ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)
+        return build_ram(self._source, reader.ram, ends, self._channels, self.problems)
+
+    @staticmethod
+    def _read_all(reader: Reader) -> Iterator[Section]:
+        """Read until the end or the first error, which reading the sections reports."""
+        with contextlib.suppress(QmigError):
+            yield from reader.sections()
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -221,7 +285,7 @@ class Stream:
         """Return a device by ``name`` or ``name@instance``; raises :class:`~qmigtool.errors.UsageError`."""
         device, rest = find(self.devices, path)
         if rest:
-            find(self.devices, path + "/")  # raises, and names what comes close
+            raise UsageError(f"{path!r} leads into a device", expected=f"the device alone: {device.label}")
         return device
 
     def field(self, path: str) -> Field:
@@ -232,17 +296,12 @@ class Stream:
     # -- the two roads ---------------------------------------------------------------------------------------------
 
     def _open_seekable(self, source: BufferSource, *, forward: bool) -> None:
-        _refuse_container(bytes(source.whole[:16]))
+        _refuse_container(bytes(source.whole[:MAGIC_SIZE]))
         try:
             self._located = find_vmdesc(source)
         except QmigError as error:
             self.problems.append(error)
-        vmdesc = self.vmdesc
-        self._reader = Reader(
-            Window(source.whole, final=True),
-            _Descriptions(vmdesc).length if vmdesc is not None else None,
-            vmdesc.page_size if vmdesc is not None else None,
-        )
+        self._reader = self._new_reader(source)
         self._unread = self._reader.sections()
         head_error = self._read_head(source)
         walk = walk_back(source, self._located) if self._located is not None else None
@@ -254,6 +313,21 @@ class Stream:
             self._stopped(head_error)
         elif walk is not None and not forward and self._proved(source, walk):
             self._walk = walk
+
+    def _new_reader(self, source: BufferSource, *, keep_runs: bool = False) -> Reader:
+        vmdesc = self.vmdesc
+        return Reader(
+            Window(source.whole, final=True),
+            _Descriptions(vmdesc).length if vmdesc is not None else None,
+            vmdesc.page_size if vmdesc is not None else None,
+            self._measure,
+            keep_runs,
+        )
+
+    def _measure(self, header: SectionHeader, data: memoryview, ends: Callable[[int], bool]) -> int | None:
+        """Tell the length of a device section from its bytes, for a stream with neither footers nor a vmdesc."""
+        fitted = fit(self.schema, header.idstr, header.version_id, data, self.machine, ends=ends)
+        return None if fitted is None else fitted.description.size
 
     def _read_head(self, source: BufferSource) -> QmigError | None:
         """Read what comes before the first PART or END: setup, where nothing is large."""
@@ -323,24 +397,25 @@ class Stream:
         """Read a pipe to its end: RAM passes by, everything else is kept."""
         self._back = None
         self._index = index = SectionIndex([])
-        reader = self._reader = Reader(Window())
+        reader = self._reader = Reader(Window(), keep_runs=self._keep_runs)
         try:
+            chunk = _first_chunk(pipe)
+            _refuse_container(chunk[:MAGIC_SIZE])
             while True:
-                chunk = pipe.read(PIPE_CHUNK)
                 if chunk:
-                    if not reader.window.end:
-                        _refuse_container(chunk[:16])
                     reader.feed(chunk)
                 else:
                     reader.close()
                 for section in reader.sections():
                     index.append(section)
-                    if section.type not in (Type.PART, Type.END, Type.TAIL):
+                    # Live sections (START, PART, END) and the tail pass by.
+                    if section.type in (Type.FULL, Type.VMDESC):
                         kept.keep(section.offset, reader.window.bytes(section.offset, section.length, "a section"))
                     if section.type is Type.VMDESC:
                         self._keep_vmdesc(section)
                 if not chunk:
                     break
+                chunk = pipe.read(PIPE_CHUNK)
             self._take_reader_problems()
         except QmigError as error:
             if not len(index):
@@ -354,6 +429,14 @@ class Stream:
             self._located = LocatedVmdesc(parse_vmdesc(text, section.body_offset), section.offset, section.end)
         except StreamError as error:
             self.problems.append(error)
+
+
+def _first_chunk(pipe: BinaryIO) -> bytes:
+    """Read until all that a container starts with is there: a socket may give a byte at a time."""
+    head = b""
+    while len(head) < MAGIC_SIZE and (chunk := pipe.read(PIPE_CHUNK)):
+        head += chunk
+    return head
 
 
 def _refuse_container(head: bytes) -> None:

@@ -1,0 +1,260 @@
+"""The extra channels of a multifd migration (QEMU: ``migration/multifd.c``), one file per channel.
+
+A channel is a 64-byte greeting and then packets until it closes. A packet is a header of ``320 + 8 * (512 KiB / page
+size)`` bytes, always, and a payload if it has normal pages. There is no QEVM magic, and nothing says which packets
+belong together with what on the main channel but the SYNC packets: the k-th ends the k-th epoch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
+from qmigtool.parsers.record import Blob, Record, be32, be64, decode_name, record, u8
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmigtool.parsers.window import Window
+
+__all__ = ["MULTIFD_MAGIC", "Compression", "MultiFDFlag", "MultiFDInit", "MultiFDPacket", "Packet", "read_channel"]
+
+MULTIFD_MAGIC = 0x11223344
+MULTIFD_VERSION = 1
+MULTIFD_PACKET_SIZE = 512 * 1024  # bytes of pages that a packet can have
+MAX_PAYLOAD = 1 << 20  # what a receiver accepts for compressed pages
+
+
+class MultiFDFlag(IntFlag):
+    """``MULTIFD_FLAG_*``; the compression is a number in bits 1 to 5."""
+
+    SYNC = 0x01
+    COMPRESSION = 0x3E
+    DEVICE_STATE = 0x40  # since 10.0
+
+
+class Compression(IntFlag):
+    """``MULTIFD_FLAG_ZLIB`` and its kin."""
+
+    NOCOMP = 0x00
+    ZLIB = 0x02
+    ZSTD = 0x04
+    QPL = 0x08
+    UADK = 0x10
+    QATZIP = 0x20
+
+
+@record
+class MultiFDInit(Record):
+    """The greeting of a channel; ``uuid`` is zero if the VM has none."""
+
+    magic: be32
+    version: be32
+    uuid: Annotated[bytes, Blob(16)]
+    channel: u8
+    reserved: Annotated[bytes, Blob(39)]
+
+
+@record
+class MultiFDPacket(Record):
+    """The first 320 bytes of a packet. ``zero_pages`` and below were reserved until 8.2.
+
+    ``next_packet_size`` is the payload's length, and stale when there are no normal pages; so is ``ramblock``.
+    """
+
+    magic: be32
+    version: be32
+    flags: be32
+    pages_alloc: be32
+    normal_pages: be32
+    next_packet_size: be32
+    packet_num: be64
+    zero_pages: be32
+    reserved32: be32
+    reserved: Annotated[bytes, Blob(24)]
+    ramblock: Annotated[bytes, Blob(256)]
+
+
+@record
+class DeviceStatePacket(Record):
+    """A packet with the state of a VFIO device (flag DEVICE_STATE); ``next_packet_size`` bytes follow."""
+
+    magic: be32
+    version: be32
+    flags: be32
+    idstr: Annotated[bytes, Blob(256)]
+    instance_id: be32
+    next_packet_size: be32
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One packet: where it is, and which pages it has.
+
+    ``epoch`` counts the SYNC packets before it. ``normal`` and ``zero`` are byte offsets in the RAMBlock ``block``;
+    ``payload`` is the offset of the payload in the channel, ``payload_length`` its bytes. A packet of device state has
+    no block and no pages.
+    """
+
+    offset: int
+    flags: int
+    epoch: int
+    block: str | None
+    normal: tuple[int, ...]
+    zero: tuple[int, ...]
+    payload: int
+    payload_length: int
+    end: int
+
+    @property
+    def compression(self) -> Compression:
+        """How the payload is packed."""
+        return Compression(self.flags & MultiFDFlag.COMPRESSION)
+
+
+def read_channel(window: Window, page_size: int) -> Iterator[MultiFDInit | Packet]:
+    """Give the greeting and then every packet of a channel that is in memory whole.
+
+    Raises :class:`~qmigtool.errors.StreamError` with the offset in the channel.
+    """
+    greeting, pos = MultiFDInit.parse(window, 0)
+    _check_magic(greeting.magic, greeting.version, 0)
+    yield greeting
+    epoch = 0
+    limit = MULTIFD_PACKET_SIZE // page_size
+    while not window.at_end(pos):
+        packet = _packet(window, pos, epoch, limit, page_size)
+        yield packet
+        if packet.flags & MultiFDFlag.SYNC:
+            epoch += 1
+        pos = packet.end
+
+
+def _check_magic(magic: int, version: int, pos: int) -> None:
+    if magic != MULTIFD_MAGIC:
+        raise StreamError(f"no multifd packet: {magic:#010x}", offset=pos, expected=f"{MULTIFD_MAGIC:#010x}")
+    if version != MULTIFD_VERSION:
+        raise StreamError(f"multifd version {version}", offset=pos + 4, expected=str(MULTIFD_VERSION))
+
+
+def _packet(window: Window, pos: int, epoch: int, limit: int, page_size: int) -> Packet:
+    flags = window.be32(pos + 8, "a multifd packet's flags")
+    if flags & MultiFDFlag.DEVICE_STATE:
+        device, at = DeviceStatePacket.parse(window, pos)
+        _check_magic(device.magic, device.version, pos)
+        window.need(at, device.next_packet_size, "device state")
+        return Packet(pos, flags, epoch, None, (), (), at, device.next_packet_size, at + device.next_packet_size)
+    head, at = MultiFDPacket.parse(window, pos)
+    _check_magic(head.magic, head.version, pos)
+    if head.normal_pages + head.zero_pages > limit:
+        raise LimitError(
+            f"{head.normal_pages} normal and {head.zero_pages} zero pages in a packet",
+            offset=pos + 16,
+            expected=f"at most {limit}",
+        )
+    if head.normal_pages and head.next_packet_size > MAX_PAYLOAD:
+        raise LimitError(
+            f"a payload of {head.next_packet_size} bytes", offset=pos + 20, expected=f"at most {MAX_PAYLOAD}"
+        )
+    raw = window.view(at, 8 * limit, "a multifd packet's page offsets")
+    pages = [int.from_bytes(raw[8 * i : 8 * i + 8], "big") for i in range(head.normal_pages + head.zero_pages)]
+    payload = at + 8 * limit
+    # Without normal pages the length is a leftover of an earlier packet, and so is the block's name.
+    length = head.next_packet_size if head.normal_pages else 0
+    packed = flags & MultiFDFlag.COMPRESSION
+    if head.normal_pages and not packed and length != head.normal_pages * page_size:
+        raise StreamError(
+            f"{head.normal_pages} pages in {length} bytes",
+            offset=pos + 20,
+            expected=f"{head.normal_pages * page_size} bytes",
+        )
+    window.need(payload, length, "a multifd payload")
+    block = decode_name(head.ramblock.split(b"\0", 1)[0]) if pages else None
+    return Packet(
+        pos,
+        flags,
+        epoch,
+        block,
+        tuple(pages[: head.normal_pages]),
+        tuple(pages[head.normal_pages :]),
+        payload,
+        length,
+        payload + length,
+    )
+
+
+class PageDecoder(Protocol):
+    """Unpacks the payloads of one channel, in order; state carries over from payload to payload."""
+
+    def pages(self, payload: bytes, size: int) -> bytes:
+        """Return the ``size`` bytes of pages in the next payload."""
+        ...
+
+
+class _Inflate:
+    """One deflate stream for a channel's whole life; each payload ends with a sync flush."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj()
+
+    def pages(self, payload: bytes, size: int) -> bytes:
+        try:
+            return self._inflate.decompress(payload, size + 1)
+        except zlib.error as error:
+            raise StreamError(f"zlib: {error}") from None
+
+
+class _Zstd:
+    """One zstd stream for a channel's whole life, flushed at each payload and never ended."""
+
+    def __init__(self) -> None:
+        self._zstd: Any = _zstd_decompressor()
+
+    def pages(self, payload: bytes, size: int) -> bytes:
+        # Another decoder's errors have no common base but Exception's.
+        try:
+            return bytes(self._zstd.decompress(payload, size + 1))
+        except Exception as error:
+            raise StreamError(f"zstd: {error}") from None
+
+
+def _zstd_decompressor() -> Any:
+    try:
+        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
+    except ImportError:
+        try:
+            from backports import zstd
+        except ImportError:
+            raise UnsupportedError("zstd without the package backports.zstd", "install qmigtool[zstd]") from None
+    return zstd.ZstdDecompressor()
+
+
+def page_decoder(compression: Compression) -> PageDecoder:
+    """Return a decoder for a channel; raises :class:`~qmigtool.errors.UnsupportedError` and names the method."""
+    if compression is Compression.ZLIB:
+        return _Inflate()
+    if compression is Compression.ZSTD:
+        return _Zstd()
+    raise UnsupportedError(f"multifd pages packed with {compression.name or hex(compression)}")
+
+
+def decode_payload(decoder: PageDecoder, packet: Packet, payload: bytes, page_size: int) -> bytes:
+    """Return the pages of one packet, in the order of ``packet.normal``."""
+    size = len(packet.normal) * page_size
+    try:
+        pages = decoder.pages(payload, size)
+    except StreamError as error:
+        error.offset, error.section = packet.payload, "multifd"
+        raise
+    if len(pages) != size:
+        short = len(pages) < size
+        raise (TruncatedError if short else StreamError)(
+            f"{len(pages)} bytes of pages in the payload" if short else "more pages in the payload than announced",
+            offset=packet.payload,
+            section="multifd",
+            expected=f"{size}",
+        )
+    return pages

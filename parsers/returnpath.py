@@ -1,0 +1,111 @@
+"""The return path: what the destination sends back to the source (QEMU: ``migration/migration.c``).
+
+``be16 type, be16 length, payload`` without a magic number; only a capture has it. Postcopy asks for pages here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import LimitError, StreamError
+from qmigtool.parsers.record import Record, be16, decode_name, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmigtool.parsers.window import Window
+
+__all__ = ["Message", "MigRpMessageType", "read_return_path"]
+
+MAX_LENGTH = 512
+RECV_BITMAP_END = 0x0123456789ABCDEF
+
+
+class MigRpMessageType(IntEnum):
+    """``enum mig_rp_message_type``."""
+
+    MIG_RP_MSG_INVALID = 0
+    MIG_RP_MSG_SHUT = 1
+    MIG_RP_MSG_PONG = 2
+    MIG_RP_MSG_REQ_PAGES_ID = 3
+    MIG_RP_MSG_REQ_PAGES = 4
+    MIG_RP_MSG_RECV_BITMAP = 5
+    MIG_RP_MSG_RESUME_ACK = 6
+    MIG_RP_MSG_SWITCHOVER_ACK = 7
+
+
+@record
+class MessageHeader(Record):
+    """The head of a message; ``length`` bytes follow."""
+
+    type: be16
+    length: be16
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. For page requests: ``block`` (carried on from an earlier request), ``start``, ``length`` in bytes.
+
+    ``value`` is the number in SHUT, PONG and RESUME_ACK.
+    """
+
+    type: MigRpMessageType
+    offset: int
+    end: int
+    value: int | None = None
+    block: str | None = None
+    start: int | None = None
+    length: int | None = None
+
+
+_LENGTHS = {
+    MigRpMessageType.MIG_RP_MSG_SHUT: 4,
+    MigRpMessageType.MIG_RP_MSG_PONG: 4,
+    MigRpMessageType.MIG_RP_MSG_REQ_PAGES: 12,
+    MigRpMessageType.MIG_RP_MSG_RESUME_ACK: 4,
+    MigRpMessageType.MIG_RP_MSG_SWITCHOVER_ACK: 0,
+}
+
+
+def read_return_path(window: Window) -> Iterator[Message]:
+    """Give every message of a return path that is in memory whole; raises what the window raises, and StreamError."""
+    pos = 0
+    block: str | None = None
+    while not window.at_end(pos):
+        head, at = MessageHeader.parse(window, pos)
+        if head.length > MAX_LENGTH:
+            raise LimitError(f"a message of {head.length} bytes", offset=pos + 2, expected=f"at most {MAX_LENGTH}")
+        if not 0 < head.type <= MigRpMessageType.MIG_RP_MSG_SWITCHOVER_ACK:
+            raise StreamError(f"return path message {head.type}", offset=pos, expected="1 to 7")
+        type_ = MigRpMessageType(head.type)
+        expected = _LENGTHS.get(type_)
+        if expected is not None and head.length != expected:
+            raise StreamError(f"{type_.name} of {head.length} bytes", offset=pos + 2, expected=f"{expected}")
+        data = window.bytes(at, head.length, type_.name)
+        end = at + head.length
+        value = start = length = None
+        if type_ in (MigRpMessageType.MIG_RP_MSG_REQ_PAGES_ID, MigRpMessageType.MIG_RP_MSG_REQ_PAGES):
+            if len(data) < 12:
+                raise StreamError(f"{type_.name} of {len(data)} bytes", offset=pos + 2, expected="12 or more")
+            start, length = int.from_bytes(data[:8], "big"), int.from_bytes(data[8:12], "big")
+            if len(data) > 12:
+                block = decode_name(data[13 : 13 + data[12]])
+        elif type_ is MigRpMessageType.MIG_RP_MSG_RECV_BITMAP:
+            block = decode_name(data[1:])
+            end = _recv_bitmap(window, end)
+        elif data:
+            value = int.from_bytes(data, "big")
+        named = block if start is not None or type_ is MigRpMessageType.MIG_RP_MSG_RECV_BITMAP else None
+        yield Message(type_, pos, end, value, named, start, length)
+        pos = end
+
+
+def _recv_bitmap(window: Window, pos: int) -> int:
+    """Return the offset behind a bitmap of received pages, which follows its message outside the length."""
+    size = window.be64(pos, "the size of a bitmap of received pages")
+    end = pos + 8 + size
+    if window.be64(end, "the end mark of a bitmap of received pages") != RECV_BITMAP_END:
+        raise StreamError("the bitmap of received pages does not end with its mark", offset=end)
+    return end + 8

@@ -1,0 +1,18 @@
+"""Guest memory as a stream holds it: which record wrote each page, when, how encoded, and what it finally holds.
+
+=========  =====================================================================================
+columns    every record of every channel as one table of runs (numpy), in the order they apply
+cover      the last writer of each page: which run wins where
+content    the bytes of pages, whatever their encoding
+=========  =====================================================================================
+
+One model for all encodings: normal, zero, XBZRLE, compressed, mapped-ram, multifd, postcopy. Memory grows with the
+number of runs, never with the guest's RAM. What lives here reads; it decodes no framing and prints nothing.
+"""
+
+from __future__ import annotations
+
+from qmigtool.ram.columns import Encoding, RunColumns
+from qmigtool.ram.model import PageRecord, Ram
+
+__all__ = ["Encoding", "PageRecord", "Ram", "RunColumns"]

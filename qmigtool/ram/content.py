@@ -1,0 +1,115 @@
+"""The bytes of pages, whatever their encoding."""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qmigtool.errors import StreamError, UnsupportedError
+from qmigtool.parsers.multifd import Compression, Packet, decode_payload, page_decoder
+from qmigtool.ram.columns import Encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from qmigtool.parsers.source import Source
+
+__all__ = ["Content", "UnpackedChannel"]
+
+RAW = (Encoding.NORMAL, Encoding.MAPPED, Encoding.MULTIFD)
+PACKED = (
+    Encoding.MULTIFD_ZLIB,
+    Encoding.MULTIFD_ZSTD,
+    Encoding.MULTIFD_QPL,
+    Encoding.MULTIFD_UADK,
+    Encoding.MULTIFD_QATZIP,
+)
+
+
+class UnpackedChannel:
+    """The pages of a packed multifd channel: one stream from its start, so it is unpacked once, to a temporary file."""
+
+    def __init__(self, source: Source, packets: Iterable[Packet], packing: Compression, page_size: int) -> None:
+        self._source = source
+        self._packets = packets
+        self._packing = packing
+        self._page_size = page_size
+        self._pages: NDArray[np.uint8] | None = None
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return ``length`` bytes of pages at ``offset``."""
+        if self._pages is None:
+            self._pages = self._unpack()
+        return self._pages[offset : offset + length].data
+
+    def _unpack(self) -> NDArray[np.uint8]:
+        decoder = page_decoder(self._packing)
+        with tempfile.TemporaryFile(prefix="qmigtool-") as file:
+            for packet in self._packets:
+                if packet.normal:
+                    payload = bytes(self._source.view(packet.payload, packet.payload_length))
+                    file.write(decode_payload(decoder, packet, payload, self._page_size))
+            file.flush()
+            # The mapping keeps the file alive after it is closed; it has no name.
+            return np.memmap(file, dtype=np.uint8, mode="r") if file.tell() else np.zeros(0, np.uint8)
+
+
+class Content:
+    """Reads pages of runs; ``channels`` are the sources by channel number."""
+
+    def __init__(
+        self, channels: dict[int, Source | UnpackedChannel], packed: dict[int, UnpackedChannel], page_size: int
+    ) -> None:
+        self._channels = channels
+        self._packed = packed
+        self.page_size = page_size
+
+    def page(self, run: np.void, index: int) -> bytes:
+        """Return page number ``index`` of a run that holds whole pages (not XBZRLE)."""
+        encoding = Encoding(run["encoding"])
+        if encoding.holds_zero:
+            return bytes([int(run["fill"])]) * self.page_size
+        if encoding is Encoding.COMPRESSED:
+            return self._inflate(run)
+        return self.pages(run, index, 1).tobytes()
+
+    def pages(self, run: np.void, index: int, count: int) -> NDArray[np.uint8]:
+        """Return pages ``[index, index + count)`` of a run, uint8 of shape (count, page size)."""
+        encoding = Encoding(run["encoding"])
+        size = self.page_size
+        if encoding in RAW or encoding in PACKED:
+            stride = int(run["head"]) + int(run["payload"])
+            source = self._packed[int(run["channel"])] if encoding in PACKED else self._channels[int(run["channel"])]
+            start = int(run["offset"]) + index * stride
+            raw = np.frombuffer(source.view(start, count * stride), np.uint8)
+            return raw.reshape(count, stride)[:, int(run["head"]) :]
+        if encoding.holds_zero:
+            return np.full((count, size), int(run["fill"]), np.uint8)
+        if encoding is Encoding.COMPRESSED:
+            return np.frombuffer(self._inflate(run), np.uint8).reshape(1, size)
+        raise UnsupportedError(f"reading {encoding.name} pages in bulk")
+
+    def payload(self, run: np.void) -> bytes:
+        """Return the payload of a run of one record."""
+        start = int(run["offset"]) + int(run["head"])
+        return bytes(self._channels[int(run["channel"])].view(start, int(run["payload"])))
+
+    def _inflate(self, run: np.void) -> bytes:
+        try:
+            inflate = zlib.decompressobj()
+            page = inflate.decompress(self.payload(run), self.page_size + 1)
+        except zlib.error as error:
+            raise StreamError(f"a compressed page: {error}", offset=int(run["offset"]), section="ram") from None
+        if len(page) != self.page_size or not inflate.eof:
+            raise StreamError(
+                f"a compressed page of {len(page)} bytes",
+                offset=int(run["offset"]),
+                section="ram",
+                expected=f"{self.page_size}",
+            )
+        return page

@@ -1,0 +1,78 @@
+"""The last writer wins: from runs of pages in the order they apply, which run holds each page in the end."""
+
+from __future__ import annotations
+
+import heapq
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Cover", "cover"]
+
+Ints = NDArray[np.int64]
+
+
+class Cover(NamedTuple):
+    """Segments that do not overlap, ascending: pages ``[start, start + pages)`` belong to run number ``run``."""
+
+    start: Ints
+    pages: Ints
+    run: Ints
+
+    def find(self, page: int) -> int | None:
+        """Return the index of the segment with ``page``, or None if no run wrote it."""
+        index = int(np.searchsorted(self.start, page, side="right")) - 1
+        if index < 0 or page >= self.start[index] + self.pages[index]:
+            return None
+        return index
+
+
+def cover(start: Ints, pages: Ints, run: Ints) -> Cover:
+    """Resolve runs ``[start, start + pages)``; of two that overlap, the one with the larger ``run`` wins.
+
+    Runs that overlap nothing (nearly all, in a stream of one pass) are sorted and done; only clusters of overlapping
+    ones are swept, in time O(n log n).
+    """
+    order = np.argsort(start, kind="stable")
+    first, count, who = start[order], pages[order], run[order]
+    end = first + count
+    if len(first) == 0 or bool(np.all(first[1:] >= end[:-1])):
+        return Cover(first, count, who)
+    reach = np.maximum.accumulate(end)
+    # A cluster starts where nothing before reaches.
+    heads = np.flatnonzero(np.concatenate(([True], first[1:] >= reach[:-1])))
+    tails = np.append(heads[1:], len(first))
+    alone = tails - heads == 1
+    kept = heads[alone]
+    swept: list[tuple[int, int, int]] = []
+    for head, tail in zip(heads[~alone].tolist(), tails[~alone].tolist(), strict=True):
+        _sweep(first[head:tail].tolist(), end[head:tail].tolist(), who[head:tail].tolist(), swept)
+    more = np.array(swept, dtype=np.int64).reshape(-1, 3)
+    starts = np.concatenate((first[kept], more[:, 0]))
+    order = np.argsort(starts, kind="stable")
+    return Cover(
+        starts[order],
+        np.concatenate((count[kept], more[:, 1]))[order],
+        np.concatenate((who[kept], more[:, 2]))[order],
+    )
+
+
+def _sweep(first: list[int], end: list[int], who: list[int], out: list[tuple[int, int, int]]) -> None:
+    """Resolve one cluster, its runs sorted by start: at each page the newest of the runs that are open wins."""
+    bounds = sorted({*first, *end})
+    open_: list[tuple[int, int]] = []  # (-run, end): the newest on top
+    i = 0
+    for left, right in pairwise(bounds):
+        while i < len(first) and first[i] <= left:
+            heapq.heappush(open_, (-who[i], end[i]))
+            i += 1
+        while open_ and open_[0][1] <= left:
+            heapq.heappop(open_)
+        if open_:
+            winner = -open_[0][0]
+            if out and out[-1][2] == winner and out[-1][0] + out[-1][1] == left:
+                out[-1] = (out[-1][0], right - out[-1][0], winner)
+            else:
+                out.append((left, right - left, winner))

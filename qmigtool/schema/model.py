@@ -1,0 +1,243 @@
+"""What a schema knows, how it is learned, and its JSON."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from qmigtool.errors import StreamError
+from qmigtool.parsers.vmdesc import (
+    MAX_ARRAY,
+    MAX_DEPTH,
+    MAX_NUMBER,
+    Description,
+    FieldDescription,
+    Vmdesc,
+    parse_vmdesc,
+)
+
+__all__ = ["Node", "NodeField", "Schema", "Variant", "built_in", "learn", "load"]
+
+FORMAT = 1
+
+
+@dataclass(slots=True, eq=False)
+class NodeField:
+    """A field of a shape; ``structs`` are the shapes that its struct has had, empty for anything else."""
+
+    name: str
+    type: str
+    size: int
+    array_len: int | None
+    structs: list[Node]
+    inline: tuple[Description, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One shape of a description: its fields, and every subsection that has been seen behind them."""
+
+    name: str
+    version: int
+    fields: list[NodeField]
+    subsections: list[Node]
+
+
+@dataclass(slots=True, eq=False)
+class Variant:
+    """A shape of a device's body, and the machine types of the streams that had it."""
+
+    node: Node
+    machines: list[str]
+
+
+@dataclass(slots=True)
+class Schema:
+    """Shapes of device bodies: (vmsd name, section version) -> variants; ``name`` says where they come from."""
+
+    name: str = "learned"
+    devices: dict[tuple[str, int], list[Variant]] = field(default_factory=dict)
+
+    def add(self, vmdesc: Vmdesc, machine: str | None) -> None:
+        """Learn from the description of one stream."""
+        for device in vmdesc.devices:
+            description = device.description
+            vmsd = _old_style_name(device.idstr) if device.old_style else description.name
+            self.add_description(vmsd, description, machine or "")
+
+    def add_description(self, vmsd: str, description: Description, machine: str) -> None:
+        """Learn one body."""
+        variants = self.devices.setdefault((vmsd, description.version), [])
+        nodes = [variant.node for variant in variants]
+        node = _absorb(nodes, description)
+        if len(nodes) > len(variants):
+            variants.append(Variant(node, []))
+        machines = next(variant for variant in variants if variant.node is node).machines
+        if machine and machine not in machines:
+            machines.append(machine)
+
+    def variants(self, idstr: str, version: int) -> list[Variant]:
+        """Return the shapes for a section, by the last part of its idstr (a device path may stand before it)."""
+        return self.devices.get((idstr, version)) or self.devices.get((idstr.rsplit("/", 1)[-1], version)) or []
+
+    def to_json(self) -> str:
+        """Write the schema: every shape once, referred to by number."""
+        writer = _Writer()
+        devices = [
+            [name, version, [[writer.node(v.node), v.machines] for v in variants]]
+            for (name, version), variants in sorted(self.devices.items())
+        ]
+        document = {"schema": FORMAT, "name": self.name, "shapes": writer.rows, "devices": devices}
+        return json.dumps(document, separators=(",", ":"))
+
+
+def learn(streams: Iterable[tuple[Vmdesc, str | None]], name: str = "learned") -> Schema:
+    """Learn a schema from (vmdesc, machine type) pairs."""
+    schema = Schema(name)
+    for vmdesc, machine in streams:
+        schema.add(vmdesc, machine)
+    return schema
+
+
+@cache
+def built_in() -> Schema:
+    """Return the schema that ships with the package."""
+    folder = resources.files("qmigtool.schema")
+    schema = load(lzma.decompress(folder.joinpath("x86.json.xz").read_bytes()).decode())
+    # Streams of one's own never have every subsection of an x86 CPU; target/i386/machine.c has.
+    schema.add(parse_vmdesc(folder.joinpath("cpu_x86.json").read_bytes()), None)
+    return schema
+
+
+def load(text: str) -> Schema:
+    """Read a schema's JSON; raises :class:`~qmigtool.errors.StreamError` if it is not one."""
+    try:
+        document = json.loads(text)
+        if document["schema"] != FORMAT:
+            raise StreamError(f"schema format {document['schema']!r}", section="schema", expected=str(FORMAT))
+        return _Loader(document["shapes"]).schema(document)
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+        raise StreamError(f"not a schema: {error!r}", section="schema") from None
+
+
+def _old_style_name(idstr: str) -> str:
+    return idstr.rsplit("/", 1)[-1]
+
+
+def _absorb(nodes: list[Node], description: Description) -> Node:
+    """Add a description to the shape it has, or as a new one."""
+    for node in nodes:
+        if _same_shape(node, description):
+            break
+    else:
+        node = Node(description.name, description.version, [], [])
+        node.fields = [NodeField(f.name, f.type, f.size, f.array_len, [], f.inline) for f in description.fields]
+        nodes.append(node)
+    for known, seen in zip(node.fields, description.fields, strict=True):
+        if seen.struct is not None:
+            _absorb(known.structs, seen.struct)
+    for subsection in description.subsections:
+        _absorb(node.subsections, subsection)
+    return node
+
+
+def _same_shape(node: Node, description: Description) -> bool:
+    if (node.name, node.version) != (description.name, description.version):
+        return False
+    if len(node.fields) != len(description.fields):
+        return False
+    return all(
+        (known.name, known.type, known.array_len) == (seen.name, seen.type, seen.array_len)
+        # A struct's size varies with its subsections; its own shapes tell it.
+        and (seen.struct is not None or (known.size, known.inline) == (seen.size, seen.inline))
+        for known, seen in zip(node.fields, description.fields, strict=True)
+    )
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self._known: dict[str, int] = {}
+
+    def node(self, node: Node) -> int:
+        fields = [
+            [
+                f.name,
+                f.type,
+                f.size,
+                f.array_len,
+                [self.node(s) for s in f.structs],
+                [self._inline(d) for d in f.inline],
+            ]
+            for f in node.fields
+        ]
+        # Most fields are plain: what is empty at the end is left out.
+        for row in fields:
+            while row[-1] in ([], None):
+                row.pop()
+        return self._row([node.name, node.version, fields, [self.node(s) for s in node.subsections]])
+
+    def _inline(self, description: Description) -> int:
+        schema: list[Node] = []
+        return self.node(_absorb(schema, description))
+
+    def _row(self, row: list[Any]) -> int:
+        key = json.dumps(row)
+        if key not in self._known:
+            self._known[key] = len(self.rows)
+            self.rows.append(row)
+        return self._known[key]
+
+
+class _Loader:
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+        self._nodes: dict[int, Node] = {}
+
+    def schema(self, document: dict[str, Any]) -> Schema:
+        schema = Schema(str(document["name"]))
+        for name, version, variants in document["devices"]:
+            schema.devices[str(name), int(version)] = [
+                Variant(self.node(number, 0), [str(machine) for machine in machines]) for number, machines in variants
+            ]
+        return schema
+
+    def node(self, number: int, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise ValueError("shapes are nested too deeply")
+        if number not in self._nodes:
+            name, version, fields, subsections = self._rows[number]
+            node = Node(str(name), int(version), [], [self.node(n, depth + 1) for n in subsections])
+            node.fields = [self._field(row, depth) for row in fields]
+            self._nodes[number] = node
+        return self._nodes[number]
+
+    def _field(self, row: list[Any], depth: int) -> NodeField:
+        name, type_, size, array_len, structs, inline = row + [None] * (6 - len(row))
+        if not 0 <= size < MAX_NUMBER or not 0 <= (array_len or 0) <= MAX_ARRAY:
+            raise ValueError(f"field {name!r} is too large")
+        return NodeField(
+            str(name),
+            str(type_),
+            size,
+            array_len,
+            [self.node(n, depth + 1) for n in structs or ()],
+            tuple(_as_description(self.node(n, depth + 1)) for n in inline or ()),
+        )
+
+
+def _as_description(node: Node) -> Description:
+    """Turn a shape without alternatives back into a description."""
+    fields = tuple(
+        FieldDescription(
+            f.name, f.type, f.size, f.array_len, _as_description(f.structs[0]) if f.structs else None, f.inline
+        )
+        for f in node.fields
+    )
+    subsections = tuple(_as_description(s) for s in node.subsections)
+    return Description.of(node.name, node.version, fields, subsections)
