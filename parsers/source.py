@@ -70,18 +70,26 @@ class FileSource(BufferSource):
     """A regular file or block device, mapped read-only: nothing is read before it is looked at."""
 
     def __init__(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
+            if stat.S_ISDIR(os.fstat(self._fd).st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            size = os.lseek(fd, 0, os.SEEK_END)  # also right for a block device, where stat says 0
-            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else None
-        finally:
-            os.close(fd)
+            size = os.lseek(self._fd, 0, os.SEEK_END)  # also right for a block device, where stat says 0
+            self._map = mmap.mmap(self._fd, size, access=mmap.ACCESS_READ) if size else None
+        except BaseException:
+            os.close(self._fd)
+            raise
         super().__init__(self._map if self._map is not None else b"", str(path))
+
+    def fileno(self) -> int:
+        """The file descriptor, for the kernel to copy from."""
+        return self._fd
 
     def close(self) -> None:
         """Unmap the file. Views that somebody still holds keep it mapped until they go."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
         self.whole.release()
         if self._map is not None:
             try:

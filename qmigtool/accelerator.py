@@ -71,9 +71,9 @@ def _from_fields(devices: Iterable[Device]) -> Iterable[tuple[str, str]]:
             if device.subsection("cpu_common/exception_index"):
                 exceptions.append(device.label)
         elif device.name == "i8254" and device.description is not None:
-            loaded = device.get("channels[0]/count_load_time")
-            if loaded is not None and loaded.value < 0:
-                pit.append(loaded.value)
+            loaded = device.number("channels[0]/count_load_time")
+            if loaded is not None and loaded < 0:
+                pit.append(loaded)
     if nested:
         yield "kvm", f"{nested[0]} has nested virtualisation state, which only KVM sends"
     if exceptions:
@@ -84,7 +84,7 @@ def _from_fields(devices: Iterable[Device]) -> Iterable[tuple[str, str]]:
     types = {vcpu.index: _tr_type(vcpu) for vcpu in cpus}
     undeclared = [vcpu for vcpu in cpus if vcpu.live and not vcpu.xstate_bv]
     declaring = [vcpu for vcpu in cpus if vcpu.xstate_bv]
-    moving = [vcpu for vcpu in cpus if vcpu.device.get("env.mp_state") and vcpu.device.field("env.mp_state").value]
+    moving = [vcpu for vcpu in cpus if vcpu.device.number("env.mp_state")]
     if undeclared and not declaring:
         vcpu = undeclared[0]
         yield "tcg", f"vCPU {vcpu.index} has live state {vcpu.live:#x} and XSTATE_BV 0: TCG never sets it"
@@ -99,10 +99,9 @@ def _from_fields(devices: Iterable[Device]) -> Iterable[tuple[str, str]]:
 
 
 def _tr_type(vcpu: cpu_x86.VCpu) -> int | None:
-    field = vcpu.device.get("env.tr/flags")
-    return None if field is None else field.value >> 8 & 15
+    flags = vcpu.device.number("env.tr/flags")
+    return None if flags is None else flags >> 8 & 15
 
 
 def _tsc(vcpu: cpu_x86.VCpu) -> int:
-    field = vcpu.device.get("env.tsc")
-    return 0 if field is None else field.value
+    return vcpu.device.number("env.tsc") or 0

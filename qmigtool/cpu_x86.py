@@ -41,6 +41,7 @@ __all__ = ["FIELDS", "VCpu", "XsaveField", "is_x86"]
 
 X87, SSE = 0, 1
 FPREGS = "env.fpregs"
+REGISTER_MASK = (1 << 64) - 1  # no register has a sign, whatever a vmdesc says
 ST_SIZE = 16  # of one x87 register in the area
 
 
@@ -274,8 +275,8 @@ class VCpu:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def _number(self, path: str, default: int = 0) -> int:
-        field = self.device.get(path)
-        return default if field is None else int(field.value)
+        value = self.device.number(path)
+        return default if value is None else value & REGISTER_MASK
 
     @cached_property
     def _present(self) -> tuple[tuple[XsaveField, Field], ...]:

@@ -83,6 +83,24 @@ class Device:
         except UsageError:
             return None
 
+    def number(self, path: str) -> int | None:
+        """Return the number at ``path``, or None if there is no such field.
+
+        Raises :class:`~qmigtool.errors.StreamError` where the vmdesc calls it something else.
+        """
+        field = self.get(path)
+        if field is None:
+            return None
+        value = field.value
+        if not isinstance(value, int):
+            raise StreamError(
+                f"{path} is a {field.type} of {field.length} bytes",
+                offset=field.offset,
+                section=self.label,
+                expected="a number",
+            )
+        return value
+
     def subsection(self, name: str) -> Field | None:
         """Return the top-level subsection ``name``, like ``cpu/xss``, or None if it was not sent."""
         return next((f for f in self.fields if f.kind is Kind.SUBSECTION and f.name == name), None)

@@ -20,7 +20,7 @@ from qmigtool.device import Device, find
 from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
 from qmigtool.parsers.bodies import FOOTER_SIZE
 from qmigtool.parsers.container import recognise
-from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType
+from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType, VmDescriptionHeader
 from qmigtool.parsers.savevm import Reader, Section, Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
@@ -158,6 +158,11 @@ class Stream:
         return self._source.size
 
     @property
+    def source(self) -> Source:
+        """Where the bytes are, by their offset in the stream."""
+        return self._source
+
+    @property
     def road(self) -> str:
         """``tail-first`` or ``forward``: how the device state was reached."""
         return "tail-first" if self._walk is not None else "forward"
@@ -191,6 +196,15 @@ class Stream:
     def vmdesc(self) -> Vmdesc | None:
         """The description at the end of the stream, or None."""
         return self._located.vmdesc if self._located is not None else None
+
+    @property
+    def vmdesc_text(self) -> bytes | None:
+        """The JSON text of the vmdesc as it stands in the stream, or None."""
+        located = self._located
+        if located is None:
+            return None
+        start = located.offset + len(VmDescriptionHeader(0, 0).build())
+        return bytes(self._source.view(start, located.end - start))
 
     @property
     def error(self) -> QmigError | None:
@@ -367,6 +381,22 @@ class Stream:
         self._take_reader_problems()
         if not self.problems and not self._reader.done:
             self._stopped(TruncatedError("the stream ends here", offset=self._reader.window.end))
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Compare the EOF that reading forward came to with the vmdesc that was found from the end."""
+        if self.problems or self._located is None or self._index is None:
+            return
+        # A stream may have been written over a longer one: what is at the end is then the older one's.
+        found = next((s.offset for s in reversed(self._index) if s.type is Type.EOF), None)
+        if found is not None and found + 1 != self._located.offset:
+            self.problems.append(
+                StreamError(
+                    f"the stream ends here, but there is a vmdesc at {self._located.offset:#x}, of another stream",
+                    offset=found,
+                    expected=f"EOF at {self._located.offset - 1:#x}",
+                )
+            )
 
     def _stopped(self, error: QmigError) -> None:
         """Note where reading forward stopped, and go on with what is known from the end."""

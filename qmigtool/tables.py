@@ -33,6 +33,7 @@ __all__ = [
     "fields",
     "layouts",
     "ram_blocks",
+    "ram_usage",
     "sections",
     "vcpus",
     "xsave_components",
@@ -158,6 +159,23 @@ def ram_blocks(stream: Stream) -> Iterator[Row]:
     """The RAMBlocks, in the order of the stream."""
     for block in stream.ram_blocks:
         yield block.idstr, block.used_length, block.page_size, block.mr_addr
+
+
+@_table(
+    Column("name", "category", "RAMBlock name"),
+    Column("pages", "UInt64", "pages of the block"),
+    Column("sent", "UInt64", "pages sent, each time counted"),
+    Column("distinct", "UInt64", "pages sent at least once and not discarded"),
+    Column("zero", "UInt64", "pages whose last record is a zero page"),
+    Column("encodings", "string", "pages sent by encoding"),
+)
+def ram_usage(stream: Stream) -> Iterator[Row]:
+    """How each RAMBlock was sent."""
+    from qmigtool.ram import usage  # numpy: only where memory is looked at
+
+    for block in usage.blocks(stream.ram):
+        encodings = " ".join(f"{name}={pages}" for name, pages in block["by_encoding"].items())
+        yield block["name"], block["pages"], block["sent"], block["distinct"], block["zero"], encodings
 
 
 @_table(

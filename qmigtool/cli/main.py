@@ -9,7 +9,7 @@ import traceback
 import click
 
 from qmigtool import __version__
-from qmigtool.cli import stream, xsave
+from qmigtool.cli import memory, rewriting, stream, xsave
 from qmigtool.cli.output import fail
 from qmigtool.errors import QmigError
 
@@ -28,7 +28,17 @@ def cli() -> None:
     """
 
 
-for command in (stream.info, stream.sections, stream.show, xsave.xsave):
+COMMANDS = (
+    stream.info,
+    stream.sections,
+    stream.show,
+    xsave.xsave,
+    memory.ram,
+    rewriting.rewrite,
+    rewriting.schema,
+    rewriting.compat,
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

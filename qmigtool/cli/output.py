@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from qmigtool.accelerator import NAMES
-from qmigtool.errors import QmigError, UnsupportedError, UsageError
+from qmigtool.errors import QmigError, UnsupportedError
+from qmigtool.files import replacing
+from qmigtool.schema.model import load_file
 from qmigtool.stream import Stream, open_stream
 from qmigtool.tables import Column
 
@@ -33,11 +32,24 @@ accelerator_option = click.option(
 )
 
 
+schema_option = click.option(
+    "--schema", metavar="FILE", help="A schema (see `schema learn`) for a stream without a vmdesc, instead of our own."
+)
+
+
 @contextmanager
-def opened(file: str, accelerator: str | None = None) -> Iterator[Stream]:
+def opened(
+    file: str,
+    accelerator: str | None = None,
+    *,
+    schema: str | None = None,
+    channels: Sequence[str] = (),
+    keep_runs: bool = False,
+) -> Iterator[Stream]:
     """Open FILE; ``-`` is standard input."""
     source = sys.stdin.buffer if file == "-" else file
-    with open_stream(source, accelerator=accelerator) as stream:
+    known = None if schema is None else load_file(schema)
+    with open_stream(source, accelerator=accelerator, channels=channels, schema=known, keep_runs=keep_runs) as stream:
         yield stream
 
 
@@ -140,26 +152,9 @@ def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:
 
 
 def write_output(path: str, data: bytes, *inputs: str) -> None:
-    """Write a file beside its place and rename it; ``-`` is standard output.
-
-    Raises :class:`~qmigtool.errors.UsageError` if it would replace one of ``inputs``: an input is never modified.
-    """
+    """Write a small file; ``-`` is standard output. See :func:`qmigtool.files.replacing`."""
     if path == "-":
         sys.stdout.buffer.write(data)
         return
-    target = Path(path)
-    for name in inputs:
-        if name != "-" and target.exists() and target.samefile(name):
-            raise UsageError(f"the output {path!r} is the input", expected="another name")
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes a private file; give it the rights that any new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path, *inputs) as file:
+        file.write(data)

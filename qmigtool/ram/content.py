@@ -75,7 +75,7 @@ class Content:
         if encoding.holds_zero:
             return bytes([int(run["fill"])]) * self.page_size
         if encoding is Encoding.COMPRESSED:
-            return self._inflate(run)
+            return self._inflate(run, index)
         return self.pages(run, index, 1).tobytes()
 
     def pages(self, run: np.void, index: int, count: int) -> NDArray[np.uint8]:
@@ -91,18 +91,20 @@ class Content:
         if encoding.holds_zero:
             return np.full((count, size), int(run["fill"]), np.uint8)
         if encoding is Encoding.COMPRESSED:
-            return np.frombuffer(self._inflate(run), np.uint8).reshape(1, size)
+            inflated = b"".join(self._inflate(run, index + i) for i in range(count))
+            return np.frombuffer(inflated, np.uint8).reshape(count, size)
         raise UnsupportedError(f"reading {encoding.name} pages in bulk")
 
-    def payload(self, run: np.void) -> bytes:
-        """Return the payload of a run of one record."""
-        start = int(run["offset"]) + int(run["head"])
-        return bytes(self._channels[int(run["channel"])].view(start, int(run["payload"])))
+    def payload(self, run: np.void, index: int) -> bytes:
+        """Return the payload of record number ``index`` of a run."""
+        head, length = int(run["head"]), int(run["payload"])
+        start = int(run["offset"]) + index * (head + length) + head
+        return bytes(self._channels[int(run["channel"])].view(start, length))
 
-    def _inflate(self, run: np.void) -> bytes:
+    def _inflate(self, run: np.void, index: int) -> bytes:
         try:
             inflate = zlib.decompressobj()
-            page = inflate.decompress(self.payload(run), self.page_size + 1)
+            page = inflate.decompress(self.payload(run, index), self.page_size + 1)
         except zlib.error as error:
             raise StreamError(f"a compressed page: {error}", offset=int(run["offset"]), section="ram") from None
         if len(page) != self.page_size or not inflate.eof:

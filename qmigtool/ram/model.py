@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
-from qmigtool.errors import UsageError
+from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.parsers.xbzrle import apply_xbzrle, parse_xbzrle
 from qmigtool.ram.columns import Encoding, RunColumns
 from qmigtool.ram.cover import Cover, cover
@@ -123,6 +123,7 @@ class Ram:
     def pages(self, name: str) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Give (first page, pages) of a block's final content in order: uint8 of shape (up to 256, page size)."""
         index = self.block(name)
+        self._check_sent(index)
         yield from self._stretches(index, 0, -(-self.blocks[index].used_length // self.page_size))
 
     def write_block(self, name: str, file: BinaryIO) -> None:
@@ -154,9 +155,19 @@ class Ram:
 
     def _check(self, index: int, addr: int, length: int) -> None:
         block = self.blocks[index]
+        self._check_sent(index)
         if addr < 0 or length < 0 or addr + length > block.used_length:
             raise UsageError(
                 f"{length} bytes at {addr:#x} of RAM block {block.idstr!r}", expected=f"below {block.used_length:#x}"
+            )
+
+    def _check_sent(self, index: int) -> None:
+        """Refuse a block whose pages are elsewhere: with x-ignore-shared, shared blocks are listed and never sent."""
+        if self.blocks[index].mr_addr is not None and not (self.runs["block"] == index).any():
+            raise UnsupportedError(
+                "shared memory (x-ignore-shared)",
+                f"RAM block {self.blocks[index].idstr!r} is shared memory, not in the stream (x-ignore-shared)",
+                section="ram",
             )
 
     def _record(self, order: int, page: int) -> PageRecord:
@@ -183,9 +194,13 @@ class Ram:
         """The XBZRLE records: page numbers, ascending, and for each its place in the order."""
         if index not in self._deltas:
             mine = self._select(index, delta=True)
-            pages = self.runs["page"][mine].astype(np.int64)
+            # Deltas of equal length in a row are one run, as all records are.
+            count = self.runs["pages"][mine].astype(np.int64)
+            each = np.repeat(mine, count)
+            first = np.repeat(np.cumsum(count) - count, count)
+            pages = self.runs["page"][each].astype(np.int64) + np.arange(len(each)) - first
             order = np.argsort(pages, kind="stable")
-            self._deltas[index] = pages[order], mine[order]
+            self._deltas[index] = pages[order], each[order]
         return self._deltas[index]
 
     def _page(self, index: int, page: int) -> bytes:
@@ -201,7 +216,7 @@ class Ram:
         for order in orders[np.searchsorted(pages, page, "left") : np.searchsorted(pages, page, "right")]:
             if order > since:
                 run = self.runs[order]
-                raw = self._content.payload(run)
+                raw = self._content.payload(run, page - int(run["page"]))
                 content = apply_xbzrle(parse_xbzrle(raw, self.page_size, int(run["offset"])), content)
         return content
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from qmigtool.errors import StreamError
@@ -21,7 +22,7 @@ from qmigtool.parsers.vmdesc import (
     parse_vmdesc,
 )
 
-__all__ = ["Node", "NodeField", "Schema", "Variant", "built_in", "learn", "load"]
+__all__ = ["Node", "NodeField", "Schema", "Variant", "built_in", "learn", "load", "load_file"]
 
 FORMAT = 1
 
@@ -112,6 +113,15 @@ def built_in() -> Schema:
     # Streams of one's own never have every subsection of an x86 CPU; target/i386/machine.c has.
     schema.add(parse_vmdesc(folder.joinpath("cpu_x86.json").read_bytes()), None)
     return schema
+
+
+def load_file(path: str) -> Schema:
+    """Read a schema from a file that ``schema learn`` wrote; compressed if its name ends in ``.xz``."""
+    raw = Path(path).read_bytes()
+    try:
+        return load((lzma.decompress(raw) if path.endswith(".xz") else raw).decode())
+    except (lzma.LZMAError, UnicodeDecodeError) as error:
+        raise StreamError(f"not a schema: {error}", section="schema") from None
 
 
 def load(text: str) -> Schema:

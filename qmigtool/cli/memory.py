@@ -1,0 +1,110 @@
+"""``ram``: guest memory as the stream holds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmigtool.cli.output import (
+    csv_option,
+    file_argument,
+    finish,
+    json_option,
+    opened,
+    print_cells,
+    print_csv,
+    print_json,
+    print_table,
+    printable,
+    problems_json,
+)
+from qmigtool.parsers.savevm import Type
+from qmigtool.tables import ram_usage
+
+if TYPE_CHECKING:
+    from qmigtool.stream import Stream
+
+SWITCHOVER = ("SWITCHOVER_START", "POSTCOPY_RUN")
+
+
+@click.command()
+@file_argument
+@click.option(
+    "--channel",
+    "channels",
+    multiple=True,
+    metavar="FILE",
+    help="An extra channel of the same migration: multifd, postcopy preempt or return path (repeatable).",
+)
+@csv_option
+@json_option
+def ram(file: str, channels: tuple[str, ...], as_csv: bool, as_json: bool) -> int:
+    """Show how guest memory was sent: blocks, pages by encoding, passes, what was sent again."""
+    with opened(file, channels=channels, keep_runs=True) as stream:
+        rows = list(ram_usage.rows(stream))
+        if as_csv:
+            print_csv(ram_usage.columns, rows)
+            return finish(stream)
+        document = _ram(stream)
+        if as_json:
+            print_json({**document, **problems_json(stream)})
+        else:
+            print_table(ram_usage.columns, rows)
+            _print(document)
+        return finish(stream)
+
+
+def _ram(stream: Stream) -> dict[str, Any]:
+    from qmigtool.ram import usage
+
+    memory = stream.ram
+    totals = usage.totals(memory)
+    size = stream.size
+    offset = _switchover(stream)
+    return {
+        "page_size": memory.page_size,
+        "blocks": usage.blocks(memory),
+        "passes": usage.passes(memory),
+        **totals,
+        "switchover_offset": offset,
+        "bytes_after_switchover": None if offset is None or size is None else size - offset,
+        "channels": len({int(number) for number in memory.runs["channel"]} | {0}),
+        "page_requests": sum(message.start is not None for message in memory.return_path),
+    }
+
+
+def _switchover(stream: Stream) -> int | None:
+    """Return where the guest had stopped: the last command that says so, else the END of RAM."""
+    found = None
+    for section in stream.sections:
+        if section.type is Type.COMMAND and section.name in SWITCHOVER:
+            return section.offset
+        if section.type is Type.END and section.name == "ram":
+            found = section.offset
+    return found
+
+
+def _print(document: dict[str, Any]) -> None:
+    print()
+    head = ["pass", "pages", "zero", "bytes"]
+    cells = [[str(one[name]) for name in head] for one in document["passes"][:PASSES]]
+    print_cells(head, cells, [True] * 4)
+    if len(document["passes"]) > PASSES:
+        print(f"... and {len(document['passes']) - PASSES} more passes (--json has all)")
+    print()
+    print(f"pages sent more than once: {document['rewritten_pages']}")
+    ratio = document["zero_ratio"]
+    print("zero pages: " + ("no pages were sent" if ratio is None else f"{ratio:.1%} of the pages sent"))
+    if document["bytes_after_switchover"] is not None:
+        print(f"bytes after switchover: {document['bytes_after_switchover']}")
+    if document["channels"] > 1:
+        print(f"channels with pages: {document['channels']}")
+    if document["page_requests"]:
+        print(f"pages that the destination asked for: {document['page_requests']}")
+    for block in document["blocks"]:
+        if block["elsewhere"]:
+            print(f"not in the stream (shared memory): {printable(block['name'])}")
+
+
+PASSES = 12

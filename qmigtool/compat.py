@@ -1,0 +1,89 @@
+"""What QEMU's own ``scripts/analyze-migration.py`` prints, so that its users can switch.
+
+The same JSON, key by key, for ``-d state`` and ``-d desc``; but nothing here needs the vmdesc at the very end of the
+file, knows only one command or gives up at a page that is packed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.errors import UnsupportedError
+from qmigtool.parsers.savevm import Type
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.vmdesc import Description, FieldDescription
+    from qmigtool.stream import Stream
+
+__all__ = ["desc", "state"]
+
+_SIGNED = {
+    "int8", "int16", "int32", "int64", "int32 equal", "int32 le", "int64 equal", "uint8 equal", "uint16 equal",
+}  # fmt: skip
+_UNSIGNED = {"uint8", "uint16", "uint32", "uint64", "uint32 equal"}
+
+
+def desc(stream: Stream) -> Any:
+    """Return the vmdesc as JSON; of keys that occur twice in an object the last one counts, as there."""
+    text = stream.vmdesc_text
+    if text is None:
+        raise UnsupportedError("the description of a stream without a vmdesc")
+    return json.loads(text.decode("utf-8", "surrogateescape"), strict=False)
+
+
+def state(stream: Stream) -> dict[str, Any]:
+    """Return ``name (section id)`` -> fields for every section that starts."""
+    devices = {device.section.offset: device for device in stream.devices}
+    out: dict[str, Any] = {}
+    for section in stream.sections:
+        key = f"{section.name} ({section.section_id})"
+        device = devices.get(section.offset)
+        if section.type is Type.START:
+            sizes = {block.idstr: f"0x{block.used_length:016x}" for block in stream.ram_blocks}
+            out[key] = {"section sizes": sizes} if section.name == "ram" else ""
+        elif device is not None and device.description is not None:
+            body = bytes(stream.source.view(section.body_offset, section.body_length))
+            out[key], _ = _body(device.description, body, 0)
+    return out
+
+
+def _body(description: Description, data: bytes, pos: int) -> tuple[dict[str, Any], int]:
+    out: dict[str, Any] = {}
+    for field in description.fields:
+        for _ in range(1 if field.array_len is None else field.array_len):
+            value, pos = _field(field, data, pos)
+            # A name that occurs again makes a list of its values, whatever they are.
+            if field.name not in out:
+                out[field.name] = _One(value)
+            else:
+                out[field.name].values.append(value)
+    done = {name: one.values[0] if len(one.values) == 1 else one.values for name, one in out.items()}
+    for subsection in description.subsections:
+        head = 1 + 1 + len(subsection.name.encode("utf-8", "surrogateescape")) + 4
+        done[subsection.name], pos = _body(subsection, data, pos + head)
+    return done, pos
+
+
+class _One:
+    """The values of one name."""
+
+    def __init__(self, value: Any) -> None:
+        self.values = [value]
+
+
+def _field(field: FieldDescription, data: bytes, pos: int) -> tuple[Any, int]:
+    if field.type == "struct" and field.struct is not None:
+        return _body(field.struct, data, pos)
+    end = pos + field.size
+    raw = data[pos:end]
+    if field.type == "bool":
+        return raw[:1] != b"\0", end
+    if field.type == "nullptr":
+        return "nullptr", end
+    if field.type in _SIGNED or field.type in _UNSIGNED:
+        value = int.from_bytes(raw, "big")
+        text = f"0x{value:0{2 * field.size}x}"
+        signed = int.from_bytes(raw, "big", signed=True)
+        return (f"{text} ({signed})" if field.type in _SIGNED and signed < 0 else text), end
+    return raw.hex(" "), end

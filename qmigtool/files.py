@@ -1,0 +1,69 @@
+"""Outputs: written beside their place and renamed, so that an interruption leaves what was there before whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from qmigtool.errors import UsageError
+
+__all__ = ["copy_range", "replacing"]
+
+CHUNK = 1 << 20
+# What a kernel or a file system answers that cannot move bytes between these two files by itself.
+_NOT_HERE = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *inputs: str) -> Iterator[BinaryIO]:
+    """Give a new file that takes the place of ``path`` when all went well, and vanishes when not.
+
+    Raises :class:`~qmigtool.errors.UsageError` if it would replace one of ``inputs``: an input is never modified.
+    """
+    target = Path(path)
+    for name in inputs:
+        if name != "-" and target.exists() and target.samefile(name):
+            raise UsageError(f"the output {str(path)!r} is the input", expected="another name")
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        # mkstemp makes a private file; give it the rights that any new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
+    """Append ``length`` bytes at ``offset`` of the file descriptor ``source`` to ``target``.
+
+    The kernel moves them where it can (sharing blocks on a file system that does); otherwise they are read and written.
+    """
+    target.flush()
+    while length:
+        try:
+            moved = os.copy_file_range(source, target.fileno(), min(length, 1 << 30), offset)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            break
+        if not moved:
+            break
+        offset += moved
+        length -= moved
+    while length:
+        data = os.pread(source, min(length, CHUNK), offset)
+        if not data:
+            raise OSError(errno.EIO, "the input ended while it was copied")
+        target.write(data)
+        offset += len(data)
+        length -= len(data)
