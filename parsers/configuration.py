@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
-from qmigtool.parsers.record import decode_name
+from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import SectionType, Subsection
 
 if TYPE_CHECKING:
@@ -34,6 +34,24 @@ class Configuration:
     page_size: int | None = None
     capabilities: tuple[str, ...] = ()
     uuid: bytes | None = None
+
+    def build(self) -> bytes:
+        """Return the section's body; undoes :func:`parse_configuration`."""
+        machine = encode_name(self.machine)
+        out = len(machine).to_bytes(4, "big") + machine
+        if self.page_size is not None:
+            out += _subsection("target-page-bits") + (self.page_size.bit_length() - 1).to_bytes(4, "big")
+        if self.capabilities:
+            names = [encode_name(name) for name in self.capabilities]
+            out += _subsection("capabilities") + len(names).to_bytes(4, "big")
+            out += b"".join(bytes([len(name)]) + name for name in names)
+        if self.uuid is not None:
+            out += _subsection("uuid") + self.uuid
+        return out
+
+
+def _subsection(name: str) -> bytes:
+    return Subsection(SectionType.QEMU_VM_SUBSECTION, f"configuration/{name}", 1).build()
 
 
 def parse_configuration(window: Window, pos: int) -> tuple[Configuration, int]:

@@ -1,23 +1,24 @@
 """Bodies of live sections other than ``ram``: walked record by record, never held.
 
-No vmdesc has them. Each class walks START, PART and END alike and remembers nothing between sections, because where a
-record ends follows from the record alone. Sources: ``migration/block-dirty-bitmap.c``, ``migration/block.c`` (until
-9.0), ``hw/ppc/spapr.c`` (htab), ``hw/s390x/s390-stattrib.c``, ``hw/vfio/migration.c``, Proxmox's patches (pbs-state).
+No vmdesc has them. START, PART and END are read alike, and nothing is remembered between sections, because where a
+record ends follows from the record alone. Each record can be built again from its numbers. Sources:
+``migration/block-dirty-bitmap.c``, ``migration/block.c`` (until 9.0), ``hw/ppc/spapr.c`` (htab),
+``hw/s390x/s390-stattrib.c``, ``hw/vfio/migration.c``, Proxmox's patches (pbs-state).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
+from qmigtool.parsers.record import Record, be16, be32, be64, decode_name, encode_name, record, u8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from qmigtool.parsers.bodies import SearchedBody
+    from qmigtool.parsers.bodies import Body, SearchedBody
     from qmigtool.parsers.window import Window
 
-__all__ = ["LIVE_BODIES", "live_body"]
+__all__ = ["LIVE_RECORDS", "HtabBody", "live_body", "vfio"]
 
 # migration/block-dirty-bitmap.c
 DIRTY_BITMAP_MIG_FLAG_EOS = 0x01
@@ -43,6 +44,7 @@ HPTE_SIZE = 16
 NO_HTAB = 0xFFFFFFFF
 
 # hw/s390x/s390-stattrib.c
+STATTR_FLAG_BITS = 12
 STATTR_FLAG_EOS = 0x01
 STATTR_FLAG_MORE = 0x02
 STATTR_FLAG_ERROR = 0x04
@@ -58,98 +60,245 @@ VFIO_MIG_FLAG_DEV_INIT_DATA_SENT = VFIO_TAG | 5
 VFIO_MIG_FLAG_CONFIG_LOAD_READY = VFIO_TAG | 6
 
 
-class LiveBody(Protocol):
-    """Reads one record at a time."""
+class LiveRecord(Protocol):
+    """One record: its numbers, and how many bytes of payload follow them."""
 
-    def __call__(self, window: Window, pos: int) -> tuple[int, bool]:
-        """Read the record at ``pos``; return the offset behind it and whether the body ends there."""
+    @property
+    def payload(self) -> int:
+        """Bytes behind the record that belong to it."""
+        ...
+
+    def build(self) -> bytes:
+        """Return the record's bytes, without the payload; undoes the reading."""
         ...
 
 
-class _Records:
-    """A body that is a sequence of self-delimiting records."""
-
-    measured = "records"
-
-    def __init__(self, read: LiveBody) -> None:
-        self._read = read
-
-    def advance(self, window: Window, pos: int) -> tuple[int, bool]:
-        """Read one record; a payload need not be in the window to be passed over."""
-        return self._read(window, pos)
+# (record, offset of its payload, whether the body ends behind it)
+Read = tuple[LiveRecord, int, bool]
 
 
-def dirty_bitmap(window: Window, pos: int) -> tuple[int, bool]:
+@record
+class DirtyBitmapStart(Record):
+    """First occurrence of a bitmap; QEMU's comment says that the granularity is be64."""
+
+    granularity: be32
+    flags: u8  # 1 enabled, 2 persistent, 4 once autoload
+
+
+@record
+class DirtyBitmapBits(Record):
+    """A range of sectors of 512 bytes."""
+
+    first_sector: be64
+    sectors: be32
+
+
+class DirtyBitmapChunk(NamedTuple):
+    """A chunk of ``dirty-bitmap``; a name that is None is that of the chunk before, across sections."""
+
+    flags: int
+    node: str | None = None
+    bitmap: str | None = None
+    start: DirtyBitmapStart | None = None
+    bits: DirtyBitmapBits | None = None
+    size: int | None = None
+
+    @property
+    def payload(self) -> int:
+        """Bytes of bitmap data."""
+        return self.size or 0
+
+    def build(self) -> bytes:
+        """Return the chunk's bytes, without the bitmap data."""
+        names = b"".join(_str8(name) for name in (self.node, self.bitmap) if name is not None)
+        parts = b"".join(part.build() for part in (self.start, self.bits) if part is not None)
+        size = b"" if self.size is None else self.size.to_bytes(8, "big")
+        return bytes([self.flags]) + names + parts + size
+
+
+def dirty_bitmap(window: Window, pos: int) -> Read:
     """Read one chunk of ``dirty-bitmap``."""
     flags = window.u8(pos, "dirty-bitmap flags")
     if flags & DIRTY_BITMAP_MIG_EXTRA_FLAGS:
         raise UnsupportedError("dirty-bitmap chunks with extra flag bytes", offset=pos)
     at = pos + 1
-    for flag in (DIRTY_BITMAP_MIG_FLAG_DEVICE_NAME, DIRTY_BITMAP_MIG_FLAG_BITMAP_NAME):
+    names: list[str | None] = [None, None]
+    for i, flag in enumerate((DIRTY_BITMAP_MIG_FLAG_DEVICE_NAME, DIRTY_BITMAP_MIG_FLAG_BITMAP_NAME)):
         if flags & flag:
-            at += 1 + window.u8(at, "a dirty-bitmap name")
+            names[i], at = _name(window, at)
+    chunk = DirtyBitmapChunk(flags, names[0], names[1])
     if flags & DIRTY_BITMAP_MIG_FLAG_EOS:
-        return at, True
+        return chunk, at, True
     if flags & DIRTY_BITMAP_MIG_FLAG_START:
-        return at + 5, False  # be32 granularity (QEMU's comment says be64), u8 flags
+        start, at = DirtyBitmapStart.parse(window, at)
+        return chunk._replace(start=start), at, False
     if flags & DIRTY_BITMAP_MIG_FLAG_COMPLETE:
-        return at, False
+        return chunk, at, False
     if not flags & DIRTY_BITMAP_MIG_FLAG_BITS:
         raise StreamError(f"dirty-bitmap flags {flags:#x}", offset=pos, expected="START, COMPLETE, BITS or EOS")
-    at += 12  # be64 first sector, be32 sectors
+    bits, at = DirtyBitmapBits.parse(window, at)
+    chunk = chunk._replace(bits=bits)
     if not flags & DIRTY_BITMAP_MIG_FLAG_ZEROES:
         size = window.be64(at, "the size of dirty-bitmap data")
         if size > MAX_BITS:
             raise LimitError(f"{size} bytes of dirty-bitmap data", offset=at, expected=f"at most {MAX_BITS}")
-        at += 8 + size
-    return at, False
+        return chunk._replace(size=size), at + 8, False
+    return chunk, at, False
 
 
-def block(window: Window, pos: int) -> tuple[int, bool]:
+class BlockRecord(NamedTuple):
+    """A record of ``block``: ``sector`` is a sector of 512 bytes, or a percentage with PROGRESS."""
+
+    flags: int
+    sector: int
+    drive: str | None = None
+
+    @property
+    def payload(self) -> int:
+        """Bytes of disk data."""
+        return BLK_CHUNK if self.drive is not None and not self.flags & BLK_MIG_FLAG_ZERO_BLOCK else 0
+
+    def build(self) -> bytes:
+        """Return the record's bytes, without the disk data."""
+        word = self.sector << BLK_FLAG_BITS | self.flags
+        return word.to_bytes(8, "big") + (b"" if self.drive is None else _str8(self.drive))
+
+
+def block(window: Window, pos: int) -> Read:
     """Read one record of ``block`` (disk migration, until QEMU 9.0)."""
-    flags = window.be64(pos, "a block record") & (1 << BLK_FLAG_BITS) - 1
-    at = pos + 8
-    if flags & BLK_MIG_FLAG_DEVICE_BLOCK:
-        at += 1 + window.u8(at, "a drive's name")
-        return (at if flags & BLK_MIG_FLAG_ZERO_BLOCK else at + BLK_CHUNK), False
-    if flags & BLK_MIG_FLAG_PROGRESS:
-        return at, False
-    if flags & BLK_MIG_FLAG_EOS:
-        return at, True
-    raise StreamError(f"block flags {flags:#x}", offset=pos, expected="DEVICE_BLOCK, PROGRESS or EOS")
+    word = window.be64(pos, "a block record")
+    found = BlockRecord(word & (1 << BLK_FLAG_BITS) - 1, word >> BLK_FLAG_BITS)
+    if found.flags & BLK_MIG_FLAG_DEVICE_BLOCK:
+        drive, at = _name(window, pos + 8)
+        return found._replace(drive=drive), at, False
+    if found.flags & BLK_MIG_FLAG_PROGRESS:
+        return found, pos + 8, False
+    if found.flags & BLK_MIG_FLAG_EOS:
+        return found, pos + 8, True
+    raise StreamError(f"block flags {found.flags:#x}", offset=pos, expected="DEVICE_BLOCK, PROGRESS or EOS")
 
 
-def htab(window: Window, pos: int) -> tuple[int, bool]:
-    """Read ``spapr/htab`` up to its first chunk: the hash table's shift, "no table", or 0 before chunks."""
-    header = window.be32(pos, "an htab header")
-    if header:
-        return pos + 4, True
-    at = pos + 4
-    while True:
-        index = window.be32(at, "an htab chunk")
-        valid, invalid = window.be16(at + 4, "an htab chunk"), window.be16(at + 6, "an htab chunk")
-        at += 8
-        if not (index or valid or invalid):
-            return at, True
-        at += valid * HPTE_SIZE
+@record
+class HtabHeader(Record):
+    """Starts a body of ``spapr/htab``: the hash table's shift, 0xffffffff for no table, 0 before chunks."""
+
+    value: be32
+
+    payload = 0
 
 
-def storage_attributes(window: Window, pos: int) -> tuple[int, bool]:
+@record
+class HtabChunk(Record):
+    """``valid`` entries of 16 bytes from ``index`` on follow, then ``invalid`` ones that are not sent."""
+
+    index: be32
+    valid: be16
+    invalid: be16
+
+    @property
+    def payload(self) -> int:
+        """Bytes of hash table entries."""
+        return self.valid * HPTE_SIZE
+
+
+class HtabBody:
+    """Walks a body of ``spapr/htab``, the only one whose first record is unlike the others."""
+
+    measured = "records"
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def advance(self, window: Window, pos: int) -> tuple[int, bool]:
+        """Read one record."""
+        found, at, ended = self.read(window, pos)
+        self._started = True
+        return at + found.payload, ended
+
+    def read(self, window: Window, pos: int) -> Read:
+        """Return the record at ``pos``."""
+        if not self._started:
+            header, at = HtabHeader.parse(window, pos)
+            return header, at, header.value != 0
+        chunk, at = HtabChunk.parse(window, pos)
+        return chunk, at, not (chunk.index or chunk.valid or chunk.invalid)
+
+
+class StorageAttributes(NamedTuple):
+    """A record of ``s390-storage_attributes``: ``pages`` attributes of a byte from guest frame ``gfn`` on."""
+
+    flags: int
+    gfn: int
+    pages: int | None = None
+
+    @property
+    def payload(self) -> int:
+        """Bytes of attributes."""
+        return self.pages or 0
+
+    def build(self) -> bytes:
+        """Return the record's bytes, without the attributes."""
+        pages = b"" if self.pages is None else self.pages.to_bytes(8, "big")
+        return (self.gfn << STATTR_FLAG_BITS | self.flags).to_bytes(8, "big") + pages
+
+
+def storage_attributes(window: Window, pos: int) -> Read:
     """Read one record of ``s390-storage_attributes`` (version 0)."""
-    flags = window.be64(pos, "a storage attribute record") & 0xFFF
-    at = pos + 8
-    if flags & STATTR_FLAG_EOS:
-        return at, True
-    if flags & STATTR_FLAG_MORE:
-        return at + 8 + window.be64(at, "a count of storage attributes"), False
-    if flags & (STATTR_FLAG_DONE | STATTR_FLAG_ERROR):
-        return at, False
-    raise StreamError(f"storage attribute flags {flags:#x}", offset=pos, expected="EOS, MORE, ERROR or DONE")
+    word = window.be64(pos, "a storage attribute record")
+    found = StorageAttributes(word & (1 << STATTR_FLAG_BITS) - 1, word >> STATTR_FLAG_BITS)
+    if found.flags & STATTR_FLAG_EOS:
+        return found, pos + 8, True
+    if found.flags & STATTR_FLAG_MORE:
+        return found._replace(pages=window.be64(pos + 8, "a count of storage attributes")), pos + 16, False
+    if found.flags & (STATTR_FLAG_DONE | STATTR_FLAG_ERROR):
+        return found, pos + 8, False
+    raise StreamError(f"storage attribute flags {found.flags:#x}", offset=pos, expected="EOS, MORE, ERROR or DONE")
 
 
-def pbs_state(window: Window, pos: int) -> tuple[int, bool]:
-    """Read ``pbs-state`` (Proxmox): a length and opaque bytes."""
-    return pos + 8 + window.be64(pos, "the length of pbs-state"), True
+@record
+class PbsState(Record):
+    """``pbs-state`` (Proxmox): opaque bytes."""
+
+    size: be64
+
+    @property
+    def payload(self) -> int:
+        """Bytes of state."""
+        return self.size
+
+
+def pbs_state(window: Window, pos: int) -> Read:
+    """Read ``pbs-state``."""
+    found, at = PbsState.parse(window, pos)
+    return found, at, True
+
+
+class VfioRecord(NamedTuple):
+    """A tag of a VFIO section, and the length of the data behind it if it is DEV_DATA_STATE."""
+
+    tag: int
+    size: int | None = None
+
+    @property
+    def payload(self) -> int:
+        """Bytes of device data."""
+        return self.size or 0
+
+    def build(self) -> bytes:
+        """Return the tag's bytes, without the data."""
+        return self.tag.to_bytes(8, "big") + (b"" if self.size is None else self.size.to_bytes(8, "big"))
+
+
+def vfio(window: Window, pos: int) -> Read:
+    """Read one tag of a VFIO section; behind DEV_CONFIG_STATE comes something without any length."""
+    tag = window.be64(pos, "a VFIO tag")
+    if tag == VFIO_MIG_FLAG_DEV_DATA_STATE:
+        return VfioRecord(tag, window.be64(pos + 8, "the length of VFIO data")), pos + 16, False
+    if tag in (VFIO_MIG_FLAG_DEV_SETUP_STATE, VFIO_MIG_FLAG_DEV_CONFIG_STATE):
+        return VfioRecord(tag), pos + 8, False
+    if tag not in (VFIO_MIG_FLAG_END_OF_STATE, VFIO_MIG_FLAG_DEV_INIT_DATA_SENT, VFIO_MIG_FLAG_CONFIG_LOAD_READY):
+        raise StreamError(f"no VFIO tag is {tag:#x}", offset=pos, expected=f"{VFIO_TAG | 1:#x} to {VFIO_TAG | 6:#x}")
+    return VfioRecord(tag), pos + 8, True
 
 
 class VfioBody:
@@ -164,41 +313,56 @@ class VfioBody:
         """Read one tag and what belongs to it."""
         if self._searching and self._search is not None:
             return self._search.advance(window, pos)
-        tag = window.be64(pos, "a VFIO tag")
-        if tag in (
-            VFIO_MIG_FLAG_END_OF_STATE,
-            VFIO_MIG_FLAG_DEV_INIT_DATA_SENT,
-            VFIO_MIG_FLAG_CONFIG_LOAD_READY,
-        ):
-            return pos + 8, True
-        if tag == VFIO_MIG_FLAG_DEV_SETUP_STATE:
-            return pos + 8, False
-        if tag == VFIO_MIG_FLAG_DEV_DATA_STATE:
-            return pos + 16 + window.be64(pos + 8, "the length of VFIO data"), False
-        if tag == VFIO_MIG_FLAG_DEV_CONFIG_STATE:
+        found, at, ended = vfio(window, pos)
+        if isinstance(found, VfioRecord) and found.tag == VFIO_MIG_FLAG_DEV_CONFIG_STATE:
             if self._search is None:
                 raise UnsupportedError("VFIO config state without footers", offset=pos)
             self._searching = True
             self.measured = self._search.measured
             return pos, False
-        raise StreamError(f"no VFIO tag is {tag:#x}", offset=pos, expected=f"{VFIO_TAG | 1:#x} to {VFIO_TAG | 6:#x}")
+        return at + found.payload, ended
 
 
-LIVE_BODIES: dict[str, LiveBody] = {
+class RecordsBody:
+    """A body that is a sequence of records of one kind; a payload need not be in the window to be passed over."""
+
+    measured = "records"
+
+    def __init__(self, read: Callable[[Window, int], Read]) -> None:
+        self._read = read
+
+    def advance(self, window: Window, pos: int) -> tuple[int, bool]:
+        """Read one record."""
+        found, at, ended = self._read(window, pos)
+        return at + found.payload, ended
+
+
+def _name(window: Window, pos: int) -> tuple[str, int]:
+    length = window.u8(pos, "a name")
+    return decode_name(window.bytes(pos + 1, length, "a name")), pos + 1 + length
+
+
+def _str8(name: str) -> bytes:
+    raw = encode_name(name)
+    return bytes([len(raw)]) + raw
+
+
+LIVE_RECORDS: dict[str, Callable[[Window, int], Read]] = {
     "dirty-bitmap": dirty_bitmap,
     "block": block,
-    "spapr/htab": htab,
     "s390-storage_attributes": storage_attributes,
     "pbs-state": pbs_state,
 }
 """idstr of a live section -> how its records are read; ``ram`` has a module of its own."""
 
 
-def live_body(idstr: str, search: Callable[[], SearchedBody | None]) -> _Records | VfioBody | SearchedBody | None:
+def live_body(idstr: str, search: Callable[[], SearchedBody | None]) -> Body | None:
     """Return the body of a live section; ``search`` makes the last resort, which is None without footers."""
-    read = LIVE_BODIES.get(idstr)
+    read = LIVE_RECORDS.get(idstr)
     if read is not None:
-        return _Records(read)
+        return RecordsBody(read)
+    if idstr == "spapr/htab":
+        return HtabBody()
     if idstr.endswith("/vfio"):
         return VfioBody(search())
     return search()

@@ -14,20 +14,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
-from qmigtool.parsers.ramruns import Run, RunTable, run_length
-from qmigtool.parsers.record import decode_name
+from qmigtool.parsers.ramruns import RunTable, run_length
+from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import MappedRamHeader, PostcopyAdvise, RamBlockHeader, RamSaveFlag
+from qmigtool.parsers.window import BE64
 
 if TYPE_CHECKING:
     from qmigtool.parsers.window import Window
 
-__all__ = ["RamBlock", "RamBody", "RamState"]
+__all__ = ["RamBlock", "RamBody", "RamState", "encode_page"]
 
 MAX_BLOCKS = 65_536  # a machine with every PCI slot full has hundreds
 ENCODING_FLAG_XBZRLE = 0x1
 WORD = 8
 
-ZERO, PAGE, CONTINUE = RamSaveFlag.ZERO, RamSaveFlag.PAGE, RamSaveFlag.CONTINUE
+STRETCH = 32 << 20  # bytes walked at once: what has been passed can be let go in between
+
+# Plain numbers: an IntFlag's operators cost more than everything else that is done with a page.
+ZERO, PAGE, CONTINUE = int(RamSaveFlag.ZERO), int(RamSaveFlag.PAGE), int(RamSaveFlag.CONTINUE)
+CONTINUE_ZERO, CONTINUE_PAGE = CONTINUE | ZERO, CONTINUE | PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +95,14 @@ class RamState:
             start, length = (int.from_bytes(ranges[at + i : at + i + 8], "big") for i in (0, 8))
             if start + length > self.blocks[index].used_length:
                 raise StreamError(f"discarded range {start:#x}+{length:#x}", offset=offset, section="ram")
-            self.add_run(Run(offset, 0, index, start, length // self.page_size, 0, 0, 0))
+            if self.runs is not None:
+                self.runs.add(offset, 0, index, start, length // self.page_size, 0, 0, 0)
 
-    def add_run(self, run: Run) -> None:
-        """Count a run of pages, and keep it if runs are kept."""
-        key = (run.block, run.flags)
-        self.pages[key] = self.pages.get(key, 0) + run.pages
+    def add_page(self, offset: int, kind: int, block: int, addr: int, head: int, payload: int, fill: int) -> None:
+        """Count one record, and keep it if runs are kept."""
+        self.pages[block, kind] = self.pages.get((block, kind), 0) + 1
         if self.runs is not None:
-            self.runs.add(run)
+            self.runs.add(offset, kind, block, addr, 1, head, payload, fill)
 
 
 class RamBody:
@@ -139,32 +144,49 @@ class RamBody:
         return self._page(window, pos, flags, addr), False
 
     def _runs(self, window: Window, pos: int) -> int:
-        """Walk as many CONTINUE pages as the window holds whole; return where it stopped."""
+        """Walk CONTINUE pages that the window holds whole; return where it stopped.
+
+        The loop that every page passes, if its neighbours are unlike it: so no call and no object per page in it but
+        what keeps the runs, if they are kept.
+        """
         state = self.state
-        if state.current is None:
+        block = state.current
+        if block is None:
             return pos
-        page_size = state.page_size
-        used_length = state.blocks[state.current].used_length
+        page_size, mask = state.page_size, self._mask
+        used_length = state.blocks[block].used_length
+        unpack, table = BE64.unpack_from, state.runs
         buf, base = window.buf, window.base
-        at, size = pos - base, len(buf)
-        while at + WORD <= size:
-            word = int.from_bytes(buf[at : at + WORD], "big")
-            flags = word & self._mask
-            if flags == CONTINUE | PAGE:
-                kind, head, payload = PAGE, WORD, page_size
-            elif flags == CONTINUE | ZERO:
-                kind, head, payload = ZERO, WORD + 1, 0
+        at = pos - base
+        size = min(len(buf), at + STRETCH)
+        pages = {PAGE: 0, ZERO: 0}
+        merge = True  # only the first run can continue one of an earlier call
+        while at + WORD < size:
+            word: int = unpack(buf, at)[0]
+            flags = word & mask
+            if flags == CONTINUE_PAGE:
+                kind, head, payload, fill_at, fill = PAGE, WORD, page_size, None, 0
+            elif flags == CONTINUE_ZERO:
+                kind, head, payload, fill_at, fill = ZERO, WORD + 1, 0, WORD, buf[at + WORD]
             else:
                 break
-            addr = word & ~self._mask
-            limit = min((size - at) // (head + payload), -(-(used_length - addr) // page_size))
-            if limit <= 0:  # the record is not whole yet, or lies outside its block: the slow way tells which
-                break
-            fill_at = WORD if kind is ZERO else None
-            count = run_length(buf, at, head + payload, page_size, limit, fill_at)
-            fill = buf[at + WORD] if kind is ZERO else 0
-            state.add_run(Run(base + at, int(kind), state.current, addr, count, head, payload, fill))
-            at += count * (head + payload)
+            addr, stride = word - flags, head + payload
+            after = at + stride
+            if after > size or addr >= used_length:
+                break  # not whole yet, or outside its block: the slow way tells which
+            count = 1
+            # One word decides that a run is a single page, as most are in badly mixed memory.
+            if after + stride <= size and unpack(buf, after)[0] == word + page_size:
+                limit = min((size - at) // stride, -(-(used_length - addr) // page_size))
+                count = run_length(buf, at, stride, page_size, limit, fill_at)
+            if table is not None:
+                table.add(base + at, kind, block, addr, count, head, payload, fill, merge=merge)
+                merge = False
+            pages[kind] += count
+            at += count * stride
+        for kind, found in pages.items():
+            if found:
+                state.pages[block, kind] = state.pages.get((block, kind), 0) + found
         return base + at
 
     def _page(self, window: Window, pos: int, flags: int, addr: int) -> int:
@@ -206,7 +228,7 @@ class RamBody:
         window.need(at, head + payload, f"a page of RAM block {block.idstr!r}")
         fill = window.u8(at, "a fill byte") if kind == ZERO else 0
         state.current = index
-        state.add_run(Run(pos, kind, index, addr, 1, at + head - pos, payload, fill))
+        state.add_page(pos, kind, index, addr, at + head - pos, payload, fill)
         return at + head + payload
 
     def _block(self, window: Window, pos: int) -> int:
@@ -264,6 +286,23 @@ class RamBody:
         self.state.problems.append(StreamError(message, offset=pos, section="ram", expected=expected))
 
 
+def encode_page(word: int, name: str | None, payload: bytes, fill: int = 0, page_size: int = 4096) -> bytes:
+    """Return one page record: its word, the block's name unless CONTINUE is set, and what its kind has in front.
+
+    ``payload`` is the page, the XBZRLE pairs or the zlib stream; a ZERO record has ``fill`` instead.
+    """
+    kind = word & (page_size - 1) & ~CONTINUE
+    raw = b"" if name is None else encode_name(name)
+    head = word.to_bytes(WORD, "big") + (bytes([len(raw)]) + raw if name is not None else b"")
+    if kind == ZERO:
+        return head + bytes([fill])
+    if kind == RamSaveFlag.XBZRLE:
+        return head + bytes([ENCODING_FLAG_XBZRLE]) + len(payload).to_bytes(2, "big") + payload
+    if kind == RamSaveFlag.COMPRESS_PAGE:
+        return head + len(payload).to_bytes(4, "big") + payload
+    return head + payload
+
+
 def _zero(window: Window, at: int, page_size: int) -> tuple[int, int]:
     return 1, 0
 
@@ -298,8 +337,8 @@ def _compressed(window: Window, at: int, page_size: int) -> tuple[int, int]:
 
 # kind of page -> (bytes between the name and the payload, bytes of payload)
 _PAYLOAD = {
-    int(ZERO): _zero,
-    int(PAGE): _normal,
+    ZERO: _zero,
+    PAGE: _normal,
     int(RamSaveFlag.XBZRLE): _xbzrle,
     int(RamSaveFlag.COMPRESS_PAGE): _compressed,
 }

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import struct
 from array import array
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 __all__ = ["Run", "RunTable", "run_length"]
 
 _WORD = struct.Struct(">Q")
-_SCALAR = 8  # words compared one by one before the strided view pays for its set-up
-_FIRST_CHUNK = 64
+_SCALAR = 32  # words compared one by one before the strided view pays for its set-up
+_FIRST_CHUNK = 256
 _LARGEST_CHUNK = 1 << 16  # 512 KiB of expected words: stays in the cache
 
 
@@ -52,12 +56,13 @@ def _strided_run(
     # numpy is imported where a long run is met: a stream without one never pays for it.
     import numpy as np
 
+    steps = _steps(step)
     chunk = _FIRST_CHUNK
     while count < limit:
         size = min(chunk, limit - count)
         at = start + count * stride
         words = np.ndarray((size,), ">u8", buf, at, (stride,))
-        same = words == np.arange(size, dtype=np.uint64) * np.uint64(step) + np.uint64(word + count * step)
+        same = words == steps[:size] + np.uint64(word + count * step)
         if fill_at is not None:
             same &= np.ndarray((size,), np.uint8, buf, at + fill_at, (stride,)) == buf[start + fill_at]
         if not same.all():
@@ -65,6 +70,14 @@ def _strided_run(
         count += size
         chunk = min(chunk * 8, _LARGEST_CHUNK)
     return count
+
+
+@lru_cache
+def _steps(step: int) -> NDArray[np.uint64]:
+    """Return 0, step, 2 * step, ..., for the largest chunk."""
+    import numpy as np
+
+    return np.arange(_LARGEST_CHUNK, dtype=np.uint64) * np.uint64(step)
 
 
 class Run(NamedTuple):
@@ -91,24 +104,40 @@ class RunTable:
 
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
-        self.words = array("Q")  # offset, addr, count << 32 | payload, flags << 32 | block << 16 | head << 8 | fill...
+        self.words = array("Q")  # offset; addr; pages, payload; flags, block, head, fill: four words a run
 
-    def add(self, run: Run) -> None:
-        """Append a run, or lengthen the last one by it, so that how the bytes arrived leaves no trace."""
+    def add(
+        self,
+        offset: int,
+        flags: int,
+        block: int,
+        addr: int,
+        pages: int,
+        head: int,
+        payload: int,
+        fill: int,
+        *,
+        merge: bool = True,
+    ) -> None:
+        """Append a run (see :class:`Run`), or lengthen the last one by it, so that it leaves no trace how bytes came.
+
+        ``merge`` False: the caller knows that the run does not continue the last one.
+        """
         words = self.words
-        if len(words):
-            offset, addr, sizes, kind = words[-4:]
+        kind = flags << 40 | block << 24 | head << 8 | fill
+        if merge and len(words):
+            last_offset, last_addr, sizes, last_kind = words[-4:]
             count = sizes >> 32
             if (
-                kind == _kind(run)
-                and sizes & 0xFFFFFFFF == run.payload
-                and addr + count * self.page_size == run.addr
-                and offset + count * (run.head + run.payload) == run.offset
-                and count + run.pages < 1 << 32
+                kind == last_kind
+                and sizes & 0xFFFFFFFF == payload
+                and last_addr + count * self.page_size == addr
+                and last_offset + count * (head + payload) == offset
+                and count + pages < 1 << 32
             ):
-                words[-2] = (count + run.pages) << 32 | run.payload
+                words[-2] = (count + pages) << 32 | payload
                 return
-        words.extend((run.offset, run.addr, run.pages << 32 | run.payload, _kind(run)))
+        words.extend((offset, addr, pages << 32 | payload, kind))
 
     def __len__(self) -> int:
         return len(self.words) // 4
@@ -127,7 +156,3 @@ class RunTable:
                 payload=sizes & 0xFFFFFFFF,
                 fill=kind & 0xFF,
             )
-
-
-def _kind(run: Run) -> int:
-    return run.flags << 40 | run.block << 24 | run.head << 8 | run.fill

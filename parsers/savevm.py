@@ -284,7 +284,10 @@ class Reader:
         if command is Command.MIG_CMD_POSTCOPY_ADVISE and data:
             self.ram.advise, _ = PostcopyAdvise.parse(Window(data, final=True), 0)
         elif command is Command.MIG_CMD_POSTCOPY_RAM_DISCARD:
-            self.ram.discard(data, payload)
+            try:
+                self.ram.discard(data, payload)
+            except StreamError as error:
+                self.problems.append(error)  # the framing is whole: what follows can be read
         elif command is Command.MIG_CMD_PACKAGED:
             if self._package_end is not None:
                 raise StreamError("a package inside a package", offset=self.pos, expected="none")
@@ -332,6 +335,8 @@ class Reader:
         open_ = self._open
         assert open_ is not None  # noqa: S101 - for the type checker: this state is entered with a section
         self.pos, ended = open_.body.advance(self.window, self.pos)
+        if self.window.passed is not None:
+            self.window.passed(self.pos)
         if ended:
             self._state = self._footer
         return None

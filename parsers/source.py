@@ -27,6 +27,9 @@ __all__ = ["BufferSource", "FileSource", "KeptSource", "Source"]
 MAX_KEPT = 128 << 20  # of a pipe's device state; a large machine has a few MB
 
 
+PASSED = 16 << 20
+
+
 class Source:
     """Bytes by absolute offset; ``size`` is None where it is not known."""
 
@@ -57,6 +60,9 @@ class BufferSource(Source):
         self.size = len(self.whole)
         self.name = name
 
+    def passed(self, offset: int) -> None:
+        """Take note that what lies before ``offset`` will not be looked at again soon."""
+
     def view(self, offset: int, length: int) -> memoryview:
         """Return a view, without a copy."""
         if offset < 0 or length < 0 or offset + length > len(self.whole):
@@ -70,6 +76,7 @@ class FileSource(BufferSource):
     """A regular file or block device, mapped read-only: nothing is read before it is looked at."""
 
     def __init__(self, path: Path) -> None:
+        self._passed = 0
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if stat.S_ISDIR(os.fstat(self._fd).st_mode):
@@ -80,6 +87,13 @@ class FileSource(BufferSource):
             os.close(self._fd)
             raise
         super().__init__(self._map if self._map is not None else b"", str(path))
+
+    def passed(self, offset: int) -> None:
+        """Let the pages before ``offset`` go: a walk through a large file shall not look like a large process."""
+        if self._map is not None and offset - self._passed >= PASSED and hasattr(self._map, "madvise"):
+            start, end = (at // mmap.PAGESIZE * mmap.PAGESIZE for at in (self._passed, offset))
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
+            self._passed = offset
 
     def fileno(self) -> int:
         """The file descriptor, for the kernel to copy from."""

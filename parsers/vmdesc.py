@@ -17,7 +17,7 @@ from typing import Any
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.parsers.record import encode_name
 
-__all__ = ["Description", "DeviceDescription", "FieldDescription", "Vmdesc", "parse_vmdesc"]
+__all__ = ["Description", "DeviceDescription", "FieldDescription", "Vmdesc", "format_vmdesc", "parse_vmdesc"]
 
 SECTION = "vmdesc"
 MAX_NUMBER = 1 << 48  # no field of a real machine comes near; keeps every sum far from harm
@@ -109,6 +109,31 @@ def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
         raise LimitError("nested too deeply", offset=offset, section=SECTION) from None
     except ValueError as error:
         raise StreamError(f"not JSON: {error}", offset=offset, section=SECTION) from None
+
+
+def format_vmdesc(text: bytes) -> bytes:
+    """Write a vmdesc text again from what it says: keys in order, duplicates kept, in the style it is in.
+
+    QEMU has two styles: ``{"k": v, "k2": [..]}`` since 6.0, ``{ "k" : v, "k2" : [ .. ] }`` before.
+    """
+    spaced = text[:2] == b"{ "
+    return _format(_load(text), spaced=spaced).encode("utf-8", "surrogateescape")
+
+
+def _format(value: Any, *, spaced: bool) -> str:
+    pad = " " if spaced else ""
+    if isinstance(value, _Object):
+        colon = " : " if spaced else ": "
+        inner = ", ".join(f"{_string(k, spaced)}{colon}{_format(v, spaced=spaced)}" for k, v in value)
+        return f"{{{pad}{inner}{pad}}}"
+    if isinstance(value, list):
+        return f"[{pad}{', '.join(_format(item, spaced=spaced) for item in value)}{pad}]"
+    return _string(value, spaced) if isinstance(value, str) else json.dumps(value)
+
+
+def _string(text: str, raw: bool) -> str:
+    # QEMU before 6.0 escapes nothing.
+    return f'"{text}"' if raw else json.dumps(text)
 
 
 def _load(text: bytes) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qmigtool.parsers.vmdesc import Description, FieldDescription
 
-__all__ = ["Bytes", "Field", "Kind", "body_fields", "decode_value", "encode_value"]
+__all__ = ["Bytes", "Field", "Kind", "body_fields", "decode_value", "encode_field", "encode_value"]
 
 MAX_ELEMENTS = 1 << 20  # of a list; an honest one has hundreds
 
@@ -193,6 +193,18 @@ class Field:
             yield from _list_elements(self._source, self.name, self._parts, self.offset)
 
 
+def encode_field(field: Field) -> bytes:
+    """Return the bytes of a field from its values, those of its children included; undoes the decoding."""
+    if field.kind is Kind.LEAF:
+        return encode_value(field.type, field.length, field.value)
+    inner = b"".join(map(encode_field, field.children))
+    if field.kind is Kind.SUBSECTION:
+        return SubsectionHead(SectionType.QEMU_VM_SUBSECTION, field.name, field.version_id or 0).build() + inner
+    if field.kind is Kind.ARRAY and field.type in _LISTS:
+        return _encode_list(field)
+    return inner
+
+
 def body_fields(source: Bytes, description: Description, offset: int) -> Iterator[Field]:
     """Give the fields and then the subsections of a body that starts at ``offset``.
 
@@ -243,6 +255,16 @@ def _element(source: Bytes, name: str, part: FieldDescription, offset: int) -> F
     if inner is not None and inner.size == part.size and (inner.fields or inner.subsections):
         return Field(source, name, part.type, Kind.STRUCT, offset, part.size, inner)
     return Field(source, name, part.type, Kind.LEAF, offset, part.size)
+
+
+def _encode_list(field: Field) -> bytes:
+    """Return the bytes of a list: 01 before each element (of a tree: before its key), 00 at the end."""
+    tree = field.type == "gtree"
+    # A tree's key and value are two children.
+    step = 2 if tree else 1
+    groups = [field.children[i : i + step] for i in range(0, len(field.children), step)]
+    body = b"".join(b"\x01" + b"".join(map(encode_field, group)) for group in groups) + b"\0"
+    return (len(groups).to_bytes(4, "big") if tree else b"") + body
 
 
 def _list_elements(source: Bytes, name: str, part: FieldDescription, offset: int) -> Iterator[Field]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import TruncatedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
 __all__ = ["NeedMoreData", "Window"]
@@ -28,12 +30,23 @@ class NeedMoreData(Exception):  # noqa: N818 - a signal between reader and feede
 
 
 class Window:
-    """Bytes ``[base, end)`` of a stream; ``final`` says that the stream ends at ``end``."""
+    """Bytes ``[base, end)`` of a stream; ``final`` says that the stream ends at ``end``.
 
-    __slots__ = ("_buffer", "base", "buf", "end", "final")
+    ``passed(offset)`` is called now and then, to say that what lies before will not be looked at again soon.
+    """
 
-    def __init__(self, data: Buffer = b"", *, base: int = 0, final: bool = False) -> None:
+    __slots__ = ("_buffer", "base", "buf", "end", "final", "passed")
+
+    def __init__(
+        self,
+        data: Buffer = b"",
+        *,
+        base: int = 0,
+        final: bool = False,
+        passed: Callable[[int], None] | None = None,
+    ) -> None:
         self.final = final
+        self.passed = passed
         self.base = base
         if final:
             self._buffer: bytearray | None = None
@@ -44,19 +57,30 @@ class Window:
         self.end = base + len(self.buf)
 
     def feed(self, data: Buffer, *, keep: int) -> None:
-        """Append bytes, and drop those before the absolute offset ``keep``."""
+        """Append bytes, and drop those before the absolute offset ``keep``.
+
+        Views from before are void: the buffer behind them is used again.
+        """
         if self._buffer is None:
             raise ValueError("this window is final: nothing can follow")
-        # A bytearray cannot be resized while a view on it is alive.
+        new = memoryview(data).cast("B")
+        drop = min(max(keep - self.base, 0), len(self.buf))
+        # A reader may be far ahead of what has come: it skips what it need not see.
+        skip = min(max(keep - self.end, 0), len(new))
+        left = len(self.buf) - drop
+        size = left + len(new) - skip
+        # The buffer keeps its room: giving it back and asking for it again would cost more than reading the pipe.
+        room = self._buffer
+        rest = bytes(self.buf[drop:])
         self.buf.release()
-        self._buffer += data
-        # A reader may be far ahead of what has come (it skips what it need not see).
-        drop = min(keep - self.base, len(self._buffer))
-        if drop > 0:
-            del self._buffer[:drop]
-            self.base += drop
-        self.buf = memoryview(self._buffer)
-        self.end = self.base + len(self.buf)
+        if size > len(room):
+            room = self._buffer = bytearray(max(size, 2 * len(room)))
+        with memoryview(room) as whole:
+            whole[:left] = rest
+            whole[left:size] = new[skip:]
+        self.base += drop + skip
+        self.buf = memoryview(room)[:size]
+        self.end = self.base + size
 
     def close(self) -> None:
         """Say that nothing will follow."""

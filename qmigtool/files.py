@@ -29,6 +29,12 @@ def replacing(path: str | os.PathLike[str], *inputs: str) -> Iterator[BinaryIO]:
     for name in inputs:
         if name != "-" and target.exists() and target.samefile(name):
             raise UsageError(f"the output {str(path)!r} is the input", expected="another name")
+    if target.exists() and not target.is_file():
+        # A device or a FIFO: a rename would put a file in its place, which for /dev/null is a disaster.
+        with target.open("wb") as file:
+            yield file
+        return
+    target = target.resolve()  # a link stays one
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -331,7 +331,7 @@ class Stream:
     def _new_reader(self, source: BufferSource, *, keep_runs: bool = False) -> Reader:
         vmdesc = self.vmdesc
         return Reader(
-            Window(source.whole, final=True),
+            Window(source.whole, final=True, passed=source.passed),
             _Descriptions(vmdesc).length if vmdesc is not None else None,
             vmdesc.page_size if vmdesc is not None else None,
             self._measure,

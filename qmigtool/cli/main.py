@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -44,6 +45,9 @@ for command in COMMANDS:
 
 def entry() -> None:
     """Run the program; never returns."""
+    for text in (sys.stdout, sys.stderr):
+        if isinstance(text, io.TextIOWrapper):
+            text.reconfigure(errors="backslashreplace")  # names come from the file, and not every terminal has them
     sys.exit(run())
 
 
@@ -59,6 +63,8 @@ def run(arguments: list[str] | None = None) -> int:
         return USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
+    except SystemExit:
+        return 0  # click's answer to a broken pipe; it has silenced stdout, too
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
