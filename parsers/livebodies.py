@@ -212,13 +212,13 @@ class HtabBody:
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
         """Read one record."""
         found, at, ended = self.read(window, pos)
-        self._started = True
         return at + found.payload, ended
 
     def read(self, window: Window, pos: int) -> Read:
-        """Return the record at ``pos``."""
+        """Return the record at ``pos``: the header the first time, then chunks."""
         if not self._started:
             header, at = HtabHeader.parse(window, pos)
+            self._started = True
             return header, at, header.value != 0
         chunk, at = HtabChunk.parse(window, pos)
         return chunk, at, not (chunk.index or chunk.valid or chunk.invalid)

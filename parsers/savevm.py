@@ -55,6 +55,7 @@ DEFAULT_PAGE_SIZE = 4096
 class Type(StrEnum):
     """What a span of the stream is. Together the spans cover every byte."""
 
+    PREFIX = "prefix"  # a hole before the stream: QEMU's file:PATH,offset=N
     HEADER = "header"
     CONFIGURATION = "configuration"
     START = "start"
@@ -111,7 +112,8 @@ class Reader:
 
     ``lengths(idstr, instance_id)`` gives the body length of the next device section of that name, or None.
     ``page_size`` is the target page size if it is known from elsewhere (the vmdesc). ``measure`` tells the length of a
-    device section from its bytes, where the stream has neither a vmdesc nor footers.
+    device section from its bytes, where the stream has neither a vmdesc nor footers. ``start`` is where the stream
+    starts, if not at once.
     """
 
     window: Window
@@ -120,6 +122,7 @@ class Reader:
     measure: Measure | None = None
     keep_runs: bool = False
 
+    start: int = 0
     pos: int = 0
     configuration: Configuration | None = None
     footers: bool | None = None
@@ -152,7 +155,7 @@ class Reader:
         cannot be read; after that nothing more can be read.
         """
         if self._state is None:
-            self._state = self._file_header
+            self._state = self._prefix
         while not self.done:
             try:
                 section = self._state()
@@ -187,6 +190,11 @@ class Reader:
         )
 
     # -- states: one method per place in the grammar ------------------------------------------------------------
+
+    def _prefix(self) -> Section | None:
+        self._state = self._file_header
+        start, self.pos = self.pos, self.start
+        return Section(Type.PREFIX, start, self.pos - start, start, self.pos - start) if self.pos > start else None
 
     def _file_header(self) -> Section:
         header, end = FileHeader.parse(self.window, self.pos)

@@ -49,15 +49,17 @@ class Device:
     def fields(self) -> tuple[Field, ...]:
         """The fields and subsections of the body.
 
-        Raises :class:`~qmigtool.errors.UnsupportedError` if nothing describes them and
-        :class:`~qmigtool.errors.StreamError` if the description does not fit.
+        Raises :class:`~qmigtool.errors.UnsupportedError` if nothing describes them, or the description is wrong (before
+        QEMU 11, arrays of pointers with NULLs among them are: s390x ``css``), and
+        :class:`~qmigtool.errors.StreamError` if the bytes contradict it.
         """
         if self._fields is None:
             section = self.section
             if self.description is None:
                 raise UnsupportedError("device state without a vmdesc", offset=section.body_offset, section=self.label)
             if self.description.size != section.body_length:
-                raise StreamError(
+                raise UnsupportedError(
+                    "a device that its vmdesc describes wrongly",
                     f"the vmdesc describes {self.description.size} bytes, the section has {section.body_length}",
                     offset=section.body_offset,
                     section=self.label,

@@ -20,7 +20,15 @@ from qmigtool.device import Device, find
 from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
 from qmigtool.parsers.bodies import FOOTER_SIZE
 from qmigtool.parsers.container import recognise
-from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType, VmDescriptionHeader
+from qmigtool.parsers.records import (
+    QEMU_VM_FILE_MAGIC,
+    QEMU_VM_FILE_VERSION,
+    QEMU_VM_SECTION_FOOTER,
+    FileHeader,
+    RamSaveFlag,
+    SectionType,
+    VmDescriptionHeader,
+)
 from qmigtool.parsers.savevm import Reader, Section, Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "open_stream"]
 
 PIPE_CHUNK = 1 << 20
+MAX_PREFIX = 1 << 30
 MAGIC_SIZE = 16  # bytes that tell what a file is
 
 
@@ -321,7 +330,7 @@ class Stream:
         walk = walk_back(source, self._located) if self._located is not None else None
         self._back = walk
         if head_error is not None:
-            if self._reader.pos == 0 and (walk is None or not walk.sections):
+            if self._reader.pos == self._reader.start and (walk is None or not walk.sections):
                 raise head_error  # neither end of it looks like a migration stream
             self._index = SectionIndex(self._early)
             self._stopped(head_error)
@@ -336,6 +345,7 @@ class Stream:
             vmdesc.page_size if vmdesc is not None else None,
             self._measure,
             keep_runs,
+            _start(source.whole),
         )
 
     def _measure(self, header: SectionHeader, data: memoryview, ends: Callable[[int], bool]) -> int | None:
@@ -473,6 +483,18 @@ def _refuse_container(head: bytes) -> None:
     container = recognise(head)
     if container is not None:
         raise UnsupportedError(container, offset=0)
+
+
+def _start(whole: memoryview) -> int:
+    """Return where the stream starts: 0, or behind a hole (``migrate file:PATH,offset=N``)."""
+    magic = FileHeader(QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION).build()
+    for at in range(0, min(len(whole), MAX_PREFIX), PIPE_CHUNK):
+        chunk = bytes(whole[at : at + PIPE_CHUNK])
+        skipped = len(chunk) - len(chunk.lstrip(b"\0"))
+        if skipped < len(chunk):
+            found = at + skipped
+            return found if bytes(whole[found : found + len(magic)]) == magic else 0
+    return 0
 
 
 def _cut(partial: Section, end: int) -> Section:

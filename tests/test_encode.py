@@ -119,9 +119,10 @@ class Encoder:
                     pos += 8 * (block.mr_addr is not None)
                     if block.mapped is not None:
                         yield block.mapped.build()
-                        area = pos + 28
-                        pos = block.mapped.pages_offset + block.used_length
-                        yield self.data[area:pos]
+                        pos += 28
+                        if block.mapped.pages_offset:
+                            area, pos = pos, block.mapped.pages_offset + block.used_length
+                            yield self.data[area:pos]
                 continue
             kind = flags & ~RamSaveFlag.CONTINUE
             if kind in (RamSaveFlag.EOS, RamSaveFlag.MULTIFD_FLUSH):

@@ -146,7 +146,33 @@ def test_how_the_bytes_arrive_leaves_no_trace(data, sizes):
     assert whole.pages == pieces.pages
 
 
-LENGTHS = [1, 2, 7, 8, 9, 63, 64, 65, 71, 72, 73, 583, 584, 585, 5000, 80_000]
+LENGTHS = [
+    1,
+    2,
+    7,
+    8,
+    9,
+    31,
+    32,
+    33,
+    63,
+    64,
+    65,
+    71,
+    72,
+    73,
+    583,
+    584,
+    585,
+    287,
+    288,
+    289,
+    2335,
+    2336,
+    2337,
+    5000,
+    80_000,
+]
 
 
 @pytest.mark.parametrize("pages", LENGTHS)

@@ -390,8 +390,12 @@ COMMANDS = {number: name for name, number in NUMBERS.items()}
 def test_every_command(number):
     lengths = {1: 0, 2: 4, 3: 16, 4: 0, 5: 0, 6: 41, 7: 4, 8: 0, 9: 0, 10: 7, 11: 0}
     name = COMMANDS[number].removeprefix("MIG_CMD_")
+    payload = bytes(lengths[number])
+    if number == 6:
+        payload = b"\0" + str8("r") + b"\0" + be64(0) + be64(PAGE)
     w = StreamWriter()
-    w.command(number, name, bytes(lengths[number]))
+    w.start(1, "ram", 0, 4, mem_size([("r", 2 * PAGE)]) + eos())
+    w.command(number, name, payload)
     assert as_spans(read_whole(w.finish()).sections) == w.spans
     if number not in (6, 10):
         wrong = b"QEVM\0\0\0\x03\x08" + be16(number) + be16(lengths[number] + 1) + bytes(99)
