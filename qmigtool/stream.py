@@ -9,7 +9,7 @@ what can be read from the back is shown all the same, and :attr:`Stream.problems
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -58,6 +58,9 @@ __all__ = ["Stream", "open_stream"]
 
 PIPE_CHUNK = 1 << 20
 MAX_PREFIX = 1 << 30
+# x86 and most others; ARM; SPARC64, Alpha, OpenRISC; TriCore; Hexagon; AVR
+PAGE_SIZES = (4096, 1024, 8192, 16384, 65536, 256)
+PROBED = 16 << 20  # bytes looked at
 MAGIC_SIZE = 16  # bytes that tell what a file is
 
 
@@ -134,6 +137,7 @@ class Stream:
         self._located: LocatedVmdesc | None = None
         self._walk: TailWalk | None = None
         self._index: SectionIndex | None = None
+        self._probed_page_size: int | None = None
         self._early: list[Section] = []  # sections before the first PART
         if isinstance(source, BufferSource):
             self._source: Source = source
@@ -195,6 +199,11 @@ class Stream:
     def page_size(self) -> int:
         """The target page size in bytes."""
         return self._reader.ram.page_size
+
+    @property
+    def page_size_inferred(self) -> bool:
+        """Whether nothing in the stream says the page size, so that it is the first one with which RAM reads well."""
+        return self._probed_page_size is not None
 
     @property
     def ram_blocks(self) -> tuple[RamBlock, ...]:
@@ -264,6 +273,11 @@ class Stream:
         """What describes devices where the stream itself does not: the given schema, or the one that is built in."""
         return self._given_schema or built_in()
 
+    @property
+    def borrowed(self) -> str | None:
+        """The name of the schema by which devices are decoded that the stream does not describe, or None."""
+        return next((device.borrowed for device in self.devices if device.borrowed is not None), None)
+
     @cached_property
     def ram(self) -> Ram:
         """Guest memory: which record wrote each page, and what it holds; see :mod:`qmigtool.ram`.
@@ -324,6 +338,8 @@ class Stream:
             self._located = find_vmdesc(source)
         except QmigError as error:
             self.problems.append(error)
+        if self._located is None:
+            self._probed_page_size = _probe_page_size(source)
         self._reader = self._new_reader(source)
         self._unread = self._reader.sections()
         head_error = self._read_head(source)
@@ -342,7 +358,7 @@ class Stream:
         return Reader(
             Window(source.whole, final=True, passed=source.passed),
             _Descriptions(vmdesc).length if vmdesc is not None else None,
-            vmdesc.page_size if vmdesc is not None else None,
+            vmdesc.page_size if vmdesc is not None else self._probed_page_size,
             self._measure,
             keep_runs,
             _start(source.whole),
@@ -394,7 +410,7 @@ class Stream:
         self._check_end()
 
     def _check_end(self) -> None:
-        """Compare the EOF that reading forward came to with the vmdesc that was found from the end."""
+        """Compare what reading forward found with the vmdesc: where the stream ends, and which devices it has."""
         if self.problems or self._located is None or self._index is None:
             return
         # A stream may have been written over a longer one: what is at the end is then the older one's.
@@ -405,6 +421,20 @@ class Stream:
                     f"the stream ends here, but there is a vmdesc at {self._located.offset:#x}, of another stream",
                     offset=found,
                     expected=f"EOF at {self._located.offset - 1:#x}",
+                )
+            )
+            return
+        # A damaged section id lets the search for its footer run over the sections that follow.
+        left = Counter((device.idstr, device.instance_id) for device in self._located.vmdesc.devices)
+        left.subtract((s.name or "", s.instance_id or 0) for s in self._index if s.type is Type.FULL)
+        lost = [f"{idstr}@{instance_id}" for (idstr, instance_id), count in left.items() if count > 0]
+        if lost:
+            more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+            self.problems.append(
+                StreamError(
+                    f"the vmdesc describes sections that are not in the stream: {', '.join(lost[:3])}{more}",
+                    offset=self._located.offset,
+                    section="vmdesc",
                 )
             )
 
@@ -457,6 +487,7 @@ class Stream:
                     break
                 chunk = pipe.read(PIPE_CHUNK)
             self._take_reader_problems()
+            self._check_end()
         except QmigError as error:
             if not len(index):
                 raise
@@ -483,6 +514,28 @@ def _refuse_container(head: bytes) -> None:
     container = recognise(head)
     if container is not None:
         raise UnsupportedError(container, offset=0)
+
+
+def _probe_page_size(source: BufferSource) -> int | None:
+    """Find the target page size of a stream that says it nowhere: with a wrong one, RAM soon has impossible flags.
+
+    Returns None if the stream does say it (configuration/target-page-bits), or if none fits.
+    """
+    for page_size in PAGE_SIZES:
+        start = _start(source.whole)
+        probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
+        try:
+            for section in probe.sections():
+                if section.type is Type.PART and section.length > page_size:
+                    break
+        except TruncatedError:
+            pass
+        except QmigError as error:
+            if error.section == "ram":
+                continue
+        configuration = probe.configuration
+        return None if configuration is not None and configuration.page_size else page_size
+    return None
 
 
 def _start(whole: memoryview) -> int:

@@ -44,8 +44,8 @@ EXHAUSTIVE = os.environ.get("QMIGTOOL_EXHAUSTIVE") == "1"
 MEMORY = 200 << 20
 
 STREAM_TABLES = [
-    table for name in tables.__all__ if isinstance(table := getattr(tables, name), tables.Table) and name != "layouts"
-]
+    tables.sections, tables.devices, tables.fields, tables.ram_blocks, tables.vcpus, tables.xsave_components,
+]  # fmt: skip
 
 
 def attempt(action, found):

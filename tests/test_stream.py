@@ -393,7 +393,7 @@ def test_a_description_that_is_wrong_about_one_device(forward):
     by_name = {device.name: device for device in stream.devices}
     assert by_name["s390_css"].section.measured == "footer search"
     assert by_name["timer"].section.measured == "vmdesc"
-    with pytest.raises(StreamError, match="the vmdesc describes 272 bytes, the section has 1039"):
+    with pytest.raises(UnsupportedError, match="the vmdesc describes 272 bytes, the section has 1039"):
         by_name["s390_css"].fields  # noqa: B018
     assert by_name["cpu_common"].field("halted").value == 1
 
@@ -405,9 +405,34 @@ def test_a_wrong_vmdesc_altogether():
     text = other.vmdesc_text()
     with qmigtool.open(bytes(w.data) + b"\6" + be32(len(text)) + text) as stream:
         assert [d.name for d in stream.devices] == ["timer", "cpu", "cpu", "slirp"]
-        assert stream.complete
-        with pytest.raises(UnsupportedError, match="without a vmdesc"):
-            stream.devices[0].fields  # noqa: B018
+        assert not stream.complete
+        assert "sections that are not in the stream: other@0" in str(stream.error)
+
+
+@pytest.mark.parametrize("how", [bytes, io.BytesIO])
+def test_a_damaged_id_does_not_lose_the_next_section_silently(how):
+    """The footer that is searched for is then the next section's, if the ids are neighbours."""
+    w = small()
+    data = bytearray(w.data)
+    span = next(s for s in w.spans if s.name == "timer")
+    data[span.offset + 4] = 3
+    with qmigtool.open(how(bytes(data))) as stream:
+        assert [(d.name, d.instance_id) for d in stream.devices] == [("timer", 0), ("cpu", 1), ("slirp", 0)]
+        assert not stream.complete
+        assert "not in the stream: cpu@0" in str(stream.error)
+
+
+def test_a_stream_written_over_a_longer_one():
+    """Of a volume that is used again: what the end of it describes is the older stream."""
+    old = bytes(small(data=b"old!" * (PAGE // 4)).data)
+    w = StreamWriter("new")
+    w.start(1, "ram", 0, 4, mem_size([("r", PAGE)]) + eos())
+    w.end(1, zero(0, "r") + eos())
+    w.device(2, "timer", 0, TIMER)
+    new = w.finish()
+    with qmigtool.open(new + old[len(new) :]) as stream:
+        assert not stream.complete
+        assert "of another stream" in str(stream.error)
 
 
 # -- broken ones ------------------------------------------------------------------------------------------------------

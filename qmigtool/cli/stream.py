@@ -26,6 +26,7 @@ from qmigtool.cli.output import (
     print_table,
     printable,
     problems_json,
+    schema_option,
 )
 from qmigtool.device import find
 from qmigtool.errors import QmigError
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
 @click.command()
 @file_argument
 @accelerator_option
+@schema_option
 @json_option
-def info(file: str, accelerator: str | None, as_json: bool) -> int:
+def info(file: str, accelerator: str | None, schema: str | None, as_json: bool) -> int:
     """Say what FILE is."""
-    with opened(file, accelerator) as stream:
+    with opened(file, accelerator, schema=schema) as stream:
         document = _info(stream)
         if as_json:
             print_json({**document, **problems_json(stream)})
@@ -63,6 +65,7 @@ def _info(stream: Stream) -> dict[str, Any]:
         "size": stream.size,
         "machine": stream.machine,
         "page_size": stream.page_size,
+        "page_size_inferred": stream.page_size_inferred,
         "accelerator": {"name": stream.accelerator.name, "evidence": list(stream.accelerator.evidence)},
         "vcpus": sum(device.name == "cpu" for device in stream.devices),
         "devices": len(stream.devices),
@@ -71,6 +74,7 @@ def _info(stream: Stream) -> dict[str, Any]:
         "capabilities": list(stream.capabilities),
         "uuid": str(uuid.UUID(bytes=raw_uuid)) if raw_uuid is not None else None,
         "vmdesc": stream.vmdesc is not None,
+        "borrowed_schema": stream.borrowed,
         "road": stream.road,
         "complete": stream.complete,
     }
@@ -84,7 +88,7 @@ def _print_info(document: dict[str, Any]) -> None:
         ("compression", document["compression"]),
         ("size", _bytes(document["size"]) if document["size"] is not None else "unknown"),
         ("machine", document["machine"] or "not in the stream"),
-        ("page size", _bytes(document["page_size"])),
+        ("page size", _bytes(document["page_size"]) + (" (inferred)" if document["page_size_inferred"] else "")),
         ("accelerator", accelerator["name"] + " (inferred)"),
         *(("", f"- {text}") for text in accelerator["evidence"]),
         ("vCPUs", str(document["vcpus"])),
@@ -94,6 +98,7 @@ def _print_info(document: dict[str, Any]) -> None:
         *(("", f"- {block['name']}: {_bytes(block['size'])}") for block in blocks),
         ("capabilities", ", ".join(document["capabilities"]) or "none listed"),
         ("vmdesc", "yes" if document["vmdesc"] else "no"),
+        *([("decoded by", f"a borrowed schema: {document['borrowed_schema']}")] if document["borrowed_schema"] else []),
         ("complete", "yes" if document["complete"] else "NO"),
     ]
     if accelerator["evidence"] == ["given by the caller"]:
@@ -165,15 +170,16 @@ def _squashed(found: Iterable[Section]) -> Iterator[tuple[Section, int, int]]:
 @click.command()
 @file_argument
 @click.argument("path", required=False)
+@schema_option
 @csv_option
 @json_option
-def show(file: str, path: str | None, as_csv: bool, as_json: bool) -> int:
+def show(file: str, path: str | None, schema: str | None, as_csv: bool, as_json: bool) -> int:
     """Show device state: all devices of FILE, or what is at PATH.
 
     PATH is name[@instance]/field/..., for example cpu@1/env.xcr0, cpu@0/cpu/avx512 or "apic/id". A field that holds one
     number is printed as one number: unsigned in hexadecimal, signed in decimal.
     """
-    with opened(file) as stream:
+    with opened(file, schema=schema) as stream:
         device, rest = (None, "") if path is None else find(stream.devices, path)
         if as_csv:
             table = tables.fields if device is not None else tables.devices
@@ -196,6 +202,8 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
     document: dict[str, Any] = {"devices": []}
     for one in stream.devices if device is None else (device,):
         entry: dict[str, Any] = {"name": one.name, "instance_id": one.instance_id, "version_id": one.version_id}
+        if one.borrowed is not None:
+            entry["borrowed_schema"] = one.borrowed
         try:
             if rest:
                 field = one.field(rest)

@@ -26,6 +26,7 @@ from qmigtool.cli.output import (
     print_json,
     printable,
     problems_json,
+    schema_option,
     write_output,
 )
 from qmigtool.errors import UnsupportedError, UsageError
@@ -101,15 +102,18 @@ def xsave() -> None:
 @file_argument
 @layout_option("--layout", help="Give sizes and offsets in this layout (JSON and CSV).")
 @accelerator_option
+@schema_option
 @csv_option
 @json_option
-def table(file: str, layout: Layout | None, accelerator: str | None, as_csv: bool, as_json: bool) -> int:
+def table(
+    file: str, layout: Layout | None, accelerator: str | None, schema: str | None, as_csv: bool, as_json: bool
+) -> int:
     """Show which components each vCPU of FILE has.
 
     e: enabled in XCR0 (or IA32_XSS); d: declared in XSTATE_BV; c: carried, the stream holds its fields; l: live, the
     contents differ from the initial configuration. The four can disagree: a TCG stream declares nothing.
     """
-    with opened(file, accelerator) as stream:
+    with opened(file, accelerator, schema=schema) as stream:
         vcpus = _vcpus(stream)
         rows = tables.xsave_components.rows(stream, layout)
         if as_json:
@@ -135,6 +139,7 @@ def _table_json(stream: Stream, vcpus: Sequence[VCpu], rows: list[tuple[Any, ...
         components.setdefault(index, []).append(dict(zip(names, values, strict=True)))
     return {
         "accelerator": {"name": stream.accelerator.name, "evidence": list(stream.accelerator.evidence)},
+        "borrowed_schema": stream.borrowed,
         "vcpus": [
             {
                 "vcpu": vcpu.index,
@@ -167,6 +172,8 @@ def _print_components(stream: Stream, vcpus: Sequence[VCpu]) -> None:
         print(f"saved by {stream.accelerator.name} (given)")
     else:
         print(f"saved by {stream.accelerator.name} (inferred: {printable(stream.accelerator.evidence[0])})")
+    if stream.borrowed is not None:
+        print(f"decoded by a borrowed schema, since the stream describes nothing: {printable(stream.borrowed)}")
     for undeclared, run in groupby(vcpus, key=lambda v: v.undeclared):
         if undeclared:
             which = _ranges([vcpu.index for vcpu in run])
@@ -211,6 +218,7 @@ def _ranges(indexes: Iterable[int]) -> str:
     help="Which components count as in use: as the stream declares, or by contents. auto: by contents for TCG.",
 )
 @accelerator_option
+@schema_option
 @json_option
 def export(
     file: str,
@@ -222,10 +230,11 @@ def export(
     drop: int,
     declared: str,
     accelerator: str | None,
+    schema: str | None,
     as_json: bool,
 ) -> int:
     """Write one vCPU's XSAVE area."""
-    with opened(file, accelerator) as stream:
+    with opened(file, accelerator, schema=schema) as stream:
         found = {v.index: v for v in _vcpus(stream)}
         if vcpu not in found:
             raise UsageError(f"no vCPU {vcpu}", expected=f"one of {_ranges(sorted(found))}")
@@ -240,6 +249,8 @@ def export(
         elif one.undeclared:
             names = " ".join(core.mask_names(one.undeclared))
             notes.insert(0, f"not declared, so taken as initial although not zero: {names} (see --xstate-bv)")
+        if one.device.borrowed is not None:
+            notes.append(f"decoded by a borrowed schema: {one.device.borrowed}")
         if stream.accelerator.name == "unknown":
             notes.append("nobody knows who saved the stream, so x87 is taken to be in stack order (see --accelerator)")
         write_output(output, result.data, file)
