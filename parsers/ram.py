@@ -160,7 +160,7 @@ class RamBody:
         at = pos - base
         size = min(len(buf), at + STRETCH)
         pages = {PAGE: 0, ZERO: 0}
-        merge = True  # only the first run can continue one of an earlier call
+        keep = None  # the first run goes through add(): it may continue one of an earlier call
         while at + WORD < size:
             word: int = unpack(buf, at)[0]
             flags = word & mask
@@ -179,9 +179,11 @@ class RamBody:
             if after + stride <= size and unpack(buf, after)[0] == word + page_size:
                 limit = min((size - at) // stride, -(-(used_length - addr) // page_size))
                 count = run_length(buf, at, stride, page_size, limit, fill_at)
-            if table is not None:
-                table.add(base + at, kind, block, addr, count, head, payload, fill, merge=merge)
-                merge = False
+            if keep is not None:
+                keep((base + at, addr, count << 32 | payload, kind << 40 | block << 24 | head << 8 | fill))
+            elif table is not None:
+                table.add(base + at, kind, block, addr, count, head, payload, fill)
+                keep = table.words.extend
             pages[kind] += count
             at += count * stride
         for kind, found in pages.items():

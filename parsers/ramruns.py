@@ -100,11 +100,14 @@ class Run(NamedTuple):
 
 
 class RunTable:
-    """Runs, held as columns: memory grows with the number of runs, 32 bytes each, not with RAM."""
+    """Runs, held as columns: memory grows with the number of runs, 32 bytes each, not with RAM.
+
+    ``words`` has four words a run: offset; addr; pages << 32 | payload; flags << 40 | block << 24 | head << 8 | fill.
+    """
 
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
-        self.words = array("Q")  # offset; addr; pages, payload; flags, block, head, fill: four words a run
+        self.words = array("Q")
 
     def add(
         self,
@@ -116,16 +119,11 @@ class RunTable:
         head: int,
         payload: int,
         fill: int,
-        *,
-        merge: bool = True,
     ) -> None:
-        """Append a run (see :class:`Run`), or lengthen the last one by it, so that it leaves no trace how bytes came.
-
-        ``merge`` False: the caller knows that the run does not continue the last one.
-        """
+        """Append a run (see :class:`Run`), or lengthen the last one by it, so that it leaves no trace how bytes came."""
         words = self.words
         kind = flags << 40 | block << 24 | head << 8 | fill
-        if merge and len(words):
+        if len(words):
             last_offset, last_addr, sizes, last_kind = words[-4:]
             count = sizes >> 32
             if (

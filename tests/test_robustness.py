@@ -170,14 +170,14 @@ def flipped(at, mask):
 
 def test_flips_of_headers():
     places = header_bytes()
-    for number, (what, at) in enumerate(places if EXHAUSTIVE else places[:40] + places[40::19]):
+    for number, (what, at) in enumerate(places if EXHAUSTIVE else places[:40] + places[40::31]):
         for mask in range(1, 256) if EXHAUSTIVE and number % 5 == 0 else (0x01, 0x80):
             problems = exercise(flipped(at, mask), len(PC), thorough=number % 30 == 0)
             if what == "footer":
                 assert problems, (what, at, mask)
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x40, 0xFF])
+@pytest.mark.parametrize("mask", [0x01, 0x40])
 def test_a_flipped_type_or_id_is_noticed(mask):
     for type_, start, _body, _length, _end in SPANS[2:-2]:
         for at in (start,) if type_ == "command" else (start, start + 4):
@@ -189,7 +189,7 @@ def test_a_flipped_type_or_id_is_noticed(mask):
 def test_flips_of_ram_words():
     words = []
     at = RECORDS
-    while len(words) < (2000 if EXHAUSTIVE else 8):
+    while len(words) < (2000 if EXHAUSTIVE else 4):
         words.append(at)
         flags = PC[at + 7] | (PC[at + 6] & 0xF) << 8
         at += 8 + (0 if flags & 0x20 else 1 + PC[at + 8]) + (4096 if flags & 8 else 1)

@@ -51,6 +51,33 @@ def walk_records(data: bytes | mmap.mmap, pos: int) -> tuple[int, int]:
     return zero, normal
 
 
+def index_records(data: bytes | mmap.mmap, pos: int) -> dict[tuple[bytes, int], int]:
+    """Walk like :func:`walk_records` and return (block, address) -> offset of the last record of each page."""
+    unpack = struct.Struct(">Q").unpack_from
+    mask = PAGE_SIZE - 1
+    found: dict[tuple[bytes, int], int] = {}
+    block = b""
+    while data[pos] in (PART, END):
+        pos += 5
+        while True:
+            word = unpack(data, pos)[0]
+            flags = word & mask
+            record = pos
+            pos += 8
+            if flags & (PAGE | ZERO):
+                if not flags & CONTINUE:
+                    block = data[pos + 1 : pos + 1 + data[pos]]
+                    pos += 1 + data[pos]
+                found[block, word - flags] = record
+                pos += PAGE_SIZE if flags & PAGE else 1
+            elif flags == EOS:
+                break
+            else:
+                raise ValueError(f"flags {flags:#x} at {record:#x}")
+        pos += 5
+    return found
+
+
 Slices = Sequence[tuple[int, int, int, int]]
 """(bit, source offset, target offset, size)"""
 
