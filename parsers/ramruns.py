@@ -120,7 +120,7 @@ class RunTable:
         payload: int,
         fill: int,
     ) -> None:
-        """Append a run (see :class:`Run`), or lengthen the last one by it, so that it leaves no trace how bytes came."""
+        """Append a run (see :class:`Run`), or lengthen the last one: how the bytes arrived leaves no trace."""
         words = self.words
         kind = flags << 40 | block << 24 | head << 8 | fill
         if len(words):

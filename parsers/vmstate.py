@@ -170,10 +170,11 @@ class Field:
         Raises :class:`~qmigtool.errors.StreamError` where the stream contradicts the description.
         """
         if self._children is None:
-            self._children = tuple(self._expand())
+            self._children = tuple(self.iter_children())
         return self._children
 
-    def _expand(self) -> Iterator[Field]:
+    def iter_children(self) -> Iterator[Field]:
+        """Give the :attr:`children` one by one, without keeping them: an array can have millions."""
         if self.kind is Kind.STRUCT:
             yield from body_fields(self._source, self._parts, self.offset)
         elif self.kind is Kind.SUBSECTION:

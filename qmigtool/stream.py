@@ -389,6 +389,9 @@ class Stream:
             return False
         if not walk.sections:
             return False
+        # Behind padding might lie a stream that was here before, and longer: a volume is not cut to what is written.
+        if self._located is None or self._located.end != len(source.whole):
+            return False
         # The last thing before device state is the END (or PART) of a live section.
         if walk.footers:
             marker, *raw = source.view(walk.start - FOOTER_SIZE, FOOTER_SIZE)

@@ -11,7 +11,7 @@ corrupt it), names are ``category``, flags ``boolean``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
 
@@ -68,9 +68,12 @@ class Table(Generic[P]):
         rows = list(self.rows(*args, **kwargs))
         series: dict[str, Any] = {}
         for i, column in enumerate(self.columns):
-            # Categories are made of nullable strings: a column of missing names is then typed like any other.
-            first: Any = "string" if column.dtype == "category" else column.dtype
-            series[column.name] = pd.Series([row[i] for row in rows], dtype=first).astype(column.dtype)
+            # Categories are made of nullable strings: a column of missing names is then typed like any other. And
+            # strings are Python's: a name that is no UTF-8 must not fail where pyarrow happens to be installed.
+            text = column.dtype in ("category", "string")
+            first: Any = pd.StringDtype("python") if text else column.dtype
+            made = pd.Series([row[i] for row in rows], dtype=first)
+            series[column.name] = made.astype("category") if column.dtype == "category" else made
         return pd.DataFrame(series)
 
 
@@ -138,15 +141,15 @@ def fields(stream: Stream, device: Device | None = None) -> Iterator[Row]:
             yield d.name, d.instance_id, path, field.type, field.offset, field.length, field.value
 
 
-def _leaves(found: tuple[Field, ...], prefix: str) -> Iterator[tuple[str, Field]]:
+def _leaves(found: Iterable[Field], prefix: str) -> Iterator[tuple[str, Field]]:
     for field in found:
         if field.kind is Kind.LEAF:
             yield prefix + field.name, field
         elif field.kind is Kind.ARRAY:
             # An element's name has its array's name in front already.
-            yield from _leaves(field.children, prefix)
+            yield from _leaves(field.iter_children(), prefix)
         else:
-            yield from _leaves(field.children, f"{prefix}{field.name}/")
+            yield from _leaves(field.iter_children(), f"{prefix}{field.name}/")
 
 
 @_table(

@@ -57,7 +57,7 @@ def run(arguments: list[str] | None = None) -> int:
         result = cli.main(arguments, prog_name="qmigtool", standalone_mode=False)
         sys.stdout.flush()
     except QmigError as error:
-        return fail(error)
+        return fail(error, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
     except click.ClickException as error:
         error.show()
         return USAGE

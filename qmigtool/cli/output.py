@@ -45,11 +45,17 @@ def opened(
     schema: str | None = None,
     channels: Sequence[str] = (),
     keep_runs: bool = False,
+    forward: bool = False,
 ) -> Iterator[Stream]:
     """Open FILE; ``-`` is standard input."""
-    source = sys.stdin.buffer if file == "-" else file
-    known = None if schema is None else load_file(schema)
-    with open_stream(source, accelerator=accelerator, channels=channels, schema=known, keep_runs=keep_runs) as stream:
+    with open_stream(
+        sys.stdin.buffer if file == "-" else file,
+        accelerator=accelerator,
+        forward=forward,
+        channels=channels,
+        schema=None if schema is None else load_file(schema),
+        keep_runs=keep_runs,
+    ) as stream:
         yield stream
 
 
@@ -63,11 +69,10 @@ def finish(stream: Stream, *more: QmigError) -> int:
     return min(codes - {UnsupportedError.exit_code} or codes, default=0)
 
 
-def fail(error: QmigError) -> int:
+def fail(error: QmigError, *, as_json: bool) -> int:
     """Report an error that left nothing to show; return the exit status."""
-    context = click.get_current_context(silent=True)
     print(f"qmigtool: {printable(str(error))}", file=sys.stderr)
-    if (context is not None and context.params.get("as_json")) or "--json" in sys.argv[1:]:
+    if as_json:
         print_json({"error": error.as_dict()})
     return error.exit_code
 

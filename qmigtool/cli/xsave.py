@@ -234,7 +234,8 @@ def export(
     as_json: bool,
 ) -> int:
     """Write one vCPU's XSAVE area."""
-    with opened(file, accelerator, schema=schema) as stream:
+    # Forward: a file that was written over a longer one has the end of another VM, and these bytes go into a VM.
+    with opened(file, accelerator, schema=schema, forward=True) as stream:
         found = {v.index: v for v in _vcpus(stream)}
         if vcpu not in found:
             raise UsageError(f"no vCPU {vcpu}", expected=f"one of {_ranges(sorted(found))}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from qmigtool.errors import QmigError, StreamError
+from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.multifd import MULTIFD_MAGIC, Packet, read_channel
 from qmigtool.parsers.ram import RamBody, RamState
 from qmigtool.parsers.ramruns import RunTable
@@ -60,7 +60,7 @@ def build_ram(
     """
     runs = state.runs
     if runs is None:
-        raise StreamError("the records of this stream were not kept", section="ram")
+        raise UsageError("the records of this stream's RAM were not kept", expected="a pipe opened with keep_runs=True")
     page_size = state.page_size
     # Epochs end with FLUSH records where there are any, else with each section (QEMU before 8.1).
     syncs = state.flushes if len(state.flushes) else list(ends)
