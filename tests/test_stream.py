@@ -599,13 +599,3 @@ def test_closed_is_closed_but_what_was_read_stays():
 def test_nothing_but_our_errors():
     assert issubclass(TruncatedError, QmigError)
     assert dump([]) == "[]"
-
-
-def test_a_stream_written_over_a_longer_one():
-    """The end of the file is another VM's: the forward road shows the first one's devices, and says what is wrong."""
-    old, new = bytes(small(tail=b"").data) * 2, bytes(small(vmdesc=True).data)
-    data = new + old[len(new) :]
-    with qmigtool.open(data, forward=True) as stream:
-        assert [d.section.end <= len(new) for d in stream.devices] == [True] * 4
-    with qmigtool.open(data) as stream:
-        assert not stream.complete or stream.devices[-1].section.end <= len(new)
