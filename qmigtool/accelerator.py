@@ -7,7 +7,7 @@ XSTATE_BV. Each rule below is a fact about what QEMU's accelerators put into a s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,10 +48,7 @@ def infer(devices: Sequence[Device]) -> Accelerator:
         *(("mshv", f"section {name}, which only MSHV sends") for name in ("mshv-clock", "mshv-apic") if name in names),
         *(("kvm", "section kvmclock, which only KVM sends") for name in ("kvmclock",) if name in names),
     ]
-    try:
-        fields = list(_from_fields(devices))
-    except QmigError:
-        fields = []  # device state that cannot be decoded tells nothing; reading it will say why
+    fields = list(_from_fields(list(_readable(devices))))
     found = certain + fields
     if not found:
         return Accelerator(UNKNOWN, ("nothing in the device state tells",))
@@ -59,7 +56,17 @@ def infer(devices: Sequence[Device]) -> Accelerator:
     return Accelerator(name, tuple(text for who, text in found if who == name))
 
 
-def _from_fields(devices: Iterable[Device]) -> Iterable[tuple[str, str]]:
+def _readable(devices: Iterable[Device]) -> Iterator[Device]:
+    """Give the devices that can be decoded; the others tell nothing, and reading them says why."""
+    for device in devices:
+        try:
+            _ = device.fields
+        except QmigError:
+            continue
+        yield device
+
+
+def _from_fields(devices: Iterable[Device]) -> Iterator[tuple[str, str]]:
     """Give (accelerator, evidence) from field values, strongest first."""
     cpus, nested, exceptions, pit = [], [], [], []
     for device in devices:
@@ -67,10 +74,10 @@ def _from_fields(devices: Iterable[Device]) -> Iterable[tuple[str, str]]:
             cpus.append(cpu_x86.VCpu(device))
             if device.subsection("cpu/kvm_nested_state") or device.get("cpu/nested_state"):
                 nested.append(device.label)
-        elif device.name == "cpu_common" and device.description is not None:
+        elif device.name == "cpu_common":
             if device.subsection("cpu_common/exception_index"):
                 exceptions.append(device.label)
-        elif device.name == "i8254" and device.description is not None:
+        elif device.name == "i8254":
             loaded = device.number("channels[0]/count_load_time")
             if loaded is not None and loaded < 0:
                 pit.append(loaded)

@@ -49,27 +49,38 @@ class Device:
     def fields(self) -> tuple[Field, ...]:
         """The fields and subsections of the body.
 
-        Raises :class:`~qmigtool.errors.UnsupportedError` if nothing describes them, or the description is wrong (before
-        QEMU 11, arrays of pointers with NULLs among them are: s390x ``css``), and
-        :class:`~qmigtool.errors.StreamError` if the bytes contradict it.
+        Raises :class:`~qmigtool.errors.UnsupportedError` if nothing describes them, or QEMU describes them wrongly
+        (before 11, arrays of pointers with NULLs among them: s390x ``css``), and
+        :class:`~qmigtool.errors.StreamError` if the bytes contradict the description.
         """
         if self._fields is None:
             section = self.section
             if self.description is None:
                 raise UnsupportedError("device state without a vmdesc", offset=section.body_offset, section=self.label)
-            if self.description.size != section.body_length:
-                raise UnsupportedError(
-                    "a device that its vmdesc describes wrongly",
-                    f"the vmdesc describes {self.description.size} bytes, the section has {section.body_length}",
-                    offset=section.body_offset,
-                    section=self.label,
-                )
+            self.check_length()
             try:
                 self._fields = tuple(body_fields(self._source, self.description, section.body_offset))
             except QmigError as error:
                 error.section = self.label
                 raise
         return self._fields
+
+    def check_length(self) -> None:
+        """Compare the section's length with the one that is described.
+
+        Raises :class:`~qmigtool.errors.StreamError` if they differ, or :class:`~qmigtool.errors.UnsupportedError` if
+        the description is of the kind that QEMU gets wrong.
+        """
+        description, section = self.description, self.section
+        if description is None or description.size == section.body_length:
+            return
+        message = f"the vmdesc describes {description.size} bytes, the section has {section.body_length}"
+        # An array of pointers whose first one is NULL is described as structs of nothing, one byte each.
+        if any(f.type == "struct" and f.struct is not None and not f.struct.fields for f in description.fields):
+            raise UnsupportedError(
+                "a device that its vmdesc describes wrongly", message, offset=section.body_offset, section=self.label
+            )
+        raise StreamError(message, offset=section.body_offset, section=self.label)
 
     def field(self, path: str) -> Field:
         """Return the field at ``path``, like ``env.regs[3]`` or ``cpu/avx512/env.opmask_regs[0]``.
@@ -147,5 +158,10 @@ def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
                 return device, ""
             if path.startswith(prefix + "/"):
                 return device, path[len(prefix) + 1 :]
-    near = difflib.get_close_matches(path, [d.label for d in devices] + [d.name for d in devices], n=3, cutoff=0.5)
-    raise UsageError(f"no device {path!r}", expected="one like " + ", ".join(near) if near else None)
+    name, _, instance = path.split("/")[0].partition("@")
+    same = [device.label for device in devices if device.name == name]
+    near = same or difflib.get_close_matches(
+        name, {d.name for d in devices} | {d.name.rsplit("/", 1)[-1] for d in devices}, n=3
+    )
+    hint = f"one like {', '.join(near[:4])}" if near else "a device first, as in cpu/env.xcr0 or cpu@1/env.xcr0"
+    raise UsageError(f"no device {name!r}" + (f" {instance!r}" if same and instance else ""), expected=hint)

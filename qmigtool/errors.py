@@ -28,6 +28,8 @@ class QmigError(Exception):
     """
 
     exit_code = 3
+    file: str | None = None
+    """The input that the error is about, where there are several; set by whoever opened it."""
 
     def __init__(
         self, message: str, *, offset: int | None = None, section: str | None = None, expected: str | None = None

@@ -138,7 +138,7 @@ class Stream:
         self._walk: TailWalk | None = None
         self._index: SectionIndex | None = None
         self._probed_page_size: int | None = None
-        self._early: list[Section] = []  # sections before the first PART
+        self._early = SectionIndex()  # what comes before the first PART
         if isinstance(source, BufferSource):
             self._source: Source = source
             self._open_seekable(source, forward=forward)
@@ -309,14 +309,22 @@ class Stream:
 
     @cached_property
     def vcpus(self) -> tuple[VCpu, ...]:
-        """The x86 vCPUs by instance; empty for another target.
+        """The x86 vCPUs by instance, as far as they can be decoded (:attr:`problems` names the others).
 
-        Raises what decoding them raises: :class:`~qmigtool.errors.UnsupportedError` without a vmdesc.
+        Empty for another target.
         """
-        cpus = [device for device in self.devices if device.name == "cpu"]
-        cpus = [device for device in cpus if device.description is None or cpu_x86.is_x86(device)]
-        cpus.sort(key=lambda device: device.instance_id)
-        return tuple(cpu_x86.VCpu(device, tcg=self.accelerator.name == "tcg") for device in cpus)
+        found = []
+        for device in sorted(self.devices, key=lambda device: device.instance_id):
+            if device.name == "cpu" and (device.description is None or cpu_x86.is_x86(device)):
+                try:
+                    _ = device.fields
+                except QmigError as error:
+                    # One that cannot be decoded does not take the others away.
+                    if str(error) not in map(str, self.problems):
+                        self.problems.append(error)
+                else:
+                    found.append(cpu_x86.VCpu(device, tcg=self.accelerator.name == "tcg"))
+        return tuple(found)
 
     def device(self, path: str) -> Device:
         """Return a device by ``name`` or ``name@instance``; raises :class:`~qmigtool.errors.UsageError`."""
@@ -440,6 +448,16 @@ class Stream:
                     section="vmdesc",
                 )
             )
+            return
+        # A footer in another place than the vmdesc puts it: bytes are missing from the section, or too many.
+        for device in self.devices:
+            if device.borrowed is None and device.description is not None:
+                try:
+                    device.check_length()
+                except UnsupportedError:
+                    pass  # QEMU's mistake, not the stream's: who asks for the fields is told
+                except StreamError as error:
+                    self.problems.append(error)
 
     def _stopped(self, error: QmigError) -> None:
         """Note where reading forward stopped, and go on with what is known from the end."""

@@ -11,6 +11,7 @@ corrupt it), names are ``category``, flags ``boolean``.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
@@ -82,7 +83,9 @@ def _table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]
         name = rows.__name__.strip("_")
         width = max(len(c.name) for c in columns)
         schema = "\n".join(f"    {c.name:{width}}  {c.dtype:9} {c.meaning}" for c in columns)
-        return Table(name, columns, rows, f"{rows.__doc__}\n\nColumns::\n\n{schema}\n")
+        made = Table(name, columns, rows, f"{rows.__doc__}\n\nColumns::\n\n{schema}\n")
+        object.__setattr__(made, "__signature__", inspect.signature(rows))  # what help() shows
+        return made
 
     return make
 
@@ -134,10 +137,10 @@ def devices(stream: Stream) -> Iterator[Row]:
     Column("length", "UInt64", "bytes"),
     Column("value", "object", "int, bool, str or bytes"),
 )
-def fields(stream: Stream, device: Device | None = None) -> Iterator[Row]:
-    """Every leaf of device state, of one device or of all."""
+def fields(stream: Stream, device: Device | None = None, inside: Field | None = None) -> Iterator[Row]:
+    """Every leaf of device state: of all devices, of one, or inside one of its fields."""
     for d in stream.devices if device is None else (device,):
-        for path, field in _leaves(d.fields, ""):
+        for path, field in _leaves(d.fields if inside is None else (inside,), ""):
             yield d.name, d.instance_id, path, field.type, field.offset, field.length, field.value
 
 

@@ -190,6 +190,11 @@ def raw(name: str, data: bytes, type_: str = "buffer") -> Item:
     return Item([_entry(name, type_, len(data))], data)
 
 
+def null_pointers(name: str, count: int) -> Item:
+    """An array of NULL pointers as QEMU before 10 describes it: by its first element, a struct of nothing."""
+    return Item([_entry(name, "struct", 1, count=count, more=[("struct", Pairs())])], b"0" * count)
+
+
 def struct_(name: str, vmsd: Vmsd) -> Item:
     body = vmsd.body()
     return Item([_entry(name, "struct", len(body), more=[("struct", vmsd.pairs())])], body)

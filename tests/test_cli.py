@@ -98,6 +98,8 @@ def test_info(call):
         "vmdesc": True,
         "borrowed_schema": None,
         "road": "tail-first",
+        "before": 0,
+        "behind": 0,
         "complete": True,
         "problems": [],
     }

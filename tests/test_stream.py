@@ -21,8 +21,8 @@ from tests.streamwriter import (
     dump,
     eos,
     mem_size,
+    null_pointers,
     num,
-    nums,
     page,
     raw,
     x86_cpu,
@@ -373,7 +373,7 @@ def css(*, forward=False):
     w.start(1, "ram", 0, 4, mem_size([("s390.ram", PAGE)]) + eos())
     w.end(1, zero(0, "s390.ram") + eos())
     w.device(2, "timer", 0, TIMER)
-    wrong = nums("css", "uint8", [0x30] * 256)
+    wrong = null_pointers("css", 256)
     honest = Vmsd("s390_css", 1, [raw("head", bytes(15)), wrong, num("last", "uint8", 1)])
     w.device(3, "s390_css", 0, honest)
     real = bytes(15) + b"0" * 255 + bytes(768) + b"\x01"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import NamedTuple
 
+from qmigtool.cli.output import printable
 from qmigtool.xsave import Format, Layout, mask_names
 from qmigtool.xsave.components import EXTENDED_OFFSET, LEGACY_SIZE
 
@@ -19,25 +21,24 @@ class Block(NamedTuple):
     note: str = ""
 
 
-def draw(layout: Layout, mask: int) -> str:
+def draw(layout: Layout, mask: int, columns: int | None = None) -> str:
     """Return the drawing of ``layout`` for areas with the components of ``mask``.
 
-    Raises :class:`~qmigtool.errors.XsaveError` if the layout cannot place one of them.
+    The two formats stand side by side, or one above the other where they do not fit ``columns``. Raises
+    :class:`~qmigtool.errors.XsaveError` if the layout cannot place a component.
     """
     compacted = _blocks(layout, Format.COMPACTED, mask)
     standard = _blocks(layout, Format.STANDARD, mask & ~layout.supervisor_mask)
-    width = max(_width(standard), _width(compacted), 44)
     left = _column(standard, f"standard, {_end(standard)} bytes")
     right = _column(compacted, f"compacted, {_end(compacted)} bytes")
-    lines = [
-        f"{layout.name}: {layout.title}",
-        f"mask {mask:#x}: {' '.join(mask_names(mask))}",
-        "",
-    ]
-    for i in range(max(len(left), len(right))):
-        one = left[i] if i < len(left) else ""
-        other = right[i] if i < len(right) else ""
-        lines.append(f"{one:{width}}   {other}".rstrip())
+    lines = [f"{printable(layout.name)}: {printable(layout.title)}"]
+    lines += [f"mask {mask:#x}: {' '.join(mask_names(mask))}", "bars: place and size to scale, one cell at least", ""]
+    width = max(map(len, left))
+    if columns is not None and width + 3 + max(map(len, right)) > columns:
+        lines += [*left, "", *right]
+    else:
+        for one, other in zip_longest(left, right, fillvalue=""):
+            lines.append(f"{one:{width}}   {other}".rstrip())
     beside = mask & layout.supervisor_mask
     if beside:
         lines += ["", f"only in compacted format (supervisor): {' '.join(mask_names(beside))}"]
@@ -79,7 +80,3 @@ def _column(blocks: list[Block], title: str) -> list[str]:
         lines.append(f"{text} {block.note}" if block.note else text)
     lines.append(f"{total:5}  end")
     return lines
-
-
-def _width(blocks: list[Block]) -> int:
-    return max(map(len, _column(blocks, "")))

@@ -14,13 +14,13 @@ from qmigtool.cli import memory, rewriting, stream, xsave
 from qmigtool.cli.output import fail
 from qmigtool.errors import QmigError
 
-USAGE, BROKEN, DEFECT, INTERRUPTED = 2, 3, 70, 130
+USAGE, DEFECT, INTERRUPTED = 2, 70, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="qmigtool", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Read, check, convert and compare QEMU migration streams.
+    """Read, convert and rewrite QEMU migration streams: the files in which a virtual machine lies saved.
 
     FILE is a stream that QEMU wrote; "-" is standard input. Every command that prints facts takes --json.
 
@@ -45,6 +45,11 @@ for command in COMMANDS:
 
 def entry() -> None:
     """Run the program; never returns."""
+    # Somebody may have closed them (>&-); Python then has None there.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - as above
     for text in (sys.stdout, sys.stderr):
         if isinstance(text, io.TextIOWrapper):
             text.reconfigure(errors="backslashreplace")  # names come from the file, and not every terminal has them
@@ -72,9 +77,10 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        # A file that cannot be opened, an output that is full: the machine, not the stream.
         name = f"{error.filename}: " if error.filename else ""
         print(f"qmigtool: {name}{error.strerror or error}", file=sys.stderr)
-        return USAGE if error.filename else BROKEN
+        return USAGE
     except Exception:
         traceback.print_exc()
         print("qmigtool: this is a defect of qmigtool, not of your file; please report it", file=sys.stderr)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
+import os
+import shutil
+import stat
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
 from qmigtool.accelerator import NAMES
-from qmigtool.errors import QmigError, UnsupportedError
+from qmigtool.errors import QmigError, UnsupportedError, UsageError
 from qmigtool.files import replacing
 from qmigtool.schema.model import load_file
 from qmigtool.stream import Stream, open_stream
@@ -33,7 +39,9 @@ accelerator_option = click.option(
 
 
 schema_option = click.option(
-    "--schema", metavar="FILE", help="A schema (see `schema learn`) for a stream without a vmdesc, instead of our own."
+    "--schema",
+    metavar="FILE",
+    help="A schema (see `schema learn`) for a stream without a vmdesc.",
 )
 
 
@@ -47,31 +55,54 @@ def opened(
     keep_runs: bool = False,
     forward: bool = False,
 ) -> Iterator[Stream]:
-    """Open FILE; ``-`` is standard input."""
-    with open_stream(
-        sys.stdin.buffer if file == "-" else file,
-        accelerator=accelerator,
-        forward=forward,
-        channels=channels,
-        schema=None if schema is None else load_file(schema),
-        keep_runs=keep_runs,
-    ) as stream:
-        yield stream
+    """Open FILE; ``-`` is standard input. An error that leaves says which file it is about."""
+    try:
+        with open_stream(
+            _standard_input() if file == "-" else file,
+            accelerator=accelerator,
+            forward=forward,
+            channels=channels,
+            schema=None if schema is None else load_file(schema),
+            keep_runs=keep_runs,
+        ) as stream:
+            yield stream
+    except QmigError as error:
+        if not isinstance(error, UsageError):
+            error.file = error.file or file
+        raise
+
+
+def _standard_input() -> BinaryIO | str:
+    """Return stdin: as a file if it is one (``< FILE``), which can be read from its end, else as a pipe."""
+    if sys.stdin is None:
+        raise UsageError("there is no standard input")
+    with contextlib.suppress(io.UnsupportedOperation):  # a stand-in without a file, as in a test
+        number = sys.stdin.fileno()
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            return f"/dev/fd/{number}"
+    return sys.stdin.buffer
 
 
 def finish(stream: Stream, *more: QmigError) -> int:
     """Say on stderr what was wrong with the stream; return the exit status."""
     problems = [*stream.problems, *more]
     for problem in problems:
-        print(f"qmigtool: {printable(str(problem))}", file=sys.stderr)
+        problem.file = problem.file or stream.source.name
+        complain(problem)
     # Broken outweighs unsupported: what cannot be trusted should not look merely new.
     codes = {problem.exit_code for problem in problems}
     return min(codes - {UnsupportedError.exit_code} or codes, default=0)
 
 
+def complain(error: QmigError) -> None:
+    """Say an error on stderr, with the file that it is about."""
+    where = f"{error.file}: " if error.file else ""
+    print(f"qmigtool: {printable(where + str(error))}", file=sys.stderr)
+
+
 def fail(error: QmigError, *, as_json: bool) -> int:
     """Report an error that left nothing to show; return the exit status."""
-    print(f"qmigtool: {printable(str(error))}", file=sys.stderr)
+    complain(error)
     if as_json:
         print_json({"error": error.as_dict()})
     return error.exit_code
@@ -122,26 +153,42 @@ def print_table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
 
 
 def print_cells(head: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
-    """Print cells that are text already; ``right`` says which columns stand flush right."""
-    if not sys.stdout.isatty():
-        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    """Print cells that are text already; ``right`` says which columns stand flush right.
+
+    On a terminal the head is bold and a long last column is folded at words; nothing is ever cut.
+    """
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    if not on_terminal() or "NO_COLOR" in os.environ or sum(widths[:-1]) + 2 * len(widths) + 20 > terminal_width():
         for line in (head, *cells):
-            print(
-                "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
-            )
+            padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
+            print("  ".join(padded).rstrip())
         return
     # rich costs 100 ms: only where somebody sees it
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, flush in zip(head, right, strict=True):
-        table.add_column(Text(name), justify="right" if flush else "left", no_wrap=len(name) < 12)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for i, (name, flush) in enumerate(zip(head, right, strict=True)):
+        table.add_column(Text(name), justify="right" if flush else "left", no_wrap=i < len(head) - 1)
     for line in cells:
         table.add_row(*map(Text, line))
     Console(highlight=False).print(table)
+
+
+def say(text: str) -> None:
+    """Print a sentence, folded at words on a terminal."""
+    print(textwrap.fill(text, terminal_width(), subsequent_indent="  ") if on_terminal() else text)
+
+
+def on_terminal() -> bool:
+    """Whether somebody looks at stdout."""
+    return sys.stdout.isatty()
+
+
+def terminal_width() -> int:
+    """The columns of the terminal."""
+    return shutil.get_terminal_size().columns
 
 
 def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:

@@ -23,13 +23,13 @@ from qmigtool.cli.output import (
     print_cells,
     print_csv,
     print_json,
-    print_table,
     printable,
     problems_json,
     schema_option,
 )
 from qmigtool.device import find
 from qmigtool.errors import QmigError
+from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.registers import register_for
 
@@ -76,8 +76,17 @@ def _info(stream: Stream) -> dict[str, Any]:
         "vmdesc": stream.vmdesc is not None,
         "borrowed_schema": stream.borrowed,
         "road": stream.road,
+        **{where: sum(s.length for s in sections if s.type is kind) for where, kind in AROUND.items()},
         "complete": stream.complete,
     }
+
+
+# What can be in the file besides the stream: a hole (file:PATH,offset=N), padding or garbage.
+AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
+
+
+def _schema(name: str) -> str:
+    return f"a schema learned from other streams: {name}"
 
 
 def _print_info(document: dict[str, Any]) -> None:
@@ -96,9 +105,10 @@ def _print_info(document: dict[str, Any]) -> None:
         ("sections", str(document["sections"])),
         ("RAM", f"{_bytes(sum(block['size'] for block in blocks))} in {len(blocks)} blocks"),
         *(("", f"- {block['name']}: {_bytes(block['size'])}") for block in blocks),
-        ("capabilities", ", ".join(document["capabilities"]) or "none listed"),
+        ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
         ("vmdesc", "yes" if document["vmdesc"] else "no"),
-        *([("decoded by", f"a borrowed schema: {document['borrowed_schema']}")] if document["borrowed_schema"] else []),
+        *([("decoded by", _schema(document["borrowed_schema"]))] if document["borrowed_schema"] else []),
+        *((f"{where} it", _bytes(document[where])) for where in ("before", "behind") if document[where]),
         ("complete", "yes" if document["complete"] else "NO"),
     ]
     if accelerator["evidence"] == ["given by the caller"]:
@@ -182,19 +192,37 @@ def show(file: str, path: str | None, schema: str | None, as_csv: bool, as_json:
     with opened(file, schema=schema) as stream:
         device, rest = (None, "") if path is None else find(stream.devices, path)
         if as_csv:
-            table = tables.fields if device is not None else tables.devices
-            rows = tables.fields.rows(stream, device) if device is not None else tables.devices.rows(stream)
-            print_csv(table.columns, rows)
+            if device is None:
+                print_csv(tables.devices.columns, tables.devices.rows(stream))
+            else:
+                found = None if not rest else device.field(rest)
+                print_csv(tables.fields.columns, tables.fields.rows(stream, device, found))
             return finish(stream)
         if as_json:
             return _show_json(stream, device, rest)
         if device is None:
-            print_table(tables.devices.columns, tables.devices.rows(stream))
+            _print_devices(stream)
         elif not rest:
             _print_fields(device.fields, "")
         else:
             _print_field(device, device.field(rest), rest)
         return finish(stream)
+
+
+def _print_devices(stream: Stream) -> None:
+    head = ["device", "version", "id", "data at", "bytes", "vmsd"]
+    cells = [
+        [
+            printable(device.label),
+            str(device.version_id),
+            str(device.section.section_id),
+            f"{device.section.body_offset:#x}",
+            str(device.section.body_length),
+            printable(device.description.name) if device.description is not None else "",
+        ]
+        for device in stream.devices
+    ]
+    print_cells(head, cells, [False, True, True, True, True, False])
 
 
 def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
@@ -256,7 +284,7 @@ def _print_field(device: Device, field: Field, path: str) -> None:
     print(_text(field.type, field.value))
     register = register_for(device.name, path)
     if register is not None and sys.stdout.isatty():
-        print(f"{register.name}: {register.describe(field.value) or 'all zero'}", file=sys.stderr)
+        print(f"{register.name}: {register.describe(field.value) or 'no bit is set'}", file=sys.stderr)
 
 
 def _print_fields(fields: Iterable[Field], indent: str) -> None:

@@ -20,17 +20,21 @@ from qmigtool.cli.output import (
     finish,
     hexadecimal,
     json_option,
+    on_terminal,
     opened,
     print_cells,
     print_csv,
     print_json,
     printable,
     problems_json,
+    say,
     schema_option,
+    terminal_width,
     write_output,
 )
 from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.xsave import Format, Layout, XsaveArea
+from qmigtool.xsave.check import MSHV_MASK
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
@@ -87,6 +91,14 @@ def _read(path: str, most: int) -> bytes:
             data = file.read(most + 1)
     if len(data) > most:
         raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
+    return data
+
+
+def _read_area(path: str) -> bytes:
+    """Read an XSAVE area, and tell a stream from one."""
+    data = _read(path, MAX_AREA)
+    if data.startswith(b"QEVM"):
+        raise UsageError(f"{path} is a migration stream, not an XSAVE area", expected="`xsave export` first")
     return data
 
 
@@ -167,18 +179,19 @@ def _print_components(stream: Stream, vcpus: Sequence[VCpu]) -> None:
         lines.append([_ranges(indexes), f"{masks[0]:#x}", f"{masks[1]:#x}", f"{masks[3]:#x}", *cells])
     head = ["vCPU", "XCR0", "XSTATE_BV", "live", *core.mask_names(shown)]
     print_cells(head, lines, [False, True, True, True, *(False for _ in shown_bits)])
-    print("\ne enabled in XCR0   d declared in XSTATE_BV   c carried by the stream   l live (not initial)")
+    print()
+    say("e enabled in XCR0   d declared in XSTATE_BV   c carried by the stream   l live (not initial)")
     if stream.accelerator.given:
-        print(f"saved by {stream.accelerator.name} (given)")
+        say(f"saved by {stream.accelerator.name} (given)")
     else:
-        print(f"saved by {stream.accelerator.name} (inferred: {printable(stream.accelerator.evidence[0])})")
+        say(f"saved by {stream.accelerator.name} (inferred: {printable(stream.accelerator.evidence[0])})")
     if stream.borrowed is not None:
-        print(f"decoded by a borrowed schema, since the stream describes nothing: {printable(stream.borrowed)}")
+        say(f"no vmdesc: decoded by a schema learned from other streams ({printable(stream.borrowed)})")
     for undeclared, run in groupby(vcpus, key=lambda v: v.undeclared):
         if undeclared:
             which = _ranges([vcpu.index for vcpu in run])
             names = " ".join(core.mask_names(undeclared))
-            print(f"vCPU {which}: live but not declared: {names}")
+            say(f"vCPU {which}: live but not declared: {names}")
 
 
 def _letters(masks: tuple[int, int, int, int], bit: int) -> str:
@@ -251,12 +264,29 @@ def export(
             names = " ".join(core.mask_names(one.undeclared))
             notes.insert(0, f"not declared, so taken as initial although not zero: {names} (see --xstate-bv)")
         if one.device.borrowed is not None:
-            notes.append(f"decoded by a borrowed schema: {one.device.borrowed}")
-        if stream.accelerator.name == "unknown":
-            notes.append("nobody knows who saved the stream, so x87 is taken to be in stack order (see --accelerator)")
+            notes.append(f"decoded by a schema learned from other streams: {one.device.borrowed}")
+        if stream.accelerator.name == "unknown" and one.live & 1:
+            raise UsageError(
+                "nothing in the stream tells who saved it, and live x87 registers are in another order from TCG",
+                expected="--accelerator tcg, kvm, mshv, whpx or hvf",
+            )
+        if form == Format.COMPACTED:
+            notes += _mshv_notes(result.data, layout, one.xcr0)
         write_output(output, result.data, file)
         _report(result.data, layout, result.supervisor, result.dropped, notes, output, as_json)
         return finish(stream)
+
+
+def _mshv_notes(data: bytes, layout: Layout, xcr0: int) -> list[str]:
+    """Say if MSHV would refuse the mask, and which one it would take."""
+    mask = XsaveArea(data, layout).xcomp_bv & ~(1 << 63)
+    if not mask & ~MSHV_MASK:
+        return []
+    names = " ".join(core.mask_names(mask & ~MSHV_MASK))
+    return [
+        f"MSHV's XFEM register has no bit for {names}: for MSHV give --mask {mask & MSHV_MASK:#x} "
+        f"(the guest's XCR0 is {xcr0:#x})"
+    ]
 
 
 def _report(
@@ -285,10 +315,10 @@ def _report(
     if as_json and output != "-":
         print_json(document)
         return
-    words = f"{output}: {len(data)} bytes, {area.format} format of {layout.name}"
+    words = printable(f"{output}: {len(data)} bytes, {area.format} format of {layout.name}")
     print(f"{words}, XSTATE_BV {area.xstate_bv:#x}, XCOMP_BV {area.xcomp_bv:#x}", file=sys.stderr)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     if beside:
         names = " ".join(core.mask_names(sum(1 << bit for bit in beside)))
         print(f"note: not in the area, to be written as MSRs: {names}", file=sys.stderr)
@@ -345,7 +375,7 @@ def convert(
     For the qemu-* policies --layout is the host's CPUID. Their result is what the C function leaves in the buffer,
     also where it fails; its return value is "rc" in --json.
     """
-    data = _read(source, MAX_AREA)
+    data = _read_area(source)
     if policy == "strict":
         if guest_layout is not None or guest_xcr0 is not None or xcr0 is not None:
             raise UsageError("--guest-layout, --guest-xcr0 and --xcr0 go with a qemu-* policy")
@@ -410,25 +440,28 @@ def check(
     Exits 1 if one that is asked refuses; by default those are asked that take AREA's format: KVM takes standard
     areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.
     """
-    data = _read(area, MAX_AREA)
+    data = _read_area(area)
     verdicts = core.check_area(data, layout, xcr0, xss, mxcsr_mask=mxcsr_mask)
     names = [verdict.consumer for verdict in verdicts]
     asked = [name.upper() for name in consumers]
     for name in asked:
         if name not in names:
-            raise UsageError(f"no consumer {name!r}", expected="one of " + ", ".join(names))
+            near = [known for known in names if known.startswith(name)]
+            raise UsageError(f"no consumer {name!r}", expected="one of " + ", ".join(near or names))
     verdicts = [verdict for verdict in verdicts if not asked or verdict.consumer in asked]
+    asked = asked or _takers(data)
     if as_json:
         fields = ("consumer", "ok", "reasons", "notes")
         found = [{field: getattr(verdict, field) for field in fields} for verdict in verdicts]
         print_json({"verdicts": found})
     else:
         for verdict in verdicts:
+            if verdict.consumer not in asked:
+                print(f"{verdict.consumer}: not asked, it takes the other format")
+                continue
             print(f"{verdict.consumer}: {'accepts' if verdict.ok else 'refuses'}")
             for text in (*verdict.reasons, *verdict.notes):
                 print(f"  - {text}")
-    if not asked:
-        asked = _takers(data)
     return 0 if all(verdict.ok for verdict in verdicts if verdict.consumer in asked) else 1
 
 
@@ -474,9 +507,11 @@ def layouts(name: Layout | None, mask: int | None, as_csv: bool, as_json: bool) 
             for one in which
         ]
         print_cells(head, lines, [False, True, True, True, True, False])
-        print("\nstandard, compacted: bytes of an area with all user components")
+        print()
+        say("standard, compacted: bytes of an area with all user components")
     else:
-        print(draw(name, core.default_mask(name, Format.COMPACTED) if mask is None else mask))
+        shown = core.default_mask(name, Format.COMPACTED) if mask is None else mask
+        print(draw(name, shown, terminal_width() if on_terminal() else None))
     return 0
 
 

@@ -30,7 +30,7 @@ from qmigtool.xsave.plan import check_supervisor
 __all__ = ["Format", "XsaveArea"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class XsaveArea:
     """The XSAVE area of one vCPU.
 
@@ -63,6 +63,11 @@ class XsaveArea:
                 )
         for bit, contents in self.supervisor.items():
             check_supervisor(bit, contents, self.layout)
+
+    def __repr__(self) -> str:
+        size, beside = len(self.data), ", ".join(map(bit_name, self.supervisor))
+        words = f"{self.format}, {self.layout.name}, XSTATE_BV {self.xstate_bv:#x}, {size} bytes"
+        return f"<XsaveArea {words}{f', beside it {beside}' if beside else ''}>"
 
     @property
     def format(self) -> Format:

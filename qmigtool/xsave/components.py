@@ -137,7 +137,9 @@ def component(key: int | str) -> Component:
     """
     found = COMPONENTS.get(key) if isinstance(key, int) else _BY_NAME.get(key.strip().lower())
     if found is None:
-        raise UsageError(f"no state component {key!r}", expected="a bit number or one of " + ", ".join(_BY_NAME))
+        raise UsageError(
+            f"no state component {key!r}", expected="a bit number or one of " + ", ".join(c.name for c in _ALL)
+        )
     return found
 
 

@@ -50,7 +50,7 @@ class Row:
         return self.offset + self.size
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Layout:
     """The XSAVE layout of one CPU. Make one with :meth:`from_leaf_0xd`, which checks it.
 
@@ -109,6 +109,9 @@ class Layout:
             user_mask=LEGACY_MASK | sum(1 << r.bit for r in usable.values() if not r.supervisor),
             supervisor_mask=sum(1 << r.bit for r in usable.values() if r.supervisor),
         )
+
+    def __repr__(self) -> str:
+        return f"<Layout {self.name}, XCR0 {self.user_mask:#x}, IA32_XSS {self.supervisor_mask:#x}>"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layout):
