@@ -19,4 +19,6 @@ def main(path: str, count: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit("usage: batch.py FILE COUNT")
+    main(*sys.argv[1:])

@@ -19,4 +19,6 @@ def main(path: str, layout_name: str, mask: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    if len(sys.argv) != 5:
+        sys.exit("usage: compact_all.py FILE LAYOUT MASK FOLDER")
+    main(*sys.argv[1:])

@@ -13,4 +13,6 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if len(sys.argv) != 2:
+        sys.exit("usage: presence.py FILE")
+    main(*sys.argv[1:])

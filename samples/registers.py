@@ -17,4 +17,6 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if len(sys.argv) != 2:
+        sys.exit("usage: registers.py FILE")
+    main(*sys.argv[1:])
