@@ -9,22 +9,18 @@ what can be read from the back is shown all the same, and :attr:`Stream.problems
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, deque
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
+from qmigtool.consistency import Descriptions, disagreements, wrong_lengths
 from qmigtool.device import Device, find
-from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
+from qmigtool.errors import QmigError, StreamError, TruncatedError, UsageError
 from qmigtool.parsers.bodies import FOOTER_SIZE
-from qmigtool.parsers.container import recognise
 from qmigtool.parsers.records import (
-    QEMU_VM_FILE_MAGIC,
-    QEMU_VM_FILE_VERSION,
     QEMU_VM_SECTION_FOOTER,
-    FileHeader,
     RamSaveFlag,
     SectionType,
     VmDescriptionHeader,
@@ -34,6 +30,7 @@ from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
+from qmigtool.probe import find_start, probe_page_size, refuse_container
 from qmigtool.schema import fit
 from qmigtool.schema.model import built_in
 from qmigtool.sectionindex import SectionIndex
@@ -49,7 +46,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.configuration import Configuration
     from qmigtool.parsers.ram import RamBlock
     from qmigtool.parsers.records import SectionHeader
-    from qmigtool.parsers.vmdesc import Description, Vmdesc
+    from qmigtool.parsers.vmdesc import Vmdesc
     from qmigtool.parsers.vmstate import Field
     from qmigtool.ram import Ram
     from qmigtool.schema import Schema
@@ -57,10 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["Stream", "open_stream"]
 
 PIPE_CHUNK = 1 << 20
-MAX_PREFIX = 1 << 30
-# x86 and most others; ARM; SPARC64, Alpha, OpenRISC; TriCore; Hexagon; AVR
-PAGE_SIZES = (4096, 1024, 8192, 16384, 65536, 256)
-PROBED = 16 << 20  # bytes looked at
 MAGIC_SIZE = 16  # bytes that tell what a file is
 
 
@@ -93,23 +86,6 @@ def open_stream(
                 return Stream(pipe, **options)
         return Stream(FileSource(path), forward=forward, **options)
     return Stream(target, **options)
-
-
-class _Descriptions:
-    """The vmdesc's devices, each handed out once, by name and instance, in order."""
-
-    def __init__(self, vmdesc: Vmdesc) -> None:
-        self._left: dict[tuple[str, int], deque[Description]] = {}
-        for device in vmdesc.devices:
-            self._left.setdefault((device.idstr, device.instance_id), deque()).append(device.description)
-
-    def take(self, idstr: str, instance_id: int) -> Description | None:
-        left = self._left.get((idstr, instance_id))
-        return left.popleft() if left else None
-
-    def length(self, idstr: str, instance_id: int) -> int | None:
-        description = self.take(idstr, instance_id)
-        return None if description is None else description.size
 
 
 class Stream:
@@ -253,10 +229,10 @@ class Stream:
             sections = [s for s in self._early if s.type is Type.FULL] + list(self._walk.sections)
         else:
             sections = [s for s in self.sections if s.type is Type.FULL and s.complete]
-        descriptions = _Descriptions(self.vmdesc) if self.vmdesc is not None else None
+        descriptions = Descriptions(self.vmdesc) if self.vmdesc is not None else None
         return tuple(self._device(section, descriptions) for section in sections)
 
-    def _device(self, section: Section, descriptions: _Descriptions | None) -> Device:
+    def _device(self, section: Section, descriptions: Descriptions | None) -> Device:
         """Pair a section with its description: the stream's own, or else one that a schema finds."""
         name = section.name or ""
         description = descriptions.take(name, section.instance_id or 0) if descriptions is not None else None
@@ -341,13 +317,13 @@ class Stream:
     # -- the two roads ---------------------------------------------------------------------------------------------
 
     def _open_seekable(self, source: BufferSource, *, forward: bool) -> None:
-        _refuse_container(bytes(source.whole[:MAGIC_SIZE]))
+        refuse_container(bytes(source.whole[:MAGIC_SIZE]))
         try:
             self._located = find_vmdesc(source)
         except QmigError as error:
             self.problems.append(error)
         if self._located is None:
-            self._probed_page_size = _probe_page_size(source)
+            self._probed_page_size = probe_page_size(source)
         self._reader = self._new_reader(source)
         self._unread = self._reader.sections()
         head_error = self._read_head(source)
@@ -365,11 +341,11 @@ class Stream:
         vmdesc = self.vmdesc
         return Reader(
             Window(source.whole, final=True, passed=source.passed),
-            _Descriptions(vmdesc).length if vmdesc is not None else None,
+            Descriptions(vmdesc).length if vmdesc is not None else None,
             vmdesc.page_size if vmdesc is not None else self._probed_page_size,
             self._measure,
             keep_runs,
-            _start(source.whole),
+            find_start(source.whole),
         )
 
     def _measure(self, header: SectionHeader, data: memoryview, ends: Callable[[int], bool]) -> int | None:
@@ -421,43 +397,11 @@ class Stream:
         self._check_end()
 
     def _check_end(self) -> None:
-        """Compare what reading forward found with the vmdesc: where the stream ends, and which devices it has."""
-        if self.problems or self._located is None or self._index is None:
-            return
-        # A stream may have been written over a longer one: what is at the end is then the older one's.
-        found = next((s.offset for s in reversed(self._index) if s.type is Type.EOF), None)
-        if found is not None and found + 1 != self._located.offset:
-            self.problems.append(
-                StreamError(
-                    f"the stream ends here, but there is a vmdesc at {self._located.offset:#x}, of another stream",
-                    offset=found,
-                    expected=f"EOF at {self._located.offset - 1:#x}",
-                )
-            )
-            return
-        # A damaged section id lets the search for its footer run over the sections that follow.
-        left = Counter((device.idstr, device.instance_id) for device in self._located.vmdesc.devices)
-        left.subtract((s.name or "", s.instance_id or 0) for s in self._index if s.type is Type.FULL)
-        lost = [f"{idstr}@{instance_id}" for (idstr, instance_id), count in left.items() if count > 0]
-        if lost:
-            more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-            self.problems.append(
-                StreamError(
-                    f"the vmdesc describes sections that are not in the stream: {', '.join(lost[:3])}{more}",
-                    offset=self._located.offset,
-                    section="vmdesc",
-                )
-            )
-            return
-        # A footer in another place than the vmdesc puts it: bytes are missing from the section, or too many.
-        for device in self.devices:
-            if device.borrowed is None and device.description is not None:
-                try:
-                    device.check_length()
-                except UnsupportedError:
-                    pass  # QEMU's mistake, not the stream's: who asks for the fields is told
-                except StreamError as error:
-                    self.problems.append(error)
+        """Compare what reading forward found with the vmdesc."""
+        if not self.problems and self._located is not None and self._index is not None:
+            self.problems += disagreements(self._index, self._located)
+        if not self.problems:
+            self.problems += wrong_lengths(self.devices)
 
     def _stopped(self, error: QmigError) -> None:
         """Note where reading forward stopped, and go on with what is known from the end."""
@@ -491,7 +435,7 @@ class Stream:
         reader = self._reader = Reader(Window(), keep_runs=self._keep_runs)
         try:
             chunk = _first_chunk(pipe)
-            _refuse_container(chunk[:MAGIC_SIZE])
+            refuse_container(chunk[:MAGIC_SIZE])
             while True:
                 if chunk:
                     reader.feed(chunk)
@@ -529,46 +473,6 @@ def _first_chunk(pipe: BinaryIO) -> bytes:
     while len(head) < MAGIC_SIZE and (chunk := pipe.read(PIPE_CHUNK)):
         head += chunk
     return head
-
-
-def _refuse_container(head: bytes) -> None:
-    container = recognise(head)
-    if container is not None:
-        raise UnsupportedError(container, offset=0)
-
-
-def _probe_page_size(source: BufferSource) -> int | None:
-    """Find the target page size of a stream that says it nowhere: with a wrong one, RAM soon has impossible flags.
-
-    Returns None if the stream does say it (configuration/target-page-bits), or if none fits.
-    """
-    for page_size in PAGE_SIZES:
-        start = _start(source.whole)
-        probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
-        try:
-            for section in probe.sections():
-                if section.type is Type.PART and section.length > page_size:
-                    break
-        except TruncatedError:
-            pass
-        except QmigError as error:
-            if error.section == "ram":
-                continue
-        configuration = probe.configuration
-        return None if configuration is not None and configuration.page_size else page_size
-    return None
-
-
-def _start(whole: memoryview) -> int:
-    """Return where the stream starts: 0, or behind a hole (``migrate file:PATH,offset=N``)."""
-    magic = FileHeader(QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION).build()
-    for at in range(0, min(len(whole), MAX_PREFIX), PIPE_CHUNK):
-        chunk = bytes(whole[at : at + PIPE_CHUNK])
-        skipped = len(chunk) - len(chunk.lstrip(b"\0"))
-        if skipped < len(chunk):
-            found = at + skipped
-            return found if bytes(whole[found : found + len(magic)]) == magic else 0
-    return 0
 
 
 def _cut(partial: Section, end: int) -> Section:

@@ -1,6 +1,6 @@
 """The command line: parse options, call the library, render.
 
 No logic lives here, and nothing outside this folder prints. ``main`` has the group and the exit codes, ``output`` what
-every command shares (tables, JSON, CSV, files), ``layoutdraw`` the drawing of a layout; the other modules have the
-commands.
+every command shares (tables, JSON, CSV, errors), ``parameters`` layouts and masks as options, ``layoutdraw`` the
+drawing of a layout; the other modules have the commands.
 """

@@ -10,7 +10,7 @@ import traceback
 import click
 
 from qmigtool import __version__
-from qmigtool.cli import memory, rewriting, stream, xsave
+from qmigtool.cli import areas, memory, rewriting, stream, xsave
 from qmigtool.cli.output import fail
 from qmigtool.errors import QmigError
 
@@ -39,6 +39,8 @@ COMMANDS = (
     rewriting.schema,
     rewriting.compat,
 )
+for command in (areas.export, areas.convert, areas.check):
+    xsave.xsave.add_command(command)
 for command in COMMANDS:
     cli.add_command(command)
 

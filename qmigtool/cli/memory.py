@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,8 @@ from qmigtool.tables import ram_usage
 if TYPE_CHECKING:
     from qmigtool.stream import Stream
 
+PASSES = 12  # shown to people
+MAX_PASSES = 1000  # in JSON: one object each, and where pages are asked for one by one there may be millions
 SWITCHOVER = ("SWITCHOVER_START", "POSTCOPY_RUN")
 
 
@@ -41,17 +44,19 @@ SWITCHOVER = ("SWITCHOVER_START", "POSTCOPY_RUN")
 @json_option
 def ram(file: str, channels: tuple[str, ...], as_csv: bool, as_json: bool) -> int:
     """Show how guest memory was sent: blocks, pages by encoding, passes, what was sent again."""
+    from qmigtool.ram import usage
+
     with opened(file, channels=channels, keep_runs=True) as stream:
-        rows = list(ram_usage.rows(stream))
+        document = _ram(stream)
+        rows = map(usage.row, document["blocks"])
         if as_csv:
             print_csv(ram_usage.columns, rows)
-            return finish(stream)
-        document = _ram(stream)
-        if as_json:
+        elif as_json:
             print_json({**document, **problems_json(stream)})
         else:
             print_table(ram_usage.columns, rows)
             _print(document)
+        _say_absent(document)
         return finish(stream)
 
 
@@ -59,18 +64,20 @@ def _ram(stream: Stream) -> dict[str, Any]:
     from qmigtool.ram import usage
 
     memory = stream.ram
-    totals = usage.totals(memory)
+    blocks = usage.blocks(memory)
+    passes = usage.passes(memory)
     size = stream.size
     offset = _switchover(stream)
     return {
         "page_size": memory.page_size,
-        "blocks": usage.blocks(memory),
-        "passes": usage.passes(memory),
-        **totals,
+        "blocks": blocks,
+        "pass_count": len(passes),
+        "passes": [dict(zip(usage.PASS.names or (), one, strict=True)) for one in passes[:MAX_PASSES].tolist()],
+        **usage.totals(memory, blocks),
         "switchover_offset": offset,
         "bytes_after_switchover": None if offset is None or size is None else size - offset,
-        "channels": len({int(number) for number in memory.runs["channel"]} | {0}),
-        "page_requests": sum(message.start is not None for message in memory.return_path),
+        "channels": memory.channels,
+        "page_requests": len(memory.return_path),
     }
 
 
@@ -85,13 +92,24 @@ def _switchover(stream: Stream) -> int | None:
     return found
 
 
+def _say_absent(document: dict[str, Any]) -> None:
+    """Say on stderr that memory is incomplete: that the numbers look well does not mean that all is there."""
+    if document["absent_pages"]:
+        pages = sum(block["pages"] for block in document["blocks"] if not block["elsewhere"])
+        print(
+            f"qmigtool: {document['absent_pages']} of {pages} pages are in no channel given "
+            "(multifd or postcopy: see --channel)",
+            file=sys.stderr,
+        )
+
+
 def _print(document: dict[str, Any]) -> None:
     print()
     head = ["pass", "pages", "zero", "bytes"]
     cells = [[str(one[name]) for name in head] for one in document["passes"][:PASSES]]
     print_cells(head, cells, [True] * 4)
-    if len(document["passes"]) > PASSES:
-        print(f"... and {len(document['passes']) - PASSES} more passes (--json has all)")
+    if document["pass_count"] > PASSES:
+        print(f"... and {document['pass_count'] - PASSES} more passes")
     print()
     print(f"pages sent more than once: {document['rewritten_pages']}")
     ratio = document["zero_ratio"]
@@ -105,6 +123,3 @@ def _print(document: dict[str, Any]) -> None:
     for block in document["blocks"]:
         if block["elsewhere"]:
             print(f"not in the stream (shared memory): {printable(block['name'])}")
-
-
-PASSES = 12

@@ -1,0 +1,67 @@
+"""Parameters that the ``xsave`` commands share: layouts, masks, formats, small files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from qmigtool import xsave as core
+from qmigtool.errors import UsageError
+from qmigtool.xsave import Format, Layout
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_AREA = 1 << 20  # an area with everything known has 12 KiB
+MAX_DUMP = 16 << 20  # an InstLatx64 dump of 192 CPUs has 2.6 MB
+
+
+def layout_value(value: str | Layout) -> Layout:
+    """Return a built-in layout, or that of a file with a CPUID dump (``cpuid -r`` or InstLatx64)."""
+    if isinstance(value, Layout):
+        return value
+    if value.lower() in core.layout_names() or not Path(value).exists():
+        return core.layout(value)
+    return core.parse_cpuid_dump(read_small(value, MAX_DUMP).decode("utf-8", "replace"), Path(value).name)
+
+
+def _mask(value: str | int) -> int:
+    """Return a mask of components: a number, or names as in ``x87,sse,avx``."""
+    return value if isinstance(value, int) else core.parse_mask(value)
+
+
+SIZE = click.IntRange(0, MAX_AREA)
+
+
+def layout_option(*names: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that takes a layout."""
+    return click.option(*names, type=layout_value, metavar="LAYOUT", **more)
+
+
+def mask_option(*names: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that takes a mask of components."""
+    return click.option(*names, type=_mask, metavar="MASK", **more)
+
+
+the_layout_option = layout_option(
+    "--layout", required=True, help="A built-in layout (see `xsave layouts`) or a file with a CPUID dump."
+)
+target_mask_option = mask_option(
+    "--mask", help="Components of the target (XCOMP_BV), by default all user ones of the layout."
+)
+format_choice = click.Choice([form.value for form in Format])
+
+
+def read_small(path: str, most: int) -> bytes:
+    """Read a small file, or stdin, whole."""
+    if path == "-":
+        data = sys.stdin.buffer.read(most + 1)
+    else:
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1)
+    if len(data) > most:
+        raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
+    return data

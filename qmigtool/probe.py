@@ -1,0 +1,63 @@
+"""Looks that are taken at an input before it is read: what wraps it, where it starts, how large its pages are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import QmigError, TruncatedError, UnsupportedError
+from qmigtool.parsers.container import recognise
+from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION, FileHeader
+from qmigtool.parsers.savevm import Reader, Type
+from qmigtool.parsers.window import Window
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.source import BufferSource
+
+__all__ = ["find_start", "probe_page_size", "refuse_container"]
+
+CHUNK = 1 << 20
+MAX_PREFIX = 1 << 30
+# x86 and most others; ARM; SPARC64, Alpha, OpenRISC; TriCore; Hexagon; AVR
+PAGE_SIZES = (4096, 1024, 8192, 16384, 65536, 256)
+PROBED = 16 << 20  # bytes looked at
+
+
+def refuse_container(head: bytes) -> None:
+    """Raise :class:`~qmigtool.errors.UnsupportedError` if an input starts like something that wraps a stream."""
+    container = recognise(head)
+    if container is not None:
+        raise UnsupportedError(container, offset=0)
+
+
+def probe_page_size(source: BufferSource) -> int | None:
+    """Find the target page size of a stream that says it nowhere: with a wrong one, RAM soon has impossible flags.
+
+    Returns None if the stream does say it (configuration/target-page-bits), or if none fits.
+    """
+    for page_size in PAGE_SIZES:
+        start = find_start(source.whole)
+        probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
+        try:
+            for section in probe.sections():
+                if section.type is Type.PART and section.length > page_size:
+                    break
+        except TruncatedError:
+            pass
+        except QmigError as error:
+            if error.section == "ram":
+                continue
+        configuration = probe.configuration
+        return None if configuration is not None and configuration.page_size else page_size
+    return None
+
+
+def find_start(whole: memoryview) -> int:
+    """Return where the stream starts: 0, or behind a hole (``migrate file:PATH,offset=N``)."""
+    magic = FileHeader(QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION).build()
+    for at in range(0, min(len(whole), MAX_PREFIX), CHUNK):
+        chunk = bytes(whole[at : at + CHUNK])
+        skipped = len(chunk) - len(chunk.lstrip(b"\0"))
+        if skipped < len(chunk):
+            found = at + skipped
+            return found if bytes(whole[found : found + len(magic)]) == magic else 0
+    return 0
