@@ -93,6 +93,9 @@ class SearchedBody:
         self._started = started
         self._package_end = package_end
         self._last: int | None = None  # where a footer with a bare EOF behind it is
+        # What is searched is copied once, however many footers it holds that are none.
+        self._chunk = b""
+        self._chunk_at = body_offset
 
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
         """Search on; the position stays at the body's start until its end is found."""
@@ -121,12 +124,13 @@ class SearchedBody:
                 raise LimitError(
                     f"no footer in {MAX_SEARCH} bytes", offset=self._body_offset, expected=self._needle.hex(" ")
                 )
-            window.need(at, FOOTER_SIZE, f"a device section that ends with the footer {self._needle.hex(' ')}")
-            chunk = bytes(window.view(at, min(_CHUNK, window.end - at), "a device section"))
-            found = chunk.find(self._needle)
+            found = self._chunk.find(self._needle, at - self._chunk_at)
             if found >= 0:
-                return at + found
-            self._search_from = at + len(chunk) - FOOTER_SIZE + 1
+                return self._chunk_at + found
+            at = self._search_from = max(at, self._chunk_at + len(self._chunk) - FOOTER_SIZE + 1)
+            window.need(at, FOOTER_SIZE, f"a device section that ends with the footer {self._needle.hex(' ')}")
+            self._chunk = window.bytes(at, min(_CHUNK, window.end - at), "a device section")
+            self._chunk_at = at
 
     def _plausible(self, window: Window, pos: int) -> bool:
         return pos == self._package_end or plausible(window, pos, self._started)

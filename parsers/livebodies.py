@@ -212,7 +212,7 @@ class HtabBody:
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
         """Read one record."""
         found, at, ended = self.read(window, pos)
-        return at + found.payload, ended
+        return window.skip(at, found.payload, "a payload"), ended
 
     def read(self, window: Window, pos: int) -> Read:
         """Return the record at ``pos``: the header the first time, then chunks."""
@@ -320,7 +320,7 @@ class VfioBody:
             self._searching = True
             self.measured = self._search.measured
             return pos, False
-        return at + found.payload, ended
+        return window.skip(at, found.payload, "a payload"), ended
 
 
 class RecordsBody:
@@ -334,7 +334,7 @@ class RecordsBody:
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
         """Read one record."""
         found, at, ended = self._read(window, pos)
-        return at + found.payload, ended
+        return window.skip(at, found.payload, "a payload"), ended
 
 
 def _name(window: Window, pos: int) -> tuple[str, int]:

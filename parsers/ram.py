@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
-from qmigtool.parsers.ramruns import RunTable, run_length
+from qmigtool.parsers.ramruns import MAX_PAGES, RunTable, run_length
 from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import MappedRamHeader, PostcopyAdvise, RamBlockHeader, RamSaveFlag
 from qmigtool.parsers.window import BE64
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["RamBlock", "RamBody", "RamState", "encode_page"]
 
 MAX_BLOCKS = 65_536  # a machine with every PCI slot full has hundreds
+MAX_PROBLEMS = 100  # told one by one: a hostile stream has one in every ten bytes
 ENCODING_FLAG_XBZRLE = 0x1
 WORD = 8
 
@@ -52,6 +53,15 @@ class RamBlock:
 
 
 @dataclass(slots=True)
+class _Left:
+    """What a DISCARD left of a block: at most ``pages``, when ``walked`` had been sent and ``discarded`` were gone."""
+
+    pages: int
+    walked: int
+    discarded: int = 0
+
+
+@dataclass(slots=True)
 class RamState:
     """What the records of one channel need to know from earlier ones."""
 
@@ -64,8 +74,11 @@ class RamState:
     runs: RunTable | None = None
     flushes: array[int] = field(default_factory=lambda: array("Q"))  # offsets of MULTIFD_FLUSH, if runs are kept
     pages: dict[tuple[int, int], int] = field(default_factory=dict)  # (block index, flags) -> pages
-    problems: list[StreamError] = field(default_factory=list)
+    problems: list[StreamError] = field(default_factory=list)  # whose owner may take them out
     by_name: dict[str, int] = field(default_factory=dict)
+    _left: dict[int, _Left] = field(default_factory=dict)
+    _noted: int = 0
+    _more: StreamError | None = None
 
     def add_block(self, block: RamBlock) -> None:
         """Append a block of the MEM_SIZE list."""
@@ -76,27 +89,103 @@ class RamState:
         self.by_name[block.idstr] = len(self.blocks)
         self.blocks.append(block)
 
+    def note(self, problem: StreamError) -> None:
+        """Add to ``problems`` what does not stop the reading; after MAX_PROBLEMS, one that counts the others."""
+        self._noted += 1
+        if self._noted <= MAX_PROBLEMS:
+            self.problems.append(problem)
+            return
+        if self._more is None:
+            self._more = StreamError("", section="ram")
+            self.problems.append(self._more)
+        # Changed in place: it may have been taken out already.
+        self._more.message = f"and {self._noted - MAX_PROBLEMS} more problems of the records of RAM"
+
     def discard(self, payload: bytes, offset: int) -> None:
         """Take in MIG_CMD_POSTCOPY_RAM_DISCARD: what was sent of these ranges is to be forgotten, it comes again.
 
-        ``payload``: u8 version 0, str8 block, u8 0, then pairs of be64 start and be64 length in bytes.
+        ``payload``: u8 version 0, str8 block, u8 0, then pairs of be64 start and be64 length in bytes. What is wrong
+        with it is noted, not raised: the framing is whole, and what follows can be read.
         """
         name_end = 2 + payload[1] if len(payload) > 1 else 0
         ranges = payload[name_end + 1 :]
         index = self.by_name.get(decode_name(payload[2:name_end]))
-        if index is None or payload[0] or len(ranges) % 16:
-            raise StreamError(
-                f"POSTCOPY_RAM_DISCARD of {len(payload)} bytes: {payload[:24].hex(' ')}",
-                offset=offset,
-                section="ram",
-                expected="version 0, a listed RAM block, pairs of 16 bytes",
+        if index is None or payload[:1] != b"\0" or payload[name_end : name_end + 1] != b"\0" or len(ranges) % 16:
+            self.note(
+                StreamError(
+                    f"POSTCOPY_RAM_DISCARD of {len(payload)} bytes: {payload[:24].hex(' ')}",
+                    offset=offset,
+                    section="ram",
+                    expected="version 0, a listed RAM block, pairs of 16 bytes",
+                )
             )
+            return
         for at in range(0, len(ranges), 16):
             start, length = (int.from_bytes(ranges[at + i : at + i + 8], "big") for i in (0, 8))
-            if start + length > self.blocks[index].used_length:
-                raise StreamError(f"discarded range {start:#x}+{length:#x}", offset=offset, section="ram")
-            if self.runs is not None:
-                self.runs.add(offset, 0, index, start, length // self.page_size, 0, 0, 0)
+            if start + length > self.blocks[index].used_length or (start | length) & (self.page_size - 1):
+                self.note(
+                    StreamError(
+                        f"discarded range {start:#x}+{length:#x}",
+                        offset=offset,
+                        section="ram",
+                        expected=f"whole pages below {self.blocks[index].used_length:#x}",
+                    )
+                )
+                return
+            pages = length // self.page_size
+            if pages > MAX_PAGES:
+                self.note(
+                    LimitError(
+                        f"{pages} pages discarded at once",
+                        offset=offset,
+                        section="ram",
+                        expected=f"at most {MAX_PAGES}",
+                    )
+                )
+                return
+            self._forget(index, pages)
+            if self.runs is not None and pages:
+                self.runs.add(offset, 0, index, start, pages, 0, 0, 0)
+
+    def held(self) -> tuple[int, int]:
+        """Return how many pages this channel can hold at most, and how many there are in all.
+
+        Counts alone say this, no runs are needed: a page sent twice is counted for one that was never sent, so the
+        first number may be too large. If it is below the second, pages are missing for sure: they are in a channel of
+        its own (multifd, postcopy preempt), or the stream is cut. Shared blocks that are not in the stream
+        (x-ignore-shared) are in neither number.
+        """
+        held = total = 0
+        for index, block in enumerate(self.blocks):
+            walked = self._walked(index)
+            mapped = block.mapped is not None and block.mapped.pages_offset != 0
+            if block.mr_addr is not None and not walked and not mapped:
+                continue
+            pages = self._pages_of(index)
+            total += pages
+            held += pages if mapped else self._most(index, walked)
+        return held, total
+
+    def _forget(self, index: int, pages: int) -> None:
+        """Lower what the block can hold: all that is not discarded may have been sent, but no more than was."""
+        walked = self._walked(index)
+        left = self._left.get(index)
+        if left is None or left.walked != walked:
+            left = self._left[index] = _Left(self._most(index, walked), walked)
+        left.discarded += pages
+        left.pages = max(0, min(left.pages, self._pages_of(index) - left.discarded))
+
+    def _most(self, index: int, walked: int) -> int:
+        left = self._left.get(index)
+        sent = walked if left is None else left.pages + walked - left.walked
+        return min(sent, self._pages_of(index))
+
+    def _pages_of(self, index: int) -> int:
+        return -(-self.blocks[index].used_length // self.page_size)
+
+    def _walked(self, index: int) -> int:
+        """Return the pages walked of a block, each time counted."""
+        return sum(self.pages.get((index, kind), 0) for kind in _PAYLOAD)
 
     def add_page(self, offset: int, kind: int, block: int, addr: int, head: int, payload: int, fill: int) -> None:
         """Count one record, and keep it if runs are kept."""
@@ -110,8 +199,9 @@ class RamBody:
 
     measured = "records"
 
-    def __init__(self, state: RamState) -> None:
+    def __init__(self, state: RamState, *, pages_only: bool = False) -> None:
         self.state = state
+        self._pages_only = pages_only  # the postcopy preempt channel: what belongs to all channels is not told there
         self._mask = state.page_size - 1
         self._list_left: int | None = None  # bytes of RAM whose blocks the MEM_SIZE list has yet to name
 
@@ -132,6 +222,13 @@ class RamBody:
             if addr:
                 self._problem(f"the EOS record has an address, {addr:#x}", pos, "0")
             return pos + WORD, True
+        if self._pages_only and flags in (RamSaveFlag.MEM_SIZE, RamSaveFlag.MULTIFD_FLUSH):
+            raise StreamError(
+                f"a {RamSaveFlag(flags).name} record where only pages can be",
+                offset=pos,
+                section="ram",
+                expected="a page or EOS",
+            )
         if flags == RamSaveFlag.MEM_SIZE:
             self._list_left = addr
             return pos + WORD, False
@@ -261,7 +358,8 @@ class RamBody:
             at += WORD
         if "mapped-ram" in state.capabilities:
             mapped, at = MappedRamHeader.parse(window, at)
-            at = self._mapped_end(mapped, at, header)
+            end = self._mapped_end(mapped, at, header)
+            at = window.skip(at, max(0, end - at), "a RAM block's bitmap and pages")
         state.add_block(RamBlock(header.idstr, header.used_length, pos, page_size, mr_addr, mapped))
         self._list_left = left - header.used_length
         return at
@@ -285,7 +383,7 @@ class RamBody:
         return pages + header.used_length
 
     def _problem(self, message: str, pos: int, expected: str) -> None:
-        self.state.problems.append(StreamError(message, offset=pos, section="ram", expected=expected))
+        self.state.note(StreamError(message, offset=pos, section="ram", expected=expected))
 
 
 def encode_page(word: int, name: str | None, payload: bytes, fill: int = 0, page_size: int = 4096) -> bytes:

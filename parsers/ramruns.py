@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Run", "RunTable", "run_length"]
+__all__ = ["MAX_PAGES", "Run", "RunTable", "run_length"]
 
 _WORD = struct.Struct(">Q")
+MAX_PAGES = (1 << 32) - 1  # of one run, 16 TiB of 4 KiB pages: what its column holds
 _SCALAR = 32  # words compared one by one before the strided view pays for its set-up
 _FIRST_CHUNK = 256
 _LARGEST_CHUNK = 1 << 16  # 512 KiB of expected words: stays in the cache
@@ -131,7 +132,7 @@ class RunTable:
                 and sizes & 0xFFFFFFFF == payload
                 and last_addr + count * self.page_size == addr
                 and last_offset + count * (head + payload) == offset
-                and count + pages < 1 << 32
+                and count + pages <= MAX_PAGES
             ):
                 words[-2] = (count + pages) << 32 | payload
                 return

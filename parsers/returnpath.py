@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.parsers.record import Record, be16, decode_name, record
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from qmigtool.parsers.window import Window
 
-__all__ = ["Message", "MigRpMessageType", "read_return_path"]
+__all__ = ["Message", "MigRpMessageType", "PageRequests", "read_return_path"]
 
 MAX_LENGTH = 512
 RECV_BITMAP_END = 0x0123456789ABCDEF
@@ -60,6 +62,47 @@ class Message:
     length: int | None = None
 
 
+class PageRequests(Sequence[Message]):
+    """The page requests among the messages, in order; held as columns, 40 bytes each.
+
+    A message has as few as four bytes, so a list of objects would be many times as large as the file.
+    """
+
+    _WORDS = 5  # type << 16 | bytes of the message, offset, place of the name, start, length
+
+    def __init__(self) -> None:
+        self._words = array("Q")
+        self._names: list[str | None] = []
+        self._places: dict[str | None, int] = {}
+
+    def add(self, message: Message) -> None:
+        """Append a message if it is a page request."""
+        if message.start is None or message.length is None:
+            return
+        place = self._places.setdefault(message.block, len(self._names))
+        if place == len(self._names):
+            self._names.append(message.block)
+        size = message.end - message.offset
+        self._words.extend((message.type << 16 | size, message.offset, place, message.start, message.length))
+
+    def __len__(self) -> int:
+        return len(self._words) // self._WORDS
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = range(len(self))[index] * self._WORDS
+        kind, offset, place, start, length = self._words[at : at + self._WORDS]
+        type_ = MigRpMessageType(kind >> 16)
+        return Message(type_, offset, offset + (kind & 0xFFFF), None, self._names[place], start, length)
+
+
 _LENGTHS = {
     MigRpMessageType.MIG_RP_MSG_SHUT: 4,
     MigRpMessageType.MIG_RP_MSG_PONG: 4,
@@ -90,16 +133,22 @@ def read_return_path(window: Window) -> Iterator[Message]:
             if len(data) < 12:
                 raise StreamError(f"{type_.name} of {len(data)} bytes", offset=pos + 2, expected="12 or more")
             start, length = int.from_bytes(data[:8], "big"), int.from_bytes(data[8:12], "big")
-            if len(data) > 12:
-                block = decode_name(data[13 : 13 + data[12]])
+            if type_ is MigRpMessageType.MIG_RP_MSG_REQ_PAGES_ID:
+                block = _name(data[12:], pos, type_)
         elif type_ is MigRpMessageType.MIG_RP_MSG_RECV_BITMAP:
-            block = decode_name(data[1:])
+            block = _name(data, pos, type_)
             end = _recv_bitmap(window, end)
         elif data:
             value = int.from_bytes(data, "big")
         named = block if start is not None or type_ is MigRpMessageType.MIG_RP_MSG_RECV_BITMAP else None
         yield Message(type_, pos, end, value, named, start, length)
         pos = end
+
+
+def _name(raw: bytes, pos: int, type_: MigRpMessageType) -> str:
+    if len(raw) < 2 or len(raw) != 1 + raw[0]:
+        raise StreamError(f"{type_.name} with the name {raw.hex(' ')!r}", offset=pos, expected="a length and a name")
+    return decode_name(raw[1:])
 
 
 def _recv_bitmap(window: Window, pos: int) -> int:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_VMDESC", "Reader", "Section", "Type"]
 
-MAX_VMDESC = 256 << 20  # a pc with 64 vCPUs has 0.6 MB
+MAX_VMDESC = 64 << 20  # a pc with 64 vCPUs has 0.6 MB
 DEFAULT_PAGE_SIZE = 4096
 
 
@@ -292,10 +292,8 @@ class Reader:
         if command is Command.MIG_CMD_POSTCOPY_ADVISE and data:
             self.ram.advise, _ = PostcopyAdvise.parse(Window(data, final=True), 0)
         elif command is Command.MIG_CMD_POSTCOPY_RAM_DISCARD:
-            try:
-                self.ram.discard(data, payload)
-            except StreamError as error:
-                self.problems.append(error)  # the framing is whole: what follows can be read
+            self.ram.discard(data, payload)
+            self._take_ram_problems()
         elif command is Command.MIG_CMD_PACKAGED:
             if self._package_end is not None:
                 raise StreamError("a package inside a package", offset=self.pos, expected="none")
@@ -342,9 +340,9 @@ class Reader:
     def _in_body(self) -> Section | None:
         open_ = self._open
         assert open_ is not None  # noqa: S101 - for the type checker: this state is entered with a section
-        self.pos, ended = open_.body.advance(self.window, self.pos)
         if self.window.passed is not None:
             self.window.passed(self.pos)
+        self.pos, ended = open_.body.advance(self.window, self.pos)
         if ended:
             self._state = self._footer
         return None
@@ -369,8 +367,7 @@ class Reader:
                     section=header.idstr,
                     expected=footer.hex(" "),
                 )
-        self.problems += self.ram.problems
-        self.ram.problems = []
+        self._take_ram_problems()
         self._open = None
         self.pos = end
         self._state = self._next_item
@@ -387,6 +384,11 @@ class Reader:
             header.version_id,
             open_.body.measured,
         )
+
+    def _take_ram_problems(self) -> None:
+        """Take over what reading RAM noted without stopping."""
+        self.problems += self.ram.problems
+        self.ram.problems = []
 
     def _inside_package(self, end: int, name: str) -> None:
         if self._package_end is not None and end > self._package_end:

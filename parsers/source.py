@@ -14,6 +14,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError, TruncatedError
+from qmigtool.files import open_input
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +64,10 @@ class BufferSource(Source):
     def passed(self, offset: int) -> None:
         """Take note that what lies before ``offset`` will not be looked at again soon."""
 
+    def first_data(self) -> int:
+        """Return an offset before which there are only zeros, as far as that is known without reading them."""
+        return 0
+
     def view(self, offset: int, length: int) -> memoryview:
         """Return a view, without a copy."""
         if offset < 0 or length < 0 or offset + length > len(self.whole):
@@ -73,14 +78,18 @@ class BufferSource(Source):
 
 
 class FileSource(BufferSource):
-    """A regular file or block device, mapped read-only: nothing is read before it is looked at."""
+    """A regular file or block device, mapped read-only: nothing is read before it is looked at.
+
+    Reading a mapped page that the file has no more kills the process (SIGBUS), and nothing can be done about it in
+    Python. So the length is looked at again with every :meth:`view` and :meth:`passed`; who cuts a file while it is
+    walked through may still be faster.
+    """
 
     def __init__(self, path: Path) -> None:
         self._passed = 0
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = open_input(path)
         try:
-            if stat.S_ISDIR(os.fstat(self._fd).st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
             size = os.lseek(self._fd, 0, os.SEEK_END)  # also right for a block device, where stat says 0
             self._map = mmap.mmap(self._fd, size, access=mmap.ACCESS_READ) if size else None
         except BaseException:
@@ -88,8 +97,32 @@ class FileSource(BufferSource):
             raise
         super().__init__(self._map if self._map is not None else b"", str(path))
 
+    def check(self) -> None:
+        """Make sure that the file is as long as it was; raises :class:`~qmigtool.errors.StreamError`."""
+        if self._regular and self._fd >= 0:
+            size = os.fstat(self._fd).st_size
+            if size < len(self.whole):
+                raise StreamError(
+                    "the file became shorter while it was read", offset=size, expected=f"{len(self.whole)} bytes"
+                )
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return a view, without a copy."""
+        self.check()
+        return super().view(offset, length)
+
+    def first_data(self) -> int:
+        """Return where the file's first hole ends, if it starts with one."""
+        try:
+            return os.lseek(self._fd, 0, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: nothing but a hole. Anything else: this file system (or a block device) does not know.
+            return len(self.whole) if error.errno == errno.ENXIO else 0
+
     def passed(self, offset: int) -> None:
         """Let the pages before ``offset`` go: a walk through a large file shall not look like a large process."""
+        self.check()
+        offset = min(offset, len(self.whole))  # a length that the file makes up may lead anywhere
         if self._map is not None and offset - self._passed >= PASSED and hasattr(self._map, "madvise"):
             start, end = (at // mmap.PAGESIZE * mmap.PAGESIZE for at in (self._passed, offset))
             self._map.madvise(mmap.MADV_DONTNEED, start, end - start)

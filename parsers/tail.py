@@ -34,7 +34,7 @@ _BEHIND = 6  # bytes of that behind its first
 _HEAD = 5
 _CHUNK = 1 << 20
 MAX_CANDIDATES = 8  # texts that look like a vmdesc and are not; there was never a second one in a real stream
-MAX_PADDING = 1 << 30  # zeros behind the stream, on a block device
+MAX_PADDING = 1 << 28  # zeros behind the stream, on a block device
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +68,26 @@ def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
     :class:`~qmigtool.errors.StreamError` if a text in the right place is not a vmdesc.
     """
     data = source.whole
-    size = len(data)
+    end = _behind_last_byte(data)
+    if end == 0 or data[end - 1] != ord("}"):
+        return None
     failure: StreamError | None = None
     candidates = 0
-    top = size
-    while top > 0 and size - top < MAX_VMDESC and candidates < MAX_CANDIDATES:
+    top = end
+    while top > 0 and end - top < MAX_VMDESC and candidates < MAX_CANDIDATES:
         bottom = max(0, top - _CHUNK)
         # The chunks overlap, so that none is missed; what starts at top or later was in the chunk before.
-        chunk = bytes(data[bottom : min(size, top + _BEHIND)])
+        chunk = bytes(data[bottom : min(end, top + _BEHIND)])
         for found in reversed([match.start() for match in _EOF_AND_VMDESC.finditer(chunk)]):
             offset = bottom + found + 1
-            end = _end_of(data, offset)
-            if end is None:
+            if not _ends_at(data, offset, end):
                 continue
             candidates += 1
             try:
                 return LocatedVmdesc(parse_vmdesc(bytes(data[offset + _HEAD : end]), offset + _HEAD), offset, end)
             except StreamError as error:
-                failure = failure or error
+                # Its traceback would keep the text and all that was made of it.
+                failure = failure or error.with_traceback(None)
             if candidates == MAX_CANDIDATES:
                 break
         top = bottom
@@ -94,23 +96,25 @@ def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
     return None
 
 
-def _end_of(data: memoryview, offset: int) -> int | None:
-    """Return the end of the vmdesc at ``offset``, if it can be one."""
-    if offset + _HEAD + 2 > len(data):
-        return None
-    header, body = VmDescriptionHeader.parse(Window(data[offset : offset + _HEAD], final=True), 0)
-    end = offset + body + header.length
-    if not 2 <= header.length <= MAX_VMDESC or end > len(data):
-        return None
-    if data[offset + body] != ord("{") or data[end - 1] != ord("}"):
-        return None
-    return end if _only_zeros(data, end) else None
-
-
-def _only_zeros(data: memoryview, start: int) -> bool:
-    if len(data) - start > MAX_PADDING:
+def _ends_at(data: memoryview, offset: int, end: int) -> bool:
+    """Say whether what is at ``offset`` can be a vmdesc that ends at ``end``."""
+    if offset + _HEAD + 2 > end:
         return False
-    return all(not bytes(data[at : at + _CHUNK]).strip(b"\0") for at in range(start, len(data), _CHUNK))
+    header, body = VmDescriptionHeader.parse(Window(data[offset : offset + _HEAD], final=True), 0)
+    return header.length <= MAX_VMDESC and offset + body + header.length == end
+
+
+def _behind_last_byte(data: memoryview) -> int:
+    """Return where the zeros at the end start; of more than :data:`MAX_PADDING` nobody needs to know."""
+    top = len(data)
+    least = max(0, top - MAX_PADDING)
+    while top > least:
+        bottom = max(least, top - _CHUNK)
+        left = len(bytes(data[bottom:top]).rstrip(b"\0"))
+        if left:
+            return bottom + left
+        top = bottom
+    return top
 
 
 def walk_back(source: BufferSource, located: LocatedVmdesc) -> TailWalk:

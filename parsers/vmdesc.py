@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.parsers.record import encode_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Description", "DeviceDescription", "FieldDescription", "Vmdesc", "format_vmdesc", "parse_vmdesc"]
 
 SECTION = "vmdesc"
 MAX_NUMBER = 1 << 48  # no field of a real machine comes near; keeps every sum far from harm
 MAX_ARRAY = 1 << 24
-MAX_EMPTY = 1 << 12  # elements of no bytes: nothing else bounds them
+MAX_EMPTY = 1 << 12  # elements that no byte stands for: nothing else bounds them
 MAX_WORD = 1 << 32  # instance_id and version are be32
 MAX_DEPTH = 64  # the deepest seen is 5
 
@@ -49,16 +52,26 @@ class FieldDescription:
         """The bytes of all elements."""
         return self.size * (1 if self.array_len is None else self.array_len)
 
+    @property
+    def leaves(self) -> int:
+        """How many leaves decoding gives, those of all elements together."""
+        inner = (self.struct,) if self.struct is not None else self.inline
+        return max(1, sum(part.leaves for part in inner)) * (1 if self.array_len is None else self.array_len)
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A vmstate description as it was sent; ``size`` is the length of such a body, subsections included."""
+    """A vmstate description as it was sent; ``size`` is the length of such a body, subsections included.
+
+    ``leaves`` is how many leaves such a body has.
+    """
 
     name: str
     version: int
     fields: tuple[FieldDescription, ...]
     subsections: tuple[Description, ...]
     size: int
+    leaves: int
 
     @classmethod
     def of(
@@ -72,7 +85,13 @@ class Description:
         size = sum(field.total for field in fields)
         # marker, counted string, version: what stands before a subsection's body
         size += sum(1 + 1 + len(encode_name(sub.name)) + 4 + sub.size for sub in subsections)
-        return cls(name, version, fields, subsections, size)
+        leaves = sum(field.leaves for field in fields) + sum(sub.leaves for sub in subsections)
+        return cls(name, version, fields, subsections, size, leaves)
+
+    @property
+    def empty(self) -> int:
+        """How many leaves there are more than bytes; what makes a small body endless work is this and nothing else."""
+        return max(0, self.leaves - self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +120,7 @@ def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
     :class:`~qmigtool.errors.LimitError` for numbers or nesting that no honest one has.
     """
     try:
-        return _Builder().vmdesc(_load(text))
+        return _Builder().vmdesc(_load(text, _known))
     except StreamError as error:
         error.offset, error.section = offset, SECTION
         raise
@@ -117,7 +136,7 @@ def format_vmdesc(text: bytes) -> bytes:
     QEMU has two styles: ``{"k": v, "k2": [..]}`` since 6.0, ``{ "k" : v, "k2" : [ .. ] }`` before.
     """
     spaced = text[:2] == b"{ "
-    return _format(_load(text), spaced=spaced).encode("utf-8", "surrogateescape")
+    return _format(_load(text, _Object), spaced=spaced).encode("utf-8", "surrogateescape")
 
 
 def _format(value: Any, *, spaced: bool) -> str:
@@ -136,14 +155,14 @@ def _string(text: str, raw: bool) -> str:
     return f'"{text}"' if raw else json.dumps(text)
 
 
-def _load(text: bytes) -> Any:
+def _load(text: bytes, make: Callable[[Pairs], _Object]) -> Any:
     def refuse(token: str) -> Any:
         raise StreamError(f"a number {token[:32]!r}", expected="whole numbers only")
 
     # QEMU before 6.0 escapes nothing, so the text may not even be UTF-8.
     return json.loads(
         text.decode("utf-8", "surrogateescape"),
-        object_pairs_hook=_Object,
+        object_pairs_hook=make,
         parse_float=refuse,
         parse_constant=refuse,
         strict=False,
@@ -154,12 +173,26 @@ class _Object(list[tuple[str, Any]]):
     """A JSON object as ordered pairs, told apart from a JSON array."""
 
 
+_KEYS = frozenset(
+    {
+        *("page_size", "configuration", "devices"),
+        *("name", "instance_id", "vmsd_name", "version", "fields", "subsections"),
+        *("array_len", "type", "struct", "size"),
+    }
+)
+
+
+def _known(pairs: Pairs) -> _Object:
+    """Keep what is read later: the rest (``index``, and whatever a file may be stuffed with) would only be held."""
+    return _Object(pair for pair in pairs if pair[0] in _KEYS)
+
+
 def _get(pairs: Any, key: str, kind: type, *, required: bool = True) -> Any:
     if not isinstance(pairs, _Object):
         raise StreamError(f"{_show(pairs)} where an object belongs")
     for name, value in pairs:
         if name == key:
-            if not isinstance(value, kind) or isinstance(value, bool):
+            if type(value) is not kind:  # a bool is no int here, nor an object a list
                 raise StreamError(f"{key!r} is {_show(value)}", expected=kind.__name__)
             if isinstance(value, int):
                 most = MAX_WORD if key in ("instance_id", "version") else MAX_NUMBER
@@ -191,6 +224,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self._made: dict[tuple[Any, ...], Any] = {}
+        self._empty = 0
 
     def vmdesc(self, pairs: Any) -> Vmdesc:
         page_size = _get(pairs, "page_size", int)
@@ -206,7 +240,12 @@ class _Builder:
     def device(self, pairs: Any) -> DeviceDescription:
         idstr = _get(pairs, "name", str)
         old_style = _get(pairs, "vmsd_name", str, required=False) is None
-        return DeviceDescription(idstr, _get(pairs, "instance_id", int), self.body(pairs, 1, idstr), old_style)
+        description = self.body(pairs, 1, idstr)
+        self._empty += description.empty
+        if self._empty > MAX_EMPTY:
+            # Arrays of arrays of nothing: every level multiplies, and none costs the file a byte.
+            raise LimitError(f"{idstr!r} has too many elements of no bytes", expected=f"at most {MAX_EMPTY} in all")
+        return DeviceDescription(idstr, _get(pairs, "instance_id", int), description, old_style)
 
     def body(self, pairs: Any, depth: int, name: str | None = None) -> Description:
         if depth > MAX_DEPTH:
@@ -216,37 +255,31 @@ class _Builder:
         subsections = tuple(
             self.body(entry, depth + 1) for entry in _get(pairs, "subsections", list, required=False) or ()
         )
-        size = sum(field.total for field in fields)
-        # marker, counted string, version: what stands before a subsection's body
         for sub in subsections:
             length = len(encode_name(sub.name))
             if not 1 <= length <= 255:
                 raise StreamError(f"a subsection whose name has {length} bytes", expected="1 to 255")
-            size += 1 + 1 + length + 4 + sub.size
-        if size >= MAX_NUMBER:
-            raise LimitError(f"a body of {size} bytes", expected=f"less than {MAX_NUMBER:#x}")
         made: Description = self._once(
-            Description,
+            Description.of,
             vmsd_name if vmsd_name is not None else name or "",
             _get(pairs, "version", int, required=False) or 0,
             fields,
             subsections,
-            size,
         )
+        if made.size >= MAX_NUMBER:
+            raise LimitError(f"a body of {made.size} bytes", expected=f"less than {MAX_NUMBER:#x}")
         return made
 
     def field(self, pairs: Any, depth: int) -> FieldDescription:
         array_len = _get(pairs, "array_len", int, required=False)
-        size = _get(pairs, "size", int)
-        most = MAX_ARRAY if size else MAX_EMPTY
-        if array_len is not None and array_len > most:
-            raise LimitError(f"an array of {array_len} elements of {size} bytes", expected=f"at most {most}")
+        if array_len is not None and array_len > MAX_ARRAY:
+            raise LimitError(f"an array of {array_len} elements", expected=f"at most {MAX_ARRAY}")
         struct = _get(pairs, "struct", _Object, required=False)
         made: FieldDescription = self._once(
             FieldDescription,
             _get(pairs, "name", str),
             _get(pairs, "type", str),
-            size,
+            _get(pairs, "size", int),
             array_len,
             None if struct is None else self.body(struct, depth + 1),
             tuple(self.body(group, depth + 1) for group in self._groups(pairs)),
@@ -264,12 +297,12 @@ class _Builder:
                 groups[-1].append((key, value))
         return groups
 
-    def _once(self, cls: type, *values: Any) -> Any:
+    def _once(self, make: Callable[..., Any], *values: Any) -> Any:
         # Parts are already unique, so identity is equality and the key stays flat.
-        key = (cls, *(value if isinstance(value, (str, int, type(None))) else _identity(value) for value in values))
+        key = (make, *(value if isinstance(value, (str, int, type(None))) else _identity(value) for value in values))
         made = self._made.get(key)
         if made is None:
-            made = self._made[key] = cls(*values)
+            made = self._made[key] = make(*values)
         return made
 
 

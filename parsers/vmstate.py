@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from qmigtool.parsers.vmdesc import Description, FieldDescription
 
-__all__ = ["Bytes", "Field", "Kind", "body_fields", "decode_value", "encode_field", "encode_value"]
+__all__ = [
+    "INTEGERS",
+    "Bytes",
+    "Field",
+    "Integer",
+    "Kind",
+    "body_fields",
+    "decode_value",
+    "encode_field",
+    "encode_value",
+]
 
 MAX_ELEMENTS = 1 << 20  # of a list; an honest one has hundreds
 
@@ -41,32 +51,34 @@ class Kind(StrEnum):
     SUBSECTION = "subsection"
 
 
-class _Integer(NamedTuple):
+class Integer(NamedTuple):
+    """How an integer type reads: ``size`` in bytes, big-endian."""
+
     size: int
     signed: bool
 
 
 # vmdesc type -> how its bytes read. "int32 le" is a check ("less or equal"), not a byte order.
-_INTEGERS: dict[str, _Integer] = {
-    "uint8": _Integer(1, False),
-    "uint16": _Integer(2, False),
-    "uint32": _Integer(4, False),
-    "uint64": _Integer(8, False),
-    "int8": _Integer(1, True),
-    "int16": _Integer(2, True),
-    "int32": _Integer(4, True),
-    "int64": _Integer(8, True),
-    "uint8 equal": _Integer(1, False),
-    "uint16 equal": _Integer(2, False),
-    "uint32 equal": _Integer(4, False),
-    "uint64 equal": _Integer(8, False),
-    "int32 equal": _Integer(4, True),
-    "int64 equal": _Integer(8, False),  # QEMU's name for the check of a uint64
-    "int32 le": _Integer(4, True),
-    "timer": _Integer(8, True),  # expiry in ns, -1: not armed
-    "CPU_Double_U": _Integer(8, False),
-    "nullptr": _Integer(1, False),  # 0x30: NULL
-    "ptr-marker": _Integer(1, False),  # 0x30: NULL, 0x31: the object follows
+INTEGERS: dict[str, Integer] = {
+    "uint8": Integer(1, False),
+    "uint16": Integer(2, False),
+    "uint32": Integer(4, False),
+    "uint64": Integer(8, False),
+    "int8": Integer(1, True),
+    "int16": Integer(2, True),
+    "int32": Integer(4, True),
+    "int64": Integer(8, True),
+    "uint8 equal": Integer(1, False),
+    "uint16 equal": Integer(2, False),
+    "uint32 equal": Integer(4, False),
+    "uint64 equal": Integer(8, False),
+    "int32 equal": Integer(4, True),
+    "int64 equal": Integer(8, False),  # QEMU's name for the check of a uint64
+    "int32 le": Integer(4, True),
+    "timer": Integer(8, True),  # expiry in ns, -1: not armed
+    "CPU_Double_U": Integer(8, False),
+    "nullptr": Integer(1, False),  # 0x30: NULL
+    "ptr-marker": Integer(1, False),  # 0x30: NULL, 0x31: the object follows
 }
 
 
@@ -74,7 +86,7 @@ def decode_value(type_: str, raw: bytes) -> int | bool | str | bytes:
     """Turn the bytes of one leaf into a value; what is not known is ``bytes``."""
     if type_ == "bool" and len(raw) == 1:
         return raw[0] != 0 if raw[0] < 2 else raw  # any other byte loads as true; keep it visible
-    integer = _INTEGERS.get(type_)
+    integer = INTEGERS.get(type_)
     if integer is not None and len(raw) == integer.size:
         return int.from_bytes(raw, "big", signed=integer.signed)
     if type_ == "capability" and raw and len(raw) == 1 + raw[0]:
@@ -96,7 +108,7 @@ def encode_value(type_: str, size: int, value: int | bool | str | bytes) -> byte
         return bytes([len(raw)]) + raw
     if type_ == "bool":
         return bytes([bool(value)])
-    integer = _INTEGERS.get(type_)
+    integer = INTEGERS.get(type_)
     if integer is None or integer.size != size:
         raise ValueError(f"a {type_} of {size} bytes takes bytes, not a number")
     return int(value).to_bytes(size, "big", signed=integer.signed)

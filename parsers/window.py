@@ -102,6 +102,15 @@ class Window:
                 )
             raise NeedMoreData
 
+    def skip(self, pos: int, count: int, what: str) -> int:
+        """Return ``pos + count``: over what need not be seen, and so need not have come yet.
+
+        Raises :class:`~qmigtool.errors.TruncatedError` if it never will.
+        """
+        if self.final:
+            self.need(pos, count, what)
+        return pos + count
+
     def view(self, pos: int, count: int, what: str) -> memoryview:
         """Return ``count`` bytes at ``pos``, without a copy."""
         self.need(pos, count, what)

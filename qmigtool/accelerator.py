@@ -71,14 +71,19 @@ def _from_fields(devices: Iterable[Device]) -> Iterator[tuple[str, str]]:
     cpus, nested, exceptions, pit = [], [], [], []
     for device in devices:
         if device.name == "cpu" and cpu_x86.is_x86(device):
-            cpus.append(cpu_x86.VCpu(device))
+            vcpu = cpu_x86.VCpu(device)
+            try:
+                _ = vcpu.live, vcpu.xstate_bv
+            except QmigError:
+                continue
+            cpus.append(vcpu)
             if device.subsection("cpu/kvm_nested_state") or device.get("cpu/nested_state"):
                 nested.append(device.label)
         elif device.name == "cpu_common":
             if device.subsection("cpu_common/exception_index"):
                 exceptions.append(device.label)
         elif device.name == "i8254":
-            loaded = device.number("channels[0]/count_load_time")
+            loaded = _number(device, "channels[0]/count_load_time")
             if loaded is not None and loaded < 0:
                 pit.append(loaded)
     if nested:
@@ -91,7 +96,7 @@ def _from_fields(devices: Iterable[Device]) -> Iterator[tuple[str, str]]:
     types = {vcpu.index: _tr_type(vcpu) for vcpu in cpus}
     undeclared = [vcpu for vcpu in cpus if vcpu.live and not vcpu.xstate_bv]
     declaring = [vcpu for vcpu in cpus if vcpu.xstate_bv]
-    moving = [vcpu for vcpu in cpus if vcpu.device.number("env.mp_state")]
+    moving = [vcpu for vcpu in cpus if _number(vcpu.device, "env.mp_state")]
     if undeclared and not declaring:
         vcpu = undeclared[0]
         yield "tcg", f"vCPU {vcpu.index} has live state {vcpu.live:#x} and XSTATE_BV 0: TCG never sets it"
@@ -105,10 +110,18 @@ def _from_fields(devices: Iterable[Device]) -> Iterator[tuple[str, str]]:
         yield "tcg", "env.tsc is 0 and XSTATE_BV is 0 on every vCPU, as from TCG"
 
 
+def _number(device: Device, path: str) -> int | None:
+    """Return a field that is a number; one that its vmdesc calls something else tells nothing."""
+    try:
+        return device.number(path)
+    except QmigError:
+        return None
+
+
 def _tr_type(vcpu: cpu_x86.VCpu) -> int | None:
-    flags = vcpu.device.number("env.tr/flags")
+    flags = _number(vcpu.device, "env.tr/flags")
     return None if flags is None else flags >> 8 & 15
 
 
 def _tsc(vcpu: cpu_x86.VCpu) -> int:
-    return vcpu.device.number("env.tsc") or 0
+    return _number(vcpu.device, "env.tsc") or 0

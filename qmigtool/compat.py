@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import UnsupportedError
+from qmigtool.errors import QmigError, UnsupportedError
 from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.vmdesc import SECTION
+from qmigtool.parsers.vmstate import INTEGERS
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description, FieldDescription
@@ -25,15 +27,24 @@ _UNSIGNED = {"uint8", "uint16", "uint32", "uint64", "uint32 equal"}
 
 
 def desc(stream: Stream) -> Any:
-    """Return the vmdesc as JSON; of keys that occur twice in an object the last one counts, as there."""
+    """Return the vmdesc as JSON; of keys that occur twice in an object the last one counts, as there.
+
+    Raises what is wrong with the vmdesc, or :class:`~qmigtool.errors.UnsupportedError` if there is none.
+    """
     text = stream.vmdesc_text
     if text is None:
+        for problem in stream.problems:
+            if problem.section == SECTION:
+                raise problem
         raise UnsupportedError("the description of a stream without a vmdesc")
     return json.loads(text.decode("utf-8", "surrogateescape"), strict=False)
 
 
 def state(stream: Stream) -> dict[str, Any]:
-    """Return ``name (section id)`` -> fields for every section that starts."""
+    """Return ``name (section id)`` -> fields for every section that starts.
+
+    A device that its description does not fit is left out, and the error is among the stream's problems.
+    """
     devices = {device.section.offset: device for device in stream.devices}
     out: dict[str, Any] = {}
     for section in stream.sections:
@@ -43,6 +54,12 @@ def state(stream: Stream) -> dict[str, Any]:
             sizes = {block.idstr: f"0x{block.used_length:016x}" for block in stream.ram_blocks}
             out[key] = {"section sizes": sizes} if section.name == "ram" else ""
         elif device is not None and device.description is not None:
+            try:
+                _ = device.fields  # the description has the length of the body, and subsections are where it has them
+            except QmigError as error:
+                if str(error) not in map(str, stream.problems):
+                    stream.problems.append(error)
+                continue
             body = bytes(stream.source.view(section.body_offset, section.body_length))
             out[key], _ = _body(device.description, body, 0)
     return out
@@ -73,7 +90,8 @@ class _One:
 
 
 def _field(field: FieldDescription, data: bytes, pos: int) -> tuple[Any, int]:
-    if field.type == "struct" and field.struct is not None:
+    # A struct whose parts do not add up to its size would be read beyond its own bytes.
+    if field.type == "struct" and field.struct is not None and field.struct.size == field.size:
         return _body(field.struct, data, pos)
     end = pos + field.size
     raw = data[pos:end]
@@ -81,7 +99,7 @@ def _field(field: FieldDescription, data: bytes, pos: int) -> tuple[Any, int]:
         return raw[:1] != b"\0", end
     if field.type == "nullptr":
         return "nullptr", end
-    if field.type in _SIGNED or field.type in _UNSIGNED:
+    if field.type in _SIGNED | _UNSIGNED and INTEGERS[field.type].size == field.size:
         value = int.from_bytes(raw, "big")
         text = f"0x{value:0{2 * field.size}x}"
         signed = int.from_bytes(raw, "big", signed=True)

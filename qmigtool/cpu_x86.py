@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.errors import StreamError
+from qmigtool.errors import LiveStateError, StreamError
 from qmigtool.parsers.vmstate import Field, Kind
-from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, XsaveArea, bits, layout
+from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, XsaveArea, bits, layout, mask_names
 from qmigtool.xsave.components import (
     APX_MASK,
     EXTENDED_OFFSET,
@@ -257,19 +257,29 @@ class VCpu:
     def vmstate_bytes(self, area: XsaveArea) -> Mapping[Field, bytes]:
         """Return the bytes that each field of this vCPU would have with the state of ``area``: the way back.
 
-        Only fields that the stream has; ``area`` is in standard format, any layout.
+        The state is read as the architecture defines it: what XSTATE_BV does not declare is in its initial
+        configuration, whatever its bytes say. Only fields that the stream has; live state without a field here is a
+        :class:`~qmigtool.errors.LiveStateError`, because it would be lost.
         """
-        legacy = area.data[:LEGACY_SIZE]
+        # Through the strict conversion: stale bytes become the initial configuration.
+        clean = area.expand(layout("qemu"))
+        missing = clean.live & ~self.carried
+        if missing:
+            raise LiveStateError(
+                f"vCPU {self.index} has no fields in the stream for live state: {' '.join(mask_names(missing))}",
+                components=mask_names(missing),
+                section=self.device.label,
+            )
+        legacy = clean.data[:LEGACY_SIZE]
         encoded: dict[Field, bytes] = {}
         for spec, field in self._present:
-            if spec.component in (X87, SSE):
-                image = legacy
-            else:
-                memory = area.supervisor.get(spec.component) or area.memory(spec.component)
-                image = memory or initial_configuration(spec.component, COMPONENTS[spec.component].size)
+            image = legacy if spec.component in (X87, SSE) else clean.component(spec.component)
             if spec.path == (FPREGS,) and self.tcg:
                 image = _rotate(image, -_top(image))
             encoded[field] = _encode(spec, image, field.length)
+        declared = self.device.get("env.xstate_bv")
+        if declared is not None and not self.tcg:  # TCG never fills it
+            encoded[declared] = clean.xstate_bv.to_bytes(declared.length, "big")
         return encoded
 
     # -- reading -----------------------------------------------------------------------------------------------------

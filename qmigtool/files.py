@@ -1,9 +1,14 @@
-"""Outputs: written beside their place and renamed, so that an interruption leaves what was there before whole."""
+"""Inputs and outputs, opened with care.
+
+An input is never waited for. An output is written beside its place and renamed, so that an interruption leaves what was
+there before whole.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +17,27 @@ from typing import BinaryIO
 
 from qmigtool.errors import UsageError
 
-__all__ = ["copy_range", "replacing"]
+__all__ = ["copy_range", "open_input", "replacing"]
 
 CHUNK = 1 << 20
 # What a kernel or a file system answers that cannot move bytes between these two files by itself.
 _NOT_HERE = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY)
+
+
+def open_input(path: str | os.PathLike[str]) -> int:
+    """Open a regular file or block device for reading only; return its file descriptor.
+
+    Raises :class:`OSError`, and :class:`~qmigtool.errors.UsageError` if it is anything else: a FIFO or a terminal would
+    be waited for without end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise UsageError(f"{str(path)!r} cannot be read from any place", expected="a regular file or a block device")
 
 
 @contextmanager
@@ -26,16 +47,25 @@ def replacing(path: str | os.PathLike[str], *inputs: str) -> Iterator[BinaryIO]:
     Raises :class:`~qmigtool.errors.UsageError` if it would replace one of ``inputs``: an input is never modified.
     """
     target = Path(path)
-    for name in inputs:
-        if name != "-" and target.exists() and target.samefile(name):
+    try:
+        there = target.stat()
+    except FileNotFoundError:
+        there = None
+    if there is not None:
+        if any(os.path.samestat(there, _stat(name)) for name in inputs):
             raise UsageError(f"the output {str(path)!r} is the input", expected="another name")
-    if target.exists() and not target.is_file():
-        # A device or a FIFO: a rename would put a file in its place, which for /dev/null is a disaster.
-        with target.open("wb") as file:
-            yield file
-        return
+        if not stat.S_ISREG(there.st_mode):
+            # A device or a FIFO: a rename would put a file in its place, which for /dev/null is a disaster.
+            with target.open("wb") as file:
+                yield file
+            return
     target = target.resolve()  # a link stays one
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        # As much of the name as tells what it is: all of it and more might be longer than a file system allows.
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:32]}.", dir=target.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -47,6 +77,11 @@ def replacing(path: str | os.PathLike[str], *inputs: str) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _stat(name: str) -> os.stat_result:
+    """Return what tells an input from other files: also ``-`` may be one that has a name."""
+    return os.fstat(0) if name == "-" else Path(name).stat()
 
 
 def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:

@@ -13,7 +13,7 @@ from qmigtool.parsers.window import Window
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
 
-__all__ = ["find_start", "probe_page_size", "refuse_container"]
+__all__ = ["PROBED", "find_start", "probe_page_size", "refuse_container"]
 
 CHUNK = 1 << 20
 MAX_PREFIX = 1 << 30
@@ -35,7 +35,7 @@ def probe_page_size(source: BufferSource) -> int | None:
     Returns None if the stream does say it (configuration/target-page-bits), or if none fits.
     """
     for page_size in PAGE_SIZES:
-        start = find_start(source.whole)
+        start = find_start(source)
         probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
         try:
             for section in probe.sections():
@@ -51,10 +51,12 @@ def probe_page_size(source: BufferSource) -> int | None:
     return None
 
 
-def find_start(whole: memoryview) -> int:
+def find_start(source: BufferSource) -> int:
     """Return where the stream starts: 0, or behind a hole (``migrate file:PATH,offset=N``)."""
     magic = FileHeader(QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION).build()
-    for at in range(0, min(len(whole), MAX_PREFIX), CHUNK):
+    whole = source.whole
+    first = source.first_data() // CHUNK * CHUNK  # a hole need not be read
+    for at in range(first, min(len(whole), first + MAX_PREFIX), CHUNK):
         chunk = bytes(whole[at : at + CHUNK])
         skipped = len(chunk) - len(chunk.lstrip(b"\0"))
         if skipped < len(chunk):

@@ -37,7 +37,8 @@ def write_stream(stream: Stream, target: BinaryIO, splices: Sequence[Splice] = (
         raise UnsupportedError("rewriting a pipe", "a stream that came through a pipe cannot be rewritten")
     _check_spans(stream, source.size or 0)
     at = written = 0
-    for splice in sorted(splices):
+    # Stable: of several insertions at one place the caller's order stays, and they stand before a replacement.
+    for splice in sorted(splices, key=lambda splice: (splice.offset, splice.length > 0)):
         if splice.offset < at or splice.offset + splice.length > (source.size or 0):
             raise UsageError(f"edits overlap or leave the stream at {splice.offset:#x}")
         written += _copy(source, at, splice.offset - at, target) + len(splice.data)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
@@ -30,7 +30,7 @@ from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
-from qmigtool.probe import find_start, probe_page_size, refuse_container
+from qmigtool.probe import PROBED, find_start, probe_page_size, refuse_container
 from qmigtool.schema import fit
 from qmigtool.schema.model import built_in
 from qmigtool.sectionindex import SectionIndex
@@ -75,17 +75,34 @@ def open_stream(
     :attr:`Stream.problems`, unless it is no migration stream at all: then :class:`~qmigtool.errors.StreamError`.
     :class:`OSError` is left as it is.
     """
-    options: dict[str, Any] = {"accelerator": accelerator, "schema": schema, "keep_runs": keep_runs}
-    options["channels"] = [BufferSource(c) if isinstance(c, bytes) else FileSource(Path(c)) for c in channels]
-    if isinstance(target, bytes | bytearray | memoryview):
-        return Stream(BufferSource(target), forward=forward, **options)
-    if isinstance(target, str) or hasattr(target, "__fspath__"):
-        path = Path(target)
-        if path.is_fifo() or path.is_char_device():
-            with path.open("rb") as pipe:
-                return Stream(pipe, **options)
-        return Stream(FileSource(path), forward=forward, **options)
-    return Stream(target, **options)
+    with contextlib.ExitStack() as stack:  # what was opened is closed again if something raises
+        opened = [
+            stack.enter_context(BufferSource(c) if isinstance(c, bytes) else FileSource(Path(c))) for c in channels
+        ]
+
+        def make(source: BufferSource | BinaryIO) -> Stream:
+            return Stream(
+                source,
+                accelerator=accelerator,
+                forward=forward,
+                channels=opened,
+                schema=schema,
+                keep_runs=keep_runs,
+            )
+
+        if isinstance(target, bytes | bytearray | memoryview):
+            stream = make(BufferSource(target))
+        elif isinstance(target, str) or hasattr(target, "__fspath__"):
+            path = Path(target)
+            if path.is_fifo() or path.is_char_device():
+                with path.open("rb") as pipe:
+                    stream = make(pipe)
+            else:
+                stream = make(stack.enter_context(FileSource(path)))
+        else:
+            stream = make(target)
+        stack.pop_all()
+    return stream
 
 
 class Stream:
@@ -179,12 +196,22 @@ class Stream:
     @property
     def page_size_inferred(self) -> bool:
         """Whether nothing in the stream says the page size, so that it is the first one with which RAM reads well."""
-        return self._probed_page_size is not None
+        return self._probed_page_size is not None and self._located is None
 
     @property
     def ram_blocks(self) -> tuple[RamBlock, ...]:
         """The RAMBlocks in the order of the ``ram`` START section."""
         return tuple(self._reader.ram.blocks)
+
+    @property
+    def pages_held(self) -> tuple[int, int]:
+        """(pages of guest memory that this input holds at most, pages in all); reads all of RAM's headers.
+
+        The first is smaller where memory travelled on other channels (multifd, postcopy), or stayed where it was
+        (shared memory, what virtio-mem has not plugged).
+        """
+        _ = self.sections
+        return self._reader.ram.held()
 
     @property
     def vmdesc(self) -> Vmdesc | None:
@@ -242,7 +269,8 @@ class Stream:
         fitted = fit(self.schema, name, section.version_id or 0, body, self.machine)
         if fitted is None:
             return Device(section, None, self._source)
-        return Device(section, fitted.description, self._source, self.schema.name)
+        choice = ", one of several shapes that fit" if fitted.ambiguous else ""
+        return Device(section, fitted.description, self._source, self.schema.name + choice)
 
     @cached_property
     def schema(self) -> Schema:
@@ -252,7 +280,7 @@ class Stream:
     @property
     def borrowed(self) -> str | None:
         """The name of the schema by which devices are decoded that the stream does not describe, or None."""
-        return next((device.borrowed for device in self.devices if device.borrowed is not None), None)
+        return self.schema.name if any(device.borrowed is not None for device in self.devices) else None
 
     @cached_property
     def ram(self) -> Ram:
@@ -270,7 +298,9 @@ class Stream:
             for _ in self._read_all(reader):
                 pass
         ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)
-        return build_ram(self._source, reader.ram, ends, self._channels, self.problems)
+        configuration = self.configuration
+        uuid = configuration.uuid if configuration is not None else None
+        return build_ram(self._source, reader.ram, ends, self._channels, self.problems, uuid=uuid)
 
     @staticmethod
     def _read_all(reader: Reader) -> Iterator[Section]:
@@ -345,7 +375,7 @@ class Stream:
             vmdesc.page_size if vmdesc is not None else self._probed_page_size,
             self._measure,
             keep_runs,
-            find_start(source.whole),
+            find_start(source),
         )
 
     def _measure(self, header: SectionHeader, data: memoryview, ends: Callable[[int], bool]) -> int | None:
@@ -432,10 +462,14 @@ class Stream:
         """Read a pipe to its end: RAM passes by, everything else is kept."""
         self._back = None
         self._index = index = SectionIndex([])
-        reader = self._reader = Reader(Window(), keep_runs=self._keep_runs)
+        head = BufferSource(_read_up_to(pipe, PROBED))
+        refuse_container(bytes(head.whole[:MAGIC_SIZE]))
+        self._probed_page_size = probe_page_size(head)
+        reader = self._reader = Reader(
+            Window(), None, self._probed_page_size, self._measure, self._keep_runs, find_start(head)
+        )
+        chunk: bytes | memoryview = head.whole
         try:
-            chunk = _first_chunk(pipe)
-            refuse_container(chunk[:MAGIC_SIZE])
             while True:
                 if chunk:
                     reader.feed(chunk)
@@ -452,6 +486,8 @@ class Stream:
                     break
                 chunk = pipe.read(PIPE_CHUNK)
             self._take_reader_problems()
+            if self.vmdesc is not None:
+                reader.ram.page_size = self.vmdesc.page_size  # zero pages read well with many sizes; this one is told
             self._check_end()
         except QmigError as error:
             if not len(index):
@@ -467,12 +503,12 @@ class Stream:
             self.problems.append(error)
 
 
-def _first_chunk(pipe: BinaryIO) -> bytes:
-    """Read until all that a container starts with is there: a socket may give a byte at a time."""
-    head = b""
-    while len(head) < MAGIC_SIZE and (chunk := pipe.read(PIPE_CHUNK)):
+def _read_up_to(pipe: BinaryIO, count: int) -> bytes:
+    """Read so much of a pipe, or all of it: a socket may give a byte at a time."""
+    head = bytearray()
+    while len(head) < count and (chunk := pipe.read(min(PIPE_CHUNK, count - len(head)))):
         head += chunk
-    return head
+    return bytes(head)
 
 
 def _cut(partial: Section, end: int) -> Section:

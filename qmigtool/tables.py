@@ -173,15 +173,14 @@ def ram_blocks(stream: Stream) -> Iterator[Row]:
     Column("sent", "UInt64", "pages sent, each time counted"),
     Column("distinct", "UInt64", "pages sent at least once and not discarded"),
     Column("zero", "UInt64", "pages whose last record is a zero page"),
+    Column("absent", "UInt64", "pages that are in no channel given"),
     Column("encodings", "string", "pages sent by encoding"),
 )
 def ram_usage(stream: Stream) -> Iterator[Row]:
     """How each RAMBlock was sent."""
     from qmigtool.ram import usage  # numpy: only where memory is looked at
 
-    for block in usage.blocks(stream.ram):
-        encodings = " ".join(f"{name}={pages}" for name, pages in block["by_encoding"].items())
-        yield block["name"], block["pages"], block["sent"], block["distinct"], block["zero"], encodings
+    yield from map(usage.row, usage.blocks(stream.ram))
 
 
 @_table(

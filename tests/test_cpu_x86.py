@@ -8,7 +8,7 @@ import pytest
 
 import qmigtool
 from qmigtool.cpu_x86 import FIELDS
-from qmigtool.errors import StreamError
+from qmigtool.errors import LiveStateError, StreamError
 from tests import samplefiles
 from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, nums, raw, structs, x86_cpu, zero
 
@@ -241,7 +241,13 @@ def test_each_subsection(bit):
         assert vcpu.carried >> component & 1
         assert vcpu.live >> component & 1
     assert vcpu.carried == 7 | sum(1 << component for component in contents)
-    assert all(field.raw == data for field, data in vcpu.vmstate_bytes(vcpu.xsave).items())
+    encoded = vcpu.vmstate_bytes(vcpu.xsave_area(xstate_bv="recomputed"))
+    assert all(field.raw == data for field, data in encoded.items() if field.name != "env.xstate_bv")
+    # What an area does not declare is in its initial configuration, whatever its bytes say.
+    user = [component for component in contents if component not in (11, 12, 15)]
+    for field, data in vcpu.vmstate_bytes(vcpu.xsave_area(xstate_bv="declared")).items():
+        if user and field.name != "env.xstate_bv" and field.offset > vcpu.device.field(subsection.name).offset:
+            assert data == bytes(field.length), field
     assert set(vcpu.supervisor) == set(contents) & {11, 12, 15}
 
 
@@ -342,3 +348,12 @@ def test_another_target_has_no_x86_vcpus():
     with qmigtool.open(samplefiles.path("arm-7.2")) as stream:
         assert stream.vcpus == ()
         assert sum(device.name == "cpu" for device in stream.devices) == 2
+
+
+def test_live_state_without_fields_is_not_lost_silently():
+    """The area has AVX-512, the stream no subsection for it."""
+    with_it = vcpu_of(subsections=[SUBSECTIONS[5][0]])
+    without = vcpu_of()
+    with pytest.raises(LiveStateError) as caught:
+        without.vmstate_bytes(with_it.xsave_area(xstate_bv="recomputed"))
+    assert caught.value.components == ("opmask", "ZMM_Hi256", "Hi16_ZMM")

@@ -101,4 +101,7 @@ def test_the_manifest_names_every_sample() -> None:
     manifest = (ROOT / "samples" / "MANIFEST.md").read_text(encoding="utf-8")
     for path in sorted((ROOT / "samples").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts and path.name != "MANIFEST.md":
-            assert f"`{path.relative_to(ROOT / 'samples')}`" in manifest, path.name
+            name = str(path.relative_to(ROOT / "samples"))
+            if path.suffix == ".xz":  # the table of packed streams names a stream and means its channels, too
+                name = re.sub(r"^packed/|(\.(ch\d|rp|preempt))?\.(mig|bin)\.xz$", "", name)
+            assert f"`{name}`" in manifest, path.name

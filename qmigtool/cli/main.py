@@ -17,7 +17,7 @@ from qmigtool.errors import QmigError
 USAGE, DEFECT, INTERRUPTED = 2, 70, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="qmigtool", message="%(prog)s %(version)s")
 def cli() -> None:
     """Read, convert and rewrite QEMU migration streams: the files in which a virtual machine lies saved.

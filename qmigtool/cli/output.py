@@ -203,10 +203,17 @@ def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:
     return printable(str(value))
 
 
-def write_output(path: str, data: bytes, *inputs: str) -> None:
-    """Write a small file; ``-`` is standard output. See :func:`qmigtool.files.replacing`."""
+@contextmanager
+def output_file(path: str, *inputs: str) -> Iterator[BinaryIO]:
+    """Give the file to write to; ``-`` is standard output. See :func:`qmigtool.files.replacing`."""
     if path == "-":
-        sys.stdout.buffer.write(data)
+        yield sys.stdout.buffer
         return
     with replacing(path, *inputs) as file:
+        yield file
+
+
+def write_output(path: str, data: bytes, *inputs: str) -> None:
+    """Write a small file, or to standard output."""
+    with output_file(path, *inputs) as file:
         file.write(data)

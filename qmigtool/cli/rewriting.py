@@ -10,9 +10,17 @@ from pathlib import Path
 import click
 
 from qmigtool import compat as analyze
-from qmigtool.cli.output import file_argument, finish, json_option, opened, print_json, problems_json, write_output
+from qmigtool.cli.output import (
+    file_argument,
+    finish,
+    json_option,
+    opened,
+    output_file,
+    print_json,
+    problems_json,
+    write_output,
+)
 from qmigtool.errors import UnsupportedError
-from qmigtool.files import replacing
 from qmigtool.rewrite import write_stream
 from qmigtool.schema import Schema
 
@@ -24,9 +32,9 @@ from qmigtool.schema import Schema
 def rewrite(file: str, output: str, as_json: bool) -> int:
     """Write FILE again, byte for byte (no edits yet)."""
     with opened(file) as stream:
-        with replacing(output, file) as target:
+        with output_file(output, file) as target:
             written = write_stream(stream, target)
-        if as_json:
+        if as_json and output != "-":
             print_json({"edits": [], "bytes": written, **problems_json(stream)})
         else:
             print(f"{output}: {written} bytes, no edits", file=sys.stderr)
@@ -45,7 +53,7 @@ def compat(file: str, dump: str) -> int:
         return finish(stream)
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def schema() -> None:
     """Descriptions of device state, for streams that have none."""
 

@@ -28,7 +28,7 @@ from qmigtool.cli.output import (
     schema_option,
 )
 from qmigtool.device import find
-from qmigtool.errors import QmigError
+from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.registers import register_for
@@ -66,10 +66,16 @@ def _info(stream: Stream) -> dict[str, Any]:
         "machine": stream.machine,
         "page_size": stream.page_size,
         "page_size_inferred": stream.page_size_inferred,
-        "accelerator": {"name": stream.accelerator.name, "evidence": list(stream.accelerator.evidence)},
+        "accelerator": {
+            "name": stream.accelerator.name,
+            "evidence": list(stream.accelerator.evidence),
+            "given": stream.accelerator.given,
+        },
         "vcpus": sum(device.name == "cpu" for device in stream.devices),
         "devices": len(stream.devices),
         "sections": len(sections),
+        "pages_held": stream.pages_held[0],
+        "pages": stream.pages_held[1],
         "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
         "capabilities": list(stream.capabilities),
         "uuid": str(uuid.UUID(bytes=raw_uuid)) if raw_uuid is not None else None,
@@ -85,6 +91,13 @@ def _info(stream: Stream) -> dict[str, Any]:
 AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
 
 
+def _held(document: dict[str, Any]) -> str:
+    return (
+        f"at most {document['pages_held']} of {document['pages']} pages are in this file "
+        "(multifd and postcopy use other channels, see `ram --channel`)"
+    )
+
+
 def _schema(name: str) -> str:
     return f"a schema learned from other streams: {name}"
 
@@ -98,24 +111,21 @@ def _print_info(document: dict[str, Any]) -> None:
         ("size", _bytes(document["size"]) if document["size"] is not None else "unknown"),
         ("machine", document["machine"] or "not in the stream"),
         ("page size", _bytes(document["page_size"]) + (" (inferred)" if document["page_size_inferred"] else "")),
-        ("accelerator", accelerator["name"] + " (inferred)"),
-        *(("", f"- {text}") for text in accelerator["evidence"]),
+        *([("UUID", document["uuid"])] if document["uuid"] else []),
+        ("accelerator", accelerator["name"] + (" (given)" if accelerator["given"] else " (inferred)")),
+        *(("", f"- {text}") for text in accelerator["evidence"] if not accelerator["given"]),
         ("vCPUs", str(document["vcpus"])),
         ("devices", str(document["devices"])),
         ("sections", str(document["sections"])),
         ("RAM", f"{_bytes(sum(block['size'] for block in blocks))} in {len(blocks)} blocks"),
         *(("", f"- {block['name']}: {_bytes(block['size'])}") for block in blocks),
+        *([("", _held(document))] if document["pages_held"] < document["pages"] else []),
         ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
         ("vmdesc", "yes" if document["vmdesc"] else "no"),
         *([("decoded by", _schema(document["borrowed_schema"]))] if document["borrowed_schema"] else []),
         *((f"{where} it", _bytes(document[where])) for where in ("before", "behind") if document[where]),
         ("complete", "yes" if document["complete"] else "NO"),
     ]
-    if accelerator["evidence"] == ["given by the caller"]:
-        lines = [line for line in lines if line[1] != "- given by the caller"]
-        lines[5] = ("accelerator", accelerator["name"] + " (given)")
-    if document["uuid"]:
-        lines.insert(4, ("UUID", document["uuid"]))
     for name, text in lines:
         print(f"{name:13} {printable(text)}")
 
@@ -246,7 +256,7 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
             else:
                 entry["fields"] = {field.name: _json_value(field) for field in one.fields}
         except QmigError as error:
-            if error.exit_code == 2:
+            if isinstance(error, UsageError):
                 raise
             errors.append(error)
             entry["error"] = error.as_dict()

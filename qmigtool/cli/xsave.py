@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from qmigtool.stream import Stream
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def xsave() -> None:
     """The extended state of the vCPUs: shown, extracted, converted, judged."""
 

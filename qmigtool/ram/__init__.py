@@ -1,6 +1,7 @@
 """Guest memory as a stream holds it: which record wrote each page, when, how encoded, and what it finally holds.
 
 =========  =====================================================================================
+channels   the extra channels: what can be read of each, and whether they belong together
 columns    every record of every channel as one table of runs (numpy), in the order they apply
 cover      the last writer of each page: which run wins where
 content    the bytes of pages, whatever their encoding

@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qmigtool.errors import StreamError
+from qmigtool.errors import LimitError, StreamError
 from qmigtool.parsers.multifd import Compression, MultiFDFlag, Packet
 from qmigtool.parsers.records import RamSaveFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from qmigtool.parsers.ram import RamBlock
     from qmigtool.parsers.ramruns import RunTable
     from qmigtool.parsers.source import Source
 
-__all__ = ["RUN", "Encoding", "RunColumns", "from_mapped", "from_packets", "from_table", "merge"]
+__all__ = ["RUN", "Encoding", "RunColumns", "checked", "from_mapped", "from_packets", "from_table", "merge"]
+
+
+MAX_MAPPED_RUNS = 1 << 24  # 640 MiB of columns; a bitmap asks for them with one bit each
+PIECE = 64 << 10  # bytes of a bitmap looked at at once
 
 
 class Encoding(IntEnum):
@@ -109,12 +113,40 @@ def from_table(table: RunTable, page_size: int, syncs: Sequence[int], channel: i
     return out
 
 
+def checked(packets: Iterable[Packet], blocks: Sequence[RamBlock], page_size: int) -> Iterator[Packet]:
+    """Pass on the packets of one multifd channel until one cannot be: then StreamError says what is wrong with it."""
+    sizes = {block.idstr: block.used_length for block in blocks}
+    packing: Compression | None = None
+    for packet in packets:
+        if packet.block is not None:
+            size = sizes.get(packet.block)
+            if size is None:
+                raise StreamError(
+                    f"a page of RAM block {packet.block!r}, which the block list does not have", offset=packet.offset
+                )
+            for addr in (*packet.normal, *packet.zero):
+                if addr >= size or addr % page_size:
+                    raise StreamError(
+                        f"page {addr:#x} of RAM block {packet.block!r}",
+                        offset=packet.offset,
+                        expected=f"a multiple of {page_size} below {size:#x}",
+                    )
+        if packet.normal:
+            if packet.compression not in _BY_COMPRESSION:
+                raise StreamError(f"compression {packet.flags & MultiFDFlag.COMPRESSION:#x}", offset=packet.offset)
+            packing = packet.compression if packing is None else packing
+            if packet.compression != packing:
+                raise StreamError("a channel that changes its compression", offset=packet.offset)
+        yield packet
+
+
 def from_packets(
     packets: Iterable[Packet], blocks: Mapping[str, int], page_size: int, channel: int
 ) -> tuple[RunColumns, Compression | None]:
-    """Turn the packets of one multifd channel into columns; also return how the channel is packed.
+    """Turn the (checked) packets of one multifd channel into columns; also return how the channel is packed.
 
-    The offset of a packed page is where it will be once the channel is unpacked.
+    The offset of a packed page is where it will be once the channel is unpacked. The rows of a packet are in the order
+    of their pages: a sender puts the zero pages last, which is no second round through memory.
     """
     rows: list[tuple[int, ...]] = []
     packing: Compression | None = None
@@ -122,81 +154,116 @@ def from_packets(
     for packet in packets:
         if packet.block is None:
             continue
-        block = blocks.get(packet.block)
-        if block is None:
-            raise StreamError(
-                f"a page of RAM block {packet.block!r}, which the block list does not have",
-                offset=packet.offset,
-                section="multifd",
-            )
+        block = blocks[packet.block]
         if packet.normal:
-            packing = packet.compression if packing is None else packing
-            if packet.compression != packing:
-                raise StreamError("a channel that changes its compression", offset=packet.offset, section="multifd")
-            packed = packet.compression is not Compression.NOCOMP
-            base = unpacked if packed else packet.payload
-            encoding = _BY_COMPRESSION.get(packet.compression)
-            if encoding is None:
-                raise StreamError(f"compression {packet.flags & MultiFDFlag.COMPRESSION:#x}", offset=packet.offset)
-            for first, count, index in _consecutive(packet.normal, page_size):
-                rows.append(
-                    (channel, encoding, 0, block, 0, packet.epoch, page_size, first, count, base + index * page_size)
-                )
-            unpacked += len(packet.normal) * page_size
-        for first, count, _ in _consecutive(packet.zero, page_size):
-            rows.append((channel, Encoding.MULTIFD_ZERO, 0, block, 0, packet.epoch, 0, first, count, packet.offset))
+            packing = packet.compression
+        packed = packing is not None and packing is not Compression.NOCOMP
+        base = unpacked if packed else packet.payload
+        for addr, count, index in _consecutive(packet, page_size):
+            if index is None:
+                encoding, payload, offset = Encoding.MULTIFD_ZERO, 0, packet.offset
+            else:
+                encoding, payload, offset = _BY_COMPRESSION[packet.compression], page_size, base + index * page_size
+            rows.append((channel, encoding, 0, block, 0, packet.epoch, payload, addr // page_size, count, offset))
+        unpacked += len(packet.normal) * page_size
     return np.array(rows, dtype=RUN), packing
 
 
-def _consecutive(offsets: Sequence[int], page_size: int) -> Iterable[tuple[int, int, int]]:
-    """Give (first page, pages, index of the first) of each stretch of rising pages."""
+def _consecutive(packet: Packet, page_size: int) -> Iterator[tuple[int, int, int | None]]:
+    """Give (address, pages, place of the first in the payload) of each stretch of rising pages; zero pages: None."""
+    # A page that is listed as both is a normal one: a receiver looks at the zero pages first.
+    listed = sorted([(addr, -1) for addr in packet.zero] + [(addr, i) for i, addr in enumerate(packet.normal)])
     start = 0
-    for i in range(1, len(offsets) + 1):
-        if i == len(offsets) or offsets[i] != offsets[i - 1] + page_size:
-            yield offsets[start] // page_size, i - start, start
+    for i, (addr, place) in enumerate(listed, start=1):
+        follows = place if place < 0 else place + 1
+        if i == len(listed) or listed[i] != (addr + page_size, follows):
+            first, at = listed[start]
+            yield first, i - start, None if at < 0 else at
             start = i
 
 
-def from_mapped(blocks: Sequence[RamBlock], source: Source, page_size: int, origin: int = 0) -> RunColumns:
-    """Turn the bitmaps of mapped-ram into columns.
+def from_mapped(
+    index: int, block: RamBlock, source: Source, page_size: int, origin: int = 0, room: int = MAX_MAPPED_RUNS
+) -> RunColumns:
+    """Turn the mapped-ram bitmap of block number ``index`` into columns, none if it has no area.
 
     A set bit is a page in the block's area; a clear one is a zero page, and the bytes in its place are stale. The
     bitmap is an array of the writing host's ``unsigned long``: little-endian unless only the other order leaves the
-    bits beyond the last page clear.
+    bits beyond the last page clear. More runs than ``room`` are a :class:`~qmigtool.errors.LimitError`.
     """
-    parts = [np.zeros(0, RUN)]
-    for index, block in enumerate(blocks):
-        mapped = block.mapped
-        if mapped is None or mapped.bitmap_offset == mapped.pages_offset == 0:
-            continue
-        pages = -(-block.used_length // page_size)
-        raw = np.frombuffer(source.view(mapped.bitmap_offset - origin, -(-pages // 64) * 8), np.uint8)
-        if _bits(raw, len(raw) * 8)[pages:].any():
-            swapped = raw.reshape(-1, 8)[:, ::-1].reshape(-1)
-            if _bits(swapped, len(raw) * 8)[pages:].any():
-                raise StreamError(
-                    f"the bitmap of RAM block {block.idstr!r} has bits beyond its {pages} pages",
-                    offset=mapped.bitmap_offset - origin,
-                    section="ram",
-                )
-            raw = swapped
-        present = _bits(raw, pages)
-        edges = np.flatnonzero(np.diff(present)) + 1
-        first = np.concatenate(([0], edges))
-        part = np.zeros(len(first), RUN)
-        part["page"] = first
-        part["pages"] = np.diff(np.append(first, pages))
-        part["block"] = index
-        held = present[first] == 1
-        part["encoding"] = np.where(held, Encoding.MAPPED, Encoding.MAPPED_ZERO)
-        part["payload"] = np.where(held, page_size, 0)
-        part["offset"] = np.where(held, mapped.pages_offset - origin + first * page_size, mapped.bitmap_offset - origin)
-        parts.append(part)
-    return np.concatenate(parts)
+    mapped = block.mapped
+    if mapped is None or mapped.bitmap_offset == mapped.pages_offset == 0:
+        return np.zeros(0, RUN)
+    pages = -(-block.used_length // page_size)
+    if mapped.page_size != page_size or mapped.pages_offset + block.used_length >= 1 << 63:
+        raise StreamError(
+            f"RAM block {block.idstr!r} has pages of {mapped.page_size} bytes at {mapped.pages_offset:#x}",
+            offset=block.offset,
+            section="ram",
+            expected=f"pages of {page_size} bytes, inside a file",
+        )
+    bitmap = mapped.bitmap_offset - origin
+    swapped = _swapped(source, bitmap, pages, block.idstr)
+    first, held = _runs_of_bits(source, bitmap, pages, swapped=swapped, room=room, name=block.idstr)
+    out = np.zeros(len(first), RUN)
+    out["page"] = first
+    out["pages"] = np.diff(np.append(first, pages))
+    out["block"] = index
+    out["encoding"] = np.where(held, Encoding.MAPPED, Encoding.MAPPED_ZERO)
+    out["payload"] = np.where(held, page_size, 0)
+    out["offset"] = np.where(held, mapped.pages_offset - origin + first * page_size, bitmap)
+    return out
 
 
-def _bits(raw: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    return np.unpackbits(raw, bitorder="little", count=count)
+def _swapped(source: Source, bitmap: int, pages: int, name: str) -> bool:
+    """Whether the host was big-endian: only the last word can tell, by its bits beyond the last page."""
+    stray = pages % 64
+    if not stray:
+        return False
+    last = source.view(bitmap + pages // 64 * 8, 8)
+    if not int.from_bytes(last, "little") >> stray:
+        return False
+    if int.from_bytes(last, "big") >> stray:
+        raise StreamError(
+            f"the bitmap of RAM block {name!r} has bits beyond its {pages} pages", offset=bitmap, section="ram"
+        )
+    return True
+
+
+def _runs_of_bits(
+    source: Source, bitmap: int, pages: int, *, swapped: bool, room: int, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return where each run of equal bits starts, and which of the runs are set; piece by piece."""
+    size = -(-pages // 64) * 8
+    found = [np.zeros(0, np.int64)]
+    count = 0
+    last = None  # the bit before this piece
+    initial = False
+    for at in range(0, size, PIECE):
+        words = np.frombuffer(source.view(bitmap + at, min(PIECE, size - at)), "<u8")
+        if int(words[0]) in (0, (1 << 64) - 1) and bool((words == words[0]).all()):
+            bits = np.full(1, words[0] != 0)  # alike all over, as most are in a sparse file
+        else:
+            ordered = words.byteswap() if swapped else words
+            bits = np.unpackbits(ordered.view(np.uint8), bitorder="little").astype(bool)
+        edges = np.flatnonzero(bits[1:] != bits[:-1]) + (at * 8 + 1)
+        if last is None:
+            initial = bool(bits[0])
+        if last is None or bits[0] != last:
+            edges = np.concatenate(([at * 8], edges))
+        last = bits[-1]
+        edges = edges[edges < pages]
+        count += len(edges)
+        if count > room:
+            raise LimitError(
+                f"the bitmap of RAM block {name!r} changes more than {room} times",
+                offset=bitmap,
+                section="ram",
+                expected=f"at most {MAX_MAPPED_RUNS} runs of pages in all bitmaps",
+            )
+        found.append(edges)
+    first = np.concatenate(found)
+    return first, np.arange(len(first)) % 2 == (0 if initial else 1)
 
 
 def merge(parts: Iterable[RunColumns]) -> RunColumns:

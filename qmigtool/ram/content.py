@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qmigtool.errors import StreamError, UnsupportedError
+from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.multifd import Compression, Packet, decode_payload, page_decoder
 from qmigtool.ram.columns import Encoding
 
@@ -32,7 +32,10 @@ PACKED = (
 
 
 class UnpackedChannel:
-    """The pages of a packed multifd channel: one stream from its start, so it is unpacked once, to a temporary file."""
+    """The pages of a packed multifd channel: one stream from its start, so it is unpacked once, to a temporary file.
+
+    If that fails somewhere, what was unpacked before is there all the same; what comes after raises the error.
+    """
 
     def __init__(self, source: Source, packets: Iterable[Packet], packing: Compression, page_size: int) -> None:
         self._source = source
@@ -40,20 +43,26 @@ class UnpackedChannel:
         self._packing = packing
         self._page_size = page_size
         self._pages: NDArray[np.uint8] | None = None
+        self._error: QmigError | None = None
 
     def view(self, offset: int, length: int) -> memoryview:
-        """Return ``length`` bytes of pages at ``offset``."""
+        """Return ``length`` bytes of pages at ``offset``; raises what unpacking them raised."""
         if self._pages is None:
             self._pages = self._unpack()
+        if offset + length > len(self._pages):
+            raise (self._error or TruncatedError("the channel ends here", section="multifd")).with_traceback(None)
         return self._pages[offset : offset + length].data
 
     def _unpack(self) -> NDArray[np.uint8]:
-        decoder = page_decoder(self._packing)
         with tempfile.TemporaryFile(prefix="qmigtool-") as file:
-            for packet in self._packets:
-                if packet.normal:
-                    payload = bytes(self._source.view(packet.payload, packet.payload_length))
-                    file.write(decode_payload(decoder, packet, payload, self._page_size))
+            try:
+                decoder = page_decoder(self._packing)
+                for packet in self._packets:
+                    if packet.normal:
+                        payload = bytes(self._source.view(packet.payload, packet.payload_length))
+                        file.write(decode_payload(decoder, packet, payload, self._page_size))
+            except QmigError as error:
+                self._error = error
             file.flush()
             # The mapping keeps the file alive after it is closed; it has no name.
             return np.memmap(file, dtype=np.uint8, mode="r") if file.tell() else np.zeros(0, np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,9 @@ __all__ = ["PageRecord", "Ram"]
 
 CHUNK = 256  # pages moved at once: 1 MiB
 
+Absent: TypeAlias = Literal["error", "zero"]
+"""What to do about pages that are in no channel given: refuse, or take them for zero."""
+
 
 class PageRecord(NamedTuple):
     """One record of one page.
@@ -44,8 +47,13 @@ class Ram:
     """The memory of a stream; get it as :attr:`qmigtool.Stream.ram`.
 
     ``runs`` is the table of all records (:data:`qmigtool.ram.columns.RUN`) in the order they apply; ``return_path`` has
-    the messages of the destination, if that channel was given. Addresses are byte offsets inside a RAMBlock; a page
-    that no record wrote is zero, as fresh memory is.
+    the page requests of the destination, if that channel was given. Addresses are byte offsets inside a RAMBlock.
+
+    A migration sends every page at least once. So a page that no record wrote (or whose last record is a DISCARD) is
+    *absent*: it went through a channel that was not given, or the stream is cut. Reading one raises
+    :class:`~qmigtool.errors.UnsupportedError`, unless ``absent="zero"`` says that it shall read as zeros: with
+    free-page-hinting and virtio-mem, what the guest does not use or does not have is never sent. A page of which only
+    XBZRLE changes are there, and not what they change, is absent too.
     """
 
     def __init__(
@@ -53,12 +61,22 @@ class Ram:
     ) -> None:
         self.blocks = tuple(blocks)
         self.runs = runs
-        self.return_path = tuple(requests)
+        self.return_path = requests
         self.page_size = content.page_size
         self._content = content
         self._index = {block.idstr: index for index, block in enumerate(self.blocks)}
         self._covers: dict[int, Cover] = {}
+        self._gaps: dict[int, NDArray[np.int64]] = {}
         self._deltas: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    def __repr__(self) -> str:
+        size = sum(block.used_length for block in self.blocks)
+        return f"<Ram {len(self.blocks)} blocks, {size:#x} bytes, {len(self.runs)} runs, {self.channels} channels>"
+
+    @property
+    def channels(self) -> int:
+        """How many channels have pages; the main stream is always one."""
+        return len(np.union1d(self.runs["channel"], [0]))
 
     def block(self, name: str) -> int:
         """Return the index of a RAMBlock; raises :class:`~qmigtool.errors.UsageError`."""
@@ -77,22 +95,31 @@ class Ram:
         for channel in np.unique(self.runs["channel"]):
             mine = np.flatnonzero((self.runs["channel"] == channel) & (self.runs["encoding"] != Encoding.DISCARD))
             block, page = self.runs["block"][mine].astype(np.int64), self.runs["page"][mine].astype(np.int64)
-            back = (np.diff(block) < 0) | ((np.diff(block) == 0) & (np.diff(page) <= 0))
+            end = page + self.runs["pages"][mine].astype(np.int64)
+            back = (np.diff(block) < 0) | ((np.diff(block) == 0) & (page[1:] < end[:-1]))
             rounds[mine] = np.concatenate(([0], np.cumsum(back))) if len(mine) else rounds[mine]
         return rounds
 
-    def page(self, name: str, addr: int) -> bytes:
-        """Return the final content of the page with byte ``addr`` of a block."""
+    def absent(self, name: str) -> int:
+        """Return how many pages of a block are in no channel given; of a shared block (x-ignore-shared) all may be."""
+        gaps = self._absent(self.block(name))
+        return int((gaps[:, 1] - gaps[:, 0]).sum())
+
+    def page(self, name: str, addr: int, *, absent: Absent = "error") -> bytes:
+        """Return the final content of the page with byte ``addr`` of a block; for ``absent`` see the class."""
         index = self.block(name)
         self._check(index, addr, 1)
-        return self._page(index, addr // self.page_size)
+        page = addr // self.page_size
+        self._check_present(index, page, page + 1, absent)
+        return self._page(index, page)
 
-    def read(self, name: str, addr: int, length: int) -> bytes:
-        """Return ``length`` bytes of a block's final content."""
+    def read(self, name: str, addr: int, length: int, *, absent: Absent = "error") -> bytes:
+        """Return ``length`` bytes of a block's final content; for ``absent`` see the class."""
         index = self.block(name)
         self._check(index, addr, length)
         size = self.page_size
         first, last = addr // size, -(-(addr + length) // size)
+        self._check_present(index, first, last, absent)
         data = b"".join(pages.tobytes() for _, pages in self._stretches(index, first, last))
         return data[addr - first * size : addr - first * size + length]
 
@@ -101,10 +128,10 @@ class Ram:
         index = self.block(name)
         self._check(index, addr, 1)
         page = addr // self.page_size
-        runs = self.runs
-        first = runs["page"]
-        hit = (runs["block"] == index) & (first <= page) & (page - first.astype(np.int64) < runs["pages"])
-        return [self._record(int(order), page) for order in np.flatnonzero(hit)]
+        mine = self._runs_of(index)
+        first = self.runs["page"][mine].astype(np.int64)
+        hit = (first <= page) & (page - first < self.runs["pages"][mine].astype(np.int64))
+        return [self._record(int(order), page) for order in mine[hit]]
 
     def final(self, name: str) -> Cover:
         """Return the last writer of each page of a block: segments (first page, pages, number of the run)."""
@@ -120,38 +147,107 @@ class Ram:
             np.concatenate((mine, orders)),
         )
 
-    def pages(self, name: str) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Give (first page, pages) of a block's final content in order: uint8 of shape (up to 256, page size)."""
+    def pages(self, name: str, *, absent: Absent = "error") -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Give (first page, pages) of a block's final content in order: uint8 of shape (up to 256, page size).
+
+        For ``absent`` see the class; an error comes before the first page.
+        """
+        index = self.block(name)
+        count = self._pages_of(index)
+        self._check_sent(index)
+        self._check_present(index, 0, count, absent)
+        yield from self._stretches(index, 0, count)
+
+    def write_block(self, name: str, file: BinaryIO, *, absent: Absent = "error") -> None:
+        """Write a block's final content to a file from where it stands; zero pages become holes.
+
+        For ``absent`` see the class; an error comes before the file is touched.
+        """
         index = self.block(name)
         self._check_sent(index)
-        yield from self._stretches(index, 0, -(-self.blocks[index].used_length // self.page_size))
-
-    def write_block(self, name: str, file: BinaryIO) -> None:
-        """Write a block's final content to a file; zero pages become holes."""
-        index = self.block(name)
+        self._check_present(index, 0, self._pages_of(index), absent)
         size = self.page_size
         start = file.tell()
-        for first, pages in self.pages(name):
-            live = np.flatnonzero(pages.any(axis=1))
-            for part in np.split(live, np.flatnonzero(np.diff(live) != 1) + 1) if len(live) else ():
-                file.seek(start + (first + int(part[0])) * size)
-                file.write(pages[part[0] : part[-1] + 1].tobytes())
+        file.truncate(start)  # else what the file had would shine through the holes
+        for begin, end in self._sent(index):
+            for first, pages in self._stretches(index, begin, end):
+                live = np.flatnonzero(pages.any(axis=1))
+                for part in np.split(live, np.flatnonzero(np.diff(live) != 1) + 1) if len(live) else ():
+                    file.seek(start + (first + int(part[0])) * size)
+                    file.write(pages[part[0] : part[-1] + 1].tobytes())
         file.truncate(start + self.blocks[index].used_length)
         file.seek(start + self.blocks[index].used_length)
 
     def count(self) -> dict[str, dict[str, int]]:
-        """Return block -> encoding -> pages sent (a page sent twice counts twice)."""
-        out: dict[str, dict[str, int]] = {}
-        for index, block in enumerate(self.blocks):
-            mine = self.runs[self.runs["block"] == index]
-            out[block.idstr] = {
-                encoding.name.lower(): int(mine["pages"][mine["encoding"] == encoding].sum())
-                for encoding in Encoding
-                if bool((mine["encoding"] == encoding).any())
-            }
-        return out
+        """Return block -> encoding -> pages sent (a page sent twice counts twice), DISCARD not among them."""
+        return {
+            name: {encoding.name.lower(): pages for encoding, pages in each.items() if encoding is not Encoding.DISCARD}
+            for name, each in self._counted.items()
+        }
+
+    def runs_of(self, name: str) -> NDArray[np.int64]:
+        """Return the numbers of the runs of a block, in the order they apply."""
+        return self._runs_of(self.block(name))
+
+    def discarded(self) -> dict[str, int]:
+        """Return block -> pages that postcopy told the destination to forget."""
+        return {name: each.get(Encoding.DISCARD, 0) for name, each in self._counted.items()}
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _counted(self) -> dict[str, dict[Encoding, int]]:
+        kinds = len(Encoding)
+        sums = np.zeros(len(self.blocks) * kinds, np.int64)
+        keys = self.runs["block"].astype(np.int64) * kinds + self.runs["encoding"]
+        np.add.at(sums, keys, self.runs["pages"].astype(np.int64))
+        out: dict[str, dict[Encoding, int]] = {block.idstr: {} for block in self.blocks}
+        for key in np.flatnonzero(sums).tolist():
+            out[self.blocks[key // kinds].idstr][Encoding(key % kinds)] = int(sums[key])
+        return out
+
+    @cached_property
+    def _by_block(self) -> tuple[NDArray[np.int64], list[int]]:
+        """The numbers of all runs, those of a block together, and where each block's start: 65,536 blocks are legal."""
+        order = np.argsort(self.runs["block"], kind="stable").astype(np.int64)
+        bounds = np.searchsorted(self.runs["block"][order], np.arange(len(self.blocks) + 1))
+        return order, bounds.tolist()
+
+    def _runs_of(self, index: int) -> NDArray[np.int64]:
+        """Return the numbers of a block's runs, ascending."""
+        order, bounds = self._by_block
+        return order[bounds[index] : bounds[index + 1]]
+
+    def _pages_of(self, index: int) -> int:
+        return -(-self.blocks[index].used_length // self.page_size)
+
+    def _absent(self, index: int) -> NDArray[np.int64]:
+        """Return the stretches of absent pages, ascending: (first, behind the last) each."""
+        if index not in self._gaps:
+            base = self._cover(index)
+            kept = self.runs["encoding"][base.run] != Encoding.DISCARD
+            start = np.append(base.start[kept], self._pages_of(index))
+            end = np.concatenate(([0], (base.start + base.pages)[kept]))
+            self._gaps[index] = np.stack((end, start), axis=1)[end < start]
+        return self._gaps[index]
+
+    def _check_present(self, index: int, first: int, last: int, absent: Absent) -> None:
+        """Refuse to make up pages of ``[first, last)``, unless the caller wants it."""
+        if absent == "zero":
+            return
+        gaps = self._absent(index)
+        at = int(np.searchsorted(gaps[:, 1], first, side="right"))
+        if at == len(gaps) or gaps[at, 0] >= last:
+            return
+        name = self.blocks[index].idstr
+        page = max(first, int(gaps[at, 0])) * self.page_size
+        raise UnsupportedError(
+            "pages that are in no channel given",
+            f"page {page:#x} of RAM block {name!r}, one of {self.absent(name)}, is in no channel given",
+            section="ram",
+            expected="a whole stream with all its channels (multifd, postcopy preempt: channels=, --channel), "
+            'or absent="zero"',
+        )
 
     def _check(self, index: int, addr: int, length: int) -> None:
         block = self.blocks[index]
@@ -163,7 +259,7 @@ class Ram:
 
     def _check_sent(self, index: int) -> None:
         """Refuse a block whose pages are elsewhere: with x-ignore-shared, shared blocks are listed and never sent."""
-        if self.blocks[index].mr_addr is not None and not (self.runs["block"] == index).any():
+        if self.blocks[index].mr_addr is not None and not len(self._runs_of(index)):
             raise UnsupportedError(
                 "shared memory (x-ignore-shared)",
                 f"RAM block {self.blocks[index].idstr!r} is shared memory, not in the stream (x-ignore-shared)",
@@ -178,8 +274,9 @@ class Ram:
         return PageRecord(order, int(self.passes[order]), int(run["channel"]), offset, encoding)
 
     def _select(self, index: int, *, delta: bool) -> NDArray[np.int64]:
-        is_delta = self.runs["encoding"] == Encoding.XBZRLE
-        return np.flatnonzero((self.runs["block"] == index) & (is_delta == delta)).astype(np.int64)
+        mine = self._runs_of(index)
+        chosen: NDArray[np.int64] = mine[(self.runs["encoding"][mine] == Encoding.XBZRLE) == delta]
+        return chosen
 
     def _cover(self, index: int) -> Cover:
         """The last writer of whole pages."""
@@ -219,6 +316,21 @@ class Ram:
                 raw = self._content.payload(run, page - int(run["page"]))
                 content = apply_xbzrle(parse_xbzrle(raw, self.page_size, int(run["offset"])), content)
         return content
+
+    def _sent(self, index: int) -> Iterator[tuple[int, int]]:
+        """Give the stretches of pages, in order, outside of which all is zero."""
+        base = self._cover(index)
+        last = self.runs[base.run]
+        hollow = (last["fill"] == 0) & np.isin(last["encoding"], [e for e in Encoding if e.holds_zero])
+        deltas = np.unique(self._delta(index)[0])
+        start = np.concatenate((base.start[~hollow], deltas))
+        order = np.argsort(start, kind="stable")
+        end = np.concatenate(((base.start + base.pages)[~hollow], deltas + 1))[order]
+        reached = 0
+        for begin, stop in zip(start[order].tolist(), end.tolist(), strict=True):
+            if stop > reached:
+                yield max(begin, reached), stop
+                reached = stop
 
     def _stretches(self, index: int, first: int, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Give the final content of pages ``[first, last)`` in pieces of up to CHUNK pages."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qmigtool.ram.columns import Encoding
 from qmigtool.ram.model import Ram
 
-__all__ = ["blocks", "passes", "totals"]
+__all__ = ["PASS", "blocks", "passes", "row", "totals"]
 
+PASS = np.dtype([("pass", "u8"), ("pages", "u8"), ("zero", "u8"), ("bytes", "u8")])
+"""One pass: its number, the pages sent, the zero pages among them, bytes of records and payloads."""
+
+_ZERO_NAMES = ("zero", "mapped_zero", "multifd_zero")
 _ZERO = np.array([encoding.holds_zero and encoding is not Encoding.DISCARD for encoding in Encoding])
 
 
@@ -18,64 +23,82 @@ def blocks(ram: Ram) -> list[dict[str, Any]]:
     """Return one object per RAMBlock: its pages, those sent by encoding, and what they are in the end.
 
     ``sent`` counts a page each time; ``distinct`` once; ``zero`` those whose last record is a zero page (a normal page
-    may be all zeros too); ``elsewhere`` says that the block is shared memory and not in the stream.
+    may be all zeros too); ``absent`` those that are in no channel given; ``discarded`` those that postcopy told the
+    destination to forget; ``elsewhere`` says that the block is shared memory, and absent for that reason.
     """
     out = []
-    counted = ram.count()
-    for index, block in enumerate(ram.blocks):
-        final = ram.final(block.idstr)
-        mine = ram.runs[ram.runs["block"] == index]
-        kept = ram.runs["encoding"][final.run] != Encoding.DISCARD
-        distinct = int(final.pages[kept].sum())
+    counted, discarded = ram.count(), ram.discarded()
+    for block in ram.blocks:
+        sent = counted[block.idstr]
+        distinct = zero = 0
+        if sent:
+            final = ram.final(block.idstr)
+            encodings = ram.runs["encoding"][final.run]
+            distinct = int(final.pages[encodings != Encoding.DISCARD].sum())
+            zero = int(final.pages[_ZERO[encodings]].sum())
+        pages = -(-block.used_length // ram.page_size)
         out.append(
             {
                 "name": block.idstr,
                 "size": block.used_length,
-                "pages": -(-block.used_length // ram.page_size),
-                "sent": int(mine["pages"][mine["encoding"] != Encoding.DISCARD].sum()),
+                "pages": pages,
+                "sent": sum(sent.values()),
                 "distinct": distinct,
-                "zero": int(final.pages[_ZERO[ram.runs["encoding"][final.run]]].sum()),
-                "elsewhere": block.mr_addr is not None and not len(mine),
-                "by_encoding": counted[block.idstr],
+                "zero": zero,
+                "absent": ram.absent(block.idstr) if sent else pages,
+                "discarded": discarded[block.idstr],
+                "elsewhere": block.mr_addr is not None and not sent,
+                "by_encoding": sent,
             }
         )
     return out
 
 
-def passes(ram: Ram) -> list[dict[str, Any]]:
-    """Return one object per pass: pages sent, zero pages among them, bytes of records and payloads."""
+def row(block: dict[str, Any]) -> tuple[Any, ...]:
+    """Return one of :func:`blocks` as a row of :data:`qmigtool.tables.ram_usage`."""
+    encodings = " ".join(f"{name}={pages}" for name, pages in block["by_encoding"].items())
+    return (*(block[name] for name in ("name", "pages", "sent", "distinct", "zero", "absent")), encodings)
+
+
+def passes(ram: Ram) -> NDArray[np.void]:
+    """Return the passes as columns (:data:`PASS`): where pages were asked for one by one, each may be one."""
     runs = ram.runs[ram.runs["encoding"] != Encoding.DISCARD]
     rounds = ram.passes[ram.runs["encoding"] != Encoding.DISCARD]
     if not len(runs):
-        return []
+        return np.zeros(0, PASS)
     pages = runs["pages"].astype(np.int64)
     size = pages * (runs["head"].astype(np.int64) + runs["payload"])
     zero = np.where(_ZERO[runs["encoding"]], pages, 0)
     count = int(rounds.max()) + 1
-    columns = [np.bincount(rounds, weights=weights, minlength=count) for weights in (pages, zero, size)]
-    return [
-        {"pass": number, "pages": int(p), "zero": int(z), "bytes": int(b)}
-        for number, (p, z, b) in enumerate(zip(*columns, strict=True))
-    ]
+    out = np.zeros(count, PASS)
+    out["pass"] = np.arange(count)
+    for name, values in (("pages", pages), ("zero", zero), ("bytes", size)):
+        out[name] = np.bincount(rounds, weights=values, minlength=count)
+    return out
 
 
-def totals(ram: Ram) -> dict[str, Any]:
-    """Return the numbers for all of memory: pages sent, pages sent more than once, the share of zero pages."""
-    each = blocks(ram)
+def totals(ram: Ram, each: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return the numbers for all of memory: pages sent, pages sent more than once, the share of zero pages.
+
+    ``absent_pages`` leaves out shared blocks that are not in the stream; ``each`` is what :func:`blocks` gave, if the
+    caller has it.
+    """
+    each = blocks(ram) if each is None else each
     sent = sum(block["sent"] for block in each)
-    runs = ram.runs
-    zero = int(runs["pages"][_ZERO[runs["encoding"]]].sum())
+    zero = sum(pages for block in each for name, pages in block["by_encoding"].items() if name in _ZERO_NAMES)
     return {
         "sent_pages": sent,
         "distinct_pages": sum(block["distinct"] for block in each),
-        "rewritten_pages": sent - sum(_ever_sent(ram, index) for index in range(len(ram.blocks))),
+        "absent_pages": sum(block["absent"] for block in each if not block["elsewhere"]),
+        "rewritten_pages": sent - sum(_ever_sent(ram, block["name"]) for block in each if block["sent"]),
         "zero_ratio": zero / sent if sent else None,
     }
 
 
-def _ever_sent(ram: Ram, index: int) -> int:
+def _ever_sent(ram: Ram, name: str) -> int:
     """Count the pages of a block that some record wrote, discarded ones too."""
-    mine = (ram.runs["block"] == index) & (ram.runs["encoding"] != Encoding.DISCARD)
+    mine = ram.runs_of(name)
+    mine = mine[ram.runs["encoding"][mine] != Encoding.DISCARD]
     start = ram.runs["page"][mine].astype(np.int64)
     end = start + ram.runs["pages"][mine].astype(np.int64)
     order = np.argsort(start, kind="stable")

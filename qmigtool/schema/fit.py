@@ -9,11 +9,12 @@ is the description; if several do, the one of a like machine type is taken, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.records import SectionType
-from qmigtool.parsers.vmdesc import Description, FieldDescription
+from qmigtool.parsers.vmdesc import MAX_EMPTY, Description, FieldDescription
 
 if TYPE_CHECKING:
     from qmigtool.schema.model import Node, NodeField, Schema, Variant
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Fit", "fit"]
 
 MAX_STATES = 64  # alternatives followed at once; real bodies have a handful
+MAX_STEPS = 100_000  # shapes, fields and ways tried for one body; the largest real one (AHCI, six ports) takes 15,000
 
 
 class Fit(NamedTuple):
@@ -46,9 +48,15 @@ def fit(
     """
     may_end = ends or (lambda length: length == len(data))
     found: list[Description] = []
+    fitting = _Fitting(data)
     for variant in sorted(schema.variants(idstr, version), key=lambda v: _rank(v, machine)):
-        found += [d for d, end in _body(variant.node, data, 0) if may_end(end) and d not in found]
-    return Fit(found[0], len(found) > 1) if found else None
+        for description, end in fitting.body(variant.node, 0):
+            # Shapes of no bytes inside each other would make a description without end of a body of any length.
+            if may_end(end) and description.empty <= MAX_EMPTY and description not in found:
+                found.append(description)
+                if len(found) > 1:  # one more is enough to know that it was a choice
+                    return Fit(found[0], True)
+    return Fit(found[0], False) if found else None
 
 
 def _rank(variant: Variant, machine: str | None) -> int:
@@ -61,30 +69,88 @@ def _rank(variant: Variant, machine: str | None) -> int:
     return 1 if any(known.rsplit("-", 1)[0] == family for known in variant.machines) else 2
 
 
-def _body(node: Node, data: bytes | memoryview, pos: int) -> Iterator[tuple[Description, int]]:
-    """Give (description, end) of every way in which a body of this shape can lie at ``pos``."""
-    states: list[tuple[int, tuple[FieldDescription, ...]]] = [(pos, ())]
-    for field in node.fields:
-        states = [(end, (*done, *made)) for at, done in states for made, end in _field(field, data, at)][:MAX_STATES]
-    for at, fields in states:
-        for subsections, end in _subsections(node, data, at):
-            yield Description.of(node.name, node.version, fields, subsections), end
+class _Fitting:
+    """Lays shapes over one body; a schema that offers too many ways to do so is not followed to the end."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = data
+        self._steps = MAX_STEPS
+
+    def body(self, node: Node, pos: int) -> Iterator[tuple[Description, int]]:
+        """Give (description, end) of every way in which a body of this shape can lie at ``pos``."""
+        self._steps -= 1
+        if self._steps < 0:
+            return
+        states: list[tuple[int, tuple[FieldDescription, ...]]] = [(pos, ())]
+        for field in node.fields:
+            more = ((end, (*done, *made)) for at, done in states for made, end in self._field(field, at))
+            states = list(islice(more, MAX_STATES))
+        for at, fields in states:
+            for subsections, end in self._subsections(node, at):
+                self._steps -= 1
+                if self._steps < 0:
+                    return
+                yield Description.of(node.name, node.version, fields, subsections), end
+
+    def _field(self, field: NodeField, pos: int) -> Iterator[tuple[tuple[FieldDescription, ...], int]]:
+        count = 1 if field.array_len is None else field.array_len
+        self._steps -= 1
+        if not field.structs:
+            end = pos + field.size * count
+            if end <= len(self._data):
+                yield (FieldDescription(field.name, field.type, field.size, field.array_len, None, field.inline),), end
+            return
+        # Each state remembers its elements as a chain back to the first: a tuple each would cost the square of them.
+        states: list[tuple[int, _Chain | None]] = [(pos, None)]
+        for _ in range(count):
+            more = (
+                (end, _Chain(done, made))
+                for at, done in states
+                for node in field.structs
+                for made, end in self.body(node, at)
+            )
+            states = list(islice(more, MAX_STATES))
+            if not states:
+                return
+        for end, chain in states:
+            yield tuple(_elements(field, _unchain(chain))), end
+
+    def _subsections(self, node: Node, pos: int) -> list[tuple[tuple[Description, ...], int]]:
+        """Return the ways to read what follows the fields as subsections of this description, none of them twice."""
+        own = encode_name(node.name)
+        found: list[tuple[tuple[Description, ...], int]] = []
+        states: list[tuple[tuple[Description, ...], int]] = [((), pos)]
+        while states:
+            longer: list[tuple[tuple[Description, ...], int]] = []
+            for made, at in states:
+                name = _subsection_at(self._data, at)
+                if name is None or not name.startswith(own) or len(name) <= len(own):
+                    found.append((made, at))
+                    continue
+                if any(encode_name(one.name) == name for one in made):
+                    continue
+                version = int.from_bytes(self._data[at + 2 + len(name) : at + 6 + len(name)], "big")
+                for candidate in node.subsections:
+                    if encode_name(candidate.name) == name and candidate.version == version:
+                        more = islice(self.body(candidate, at + 6 + len(name)), MAX_STATES)
+                        longer += [((*made, one), end) for one, end in more]
+            states = longer[:MAX_STATES]
+        return found[:MAX_STATES]
 
 
-def _field(field: NodeField, data: bytes | memoryview, pos: int) -> Iterator[tuple[tuple[FieldDescription, ...], int]]:
-    count = 1 if field.array_len is None else field.array_len
-    if not field.structs:
-        end = pos + field.size * count
-        if end <= len(data):
-            yield (FieldDescription(field.name, field.type, field.size, field.array_len, None, field.inline),), end
-        return
-    states: list[tuple[int, tuple[Description, ...]]] = [(pos, ())]
-    for _ in range(count):
-        states = [
-            (end, (*done, made)) for at, done in states for node in field.structs for made, end in _body(node, data, at)
-        ][:MAX_STATES]
-    for end, elements in states:
-        yield tuple(_elements(field, elements)), end
+class _Chain(NamedTuple):
+    """Elements of an array, the last first."""
+
+    before: _Chain | None
+    last: Description
+
+
+def _unchain(chain: _Chain | None) -> tuple[Description, ...]:
+    out: list[Description] = []
+    while chain is not None:
+        out.append(chain.last)
+        chain = chain.before
+    return tuple(reversed(out))
 
 
 def _elements(field: NodeField, elements: tuple[Description, ...]) -> Iterator[FieldDescription]:
@@ -97,21 +163,6 @@ def _elements(field: NodeField, elements: tuple[Description, ...]) -> Iterator[F
         return
     for one in elements:
         yield FieldDescription(field.name, field.type, one.size, None, one, field.inline)
-
-
-def _subsections(node: Node, data: bytes | memoryview, pos: int) -> Iterator[tuple[tuple[Description, ...], int]]:
-    """Give every way to read what follows the fields as subsections of this description."""
-    name = _subsection_at(data, pos)
-    own = encode_name(node.name)
-    if name is None or not name.startswith(own) or len(name) <= len(own):
-        yield (), pos
-        return
-    version = int.from_bytes(data[pos + 2 + len(name) : pos + 6 + len(name)], "big")
-    for candidate in node.subsections:
-        if encode_name(candidate.name) == name and candidate.version == version:
-            for made, end in _body(candidate, data, pos + 6 + len(name)):
-                for rest, last in _subsections(node, data, end):
-                    yield (made, *rest), last
 
 
 def _subsection_at(data: bytes | memoryview, pos: int) -> bytes | None:

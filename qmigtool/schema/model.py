@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from qmigtool.errors import StreamError
+from qmigtool.errors import LimitError, StreamError
+from qmigtool.files import open_input
 from qmigtool.parsers.vmdesc import (
     MAX_ARRAY,
     MAX_DEPTH,
     MAX_NUMBER,
+    MAX_WORD,
     Description,
     FieldDescription,
     Vmdesc,
@@ -25,6 +27,8 @@ from qmigtool.parsers.vmdesc import (
 __all__ = ["Node", "NodeField", "Schema", "Variant", "built_in", "learn", "load", "load_file"]
 
 FORMAT = 1
+MAX_TEXT = 16 << 20  # bytes of a schema's JSON; the built-in one has 0.15 MB
+MAX_MEMORY = 64 << 20  # for unpacking: xz -9 wants 65 MB to pack, and 9 to unpack what is small
 
 
 @dataclass(slots=True, eq=False)
@@ -116,12 +120,27 @@ def built_in() -> Schema:
 
 
 def load_file(path: str) -> Schema:
-    """Read a schema from a file that ``schema learn`` wrote; compressed if its name ends in ``.xz``."""
-    raw = Path(path).read_bytes()
+    """Read a schema from a file that ``schema learn`` wrote; compressed if its name ends in ``.xz``.
+
+    Raises :class:`~qmigtool.errors.StreamError` if it is none, :class:`~qmigtool.errors.LimitError` if it is too long.
+    """
+    with os.fdopen(open_input(path), "rb") as file:
+        raw = file.read(MAX_TEXT + 1)
     try:
-        return load((lzma.decompress(raw) if path.endswith(".xz") else raw).decode())
+        return load(_decoded(raw, packed=path.endswith(".xz")))
     except (lzma.LZMAError, UnicodeDecodeError) as error:
         raise StreamError(f"not a schema: {error}", section="schema") from None
+
+
+def _decoded(raw: bytes, *, packed: bool) -> str:
+    if packed:
+        unpacker = lzma.LZMADecompressor(memlimit=MAX_MEMORY)
+        raw = unpacker.decompress(raw, MAX_TEXT + 1)
+        if len(raw) <= MAX_TEXT and not unpacker.eof:
+            raise lzma.LZMAError("the file ends early")
+    if len(raw) > MAX_TEXT:
+        raise LimitError("the schema is too long", section="schema", expected=f"at most {MAX_TEXT} bytes")
+    return raw.decode()
 
 
 def load(text: str) -> Schema:
@@ -131,7 +150,7 @@ def load(text: str) -> Schema:
         if document["schema"] != FORMAT:
             raise StreamError(f"schema format {document['schema']!r}", section="schema", expected=str(FORMAT))
         return _Loader(document["shapes"]).schema(document)
-    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StreamError(f"not a schema: {error!r}", section="schema") from None
 
 
@@ -205,49 +224,75 @@ class _Writer:
 
 
 class _Loader:
+    """Makes shapes of a schema file's rows; nothing in them is believed to be of the type that it should be."""
+
     def __init__(self, rows: list[Any]) -> None:
-        self._rows = rows
-        self._nodes: dict[int, Node] = {}
+        self._rows = _typed(rows, list)
+        self._nodes: dict[int, tuple[Node, int]] = {}  # and how many levels it has
+        self._descriptions: dict[int, Description] = {}
 
     def schema(self, document: dict[str, Any]) -> Schema:
-        schema = Schema(str(document["name"]))
+        schema = Schema(_typed(document["name"], str))
         for name, version, variants in document["devices"]:
-            schema.devices[str(name), int(version)] = [
-                Variant(self.node(number, 0), [str(machine) for machine in machines]) for number, machines in variants
+            schema.devices[_typed(name, str), _number(version, MAX_WORD)] = [
+                Variant(self.node(number, 1), [_typed(machine, str) for machine in machines])
+                for number, machines in variants
             ]
         return schema
 
     def node(self, number: int, depth: int) -> Node:
-        if depth > MAX_DEPTH:
+        """Return the shape ``number``, which stands ``depth`` levels deep."""
+        node, height = self._node(_number(number, len(self._rows)), depth)
+        if depth + height - 1 > MAX_DEPTH:
             raise ValueError("shapes are nested too deeply")
+        return node
+
+    def _node(self, number: int, depth: int) -> tuple[Node, int]:
         if number not in self._nodes:
+            if depth > MAX_DEPTH:  # also where a shape is part of itself
+                raise ValueError("shapes are nested too deeply")
             name, version, fields, subsections = self._rows[number]
-            node = Node(str(name), int(version), [], [self.node(n, depth + 1) for n in subsections])
-            node.fields = [self._field(row, depth) for row in fields]
-            self._nodes[number] = node
+            node = Node(_typed(name, str), _number(version, MAX_WORD), [], [])
+            node.subsections = [self.node(part, depth + 1) for part in _typed(subsections, list)]
+            node.fields = [self._field(row, depth) for row in _typed(fields, list)]
+            parts = [*subsections, *(part for row in fields for column in row[4:] for part in column or ())]
+            self._nodes[number] = node, 1 + max((self._nodes[part][1] for part in parts), default=0)
         return self._nodes[number]
 
     def _field(self, row: list[Any], depth: int) -> NodeField:
         name, type_, size, array_len, structs, inline = row + [None] * (6 - len(row))
-        if not 0 <= size < MAX_NUMBER or not 0 <= (array_len or 0) <= MAX_ARRAY:
-            raise ValueError(f"field {name!r} is too large")
         return NodeField(
-            str(name),
-            str(type_),
-            size,
-            array_len,
-            [self.node(n, depth + 1) for n in structs or ()],
-            tuple(_as_description(self.node(n, depth + 1)) for n in inline or ()),
+            _typed(name, str),
+            _typed(type_, str),
+            _number(size, MAX_NUMBER),
+            None if array_len is None else _number(array_len, MAX_ARRAY + 1),
+            [self.node(number, depth + 1) for number in structs or ()],
+            tuple(self._described(self.node(number, depth + 1)) for number in inline or ()),
         )
 
+    def _described(self, node: Node) -> Description:
+        """Turn a shape without alternatives back into a description; one that stands in many places is made once."""
+        made = self._descriptions.get(id(node))
+        if made is None:
+            fields = tuple(
+                FieldDescription(
+                    f.name, f.type, f.size, f.array_len, self._described(f.structs[0]) if f.structs else None, f.inline
+                )
+                for f in node.fields
+            )
+            subsections = tuple(self._described(subsection) for subsection in node.subsections)
+            made = self._descriptions[id(node)] = Description.of(node.name, node.version, fields, subsections)
+        return made
 
-def _as_description(node: Node) -> Description:
-    """Turn a shape without alternatives back into a description."""
-    fields = tuple(
-        FieldDescription(
-            f.name, f.type, f.size, f.array_len, _as_description(f.structs[0]) if f.structs else None, f.inline
-        )
-        for f in node.fields
-    )
-    subsections = tuple(_as_description(s) for s in node.subsections)
-    return Description.of(node.name, node.version, fields, subsections)
+
+def _typed(value: Any, kind: type) -> Any:
+    if type(value) is not kind:  # a bool is no number
+        raise TypeError(f"{value!r:.60} where a {kind.__name__} belongs")
+    return value
+
+
+def _number(value: Any, end: int) -> int:
+    number: int = _typed(value, int)
+    if not 0 <= number < end:
+        raise ValueError(f"{number:#x} where a number below {end:#x} belongs")
+    return number

@@ -66,7 +66,7 @@ def parse_cpuid_dump(text: str, name: str, *, cpu: int | None = None, source: st
     """
     if len(text) > MAX_TEXT:
         raise LimitError(f"the CPUID dump has {len(text)} characters", section=name, expected=f"at most {MAX_TEXT}")
-    blocks = [block for block in _blocks(text, name) if block.rows]
+    blocks = _blocks(text, name)
     if not blocks:
         raise XsaveError(
             "no row of CPUID leaf 0xD found", section=name, expected="the output of cpuid -r or InstLatx64"
@@ -78,13 +78,16 @@ def parse_cpuid_dump(text: str, name: str, *, cpu: int | None = None, source: st
 
 
 def _blocks(text: str, name: str) -> list[_Block]:
-    blocks = [_Block(None)]
+    """Return the blocks that have rows."""
+    blocks: list[_Block] = []
+    block = _Block(None)
     for match in _LINE.finditer(text):
         number = match["cpuid_cpu"] or match["aida_cpu"]
         if number is not None:
-            blocks.append(_Block(int(number)))
+            block = _Block(int(number))
             continue
-        block = blocks[-1]
+        if not block.rows:
+            blocks.append(block)
         registers = [int(word, 16) for word in match.groups() if word is not None and len(word) == 8]
         label = match["cpuid_subleaf"] or match["aida_subleaf"]
         if label is not None:

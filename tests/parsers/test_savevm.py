@@ -320,7 +320,7 @@ HERE = len(START.data)
             bytes(START.data) + b"\x00\x06" + be32(MAX_VMDESC + 1) + b"{",
             LimitError,
             HERE + 2,
-            "a vmdesc of 268435457 bytes",
+            "a vmdesc of 67108865 bytes",
         ),
         (bytes(START.data) + b"\x00\x06\0\0\0\x05{}", TruncatedError, HERE + 8, "5 bytes of the vmdesc"),
     ],

@@ -1,0 +1,164 @@
+"""The extra channels of a migration: which kind each is, what can be read of it, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import QmigError, StreamError
+from qmigtool.parsers.multifd import (
+    MULTIFD_MAGIC,
+    Compression,
+    MultiFDFlag,
+    MultiFDInit,
+    Packet,
+    read_channel,
+)
+from qmigtool.parsers.ram import RamBody, RamState
+from qmigtool.parsers.ramruns import RunTable
+from qmigtool.parsers.returnpath import MigRpMessageType, PageRequests, read_return_path
+from qmigtool.parsers.window import Window
+from qmigtool.ram.columns import checked
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.ram import RamBlock
+    from qmigtool.parsers.source import BufferSource
+
+__all__ = ["ChannelKind", "MultiFDChannel", "classify", "compare", "read_multifd", "read_preempt", "read_requests"]
+
+UUID_AT, ID_AT = 8, 24  # in the greeting
+
+
+class ChannelKind(StrEnum):
+    """What an extra channel is; only multifd has a magic number."""
+
+    MULTIFD = "multifd"
+    RETURN_PATH = "return path"
+    PREEMPT = "postcopy preempt"
+
+
+def classify(source: BufferSource) -> ChannelKind:
+    """Tell a channel by its first bytes."""
+    head = bytes(source.whole[:8])
+    if head[:4] == MULTIFD_MAGIC.to_bytes(4, "big"):
+        return ChannelKind.MULTIFD
+    # A return path starts with a small type and a small length; a RAM record with the high half of an address.
+    type_, length = int.from_bytes(head[:2], "big"), int.from_bytes(head[2:4], "big")
+    if MigRpMessageType.MIG_RP_MSG_INVALID < type_ <= MigRpMessageType.MIG_RP_MSG_SWITCHOVER_ACK and length <= 512:
+        return ChannelKind.RETURN_PATH
+    return ChannelKind.PREEMPT
+
+
+@dataclass
+class MultiFDChannel:
+    """What could be read of a multifd channel; ``error`` is where it stopped."""
+
+    name: str
+    greeting: MultiFDInit | None
+    packets: list[Packet]
+    error: QmigError | None = None
+
+    @property
+    def packing(self) -> Compression | None:
+        """How its pages are packed; None without any."""
+        return next((packet.compression for packet in self.packets if packet.normal), None)
+
+    @property
+    def syncs(self) -> int:
+        """How many epochs it has."""
+        return sum(bool(packet.flags & MultiFDFlag.SYNC) for packet in self.packets)
+
+
+def read_multifd(source: BufferSource, blocks: Sequence[RamBlock], page_size: int) -> MultiFDChannel:
+    """Read a multifd channel until it ends or breaks."""
+    channel = MultiFDChannel(source.name, None, [])
+    items = read_channel(Window(source.whole, final=True), page_size)
+
+    def packets() -> Iterator[Packet]:
+        for item in items:
+            if isinstance(item, Packet):
+                yield item
+            else:
+                channel.greeting = item
+
+    try:
+        for packet in checked(packets(), blocks, page_size):
+            channel.packets.append(packet)
+    except QmigError as error:
+        channel.error = _of(source, error)
+    return channel
+
+
+def read_preempt(source: BufferSource, state: RamState) -> tuple[RunTable, QmigError | None]:
+    """Read a postcopy preempt channel until it ends or breaks: pages with a CONTINUE of its own.
+
+    Only QEMU 7.2 ends it with EOS.
+    """
+    table = RunTable(state.page_size)
+    own = RamState(
+        state.page_size, state.capabilities, blocks=list(state.blocks), by_name=dict(state.by_name), runs=table
+    )
+    body = RamBody(own, pages_only=True)
+    window = Window(source.whole, final=True)
+    pos = 0
+    try:
+        while not window.at_end(pos):
+            pos, _ = body.advance(window, pos)
+    except QmigError as error:
+        return table, _of(source, error)
+    return table, None
+
+
+def read_requests(source: BufferSource, requests: PageRequests) -> QmigError | None:
+    """Add the page requests of a return path, until it ends or breaks."""
+    try:
+        for message in read_return_path(Window(source.whole, final=True)):
+            requests.add(message)
+    except QmigError as error:
+        return _of(source, error)
+    return None
+
+
+def compare(channels: Sequence[MultiFDChannel], epochs: int, uuid: bytes | None = None) -> Iterator[StreamError]:
+    """Tell why multifd channels cannot all be of one migration, whose stream has ``epochs`` and perhaps a ``uuid``.
+
+    QEMU numbers the channels from 0, greets on each with the UUID of the VM, packs on all in one way, and sends as many
+    SYNC packets on each as the stream has FLUSH records (or, before 8.1, ``ram`` sections).
+    """
+    greeted = [(channel, channel.greeting) for channel in channels if channel.greeting is not None]
+    ids = Counter(greeting.channel for _, greeting in greeted)
+    for channel, greeting in greeted:
+        if ids[greeting.channel] > 1:
+            yield _foreign(channel, f"channel {greeting.channel}, as another one", ID_AT, "each channel once")
+        elif greeting.channel >= len(channels):
+            yield _foreign(
+                channel, f"channel {greeting.channel} of {len(channels)}", ID_AT, f"all channels from 0 to {max(ids)}"
+            )
+        wanted = greeted[0][1].uuid if uuid is None else uuid
+        # A VM without a UUID greets with zeros, and then its stream has none either.
+        if greeting.uuid != wanted:
+            yield _foreign(channel, f"the channel of VM {greeting.uuid.hex()}", UUID_AT, wanted.hex())
+    packings = [(channel, channel.packing) for channel in channels if channel.packing is not None]
+    for channel, packing in packings:
+        if packing != packings[0][1]:
+            yield _foreign(channel, f"pages packed with {_name(packing)}", None, _name(packings[0][1]))
+    for channel in channels:
+        if channel.error is None and channel.syncs != epochs:
+            yield _foreign(channel, f"{channel.syncs} SYNC packets", None, f"{epochs}, as the stream has epochs")
+
+
+def _name(packing: Compression | None) -> str:
+    return str(packing.name) if packing is not None else "nothing"
+
+
+def _foreign(channel: MultiFDChannel, message: str, offset: int | None, expected: str) -> StreamError:
+    return StreamError(message, offset=offset, section=channel.name, expected=expected)
+
+
+def _of(source: BufferSource, error: QmigError) -> QmigError:
+    """Say in which channel an error is; the frames that raised it hold all of its bytes, and are not kept."""
+    error.section = source.name
+    return error.with_traceback(None)

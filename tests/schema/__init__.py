@@ -1,0 +1,1 @@
+"""What describes device state where a stream does not."""
