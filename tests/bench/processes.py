@@ -17,7 +17,7 @@ TITLE = "Whole processes, everything in the page cache (figure: wall and CPU; ra
 READ_CODE = "import sys\nwhile sys.stdin.buffer.read(1 << 20): pass"
 SMALL, LARGE = 64 << 20, 4 << 30
 REPEAT = 5
-TABLE, INFO, FORWARD, STDIN, LOOP = "xsave table", "info", "open(forward=True)", "xsave table -", "plain loop"
+TABLE, INFO, FORWARD, STDIN, LOOP = "xsave table", "info", "open(forward=True)", "xsave table < FILE", "plain loop"
 READ = "read() of it all"
 FORWARD_CODE = "import qmigtool, sys; s = qmigtool.open(sys.argv[1], forward=True); [v.xsave for v in s.vcpus]"
 
