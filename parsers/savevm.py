@@ -86,7 +86,7 @@ class Section:
     name: str | None = None
     instance_id: int | None = None
     version_id: int | None = None
-    measured: str | None = None  # how the body's end was found: "records", "vmdesc" or "footer search"
+    measured: str | None = None  # how the body's end was found: records, vmdesc, footer search, schema
     complete: bool = True
 
     @property

@@ -45,6 +45,11 @@ class LocatedVmdesc:
     offset: int
     end: int
 
+    @property
+    def body_offset(self) -> int:
+        """Where the JSON text starts."""
+        return self.offset + _HEAD
+
 
 @dataclass(frozen=True, slots=True)
 class TailWalk:

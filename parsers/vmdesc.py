@@ -73,6 +73,11 @@ class Description:
     size: int
     leaves: int
 
+    @property
+    def head_size(self) -> int:
+        """The bytes before such a body where it is a subsection: marker, counted name, version."""
+        return 1 + 1 + len(encode_name(self.name)) + 4
+
     @classmethod
     def of(
         cls,
@@ -84,7 +89,7 @@ class Description:
         """Make a description; its size follows from its parts."""
         size = sum(field.total for field in fields)
         # marker, counted string, version: what stands before a subsection's body
-        size += sum(1 + 1 + len(encode_name(sub.name)) + 4 + sub.size for sub in subsections)
+        size += sum(sub.head_size + sub.size for sub in subsections)
         leaves = sum(field.leaves for field in fields) + sum(sub.leaves for sub in subsections)
         return cls(name, version, fields, subsections, size, leaves)
 

@@ -57,8 +57,7 @@ def state(stream: Stream) -> dict[str, Any]:
             try:
                 _ = device.fields  # the description has the length of the body, and subsections are where it has them
             except QmigError as error:
-                if str(error) not in map(str, stream.problems):
-                    stream.problems.append(error)
+                stream.report(error)
                 continue
             body = bytes(stream.source.view(section.body_offset, section.body_length))
             out[key], _ = _body(device.description, body, 0)
@@ -66,27 +65,16 @@ def state(stream: Stream) -> dict[str, Any]:
 
 
 def _body(description: Description, data: bytes, pos: int) -> tuple[dict[str, Any], int]:
-    out: dict[str, Any] = {}
+    values: dict[str, list[Any]] = {}
     for field in description.fields:
         for _ in range(1 if field.array_len is None else field.array_len):
             value, pos = _field(field, data, pos)
             # A name that occurs again makes a list of its values, whatever they are.
-            if field.name not in out:
-                out[field.name] = _One(value)
-            else:
-                out[field.name].values.append(value)
-    done = {name: one.values[0] if len(one.values) == 1 else one.values for name, one in out.items()}
+            values.setdefault(field.name, []).append(value)
+    out: dict[str, Any] = {name: found[0] if len(found) == 1 else found for name, found in values.items()}
     for subsection in description.subsections:
-        head = 1 + 1 + len(subsection.name.encode("utf-8", "surrogateescape")) + 4
-        done[subsection.name], pos = _body(subsection, data, pos + head)
-    return done, pos
-
-
-class _One:
-    """The values of one name."""
-
-    def __init__(self, value: Any) -> None:
-        self.values = [value]
+        out[subsection.name], pos = _body(subsection, data, pos + subsection.head_size)
+    return out, pos
 
 
 def _field(field: FieldDescription, data: bytes, pos: int) -> tuple[Any, int]:

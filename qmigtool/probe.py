@@ -34,8 +34,8 @@ def probe_page_size(source: BufferSource) -> int | None:
 
     Returns None if the stream does say it (configuration/target-page-bits), or if none fits.
     """
+    start = find_start(source)
     for page_size in PAGE_SIZES:
-        start = find_start(source)
         probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
         try:
             for section in probe.sections():

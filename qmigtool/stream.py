@@ -23,7 +23,6 @@ from qmigtool.parsers.records import (
     QEMU_VM_SECTION_FOOTER,
     RamSaveFlag,
     SectionType,
-    VmDescriptionHeader,
 )
 from qmigtool.parsers.savevm import Reader, Section, Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
@@ -37,7 +36,7 @@ from qmigtool.sectionindex import SectionIndex
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -224,8 +223,7 @@ class Stream:
         located = self._located
         if located is None:
             return None
-        start = located.offset + len(VmDescriptionHeader(0, 0).build())
-        return bytes(self._source.view(start, located.end - start))
+        return bytes(self._source.view(located.body_offset, located.end - located.body_offset))
 
     @property
     def error(self) -> QmigError | None:
@@ -295,18 +293,13 @@ class Stream:
         reader = self._reader
         if isinstance(self._source, BufferSource):
             reader = self._new_reader(self._source, keep_runs=True)
-            for _ in self._read_all(reader):
-                pass
+            with contextlib.suppress(QmigError):  # reading the sections reports it
+                for _ in reader.sections():
+                    pass
         ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)
         configuration = self.configuration
         uuid = configuration.uuid if configuration is not None else None
         return build_ram(self._source, reader.ram, ends, self._channels, self.problems, uuid=uuid)
-
-    @staticmethod
-    def _read_all(reader: Reader) -> Iterator[Section]:
-        """Read until the end or the first error, which reading the sections reports."""
-        with contextlib.suppress(QmigError):
-            yield from reader.sections()
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -325,12 +318,15 @@ class Stream:
                 try:
                     _ = device.fields
                 except QmigError as error:
-                    # One that cannot be decoded does not take the others away.
-                    if str(error) not in map(str, self.problems):
-                        self.problems.append(error)
+                    self.report(error)  # one that cannot be decoded does not take the others away
                 else:
                     found.append(cpu_x86.VCpu(device, tcg=self.accelerator.name == "tcg"))
         return tuple(found)
+
+    def report(self, error: QmigError) -> None:
+        """Add an error to :attr:`problems`, unless it is there already."""
+        if str(error) not in map(str, self.problems):
+            self.problems.append(error)
 
     def device(self, path: str) -> Device:
         """Return a device by ``name`` or ``name@instance``; raises :class:`~qmigtool.errors.UsageError`."""
@@ -446,7 +442,8 @@ class Stream:
             located, end = self._located, self._located.offset
             partial = _cut(partial, behind[0].offset)
             behind.append(Section(Type.EOF, end - 1, 1, end, 0))
-            behind.append(Section(Type.VMDESC, end, located.end - end, end + 5, located.end - end - 5))
+            text = located.body_offset
+            behind.append(Section(Type.VMDESC, end, located.end - end, text, located.end - text))
             if located.end < self._reader.window.end:
                 rest = self._reader.window.end - located.end
                 behind.append(Section(Type.TAIL, located.end, rest, located.end, rest))

@@ -91,14 +91,18 @@ def _table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]
 
 
 @_table(
-    Column("type", "category", "header, configuration, start, part, end, full, command, eof, vmdesc, tail, unreadable"),
+    Column(
+        "type",
+        "category",
+        "prefix, header, configuration, start, part, end, full, command, eof, vmdesc, tail, unreadable",
+    ),
     Column("section_id", "UInt32", "as START or FULL has it; missing for items that are no sections"),
     Column("name", "category", "idstr, or a command's name"),
     Column("instance_id", "UInt32", "instance"),
     Column("version_id", "UInt32", "version"),
     Column("offset", "UInt64", "byte where the item starts"),
     Column("length", "UInt64", "bytes, header and footer included"),
-    Column("measured", "category", "how the end of the body was found: records, vmdesc, footer search"),
+    Column("measured", "category", "how the end of the body was found: records, vmdesc, footer search, schema"),
     Column("complete", "boolean", "False for the item in which the input ends or breaks"),
 )
 def sections(stream: Stream) -> Iterator[Row]:
