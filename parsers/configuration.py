@@ -6,12 +6,13 @@ since QEMU 8.2, and measures a list of several capability names wrongly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
 from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import SectionType, Subsection
+from qmigtool.parsers.vmdesc import Description, FieldDescription
 
 if TYPE_CHECKING:
     from qmigtool.parsers.window import Window
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Configuration", "parse_configuration"]
 
 SECTION = "configuration"
+CAPABILITIES = "configuration/capabilities"
 MAX_NAME = 255  # QEMU would allocate whatever it reads; no machine type comes near
 MAX_CAPABILITIES = 64  # the QAPI enumeration has fewer
 
@@ -48,6 +50,28 @@ class Configuration:
         if self.uuid is not None:
             out += _subsection("uuid") + self.uuid
         return out
+
+    def described(self, old: Description) -> Description:
+        """Return how QEMU would describe the section (in a vmdesc of 8.2 or later), from how it described ``old``."""
+        name = replace(old.fields[1], size=len(encode_name(self.machine)))
+        kept = [sub for sub in old.subsections if sub.name != CAPABILITIES]
+        if self.capabilities:
+            # All elements have the size of the first one there: QEMU measures only that.
+            count = len(self.capabilities)
+            fields = (
+                FieldDescription("caps_count", "uint32", 4, None, None, ()),
+                FieldDescription(
+                    "capabilities",
+                    "capability",
+                    1 + len(encode_name(self.capabilities[0])),
+                    count if count > 1 else None,
+                    None,
+                    (),
+                ),
+            )
+            at = sum(sub.name.endswith("target-page-bits") for sub in kept)
+            kept.insert(at, Description.of(CAPABILITIES, 1, fields, ()))
+        return Description.of(old.name, old.version, (old.fields[0], name, *old.fields[2:]), tuple(kept))
 
 
 def _subsection(name: str) -> bytes:
@@ -79,7 +103,7 @@ def parse_configuration(window: Window, pos: int) -> tuple[Configuration, int]:
                 raise StreamError(f"{bits} page bits", offset=body, section=SECTION, expected="8 to 20")
             page_size = 1 << bits
             pos = body + 4
-        elif head.idstr == "configuration/capabilities":
+        elif head.idstr == CAPABILITIES:
             capabilities, pos = _capabilities(window, body)
         elif head.idstr == "configuration/uuid":
             uuid = window.bytes(body, 16, head.idstr)

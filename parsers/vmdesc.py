@@ -11,7 +11,7 @@ object: 64 vCPUs share one description of ``cpu``.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import LimitError, StreamError
@@ -20,7 +20,7 @@ from qmigtool.parsers.record import encode_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Description", "DeviceDescription", "FieldDescription", "Vmdesc", "format_vmdesc", "parse_vmdesc"]
+__all__ = ["Description", "DeviceDescription", "FieldDescription", "JsonObject", "Vmdesc", "load_pairs", "parse_vmdesc"]
 
 SECTION = "vmdesc"
 MAX_NUMBER = 1 << 48  # no field of a real machine comes near; keeps every sum far from harm
@@ -37,7 +37,8 @@ class FieldDescription:
     """One field: ``size`` bytes per element, ``array_len`` elements (None: not an array).
 
     ``struct`` is the nested description of type ``struct``; ``inline`` the descriptions of the types that carry them in
-    place (``tmp`` and ``vstruct`` one, ``qtailq``, ``qlist`` and ``gtree`` one per element).
+    place (``tmp`` and ``vstruct`` one, ``qtailq``, ``qlist`` and ``gtree`` one per element). ``index`` is what QEMU 5.2
+    to 10.2 wrote beside the elements of an array that differ, and forgot on some: it is kept only to be written again.
     """
 
     name: str
@@ -46,6 +47,7 @@ class FieldDescription:
     array_len: int | None
     struct: Description | None
     inline: tuple[Description, ...]
+    index: int | None = field(default=None, compare=False)
 
     @property
     def total(self) -> int:
@@ -125,7 +127,7 @@ def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
     :class:`~qmigtool.errors.LimitError` for numbers or nesting that no honest one has.
     """
     try:
-        return _Builder().vmdesc(_load(text, _known))
+        return _Builder().vmdesc(load_pairs(text, _known))
     except StreamError as error:
         error.offset, error.section = offset, SECTION
         raise
@@ -135,32 +137,9 @@ def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
         raise StreamError(f"not JSON: {error}", offset=offset, section=SECTION) from None
 
 
-def format_vmdesc(text: bytes) -> bytes:
-    """Write a vmdesc text again from what it says: keys in order, duplicates kept, in the style it is in.
+def load_pairs(text: bytes, make: Callable[[Pairs], JsonObject]) -> Any:
+    """Read the JSON text into ordered pairs; ``make`` makes an object of its pairs."""
 
-    QEMU has two styles: ``{"k": v, "k2": [..]}`` since 6.0, ``{ "k" : v, "k2" : [ .. ] }`` before.
-    """
-    spaced = text[:2] == b"{ "
-    return _format(_load(text, _Object), spaced=spaced).encode("utf-8", "surrogateescape")
-
-
-def _format(value: Any, *, spaced: bool) -> str:
-    pad = " " if spaced else ""
-    if isinstance(value, _Object):
-        colon = " : " if spaced else ": "
-        inner = ", ".join(f"{_string(k, spaced)}{colon}{_format(v, spaced=spaced)}" for k, v in value)
-        return f"{{{pad}{inner}{pad}}}"
-    if isinstance(value, list):
-        return f"[{pad}{', '.join(_format(item, spaced=spaced) for item in value)}{pad}]"
-    return _string(value, spaced) if isinstance(value, str) else json.dumps(value)
-
-
-def _string(text: str, raw: bool) -> str:
-    # QEMU before 6.0 escapes nothing.
-    return f'"{text}"' if raw else json.dumps(text)
-
-
-def _load(text: bytes, make: Callable[[Pairs], _Object]) -> Any:
     def refuse(token: str) -> Any:
         raise StreamError(f"a number {token[:32]!r}", expected="whole numbers only")
 
@@ -174,7 +153,7 @@ def _load(text: bytes, make: Callable[[Pairs], _Object]) -> Any:
     )
 
 
-class _Object(list[tuple[str, Any]]):
+class JsonObject(list[tuple[str, Any]]):
     """A JSON object as ordered pairs, told apart from a JSON array."""
 
 
@@ -182,18 +161,18 @@ _KEYS = frozenset(
     {
         *("page_size", "configuration", "devices"),
         *("name", "instance_id", "vmsd_name", "version", "fields", "subsections"),
-        *("array_len", "type", "struct", "size"),
+        *("array_len", "index", "type", "struct", "size"),
     }
 )
 
 
-def _known(pairs: Pairs) -> _Object:
-    """Keep what is read later: the rest (``index``, and whatever a file may be stuffed with) would only be held."""
-    return _Object(pair for pair in pairs if pair[0] in _KEYS)
+def _known(pairs: Pairs) -> JsonObject:
+    """Keep what is read later: the rest, whatever a file may be stuffed with, would only be held."""
+    return JsonObject(pair for pair in pairs if pair[0] in _KEYS)
 
 
 def _get(pairs: Any, key: str, kind: type, *, required: bool = True) -> Any:
-    if not isinstance(pairs, _Object):
+    if not isinstance(pairs, JsonObject):
         raise StreamError(f"{_show(pairs)} where an object belongs")
     for name, value in pairs:
         if name == key:
@@ -235,7 +214,7 @@ class _Builder:
         page_size = _get(pairs, "page_size", int)
         if page_size & (page_size - 1) or not 256 <= page_size <= 1 << 20:
             raise StreamError(f"a page size of {page_size}", expected="a power of two from 256 to 1 MiB")
-        configuration = _get(pairs, "configuration", _Object, required=False)
+        configuration = _get(pairs, "configuration", JsonObject, required=False)
         return Vmdesc(
             page_size,
             tuple(self.device(entry) for entry in _get(pairs, "devices", list)),
@@ -279,7 +258,7 @@ class _Builder:
         array_len = _get(pairs, "array_len", int, required=False)
         if array_len is not None and array_len > MAX_ARRAY:
             raise LimitError(f"an array of {array_len} elements", expected=f"at most {MAX_ARRAY}")
-        struct = _get(pairs, "struct", _Object, required=False)
+        struct = _get(pairs, "struct", JsonObject, required=False)
         made: FieldDescription = self._once(
             FieldDescription,
             _get(pairs, "name", str),
@@ -288,16 +267,17 @@ class _Builder:
             array_len,
             None if struct is None else self.body(struct, depth + 1),
             tuple(self.body(group, depth + 1) for group in self._groups(pairs)),
+            _get(pairs, "index", int, required=False),
         )
         return made
 
     @staticmethod
-    def _groups(pairs: Pairs) -> list[_Object]:
+    def _groups(pairs: Pairs) -> list[JsonObject]:
         """Split the inline keys of a field: each ``vmsd_name`` starts a description."""
-        groups: list[_Object] = []
+        groups: list[JsonObject] = []
         for key, value in pairs:
             if key == "vmsd_name":
-                groups.append(_Object())
+                groups.append(JsonObject())
             if groups and key in ("vmsd_name", "version", "fields", "subsections"):
                 groups[-1].append((key, value))
         return groups

@@ -29,6 +29,7 @@ __all__ = [
     "decode_value",
     "encode_field",
     "encode_value",
+    "inside",
 ]
 
 MAX_ELEMENTS = 1 << 20  # of a list; an honest one has hundreds
@@ -257,15 +258,23 @@ def body_fields(source: Bytes, description: Description, offset: int) -> Iterato
 _LISTS = ("qtailq", "qlist", "gtree")
 
 
+def inside(part: FieldDescription) -> Description | None:
+    """Return the description of what the elements of ``part`` are made of, or None where their bytes stay opaque.
+
+    A struct whose parts do not add up to its size is wrongly described (see DescribedBody).
+    """
+    inner = part.struct
+    if inner is None and part.type not in _LISTS and len(part.inline) == 1:
+        inner = part.inline[0]
+    return inner if inner is not None and inner.size == part.size and (inner.fields or inner.subsections) else None
+
+
 def _element(source: Bytes, name: str, part: FieldDescription, offset: int) -> Field:
     """Make the field of one element of ``part``."""
-    inner = part.struct
-    if inner is None and part.type in _LISTS:
+    if part.struct is None and part.type in _LISTS:
         return Field(source, name, part.type, Kind.ARRAY, offset, part.size, part)
-    if inner is None and len(part.inline) == 1:
-        inner = part.inline[0]
-    # A struct whose parts do not add up to its size is wrongly described (see DescribedBody): its bytes stay opaque.
-    if inner is not None and inner.size == part.size and (inner.fields or inner.subsections):
+    inner = inside(part)
+    if inner is not None:
         return Field(source, name, part.type, Kind.STRUCT, offset, part.size, inner)
     return Field(source, name, part.type, Kind.LEAF, offset, part.size)
 

@@ -31,6 +31,7 @@ from qmigtool.errors import (
 
 if TYPE_CHECKING:
     from qmigtool import tables, xsave
+    from qmigtool.rewrite import Rewriter
     from qmigtool.stream import Stream
     from qmigtool.stream import open_stream as open  # noqa: A004 - it is called qmigtool.open
     from qmigtool.xsave import XsaveArea, layout
@@ -41,6 +42,7 @@ __all__ = [
     "LimitError",
     "LiveStateError",
     "QmigError",
+    "Rewriter",
     "Stream",
     "StreamError",
     "TruncatedError",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Rewriter": ("qmigtool.rewrite", "Rewriter"),
     "Stream": ("qmigtool.stream", "Stream"),
     "XsaveArea": ("qmigtool.xsave", "XsaveArea"),
     "layout": ("qmigtool.xsave", "layout"),

@@ -28,6 +28,8 @@ from qmigtool.xsave.components import (
     MPX_MASK,
     MXCSR_INIT,
     MXCSR_OFFSET,
+    SSE_PIECES,
+    X87_PIECES,
     XSTATE_BV_OFFSET,
     initial_configuration,
     is_initial,
@@ -270,17 +272,42 @@ class VCpu:
                 components=mask_names(missing),
                 section=self.device.label,
             )
-        legacy = clean.data[:LEGACY_SIZE]
-        encoded: dict[Field, bytes] = {}
-        for spec, field in self._present:
-            image = legacy if spec.component in (X87, SSE) else clean.component(spec.component)
-            if spec.path == (FPREGS,) and self.tcg:
-                image = _rotate(image, -_top(image))
-            encoded[field] = _encode(spec, image, field.length)
+        contents = {bit: clean.component(bit) for bit in bits(self.carried)}
+        encoded = dict(self.encode(contents, clean.mxcsr))
         declared = self.device.get("env.xstate_bv")
         if declared is not None and not self.tcg:  # TCG never fills it
             encoded[declared] = clean.xstate_bv.to_bytes(declared.length, "big")
         return encoded
+
+    def encode(self, contents: Mapping[int, bytes], mxcsr: int | None = None) -> Iterator[tuple[Field, bytes]]:
+        """Give the bytes of each field that the stream has of the components in ``contents`` (bit -> contents).
+
+        ``mxcsr`` is None where MXCSR stays. What has no field is passed over: see :meth:`fieldless`.
+        """
+        legacy = _legacy_image(contents.get(X87, b""), contents.get(SSE, b""), mxcsr or 0)
+        for spec, field in self._present:
+            if spec.offset == MXCSR_OFFSET and spec.component == SSE:
+                if mxcsr is not None:
+                    yield field, _encode(spec, legacy, field.length)
+            elif spec.component in contents:
+                image = legacy if spec.component in (X87, SSE) else contents[spec.component]
+                if spec.path == (FPREGS,) and self.tcg:
+                    image = _rotate(image, -_top(image))
+                yield field, _encode(spec, image, field.length)
+
+    def fieldless(self, bit: int, contents: bytes) -> set[tuple[str, ...]]:
+        """Return the paths of the subsections that the stream lacks, and that ``contents`` of a component need."""
+        image = contents
+        if bit in (X87, SSE):
+            image = _legacy_image(contents if bit == X87 else b"", contents if bit == SSE else b"", 0)
+        there = {spec for spec, _ in self._present}
+        lacking = set()
+        for spec in FIELDS:
+            if spec.component == bit and len(spec.path) > 1 and spec not in there:
+                end = spec.offset + max(piece.at + piece.area for piece in spec.pieces)
+                if any(image[spec.offset : len(image) if spec.stride else end]):
+                    lacking.add(spec.path[:-1])
+        return lacking
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -368,6 +395,18 @@ def _encode(spec: XsaveField, image: bytes, length: int) -> bytes:
             at = spec.offset + i * spec.stride + piece.at
             raw += image[at : at + piece.area][::-1].rjust(piece.wire, b"\0")
     return bytes(raw)
+
+
+def _legacy_image(x87: bytes, sse: bytes, mxcsr: int) -> bytes:
+    """Return bytes 0-511 of an area from the contents of the components, as :meth:`VCpu.contents` gives them."""
+    image = bytearray(LEGACY_SIZE)
+    for contents, pieces in ((x87, X87_PIECES), (sse, SSE_PIECES)):
+        at = 0
+        for offset, size in pieces if contents else ():
+            image[offset : offset + size] = contents[at : at + size]
+            at += size
+    struct.pack_into("<I", image, MXCSR_OFFSET, mxcsr)
+    return bytes(image)
 
 
 def _top(image: bytes | bytearray) -> int:

@@ -46,6 +46,11 @@ class Device:
         return f"{self.name}@{self.instance_id}"
 
     @property
+    def body(self) -> bytes:
+        """The bytes of the section's body."""
+        return bytes(self._source.view(self.section.body_offset, self.section.body_length))
+
+    @property
     def fields(self) -> tuple[Field, ...]:
         """The fields and subsections of the body.
 

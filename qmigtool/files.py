@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from qmigtool.errors import UsageError
 
-__all__ = ["copy_range", "open_input", "replacing"]
+__all__ = ["copy_range", "open_input", "replacing", "skip_zeros"]
 
 CHUNK = 1 << 20
 # What a kernel or a file system answers that cannot move bytes between these two files by itself.
@@ -108,3 +108,20 @@ def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
         target.write(data)
         offset += len(data)
         length -= len(data)
+
+
+def skip_zeros(target: BinaryIO, length: int) -> None:
+    """Append ``length`` zero bytes to ``target``: a hole where it is a file, else written."""
+    target.flush()
+    try:
+        handle = target.fileno()
+    except (AttributeError, OSError):
+        handle = -1  # in memory
+    if handle >= 0 and stat.S_ISREG(os.fstat(handle).st_mode):
+        # As copy_file_range does: the file's own position is what counts, the writer above it has nothing buffered.
+        os.ftruncate(handle, os.lseek(handle, length, os.SEEK_CUR))
+        return
+    zeros = bytes(min(length, CHUNK))
+    while length:
+        target.write(zeros[:length])
+        length -= min(length, CHUNK)

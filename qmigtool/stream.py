@@ -188,6 +188,11 @@ class Stream:
         return self.configuration.capabilities if self.configuration is not None else ()
 
     @property
+    def footers(self) -> bool:
+        """Whether sections have footers; known once :attr:`sections` have been read."""
+        return bool(self._reader.footers)
+
+    @property
     def page_size(self) -> int:
         """The target page size in bytes."""
         return self._reader.ram.page_size

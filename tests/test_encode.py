@@ -26,7 +26,7 @@ from qmigtool.parsers.records import (
     VmDescriptionHeader,
 )
 from qmigtool.parsers.savevm import Section, Type
-from qmigtool.parsers.vmdesc import format_vmdesc
+from qmigtool.parsers.vmdesctext import format_vmdesc
 from qmigtool.parsers.vmstate import encode_field
 from qmigtool.parsers.window import Window
 from qmigtool.parsers.xbzrle import encode_xbzrle, parse_xbzrle

@@ -10,7 +10,7 @@ import traceback
 import click
 
 from qmigtool import __version__
-from qmigtool.cli import areas, memory, rewriting, stream, xsave
+from qmigtool.cli import areas, descriptions, memory, rewriting, stream, xsave
 from qmigtool.cli.output import fail
 from qmigtool.errors import QmigError
 
@@ -36,8 +36,9 @@ COMMANDS = (
     xsave.xsave,
     memory.ram,
     rewriting.rewrite,
-    rewriting.schema,
-    rewriting.compat,
+    rewriting.undo,
+    descriptions.schema,
+    descriptions.compat,
 )
 for command in (areas.export, areas.convert, areas.check):
     xsave.xsave.add_command(command)

@@ -1,87 +1,391 @@
-"""``rewrite``, ``compat`` and ``schema``: streams written, printed as QEMU's script does, learned from."""
+"""``rewrite`` and ``undo``: a stream with edits made to it, and taken back."""
 
 from __future__ import annotations
 
-import json
-import lzma
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmigtool import compat as analyze
 from qmigtool.cli.output import (
+    accelerator_option,
     file_argument,
     finish,
     json_option,
     opened,
     output_file,
+    print_cells,
     print_json,
+    printable,
     problems_json,
+    say,
+    schema_option,
     write_output,
 )
-from qmigtool.errors import UnsupportedError
-from qmigtool.rewrite import write_stream
-from qmigtool.schema import Schema
+from qmigtool.cli.parameters import layout_value, read_small
+from qmigtool.errors import UsageError
+from qmigtool.rewrite import Rewriter, write_stream
+from qmigtool.rewrite.changes import as_text
+from qmigtool.rewrite.edits import Edit, apply, load_edits
+from qmigtool.rewrite.undo import MAX_PATCH, make_patch, read_patch
+from qmigtool.rewrite.values import parse
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.splice import Splice
+    from qmigtool.stream import Stream
+
+MAX_EDITS = 1 << 20  # bytes of a file of edits
+SHOWN_BYTES = 16
 
 
-@click.command()
+# -- options that are edits ------------------------------------------------------------------------------------------
+
+
+def _pair(text: str, first: str, second: str) -> dict[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"{text!r} has no '='", expected=f"{first.upper()}={second.upper()}")
+    return {first: name, second: value}
+
+
+def _set(text: str) -> dict[str, Any]:
+    pair = _pair(text, "path", "value")
+    return {"path": pair["path"], "to": parse(pair["value"])}
+
+
+def _named(text: str) -> dict[str, Any]:
+    name, _, data = text.partition("=")
+    return {"name": name, "data": data or None}
+
+
+def _section(text: str) -> dict[str, Any]:
+    name, at, instance = text.rpartition("@")
+    if not at or not instance.isdecimal():
+        return {"name": text, "instance_id": 0}
+    return {"name": name, "instance_id": int(instance)}
+
+
+def _add_section(name: str, version: str) -> dict[str, Any]:
+    version, _, data = version.partition("=")
+    return {**_section(name), "version": version, "data": data or None}
+
+
+def _rename_section(path: str, to: str) -> dict[str, Any]:
+    section = _section(to)
+    instance = section["instance_id"] if "@" in to else None
+    return {"path": path, "to": section["name"], "instance_id": instance}
+
+
+@dataclass(frozen=True, slots=True)
+class EditOption:
+    """An option that is an edit: what it takes on the command line, and the parameters that this means."""
+
+    op: str
+    metavar: tuple[str, ...]
+    help: str
+    parameters: Callable[..., dict[str, Any]]
+
+    @property
+    def flag(self) -> str:
+        """The option."""
+        return f"--{self.op}"
+
+    @property
+    def dest(self) -> str:
+        """What click calls its value."""
+        return "edit_" + self.op.replace("-", "_")
+
+    def decorate(self, command: Any) -> Any:
+        """Add the option to a command."""
+        more: dict[str, Any] = {"multiple": True, "help": self.help}
+        if not self.metavar:
+            more = {"is_flag": True, "help": self.help}
+        else:
+            more |= {"nargs": len(self.metavar), "metavar": " ".join(self.metavar)}
+        return click.option(self.flag, self.dest, **more)(command)
+
+
+def _one(name: str) -> Callable[[str], dict[str, Any]]:
+    return lambda text: {name: text}
+
+
+def _two(first: str, second: str) -> Callable[[str, str], dict[str, Any]]:
+    return lambda one, other: {first: one, second: other}
+
+
+EDIT_OPTIONS = (
+    EditOption("set", ("PATH=VALUE",), "Give a field another value: cpu@0/env.mxcsr=0x1f80, .../env.dr=[0,...].", _set),
+    EditOption(
+        "add-subsection",
+        ("PARENT", "NAME[=HEX]"),
+        "Put a subsection in, its fields zero (or these bytes).",
+        lambda path, name: {"path": path, **_named(name)},
+    ),
+    EditOption("drop-subsection", ("PATH",), "Leave a subsection out: cpu@0/cpu/pkru.", _one("path")),
+    EditOption("rename-subsection", ("PATH", "NAME"), "Give a subsection another name.", _two("path", "to")),
+    EditOption("add-section", ("NAME[@N]", "VERSION[=HEX]"), "Put a section in, behind the last.", _add_section),
+    EditOption("drop-section", ("NAME[@N]",), "Leave a section out: kvmclock.", _one("path")),
+    EditOption("rename-section", ("NAME[@N]", "NAME[@N]"), "Give a section another name or instance.", _rename_section),
+    EditOption("set-version", ("PATH", "N"), "Give a section or subsection another version_id.", _two("path", "to")),
+    EditOption("machine-type", ("NAME",), "Give the stream another machine type; the state stays.", _one("name")),
+    EditOption(
+        "upgrade-machine", ("NAME",), "Give the stream another version of its machine type, and fit it.", _one("name")
+    ),
+    EditOption("add-capability", ("NAME",), "List a migration capability.", _one("name")),
+    EditOption("drop-capability", ("NAME",), "List a migration capability no more.", _one("name")),
+    EditOption("drop-command", ("NAME",), "Leave commands out: SWITCHOVER_START.", _one("name")),
+    EditOption("rename-block", ("NAME", "NAME"), "Give a RAM block another name.", _two("name", "to")),
+    EditOption("resize-block", ("NAME", "BYTES"), "Give a RAM block another size.", _two("name", "to")),
+    EditOption("drop-block", ("NAME",), "Leave a RAM block out.", _one("name")),
+    EditOption("ram", ("FORMAT",), "Write memory as plain records, or as mapped-ram.", _one("format")),
+    EditOption("squeeze-zero-pages", (), "Make pages of zeros zero pages.", dict),
+    EditOption("scrub-ram", (), "Make every page a zero page.", dict),
+    EditOption("scrub-block", ("NAME",), "Make every page of a RAM block a zero page.", _one("names")),
+    EditOption("drop-component", ("MASK",), "Take components away: amx,pkru.", _one("mask")),
+    EditOption("repair", ("WHAT",), "xstate-bv: declare what is live.", _one("what")),
+    EditOption("to-accelerator", ("NAME",), "Turn the state into what kvm, tcg, mshv or whpx takes.", _one("name")),
+    EditOption("edits", ("TOML",), "Make the edits of a file, in its place among the others.", _one("file")),
+)
+
+
+class EditCommand(click.Command):
+    """A command that remembers in which order its options came: edits apply in that order."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and note the order."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta[__name__] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
+
+
+def edit_options(command: Any) -> Any:
+    """Add every option that is an edit."""
+    for option in reversed(EDIT_OPTIONS):
+        command = option.decorate(command)
+    return command
+
+
+def ordered_edits(order: list[str | None], given: dict[str, Any]) -> list[Edit]:
+    """Return the edits of a command line, in its order."""
+    by_dest = {option.dest: option for option in EDIT_OPTIONS}
+    left = {dest: list(given[dest]) if by_dest[dest].metavar else [()] for dest in by_dest}
+    found = []
+    for name in order:
+        option = by_dest.get(name or "")
+        if option is None or not left[option.dest]:
+            continue
+        value = left[option.dest].pop(0)
+        parameters = option.parameters(*(value if isinstance(value, tuple) else (value,)))
+        if option.op == "edits":
+            text = read_small(parameters["file"], MAX_EDITS)
+            found += load_edits(text.decode("utf-8", "replace"), parameters["file"])
+        else:
+            found.append(Edit("scrub-ram" if option.op == "scrub-block" else option.op, parameters))
+    return found
+
+
+# -- rewrite ---------------------------------------------------------------------------------------------------------
+
+
+@click.command(cls=EditCommand)
 @file_argument
-@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write; never FILE itself.")
+@click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
+@edit_options
+@click.option(
+    "--for",
+    "layout",
+    type=layout_value,
+    metavar="LAYOUT",
+    help="Refuse an output that a CPU of this layout cannot hold.",
+)
+@click.option("--xcr0", metavar="MASK", help="The components of the target's XCR0 (--to-accelerator).")
+@click.option("--lossy", is_flag=True, help="Drop what the target cannot express, and say so (--to-accelerator).")
+@click.option("--absent", type=click.Choice(["error", "zero"]), default="error", help="Pages in no channel (--ram).")
+@click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration (--ram).")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
+@click.option("--undo", metavar="PATCH", help="Also write a patch that `undo` takes OUT back with (edits in place).")
+@accelerator_option
+@schema_option
 @json_option
-def rewrite(file: str, output: str, as_json: bool) -> int:
-    """Write FILE again, byte for byte (no edits yet)."""
-    with opened(file) as stream:
+@click.pass_context
+def rewrite(
+    ctx: click.Context,
+    /,
+    file: str,
+    output: str | None,
+    layout: Any,
+    xcr0: str | None,
+    lossy: bool,
+    absent: str,
+    channels: tuple[str, ...],
+    dry_run: bool,
+    undo: str | None,
+    accelerator: str | None,
+    schema: str | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Write FILE again with edits made to it, in the order given. Without edits, byte for byte.
+
+    Every change is listed with its offset in FILE, the old and the new value. What no edit touches is copied. OUT is
+    written beside its place, read again, and renamed.
+    """
+    if output is None and not dry_run:
+        raise UsageError("where shall it go?", expected="-o OUT, or --dry-run")
+    edits = [_with_target(edit, layout, xcr0, absent) for edit in ordered_edits(ctx.meta[__name__], given)]
+    with opened(file, accelerator, schema=schema, channels=channels) as stream:
+        if not edits and layout is None:
+            return _copy(stream, file, output, dry_run=dry_run, as_json=as_json)
+        rewriter = Rewriter(stream, lossy=lossy)
+        for edit in edits:
+            apply(rewriter, edit)
+        if layout is not None:
+            rewriter.require_layout(layout)
+        splices = rewriter.splices()
+        patch = None if undo is None else make_patch(stream, splices)
+        written = None
+        if not dry_run and output is not None:
+            written = _write(rewriter, file, output)
+            if undo is not None and patch is not None:
+                write_output(undo, patch, file, output)
+        if as_json and (output != "-" or dry_run):
+            print_json(_document(rewriter, stream, splices, written))
+        else:
+            _print(rewriter, stream, splices, written, output, dry_run=dry_run)
+        return finish(stream)
+
+
+def _with_target(edit: Edit, layout: Any, xcr0: str | None, absent: str) -> Edit:
+    """Give edits what other options say of their target."""
+    if edit.op == "to-accelerator":
+        return Edit(edit.op, {"layout": layout, "xcr0": xcr0, **edit.parameters})
+    if edit.op == "ram":
+        return Edit(edit.op, {"absent": absent, **edit.parameters})
+    return edit
+
+
+def _write(rewriter: Rewriter, file: str, output: str) -> int:
+    with output_file(output, file) as target:
+        written = rewriter.write(target)
+        if output != "-":
+            target.flush()
+            rewriter.verify(target)
+    return written
+
+
+def _copy(stream: Stream, file: str, output: str | None, *, dry_run: bool, as_json: bool) -> int:
+    """Write a stream without edits: also one that is not whole."""
+    written = None
+    if not dry_run and output is not None:
         with output_file(output, file) as target:
             written = write_stream(stream, target)
-        if as_json and output != "-":
-            print_json({"edits": [], "bytes": written, **problems_json(stream)})
-        else:
-            print(f"{output}: {written} bytes, no edits", file=sys.stderr)
-        return finish(stream)
+    if as_json and output != "-":
+        print_json({"edits": [], "bytes": written, **problems_json(stream)})
+    else:
+        print(f"{output}: {written} bytes, no edits" if written is not None else "no edits", file=sys.stderr)
+    return finish(stream)
+
+
+def _document(rewriter: Rewriter, stream: Stream, splices: list[Splice], written: int | None) -> dict[str, Any]:
+    return {
+        "edits": [change.as_dict() for change in rewriter.changes],
+        "losses": rewriter.losses,
+        "notes": rewriter.notes,
+        "splices": [
+            {
+                "offset": f"{splice.offset:#x}",
+                "old_length": splice.length,
+                "new_length": splice.size,
+            }
+            for splice in splices
+        ],
+        "bytes": written,
+        **problems_json(stream),
+    }
+
+
+def _print(
+    rewriter: Rewriter,
+    stream: Stream,
+    splices: list[Splice],
+    written: int | None,
+    output: str | None,
+    *,
+    dry_run: bool,
+) -> None:
+    if output != "-" or dry_run:
+        head = ["edit", "offset", "where", "old", "new", "why"]
+        lines = [
+            [
+                change.edit,
+                "-" if change.offset is None else f"{change.offset:#x}",
+                printable(change.where),
+                printable(as_text(change.old, shown=SHOWN_BYTES)),
+                printable(as_text(change.new, shown=SHOWN_BYTES)),
+                change.why,
+            ]
+            for change in rewriter.changes
+        ]
+        print_cells(head, lines, [False, True, False, False, False, False])
+        if dry_run:
+            print()
+            _print_splices(stream, splices)
+    for loss in rewriter.losses:
+        print(f"lost: {printable(loss)}", file=sys.stderr)
+    for note in rewriter.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    words = f"{len(rewriter.changes)} changes" if rewriter.changes else "nothing changes"
+    if written is None:
+        print(f"{words}, nothing written", file=sys.stderr)
+    else:
+        print(f"{output}: {written} bytes, {words}", file=sys.stderr)
+
+
+def _print_splices(stream: Stream, splices: list[Splice]) -> None:
+    """Print the bytes that would change, as they lie in FILE."""
+    say("bytes of FILE that would be replaced; all others are copied")
+    lines = []
+    for splice in splices:
+        old = bytes(stream.source.view(splice.offset, min(splice.length, SHOWN_BYTES + 1)))
+        new = splice.data if isinstance(splice.data, bytes) else None
+        lines.append(
+            [
+                f"{splice.offset:#x}",
+                str(splice.length),
+                str(splice.size),
+                _hex(old, splice.length),
+                _hex(new, splice.size) if new is not None else "(memory)",
+            ]
+        )
+    print_cells(["offset", "old length", "new length", "old", "new"], lines, [True, True, True, False, False])
+
+
+def _hex(raw: bytes, length: int) -> str:
+    return raw[:SHOWN_BYTES].hex() + ("..." if length > SHOWN_BYTES else "") or "-"
+
+
+# -- undo ------------------------------------------------------------------------------------------------------------
 
 
 @click.command()
 @file_argument
-@click.option("-d", "--dump", type=click.Choice(["state", "desc"]), default="state", help="What to print.")
-def compat(file: str, dump: str) -> int:
-    """Print what QEMU's analyze-migration.py prints."""
-    with opened(file) as stream:
-        document = analyze.desc(stream) if dump == "desc" else analyze.state(stream)
-        json.dump(document, sys.stdout, indent=4, separators=(",", ": "))
-        sys.stdout.write("\n")
-        return finish(stream)
-
-
-@click.group(no_args_is_help=False)
-def schema() -> None:
-    """Descriptions of device state, for streams that have none."""
-
-
-@schema.command("learn")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write the schema (.xz: compressed).")
-@click.option("--name", help="What to call it, by default OUT's name.")
+@click.argument("patch", metavar="PATCH")
+@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write; never FILE itself.")
 @json_option
-def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) -> int:
-    """Learn from streams that have a vmdesc how to read such without: --schema OUT."""
-    learned = Schema(name or Path(output).name)
-    skipped = []
-    for file in files:
-        with opened(file) as stream:
-            if stream.vmdesc is None:
-                skipped.append(file)
-            else:
-                learned.add(stream.vmdesc, stream.machine)
-    if not learned.devices:
-        raise UnsupportedError("learning from a stream without a vmdesc")
-    text = learned.to_json().encode()
-    write_output(output, lzma.compress(text) if output.endswith(".xz") else text, *files)
-    shapes = sum(map(len, learned.devices.values()))
-    if as_json:
-        print_json({"devices": len(learned.devices), "shapes": shapes, "skipped": skipped})
-    else:
-        print(f"{output}: {len(learned.devices)} devices, {shapes} shapes", file=sys.stderr)
-        for file in skipped:
-            print(f"no vmdesc: {file}", file=sys.stderr)
-    return 0
+def undo(file: str, patch: str, output: str, as_json: bool) -> int:
+    """Take edits back: write FILE as it was before `rewrite --undo PATCH`.
+
+    Given the file as it was before, makes the edits again. Any other file is refused.
+    """
+    raw = read_small(patch, MAX_PATCH)
+    with opened(file) as stream:
+        splices = read_patch(stream, raw)
+        with output_file(output, file, patch) as target:
+            written = write_stream(stream, target, splices)
+        if as_json and output != "-":
+            print_json({"spans": len(splices), "bytes": written, **problems_json(stream)})
+        else:
+            print(f"{output}: {written} bytes, {len(splices)} spans of {printable(file)} replaced", file=sys.stderr)
+        return finish(stream)

@@ -158,6 +158,22 @@ class Ram:
         self._check_present(index, 0, count, absent)
         yield from self._stretches(index, 0, count)
 
+    def stretches(self, name: str, *, absent: Absent = "error") -> list[tuple[int, int]]:
+        """Return the stretches of pages (first, behind the last), in order, outside of which a block is all zero.
+
+        Inside them pages may be zero too: nothing is read. For ``absent`` see the class.
+        """
+        index = self.block(name)
+        self._check_sent(index)
+        self._check_present(index, 0, self._pages_of(index), absent)
+        return list(self._sent(index))
+
+    def read_pages(self, name: str, first: int, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Give (first page, pages) of pages ``[first, last)`` as :meth:`pages` does; absent ones read as zeros."""
+        index = self.block(name)
+        self._check(index, first * self.page_size, (last - first) * self.page_size)
+        yield from self._stretches(index, first, last)
+
     def write_block(self, name: str, file: BinaryIO, *, absent: Absent = "error") -> None:
         """Write a block's final content to a file from where it stands; zero pages become holes.
 

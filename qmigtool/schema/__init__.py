@@ -3,6 +3,7 @@
 =======  =====================================================================================
 model    what a schema knows, how it is learned, and its JSON
 fit      finding the description of one body by a schema
+shapes   the shape of a section or subsection that is to be put into a stream
 =======  =====================================================================================
 
 A vmdesc says what one stream holds. A schema says what streams of such devices can hold: which subsections exist, which

@@ -38,6 +38,7 @@ XCOMP_BV_COMPACTED = 1 << 63
 LEGACY_MASK = 0x3
 MPX_MASK = 0x18
 AVX512_MASK = 0xE0
+CET_MASK = 0x1800
 AMX_MASK = 0x60000
 APX_MASK = 0x80000
 
@@ -129,6 +130,9 @@ SUPERVISOR_MASK = sum(c.mask for c in _ALL if c.supervisor)
 
 _BY_NAME = {c.name.lower(): c for c in _ALL}
 
+# What is enabled, and lost, together.
+_GROUPS = {"mpx": MPX_MASK, "avx512": AVX512_MASK, "cet": CET_MASK, "amx": AMX_MASK, "apx": APX_MASK}
+
 
 def component(key: int | str) -> Component:
     """Return the component with this bit number or name (case does not matter).
@@ -180,15 +184,16 @@ def mask_names(mask: int) -> tuple[str, ...]:
 
 
 def parse_mask(text: str) -> int:
-    """Read a component mask: ``"0x2e7"``, ``"743"``, or names as in ``"x87,sse,avx"`` (``bit20`` works too).
+    """Read a component mask: ``"0x2e7"``, ``"743"``, or names as in ``"x87,sse,avx"`` (``bit20`` works too,
+    and ``mpx``, ``avx512``, ``cet``, ``amx``, ``apx`` for all of such).
 
     Raises UsageError if a part is neither, or if a bit above 62 is asked for.
     """
     mask = 0
     for part in text.split(","):
         word = part.strip().lower()
-        if word in _BY_NAME:
-            mask |= _BY_NAME[word].mask
+        if word in _BY_NAME or word in _GROUPS:
+            mask |= _GROUPS[word] if word in _GROUPS else _BY_NAME[word].mask
             continue
         number = word.removeprefix("bit")
         try:

@@ -1,0 +1,30 @@
+"""Rewriting: a stream becomes another one that QEMU loads, and everything that no edit touched stays, byte for byte.
+
+==============  ===================================================================================
+rewriter        what a person uses: every edit as a method, then what it changes, then the output
+edits           edits by name, from a TOML file or a command line
+draft           the stream as it shall become, and the splices that follow from that
+splice          spans replaced, everything else copied
+changes         what is changed, for people and programs
+undo            same-size edits as a small patch that can be taken back
+body, values    a section's body taken apart; values turned into bytes
+fields          edits of values
+structure       edits of sections and subsections
+header          edits of the machine type, capabilities and commands
+blocks          edits of memory: blocks, format, scrubbing
+memory          memory as it shall become; records, plain, mapped, live: the ways to write it
+components      edits of extended state, in the terms of XSAVE
+accelerators/   from one accelerator to another: rules, each with its reason
+machines        from one machine type to a later one
+==============  ===================================================================================
+
+An edit changes a draft; nothing is written before :meth:`Rewriter.write`, and the source is only ever read.
+"""
+
+from __future__ import annotations
+
+from qmigtool.rewrite.changes import Change
+from qmigtool.rewrite.rewriter import Rewriter
+from qmigtool.rewrite.splice import Splice, write_stream
+
+__all__ = ["Change", "Rewriter", "Splice", "write_stream"]

@@ -1,0 +1,68 @@
+"""From one accelerator to another: the same field means different things to each, and rules say what to do about it.
+
+===========  ===================================================================================
+traits       in what accelerators differ
+rule         what a rule is, and what it works on
+extended     extended state: XCR0, XSTATE_BV, the order of the x87 registers
+registers    the other registers of a vCPU
+board        devices beside the CPU: clocks, timers, interrupt controllers
+limits       what a target cannot take or does not restore
+===========  ===================================================================================
+
+A rule applies where the traits of source and target differ in what it is about; so every pair of accelerators has its
+rules. Their names are those under which they were proved (or not: see ``status``) with real QEMU and /dev/kvm, by
+leaving each one out: TK from TCG to KVM, KT from KVM to TCG, MS for MSHV and WHPX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import UsageError
+from qmigtool.rewrite.accelerators import board, extended, limits, registers
+from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.rewrite.accelerators.traits import TARGETS, TRAITS
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.draft import Draft
+
+__all__ = ["RULES", "TARGETS", "convert", "rules_for"]
+
+# Refusals first: nothing is half converted. Components go before what is left of them is declared.
+RULES: tuple[Rule, ...] = (*limits.RULES, *extended.RULES, *registers.RULES, *board.RULES)
+
+
+def rules_for(source: str, target: str) -> tuple[Rule, ...]:
+    """Return the rules that apply from one accelerator to another; raises :class:`~qmigtool.errors.UsageError`."""
+    for name, known in ((source, tuple(TRAITS)), (target, TARGETS)):
+        if name not in known:
+            raise UsageError(f"no conversion for the accelerator {name!r}", expected="one of " + ", ".join(known))
+    return tuple(rule for rule in RULES if rule.applies(TRAITS[source], TRAITS[target]))
+
+
+def convert(
+    draft: Draft, target: str, *, mask: int | None = None, lossy: bool = False, without: Collection[str] = ()
+) -> None:
+    """Turn a draft into what accelerator ``target`` takes.
+
+    ``mask``: the user components that the target's XCR0 can have, if known. ``lossy``: what it cannot express is
+    dropped and said in the draft's ``losses``; else :class:`~qmigtool.errors.LiveStateError` names it. ``without``:
+    rules to leave out, for showing what each is for.
+    """
+    target = target.lower()
+    source = draft.accelerator
+    if source == target:
+        draft.notes.append(f"the stream is {target}'s already")
+        return
+    if source not in TRAITS:
+        raise UsageError(
+            f"it is not known who saved this stream ({source})",
+            expected="--accelerator with one of " + ", ".join(TRAITS),
+        )
+    rules = rules_for(source, target)
+    conversion = Conversion(draft, TRAITS[source], TRAITS[target], mask, lossy)
+    for rule in rules:
+        if rule.name not in without:
+            conversion.apply(rule)
+    draft.accelerator = target

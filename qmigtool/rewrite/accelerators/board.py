@@ -1,0 +1,98 @@
+"""Rules of what is on the board: clocks, the PIT, the PIC, sections that only one accelerator has."""
+
+from __future__ import annotations
+
+from qmigtool.rewrite import structure
+from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+
+__all__ = ["RULES"]
+
+PIT_HZ = 1_193_182
+NANOSECONDS = 1_000_000_000
+CHANNEL = "channels[0]"
+PERIODIC = (2, 3, 6, 7)  # modes of the 8254 that go on by themselves; 6 and 7 are 2 and 3 as well
+TICKS, CLOCK = "cpu_ticks_offset", "cpu_clock_offset"
+
+
+def foreign_sections(conversion: Conversion) -> None:
+    """Leave out the sections that only the source's accelerator has."""
+    for name in conversion.source.sections:
+        if name not in conversion.target.sections:
+            for section in conversion.draft.named(name):
+                structure.drop_section(conversion.draft, section.label, conversion.name, conversion.why)
+
+
+def pit_edge(conversion: Conversion) -> None:
+    """Let the PIC not have seen the PIT's line high."""
+    for pic in conversion.draft.named("i8259")[:1]:
+        conversion.assign(pic, "last_irr", conversion.number(pic, "last_irr") & ~1)
+
+
+def pit_times(conversion: Conversion) -> None:
+    """Start the PIT's channel 0 anew when the VM goes on: its times are the kernel's, and out of use."""
+    timers = conversion.draft.named("timer")
+    for pit in conversion.draft.named("i8254"):
+        if not timers or conversion.number(pit, f"{CHANNEL}/mode") not in PERIODIC:
+            continue
+        now = conversion.number(timers[0], CLOCK)
+        count = conversion.number(pit, f"{CHANNEL}/count") or 0x10000
+        conversion.assign(pit, f"{CHANNEL}/count_load_time", now)
+        for path in (f"{CHANNEL}/next_transition_time", f"{CHANNEL}.next_transition_time"):
+            conversion.assign(pit, path, now + count * NANOSECONDS // PIT_HZ)
+
+
+def ticks_to_tsc(conversion: Conversion) -> None:
+    """Give every vCPU the TSC that the ticks clock gave its guest."""
+    for timer in conversion.draft.named("timer"):
+        for section, _ in conversion.cpus():
+            conversion.assign(section, "env.tsc", conversion.number(timer, TICKS) % (1 << 64))
+
+
+def tsc_to_ticks(conversion: Conversion) -> None:
+    """Let the ticks clock go on where the TSC was."""
+    for section, _ in conversion.cpus():
+        tsc = conversion.number(section, "env.tsc")
+        for timer in conversion.draft.named("timer"):
+            # An i64 in the stream.
+            conversion.assign(timer, TICKS, tsc - (1 << 64) if tsc >> 63 else tsc)
+        return
+
+
+RULES = (
+    Rule(
+        "KT1",
+        "no other accelerator has such a device, and refuses to load it",
+        "proved",
+        lambda source, target: bool(source.sections),
+        foreign_sections,
+    ),
+    Rule(
+        "TK4",
+        "an in-kernel PIC swallows the first edge of a line that is high already, and an in-kernel PIT waits for its "
+        "acknowledgement for ever",
+        "proved",
+        lambda source, target: target.in_kernel_irqchip and not source.in_kernel_irqchip,
+        pit_edge,
+    ),
+    Rule(
+        "KT4",
+        "an in-kernel PIT does not keep channel 0's times; QEMU's own would count up to them and stop",
+        "proved",
+        lambda source, target: source.in_kernel_irqchip and not target.in_kernel_irqchip,
+        pit_times,
+    ),
+    Rule(
+        "TK6",
+        "TCG's TSC is the ticks clock, and env.tsc is 0: the guest's TSC would start again",
+        "inferred",
+        lambda source, target: source.ticks and not target.ticks,
+        ticks_to_tsc,
+    ),
+    Rule(
+        "KT5",
+        "TCG's TSC is the ticks clock: the guest would see its TSC go back",
+        "proved",
+        lambda source, target: target.ticks and not source.ticks,
+        tsc_to_ticks,
+    ),
+)

@@ -1,0 +1,150 @@
+"""Rules of extended state: which components there are, which are declared, and in what order x87 registers stand."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from qmigtool.rewrite import components
+from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.xsave import SUPERVISOR_MASK, mask_names
+from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT
+
+__all__ = ["RULES"]
+
+USER_BITS = ((1 << 63) - 1) & ~SUPERVISOR_MASK
+FSW, FPREGS = "env.fpus_vmstate", "env.fpregs"
+# TCG under -cpu max enables what few hosts have.
+RARE = 0x18 | 1 << 9
+
+
+def foreign_components(conversion: Conversion) -> None:
+    """Drop the components that the target cannot hold: idle ones with a word, live ones only if that is allowed."""
+    target, draft = conversion.target, conversion.draft
+    allowed = target.components | SUPERVISOR_MASK | LEGACY_MASK
+    if conversion.mask is not None:
+        allowed &= conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
+    drop = 0
+    for _, vcpu in conversion.cpus():
+        held = (vcpu.live | vcpu.xstate_bv | vcpu.xcr0) & USER_BITS & ~allowed
+        # What a guest runs with is missed at its first instruction, idle or not: AVX-512 under TCG is #UD.
+        live = held & vcpu.live
+        if live:
+            names = mask_names(live)
+            conversion.lose(f"vCPU {vcpu.index}: live {' '.join(names)}", names)
+        drop |= held
+    if drop:
+        drop = _with_dependents(drop)
+        components.drop_components(draft, drop, conversion.name, conversion.why)
+    elif conversion.mask is None and not conversion.source.declares:
+        enabled = 0
+        for _, vcpu in conversion.cpus():
+            enabled |= vcpu.xcr0
+        if enabled & RARE:
+            conversion.note(
+                f"XCR0 has {' '.join(mask_names(enabled & RARE))}: a host without refuses all of XCR0; "
+                "name the target's components (--for, --xcr0)"
+            )
+
+
+def _with_dependents(mask: int) -> int:
+    """Return the components that have to go with ``mask``, so that what is left of any XCR0 is legal."""
+    groups = {0x18: 0x18, 0xE0: 0xE0, 0x60000: 0x60000, 4: 0xE4, 2: 0xE6}
+    for some, all_ in groups.items():
+        if mask & some:
+            mask |= all_
+    return mask
+
+
+def declare(conversion: Conversion) -> None:
+    """Declare in XSTATE_BV what is live."""
+    components.repair_xstate_bv(conversion.draft, conversion.name, conversion.why)
+
+
+def undeclare(conversion: Conversion) -> None:
+    """Clear XSTATE_BV, as TCG does."""
+    for section, _ in conversion.cpus():
+        conversion.assign(section, components.XSTATE_BV, 0)
+
+
+def declare_sse(conversion: Conversion) -> None:
+    """Declare SSE where MXCSR is not the initial one."""
+    for section, vcpu in conversion.cpus():
+        if vcpu.mxcsr != MXCSR_INIT:
+            conversion.assign(section, components.XSTATE_BV, vcpu.xstate_bv | 2)
+
+
+def to_stack_order(conversion: Conversion) -> None:
+    """Bring physical x87 registers into ST order: new[i] = old[(TOP + i) & 7]."""
+    _rotate(conversion, -1)
+
+
+def to_physical_order(conversion: Conversion) -> None:
+    """Bring ST registers into physical order: new[(TOP + i) & 7] = old[i]."""
+    _rotate(conversion, 1)
+
+
+def _rotate(conversion: Conversion, direction: int) -> None:
+    for section, _ in conversion.cpus():
+        registers = deque(child.raw for child in section.device.field(FPREGS).children)
+        registers.rotate(direction * (conversion.number(section, FSW) >> 11 & 7))
+        conversion.assign(section, FPREGS, b"".join(registers))
+
+
+RULES = (
+    Rule(
+        "TK3",
+        "a hypervisor refuses XCR0 with components that the host has not, and with it every MSR",
+        "proved",
+        lambda source, target: target.declares and not target.hyperv,
+        foreign_components,
+    ),
+    Rule(
+        "KT8",
+        "TCG has no AVX-512 and no AMX: the guest's next such instruction is #UD",
+        "proved",
+        lambda source, target: not target.declares,
+        foreign_components,
+    ),
+    Rule(
+        "MS1",
+        "the partition's XSAVE page has no place for it: no bit for PKRU and APX, 4096 bytes in all",
+        "source",
+        lambda source, target: target.hyperv,
+        foreign_components,
+    ),
+    Rule(
+        "TK1",
+        "TCG never fills XSTATE_BV, and what it does not declare is initialised on load",
+        "proved",
+        lambda source, target: not source.declares and target.declares,
+        declare,
+    ),
+    Rule(
+        "TK1b",
+        "with bit 1 of XSTATE_BV clear the CPU loads MXCSR 1F80",
+        "proved",
+        lambda source, target: target.declares,
+        declare_sse,
+    ),
+    Rule(
+        "TK2",
+        "TCG stores physical x87 registers, hypervisors ST order",
+        "proved",
+        lambda source, target: source.physical_x87 and not target.physical_x87,
+        to_stack_order,
+    ),
+    Rule(
+        "KT6",
+        "hypervisors store x87 registers in ST order, TCG physical ones",
+        "proved",
+        lambda source, target: target.physical_x87 and not source.physical_x87,
+        to_physical_order,
+    ),
+    Rule(
+        "KT10",
+        "TCG does not look at it and sends 0, by which its streams are known",
+        "proved",  # that it has no effect
+        lambda source, target: source.declares and not target.declares,
+        undeclare,
+    ),
+)

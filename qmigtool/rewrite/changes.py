@@ -1,0 +1,55 @@
+"""What a rewrite changes, said for people and programs: one :class:`Change` for each thing, in the order made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Change", "as_text"]
+
+SHOWN = 32  # bytes of a long value
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that differs between the source and the output.
+
+    ``edit`` is the edit's name, or the rule of a conversion (``TK1``). ``where`` says what changed: a field's path, a
+    section, a RAM block. ``offset`` is its place in the source, None for what was not there. ``old`` and ``new`` are
+    values as they are decoded; None where there is none.
+    """
+
+    edit: str
+    where: str
+    offset: int | None
+    old: Any
+    new: Any
+    why: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts as ``--json`` has them."""
+        return {
+            "edit": self.edit,
+            "where": self.where,
+            "offset": None if self.offset is None else f"{self.offset:#x}",
+            "old": None if self.old is None else as_text(self.old, shown=None),
+            "new": None if self.new is None else as_text(self.new, shown=None),
+            "why": self.why or None,
+        }
+
+
+def as_text(value: Any, *, shown: int | None = SHOWN) -> str:
+    """Write a value: numbers in hexadecimal, bytes as hex digits (the first ``shown`` of them), lists of both."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value:#x}"
+    if isinstance(value, bytes):
+        return value.hex() if shown is None or len(value) <= shown else f"{value[:shown].hex()}... {len(value)} bytes"
+    if isinstance(value, (list, tuple)):
+        some = value if shown is None or len(value) <= shown else value[:shown]
+        more = "" if len(some) == len(value) else f" ... {len(value)} elements"
+        return "[" + " ".join(as_text(one, shown=shown) for one in some) + more + "]"
+    return str(value)

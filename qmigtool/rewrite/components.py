@@ -1,0 +1,222 @@
+"""Edits of extended state: whole components of a vCPU, in the terms of XSAVE, turned into fields and subsections.
+
+Everything goes through :mod:`qmigtool.cpu_x86`, which alone knows where a component lies in the vmstate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import LiveStateError, UsageError, XsaveError
+from qmigtool.rewrite import structure
+from qmigtool.rewrite.fields import assign
+from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, Format, XsaveArea, bits, mask_names
+from qmigtool.xsave.components import (
+    AMX_MASK,
+    LEGACY_MASK,
+    MXCSR_INIT,
+    XCOMP_BV_COMPACTED,
+    check_xcr0,
+    initial_configuration,
+    is_initial,
+)
+
+if TYPE_CHECKING:
+    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.rewrite.draft import Draft, SectionDraft
+    from qmigtool.xsave import Layout
+
+__all__ = ["check_components", "drop_components", "import_area", "repair_xstate_bv", "write_components"]
+
+XSTATE_BV, XCR0, XSS = "env.xstate_bv", "env.xcr0", "cpu/xss/env.xss"
+# Subsections that QEMU sends if any of their fields is not 0: without one, it would not be there. (The others are sent
+# if the CPU has the feature.) The components that live in them.
+SENT_IF_USED = {"cpu/fpop_ip_dp": 1, "cpu/mpx": 0x18, "cpu/avx512": 0xE0, "cpu/pkru": 0x200}
+# All that a component has beside, and that is as foreign as it is to a CPU that does not have it.
+BESIDE = {"cpu/intel_amx_xtile": AMX_MASK, "cpu/msr_xfd": AMX_MASK, "cpu/apx": 1 << 19, "cpu/arch_lbr": 1 << 15}
+CR4_PKE = 1 << 22
+
+
+def vcpu_section(draft: Draft, index: int) -> SectionDraft:
+    """Return the section ``cpu`` of a vCPU; raises :class:`~qmigtool.errors.UsageError`."""
+    for section in draft.named("cpu"):
+        if section.section.instance_id == index:
+            return section
+    there = ", ".join(str(section.section.instance_id) for section in draft.named("cpu"))
+    raise UsageError(f"no vCPU {index}", expected=f"one of {there}" if there else "a stream with x86 vCPUs")
+
+
+# -- an area put back ------------------------------------------------------------------------------------------------
+
+
+def import_area(draft: Draft, index: int, area: XsaveArea, edit: str = "xsave-import") -> None:
+    """Give vCPU ``index`` the state of ``area``, standard or compacted, in whatever layout.
+
+    Only what means something else than before changes: a component whose contents are the same keeps its bytes and its
+    XSTATE_BV bit, so that what was exported and comes back unchanged gives the identical stream. A component that
+    ``area`` has no place for keeps its state. Raises :class:`~qmigtool.errors.LiveStateError` for state that XCR0
+    does not enable, unless the vCPU has such already.
+    """
+    section = vcpu_section(draft, index)
+    vcpu = draft.vcpu(section)
+    reach = _reach(area)
+    foreign = [bit for bit in bits(reach & area.xstate_bv) if bit not in COMPONENTS]
+    if foreign:
+        raise XsaveError(f"XSTATE_BV declares {' '.join(mask_names(sum(1 << b for b in foreign)))}, which QEMU has not")
+    declared = vcpu.effective_xstate_bv()
+    changed = {}
+    for bit in bits(reach):
+        if bit not in COMPONENTS:
+            continue
+        new = area.component(bit)[: COMPONENTS[bit].size]
+        supervisor = SUPERVISOR_MASK >> bit & 1
+        old = vcpu.contents(bit) if supervisor or declared >> bit & 1 else _initial(bit)
+        if new != old and not (is_initial(bit, new) and is_initial(bit, old)):
+            changed[bit] = new
+    mxcsr = area.mxcsr if area.mxcsr != vcpu.xsave.mxcsr else None
+    if not changed and mxcsr is None:
+        return
+    live = sum(1 << bit for bit, contents in changed.items() if not is_initial(bit, contents))
+    # Supervisor state is MSRs here, and no bit of IA32_XSS is needed to carry it.
+    outside = live & ~vcpu.xcr0 & ~vcpu.live & ~SUPERVISOR_MASK
+    if outside:
+        raise LiveStateError(
+            f"vCPU {index} has not enabled in XCR0 ({vcpu.xcr0:#x}) what the area has live: "
+            + " ".join(mask_names(outside)),
+            components=mask_names(outside),
+            section=section.label,
+        )
+    write_components(draft, section, changed, mxcsr, edit)
+    if draft.accelerator != "tcg":  # TCG never fills it
+        touched = sum(1 << bit for bit in changed) | (2 if mxcsr is not None else 0)
+        bv = declared & ~touched | (area.xstate_bv | live | (2 if area.mxcsr != MXCSR_INIT else 0)) & touched
+        assign(draft, section, XSTATE_BV, bv & ~SUPERVISOR_MASK, edit, "what the components now hold")
+
+
+def _reach(area: XsaveArea) -> int:
+    """Return the components that an area can say something of."""
+    if area.format is Format.COMPACTED:
+        return area.xcomp_bv & ~XCOMP_BV_COMPACTED | LEGACY_MASK
+    beside = sum(1 << bit for bit in area.supervisor)
+    held = sum(1 << bit for bit in bits(area.layout.user_mask) if area.memory(bit) is not None)
+    return held | beside | LEGACY_MASK | area.xstate_bv
+
+
+def _initial(bit: int) -> bytes:
+    return initial_configuration(bit, COMPONENTS[bit].size)
+
+
+def write_components(
+    draft: Draft,
+    section: SectionDraft,
+    contents: Mapping[int, bytes],
+    mxcsr: int | None = None,
+    edit: str = "xsave-import",
+) -> None:
+    """Write the contents of components (bit -> bytes) into the fields of a vCPU.
+
+    Subsections that are needed come; those that QEMU would not send for what they now hold go.
+    """
+    for bit, new in contents.items():
+        for parts in sorted(draft.vcpu(section).fieldless(bit, new), key=len):
+            for depth in range(len(parts)):
+                if section.device.get("/".join(parts[: depth + 1])) is None:
+                    parent = "/".join((section.label, *parts[:depth]))
+                    structure.add_subsection(draft, parent, parts[depth], edit=edit, why=f"for {COMPONENTS[bit].name}")
+    encoded = [(field, raw) for field, raw in draft.vcpu(section).encode(contents, mxcsr) if raw != field.raw]
+    # Patches of one length leave the places of all others as they are.
+    for field, raw in encoded:
+        path = _path(section, field.offset)
+        assign(draft, section, path, raw, edit)
+    for name, components in SENT_IF_USED.items():
+        sub = section.device.subsection(name)
+        if sub is not None and components & sum(1 << bit for bit in contents):
+            head = sub.offset + sub.length - sum(child.length for child in sub.children)
+            if not any(sub.raw[head - sub.offset :]):
+                structure.drop_subsection(draft, f"{section.label}/{name}", edit, "all of it is 0 now")
+
+
+def _path(section: SectionDraft, offset: int) -> str:
+    """Return the path of the topmost field inside a section that starts at ``offset``."""
+    prefix, fields = "", section.device.fields
+    while True:
+        for field in fields:
+            if field.offset == offset and field.kind != "subsection":
+                return prefix + field.name
+            if field.kind == "subsection" and field.offset <= offset < field.offset + field.length:
+                prefix, fields = f"{prefix}{field.name}/", field.children
+                break
+        else:
+            raise UsageError(f"no field at {offset:#x} of {section.label}")
+
+
+# -- components that go ----------------------------------------------------------------------------------------------
+
+
+def drop_components(draft: Draft, mask: int, edit: str = "drop-component", why: str = "") -> None:
+    """Take components away from every vCPU: contents, subsections, and their bits in XSTATE_BV, XCR0 and IA32_XSS.
+
+    What was live in them is lost, and said in :attr:`~qmigtool.rewrite.draft.Draft.losses`. Raises
+    :class:`~qmigtool.errors.UsageError` for x87 and SSE, and where XCR0 would become one that no CPU takes.
+    """
+    if mask & LEGACY_MASK:
+        raise UsageError("x87 and SSE cannot be dropped", expected="components above them")
+    for section in draft.named("cpu"):
+        vcpu = draft.vcpu(section)
+        reasons = check_xcr0(vcpu.xcr0 & ~mask)
+        if reasons and not check_xcr0(vcpu.xcr0):
+            raise UsageError(f"without {' '.join(mask_names(mask))}, {reasons[0]}", expected="what depends on it, too")
+        for bit in bits(vcpu.live & mask):
+            draft.losses.append(f"vCPU {vcpu.index}: {mask_names(1 << bit)[0]} was live: {_some(vcpu, bit)}")
+        contents = {bit: _initial(bit) for bit in bits(vcpu.carried & mask)}
+        write_components(draft, section, contents, None, edit)
+        for name, components in (SENT_IF_USED | BESIDE).items():
+            # What has more in it than the component (BNDCFGS beside MPX) goes with the CPU feature, too.
+            if components & ~mask == 0 and section.device.subsection(name) is not None:
+                structure.drop_subsection(draft, f"{section.label}/{name}", edit, why)
+        for register in (XSTATE_BV, XCR0, XSS):
+            number = section.device.number(register)
+            if number is not None and number & mask:
+                assign(draft, section, register, number & ~mask, edit, why)
+        if mask & 1 << 9 and (section.device.number("env.cr[4]") or 0) & CR4_PKE:
+            draft.notes.append(f"vCPU {vcpu.index}: CR4.PKE is set: its guest uses protection keys")
+
+
+def _some(vcpu: VCpu, bit: int) -> str:
+    contents = vcpu.contents(bit)
+    return contents.hex() if len(contents) <= 16 else f"{len(contents)} bytes, {contents[:16].hex()}..."
+
+
+# -- XSTATE_BV -------------------------------------------------------------------------------------------------------
+
+
+def repair_xstate_bv(draft: Draft, edit: str = "repair xstate-bv", why: str = "from the contents") -> None:
+    """Declare in XSTATE_BV what is live, on every vCPU: a loader but TCG initialises what is not declared.
+
+    Bits that are set already stay: to declare what is in its initial configuration is legal.
+    """
+    for section in draft.named("cpu"):
+        vcpu = draft.vcpu(section)
+        assign(draft, section, XSTATE_BV, vcpu.xstate_bv | vcpu.live & ~SUPERVISOR_MASK, edit, why)
+
+
+def check_components(draft: Draft, target: Layout) -> None:
+    """Make sure that a CPU of layout ``target`` has every component of every vCPU.
+
+    Raises :class:`~qmigtool.errors.LiveStateError` that names those that are live, declared or enabled beside.
+    """
+    for vcpu in draft.vcpus:
+        held = (vcpu.live | vcpu.xstate_bv | vcpu.xcr0) & ~SUPERVISOR_MASK
+        foreign = held & ~target.user_mask
+        if not foreign:
+            continue
+        words = []
+        for title, mask in (("live", vcpu.live), ("declared", vcpu.xstate_bv), ("enabled", vcpu.xcr0)):
+            if mask & foreign:
+                words.append(f"{title} {' '.join(mask_names(mask & foreign))}")
+        raise LiveStateError(
+            f"vCPU {vcpu.index} has components that {target.name} has not: {'; '.join(words)}",
+            components=mask_names(foreign),
+            section=vcpu.device.label,
+        )

@@ -1,0 +1,86 @@
+"""Edits by name: from a TOML file, or from a command line.
+
+::
+
+    # plan.toml
+    [[edit]]
+    op = "set"
+    path = "cpu@0/env.mxcsr"
+    to = "0x1f80"
+    why = "the guest's runtime expects it"     # for people
+
+    [[edit]]
+    op = "drop-component"
+    mask = "amx,pkru"
+
+``op`` is the name of an edit, the other keys are the parameters of the method of that name
+(:class:`~qmigtool.rewrite.rewriter.Rewriter`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.errors import UsageError
+from qmigtool.rewrite.rewriter import EDITS
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.rewriter import Rewriter
+
+__all__ = ["Edit", "apply", "load_edits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One edit: its name and its parameters."""
+
+    op: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_edits(text: str, name: str = "the edits") -> list[Edit]:
+    """Read the edits of a TOML file; raises :class:`~qmigtool.errors.UsageError` that names what is wrong with it."""
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{name} is not TOML: {error}") from None
+    tables = document.pop("edit", None)
+    if not isinstance(tables, list) or document:
+        more = f"; it also has {', '.join(document)}" if document else ""
+        raise UsageError(f"{name} has no list of edits{more}", expected="[[edit]] tables, and nothing else")
+    edits = []
+    for number, table in enumerate(tables, start=1):
+        op = table.pop("op", None) if isinstance(table, dict) else None
+        if not isinstance(op, str):
+            raise UsageError(f"edit {number} of {name} has no op", expected="one of " + ", ".join(EDITS))
+        why = table.pop("why", "")
+        if not isinstance(why, str):
+            raise UsageError(f"why of edit {number} of {name} is no text")
+        edits.append(Edit(op, table))
+    return edits
+
+
+def apply(rewriter: Rewriter, edit: Edit) -> None:
+    """Make an edit; raises :class:`~qmigtool.errors.UsageError` for a name or a parameter that there is not."""
+    name = EDITS.get(edit.op.replace("_", "-"))
+    if name is None:
+        raise UsageError(f"no edit {edit.op!r}", expected="one of " + ", ".join(EDITS))
+    method = getattr(rewriter, name)
+    parameters = {key.replace("-", "_"): value for key, value in edit.parameters.items()}
+    several = [p.name for p in inspect.signature(method).parameters.values() if p.kind is p.VAR_POSITIONAL]
+    listed = parameters.pop(several[0], ()) if several else ()
+    if isinstance(listed, str):
+        listed = (listed,)
+    try:
+        inspect.signature(method).bind(*listed, **parameters)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(method).parameters) or "none"
+        raise UsageError(f"{edit.op}: {error}", expected=f"the parameters {known}") from None
+    try:
+        method(*listed, **parameters)
+    except TypeError as error:
+        raise UsageError(f"{edit.op}: {error}") from None

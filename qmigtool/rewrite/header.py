@@ -1,0 +1,80 @@
+"""Edits of what stands before the state: the machine type, the capabilities, and the commands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import UsageError
+from qmigtool.parsers.configuration import MAX_CAPABILITIES, MAX_NAME, Configuration
+from qmigtool.parsers.record import encode_name
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.draft import Draft
+
+__all__ = ["add_capability", "drop_capability", "drop_command", "set_machine_type"]
+
+# In the order of the QAPI enumeration MigrationCapability, which is the order in which QEMU lists them.
+ORDER = ("x-ignore-shared", "mapped-ram")
+
+
+def _configuration(draft: Draft) -> Configuration:
+    if draft.configuration is None:
+        raise UsageError(
+            "this stream has no configuration section",
+            expected="one: it was saved with migration.send-configuration=off, or by a very old machine type",
+        )
+    return draft.configuration
+
+
+def _offset(draft: Draft) -> int | None:
+    return next((s.body_offset for s in draft.stream.sections if s.type == "configuration"), None)
+
+
+def set_machine_type(draft: Draft, name: str, edit: str = "machine-type", why: str = "") -> None:
+    """Give the stream another machine type. The state stays: whether it fits that machine is another question.
+
+    QEMU compares as many bytes of its own machine's name as the stream has.
+    """
+    old = _configuration(draft)
+    if len(encode_name(name)) > MAX_NAME:
+        raise UsageError(f"a machine type of {len(encode_name(name))} bytes", expected=f"at most {MAX_NAME}")
+    if name != old.machine:
+        draft.change(edit, "configuration/machine", _offset(draft), old.machine, name, why)
+        draft.configuration = replace(old, machine=name)
+
+
+def add_capability(draft: Draft, name: str, edit: str = "add-capability", why: str = "") -> None:
+    """List a migration capability; the loader must have the same ones on."""
+    old = _configuration(draft)
+    if name in old.capabilities:
+        return
+    if not 1 <= len(encode_name(name)) <= 255 or len(old.capabilities) >= MAX_CAPABILITIES:
+        raise UsageError(f"a capability {name[:40]!r}", expected=f"1 to 255 bytes, at most {MAX_CAPABILITIES} of them")
+    known = [one for one in ORDER if one in (*old.capabilities, name)]
+    new = (*known, *(one for one in (*old.capabilities, name) if one not in ORDER))
+    draft.change(edit, "configuration/capabilities", _offset(draft), " ".join(old.capabilities), " ".join(new), why)
+    draft.configuration = replace(old, capabilities=new)
+
+
+def drop_capability(draft: Draft, name: str, edit: str = "drop-capability", why: str = "") -> None:
+    """List a migration capability no more; what it changed in the stream stays."""
+    old = _configuration(draft)
+    if name not in old.capabilities:
+        raise UsageError(
+            f"no capability {name!r}", expected=", ".join(old.capabilities) or "none: the stream lists none"
+        )
+    new = tuple(one for one in old.capabilities if one != name)
+    draft.change(edit, "configuration/capabilities", _offset(draft), " ".join(old.capabilities), " ".join(new), why)
+    draft.configuration = replace(old, capabilities=new)
+
+
+def drop_command(draft: Draft, name: str, edit: str = "drop-command", why: str = "") -> None:
+    """Leave every command of this name out (``SWITCHOVER_START``, say, which QEMU before 10.0 does not know)."""
+    found = draft.commands(name.upper())
+    if not found:
+        there = sorted({s.name or "" for s in draft.stream.sections if s.type == "command"})
+        raise UsageError(f"no command {name!r}", expected=", ".join(there) or "none: the stream has no commands")
+    for section in found:
+        draft.change(edit, f"command {section.name}", section.offset, section.name, None, why)
+        draft.drop_command(section)

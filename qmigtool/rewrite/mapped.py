@@ -1,0 +1,106 @@
+"""Memory written as mapped-ram: a bitmap and a place for every page, per block (QEMU: ``mapped_ram_setup_ramblock``).
+
+Every offset in it is absolute in the file. So whatever grows before it moves bitmaps; the pages, which start at the
+next multiple of 1 MiB behind theirs, mostly stay where they are, and are moved by the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qmigtool.parsers.ram import RamBlock
+from qmigtool.parsers.records import MappedRamHeader
+from qmigtool.rewrite.live import contents, live_stretches, sent_elsewhere
+from qmigtool.rewrite.memory import EOS, BlockDraft, Format, MemoryDraft, block_entry
+from qmigtool.rewrite.splice import Hole, Made, Moved, Part, Splice
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["splices"]
+
+ALIGNMENT = 1 << 20  # MAPPED_RAM_FILE_OFFSET_ALIGNMENT
+HEADER = len(MappedRamHeader(1, 0, 0, 0).build())
+MAPPED_RAM_HDR_VERSION = 1
+
+
+def splices(memory: MemoryDraft, shift: int) -> Iterator[Splice]:
+    """Give the splices of all of ``ram``; ``shift``: how much further back than the source's its START body lies."""
+    memory.check_list()
+    start = memory.start
+    word = memory.total_word()
+    parts: list[Part] = [word]
+    at = start.body_offset + shift + len(word)
+    for block in memory.kept:
+        for part in _block(memory, block, at):
+            parts.append(part)
+            at += len(part) if isinstance(part, bytes) else part.size
+    yield Splice(start.body_offset, start.body_length, (*parts, EOS))
+    if not memory.mapped_before:
+        yield from memory.without_pages()
+
+
+def _block(memory: MemoryDraft, block: BlockDraft, at: int) -> Iterator[Part]:
+    """Give a block's entry of the list, which will stand at ``at``, its bitmap and its pages."""
+    pages = -(-block.length // memory.page_size)
+    bitmap = at + len(_entry(block)) + HEADER
+    size = -(-pages // 64) * 8
+    behind = -(-(bitmap + size) // ALIGNMENT) * ALIGNMENT
+    if sent_elsewhere(memory, block):
+        # Listed and not sent; QEMU since 11.0 writes offsets of 0, and no area.
+        yield _entry(block, MappedRamHeader(MAPPED_RAM_HDR_VERSION, memory.page_size, 0, 0))
+        return
+    yield _entry(block, MappedRamHeader(MAPPED_RAM_HDR_VERSION, memory.page_size, bitmap, behind))
+    old = block.block.mapped
+    keep = memory.format is Format.KEEP and old is not None and not (block.resized or block.scrub or memory.squeeze)
+    if keep and old is not None:
+        # Everything of the block stays, stale pages included.
+        yield Moved(old.bitmap_offset, size)
+        yield Hole(behind - bitmap - size)
+        yield Moved(old.pages_offset, block.length)
+        return
+    live = live_stretches(memory, block)
+    yield _bitmap(live, pages, size)
+    yield Hole(behind - bitmap - size)
+    yield from _pages(memory, block, live)
+
+
+def _entry(block: BlockDraft, mapped: MappedRamHeader | None = None) -> bytes:
+    source = block.block
+    plain = RamBlock(source.idstr, source.used_length, source.offset, None, source.mr_addr)
+    return block_entry(plain, block.name, block.length, mapped)
+
+
+def _bitmap(live: list[tuple[int, int]], pages: int, size: int) -> bytes:
+    """Return the bitmap: bit i of byte i/8 is page i, as a little-endian host writes it."""
+    bits: NDArray[np.bool_] = np.zeros(size * 8, bool)
+    for first, last in live:
+        bits[first:last] = True
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def _pages(memory: MemoryDraft, block: BlockDraft, live: list[tuple[int, int]]) -> Iterator[Part]:
+    page_size, at = memory.page_size, 0
+    for first, last in live:
+        if first > at:
+            yield Hole((first - at) * page_size)
+        yield _stretch(memory, block, first, last)
+        at = last
+    if block.length > at * page_size:
+        yield Hole(block.length - at * page_size)
+
+
+def _stretch(memory: MemoryDraft, block: BlockDraft, first: int, last: int) -> Part:
+    size = (last - first) * memory.page_size
+    old = block.block.mapped
+    if old is not None:
+        return Moved(old.pages_offset + first * memory.page_size, size)
+
+    def chunks() -> Iterator[bytes]:
+        for _, pages in contents(memory, block, first, last):
+            yield pages.tobytes()
+
+    return Made(size, chunks)

@@ -1,0 +1,189 @@
+"""RAM as it shall become: its list of blocks, its pages, its format; and the splices that follow.
+
+Three ways lead to the output, because three kinds of stream hold memory differently. Records stay records, and only
+those that an edit touches are changed (:mod:`~qmigtool.rewrite.records`). The files of mapped-ram have a place for
+every page, and offsets that have to be right (:mod:`~qmigtool.rewrite.mapped`). And a change of format writes all of
+memory anew (:mod:`~qmigtool.rewrite.plain`, or mapped-ram again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import StreamError, UsageError
+from qmigtool.parsers.ram import RamBlock
+from qmigtool.parsers.record import encode_name
+from qmigtool.parsers.records import MappedRamHeader, RamBlockHeader, RamSaveFlag
+from qmigtool.parsers.savevm import Section, Type
+from qmigtool.rewrite.splice import Splice, differing
+
+if TYPE_CHECKING:
+    from qmigtool.ram import Ram
+    from qmigtool.ram.model import Absent
+    from qmigtool.stream import Stream
+
+__all__ = ["BlockDraft", "Format", "MemoryDraft", "block_entry"]
+
+WORD = 8
+EOS = int(RamSaveFlag.EOS).to_bytes(WORD, "big")
+
+
+class Format(StrEnum):
+    """How a stream holds memory."""
+
+    KEEP = "keep"  # as it is
+    PLAIN = "plain"  # page records, none of them compressed
+    MAPPED = "mapped-ram"
+
+
+@dataclass(slots=True, eq=False)
+class BlockDraft:
+    """A RAMBlock as it will be; ``scrub`` says that all its pages become zero."""
+
+    block: RamBlock
+    name: str
+    length: int
+    dropped: bool = False
+    scrub: bool = False
+
+    @property
+    def renamed(self) -> bool:
+        """Whether it has another name than in the source."""
+        return self.name != self.block.idstr
+
+    @property
+    def resized(self) -> bool:
+        """Whether it has another size than in the source."""
+        return self.length != self.block.used_length
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything of it changes."""
+        return self.renamed or self.resized or self.dropped or self.scrub
+
+
+class MemoryDraft:
+    """The memory of a draft. ``squeeze``: pages that are zero become zero pages, however they were sent."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.blocks = [BlockDraft(block, block.idstr, block.used_length) for block in stream.ram_blocks]
+        self.format = Format.KEEP
+        self.squeeze = False
+        self.absent: Absent = "error"
+        self.mapped_before = any(block.mapped is not None for block in stream.ram_blocks)
+
+    @cached_property
+    def ram(self) -> Ram:
+        """The memory of the source."""
+        ram = self.stream.ram
+        if self.stream.problems:
+            raise self.stream.problems[0]
+        return ram
+
+    @property
+    def page_size(self) -> int:
+        """The target page size in bytes."""
+        return self.stream.page_size
+
+    @property
+    def kept(self) -> list[BlockDraft]:
+        """The blocks that there will be."""
+        return [block for block in self.blocks if not block.dropped]
+
+    @property
+    def touched(self) -> bool:
+        """Whether any of it changes."""
+        return self.squeeze or self.format is not Format.KEEP or any(block.touched for block in self.blocks)
+
+    def block(self, name: str) -> BlockDraft:
+        """Return a block by the name it has by now; raises :class:`~qmigtool.errors.UsageError`."""
+        for block in self.kept:
+            if block.name == name:
+                return block
+        raise UsageError(f"no RAM block {name!r}", expected="one of " + ", ".join(block.name for block in self.kept))
+
+    @cached_property
+    def start(self) -> Section:
+        """The START section of ``ram``."""
+        for section in self.stream.sections:
+            if section.type is Type.START and section.name == "ram":
+                return section
+        raise UsageError("this stream has no RAM")
+
+    def splices(self, shift: int) -> Iterator[Splice]:
+        """Give the splices; the output's ``ram`` START body lies ``shift`` bytes further back than the source's."""
+        mapped = self.format is Format.MAPPED or (self.format is Format.KEEP and self.mapped_before)
+        if not self.touched and not (mapped and shift):
+            return
+        # Imported here: numpy is not needed for device state.
+        from qmigtool.rewrite import mapped as mapped_ram
+        from qmigtool.rewrite import plain, records
+
+        if mapped:
+            yield from mapped_ram.splices(self, shift)
+        elif self.format is Format.PLAIN:
+            yield from plain.splices(self)
+        else:
+            yield from self._list()
+            yield from records.splices(self)
+
+    def _list(self) -> Iterator[Splice]:
+        """Give the splices of a block list whose entries stand side by side."""
+        start, source = self.start.body_offset, self.stream.source
+        self.check_list()
+        end = start + WORD + sum(len(block_entry(block.block)) for block in self.blocks)
+        yield from differing(start, bytes(source.view(start, end - start)), self.block_list())
+
+    def check_list(self) -> None:
+        """Make sure that the START body starts with its list of blocks."""
+        start = self.start.body_offset
+        word = int.from_bytes(self.stream.source.view(start, WORD), "big")
+        if word & self.page_size - 1 != RamSaveFlag.MEM_SIZE:
+            raise StreamError("the block list is not at the start of RAM", offset=start, section="ram")
+
+    def block_list(self) -> bytes:
+        """Return the MEM_SIZE record with the entries of all blocks that there will be."""
+        entries = b"".join(block_entry(block.block, block.name, block.length) for block in self.kept)
+        return self.total_word() + entries
+
+    def total_word(self) -> bytes:
+        """Return the word of the MEM_SIZE record."""
+        total = sum(block.length for block in self.kept)
+        return (total | int(RamSaveFlag.MEM_SIZE)).to_bytes(WORD, "big")
+
+    def without_pages(self) -> Iterator[Splice]:
+        """Give the splices that take every page record out: PARTs go, of END the record EOS stays."""
+        at = end = 0
+        for section in self.stream.sections:
+            if section.name != "ram" or section.type not in (Type.PART, Type.END):
+                continue
+            if section.type is Type.END:
+                if section.body_length > WORD:
+                    yield Splice(section.body_offset, section.body_length - WORD, b"")
+                continue
+            if section.offset != end:  # PARTs in a row are one splice: there may be millions
+                if end > at:
+                    yield Splice(at, end - at, b"")
+                at = section.offset
+            end = section.end
+        if end > at:
+            yield Splice(at, end - at, b"")
+
+
+def block_entry(
+    block: RamBlock, name: str | None = None, length: int | None = None, mapped: MappedRamHeader | None = None
+) -> bytes:
+    """Return a block's entry of the MEM_SIZE list, with another name or length if they are given."""
+    name = block.idstr if name is None else name
+    if not 1 <= len(encode_name(name)) <= 255:
+        raise UsageError(f"a RAM block name of {len(encode_name(name))} bytes", expected="1 to 255")
+    entry = RamBlockHeader(name, block.used_length if length is None else length).build()
+    for number in (block.page_size, block.mr_addr):
+        if number is not None:
+            entry += number.to_bytes(WORD, "big")
+    return entry if mapped is None else entry + mapped.build()

@@ -1,0 +1,69 @@
+"""Memory written as plain page records, whatever it was before: mapped-ram, XBZRLE, compressed, multifd, postcopy.
+
+All pages go into one PART behind the START section, each as it is in the end; the other PARTs of ``ram`` go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from qmigtool.parsers.bodies import footer_of
+from qmigtool.parsers.ram import CONTINUE, PAGE, encode_page
+from qmigtool.parsers.records import SectionReference, SectionType
+from qmigtool.rewrite.live import contents, live_stretches, sent_elsewhere
+from qmigtool.rewrite.memory import EOS, WORD, BlockDraft, MemoryDraft
+from qmigtool.rewrite.records import zero_records
+from qmigtool.rewrite.splice import Made, Part, Splice
+
+__all__ = ["splices"]
+
+
+def splices(memory: MemoryDraft) -> Iterator[Splice]:
+    """Give the splices of all of ``ram``."""
+    memory.check_list()
+    start = memory.start
+    yield Splice(start.body_offset, start.body_length, memory.block_list() + EOS)
+    parts: list[Part] = []
+    for block in memory.kept:
+        if not sent_elsewhere(memory, block):
+            parts += _block(memory, block)
+    section_id = start.section_id or 0
+    head = bytes([SectionType.QEMU_VM_SECTION_PART]) + SectionReference(section_id).build()
+    footer = footer_of(section_id) if memory.stream.footers else b""
+    yield Splice(start.end, 0, (head, *parts, EOS + footer))
+    yield from memory.without_pages()
+
+
+def _block(memory: MemoryDraft, block: BlockDraft) -> Iterator[Part]:
+    """Give the records of a block; its first one names it."""
+    name: str | None = block.name
+    at = 0
+    for first, last in live_stretches(memory, block):
+        if first > at:
+            yield zero_records(at, first - at, name, memory.page_size)
+            name = None
+        yield _records(memory, block, first, last, name)
+        name, at = None, last
+    pages = -(-block.length // memory.page_size)
+    if pages > at:
+        yield zero_records(at, pages - at, name, memory.page_size)
+
+
+def _records(memory: MemoryDraft, block: BlockDraft, first: int, last: int, name: str | None) -> Made:
+    """Return the records of a stretch of live pages."""
+    size = memory.page_size
+    head = b"" if name is None else encode_page(first * size | PAGE, name, b"", page_size=size)
+
+    def chunks() -> Iterator[bytes]:
+        for at, pages in contents(memory, block, first, last):
+            out = np.empty((len(pages), WORD + size), np.uint8)
+            words = np.arange(at, at + len(pages), dtype=np.uint64) * np.uint64(size) | np.uint64(PAGE | CONTINUE)
+            out[:, :WORD] = words.astype(">u8").view(np.uint8).reshape(len(pages), WORD)
+            out[:, WORD:] = pages
+            raw = out.tobytes()
+            yield head + raw[WORD:] if at == first and head else raw
+
+    named = len(head) - WORD if head else 0
+    return Made((last - first) * (WORD + size) + named, chunks)

@@ -1,0 +1,192 @@
+"""Page records that stay where they are, and those of them that an edit touches.
+
+A record that says CONTINUE belongs to the last block that was named. Whole blocks can leave without harm to the others,
+because a block is named whenever it is come back to. Only where a block loses some of its own records, the one that
+named it may be among them: the next one that stays has to name it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from qmigtool.errors import UnsupportedError
+from qmigtool.parsers.ram import CONTINUE, PAGE, ZERO
+from qmigtool.parsers.record import encode_name
+from qmigtool.parsers.records import RamSaveFlag
+from qmigtool.ram.columns import Encoding
+from qmigtool.rewrite.splice import Made, Splice
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from qmigtool.rewrite.memory import BlockDraft, MemoryDraft
+
+__all__ = ["splices", "zero_records"]
+
+WORD = 8
+CHUNK = 1 << 16  # records made at once
+# encoding -> flag of its record, bytes before its payload where no block is named
+_RECORDS = {
+    Encoding.ZERO: (ZERO, WORD + 1),
+    Encoding.NORMAL: (PAGE, WORD),
+    Encoding.XBZRLE: (int(RamSaveFlag.XBZRLE), WORD + 3),
+    Encoding.COMPRESSED: (int(RamSaveFlag.COMPRESS_PAGE), WORD + 4),
+}
+
+
+class _Run(NamedTuple):
+    """A run of records: ``offset`` of the first, ``stride`` between them, first ``page`` and number of ``pages``."""
+
+    encoding: Encoding
+    offset: int
+    stride: int
+    head: int
+    page: int
+    pages: int
+    fill: int
+    named: bool
+
+
+def splices(memory: MemoryDraft) -> Iterator[Splice]:
+    """Give the splices of the page records; the block list is not among them."""
+    runs = memory.ram.runs
+    _check_discards(memory)
+    known = np.isin(runs["encoding"], [int(one) for one in _RECORDS]) & (runs["channel"] == 0)
+    for block in memory.blocks:
+        if not (block.touched or memory.squeeze):
+            continue
+        mine = memory.ram.runs_of(block.block.idstr)
+        found = runs[mine[known[mine]]]
+        if block.dropped:
+            yield from _drop(found)
+        else:
+            yield from _Records(memory, block).splices(found)
+
+
+def _check_discards(memory: MemoryDraft) -> None:
+    if any(block.touched for block in memory.blocks) and any(memory.ram.discarded().values()):
+        raise UnsupportedError(
+            "editing the blocks of a postcopy stream",
+            "blocks of a postcopy stream are also named by its commands; convert it first",
+            section="ram",
+            expected="--ram plain first",
+        )
+
+
+def _drop(found: NDArray[np.void]) -> Iterator[Splice]:
+    """Give the splices without these runs; those side by side are one."""
+    at = end = -1
+    for run in found:
+        offset = int(run["offset"])
+        if offset != end:
+            if end > at:
+                yield Splice(at, end - at, b"")
+            at = offset
+        end = offset + int(run["pages"]) * (int(run["head"]) + int(run["payload"]))
+    if end > at:
+        yield Splice(at, end - at, b"")
+
+
+class _Records:
+    """Changes the records of one block that stays."""
+
+    def __init__(self, memory: MemoryDraft, block: BlockDraft) -> None:
+        self._memory = memory
+        self._block = block
+        self._page_size = memory.page_size
+        self._pages = -(-block.length // memory.page_size)
+        self._owed = False  # whether the block has yet to be named, since the source named it
+
+    def splices(self, found: NDArray[np.void]) -> Iterator[Splice]:
+        """Give the splices for these runs, which are in the order of the stream."""
+        for row in found:
+            encoding = Encoding(int(row["encoding"]))
+            _, bare = _RECORDS[encoding]
+            head = int(row["head"])
+            run = _Run(
+                encoding,
+                int(row["offset"]),
+                head + int(row["payload"]),
+                head,
+                int(row["page"]),
+                int(row["pages"]),
+                int(row["fill"]),
+                head > bare,
+            )
+            self._owed |= run.named
+            for first, count, zero in self._segments(run):
+                yield from self._segment(run, first, count, zero)
+
+    def _segments(self, run: _Run) -> Iterator[tuple[int, int, bool | None]]:
+        """Give (first record, records, what becomes of them): True zero pages, False what they are, None nothing."""
+        kept = min(max(self._pages - run.page, 0), run.pages)
+        if kept:
+            if self._block.scrub:
+                yield 0, kept, run.encoding is not Encoding.ZERO or run.fill != 0
+            elif self._memory.squeeze and run.encoding is Encoding.NORMAL:
+                yield from self._squeezed(run, kept)
+            else:
+                yield 0, kept, False
+        if kept < run.pages:
+            yield kept, run.pages - kept, None
+
+    def _squeezed(self, run: _Run, count: int) -> Iterator[tuple[int, int, bool | None]]:
+        source = self._memory.stream.source
+        empty = np.zeros(count, bool)
+        for at in range(0, count, CHUNK):
+            some = min(CHUNK, count - at)
+            raw = np.frombuffer(source.view(run.offset + at * run.stride, some * run.stride), np.uint8)
+            empty[at : at + some] = ~raw.reshape(some, run.stride)[:, run.head :].any(axis=1)
+        edges = np.flatnonzero(np.diff(empty)) + 1
+        bounds = [0, *edges.tolist(), count]
+        for start, end in pairwise(bounds):
+            yield start, end - start, bool(empty[start])
+
+    def _segment(self, run: _Run, first: int, count: int, zero: bool | None) -> Iterator[Splice]:
+        offset = run.offset + first * run.stride
+        if zero is None:
+            yield Splice(offset, count * run.stride, b"")
+            return
+        name = self._block.name if self._owed else None
+        if zero:
+            made = zero_records(run.page + first, count, name, self._page_size)
+            yield Splice(offset, count * run.stride, (made,))
+        elif name is not None:
+            flag, bare = _RECORDS[run.encoding]
+            # What stands before the name and behind it: the word, and what belongs to the encoding.
+            old = run.head if run.named and first == 0 else bare
+            rest = bytes(self._memory.stream.source.view(offset + old - (bare - WORD), bare - WORD))
+            word = (run.page + first) * self._page_size | flag
+            new = _named(word, name) + rest
+            if new != bytes(self._memory.stream.source.view(offset, old)):
+                yield Splice(offset, old, new)
+        self._owed = False
+
+
+def _named(word: int, name: str) -> bytes:
+    raw = encode_name(name)
+    return word.to_bytes(WORD, "big") + bytes([len(raw)]) + raw
+
+
+def zero_records(first: int, count: int, name: str | None, page_size: int) -> Made:
+    """Return ``count`` records of zero pages from page ``first`` on; with ``name``, the first one names its block."""
+    head = b"" if name is None else _named(first * page_size | ZERO, name) + b"\0"
+    start = first if name is None else first + 1
+    rest = first + count - start
+
+    def chunks() -> Iterator[bytes]:
+        yield head
+        for at in range(0, rest, CHUNK):
+            some = min(CHUNK, rest - at)
+            out = np.zeros((some, WORD + 1), np.uint8)
+            words = (np.arange(start + at, start + at + some, dtype=np.uint64) * np.uint64(page_size)) | np.uint64(
+                ZERO | CONTINUE
+            )
+            out[:, :WORD] = words.astype(">u8").view(np.uint8).reshape(some, WORD)
+            yield out.tobytes()
+
+    return Made(len(head) + rest * (WORD + 1), chunks)

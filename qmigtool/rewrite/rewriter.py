@@ -1,0 +1,310 @@
+"""Every edit as a method, what they change, and the output.
+
+::
+
+    with qmigtool.open("vm.mig") as stream:
+        edits = qmigtool.Rewriter(stream)
+        edits.set("cpu@0/env.mxcsr", 0x1F80)
+        edits.drop_component("pkru")
+        for change in edits.changes:
+            print(change.where, change.old, change.new)
+        edits.save("fixed.mig")
+
+Edits apply in the order in which they are called; each sees what those before it have made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from qmigtool.errors import StreamError, UsageError
+from qmigtool.files import replacing
+from qmigtool.rewrite import accelerators, blocks, components, fields, header, machines, structure
+from qmigtool.rewrite.draft import Draft
+from qmigtool.rewrite.splice import write_stream
+from qmigtool.stream import open_stream
+from qmigtool.xsave import layout as find_layout
+from qmigtool.xsave import parse_mask
+
+if TYPE_CHECKING:
+    from qmigtool.ram.model import Absent
+    from qmigtool.rewrite.changes import Change
+    from qmigtool.rewrite.splice import Splice
+    from qmigtool.stream import Stream
+    from qmigtool.xsave import Layout, XsaveArea
+
+__all__ = ["EDITS", "Rewriter"]
+
+F = TypeVar("F", bound=Callable[..., None])
+
+EDITS: dict[str, str] = {}
+"""The name of each edit, as TOML files and command lines have it -> its method."""
+
+
+def edit(method: F) -> F:
+    """Make a method known as an edit."""
+    EDITS[method.__name__.replace("_", "-")] = method.__name__
+    return method
+
+
+class Rewriter:
+    """Edits of one stream. Raises the stream's first problem if it is not whole.
+
+    ``lossy`` lets edits drop what their target cannot express; it is said in :attr:`losses`. Without it they raise
+    :class:`~qmigtool.errors.LiveStateError`. Any edit raises :class:`~qmigtool.errors.UsageError` for what is not there
+    or does not fit.
+    """
+
+    def __init__(self, stream: Stream, *, lossy: bool = False) -> None:
+        self.draft = Draft(stream)
+        self.lossy = lossy
+
+    # -- what it will be ---------------------------------------------------------------------------------------------
+
+    @property
+    def changes(self) -> list[Change]:
+        """What was changed, in the order made."""
+        return self.draft.changes
+
+    @property
+    def losses(self) -> list[str]:
+        """The state that was dropped, in words."""
+        return self.draft.losses
+
+    @property
+    def notes(self) -> list[str]:
+        """What should be known beside."""
+        return self.draft.notes
+
+    def splices(self) -> list[Splice]:
+        """Return the spans that are replaced, in order of the source; raises what a check of the result raises."""
+        return self.draft.splices()
+
+    def write(self, target: BinaryIO) -> int:
+        """Write the output to a binary file; return its size in bytes."""
+        return write_stream(self.draft.stream, target, self.splices())
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write the output to a file of its own, which takes its place when all went well; return its size.
+
+        The output is read again before, and has to hold what the edits say.
+        """
+        source = self.draft.stream.source.name
+        inputs = [source] if Path(source).exists() else []
+        with replacing(path, *inputs) as file:
+            size = self.write(file)
+            file.flush()
+            self.verify(file)
+        return size
+
+    def verify(self, file: BinaryIO) -> None:
+        """Read what was written, and hold it against the edits; raises :class:`~qmigtool.errors.StreamError`.
+
+        Only a file that can be read again is looked at, no pipe.
+        """
+        try:
+            path = f"/dev/fd/{file.fileno()}"
+            if not file.seekable():
+                return
+        except (OSError, AttributeError):
+            return
+        with open_stream(path, schema=self.draft.stream.schema) as result:
+            if not result.complete:
+                error = result.error or StreamError("it has no end")
+                raise StreamError(f"the output cannot be read: {error}; this is a defect of qmigtool")
+            wanted = [(s.label, len(s.body)) for s in self.draft.sections]
+            found = [(device.label, device.section.body_length) for device in result.devices]
+            if found != wanted:
+                differ = next((pair for pair in zip(wanted, found, strict=False) if pair[0] != pair[1]), (None, None))
+                raise StreamError(f"the output has {differ[1]}, not {differ[0]}; this is a defect of qmigtool")
+
+    # -- values and structure ----------------------------------------------------------------------------------------
+
+    @edit
+    def set(self, path: str, to: Any) -> None:
+        """Give the field at ``name[@instance]/field/...`` another value.
+
+        A number, ``True``, text; a list for an array; a mapping of some of its fields for a struct; bytes, or
+        ``"hex:..."``, for anything.
+        """
+        fields.set_field(self.draft, path, to)
+
+    @edit
+    def add_subsection(
+        self,
+        path: str,
+        name: str,
+        values: Mapping[str, Any] | None = None,
+        data: bytes | str | None = None,
+        version: int | None = None,
+    ) -> None:
+        """Put the subsection ``name`` into the device, struct or subsection at ``path``.
+
+        Its fields are zero but for ``values``. One that no schema knows takes ``data``, its bytes (or hex digits).
+        """
+        structure.add_subsection(self.draft, path, name, values, _bytes(data), version)
+
+    @edit
+    def drop_subsection(self, path: str) -> None:
+        """Leave the subsection at ``path`` out."""
+        structure.drop_subsection(self.draft, path)
+
+    @edit
+    def rename_subsection(self, path: str, to: str) -> None:
+        """Give the subsection at ``path`` another name."""
+        structure.rename_subsection(self.draft, path, to)
+
+    @edit
+    def set_version(self, path: str, to: int) -> None:
+        """Give the section or subsection at ``path`` another version_id; its bytes stay."""
+        structure.set_version(self.draft, path, _number(to))
+
+    @edit
+    def add_section(
+        self,
+        name: str,
+        version: int,
+        instance_id: int = 0,
+        values: Mapping[str, Any] | None = None,
+        data: bytes | str | None = None,
+        after: str | None = None,
+    ) -> None:
+        """Put a section of device state behind the one called ``after``, by default behind the last."""
+        structure.add_section(self.draft, name, _number(instance_id), _number(version), _bytes(data), values, after)
+
+    @edit
+    def drop_section(self, path: str) -> None:
+        """Leave the section ``name[@instance]`` out."""
+        structure.drop_section(self.draft, path)
+
+    @edit
+    def rename_section(self, path: str, to: str | None = None, instance_id: int | None = None) -> None:
+        """Give the section ``name[@instance]`` another idstr, another instance_id, or both."""
+        structure.rename_section(self.draft, path, to, None if instance_id is None else _number(instance_id))
+
+    # -- what stands before the state --------------------------------------------------------------------------------
+
+    @edit
+    def machine_type(self, name: str) -> None:
+        """Give the stream another machine type; the state stays."""
+        header.set_machine_type(self.draft, name)
+
+    @edit
+    def upgrade_machine(self, name: str) -> None:
+        """Give the stream another version of its machine type, and the state that one wants."""
+        machines.upgrade(self.draft, name)
+
+    @edit
+    def add_capability(self, name: str) -> None:
+        """List a migration capability."""
+        header.add_capability(self.draft, name)
+
+    @edit
+    def drop_capability(self, name: str) -> None:
+        """List a migration capability no more."""
+        header.drop_capability(self.draft, name)
+
+    @edit
+    def drop_command(self, name: str) -> None:
+        """Leave every command of this name out, as ``SWITCHOVER_START``."""
+        header.drop_command(self.draft, name)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    @edit
+    def rename_block(self, name: str, to: str) -> None:
+        """Give a RAM block another name, in the list and in every record."""
+        blocks.rename_block(self.draft, name, to)
+
+    @edit
+    def resize_block(self, name: str, to: int) -> None:
+        """Give a RAM block another size in bytes; pages beyond it go."""
+        blocks.resize_block(self.draft, name, _number(to))
+
+    @edit
+    def drop_block(self, name: str) -> None:
+        """Leave a RAM block out, its pages too."""
+        blocks.drop_block(self.draft, name)
+
+    @edit
+    def ram(self, format: str, absent: Absent = "error") -> None:  # noqa: A002 - what it is called
+        """Write memory as ``plain`` records or as ``mapped-ram``; joins what other channels hold.
+
+        ``absent`` is ``"zero"`` where pages that are in no channel shall be zero pages.
+        """
+        blocks.set_format(self.draft, format, absent)
+
+    @edit
+    def squeeze_zero_pages(self) -> None:
+        """Make every page that holds nothing but zeros a zero page, however it was sent."""
+        blocks.squeeze_zero_pages(self.draft)
+
+    @edit
+    def scrub_ram(self, *names: str) -> None:
+        """Make every page of these blocks (default: of all) a zero page."""
+        blocks.scrub_ram(self.draft, names)
+
+    # -- extended state ----------------------------------------------------------------------------------------------
+
+    @edit
+    def drop_component(self, mask: int | str) -> None:
+        """Take components away from every vCPU, as in ``"amx,pkru"``; what was live is said in :attr:`losses`."""
+        components.drop_components(self.draft, _mask(mask))
+
+    @edit
+    def repair(self, what: str) -> None:
+        """Make right what is known to be wrong: ``"xstate-bv"`` declares what is live."""
+        if what != "xstate-bv":
+            raise UsageError(f"nothing is known of repairing {what!r}", expected="xstate-bv")
+        components.repair_xstate_bv(self.draft)
+
+    @edit
+    def require_layout(self, layout: Layout | str) -> None:
+        """Refuse an output with components that a CPU of this layout has not."""
+        target = find_layout(layout) if isinstance(layout, str) else layout
+        self.draft.checks.append(lambda: components.check_components(self.draft, target))
+
+    def import_area(self, vcpu: int, area: XsaveArea) -> None:
+        """Give a vCPU the state of an XSAVE area, in either format and any layout."""
+        components.import_area(self.draft, vcpu, area)
+
+    # -- accelerators ------------------------------------------------------------------------------------------------
+
+    @edit
+    def to_accelerator(
+        self, name: str, layout: Layout | str | None = None, xcr0: int | str | None = None, lossy: bool | None = None
+    ) -> None:
+        """Turn the state into what ``kvm``, ``tcg``, ``mshv`` or ``whpx`` takes.
+
+        ``layout`` (or ``xcr0``) says which user components the target has: what is idle beside goes. Each rule that is
+        applied is among :attr:`changes`. What the target cannot express is a
+        :class:`~qmigtool.errors.LiveStateError`, or dropped and said in :attr:`losses` if ``lossy``.
+        """
+        target = find_layout(layout) if isinstance(layout, str) else layout
+        mask = target.user_mask if target is not None else None
+        if xcr0 is not None:
+            mask = _mask(xcr0) if mask is None else mask & _mask(xcr0)
+        accelerators.convert(self.draft, name, mask=mask, lossy=self.lossy if lossy is None else lossy)
+
+
+def _bytes(data: bytes | str | None) -> bytes | None:
+    if not isinstance(data, str):
+        return data
+    with contextlib.suppress(ValueError):
+        return bytes.fromhex(data.removeprefix("hex:"))
+    raise UsageError(f"{data[:40]!r} is not made of hex digits")
+
+
+def _number(value: int | str) -> int:
+    try:
+        return int(value, 0) if isinstance(value, str) else int(value)
+    except ValueError:
+        raise UsageError(f"{value!r} is no number") from None
+
+
+def _mask(value: int | str) -> int:
+    return parse_mask(value) if isinstance(value, str) else value

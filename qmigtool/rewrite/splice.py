@@ -1,0 +1,184 @@
+"""Splices: a stream written again with some spans of it replaced. What no splice touches is copied, byte for byte.
+
+An empty list of splices gives the identical file, on every stream that can be read, because nothing is re-encoded.
+What a splice puts in is bytes, or :data:`Part` s that are made, or moved by the kernel, while they are written: so a
+splice may stand for all of a guest's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
+
+from qmigtool.errors import StreamError, UnsupportedError, UsageError
+from qmigtool.files import copy_range, skip_zeros
+from qmigtool.parsers.source import BufferSource, FileSource
+
+if TYPE_CHECKING:
+    from qmigtool.stream import Stream
+
+__all__ = ["Hole", "Made", "Moved", "Part", "Splice", "differing", "seekable_source", "write_stream"]
+
+NEAR = 16  # bytes: differences that are closer than that are one splice
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """``size`` bytes that the source has at ``offset``."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """``size`` zero bytes, which take no room where the output is a file."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """``size`` bytes that ``chunks`` gives piece by piece when they are written."""
+
+    size: int
+    chunks: Callable[[], Iterable[bytes]]
+
+
+Part: TypeAlias = bytes | Moved | Hole | Made
+
+
+class Splice(NamedTuple):
+    """``length`` bytes at ``offset`` of the source are replaced by ``data`` (nothing: removed; length 0: inserted)."""
+
+    offset: int
+    length: int
+    data: bytes | tuple[Part, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is put in, as parts."""
+        return (self.data,) if isinstance(self.data, bytes) else self.data
+
+    @property
+    def size(self) -> int:
+        """The bytes that are put in."""
+        return sum(len(part) if isinstance(part, bytes) else part.size for part in self.parts)
+
+    @property
+    def growth(self) -> int:
+        """How much longer the output is."""
+        return self.size - self.length
+
+
+def differing(offset: int, old: bytes, new: bytes) -> Iterator[Splice]:
+    """Give the splices that turn ``old``, which is at ``offset``, into ``new``.
+
+    Of equal length: a splice for each stretch of bytes that differ. Else one, for what lies between the first and the
+    last byte that differ.
+    """
+    if len(old) != len(new):
+        start = _common(old, new)
+        end = _common(old[start:][::-1], new[start:][::-1])
+        yield Splice(offset + start, len(old) - start - end, new[start : len(new) - end])
+        return
+    start = last = -1
+    for at, (one, other) in enumerate(zip(old, new, strict=True)):
+        if one == other:
+            continue
+        if start >= 0 and at - last > NEAR:
+            yield Splice(offset + start, last + 1 - start, new[start : last + 1])
+            start = -1
+        start = at if start < 0 else start
+        last = at
+    if start >= 0:
+        yield Splice(offset + start, last + 1 - start, new[start : last + 1])
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """Return how many bytes from the start on are the same."""
+    same = min(len(one), len(other))
+    for at in range(same):
+        if one[at] != other[at]:
+            return at
+    return same
+
+
+def seekable_source(stream: Stream) -> BufferSource:
+    """Return where a stream's bytes are, all of them, to be copied from.
+
+    Raises :class:`~qmigtool.errors.UnsupportedError` for a stream that came through a pipe: its RAM was not kept.
+    """
+    source = stream.source
+    if not isinstance(source, BufferSource):
+        raise UnsupportedError("rewriting a pipe", "a stream that came through a pipe cannot be rewritten")
+    return source
+
+
+def write_stream(stream: Stream, target: BinaryIO, splices: Iterable[Splice] = ()) -> int:
+    """Write ``stream`` with ``splices`` made to ``target``; return the bytes written.
+
+    Raises :class:`~qmigtool.errors.UsageError` for splices that overlap or leave the stream, and what
+    :func:`seekable_source` raises.
+    """
+    source = seekable_source(stream)
+    size = len(source.whole)
+    _check_spans(stream, size)
+    at = written = 0
+    for splice in ordered(splices, size):
+        written += _copy(source, at, splice.offset - at, target)
+        for part in splice.parts:
+            written += _put(source, part, target)
+        at = splice.offset + splice.length
+    return written + _copy(source, at, size - at, target)
+
+
+def ordered(splices: Iterable[Splice], size: int) -> list[Splice]:
+    """Return splices in the order of the stream; raises :class:`~qmigtool.errors.UsageError` if they overlap."""
+    # Stable: of several insertions at one place the caller's order stays, and they stand before a replacement.
+    found = sorted(splices, key=lambda splice: (splice.offset, splice.length > 0))
+    at = 0
+    for splice in found:
+        if splice.offset < at or splice.offset + splice.length > size:
+            raise UsageError(f"edits overlap or leave the stream at {splice.offset:#x}")
+        at = splice.offset + splice.length
+    return found
+
+
+def _check_spans(stream: Stream, size: int) -> None:
+    """Make sure that every byte belongs to a section: what is not understood must not be copied unseen."""
+    end = 0
+    for section in stream.sections:
+        if section.offset != end:
+            raise StreamError(f"no section has the bytes from {end:#x}", offset=end)
+        end = section.end
+    if end != size:
+        raise StreamError(f"no section has the bytes from {end:#x} on", offset=end)
+
+
+def _copy(source: BufferSource, offset: int, length: int, target: BinaryIO) -> int:
+    if isinstance(source, FileSource) and length:
+        copy_range(source.fileno(), offset, length, target)
+    else:
+        target.write(source.view(offset, length))
+    return length
+
+
+def _put(source: BufferSource, part: Part, target: BinaryIO) -> int:
+    if isinstance(part, bytes):
+        target.write(part)
+        return len(part)
+    if isinstance(part, Moved):
+        return _copy(source, part.offset, part.size, target)
+    if isinstance(part, Hole):
+        skip_zeros(target, part.size)
+        return part.size
+    written = 0
+    for chunk in part.chunks():
+        target.write(chunk)
+        written += len(chunk)
+    if written != part.size:
+        # Every offset behind it has been computed from its size.
+        raise StreamError(f"{written} bytes were made where {part.size} were announced")
+    return written

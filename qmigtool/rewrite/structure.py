@@ -1,0 +1,226 @@
+"""Edits of structure: sections and subsections that come, go, or get another name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.errors import UsageError
+from qmigtool.parsers.record import encode_name
+from qmigtool.parsers.vmdesc import Description, FieldDescription
+from qmigtool.parsers.vmstate import Kind
+from qmigtool.rewrite.body import Body
+from qmigtool.rewrite.values import encode
+from qmigtool.schema.shapes import find_shape, place_of
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.draft import Draft, SectionDraft
+
+__all__ = [
+    "add_section",
+    "add_subsection",
+    "drop_section",
+    "drop_subsection",
+    "rename_section",
+    "rename_subsection",
+    "set_version",
+]
+
+
+def _split(draft: Draft, path: str) -> tuple[SectionDraft, str]:
+    """Split the path of a subsection into its section and the path inside."""
+    section, rest = draft.find(path)
+    if not rest or section.device.field(rest).kind is not Kind.SUBSECTION:
+        raise UsageError(f"{path!r} is no subsection", expected="one, as in cpu@0/cpu/avx512")
+    return section, rest
+
+
+def _edit(section: SectionDraft, path: str, change: Callable[[list[Body], int], None]) -> None:
+    """Change the list of subsections in which the one at ``path`` is."""
+
+    def find(tree: Body) -> None:
+        for body in tree.walk():
+            for index, sub in enumerate(body.subsections):
+                if sub.path == path:
+                    change(body.subsections, index)
+                    return
+        raise UsageError(f"{section.label} has no subsection {path!r}")
+
+    section.reshape(find)
+
+
+def drop_subsection(draft: Draft, path: str, edit: str = "drop-subsection", why: str = "") -> None:
+    """Leave a subsection out; a loader takes its fields for zero, or for what a reset gives."""
+    section, rest = _split(draft, path)
+    field = section.device.field(rest)
+    draft.change(edit, f"{section.label}/{rest}", draft.source_offset(section, rest), field.raw, None, why)
+
+    def drop(subsections: list[Body], index: int) -> None:
+        del subsections[index]
+
+    _edit(section, rest, drop)
+
+
+def rename_subsection(draft: Draft, path: str, name: str) -> None:
+    """Give a subsection another name. A loader wants it to start with the name of what it is in."""
+    section, rest = _split(draft, path)
+    _check_name(name)
+    draft.change(
+        "rename-subsection", f"{section.label}/{rest}", draft.source_offset(section, rest), rest.split("/")[-1], name
+    )
+
+    def rename(subsections: list[Body], index: int) -> None:
+        subsections[index].name = name
+
+    _edit(section, rest, rename)
+
+
+def set_version(draft: Draft, path: str, version: int) -> None:
+    """Give a section or a subsection another version_id; its bytes stay."""
+    _check_word(version)
+    section, rest = draft.find(path)
+    if rest:
+        _split(draft, path)
+        offset, old = draft.source_offset(section, rest), section.device.field(rest).version_id
+    else:
+        offset, old = section.offset, section.section.version_id
+        section.rename(version_id=version)
+
+    def change(tree: Body) -> None:
+        for body in tree.walk():
+            if body.path == rest:
+                body.version = version
+
+    if section.description is not None:
+        section.reshape(change)
+    draft.change("set-version", path, offset, old, version)
+
+
+def add_subsection(
+    draft: Draft,
+    path: str,
+    name: str,
+    values: Mapping[str, Any] | None = None,
+    data: bytes | None = None,
+    version: int | None = None,
+    edit: str = "add-subsection",
+    why: str = "",
+) -> None:
+    """Put the subsection ``name`` into the device, struct or subsection at ``path``.
+
+    Its shape is the one that QEMU is known to send (see :mod:`qmigtool.schema`); fields are zero unless ``values`` has
+    them. Another one needs ``data``, its bytes, which stay opaque.
+    """
+    section, rest = draft.find(path)
+    _check_name(name)
+    parent = next((body for body in _tree(section).walk() if body.path == rest), None)
+    if parent is None:
+        raise UsageError(f"{path!r} can have no subsections", expected="a device, a struct or a subsection")
+    if any(sub.name == name for sub in parent.subsections):
+        raise UsageError(f"{section.label} has the subsection {name!r} already")
+    shape = None if data is not None else find_shape(draft.stream.schema, name)
+    if data is None and shape is None:
+        raise UsageError(f"nothing is known of a subsection {name!r}", expected="its bytes (data)")
+    if shape is None:
+        shape = opaque(name, 1 if version is None else version, data or b"")
+    body = Body.load(shape, data if data is not None else bytes(shape.size))
+    if version is not None:
+        _check_word(version)
+        body.version = version
+
+    def insert(tree: Body) -> None:
+        for one in tree.walk():
+            if one.path == rest:
+                one.subsections.insert(place_of(name, [sub.name for sub in one.subsections]), body)
+                return
+
+    section.reshape(insert)
+    inside = f"{rest}/{name}" if rest else name
+    _fill(section, inside, values)
+    added = section.device.field(inside)
+    draft.change(edit, f"{section.label}/{inside}", None, None, added.raw, why)
+
+
+def _fill(section: SectionDraft, inside: str, values: Mapping[str, Any] | None) -> None:
+    """Give fields of what was put in their values."""
+    for name, value in (values or {}).items():
+        field = section.device.field(f"{inside}/{name}" if inside else name)
+        section.patch(field, encode(field, value))
+
+
+def opaque(name: str, version: int, data: bytes) -> Description:
+    """Describe bytes of which nothing is known."""
+    fields = (FieldDescription("data", "buffer", len(data), None, None, ()),) if data else ()
+    return Description.of(name, version, fields, ())
+
+
+def _tree(section: SectionDraft) -> Body:
+    _ = section.device.fields
+    assert section.description is not None  # noqa: S101 - for the type checker: fields has seen to it
+    return Body.load(section.description, section.body)
+
+
+# -- sections --------------------------------------------------------------------------------------------------------
+
+
+def drop_section(draft: Draft, path: str, edit: str = "drop-section", why: str = "") -> None:
+    """Leave a device's section out; a loader leaves the device as a reset leaves it."""
+    section = draft.section(path)
+    draft.change(edit, section.label, section.offset, section.body, None, why)
+    section.dropped = True
+
+
+def rename_section(draft: Draft, path: str, name: str | None = None, instance_id: int | None = None) -> None:
+    """Give a section another idstr, another instance_id, or both."""
+    section = draft.section(path)
+    old = section.label
+    if name is not None:
+        _check_name(name)
+        section.rename(name=name)
+    if instance_id is not None:
+        _check_word(instance_id)
+        section.rename(instance_id=instance_id)
+    draft.change("rename-section", old, section.offset, old, section.label)
+
+
+def add_section(
+    draft: Draft,
+    name: str,
+    instance_id: int,
+    version: int,
+    data: bytes | None = None,
+    values: Mapping[str, Any] | None = None,
+    after: str | None = None,
+    edit: str = "add-section",
+    why: str = "",
+) -> None:
+    """Put a section of device state behind the one called ``after`` (default: behind the last one).
+
+    Without ``data`` its shape is the one that QEMU is known to send, its fields zero unless ``values`` has them.
+    """
+    _check_name(name)
+    _check_word(instance_id)
+    _check_word(version)
+    if any(s.section.name == name and s.section.instance_id == instance_id for s in draft.sections):
+        raise UsageError(f"there is a section {name}@{instance_id} already")
+    if not draft.sections:
+        raise UsageError("a stream without device state has no place for a section")
+    before = draft.section(after) if after is not None else draft.sections[-1]
+    shape = None if data is not None else find_shape(draft.stream.schema, name, version)
+    if data is None and shape is None:
+        raise UsageError(f"nothing is known of a section {name!r} of version {version}", expected="its bytes (data)")
+    description = shape or opaque(name.rsplit("/", 1)[-1], version, data or b"")
+    body = data if data is not None else bytes(description.size)
+    section = draft.insert(name, instance_id, version, description, body, before)
+    _fill(section, "", values)
+    draft.change(edit, section.label, None, None, section.body, why)
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(encode_name(name)) <= 255:
+        raise UsageError(f"a name of {len(encode_name(name))} bytes", expected="1 to 255")
+
+
+def _check_word(number: int) -> None:
+    if not 0 <= number < 1 << 32:
+        raise UsageError(f"{number} does not fit", expected="0 to 0xffffffff")

@@ -1,0 +1,100 @@
+"""Changes in place as a small binary patch, which can be made and taken back without a copy of the stream at hand.
+
+The patch holds the bytes before and behind of every span that changed. Applied to the one stream it gives the other, in
+either direction; applied to anything else it is refused.
+
+=======  ==============================================================
+header   magic ``QMIGUNDO``, be32 version, be32 spans, be64 stream size
+spans    be64 offset, be32 length, the old bytes, the new bytes
+digest   SHA-256 of everything before
+=======  ==============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import StreamError, UsageError
+from qmigtool.parsers.record import Record, be32, be64, record
+from qmigtool.parsers.window import Window
+from qmigtool.rewrite.splice import Splice, seekable_source
+
+if TYPE_CHECKING:
+    from qmigtool.stream import Stream
+
+__all__ = ["MAX_PATCH", "make_patch", "read_patch"]
+
+MAGIC = int.from_bytes(b"QMIGUNDO", "big")
+VERSION = 1
+DIGEST = hashlib.sha256().digest_size
+MAX_PATCH = 256 << 20  # device state is some MB
+SECTION = "undo patch"
+
+
+@record
+class PatchHeader(Record):
+    """The start of a patch."""
+
+    magic: be64
+    version: be32
+    spans: be32
+    size: be64
+
+
+@record
+class PatchSpan(Record):
+    """What stands before the old and the new bytes of a span, ``length`` each."""
+
+    offset: be64
+    length: be32
+
+
+def make_patch(stream: Stream, splices: Sequence[Splice]) -> bytes:
+    """Return the patch of splices that change bytes in place.
+
+    Raises :class:`~qmigtool.errors.UsageError` if one of them moves what is behind it.
+    """
+    source = seekable_source(stream)
+    out = bytearray(PatchHeader(MAGIC, VERSION, len(splices), len(source.whole)).build())
+    for splice in splices:
+        if splice.growth or not isinstance(splice.data, bytes):
+            raise UsageError(
+                f"the edits move what is behind {splice.offset:#x}", expected="edits that change bytes in place"
+            )
+        out += PatchSpan(splice.offset, splice.length).build()
+        out += bytes(source.view(splice.offset, splice.length)) + splice.data
+    return bytes(out) + hashlib.sha256(out).digest()
+
+
+def read_patch(stream: Stream, patch: bytes) -> list[Splice]:
+    """Return the splices by which a patch turns ``stream`` into its other state.
+
+    Raises :class:`~qmigtool.errors.StreamError` if the patch is none, or is not of this stream.
+    """
+    body, digest = patch[:-DIGEST], patch[-DIGEST:]
+    if len(patch) < DIGEST or hashlib.sha256(body).digest() != digest:
+        raise StreamError("the patch is damaged: its digest is another", section=SECTION)
+    window = Window(body, final=True)
+    header, at = PatchHeader.parse(window, 0)
+    if header.magic != MAGIC or header.version != VERSION:
+        raise StreamError("this is no undo patch", section=SECTION, expected=f"QMIGUNDO, version {VERSION}")
+    source = seekable_source(stream)
+    if header.size != len(source.whole):
+        raise StreamError(
+            f"the patch is for a stream of {header.size} bytes, this one has {len(source.whole)}", section=SECTION
+        )
+    spans = []
+    for _ in range(header.spans):
+        span, at = PatchSpan.parse(window, at)
+        old, new = window.bytes(at, span.length, "old bytes"), window.bytes(at + span.length, span.length, "new bytes")
+        at += 2 * span.length
+        spans.append((span.offset, old, new))
+    here = [bytes(source.view(offset, len(old))) for offset, old, _ in spans]
+    if all(found == old for found, (_, old, _) in zip(here, spans, strict=True)):
+        return [Splice(offset, len(new), new) for offset, _, new in spans]
+    if all(found == new for found, (_, _, new) in zip(here, spans, strict=True)):
+        return [Splice(offset, len(old), old) for offset, old, _ in spans]
+    offset = next((o for found, (o, old, _) in zip(here, spans, strict=True) if found != old), None)
+    raise StreamError("the stream is not the one that the patch was made of", offset=offset, section=SECTION)

@@ -1,0 +1,117 @@
+"""Values as people and files write them, turned into the bytes of a field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.errors import UsageError
+from qmigtool.parsers.vmstate import INTEGERS, Kind, encode_value
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.vmstate import Field
+
+__all__ = ["encode", "parse"]
+
+RAW = "hex:"
+
+
+def parse(text: str) -> Any:
+    """Read a value from a command line: a number (``0x1f80``, ``-1``), ``true``, text, ``hex:00ff``, or JSON.
+
+    JSON is what starts with a bracket: a list for an array, an object for a struct; numbers in it may be strings, as in
+    ``["0x10", 3]``.
+    """
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{text[:40]!r} is not JSON: {error}") from None
+    return text
+
+
+def encode(field: Field, value: Any) -> bytes:
+    """Return the bytes of ``field`` with another value.
+
+    A leaf takes what :func:`parse` gives, or what decoding gave; an array a sequence of as many values; a struct or a
+    subsection a mapping of some of its fields, the others stay. ``hex:`` and as many digits as the field has bytes is
+    taken for anything. Raises :class:`~qmigtool.errors.UsageError` for a value that does not fit.
+    """
+    raw = _raw(value)
+    if raw is not None:
+        if len(raw) != field.length:
+            raise UsageError(f"{field.name} has {field.length} bytes, not {len(raw)}")
+        return raw
+    if field.kind is Kind.LEAF:
+        return _leaf(field, value)
+    if isinstance(value, Mapping):
+        return _named(field, value)
+    if field.kind is Kind.ARRAY and isinstance(value, Sequence) and not isinstance(value, str):
+        children = field.children
+        if len(value) != len(children) or sum(child.length for child in children) != field.length:
+            raise UsageError(f"{field.name} has {len(children)} elements, not {len(value)}")
+        return b"".join(encode(child, one) for child, one in zip(children, value, strict=True))
+    wanted = "a list" if field.kind is Kind.ARRAY else "an object"
+    raise UsageError(f"{field.name} is a {field.kind}", expected=f"{wanted}, or {RAW} and {2 * field.length} digits")
+
+
+def _raw(value: Any) -> bytes | None:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and value.startswith(RAW):
+        try:
+            return bytes.fromhex(value.removeprefix(RAW))
+        except ValueError as error:
+            raise UsageError(f"{value[:40]!r}: {error}") from None
+    return None
+
+
+def _named(field: Field, value: Mapping[str, Any]) -> bytes:
+    out = bytearray(field.raw)
+    children = {child.name: child for child in field.children}
+    for name, one in value.items():
+        child = children.get(name)
+        if child is None:
+            raise UsageError(f"{field.name} has no field {name!r}", expected="one of " + ", ".join(children))
+        at = child.offset - field.offset
+        out[at : at + child.length] = encode(child, one)
+    return bytes(out)
+
+
+def _leaf(field: Field, value: Any) -> bytes:
+    integer = INTEGERS.get(field.type)
+    if field.type == "bool" and isinstance(value, str):
+        words = {"true": True, "1": True, "false": False, "0": False}
+        if value.lower() not in words:
+            raise UsageError(f"{field.name} is a bool", expected="true or false")
+        value = words[value.lower()]
+    elif integer is not None:
+        value = _number(field, value)
+    elif isinstance(value, str) and field.type != "capability":
+        raise UsageError(
+            f"{field.name} is a {field.type} of {field.length} bytes", expected=f"{RAW} and {2 * field.length} digits"
+        )
+    try:
+        raw = encode_value(field.type, field.length, value)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise UsageError(f"{field.name} is a {field.type}: {error}") from None
+    if len(raw) != field.length:
+        raise UsageError(f"{field.name} has {field.length} bytes, not {len(raw)}")
+    return raw
+
+
+def _number(field: Field, value: Any) -> int:
+    try:
+        number = int(value, 0) if isinstance(value, str) else int(value)
+    except (ValueError, TypeError):
+        raise UsageError(f"{field.name} is a {field.type}, not {value!r}", expected="a number") from None
+    integer = INTEGERS[field.type]
+    low, high = (
+        (-(1 << 8 * integer.size - 1), 1 << 8 * integer.size - 1) if integer.signed else (0, 1 << 8 * integer.size)
+    )
+    if not low <= number < high:
+        raise UsageError(
+            f"{field.name} is a {field.type}, which cannot hold {number:#x}", expected=f"{low} to {high - 1}"
+        )
+    return number
