@@ -259,7 +259,7 @@ class Draft:
         found = [*self._configuration(), *self._commands(), *self._devices()]
         ram = next((s for s in self._index if s.type is Type.START and s.name == "ram"), None)
         if ram is not None:
-            shift = sum(splice.growth for splice in found if splice.offset < ram.offset)
+            shift = sum(splice.growth for splice in found if splice.offset <= ram.offset)
             found += self.memory.splices(shift)
         found += self._packages(found)
         found += self._vmdesc()
