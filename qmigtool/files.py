@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import BinaryIO
 
 from qmigtool.errors import UsageError
 
-__all__ = ["copy_range", "open_input", "replacing", "skip_zeros"]
+__all__ = ["copy_range", "new_folder", "open_input", "replacing", "skip_zeros"]
 
 CHUNK = 1 << 20
 # What a kernel or a file system answers that cannot move bytes between these two files by itself.
@@ -76,6 +77,27 @@ def replacing(path: str | os.PathLike[str], *inputs: str) -> Iterator[BinaryIO]:
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a new folder that is called ``path`` when all went well, and vanishes when not.
+
+    Raises :class:`~qmigtool.errors.UsageError` if there is something of that name, other than an empty folder.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UsageError(f"{str(path)!r} is there already", expected="a folder that is not there, or empty")
+    made = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.parent))
+    try:
+        yield made
+        umask = os.umask(0)
+        os.umask(umask)
+        made.chmod(0o777 & ~umask)
+        made.rename(target)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
         raise
 
 

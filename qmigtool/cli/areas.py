@@ -37,7 +37,7 @@ from qmigtool.xsave import Format, Layout, XsaveArea
 from qmigtool.xsave.check import MSHV_MASK
 
 
-def _read_area(path: str) -> bytes:
+def read_area(path: str) -> bytes:
     """Read an XSAVE area, and tell a stream from one."""
     data = read_small(path, MAX_AREA)
     if data.startswith(b"QEVM"):
@@ -196,7 +196,7 @@ def convert(
     For the qemu-* policies --layout is the host's CPUID. Their result is what the C function leaves in the buffer,
     also where it fails; its return value is "rc" in --json.
     """
-    data = _read_area(source)
+    data = read_area(source)
     if policy == "strict":
         if guest_layout is not None or guest_xcr0 is not None or xcr0 is not None:
             raise UsageError("--guest-layout, --guest-xcr0 and --xcr0 go with a qemu-* policy")
@@ -256,7 +256,7 @@ def check(
     Exits 1 if one that is asked refuses; by default those are asked that take AREA's format: KVM takes standard
     areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.
     """
-    data = _read_area(area)
+    data = read_area(area)
     verdicts = core.check_area(data, layout, xcr0, xss, mxcsr_mask=mxcsr_mask)
     names = [verdict.consumer for verdict in verdicts]
     asked = [name.upper() for name in consumers]

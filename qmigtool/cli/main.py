@@ -10,7 +10,7 @@ import traceback
 import click
 
 from qmigtool import __version__
-from qmigtool.cli import areas, descriptions, memory, rewriting, stream, xsave
+from qmigtool.cli import areas, descriptions, memory, putback, rewriting, stream, xsave
 from qmigtool.cli.output import fail
 from qmigtool.errors import QmigError
 
@@ -37,10 +37,11 @@ COMMANDS = (
     memory.ram,
     rewriting.rewrite,
     rewriting.undo,
+    putback.mshv,
     descriptions.schema,
     descriptions.compat,
 )
-for command in (areas.export, areas.convert, areas.check):
+for command in (areas.export, putback.import_area, areas.convert, areas.check):
     xsave.xsave.add_command(command)
 for command in COMMANDS:
     cli.add_command(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -250,11 +250,16 @@ def rewrite(
             written = _write(rewriter, file, output)
             if undo is not None and patch is not None:
                 write_output(undo, patch, file, output)
-        if as_json and (output != "-" or dry_run):
-            print_json(_document(rewriter, stream, splices, written))
-        else:
-            _print(rewriter, stream, splices, written, output, dry_run=dry_run)
+        _report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
         return finish(stream)
+
+
+def write_edited(rewriter: Rewriter, file: str, output: str, *, as_json: bool, extra: Sequence[str] = ()) -> int:
+    """Write a stream with its edits, and say what was changed; return the exit status."""
+    splices = rewriter.splices()
+    written = _write(rewriter, file, output, *extra)
+    _report(rewriter, splices, written, output, dry_run=False, as_json=as_json)
+    return finish(rewriter.draft.stream)
 
 
 def _with_target(edit: Edit, layout: Any, xcr0: str | None, absent: str) -> Edit:
@@ -266,8 +271,9 @@ def _with_target(edit: Edit, layout: Any, xcr0: str | None, absent: str) -> Edit
     return edit
 
 
-def _write(rewriter: Rewriter, file: str, output: str) -> int:
-    with output_file(output, file) as target:
+def _write(rewriter: Rewriter, *inputs_and_output: str) -> int:
+    file, output, *inputs = inputs_and_output
+    with output_file(output, file, *inputs) as target:
         written = rewriter.write(target)
         if output != "-":
             target.flush()
@@ -286,6 +292,17 @@ def _copy(stream: Stream, file: str, output: str | None, *, dry_run: bool, as_js
     else:
         print(f"{output}: {written} bytes, no edits" if written is not None else "no edits", file=sys.stderr)
     return finish(stream)
+
+
+def _report(
+    rewriter: Rewriter, splices: list[Splice], written: int | None, output: str | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Say what was changed, or would be: on stdout, unless the stream itself goes there."""
+    stream = rewriter.draft.stream
+    if as_json and (output != "-" or dry_run):
+        print_json(_document(rewriter, stream, splices, written))
+    else:
+        _print(rewriter, stream, splices, written, output, dry_run=dry_run)
 
 
 def _document(rewriter: Rewriter, stream: Stream, splices: list[Splice], written: int | None) -> dict[str, Any]:
@@ -328,8 +345,9 @@ def _print(
             ]
             for change in rewriter.changes
         ]
-        print_cells(head, lines, [False, True, False, False, False, False])
-        if dry_run:
+        if lines:
+            print_cells(head, lines, [False, True, False, False, False, False])
+        if dry_run and splices:
             print()
             _print_splices(stream, splices)
     for loss in rewriter.losses:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft, SectionDraft
     from qmigtool.xsave import Layout
 
-__all__ = ["check_components", "drop_components", "import_area", "repair_xstate_bv", "write_components"]
+__all__ = ["check_components", "drop_components", "import_area", "repair_xstate_bv", "set_xcr0", "write_components"]
 
 XSTATE_BV, XCR0, XSS = "env.xstate_bv", "env.xcr0", "cpu/xss/env.xss"
 # Subsections that QEMU sends if any of their fields is not 0: without one, it would not be there. (The others are sent
@@ -45,6 +45,14 @@ def vcpu_section(draft: Draft, index: int) -> SectionDraft:
             return section
     there = ", ".join(str(section.section.instance_id) for section in draft.named("cpu"))
     raise UsageError(f"no vCPU {index}", expected=f"one of {there}" if there else "a stream with x86 vCPUs")
+
+
+def set_xcr0(draft: Draft, index: int, mask: int, edit: str = "set-xcr0") -> None:
+    """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
+    reasons = check_xcr0(mask)
+    if reasons:
+        raise UsageError(f"{mask:#x} is no XCR0: {reasons[0]}")
+    assign(draft, vcpu_section(draft, index), XCR0, mask, edit)
 
 
 # -- an area put back ------------------------------------------------------------------------------------------------

@@ -268,6 +268,11 @@ class Rewriter:
         target = find_layout(layout) if isinstance(layout, str) else layout
         self.draft.checks.append(lambda: components.check_components(self.draft, target))
 
+    @edit
+    def set_xcr0(self, vcpu: int, mask: int | str) -> None:
+        """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
+        components.set_xcr0(self.draft, _number(vcpu), _mask(mask))
+
     def import_area(self, vcpu: int, area: XsaveArea) -> None:
         """Give a vCPU the state of an XSAVE area, in either format and any layout."""
         components.import_area(self.draft, vcpu, area)

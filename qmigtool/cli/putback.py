@@ -1,0 +1,130 @@
+"""``xsave import`` and ``mshv``: state that was taken out of a stream, put back into it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from qmigtool import mshv as bundles
+from qmigtool.cli.areas import read_area
+from qmigtool.cli.output import (
+    accelerator_option,
+    file_argument,
+    finish,
+    json_option,
+    opened,
+    print_json,
+    printable,
+    problems_json,
+    schema_option,
+)
+from qmigtool.cli.parameters import mask_option, the_layout_option
+from qmigtool.cli.rewriting import write_edited
+from qmigtool.errors import UsageError
+from qmigtool.rewrite import Rewriter
+from qmigtool.xsave import Layout, XsaveArea
+
+output_option = click.option("-o", "--output", required=True, metavar="OUT", help="Where to write; never FILE itself.")
+
+
+@click.command("import")
+@file_argument
+@click.argument("area", metavar="AREA")
+@click.option("--vcpu", type=int, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
+@the_layout_option
+@click.option("--xcr0", metavar="MASK", help="Set the vCPU's XCR0, too.")
+@output_option
+@accelerator_option
+@schema_option
+@json_option
+def import_area(
+    file: str,
+    area: str,
+    vcpu: int,
+    layout: Layout,
+    xcr0: str | None,
+    output: str,
+    accelerator: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> int:
+    """Put the XSAVE area in the file AREA back into FILE: fields, subsections, XSTATE_BV.
+
+    AREA is in standard or compacted format; padding behind it does no harm. Only what means something else than before
+    changes, so that an exported area that comes back unchanged gives the identical stream.
+    """
+    data = read_area(area)
+    with opened(file, accelerator, schema=schema, forward=True) as stream:
+        known_order(stream.accelerator.name)
+        rewriter = Rewriter(stream)
+        if xcr0 is not None:
+            rewriter.set_xcr0(vcpu, xcr0)
+        rewriter.import_area(vcpu, XsaveArea(data, layout))
+        return write_edited(rewriter, file, output, as_json=as_json, extra=(area,))
+
+
+def known_order(accelerator: str) -> None:
+    """Make sure that it is known in what order x87 registers stand; raises :class:`~qmigtool.errors.UsageError`."""
+    if accelerator == "unknown":
+        raise UsageError(
+            "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",
+            expected="--accelerator tcg, kvm, mshv, whpx or hvf",
+        )
+
+
+@click.group(no_args_is_help=False)
+def mshv() -> None:
+    """What MSHV takes of the vCPUs, as a folder: XSAVE areas in whole pages, XCR0 and MSRs."""
+
+
+@mshv.command("export")
+@file_argument
+@click.option("-o", "--output", required=True, metavar="DIR", help="A folder that is not there yet.")
+@the_layout_option
+@mask_option("--mask", help="The partition's XSAVE_STATES, by default what XCR0 has and MSHV can hold.")
+@accelerator_option
+@schema_option
+@json_option
+def export_bundle(
+    file: str,
+    output: str,
+    layout: Layout,
+    mask: int | None,
+    accelerator: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> int:
+    """Write what MSHV takes of every vCPU of FILE to the folder DIR."""
+    with opened(file, accelerator, schema=schema, forward=True) as stream:
+        known_order(stream.accelerator.name)
+        document = bundles.export_bundle(stream, output, layout, mask)
+        if as_json:
+            print_json({**document, **problems_json(stream)})
+        else:
+            for entry in document["vcpus"]:
+                print(
+                    f"vCPU {entry['vcpu']}: {entry['file']}, {entry['size']} bytes in a buffer of {entry['buffer']}, "
+                    f"XSTATE_BV {entry['xstate_bv']}, XCOMP_BV {entry['xcomp_bv']}, XCR0 {entry['xcr0']}, "
+                    f"{len(entry['msrs'])} MSRs"
+                )
+            print(f"{printable(output)}: {bundles.MANIFEST} names every file, layout and mask", file=sys.stderr)
+        return finish(stream)
+
+
+@mshv.command("import")
+@file_argument
+@click.argument("folder", metavar="DIR")
+@output_option
+@accelerator_option
+@schema_option
+@json_option
+def import_bundle(
+    file: str, folder: str, output: str, accelerator: str | None, schema: str | None, as_json: bool
+) -> int:
+    """Put the folder DIR, as `mshv export` wrote it or a hypervisor filled it, back into FILE."""
+    with opened(file, accelerator, schema=schema, forward=True) as stream:
+        known_order(stream.accelerator.name)
+        rewriter = Rewriter(stream)
+        bundles.import_bundle(rewriter, folder)
+        return write_edited(rewriter, file, output, as_json=as_json)

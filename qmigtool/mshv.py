@@ -1,0 +1,248 @@
+"""What Hyper-V's hypervisor under Linux (MSHV) takes of a vCPU, as files: the way out of a stream, and back into it.
+
+A bundle is a folder: ``vcpu-N.xsave`` is the compacted area of vCPU N, padded with zeros to the whole pages that
+MSHV_SET_VP_STATE wants, and ``bundle.json`` says what each file is, the layout and mask that its areas have, XCR0 (the
+register HV_X64_REGISTER_XFEM) and the MSRs that go beside them, in the order in which QEMU 11.1 writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
+from qmigtool.files import new_folder
+from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
+from qmigtool.xsave.check import MSHV_MASK
+from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
+
+if TYPE_CHECKING:
+    import os
+
+    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.rewrite import Rewriter
+    from qmigtool.stream import Stream
+
+__all__ = ["MSRS", "Msr", "export_bundle", "import_bundle"]
+
+SCHEMA = 1
+MANIFEST = "bundle.json"
+MAX_MANIFEST = 16 << 20  # a vCPU has 8 KiB
+MAX_AREA = 1 << 20
+TSC = 0x10
+
+
+class Msr(NamedTuple):
+    """An MSR and the field of section ``cpu`` that holds it."""
+
+    number: int
+    name: str
+    path: str
+
+
+def _variable_mtrrs() -> Iterator[Msr]:
+    for i in range(8):
+        yield Msr(0x200 + 2 * i, f"MTRR_PHYSBASE{i}", f"env.mtrr_var[{i}]/base")
+        yield Msr(0x201 + 2 * i, f"MTRR_PHYSMASK{i}", f"env.mtrr_var[{i}]/mask")
+
+
+_FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
+
+MSRS: tuple[Msr, ...] = (
+    Msr(0xC0000080, "EFER", "env.efer"),
+    Msr(0x277, "PAT", "env.pat"),
+    Msr(0x174, "SYSENTER_CS", "env.sysenter_cs"),
+    Msr(0x175, "SYSENTER_ESP", "env.sysenter_esp"),
+    Msr(0x176, "SYSENTER_EIP", "env.sysenter_eip"),
+    Msr(0xC0000081, "STAR", "env.star"),
+    Msr(0xC0000082, "LSTAR", "env.lstar"),
+    Msr(0xC0000083, "CSTAR", "env.cstar"),
+    Msr(0xC0000084, "SFMASK", "env.fmask"),
+    Msr(0xC0000102, "KERNEL_GS_BASE", "env.kernelgsbase"),
+    Msr(TSC, "TSC", "env.tsc"),
+    Msr(0xC0000103, "TSC_AUX", "env.tsc_aux"),
+    Msr(0x3B, "TSC_ADJUST", "cpu/msr_tsc_adjust/env.tsc_adjust"),
+    Msr(0x48, "SPEC_CTRL", "cpu/spec_ctrl/env.spec_ctrl"),
+    Msr(0xDA0, "XSS", "cpu/xss/env.xss"),
+    Msr(0x6A0, "U_CET", "cpu/cet/env.u_cet"),
+    Msr(0x6A2, "S_CET", "cpu/cet/env.s_cet"),
+    Msr(0x6A4, "PL0_SSP", "cpu/msr_pl0_ssp/env.pl0_ssp"),
+    Msr(0x6A5, "PL1_SSP", "cpu/cet/cpu/cet_shstk/env.pl1_ssp"),
+    Msr(0x6A6, "PL2_SSP", "cpu/cet/cpu/cet_shstk/env.pl2_ssp"),
+    Msr(0x6A7, "PL3_SSP", "cpu/cet/cpu/cet_shstk/env.pl3_ssp"),
+    Msr(0x6A8, "INTERRUPT_SSP_TABLE", "cpu/cet/cpu/cet_shstk/env.int_ssp_table"),
+    Msr(0x40000000, "HV_GUEST_OS_ID", "cpu/msr_hyperv_hypercall/env.msr_hv_guest_os_id"),
+    Msr(0x40000001, "HV_HYPERCALL", "cpu/msr_hyperv_hypercall/env.msr_hv_hypercall"),
+    Msr(0x40000021, "HV_REFERENCE_TSC", "cpu/msr_hyperv_time/env.msr_hv_tsc"),
+    Msr(0x40000080, "HV_SCONTROL", "cpu/msr_hyperv_synic/env.msr_hv_synic_control"),
+    Msr(0x40000082, "HV_SIEFP", "cpu/msr_hyperv_synic/env.msr_hv_synic_evt_page"),
+    Msr(0x40000083, "HV_SIMP", "cpu/msr_hyperv_synic/env.msr_hv_synic_msg_page"),
+    Msr(0x2FF, "MTRR_DEF_TYPE", "env.mtrr_deftype"),
+    *(Msr(index, f"MTRR_FIX_{index:X}", f"env.mtrr_fixed[{i}]") for i, index in enumerate(_FIXED)),
+    *_variable_mtrrs(),
+)
+"""The MSRs that QEMU 11.1 writes to an MSHV vCPU. One whose subsection was not sent is 0."""
+
+
+# -- out -------------------------------------------------------------------------------------------------------------
+
+
+def export_bundle(
+    stream: Stream, folder: str | os.PathLike[str], layout: Layout, mask: int | None = None
+) -> dict[str, Any]:
+    """Write the bundle of all vCPUs to a new folder; return what ``bundle.json`` says.
+
+    ``layout`` is the partition's CPUID leaf 0xD, ``mask`` its XSAVE_STATES (default: what any vCPU has enabled in XCR0
+    and MSHV can hold). Raises :class:`~qmigtool.errors.LiveStateError` for live state that has no place in it,
+    :class:`~qmigtool.errors.UsageError` if the folder is there already.
+    """
+    if not stream.vcpus:
+        raise UnsupportedError("XSAVE state of a machine that is not x86", "no x86 vCPU in this stream")
+    if mask is None:
+        mask = LEGACY_MASK
+        for vcpu in stream.vcpus:
+            mask |= vcpu.xcr0 & MSHV_MASK & ~AMX_MASK & layout.user_mask
+    foreign = mask & ~(MSHV_MASK | LEGACY_MASK)
+    if foreign:
+        raise LiveStateError(
+            f"MSHV has no place for {' '.join(mask_names(foreign))}", components=mask_names(foreign), section="MSHV"
+        )
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "machine": stream.machine,
+        "accelerator": stream.accelerator.name,
+        "layout": {"name": layout.name, "leaf_0xd": _leaf(layout)},
+        "mask": f"{mask:#x}",
+        "vcpus": [],
+    }
+    areas: dict[str, bytes] = {}
+    for vcpu in stream.vcpus:
+        # Raises LiveStateError, with names, for what has no place in the mask.
+        area = vcpu.xsave.compact(layout, mask=mask)
+        name = _file_name(vcpu.index)
+        buffer = mshv_buffer_size(len(area.data))
+        areas[name] = area.data.ljust(buffer, b"\0")
+        document["vcpus"].append(
+            {
+                "vcpu": vcpu.index,
+                "file": name,
+                "size": len(area.data),
+                "buffer": buffer,
+                "xstate_bv": f"{area.xstate_bv:#x}",
+                "xcomp_bv": f"{area.xcomp_bv:#x}",
+                "xcr0": f"{vcpu.xcr0:#x}",
+                "beside": {mask_names(1 << bit)[0]: area.supervisor[bit].hex() for bit in area.supervisor},
+                "msrs": [
+                    {"index": f"{msr.number:#x}", "name": msr.name, "value": f"{value:#x}"}
+                    for msr, value in _msrs(stream, vcpu)
+                ],
+            }
+        )
+    with new_folder(folder) as made:
+        for name, data in areas.items():
+            Path(made, name).write_bytes(data)
+        Path(made, MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return document
+
+
+def _file_name(index: int) -> str:
+    return f"vcpu-{index}.xsave"
+
+
+def _leaf(layout: Layout) -> dict[str, list[str]]:
+    return {str(sub): [f"{register:#x}" for register in row] for sub, row in layout.leaf.items()}
+
+
+def _msrs(stream: Stream, vcpu: VCpu) -> Iterator[tuple[Msr, int]]:
+    for msr in MSRS:
+        value = vcpu.device.number(msr.path)
+        if value is None and "/" not in msr.path:
+            continue  # a field that this version has not: not known to be 0
+        if msr.number == TSC and vcpu.tcg:
+            value = stream.device("timer").number("cpu_ticks_offset")  # TCG's TSC is the ticks clock
+        yield msr, (value or 0) % (1 << 64)
+
+
+# -- back ------------------------------------------------------------------------------------------------------------
+
+
+def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str]) -> None:
+    """Give the vCPUs of a stream the state of a bundle: areas, XCR0 and MSRs.
+
+    Only what differs changes; what was exported and comes back unchanged gives the identical stream. Raises
+    :class:`~qmigtool.errors.StreamError` for a bundle that is none, and what
+    :meth:`~qmigtool.rewrite.Rewriter.import_area` raises.
+    """
+    document = _load(Path(folder, MANIFEST))
+    try:
+        layout = Layout.from_leaf_0xd(
+            str(document["layout"]["name"]),
+            {int(sub): tuple(int(r, 0) for r in row) for sub, row in document["layout"]["leaf_0xd"].items()},
+        )
+        entries = [
+            (
+                int(entry["vcpu"]),
+                int(entry["size"]),
+                int(entry["xcr0"], 0),
+                {int(msr["index"], 0): int(msr["value"], 0) for msr in entry["msrs"]},
+            )
+            for entry in document["vcpus"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StreamError(f"not an MSHV bundle: {error!r}", section=MANIFEST) from None
+    for index, size, xcr0, msrs in entries:
+        # The name follows from the number: names in a file are never paths.
+        with Path(folder, _file_name(index)).open("rb") as file:
+            data = file.read(MAX_AREA + 1)
+        if not 0 < size <= len(data) <= MAX_AREA or any(data[size:]):
+            raise StreamError(
+                f"the area of vCPU {index} has {len(data)} bytes", section=_file_name(index), expected=f"{size}, padded"
+            )
+        rewriter.set(f"cpu@{index}/env.xcr0", xcr0)
+        rewriter.import_area(index, XsaveArea(data[:size], layout))
+        for msr in MSRS:
+            if msr.number in msrs:
+                _set_msr(rewriter, index, msr, msrs[msr.number])
+
+
+def _load(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        raw = file.read(MAX_MANIFEST + 1)
+    try:
+        document = json.loads(raw) if len(raw) <= MAX_MANIFEST else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise StreamError("not an MSHV bundle", section=str(path.name), expected=f"JSON with schema {SCHEMA}")
+    return document
+
+
+def _set_msr(rewriter: Rewriter, index: int, msr: Msr, value: int) -> None:
+    """Write an MSR into its field; a subsection that is needed for that comes."""
+    draft = rewriter.draft
+    if msr.number == TSC and draft.accelerator == "tcg":
+        path = "timer/cpu_ticks_offset"
+        if index == 0:
+            rewriter.set(path, value - (1 << 64) if value >> 63 else value)
+        return
+    section = draft.section(f"cpu@{index}")
+    if section.device.get(msr.path) is None:
+        if not value:
+            return
+        inside, parent = _subsections(msr.path), ""
+        for name in inside:
+            here = f"{parent}/{name}" if parent else name
+            if draft.section(f"cpu@{index}").device.get(here) is None:
+                rewriter.add_subsection("/".join(filter(None, (f"cpu@{index}", parent))), name)
+            parent = here
+    rewriter.set(f"cpu@{index}/{msr.path}", value)
+
+
+def _subsections(path: str) -> list[str]:
+    """Return the subsections on the way to a field: names that start with ``cpu/``."""
+    parts = path.split("/")[:-1]
+    if not parts or parts[0] != "cpu":
+        raise UsageError(f"there is no field {path!r} in this stream")
+    return ["/".join(parts[i : i + 2]) for i in range(0, len(parts), 2)]
