@@ -132,10 +132,12 @@ def write_components(
                 if section.device.get("/".join(parts[: depth + 1])) is None:
                     parent = "/".join((section.label, *parts[:depth]))
                     structure.add_subsection(draft, parent, parts[depth], edit=edit, why=f"for {COMPONENTS[bit].name}")
-    encoded = [(field, raw) for field, raw in draft.vcpu(section).encode(contents, mxcsr) if raw != field.raw]
-    # Patches of one length leave the places of all others as they are.
-    for field, raw in encoded:
-        path = _path(section, field.offset)
+    encoded = [
+        (_path(section, field.offset), raw)
+        for field, raw in draft.vcpu(section).encode(contents, mxcsr)
+        if raw != field.raw
+    ]
+    for path, raw in encoded:
         assign(draft, section, path, raw, edit)
     for name, components in SENT_IF_USED.items():
         sub = section.device.subsection(name)

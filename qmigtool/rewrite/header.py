@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qmigtool.errors import UsageError
+from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.parsers.configuration import MAX_CAPABILITIES, MAX_NAME, Configuration
 from qmigtool.parsers.record import encode_name
+from qmigtool.rewrite.memory import IGNORE_SHARED
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft
 
 __all__ = ["add_capability", "drop_capability", "drop_command", "set_machine_type"]
 
+MAPPED_RAM = "mapped-ram"
 # In the order of the QAPI enumeration MigrationCapability, which is the order in which QEMU lists them.
-ORDER = ("x-ignore-shared", "mapped-ram")
+ORDER = (IGNORE_SHARED, MAPPED_RAM)
 
 
 def _configuration(draft: Draft) -> Configuration:
@@ -45,10 +47,18 @@ def set_machine_type(draft: Draft, name: str, edit: str = "machine-type", why: s
 
 
 def add_capability(draft: Draft, name: str, edit: str = "add-capability", why: str = "") -> None:
-    """List a migration capability; the loader must have the same ones on."""
+    """List a migration capability; the loader must have the same ones on.
+
+    x-ignore-shared gives every RAM block an address (0: QEMU compares only those of blocks that it shares); mapped-ram
+    is another format of memory, see :func:`qmigtool.rewrite.blocks.set_format`.
+    """
     old = _configuration(draft)
     if name in old.capabilities:
         return
+    if name == MAPPED_RAM and edit == "add-capability":
+        raise UsageError("mapped-ram is another format of memory", expected="--ram mapped-ram")
+    if name == IGNORE_SHARED:
+        draft.memory.ignore_shared = True
     if not 1 <= len(encode_name(name)) <= 255 or len(old.capabilities) >= MAX_CAPABILITIES:
         raise UsageError(f"a capability {name[:40]!r}", expected=f"1 to 255 bytes, at most {MAX_CAPABILITIES} of them")
     known = [one for one in ORDER if one in (*old.capabilities, name)]
@@ -58,12 +68,25 @@ def add_capability(draft: Draft, name: str, edit: str = "add-capability", why: s
 
 
 def drop_capability(draft: Draft, name: str, edit: str = "drop-capability", why: str = "") -> None:
-    """List a migration capability no more; what it changed in the stream stays."""
+    """List a migration capability no more.
+
+    Raises :class:`~qmigtool.errors.LiveStateError` for x-ignore-shared if a block was not sent: without it, a loader
+    would have zeros there.
+    """
     old = _configuration(draft)
+    if name == MAPPED_RAM and edit == "drop-capability":
+        raise UsageError("mapped-ram is another format of memory", expected="--ram plain")
     if name not in old.capabilities:
         raise UsageError(
             f"no capability {name!r}", expected=", ".join(old.capabilities) or "none: the stream lists none"
         )
+    if name == IGNORE_SHARED:
+        shared = [block.name for block in draft.memory.kept if draft.memory.sent_elsewhere(block)]
+        if shared:
+            raise LiveStateError(
+                f"the pages of shared memory are not in the stream: {', '.join(shared)}", section="ram"
+            )
+        draft.memory.ignore_shared = False
     new = tuple(one for one in old.capabilities if one != name)
     draft.change(edit, "configuration/capabilities", _offset(draft), " ".join(old.capabilities), " ".join(new), why)
     draft.configuration = replace(old, capabilities=new)

@@ -12,12 +12,7 @@ if TYPE_CHECKING:
 
     from qmigtool.rewrite.memory import BlockDraft, MemoryDraft
 
-__all__ = ["contents", "live_stretches", "sent_elsewhere"]
-
-
-def sent_elsewhere(memory: MemoryDraft, block: BlockDraft) -> bool:
-    """Say whether a block is listed and never sent: shared memory, with x-ignore-shared."""
-    return block.block.mr_addr is not None and not len(memory.ram.runs_of(block.block.idstr))
+__all__ = ["contents", "live_stretches"]
 
 
 def live_stretches(memory: MemoryDraft, block: BlockDraft) -> list[tuple[int, int]]:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qmigtool.parsers.ram import RamBlock
 from qmigtool.parsers.records import MappedRamHeader
-from qmigtool.rewrite.live import contents, live_stretches, sent_elsewhere
-from qmigtool.rewrite.memory import EOS, BlockDraft, Format, MemoryDraft, block_entry
+from qmigtool.rewrite.live import contents, live_stretches
+from qmigtool.rewrite.memory import EOS, BlockDraft, Format, MemoryDraft
 from qmigtool.rewrite.splice import Hole, Made, Moved, Part, Splice
 
 if TYPE_CHECKING:
@@ -46,14 +45,14 @@ def splices(memory: MemoryDraft, shift: int) -> Iterator[Splice]:
 def _block(memory: MemoryDraft, block: BlockDraft, at: int) -> Iterator[Part]:
     """Give a block's entry of the list, which will stand at ``at``, its bitmap and its pages."""
     pages = -(-block.length // memory.page_size)
-    bitmap = at + len(_entry(block)) + HEADER
+    bitmap = at + len(memory.entry(block)) + HEADER
     size = -(-pages // 64) * 8
     behind = -(-(bitmap + size) // ALIGNMENT) * ALIGNMENT
-    if sent_elsewhere(memory, block):
+    if memory.sent_elsewhere(block):
         # Listed and not sent; QEMU since 11.0 writes offsets of 0, and no area.
-        yield _entry(block, MappedRamHeader(MAPPED_RAM_HDR_VERSION, memory.page_size, 0, 0))
+        yield memory.entry(block, MappedRamHeader(MAPPED_RAM_HDR_VERSION, memory.page_size, 0, 0))
         return
-    yield _entry(block, MappedRamHeader(MAPPED_RAM_HDR_VERSION, memory.page_size, bitmap, behind))
+    yield memory.entry(block, MappedRamHeader(MAPPED_RAM_HDR_VERSION, memory.page_size, bitmap, behind))
     old = block.block.mapped
     keep = memory.format is Format.KEEP and old is not None and not (block.resized or block.scrub or memory.squeeze)
     if keep and old is not None:
@@ -66,12 +65,6 @@ def _block(memory: MemoryDraft, block: BlockDraft, at: int) -> Iterator[Part]:
     yield _bitmap(live, pages, size)
     yield Hole(behind - bitmap - size)
     yield from _pages(memory, block, live)
-
-
-def _entry(block: BlockDraft, mapped: MappedRamHeader | None = None) -> bytes:
-    source = block.block
-    plain = RamBlock(source.idstr, source.used_length, source.offset, None, source.mr_addr)
-    return block_entry(plain, block.name, block.length, mapped)
 
 
 def _bitmap(live: list[tuple[int, int]], pages: int, size: int) -> bytes:

@@ -9,7 +9,7 @@ memory anew (:mod:`~qmigtool.rewrite.plain`, or mapped-ram again).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["BlockDraft", "Format", "MemoryDraft", "block_entry"]
 
 WORD = 8
+IGNORE_SHARED = "x-ignore-shared"
 EOS = int(RamSaveFlag.EOS).to_bytes(WORD, "big")
 
 
@@ -75,6 +76,7 @@ class MemoryDraft:
         self.format = Format.KEEP
         self.squeeze = False
         self.absent: Absent = "error"
+        self.ignore_shared = self.ignored_before = IGNORE_SHARED in stream.capabilities
         self.mapped_before = any(block.mapped is not None for block in stream.ram_blocks)
 
     @cached_property
@@ -98,7 +100,8 @@ class MemoryDraft:
     @property
     def touched(self) -> bool:
         """Whether any of it changes."""
-        return self.squeeze or self.format is not Format.KEEP or any(block.touched for block in self.blocks)
+        changed = self.squeeze or self.format is not Format.KEEP or self.ignore_shared != self.ignored_before
+        return changed or any(block.touched for block in self.blocks)
 
     def block(self, name: str) -> BlockDraft:
         """Return a block by the name it has by now; raises :class:`~qmigtool.errors.UsageError`."""
@@ -106,6 +109,10 @@ class MemoryDraft:
             if block.name == name:
                 return block
         raise UsageError(f"no RAM block {name!r}", expected="one of " + ", ".join(block.name for block in self.kept))
+
+    def sent_elsewhere(self, block: BlockDraft) -> bool:
+        """Say whether a block is listed and was never sent: shared memory, with x-ignore-shared."""
+        return block.block.mr_addr is not None and not len(self.ram.runs_of(block.block.idstr))
 
     @cached_property
     def start(self) -> Section:
@@ -148,8 +155,12 @@ class MemoryDraft:
 
     def block_list(self) -> bytes:
         """Return the MEM_SIZE record with the entries of all blocks that there will be."""
-        entries = b"".join(block_entry(block.block, block.name, block.length) for block in self.kept)
-        return self.total_word() + entries
+        return self.total_word() + b"".join(map(self.entry, self.kept))
+
+    def entry(self, block: BlockDraft, mapped: MappedRamHeader | None = None) -> bytes:
+        """Return the entry of a block as it will be."""
+        mr_addr = (block.block.mr_addr or 0) if self.ignore_shared else None
+        return block_entry(replace(block.block, mr_addr=mr_addr), block.name, block.length, mapped)
 
     def total_word(self) -> bytes:
         """Return the word of the MEM_SIZE record."""

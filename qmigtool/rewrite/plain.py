@@ -12,7 +12,7 @@ import numpy as np
 from qmigtool.parsers.bodies import footer_of
 from qmigtool.parsers.ram import CONTINUE, PAGE, encode_page
 from qmigtool.parsers.records import SectionReference, SectionType
-from qmigtool.rewrite.live import contents, live_stretches, sent_elsewhere
+from qmigtool.rewrite.live import contents, live_stretches
 from qmigtool.rewrite.memory import EOS, WORD, BlockDraft, MemoryDraft
 from qmigtool.rewrite.records import zero_records
 from qmigtool.rewrite.splice import Made, Part, Splice
@@ -27,7 +27,7 @@ def splices(memory: MemoryDraft) -> Iterator[Splice]:
     yield Splice(start.body_offset, start.body_length, memory.block_list() + EOS)
     parts: list[Part] = []
     for block in memory.kept:
-        if not sent_elsewhere(memory, block):
+        if not memory.sent_elsewhere(block):
             parts += _block(memory, block)
     section_id = start.section_id or 0
     head = bytes([SectionType.QEMU_VM_SECTION_PART]) + SectionReference(section_id).build()
