@@ -112,9 +112,10 @@ def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
     The kernel moves them where it can (sharing blocks on a file system that does); otherwise they are read and written.
     """
     target.flush()
-    while length:
+    handle = _handle(target)
+    while length and handle >= 0:
         try:
-            moved = os.copy_file_range(source, target.fileno(), min(length, 1 << 30), offset)
+            moved = os.copy_file_range(source, handle, min(length, 1 << 30), offset)
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise
@@ -135,10 +136,7 @@ def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
 def skip_zeros(target: BinaryIO, length: int) -> None:
     """Append ``length`` zero bytes to ``target``: a hole where it is a file, else written."""
     target.flush()
-    try:
-        handle = target.fileno()
-    except (AttributeError, OSError):
-        handle = -1  # in memory
+    handle = _handle(target)
     if handle >= 0 and stat.S_ISREG(os.fstat(handle).st_mode):
         # As copy_file_range does: the file's own position is what counts, the writer above it has nothing buffered.
         os.ftruncate(handle, os.lseek(handle, length, os.SEEK_CUR))
@@ -147,3 +145,11 @@ def skip_zeros(target: BinaryIO, length: int) -> None:
     while length:
         target.write(zeros[:length])
         length -= min(length, CHUNK)
+
+
+def _handle(target: BinaryIO) -> int:
+    """Return the file descriptor of ``target``, or -1 if it is in memory."""
+    try:
+        return target.fileno()
+    except (AttributeError, OSError):
+        return -1

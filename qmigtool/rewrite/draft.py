@@ -42,6 +42,7 @@ class SectionDraft:
     """A section of device state; ``original`` is the device of the source, None for a section that is put in.
 
     ``at`` is where it stands, or where it is put in. ``data`` is None while the body is as in the source.
+    ``old_style`` is whether its vmdesc has it as one buffer (see :class:`~qmigtool.parsers.vmdesc.DeviceDescription`).
     """
 
     original: Device | None
@@ -50,6 +51,7 @@ class SectionDraft:
     at: int
     described: int | None  # its number in the vmdesc
     data: bytes | None = None
+    old_style: bool = False
     dropped: bool = False
     _device: Device | None = None
 
@@ -135,8 +137,7 @@ class SectionDraft:
         if self.description is None:
             return None
         section = self.section
-        old_style = not self.description.name
-        return DeviceDescription(section.name or "", section.instance_id or 0, self.description, old_style)
+        return DeviceDescription(section.name or "", section.instance_id or 0, self.description, self.old_style)
 
 
 class Draft:
@@ -165,13 +166,16 @@ class Draft:
 
     def _make_sections(self) -> Iterator[SectionDraft]:
         numbers: dict[tuple[str, int], deque[int]] = {}
-        vmdesc = self.stream.vmdesc
-        for place, entry in enumerate(vmdesc.devices if vmdesc is not None else ()):
+        entries = self.stream.vmdesc.devices if self.stream.vmdesc is not None else ()
+        for place, entry in enumerate(entries):
             numbers.setdefault((entry.idstr, entry.instance_id), deque()).append(place)
         for device in self.stream.devices:
             left = numbers.get((device.name, device.instance_id))
             number = left.popleft() if left else None
-            yield SectionDraft(device, device.section, device.description, device.section.offset, number)
+            old_style = number is not None and entries[number].old_style
+            yield SectionDraft(
+                device, device.section, device.description, device.section.offset, number, old_style=old_style
+            )
 
     # -- what is there -----------------------------------------------------------------------------------------------
 

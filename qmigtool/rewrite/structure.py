@@ -65,9 +65,8 @@ def rename_subsection(draft: Draft, path: str, name: str) -> None:
     """Give a subsection another name. A loader wants it to start with the name of what it is in."""
     section, rest = _split(draft, path)
     _check_name(name)
-    draft.change(
-        "rename-subsection", f"{section.label}/{rest}", draft.source_offset(section, rest), rest.split("/")[-1], name
-    )
+    old = section.device.field(rest).name
+    draft.change("rename-subsection", f"{section.label}/{rest}", draft.source_offset(section, rest), old, name)
 
     def rename(subsections: list[Body], index: int) -> None:
         subsections[index].name = name
@@ -113,6 +112,8 @@ def add_subsection(
     """
     section, rest = draft.find(path)
     _check_name(name)
+    if section.old_style:
+        raise UsageError(f"{section.label} has no vmstate description, and so no subsections")
     parent = next((body for body in _tree(section).walk() if body.path == rest), None)
     if parent is None:
         raise UsageError(f"{path!r} can have no subsections", expected="a device, a struct or a subsection")

@@ -1,0 +1,325 @@
+"""Rules of conversion, one by one: what each changes, what it refuses, and that it is needed for the twins to agree."""
+
+import pytest
+
+import qmigtool
+from qmigtool.parsers.vmstate import Kind
+from qmigtool.rewrite import Rewriter
+from qmigtool.rewrite.accelerators import RULES, TARGETS, convert, rules_for
+from tests import samplefiles
+
+# What differs between the twins besides: two runs of one guest, and what each accelerator shows of the same thing
+# (limit bits of segments, DR4 and DR5, MTRR masks, the firmware's SMM).
+NOISE = (
+    *(
+        "env.eip",
+        "env.regs",
+        "env.eflags",
+        "env.segs",
+        "env.dr",
+        "env.mtrr_var",
+        "env.smbase",
+        "env.tsc",
+        "env.tr/flags",
+    ),
+    *("env.system_time_msr", "cpu/poll_control_msr", "cpu/tsc_khz", "cpu/fpop_ip_dp", "cpu/msr_smi_count"),
+    "cpu/msr_ia32_misc_enable",
+)
+
+
+def opened(name):
+    return qmigtool.open(samplefiles.path(name))
+
+
+def leaves(fields, prefix=""):
+    for field in fields:
+        if field.kind is Kind.LEAF or (field.kind is Kind.ARRAY and field.value is not None):
+            yield prefix + field.name, field.value
+        else:
+            yield from leaves(field.children, prefix if field.kind is Kind.ARRAY else f"{prefix}{field.name}/")
+
+
+def values(device):
+    return {path: value for path, value in leaves(device.fields) if not path.startswith(NOISE)}
+
+
+def converted(stream, accelerator, **more):
+    rewriter = Rewriter(stream)
+    convert(rewriter.draft, accelerator, **more)
+    return rewriter
+
+
+def st(vcpu):
+    area = vcpu.xsave
+    return [area.st(i) for i in range(8)]
+
+
+@pytest.mark.parametrize(("name", "twin"), [("tcg", "kvm"), ("kvm", "tcg")])
+def test_a_twin_becomes_the_other(name, twin, tmp_path):
+    with opened(f"twin-{name}-10.0") as stream, opened(f"twin-{twin}-10.0") as other:
+        assert values(stream.device("cpu")) != values(other.device("cpu"))
+        rewriter = converted(stream, twin)
+        rewriter.save(tmp_path / "made.mig")
+        # hflags are only compared where they are not recomputed: under TCG.
+        drop = {"env.hflags"} if twin == "kvm" else set()
+        with qmigtool.open(tmp_path / "made.mig", accelerator=twin) as made:
+            mine, theirs = values(made.device("cpu")), values(other.device("cpu"))
+            assert {k: v for k, v in mine.items() if k not in drop} == {
+                k: v for k, v in theirs.items() if k not in drop
+            }
+            assert st(made.vcpus[0]) == st(other.vcpus[0])
+            assert made.vcpus[0].mxcsr == other.vcpus[0].mxcsr == 0x9FC0
+            for component in ("SSE", "AVX"):
+                assert made.vcpus[0].xsave.component(component) == other.vcpus[0].xsave.component(component)
+            assert {device.label for device in made.devices} | {"kvmclock@0"} == {
+                device.label for device in other.devices
+            } | {"kvmclock@0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "rule", "path"),
+    [
+        ("tcg", "kvm", "TK1", "cpu/env.xstate_bv"),
+        ("tcg", "kvm", "TK2", "cpu/env.fpregs[0]/tmp/tmp_mant"),
+        ("tcg", "kvm", "TK4", "i8259/last_irr"),
+        ("tcg", "kvm", "TK6", "cpu/env.tsc"),
+        ("tcg", "kvm", "TK7", "cpu/env.tr/flags"),
+        ("kvm", "tcg", "KT2", "cpu/env.hflags"),
+        ("kvm", "tcg", "KT3", "cpu/env.tr/flags"),
+        ("kvm", "tcg", "KT4", "i8254/channels[0]/count_load_time"),
+        ("kvm", "tcg", "KT4", "i8254/channels[0].next_transition_time"),
+        ("kvm", "tcg", "KT5", "timer/cpu_ticks_offset"),
+        ("kvm", "tcg", "KT6", "cpu/env.fpregs[0]/tmp/tmp_mant"),
+        ("kvm", "tcg", "KT10", "cpu/env.xstate_bv"),
+    ],
+)
+def test_a_rule_changes_its_field_and_without_it_nothing_does(name, target, rule, path):
+    with opened(f"twin-{name}-10.0") as stream:
+        before = stream.field(path).raw
+
+        def after(without):
+            section, rest = converted(stream, target, without=without).draft.find(path)
+            return section.device.field(rest).raw
+
+        # TK1b declares one bit more where TK1 has declared none.
+        assert after(()) != before
+        assert after({rule, "TK1b"}) == before
+
+
+def test_numbers_of_the_rules():
+    """The values themselves, computed by hand from what the twins hold."""
+    with opened("twin-kvm-10.0") as stream:
+        draft = converted(stream, "tcg").draft
+        clock = 9005721025
+        assert stream.field("timer/cpu_clock_offset").value == clock
+        pit = draft.section("i8254").device
+        assert pit.number("channels[0]/count_load_time") == clock
+        assert pit.number("channels[0]/next_transition_time") == clock + 11932 * 1_000_000_000 // 1_193_182
+        assert draft.section("timer").device.number("cpu_ticks_offset") == stream.field("cpu/env.tsc").value
+        assert draft.section("cpu").device.number("env.hflags") == 0x40C2B3 | 1 << 28
+        assert draft.section("cpu").device.number("env.tr/flags") == 0x8900
+    with opened("twin-tcg-10.0") as stream:
+        draft = converted(stream, "kvm").draft
+        cpu = draft.section("cpu").device
+        assert cpu.number("env.xstate_bv") == 7
+        assert cpu.number("env.tsc") == stream.field("timer/cpu_ticks_offset").value
+        assert cpu.number("env.tr/flags") == 0x8B17
+        # TOP is 5: ST(0) is physical register 5.
+        assert cpu.number("env.fpregs[0]/tmp/tmp_mant") == stream.field("cpu/env.fpregs[5]/tmp/tmp_mant").value
+
+
+# -- which rules there are -------------------------------------------------------------------------------------------
+
+
+def test_every_pair_has_its_rules():
+    names = {
+        (source, target): {rule.name for rule in rules_for(source, target)}
+        for source in ("tcg", "kvm", "mshv", "whpx", "hvf")
+        for target in TARGETS
+        if source != target
+    }
+    assert {"TK1", "TK2", "TK4", "TK5", "TK6", "TK7", "TK8"} <= names["tcg", "kvm"]
+    assert {"KT1", "KT2", "KT3", "KT4", "KT5", "KT6", "KT7", "KT8"} <= names["kvm", "tcg"]
+    assert {"KT1", "KT4", "MS1", "MS3", "MS5"} <= names["kvm", "mshv"]
+    assert "TK2" not in names["kvm", "mshv"]
+    assert {"TK1", "TK2", "MS1"} <= names["tcg", "mshv"]
+    assert "TK4" not in names["tcg", "mshv"]  # its PIC is QEMU's own, too
+    assert {"KT1", "TK4"} <= names["mshv", "kvm"]
+    for pair, found in names.items():
+        assert not {"TK2", "KT6"} <= found, pair
+
+
+def test_names_are_unique_and_reasons_are_given():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    for rule in RULES:
+        assert rule.why
+        assert rule.status in ("proved", "source", "inferred")
+
+
+def test_unknown_accelerators():
+    with opened("twin-kvm-10.0") as stream, pytest.raises(qmigtool.UsageError, match=r"xen"):
+        converted(stream, "xen")
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = converted(stream, "kvm")
+        assert (rewriter.changes, rewriter.notes) == ([], ["the stream is kvm's already"])
+
+
+# -- components ------------------------------------------------------------------------------------------------------
+
+
+def test_avx512_is_refused_under_tcg_by_name_or_dropped_and_told():
+    with opened("kvm-avx512-7.2") as stream:
+        with pytest.raises(qmigtool.LiveStateError, match=r"opmask ZMM_Hi256 Hi16_ZMM.*KT8") as caught:
+            converted(stream, "tcg")
+        assert caught.value.components == ("opmask", "ZMM_Hi256", "Hi16_ZMM")
+        rewriter = converted(stream, "tcg", lossy=True)
+        (vcpu,) = rewriter.draft.vcpus
+        assert (vcpu.xcr0, vcpu.live, vcpu.xstate_bv) == (7, 7, 0)
+        assert rewriter.draft.section("cpu").device.subsection("cpu/avx512") is None
+        assert len([loss for loss in rewriter.losses if "was live" in loss]) == 3
+
+
+def test_mshv_takes_avx512_and_no_pkru():
+    with opened("kvm-avx512-7.2") as stream:
+        rewriter = converted(stream, "mshv")
+        assert [vcpu.live for vcpu in rewriter.draft.vcpus] == [0xE7]
+        assert {change.edit for change in rewriter.changes} == {"KT1", "KT4"}
+        rewriter = Rewriter(stream)
+        rewriter.set_xcr0(0, 0x2E7)
+        rewriter.add_subsection("cpu@0", "cpu/pkru", {"env.pkru": 4})
+        with pytest.raises(qmigtool.LiveStateError, match=r"live PKRU.*MS1"):
+            convert(rewriter.draft, "mshv")
+        convert(rewriter.draft, "mshv", lossy=True)
+        assert [vcpu.xcr0 for vcpu in rewriter.draft.vcpus] == [0xE7]
+        assert any("PKRU was live: 0400000000000000" in loss for loss in rewriter.losses)
+
+
+def test_idle_components_go_without_loss():
+    with opened("pc-7.2") as stream:
+        rewriter = converted(stream, "mshv")
+        assert [vcpu.xcr0 for vcpu in rewriter.draft.vcpus] == [0x1F, 0x1F, 0x1F, 7]
+        rewriter = converted(stream, "kvm", mask=0xE7)
+        assert [vcpu.xcr0 for vcpu in rewriter.draft.vcpus] == [7, 7, 7, 7]
+        assert [vcpu.xstate_bv for vcpu in rewriter.draft.vcpus] == [3, 7, 7, 7]
+        assert not rewriter.losses
+    with opened("pc-7.2") as stream:
+        rewriter = converted(stream, "kvm")
+        assert any("XCR0 has BNDREGS BNDCSR PKRU" in note for note in rewriter.notes)
+
+
+def test_a_mask_that_live_state_does_not_fit():
+    with opened("pc-7.2") as stream, pytest.raises(qmigtool.LiveStateError, match=r"vCPU 1: live AVX.*TK3"):
+        converted(stream, "kvm", mask=3)
+
+
+# -- what a vCPU waits for -------------------------------------------------------------------------------------------
+
+
+def test_halted_and_waiting_vcpus_under_kvm():
+    with opened("pc-7.2") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu_common@1/halted", 1)
+        rewriter.set("cpu_common@2/halted", 1)
+        rewriter.add_subsection("apic@2", "apic_sipi", {"wait_for_sipi": 1})
+        rewriter.set("cpu_common@0/interrupt_request", 0x10)
+        convert(rewriter.draft, "kvm", mask=7)
+        states = [section.device.number("env.mp_state") for section in rewriter.draft.named("cpu")]
+        assert states == [0, 3, 1, 0]
+        assert rewriter.draft.section("cpu_common@0").device.number("interrupt_request") == 0
+
+
+@pytest.mark.parametrize(("target", "left"), [("tcg", 0), ("mshv", 1)])
+def test_waiting_vcpus_under_others(target, left):
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu/env.mp_state", 1)
+        convert(rewriter.draft, target)
+        draft = rewriter.draft
+        assert draft.section("cpu").device.number("env.mp_state") == left
+        assert draft.section("cpu_common").device.number("halted") == 1
+        assert draft.section("apic").device.number("apic_sipi/wait_for_sipi") == 1
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu/env.mp_state", 3)
+        convert(rewriter.draft, target)
+        assert rewriter.draft.section("apic").device.subsection("apic_sipi") is None
+        assert rewriter.draft.section("cpu_common").device.number("halted") == 1
+
+
+def test_hidden_flags_follow_cr4():
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        cr4 = stream.field("cpu/env.cr[4]").value
+        rewriter.set("cpu/env.cr[4]", cr4 | 1 << 11 | 1 << 21)
+        rewriter.set("cpu/env.hflags", stream.field("cpu/env.hflags").value | 3 << 12)
+        convert(rewriter.draft, "tcg")
+        flags = rewriter.draft.section("cpu").device.number("env.hflags")
+        assert flags & (1 << 27 | 1 << 23 | 1 << 28) == 1 << 27 | 1 << 23 | 1 << 28
+        assert not flags & 3 << 12
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu/env.cr[4]", 0x20)
+        convert(rewriter.draft, "tcg")
+        assert not rewriter.draft.section("cpu").device.number("env.hflags") >> 28 & 1
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule", "word"),
+    [
+        ("cpu/env.lstar", 0x8000_0000_0000_0000, "TK8", "canonical"),
+        ("cpu/env.segs[4]/base", 0x0001_0000_0000_0000, "TK8", "canonical"),
+        ("cpu/env.mxcsr", 0x100000, "TK9", "reserved"),
+        ("cpu/env.cr[0]", 0x80000000, "TK9", "PG without PE"),
+        ("cpu/env.cr[0]", 0x20000011, "TK9", "NW without CD"),
+        ("cpu/env.xcr0", 5, "TK9", "SSE"),
+        ("cpu/env.hflags", 1 << 19, "TK10", "system management mode"),
+    ],
+)
+def test_what_a_hypervisor_does_not_take(path, value, rule, word):
+    with opened("twin-tcg-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set(path, value)
+        with pytest.raises(qmigtool.LiveStateError, match=rf"{word}.*{rule}"):
+            convert(rewriter.draft, "kvm")
+
+
+def test_57_bit_addresses_are_canonical_with_la57():
+    with opened("twin-tcg-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu/env.cr[4]", stream.field("cpu/env.cr[4]").value | 1 << 12)
+        rewriter.set("cpu/env.lstar", 0xFF00_0000_0000_1234)
+        convert(rewriter.draft, "kvm")
+
+
+def test_nested_guests_are_kvm_only():
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.add_subsection("cpu", "cpu/nested_state", data=bytes(8))
+        with pytest.raises(qmigtool.LiveStateError, match=r"nested virtualisation.*MS3"):
+            convert(rewriter.draft, "mshv")
+        convert(rewriter.draft, "mshv", lossy=True)
+        assert rewriter.draft.section("cpu").device.subsection("cpu/nested_state") is None
+
+
+def test_what_mshv_and_whpx_do_not_restore_is_told():
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu/env.dr", [0x1000, 0, 0, 0, 0xFFFF0FF0, 0x401, 0xFFFF0FF0, 0x401])
+        convert(rewriter.draft, "mshv")
+        assert any("debug registers" in loss for loss in rewriter.losses)
+        assert any("kvmclock is set up" in note for note in rewriter.notes)
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = converted(stream, "whpx")
+        assert any("PAT 0x7050100070406" in loss for loss in rewriter.losses)
+
+
+def test_sections_of_mshv_go_under_kvm():
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        convert(rewriter.draft, "mshv")
+        rewriter.add_section("mshv-clock", 1, data=bytes(8))
+        rewriter.add_section("mshv-apic", 1, data=bytes(20))
+        convert(rewriter.draft, "kvm")
+        assert not {"mshv-clock@0", "mshv-apic@0"} & {section.label for section in rewriter.draft.sections}
