@@ -49,7 +49,7 @@ def resize_block(draft: Draft, name: str, size: int) -> None:
         raise UsageError(f"{size:#x} bytes for RAM block {name!r}", expected=f"pages of {draft.memory.page_size} bytes")
     if size != block.length:
         draft.change("resize-block", f"RAM block {name}", block.block.offset, block.length, size)
-        block.length = size
+        block.length, block.sent = size, min(block.sent, size)
 
 
 def drop_block(draft: Draft, name: str) -> None:

@@ -22,7 +22,7 @@ def live_stretches(memory: MemoryDraft, block: BlockDraft) -> list[tuple[int, in
     """
     if block.scrub:
         return []
-    name, most = block.block.idstr, -(-block.length // memory.page_size)
+    name, most = block.block.idstr, -(-block.sent // memory.page_size)
     sent = memory.ram.stretches(name, absent=memory.absent)
     found = [(first, min(last, most)) for first, last in sent if first < most]
     if not memory.squeeze:

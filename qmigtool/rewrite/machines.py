@@ -95,6 +95,9 @@ def _remove(tree: Body) -> None:
 PCI_STATUS, PCI_STATUS_CAP_LIST, PCI_CAPABILITY_LIST = 0x06, 0x10, 0x34
 PCI_CAP_ID_EXP, PCI_EXP_DEVCAP, EXTENDED_TAG = 0x10, 4, 0x20
 PCI_CONFIG = 256  # bytes in which capabilities lie
+PCIE_CONFIG = 4096  # and those in which extended ones do, from 0x100 on
+PCI_EXT_CAP_ID_ERR, PCI_ERR_UNCOR_MASK = 0x0001, 8
+PCI_ERR_UNC_MASKED = ((2, 0x40), (3, 0x02))  # bits 22 (internal) and 25 (TLP prefix) of the mask: byte, bit in it
 
 
 def extended_tag(draft: Draft, later: bool, why: str) -> None:
@@ -102,16 +105,34 @@ def extended_tag(draft: Draft, later: bool, why: str) -> None:
     for section in draft.sections:
         for path, field, start in list(_configurations(section)):
             capability = _express(field.raw[start : start + PCI_CONFIG])
-            if capability is None:
-                continue
-            at = start + capability + PCI_EXP_DEVCAP
-            raw = field.raw
-            new = raw[at] | EXTENDED_TAG if later else raw[at] & ~EXTENDED_TAG
-            if new != raw[at]:
-                offset = draft.source_offset(section, path)
-                section.patch(field, raw[:at] + bytes([new]) + raw[at + 1 :])
-                where = f"{section.label}/{path} byte {at:#x}"
-                draft.change(EDIT, where, None if offset is None else offset + at, raw[at], new, why)
+            if capability is not None:
+                _set_bit(draft, section, path, start + capability + PCI_EXP_DEVCAP, EXTENDED_TAG, later, why)
+
+
+def error_mask(draft: Draft, later: bool, why: str) -> None:
+    """Clear the bits of the mask of uncorrectable errors that a later machine type sets (x-pcie-err-unc-mask).
+
+    The other way nothing needs to be done: there the guest may write the bit, so QEMU takes either value.
+    """
+    for section in draft.sections if not later else ():
+        for path, field, start in list(_configurations(section)):
+            capability = _error_reporting(field.raw[start : start + PCIE_CONFIG])
+            if capability is not None:
+                for byte, bit in PCI_ERR_UNC_MASKED:
+                    at = start + capability + PCI_ERR_UNCOR_MASK + byte
+                    _set_bit(draft, section, path, at, bit, False, why)
+
+
+def _set_bit(draft: Draft, section: SectionDraft, path: str, at: int, bit: int, on: bool, why: str) -> None:
+    """Set or clear a bit of byte ``at`` of a field."""
+    field = section.device.field(path)
+    raw = field.raw
+    new = raw[at] | bit if on else raw[at] & ~bit
+    if new != raw[at]:
+        offset = draft.source_offset(section, path)
+        section.patch(field, raw[:at] + bytes([new]) + raw[at + 1 :])
+        where = f"{section.label}/{path} byte {at:#x}"
+        draft.change(EDIT, where, None if offset is None else offset + at, raw[at], new, why)
 
 
 def _configurations(section: SectionDraft) -> Iterator[tuple[str, Field, int]]:
@@ -148,6 +169,18 @@ def _express(config: bytes) -> int | None:
     return None
 
 
+def _error_reporting(config: bytes) -> int | None:
+    """Return where the Advanced Error Reporting capability lies, or None."""
+    at, seen = PCI_CONFIG, set()
+    while PCI_CONFIG <= at <= len(config) - 16 and at not in seen:
+        header = int.from_bytes(config[at : at + 4], "little")
+        if header & 0xFFFF == PCI_EXT_CAP_ID_ERR:
+            return at
+        seen.add(at)
+        at = header >> 20 & ~3
+    return None
+
+
 def switchover(draft: Draft, later: bool, why: str) -> None:
     """Leave the command SWITCHOVER_START out for a QEMU that may be older than it."""
     if not later and draft.commands("SWITCHOVER_START"):
@@ -163,6 +196,7 @@ def balloon_vectors(draft: Draft, later: bool, why: str) -> None:
 
 STEPS = (
     Step((8, 0), "e1000e sends core.timadj since 8.0 (hw_compat_7_2: migrate-timadj)", time_adjustment),
+    Step((8, 1), "masked since 8.1 (hw_compat_8_0: x-pcie-err-unc-mask)", error_mask),
     Step(
         (9, 2), "PCI Express functions announce extended tags since 9.2 (hw_compat_9_1: x-pcie-ext-tag)", extended_tag
     ),

@@ -43,11 +43,12 @@ class Format(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class BlockDraft:
-    """A RAMBlock as it will be; ``scrub`` says that all its pages become zero."""
+    """A RAMBlock as it will be; ``scrub`` says that all its pages become zero, ``sent`` how many of its bytes stay."""
 
     block: RamBlock
     name: str
     length: int
+    sent: int
     dropped: bool = False
     scrub: bool = False
 
@@ -58,8 +59,8 @@ class BlockDraft:
 
     @property
     def resized(self) -> bool:
-        """Whether it has another size than in the source."""
-        return self.length != self.block.used_length
+        """Whether it has another size than in the source, or had one in between."""
+        return self.length != self.block.used_length or self.sent != self.block.used_length
 
     @property
     def touched(self) -> bool:
@@ -72,7 +73,9 @@ class MemoryDraft:
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self.blocks = [BlockDraft(block, block.idstr, block.used_length) for block in stream.ram_blocks]
+        self.blocks = [
+            BlockDraft(block, block.idstr, block.used_length, block.used_length) for block in stream.ram_blocks
+        ]
         self.format = Format.KEEP
         self.squeeze = False
         self.absent: Absent = "error"

@@ -54,7 +54,7 @@ class _Run(NamedTuple):
 def splices(memory: MemoryDraft) -> Iterator[Splice]:
     """Give the splices of the page records; the block list is not among them."""
     runs = memory.ram.runs
-    _check_discards(memory)
+    _check_named_elsewhere(memory)
     known = np.isin(runs["encoding"], [int(one) for one in _RECORDS]) & (runs["channel"] == 0)
     for block in memory.blocks:
         if not (block.touched or memory.squeeze):
@@ -67,14 +67,24 @@ def splices(memory: MemoryDraft) -> Iterator[Splice]:
             yield from _Records(memory, block).splices(found)
 
 
-def _check_discards(memory: MemoryDraft) -> None:
-    if any(block.touched for block in memory.blocks) and any(memory.ram.discarded().values()):
+def _check_named_elsewhere(memory: MemoryDraft) -> None:
+    """Refuse to change blocks whose names or pages are also in what is not written anew."""
+    touched = [block for block in memory.blocks if block.touched]
+    if touched and any(memory.ram.discarded().values()):
         raise UnsupportedError(
             "editing the blocks of a postcopy stream",
             "blocks of a postcopy stream are also named by its commands; convert it first",
             section="ram",
             expected="--ram plain first",
         )
+    for block in touched:
+        if memory.ram.runs["channel"][memory.ram.runs_of(block.block.idstr)].any():
+            raise UnsupportedError(
+                "editing blocks whose pages are in other channels",
+                f"pages of RAM block {block.block.idstr!r} are in other channels, which stay as they are",
+                section="ram",
+                expected="--ram plain, which joins the channels",
+            )
 
 
 def _drop(found: NDArray[np.void]) -> Iterator[Splice]:
@@ -98,7 +108,7 @@ class _Records:
         self._memory = memory
         self._block = block
         self._page_size = memory.page_size
-        self._pages = -(-block.length // memory.page_size)
+        self._pages = -(-block.sent // memory.page_size)
         self._owed = False  # whether the block has yet to be named, since the source named it
 
     def splices(self, found: NDArray[np.void]) -> Iterator[Splice]:
@@ -106,20 +116,24 @@ class _Records:
         for row in found:
             encoding = Encoding(int(row["encoding"]))
             _, bare = _RECORDS[encoding]
-            head = int(row["head"])
-            run = _Run(
-                encoding,
-                int(row["offset"]),
-                head + int(row["payload"]),
-                head,
-                int(row["page"]),
-                int(row["pages"]),
-                int(row["fill"]),
-                head > bare,
-            )
-            self._owed |= run.named
-            for first, count, zero in self._segments(run):
-                yield from self._segment(run, first, count, zero)
+            head, pages = int(row["head"]), int(row["pages"])
+            stride = head + int(row["payload"])
+            named = head > bare
+            # Records side by side that all name their block are one run, too: each of them has its own name to change.
+            for first in range(0, pages, 1 if named else pages):
+                run = _Run(
+                    encoding,
+                    int(row["offset"]) + first * stride,
+                    stride,
+                    head,
+                    int(row["page"]) + first,
+                    1 if named else pages,
+                    int(row["fill"]),
+                    named,
+                )
+                self._owed |= named
+                for start, count, zero in self._segments(run):
+                    yield from self._segment(run, start, count, zero)
 
     def _segments(self, run: _Run) -> Iterator[tuple[int, int, bool | None]]:
         """Give (first record, records, what becomes of them): True zero pages, False what they are, None nothing."""

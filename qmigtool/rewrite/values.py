@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +82,12 @@ def _named(field: Field, value: Mapping[str, Any]) -> bytes:
 
 def _leaf(field: Field, value: Any) -> bytes:
     integer = INTEGERS.get(field.type)
-    if field.type == "bool" and isinstance(value, str):
+    if field.type == "bool":
         words = {"true": True, "1": True, "false": False, "0": False}
-        if value.lower() not in words:
+        word = str(value).lower() if isinstance(value, (str, int)) else ""
+        if word not in words:
             raise UsageError(f"{field.name} is a bool", expected="true or false")
-        value = words[value.lower()]
+        value = words[word]
     elif integer is not None:
         value = _number(field, value)
     elif isinstance(value, str) and field.type != "capability":
@@ -103,7 +105,7 @@ def _leaf(field: Field, value: Any) -> bytes:
 
 def _number(field: Field, value: Any) -> int:
     try:
-        number = int(value, 0) if isinstance(value, str) else int(value)
+        number = int(value, 0) if isinstance(value, str) else operator.index(value)  # 1.5 is none
     except (ValueError, TypeError):
         raise UsageError(f"{field.name} is a {field.type}, not {value!r}", expected="a number") from None
     integer = INTEGERS[field.type]

@@ -224,15 +224,17 @@ def test_halted_and_waiting_vcpus_under_kvm():
         rewriter.set("cpu_common@0/interrupt_request", 0x10)
         convert(rewriter.draft, "kvm", mask=7)
         states = [section.device.number("env.mp_state") for section in rewriter.draft.named("cpu")]
-        assert states == [0, 3, 1, 0]
+        assert states == [0, 3, 2, 0]
         assert rewriter.draft.section("cpu_common@0").device.number("interrupt_request") == 0
 
 
-@pytest.mark.parametrize(("target", "left"), [("tcg", 0), ("mshv", 1)])
-def test_waiting_vcpus_under_others(target, left):
+@pytest.mark.parametrize("state", [1, 2])
+@pytest.mark.parametrize("target", ["tcg", "mshv"])
+def test_waiting_vcpus_under_others(target, state):
+    left = 0 if target == "tcg" else state
     with opened("twin-kvm-10.0") as stream:
         rewriter = Rewriter(stream)
-        rewriter.set("cpu/env.mp_state", 1)
+        rewriter.set("cpu/env.mp_state", state)
         convert(rewriter.draft, target)
         draft = rewriter.draft
         assert draft.section("cpu").device.number("env.mp_state") == left
@@ -275,6 +277,7 @@ def test_hidden_flags_follow_cr4():
         ("cpu/env.cr[0]", 0x20000011, "TK9", "NW without CD"),
         ("cpu/env.xcr0", 5, "TK9", "SSE"),
         ("cpu/env.hflags", 1 << 19, "TK10", "system management mode"),
+        ("cpu_common/interrupt_request", 0x402, "TK12", "INIT is pending"),
     ],
 )
 def test_what_a_hypervisor_does_not_take(path, value, rule, word):

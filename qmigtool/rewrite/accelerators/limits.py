@@ -18,6 +18,7 @@ CR4_PAE, CR4_PCIDE = 1 << 5, 1 << 17
 EFER_LME = 1 << 8
 MXCSR_DEFINED = 0x2FFFF  # 0xFFFF with Intel; AMD has MM in bit 17
 MAX_MP_STATE = 10  # KVM_MP_STATE_AP_RESET_HOLD and what else there is
+CPU_INTERRUPT_INIT = 0x400  # CPU_INTERRUPT_TGT_INT_1
 HF_SMM, HF_GUEST = 1 << 19, 1 << 21
 DR7_ENABLE = 0xFF  # L0 to G3
 DEFAULT_PAT = 0x0007040600070406
@@ -86,6 +87,13 @@ def system_management(conversion: Conversion) -> None:
             conversion.lose(f"vCPU {vcpu.index}: it is in system management mode")
         if conversion.number(section, "env.smbase") not in (0, SMBASE):
             conversion.note(f"vCPU {vcpu.index}: its firmware has set up SMM; the target must have it (KVM: smm=on)")
+
+
+def pending_init(conversion: Conversion) -> None:
+    """Refuse a vCPU with an INIT that TCG has not yet taken: its registers are not those of a reset."""
+    for common in conversion.draft.named("cpu_common"):
+        if conversion.number(common, "interrupt_request") & CPU_INTERRUPT_INIT:
+            conversion.lose(f"vCPU {common.section.instance_id}: an INIT is pending")
 
 
 def nested(conversion: Conversion) -> None:
@@ -159,6 +167,13 @@ RULES = (
         "proved",  # for a VM that was saved while its firmware ran
         lambda source, target: target.declares and not source.declares,
         system_management,
+    ),
+    Rule(
+        "TK12",
+        "only TCG keeps it, and a SIPI would start the vCPU with what its registers hold",
+        "proved",  # without it: an AP parked under TCG 7.2 ends the VM
+        lambda source, target: not source.mp_state and target.mp_state,
+        pending_init,
     ),
     Rule(
         "MS3",

@@ -54,13 +54,17 @@ def hidden_flags(conversion: Conversion) -> None:
 
 
 def to_mp_state(conversion: Conversion) -> None:
-    """Say in env.mp_state whether a vCPU waits for a SIPI (1), is halted (3) or runs (0)."""
+    """Say in env.mp_state whether a vCPU waits for a SIPI (2), is halted (3) or runs (0).
+
+    TCG's wait_for_sipi is what follows an INIT. KVM ignores a SIPI where mp_state is 1, which waits for the INIT first
+    (measured: an application processor starts from 2 and never from 1).
+    """
     for section, vcpu in conversion.cpus():
         apic = _same(conversion, "apic", vcpu.index)
         common = _same(conversion, "cpu_common", vcpu.index)
         state = RUNNABLE
         if apic is not None and conversion.number(apic, f"{APIC_SIPI}/wait_for_sipi"):
-            state = UNINITIALIZED
+            state = INIT_RECEIVED
         elif common is not None and conversion.number(common, "halted"):
             state = HALTED
         conversion.assign(section, MP_STATE, state)

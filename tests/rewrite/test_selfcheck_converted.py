@@ -1,0 +1,140 @@
+"""A guest that checks its own registers at every tick of its timer goes on after the conversion, without an error.
+
+The guest is `tests.oracle.selfcheck`: x87, MXCSR, XMM, YMM, general registers, TSC, I/O permissions, PIT by interrupt.
+Leaving out one rule gives the one error that the rule is there for.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+import qmigtool
+from qmigtool.rewrite import Rewriter, accelerators
+from tests.oracle.qemu import Machine, Qemu, QemuError
+from tests.oracle.selfcheck import Error, SelfCheckStatus, build_selfcheck, wait_ticks
+
+pytestmark = [pytest.mark.qemu, pytest.mark.kvm]
+
+TICKS = 20
+TCG = Machine(machine="pc,smm=off")
+KVM = Machine(machine="pc,smm=off", accel="kvm", cpu="host")
+MACHINES = {"tcg": TCG, "kvm": KVM}
+
+
+@pytest.fixture(scope="module")
+def saved(usable_xcr0, tmp_path_factory) -> dict[str, tuple[Path, SelfCheckStatus]]:
+    """Return accelerator -> a stream of the guest, and what it had found until then."""
+    folder = tmp_path_factory.mktemp("selfcheck")
+    image = folder / "guest.bin"
+    # What a KVM without AVX does not save, the guest must not check.
+    image.write_bytes(build_selfcheck(xcr0=usable_xcr0(TCG) & usable_xcr0(KVM) & 7))
+    made = {}
+    for name, machine in MACHINES.items():
+        with Qemu(machine, kernel=image) as qemu:
+            qemu.cont()
+            status = wait_ticks(qemu, TICKS)
+            qemu.stop()
+            qemu.migrate_to_file(folder / f"{name}.mig")
+        assert status.errors == 0
+        made[name] = folder / f"{name}.mig", status
+    return made
+
+
+def go_on(saved, source: str, target: str, tmp_path: Path, without: Collection[str] = ()) -> tuple[int, Error]:
+    """Convert and load a stream, let it run; return the ticks that came and the errors found."""
+    path, before = saved[source]
+    made = tmp_path / "made.mig"
+    with qmigtool.open(path) as stream:
+        rewriter = Rewriter(stream)
+        accelerators.convert(rewriter.draft, target, mask=before.xcr0 & 7 or 3, without=without)
+        rewriter.save(made)
+    with Qemu(MACHINES[target], incoming=True) as qemu:
+        qemu.load(made)
+        qemu.cont()
+        status = wait_ticks(qemu, TICKS, timeout=5)
+        return status.ticks - before.ticks, Error(status.errors)
+
+
+@pytest.mark.parametrize(("source", "target"), [("tcg", "kvm"), ("kvm", "tcg")])
+def test_the_guest_goes_on_without_an_error(source, target, saved, tmp_path):
+    ticks, errors = go_on(saved, source, target, tmp_path)
+    assert errors == 0
+    assert ticks >= TICKS
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "without", "error"),
+    [
+        pytest.param("tcg", "kvm", {"TK1", "TK1b"}, Error.X87 | Error.CONTROL | Error.XMM, id="TK1"),
+        pytest.param("tcg", "kvm", {"TK2"}, Error.X87, id="TK2"),
+        pytest.param("kvm", "tcg", {"KT3"}, Error.EXCEPTION, id="KT3"),
+        pytest.param("kvm", "tcg", {"KT5"}, Error.TSC, id="KT5"),
+        pytest.param("kvm", "tcg", {"KT6"}, Error.X87, id="KT6"),
+    ],
+)
+def test_without_a_rule_the_guest_finds_its_error(source, target, without, error, saved, tmp_path):
+    _, errors = go_on(saved, source, target, tmp_path, without)
+    assert errors == error
+
+
+@pytest.mark.parametrize(("source", "target", "rule"), [("tcg", "kvm", "TK4"), ("kvm", "tcg", "KT4")])
+def test_without_a_rule_the_timer_stands_still(source, target, rule, saved, tmp_path):
+    if rule == "TK4":
+        with qmigtool.open(saved["tcg"][0]) as stream:
+            assert stream.field("i8259@0/last_irr").value & 1  # what the rule is about
+    ticks, errors = go_on(saved, source, target, tmp_path, {rule})
+    assert errors == 0
+    assert ticks < TICKS
+
+
+def test_four_hops(saved, tmp_path):
+    """TCG, KVM, TCG, KVM, TCG: the guest goes on at each."""
+    path, before = saved["tcg"]
+    ticks = before.ticks
+    for hop, target in enumerate(["kvm", "tcg", "kvm", "tcg"]):
+        made, again = tmp_path / f"{hop}.mig", tmp_path / f"{hop}-saved.mig"
+        with qmigtool.open(path) as stream:
+            rewriter = Rewriter(stream)
+            rewriter.to_accelerator(target, xcr0=before.xcr0 & 7 or 3)
+            rewriter.save(made)
+        with Qemu(MACHINES[target], incoming=True) as qemu:
+            qemu.load(made)
+            qemu.cont()
+            status = wait_ticks(qemu, TICKS)
+            qemu.stop()
+            qemu.migrate_to_file(again)
+        assert (status.errors, status.ticks >= ticks + TICKS) == (0, True), target
+        path, ticks = again, status.ticks
+
+
+@pytest.mark.parametrize("source", ["tcg", "kvm"])
+def test_a_waiting_processor_waits_on(source, usable_xcr0, tmp_path):
+    """An application processor that was sent an INIT and no SIPI: without the rule it runs from the reset vector."""
+    target = "kvm" if source == "tcg" else "tcg"
+    xcr0 = usable_xcr0(TCG) & usable_xcr0(KVM) & 7
+    image = tmp_path / "guest.bin"
+    image.write_bytes(build_selfcheck(xcr0=xcr0, park=1))
+    machines = {name: Machine(smp=2, machine=one.machine, accel=name, cpu=one.cpu) for name, one in MACHINES.items()}
+    with Qemu(machines[source], kernel=image) as qemu:
+        qemu.cont()
+        before = wait_ticks(qemu, TICKS)
+        qemu.stop()
+        qemu.migrate_to_file(tmp_path / "vm.mig")
+
+    def ticks(without: Collection[str]) -> int:
+        with qmigtool.open(tmp_path / "vm.mig") as stream:
+            rewriter = Rewriter(stream)
+            accelerators.convert(rewriter.draft, target, mask=xcr0, without=without)
+            rewriter.save(tmp_path / "made.mig")
+        with Qemu(machines[target], incoming=True) as qemu:
+            qemu.load(tmp_path / "made.mig")
+            qemu.cont()
+            status = wait_ticks(qemu, TICKS)
+            assert status.errors == 0
+            return status.ticks - before.ticks
+
+    assert ticks(()) >= TICKS
+    rule = {"tcg": "TK5", "kvm": "KT7"}[source]
+    with pytest.raises(QemuError):  # the machine is reset, and -no-reboot ends QEMU
+        ticks({rule})
