@@ -27,11 +27,24 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
 from qmigtool.rewrite.rewriter import EDITS
+from qmigtool.xsave import Layout
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.rewriter import Rewriter
 
 __all__ = ["Edit", "apply", "load_edits"]
+
+# The annotations of the methods' parameters -> what values of them are; all others are text, as a TOML file has it.
+_KINDS: dict[str, type] = {
+    "Any": object,
+    "None": type(None),
+    "int": int,
+    "bool": bool,
+    "bytes": bytes,
+    "Layout": Layout,
+    "Mapping[str, Any]": Mapping,
+}
+_WORDS = {str: "text", int: "a number", bool: "true or false", Mapping: "a table"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +88,18 @@ def apply(rewriter: Rewriter, edit: Edit) -> None:
     listed = parameters.pop(several[0], ()) if several else ()
     if isinstance(listed, str):
         listed = (listed,)
+    if not isinstance(listed, (list, tuple)):
+        raise UsageError(f"{edit.op}: {several[0]} is {listed!r}", expected="a list of names")
     try:
         inspect.signature(method).bind(*listed, **parameters)
     except TypeError as error:
         known = ", ".join(inspect.signature(method).parameters) or "none"
         raise UsageError(f"{edit.op}: {error}", expected=f"the parameters {known}") from None
-    try:
-        method(*listed, **parameters)
-    except TypeError as error:
-        raise UsageError(f"{edit.op}: {error}") from None
+    for parameter in inspect.signature(method).parameters.values():
+        values = listed if parameter.name in several else [parameters.get(parameter.name, parameter.default)]
+        kinds = [_KINDS.get(name, str) for name in str(parameter.annotation).split(" | ")]
+        for value in values:
+            if value is not parameter.default and not isinstance(value, tuple(kinds)):
+                wanted = " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
+                raise UsageError(f"{edit.op}: {parameter.name} is {value!r}", expected=wanted)
+    method(*listed, **parameters)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import UsageError
@@ -187,20 +188,21 @@ def switchover(draft: Draft, later: bool, why: str) -> None:
         header.drop_command(draft, "SWITCHOVER_START", EDIT, why)
 
 
-def balloon_vectors(draft: Draft, later: bool, why: str) -> None:
-    """Say what no edit can do: the balloon has MSI-X vectors from this version on."""
-    if any((section.section.name or "").endswith("/virtio-balloon") for section in draft.sections):
+def msix_vectors(name: str, draft: Draft, later: bool, why: str) -> None:
+    """Say what no edit can do: a virtio device has MSI-X vectors from this version on."""
+    if any((section.section.name or "").endswith(f"/{name}") for section in draft.sections):
         vectors = 0 if later else 2
-        draft.notes.append(f"start the target with -device virtio-balloon-pci,vectors={vectors}: {why}")
+        draft.notes.append(f"start the target with -device {name}-pci,vectors={vectors}: {why}")
 
 
 STEPS = (
+    Step((7, 2), "it has MSI-X since 7.2 (hw_compat_7_1)", partial(msix_vectors, "virtio-rng")),
     Step((8, 0), "e1000e sends core.timadj since 8.0 (hw_compat_7_2: migrate-timadj)", time_adjustment),
     Step((8, 1), "masked since 8.1 (hw_compat_8_0: x-pcie-err-unc-mask)", error_mask),
     Step(
         (9, 2), "PCI Express functions announce extended tags since 9.2 (hw_compat_9_1: x-pcie-ext-tag)", extended_tag
     ),
     Step((10, 0), "QEMU before 10.0 does not know it (hw_compat_9_2: send-switchover-start)", switchover),
-    Step((10, 0), "the balloon has MSI-X since 10.0 (hw_compat_9_2)", balloon_vectors),
+    Step((10, 0), "it has MSI-X since 10.0 (hw_compat_9_2)", partial(msix_vectors, "virtio-balloon")),
 )
 """What changes between versions of the pc and q35 machine types, by the first version that has it."""

@@ -16,6 +16,7 @@ Edits apply in the order in which they are called; each sees what those before i
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -140,13 +141,15 @@ class Rewriter:
         name: str,
         values: Mapping[str, Any] | None = None,
         data: bytes | str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
     ) -> None:
         """Put the subsection ``name`` into the device, struct or subsection at ``path``.
 
         Its fields are zero but for ``values``. One that no schema knows takes ``data``, its bytes (or hex digits).
         """
-        structure.add_subsection(self.draft, path, name, values, _bytes(data), version)
+        structure.add_subsection(
+            self.draft, path, name, values, _bytes(data), None if version is None else _number(version)
+        )
 
     @edit
     def drop_subsection(self, path: str) -> None:
@@ -159,7 +162,7 @@ class Rewriter:
         structure.rename_subsection(self.draft, path, to)
 
     @edit
-    def set_version(self, path: str, to: int) -> None:
+    def set_version(self, path: str, to: int | str) -> None:
         """Give the section or subsection at ``path`` another version_id; its bytes stay."""
         structure.set_version(self.draft, path, _number(to))
 
@@ -167,8 +170,8 @@ class Rewriter:
     def add_section(
         self,
         name: str,
-        version: int,
-        instance_id: int = 0,
+        version: int | str,
+        instance_id: int | str = 0,
         values: Mapping[str, Any] | None = None,
         data: bytes | str | None = None,
         after: str | None = None,
@@ -182,7 +185,7 @@ class Rewriter:
         structure.drop_section(self.draft, path)
 
     @edit
-    def rename_section(self, path: str, to: str | None = None, instance_id: int | None = None) -> None:
+    def rename_section(self, path: str, to: str | None = None, instance_id: int | str | None = None) -> None:
         """Give the section ``name[@instance]`` another idstr, another instance_id, or both."""
         structure.rename_section(self.draft, path, to, None if instance_id is None else _number(instance_id))
 
@@ -221,7 +224,7 @@ class Rewriter:
         blocks.rename_block(self.draft, name, to)
 
     @edit
-    def resize_block(self, name: str, to: int) -> None:
+    def resize_block(self, name: str, to: int | str) -> None:
         """Give a RAM block another size in bytes; pages beyond it go."""
         blocks.resize_block(self.draft, name, _number(to))
 
@@ -269,7 +272,7 @@ class Rewriter:
         self.draft.checks.append(lambda: components.check_components(self.draft, target))
 
     @edit
-    def set_xcr0(self, vcpu: int, mask: int | str) -> None:
+    def set_xcr0(self, vcpu: int | str, mask: int | str) -> None:
         """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
         components.set_xcr0(self.draft, _number(vcpu), _mask(mask))
 
@@ -306,8 +309,8 @@ def _bytes(data: bytes | str | None) -> bytes | None:
 
 def _number(value: int | str) -> int:
     try:
-        return int(value, 0) if isinstance(value, str) else int(value)
-    except ValueError:
+        return int(value, 0) if isinstance(value, str) else operator.index(value)
+    except (ValueError, TypeError):
         raise UsageError(f"{value!r} is no number") from None
 
 
