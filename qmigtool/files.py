@@ -21,8 +21,18 @@ from qmigtool.errors import UsageError
 __all__ = ["copy_range", "new_folder", "open_input", "replacing", "skip_zeros"]
 
 CHUNK = 1 << 20
+BLOCK = 4096  # of a file system: what it shares between files
 # What a kernel or a file system answers that cannot move bytes between these two files by itself.
-_NOT_HERE = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY)
+_NOT_HERE = (
+    errno.EXDEV,
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.EBADF,
+    errno.EPERM,
+    errno.ETXTBSY,
+    errno.ESPIPE,
+)
 
 
 def open_input(path: str | os.PathLike[str]) -> int:
@@ -109,21 +119,33 @@ def _stat(name: str) -> os.stat_result:
 def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
     """Append ``length`` bytes at ``offset`` of the file descriptor ``source`` to ``target``.
 
-    The kernel moves them where it can (sharing blocks on a file system that does); otherwise they are read and written.
+    The kernel moves them where it can, sharing blocks on a file system that does. It shares whole blocks only: so where
+    both files are at the same place inside a block, the rest of that block is copied first.
     """
     target.flush()
-    handle = _handle(target)
-    while length and handle >= 0:
-        try:
-            moved = os.copy_file_range(source, handle, min(length, 1 << 30), offset)
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-            break
-        if not moved:
-            break
-        offset += moved
-        length -= moved
+    if _handle(target) < 0:
+        _read_and_write(source, offset, length, target)
+        return
+    try:
+        ahead = -offset % BLOCK
+        if ahead and offset % BLOCK == os.lseek(target.fileno(), 0, os.SEEK_CUR) % BLOCK:
+            ahead = min(ahead, length)
+            _read_and_write(source, offset, ahead, target)
+            offset, length = offset + ahead, length - ahead
+            target.flush()
+        while length:
+            moved = os.copy_file_range(source, target.fileno(), min(length, 1 << 30), offset)
+            if not moved:
+                break
+            offset += moved
+            length -= moved
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+    _read_and_write(source, offset, length, target)
+
+
+def _read_and_write(source: int, offset: int, length: int, target: BinaryIO) -> None:
     while length:
         data = os.pread(source, min(length, CHUNK), offset)
         if not data:

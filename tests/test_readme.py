@@ -40,9 +40,11 @@ def test_there_are_transcripts() -> None:
 
 @pytest.mark.parametrize(("command", "printed"), commands(), ids=lambda text: text[:60])
 def test_transcript(command: str, printed: str, shell: dict[str, str], tmp_path: Path) -> None:
-    if "/tmp/vcpu0.xsave" in command and "export" not in command:  # noqa: S108 - the reader's /tmp, replaced below
-        export = next(one for one, _ in commands() if " xsave export " in one)
-        run(export, shell, tmp_path)
+    written = re.search(r"-o (/tmp/\S+)", command)
+    for name in set(re.findall(r"/tmp/\S+", command)) - {written[1] if written else None}:
+        maker = next((one for one, _ in commands() if one != command and f"-o {name}" in one), None)
+        if maker is not None:  # what it reads, an earlier command has written
+            run(maker, shell, tmp_path)
     # The reader's /tmp becomes a folder of the test.
     assert run(command, shell, tmp_path).replace(str(tmp_path), "/tmp") == printed  # noqa: S108 - as above
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from qmigtool.stream import Stream
 
 MAX_EDITS = 1 << 20  # bytes of a file of edits
-SHOWN_BYTES = 16
+SHOWN_BYTES = 8
 
 
 # -- options that are edits ------------------------------------------------------------------------------------------
@@ -265,9 +265,9 @@ def write_edited(rewriter: Rewriter, file: str, output: str, *, as_json: bool, e
 def _with_target(edit: Edit, layout: Any, xcr0: str | None, absent: str) -> Edit:
     """Give edits what other options say of their target."""
     if edit.op == "to-accelerator":
-        return Edit(edit.op, {"layout": layout, "xcr0": xcr0, **edit.parameters})
+        return Edit(edit.op, {"layout": layout, "xcr0": xcr0, **edit.parameters}, edit.why)
     if edit.op == "ram":
-        return Edit(edit.op, {"absent": absent, **edit.parameters})
+        return Edit(edit.op, {"absent": absent, **edit.parameters}, edit.why)
     return edit
 
 
@@ -333,7 +333,7 @@ def _print(
     dry_run: bool,
 ) -> None:
     if output != "-" or dry_run:
-        head = ["edit", "offset", "where", "old", "new", "why"]
+        head = ["edit", "offset", "where", "old", "new"]
         lines = [
             [
                 change.edit,
@@ -341,12 +341,16 @@ def _print(
                 printable(change.where),
                 printable(as_text(change.old, shown=SHOWN_BYTES)),
                 printable(as_text(change.new, shown=SHOWN_BYTES)),
-                change.why,
             ]
             for change in rewriter.changes
         ]
         if lines:
-            print_cells(head, lines, [False, True, False, False, False, False])
+            print_cells(head, lines, [False, True, False, False, False])
+        reasons = dict.fromkeys((change.edit, change.why) for change in rewriter.changes if change.why)
+        if reasons:
+            print()
+        for edit, why in reasons:
+            say(f"{edit}: {why}")
         if dry_run and splices:
             print()
             _print_splices(stream, splices)

@@ -92,7 +92,7 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
     draft.change("ram", "RAM", memory.start.offset, before, form)
     if form == Format.MAPPED:
         header.add_capability(draft, "mapped-ram", "ram")
-    elif "mapped-ram" in draft.stream.capabilities:
+    elif draft.configuration is not None and "mapped-ram" in draft.configuration.capabilities:
         header.drop_capability(draft, "mapped-ram", "ram")
     for section in draft.commands(*LIVE_COMMANDS):
         draft.change("ram", f"command {section.name}", section.offset, section.name, None, "live migration only")

@@ -81,7 +81,8 @@ def time_adjustment(draft: Draft, later: bool, why: str) -> None:
             section.reshape(_append)
             draft.change(EDIT, f"{section.label}/{TIMADJ.name}", None, None, 0, why)
         else:
-            draft.change(EDIT, f"{section.label}/{TIMADJ.name}", there.offset, there.value, None, why)
+            offset = draft.source_offset(section, TIMADJ.name)
+            draft.change(EDIT, f"{section.label}/{TIMADJ.name}", offset, there.value, None, why)
             section.reshape(_remove)
 
 

@@ -163,7 +163,10 @@ class MemoryDraft:
     def entry(self, block: BlockDraft, mapped: MappedRamHeader | None = None) -> bytes:
         """Return the entry of a block as it will be."""
         mr_addr = (block.block.mr_addr or 0) if self.ignore_shared else None
-        return block_entry(replace(block.block, mr_addr=mr_addr), block.name, block.length, mapped)
+        # The page size is listed where POSTCOPY_ADVISE came before, which another format does without.
+        page_size = block.block.page_size if self.format is Format.KEEP else None
+        listed = replace(block.block, page_size=page_size, mr_addr=mr_addr)
+        return block_entry(listed, block.name, block.length, mapped)
 
     def total_word(self) -> bytes:
         """Return the word of the MEM_SIZE record."""

@@ -18,7 +18,7 @@ from qmigtool.parsers.ram import CONTINUE, PAGE, ZERO
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.records import RamSaveFlag
 from qmigtool.ram.columns import Encoding
-from qmigtool.rewrite.splice import Made, Splice
+from qmigtool.rewrite.splice import Made, Splice, differing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,11 +173,10 @@ class _Records:
             flag, bare = _RECORDS[run.encoding]
             # What stands before the name and behind it: the word, and what belongs to the encoding.
             old = run.head if run.named and first == 0 else bare
-            rest = bytes(self._memory.stream.source.view(offset + old - (bare - WORD), bare - WORD))
+            source = self._memory.stream.source
+            rest = bytes(source.view(offset + old - (bare - WORD), bare - WORD))
             word = (run.page + first) * self._page_size | flag
-            new = _named(word, name) + rest
-            if new != bytes(self._memory.stream.source.view(offset, old)):
-                yield Splice(offset, old, new)
+            yield from differing(offset, bytes(source.view(offset, old)), _named(word, name) + rest)
         self._owed = False
 
 

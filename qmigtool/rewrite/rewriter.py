@@ -105,7 +105,8 @@ class Rewriter:
     def verify(self, file: BinaryIO) -> None:
         """Read what was written, and hold it against the edits; raises :class:`~qmigtool.errors.StreamError`.
 
-        Only a file that can be read again is looked at, no pipe.
+        Only a file that can be read again is looked at, no pipe. Memory is read where edits touched it; else it was
+        copied, and where the device state can be reached from its end nothing else is looked at.
         """
         try:
             path = f"/dev/fd/{file.fileno()}"
@@ -113,8 +114,10 @@ class Rewriter:
                 return
         except (OSError, AttributeError):
             return
-        with open_stream(path, schema=self.draft.stream.schema) as result:
-            if not result.complete:
+        source = self.draft.stream
+        with open_stream(path, schema=source.schema if source.borrowed else None) as result:
+            walk_memory = self.draft.memory.touched or result.road == "forward"
+            if result.problems or (walk_memory and not result.complete):
                 error = result.error or StreamError("it has no end")
                 raise StreamError(f"the output cannot be read: {error}; this is a defect of qmigtool")
             wanted = [(s.label, len(s.body)) for s in self.draft.sections]

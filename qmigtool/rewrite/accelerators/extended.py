@@ -26,12 +26,14 @@ def foreign_components(conversion: Conversion) -> None:
     drop = 0
     for _, vcpu in conversion.cpus():
         held = (vcpu.live | vcpu.xstate_bv | vcpu.xcr0) & USER_BITS & ~allowed
-        # What a guest runs with is missed at its first instruction, idle or not: AVX-512 under TCG is #UD.
         live = held & vcpu.live
         if live:
             names = mask_names(live)
             conversion.lose(f"vCPU {vcpu.index}: live {' '.join(names)}", names)
         drop |= held
+        if vcpu.xcr0 & held:
+            names = mask_names(vcpu.xcr0 & held)
+            conversion.note(f"vCPU {vcpu.index}: XCR0 loses {' '.join(names)}; a guest that counts on them will fault")
     if drop:
         drop = _with_dependents(drop)
         components.drop_components(draft, drop, conversion.name, conversion.why)
