@@ -22,7 +22,7 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
@@ -53,6 +53,7 @@ class Edit:
 
     op: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
 
 
 def load_edits(text: str, name: str = "the edits") -> list[Edit]:
@@ -73,12 +74,16 @@ def load_edits(text: str, name: str = "the edits") -> list[Edit]:
         why = table.pop("why", "")
         if not isinstance(why, str):
             raise UsageError(f"why of edit {number} of {name} is no text")
-        edits.append(Edit(op, table))
+        edits.append(Edit(op, table, why))
     return edits
 
 
 def apply(rewriter: Rewriter, edit: Edit) -> None:
-    """Make an edit; raises :class:`~qmigtool.errors.UsageError` for a name or a parameter that there is not."""
+    """Make an edit; raises :class:`~qmigtool.errors.UsageError` for a name or a parameter that there is not.
+
+    Its ``why`` becomes that of the changes that have no reason of their own.
+    """
+    before = len(rewriter.changes)
     name = EDITS.get(edit.op.replace("_", "-"))
     if name is None:
         raise UsageError(f"no edit {edit.op!r}", expected="one of " + ", ".join(EDITS))
@@ -103,3 +108,5 @@ def apply(rewriter: Rewriter, edit: Edit) -> None:
                 wanted = " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
                 raise UsageError(f"{edit.op}: {parameter.name} is {value!r}", expected=wanted)
     method(*listed, **parameters)
+    made = rewriter.changes[before:]
+    rewriter.changes[before:] = [replace(change, why=change.why or edit.why) for change in made]

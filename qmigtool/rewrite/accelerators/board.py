@@ -68,8 +68,7 @@ RULES = (
     ),
     Rule(
         "TK4",
-        "an in-kernel PIC swallows the first edge of a line that is high already, and an in-kernel PIT waits for its "
-        "acknowledgement for ever",
+        "an in-kernel PIC swallows the first edge of a line that is already high, and the PIT waits for ever",
         "proved",
         lambda source, target: target.in_kernel_irqchip and not source.in_kernel_irqchip,
         pit_edge,
