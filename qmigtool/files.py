@@ -80,10 +80,14 @@ def replacing(path: str | os.PathLike[str], *inputs: str) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        # mkstemp makes a private file; give it the rights that any new file would have.
+        # mkstemp makes a private file; give it the rights that any new file would have, but none that an input has
+        # not: what is in it came from there.
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
+        rights = 0o666 & ~umask
+        for mode in (_stat(name).st_mode for name in inputs):
+            rights &= mode if stat.S_ISREG(mode) else rights
+        Path(temporary).chmod(rights)
         Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MAX_EDITS = 1 << 20  # bytes of a file of edits
 SHOWN_BYTES = 8
+MAX_SHOWN = 4096  # bytes of a splice in JSON
 
 
 # -- options that are edits ------------------------------------------------------------------------------------------
@@ -310,16 +311,21 @@ def _document(rewriter: Rewriter, stream: Stream, splices: list[Splice], written
         "edits": [change.as_dict() for change in rewriter.changes],
         "losses": rewriter.losses,
         "notes": rewriter.notes,
-        "splices": [
-            {
-                "offset": f"{splice.offset:#x}",
-                "old_length": splice.length,
-                "new_length": splice.size,
-            }
-            for splice in splices
-        ],
+        "splices": [_splice(splice, stream) for splice in splices],
         "bytes": written,
         **problems_json(stream),
+    }
+
+
+def _splice(splice: Splice, stream: Stream) -> dict[str, Any]:
+    """Return what ``--json`` says of a splice; bytes that nobody would look through are left out (null)."""
+    short = splice.length <= MAX_SHOWN and isinstance(splice.data, bytes) and len(splice.data) <= MAX_SHOWN
+    return {
+        "offset": f"{splice.offset:#x}",
+        "old_length": splice.length,
+        "new_length": splice.size,
+        "old": bytes(stream.source.view(splice.offset, splice.length)).hex() if short else None,
+        "new": splice.data.hex() if short and isinstance(splice.data, bytes) else None,
     }
 
 

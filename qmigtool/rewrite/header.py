@@ -13,14 +13,15 @@ from qmigtool.rewrite.memory import IGNORE_SHARED
 if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft
 
-__all__ = ["add_capability", "drop_capability", "drop_command", "set_machine_type"]
+__all__ = ["add_capability", "configuration", "drop_capability", "drop_command", "set_machine_type"]
 
 MAPPED_RAM = "mapped-ram"
 # In the order of the QAPI enumeration MigrationCapability, which is the order in which QEMU lists them.
 ORDER = (IGNORE_SHARED, MAPPED_RAM)
 
 
-def _configuration(draft: Draft) -> Configuration:
+def configuration(draft: Draft) -> Configuration:
+    """Return the configuration section as it will be; raises :class:`~qmigtool.errors.UsageError` if there is none."""
     if draft.configuration is None:
         raise UsageError(
             "this stream has no configuration section",
@@ -38,7 +39,7 @@ def set_machine_type(draft: Draft, name: str, edit: str = "machine-type", why: s
 
     QEMU compares as many bytes of its own machine's name as the stream has.
     """
-    old = _configuration(draft)
+    old = configuration(draft)
     if len(encode_name(name)) > MAX_NAME:
         raise UsageError(f"a machine type of {len(encode_name(name))} bytes", expected=f"at most {MAX_NAME}")
     if name != old.machine:
@@ -52,7 +53,7 @@ def add_capability(draft: Draft, name: str, edit: str = "add-capability", why: s
     x-ignore-shared gives every RAM block an address (0: QEMU compares only those of blocks that it shares); mapped-ram
     is another format of memory, see :func:`qmigtool.rewrite.blocks.set_format`.
     """
-    old = _configuration(draft)
+    old = configuration(draft)
     if name in old.capabilities:
         return
     if name == MAPPED_RAM and edit == "add-capability":
@@ -73,7 +74,7 @@ def drop_capability(draft: Draft, name: str, edit: str = "drop-capability", why:
     Raises :class:`~qmigtool.errors.LiveStateError` for x-ignore-shared if a block was not sent: without it, a loader
     would have zeros there.
     """
-    old = _configuration(draft)
+    old = configuration(draft)
     if name == MAPPED_RAM and edit == "drop-capability":
         raise UsageError("mapped-ram is another format of memory", expected="--ram plain")
     if name not in old.capabilities:

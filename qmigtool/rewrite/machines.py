@@ -44,7 +44,7 @@ def upgrade(draft: Draft, name: str) -> None:
 
     Raises :class:`~qmigtool.errors.UsageError` for another family, or names without a version.
     """
-    old = draft.configuration.machine if draft.configuration is not None else ""
+    old = header.configuration(draft).machine
     (family, version), (new_family, new_version) = _parse(old), _parse(name)
     if family != new_family:
         raise UsageError(
