@@ -42,7 +42,8 @@ def rename_block(draft: Draft, name: str, to: str) -> None:
 
 def resize_block(draft: Draft, name: str, size: int) -> None:
     """Give a RAM block another size in bytes. Pages beyond a smaller one go; of a larger one, none are sent for the
-    rest, which in the loader keeps what it holds (a ROM's upper half the loader's own ROM).
+    rest, which in the loader keeps what it holds (of a PCI ROM: the loader's own in QEMU 7.2; zeros in 10.0 and later,
+    which do not read the ROM's file when a stream comes in).
     """
     block = draft.memory.block(name)
     if size <= 0 or size % draft.memory.page_size or size > MAX_LENGTH:
@@ -53,7 +54,7 @@ def resize_block(draft: Draft, name: str, size: int) -> None:
 
 
 def drop_block(draft: Draft, name: str) -> None:
-    """Leave a RAM block out, its pages too; in the loader it keeps what it holds."""
+    """Leave a RAM block out, its pages too; in the loader it keeps what it holds, as in :func:`resize_block`."""
     block = draft.memory.block(name)
     draft.change("drop-block", f"RAM block {name}", block.block.offset, block.length, None)
     block.dropped = True

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CPU_SUBSECTIONS", "find_shape", "place_of"]
 
-# In the order of vmstate_x86_cpu in target/i386/machine.c, the names as they are sent (QEMU 5.2 to 11.1).
+# In the order of vmstate_x86_cpu in target/i386/machine.c, the names as they are sent (QEMU 5.2 to 11.1; read from
+# the tables in the binaries of 7.2, 10.0 and 11.1).
 CPU_SUBSECTIONS = (
-    *("cpu/exception_info", "cpu/async_pf_msr", "cpu/async_pf_int_msr", "cpu/async_pv_eoi_msr"),
+    *("cpu/exception_info", "cpu/error_code", "cpu/async_pf_msr", "cpu/async_pf_int_msr", "cpu/async_pv_eoi_msr"),
     *("cpu/steal_time_msr", "cpu/poll_control_msr", "cpu/fpop_ip_dp", "cpu/msr_tsc_adjust", "cpu/msr_tscdeadline"),
     *("cpu/msr_ia32_misc_enable", "cpu/msr_ia32_feature_control", "cpu/msr_architectural_pmu", "cpu/mpx"),
     *("cpu/msr_hyperv_hypercall", "cpu/msr_hyperv_vapic", "cpu/msr_hyperv_time", "cpu/msr_hyperv_crash"),

@@ -36,7 +36,7 @@ PARAVIRTUAL = (
     ("cpu/async_pf_msr/env.async_pf_en_msr", "asynchronous page faults"),
     ("cpu/async_pv_eoi_msr/env.pv_eoi_en_msr", "PV EOI"),
 )
-NESTED = ("cpu/nested_state", "cpu/kvm_nested_state")
+KVM_ONLY = {"cpu/nested_state": "nested virtualisation", "cpu/xen_vcpu": "Xen emulation"}
 
 
 def canonical(conversion: Conversion) -> None:
@@ -97,13 +97,13 @@ def pending_init(conversion: Conversion) -> None:
 
 
 def nested(conversion: Conversion) -> None:
-    """Refuse nested guests: their state is KVM's own."""
+    """Refuse nested guests and Xen's: their state is KVM's own."""
     for section, vcpu in conversion.cpus():
         if conversion.number(section, "env.hflags") & HF_GUEST:
             conversion.lose(f"vCPU {vcpu.index}: it is inside a nested guest")
-        for name in NESTED:
+        for name, title in KVM_ONLY.items():
             if section.device.subsection(name) is not None:
-                conversion.lose(f"vCPU {vcpu.index}: nested virtualisation ({name})")
+                conversion.lose(f"vCPU {vcpu.index}: {title} ({name})")
                 structure.drop_subsection(conversion.draft, f"{section.label}/{name}", conversion.name, conversion.why)
 
 
@@ -177,7 +177,7 @@ RULES = (
     ),
     Rule(
         "MS3",
-        "nested virtualisation is KVM's own state",
+        "nested virtualisation and Xen emulation are KVM's own state",
         "source",
         lambda source, target: source.name == "kvm",
         nested,
