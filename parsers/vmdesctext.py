@@ -100,27 +100,32 @@ def describe_device(device: DeviceDescription) -> JsonObject:
 
 
 class Parts(NamedTuple):
-    """Spans (start, end) in a vmdesc's text: of the value of ``configuration``, and of each entry of ``devices``."""
+    """Spans (start, end) in a vmdesc's text.
+
+    Of the value of ``configuration``, of each entry of ``devices``, and of what is between the brackets around those.
+    """
 
     configuration: tuple[int, int] | None
     devices: tuple[tuple[int, int], ...]
+    array: tuple[int, int]
 
 
 def find_parts(text: bytes) -> Parts:
     """Say where in the text its parts stand; raises :class:`~qmigtool.errors.StreamError` if it is no vmdesc."""
     # A character a byte: what JSON is made of is ASCII, and the places are then those of the bytes.
     scanner = _Scanner(text.decode("latin-1"))
-    configuration, devices = None, None
+    configuration, devices, array = None, None, (0, 0)
     for key in scanner.items("{", "}"):
         if key == "configuration" and configuration is None:
             configuration = scanner.value()
         elif key == "devices" and devices is None:
             devices = tuple(scanner.value() for _ in scanner.items("[", "]"))
+            array = scanner.inside
         else:
             scanner.value()
     if devices is None:
         raise StreamError("no 'devices'", section="vmdesc")
-    return Parts(configuration, devices)
+    return Parts(configuration, devices, array)
 
 
 class _Scanner:
@@ -129,25 +134,31 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
         self._pos = 0
+        self.inside = (0, 0)  # of the brackets of what was read last
         self._decoder = json.JSONDecoder(strict=False)
 
     def items(self, opening: str, closing: str) -> Any:
         """Give the keys of an object (whoever takes one reads its value), or None for each element of an array."""
         self._take(opening)
+        start = self._pos
         if self._next() == closing:
-            self._take(closing)
+            self._close(start, closing)
             return
         while True:
             key = None
             if opening == "{":
-                start, end = self.value()
-                key = self._text[start + 1 : end - 1]
+                quote, end = self.value()
+                key = self._text[quote + 1 : end - 1]
                 self._take(":")
             yield key
             if self._next() == closing:
-                self._take(closing)
+                self._close(start, closing)
                 return
             self._take(",")
+
+    def _close(self, start: int, closing: str) -> None:
+        self.inside = start, self._pos
+        self._take(closing)
 
     def value(self) -> tuple[int, int]:
         """Pass a value; return its span."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from qmigtool.device import Device
     from qmigtool.xsave import Layout
 
-__all__ = ["FIELDS", "VCpu", "XsaveField", "is_x86"]
+__all__ = ["FIELDS", "HFLAGS", "VCpu", "XsaveField", "is_x86", "tcg_hflags"]
 
 X87, SSE = 0, 1
 FPREGS = "env.fpregs"
@@ -124,6 +124,36 @@ FIELDS: tuple[XsaveField, ...] = (
 # A subsection that is not sent means that all of its fields are zero, which is the initial configuration: so these
 # components are there, and known, in every stream. (A description older than version 12 lacks AVX altogether.)
 _ALWAYS = 1 << X87 | 1 << SSE
+
+
+HFLAGS = "env.hflags"
+# HF_*_MASK in target/i386/cpu.h, and the bits of CR4 that they follow
+HF_CPL, HF_IOPL, HF_SMAP, HF_MPX_EN, HF_UMIP, HF_AVX_EN = 3, 3 << 12, 1 << 23, 1 << 25, 1 << 27, 1 << 28
+CR4_UMIP, CR4_OSXSAVE, CR4_SMAP = 1 << 11, 1 << 18, 1 << 21
+
+
+def tcg_hflags(device: Device) -> int:
+    """Return env.hflags of a vCPU as TCG keeps it: with the bits that follow from CR4, XCR0 and the bounds registers.
+
+    Every other accelerator recomputes hflags after a load; TCG takes what the stream has. IOPL stands in EFLAGS only.
+    """
+
+    def number(path: str) -> int:
+        return device.number(path) or 0
+
+    flags, cr4, xcr0 = number(HFLAGS), number("env.cr[4]"), number("env.xcr0")
+    user = flags & HF_CPL == HF_CPL
+    bounds = number("cpu/mpx/env.bndcs_regs.cfgu" if user else "cpu/mpx/env.msr_bndcfgs")
+    follow = {
+        HF_AVX_EN: cr4 & CR4_OSXSAVE and xcr0 & 6 == 6,
+        HF_UMIP: cr4 & CR4_UMIP,
+        HF_SMAP: cr4 & CR4_SMAP,
+        HF_MPX_EN: cr4 & CR4_OSXSAVE and xcr0 & MPX_MASK == MPX_MASK and bounds & 1,
+        HF_IOPL: 0,
+    }
+    for bit, on in follow.items():
+        flags = flags | bit if on else flags & ~bit
+    return flags
 
 
 def is_x86(device: Device) -> bool:

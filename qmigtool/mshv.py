@@ -98,6 +98,11 @@ def export_bundle(
     and MSHV can hold). Raises :class:`~qmigtool.errors.LiveStateError` for live state that has no place in it,
     :class:`~qmigtool.errors.UsageError` if the folder is there already.
     """
+    if stream.accelerator.name == "unknown":
+        raise UsageError(
+            "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",
+            expected="--accelerator tcg, kvm, mshv, whpx or hvf",
+        )
     if not stream.vcpus:
         raise UnsupportedError("XSAVE state of a machine that is not x86", "no x86 vCPU in this stream")
     if mask is None:
@@ -132,7 +137,8 @@ def export_bundle(
                 "buffer": buffer,
                 "xstate_bv": f"{area.xstate_bv:#x}",
                 "xcomp_bv": f"{area.xcomp_bv:#x}",
-                "xcr0": f"{vcpu.xcr0:#x}",
+                "xcr0": f"{vcpu.xcr0 & mask:#x}",
+                "xcr0_beside": f"{vcpu.xcr0 & ~mask:#x}",
                 "beside": {mask_names(1 << bit)[0]: area.supervisor[bit].hex() for bit in area.supervisor},
                 "msrs": [
                     {"index": f"{msr.number:#x}", "name": msr.name, "value": f"{value:#x}"}
@@ -186,13 +192,19 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str]) -> None:
                 int(entry["vcpu"]),
                 int(entry["size"]),
                 int(entry["xcr0"], 0),
+                int(entry.get("xcr0_beside", "0"), 0),
                 {int(msr["index"], 0): int(msr["value"], 0) for msr in entry["msrs"]},
             )
             for entry in document["vcpus"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise StreamError(f"not an MSHV bundle: {error!r}", section=MANIFEST) from None
-    for index, size, xcr0, msrs in entries:
+    stream = rewriter.draft.stream
+    made_of = (document.get("machine"), document.get("accelerator"), len(entries))
+    this = (stream.machine, stream.accelerator.name, len(rewriter.draft.vcpus))
+    if made_of != this:
+        rewriter.draft.note(f"the bundle was made of {_words(*made_of)}; this stream is of {_words(*this)}")
+    for index, size, xcr0, beside, msrs in entries:
         # The name follows from the number: names in a file are never paths.
         with Path(folder, _file_name(index)).open("rb") as file:
             data = file.read(MAX_AREA + 1)
@@ -200,11 +212,15 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str]) -> None:
             raise StreamError(
                 f"the area of vCPU {index} has {len(data)} bytes", section=_file_name(index), expected=f"{size}, padded"
             )
-        rewriter.set(f"cpu@{index}/env.xcr0", xcr0)
+        rewriter.set_xcr0(index, xcr0 | beside)
         rewriter.import_area(index, XsaveArea(data[:size], layout))
         for msr in MSRS:
             if msr.number in msrs:
                 _set_msr(rewriter, index, msr, msrs[msr.number])
+
+
+def _words(machine: object, accelerator: object, vcpus: int) -> str:
+    return f"{machine} under {accelerator} with {vcpus} vCPU{'s' if vcpus != 1 else ''}"
 
 
 def _load(path: Path) -> dict[str, Any]:

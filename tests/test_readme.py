@@ -41,7 +41,7 @@ def test_there_are_transcripts() -> None:
 @pytest.mark.parametrize(("command", "printed"), commands(), ids=lambda text: text[:60])
 def test_transcript(command: str, printed: str, shell: dict[str, str], tmp_path: Path) -> None:
     written = re.search(r"-o (/tmp/\S+)", command)
-    for name in set(re.findall(r"/tmp/\S+", command)) - {written[1] if written else None}:
+    for name in set(re.findall(r"/tmp/\S+", command)) - {written[1] if written else None}:  # noqa: S108 - as below
         maker = next((one for one, _ in commands() if one != command and f"-o {name}" in one), None)
         if maker is not None:  # what it reads, an earlier command has written
             run(maker, shell, tmp_path)

@@ -20,12 +20,13 @@ from qmigtool.cli.output import (
     schema_option,
 )
 from qmigtool.cli.parameters import mask_option, the_layout_option
-from qmigtool.cli.rewriting import write_edited
-from qmigtool.errors import UsageError
+from qmigtool.cli.rewriting import need_output, write_edited
+from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.rewrite import Rewriter
 from qmigtool.xsave import Layout, XsaveArea
 
-output_option = click.option("-o", "--output", required=True, metavar="OUT", help="Where to write; never FILE itself.")
+output_option = click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
 
 
 @click.command("import")
@@ -35,6 +36,7 @@ output_option = click.option("-o", "--output", required=True, metavar="OUT", hel
 @the_layout_option
 @click.option("--xcr0", metavar="MASK", help="Set the vCPU's XCR0, too.")
 @output_option
+@dry_run_option
 @accelerator_option
 @schema_option
 @json_option
@@ -44,7 +46,8 @@ def import_area(
     vcpu: int,
     layout: Layout,
     xcr0: str | None,
-    output: str,
+    output: str | None,
+    dry_run: bool,
     accelerator: str | None,
     schema: str | None,
     as_json: bool,
@@ -54,23 +57,19 @@ def import_area(
     AREA is in standard or compacted format; padding behind it does no harm. Only what means something else than before
     changes, so that an exported area that comes back unchanged gives the identical stream.
     """
+    need_output(output, dry_run=dry_run)
     data = read_area(area)
     with opened(file, accelerator, schema=schema, forward=True) as stream:
-        known_order(stream.accelerator.name)
         rewriter = Rewriter(stream)
         if xcr0 is not None:
             rewriter.set_xcr0(vcpu, xcr0)
-        rewriter.import_area(vcpu, XsaveArea(data, layout))
-        return write_edited(rewriter, file, output, as_json=as_json, extra=(area,))
-
-
-def known_order(accelerator: str) -> None:
-    """Make sure that it is known in what order x87 registers stand; raises :class:`~qmigtool.errors.UsageError`."""
-    if accelerator == "unknown":
-        raise UsageError(
-            "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",
-            expected="--accelerator tcg, kvm, mshv, whpx or hvf",
-        )
+        try:
+            rewriter.import_area(vcpu, XsaveArea(data, layout))
+        except XsaveError as error:
+            if not isinstance(error, LiveStateError):
+                error.file = area  # it is at fault, not the stream
+            raise
+        return write_edited(rewriter, output or "", file, area, as_json=as_json, dry_run=dry_run)
 
 
 @click.group(no_args_is_help=False)
@@ -97,7 +96,6 @@ def export_bundle(
 ) -> int:
     """Write what MSHV takes of every vCPU of FILE to the folder DIR."""
     with opened(file, accelerator, schema=schema, forward=True) as stream:
-        known_order(stream.accelerator.name)
         document = bundles.export_bundle(stream, output, layout, mask)
         if as_json:
             print_json({**document, **problems_json(stream)})
@@ -116,15 +114,22 @@ def export_bundle(
 @file_argument
 @click.argument("folder", metavar="DIR")
 @output_option
+@dry_run_option
 @accelerator_option
 @schema_option
 @json_option
 def import_bundle(
-    file: str, folder: str, output: str, accelerator: str | None, schema: str | None, as_json: bool
+    file: str,
+    folder: str,
+    output: str | None,
+    dry_run: bool,
+    accelerator: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> int:
     """Put the folder DIR, as `mshv export` wrote it or a hypervisor filled it, back into FILE."""
+    need_output(output, dry_run=dry_run)
     with opened(file, accelerator, schema=schema, forward=True) as stream:
-        known_order(stream.accelerator.name)
         rewriter = Rewriter(stream)
         bundles.import_bundle(rewriter, folder)
-        return write_edited(rewriter, file, output, as_json=as_json)
+        return write_edited(rewriter, output or "", file, as_json=as_json, dry_run=dry_run)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 MAX_EDITS = 1 << 20  # bytes of a file of edits
 SHOWN_BYTES = 8
+_SIZE = re.compile(r"(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})([KMG]?)(?:iB)?")
 MAX_SHOWN = 4096  # bytes of a splice in JSON
 
 
@@ -71,6 +73,13 @@ def _section(text: str) -> dict[str, Any]:
 def _add_section(name: str, version: str) -> dict[str, Any]:
     version, _, data = version.partition("=")
     return {**_section(name), "version": version, "data": data or None}
+
+
+def _resize(name: str, size: str) -> dict[str, Any]:
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise UsageError(f"--resize-block: {size!r} is no size", expected="bytes, or with a unit: 0x80000, 512K, 1M")
+    return {"name": name, "to": int(match[1], 0) << 10 * " KMG".index(match[2] or " ")}
 
 
 def _rename_section(path: str, to: str) -> dict[str, Any]:
@@ -138,15 +147,15 @@ EDIT_OPTIONS = (
     EditOption("drop-capability", ("NAME",), "List a migration capability no more.", _one("name")),
     EditOption("drop-command", ("NAME",), "Leave commands out: SWITCHOVER_START.", _one("name")),
     EditOption("rename-block", ("NAME", "NAME"), "Give a RAM block another name.", _two("name", "to")),
-    EditOption("resize-block", ("NAME", "BYTES"), "Give a RAM block another size.", _two("name", "to")),
+    EditOption("resize-block", ("NAME", "BYTES"), "Give a RAM block another size: 0x80000, 512K, 1M.", _resize),
     EditOption("drop-block", ("NAME",), "Leave a RAM block out.", _one("name")),
-    EditOption("ram", ("FORMAT",), "Write memory as plain records, or as mapped-ram.", _one("format")),
+    EditOption("ram", ("plain|mapped-ram",), "Write memory as plain records, or as mapped-ram.", _one("format")),
     EditOption("squeeze-zero-pages", (), "Make pages of zeros zero pages.", dict),
     EditOption("scrub-ram", (), "Make every page a zero page.", dict),
     EditOption("scrub-block", ("NAME",), "Make every page of a RAM block a zero page.", _one("names")),
     EditOption("drop-component", ("MASK",), "Take components away: amx,pkru.", _one("mask")),
-    EditOption("repair", ("WHAT",), "xstate-bv: declare what is live.", _one("what")),
-    EditOption("to-accelerator", ("NAME",), "Turn the state into what kvm, tcg, mshv or whpx takes.", _one("name")),
+    EditOption("repair", ("xstate-bv",), "Declare in XSTATE_BV what is live.", _one("what")),
+    EditOption("to-accelerator", ("kvm|tcg|mshv|whpx",), "Turn the state into what it takes.", _one("name")),
     EditOption("edits", ("TOML",), "Make the edits of a file, in its place among the others.", _one("file")),
 )
 
@@ -233,9 +242,16 @@ def rewrite(
     Every change is listed with its offset in FILE, the old and the new value. What no edit touches is copied. OUT is
     written beside its place, read again, and renamed.
     """
-    if output is None and not dry_run:
-        raise UsageError("where shall it go?", expected="-o OUT, or --dry-run")
+    need_output(output, dry_run=dry_run)
     edits = [_with_target(edit, layout, xcr0, absent) for edit in ordered_edits(ctx.meta[__name__], given)]
+    ops = {edit.op for edit in edits}
+    for option, used, op in (
+        ("--xcr0", xcr0 is not None, "to-accelerator"),
+        ("--lossy", lossy, "to-accelerator"),
+        ("--absent", absent != "error", "ram"),
+    ):
+        if used and op not in ops:
+            raise UsageError(f"{option} goes with --{op}")
     with opened(file, accelerator, schema=schema, channels=channels) as stream:
         if not edits and layout is None:
             return _copy(stream, file, output, dry_run=dry_run, as_json=as_json)
@@ -248,18 +264,24 @@ def rewrite(
         patch = None if undo is None else make_patch(stream, splices)
         written = None
         if not dry_run and output is not None:
-            written = _write(rewriter, file, output)
+            written = _write(rewriter, splices, output, file)
             if undo is not None and patch is not None:
                 write_output(undo, patch, file, output)
         _report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
         return finish(stream)
 
 
-def write_edited(rewriter: Rewriter, file: str, output: str, *, as_json: bool, extra: Sequence[str] = ()) -> int:
+def need_output(output: str | None, *, dry_run: bool) -> None:
+    """Make sure that it is said where to write; raises :class:`~qmigtool.errors.UsageError`."""
+    if output is None and not dry_run:
+        raise UsageError("where shall it go?", expected="-o OUT, or --dry-run")
+
+
+def write_edited(rewriter: Rewriter, output: str, *inputs: str, as_json: bool, dry_run: bool = False) -> int:
     """Write a stream with its edits, and say what was changed; return the exit status."""
     splices = rewriter.splices()
-    written = _write(rewriter, file, output, *extra)
-    _report(rewriter, splices, written, output, dry_run=False, as_json=as_json)
+    written = None if dry_run else _write(rewriter, splices, output, *inputs)
+    _report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
     return finish(rewriter.draft.stream)
 
 
@@ -272,14 +294,11 @@ def _with_target(edit: Edit, layout: Any, xcr0: str | None, absent: str) -> Edit
     return edit
 
 
-def _write(rewriter: Rewriter, *inputs_and_output: str) -> int:
-    file, output, *inputs = inputs_and_output
-    with output_file(output, file, *inputs) as target:
-        written = rewriter.write(target)
-        if output != "-":
-            target.flush()
-            rewriter.verify(target)
-    return written
+def _write(rewriter: Rewriter, splices: list[Splice], output: str, *inputs: str) -> int:
+    """Write the output; ``-`` is standard output, which cannot be read again."""
+    if output == "-":
+        return rewriter.write(sys.stdout.buffer, splices)
+    return rewriter.save(output, *inputs, splices=splices)
 
 
 def _copy(stream: Stream, file: str, output: str | None, *, dry_run: bool, as_json: bool) -> int:
@@ -364,7 +383,8 @@ def _print(
         print(f"lost: {printable(loss)}", file=sys.stderr)
     for note in rewriter.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
-    words = f"{len(rewriter.changes)} changes" if rewriter.changes else "nothing changes"
+    count = len(rewriter.changes)
+    words = f"{count} change{'s' if count > 1 else ''}" if splices else "nothing changes"
     if written is None:
         print(f"{words}, nothing written", file=sys.stderr)
     else:

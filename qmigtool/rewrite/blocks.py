@@ -6,15 +6,22 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import UsageError
+from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite import header
 from qmigtool.rewrite.memory import Format, block_entry
 
 if TYPE_CHECKING:
     from qmigtool.ram.model import Absent
     from qmigtool.rewrite.draft import Draft
+    from qmigtool.rewrite.memory import BlockDraft
 
 __all__ = ["drop_block", "rename_block", "resize_block", "scrub_ram", "set_format", "squeeze_zero_pages"]
 
+DISK_SECTIONS = {
+    "block": "contents of disks",
+    "dirty-bitmap": "names and bitmaps of disks",
+    "pbs-state": "backup state",
+}
 MAX_LENGTH = 1 << 60  # bytes of a block; keeps the sum of all far below 2^64
 # What only a live migration has use for; a file that is loaded knows nothing of it.
 LIVE_COMMANDS = (
@@ -36,7 +43,7 @@ def rename_block(draft: Draft, name: str, to: str) -> None:
     if any(other.name == to for other in draft.memory.kept):
         raise UsageError(f"there is a RAM block {to!r} already")
     block_entry(block.block, to)  # raises where the name does not fit
-    draft.change("rename-block", f"RAM block {name}", block.block.offset, name, to)
+    draft.change(f"RAM block {name}", block.block.offset, name, to)
     block.name = to
 
 
@@ -45,38 +52,64 @@ def resize_block(draft: Draft, name: str, size: int) -> None:
     rest, which in the loader keeps what it holds (of a PCI ROM: the loader's own in QEMU 7.2; zeros in 10.0 and later,
     which do not read the ROM's file when a stream comes in).
     """
-    block = draft.memory.block(name)
-    if size <= 0 or size % draft.memory.page_size or size > MAX_LENGTH:
-        raise UsageError(f"{size:#x} bytes for RAM block {name!r}", expected=f"pages of {draft.memory.page_size} bytes")
-    if size != block.length:
-        draft.change("resize-block", f"RAM block {name}", block.block.offset, block.length, size)
-        block.length, block.sent = size, min(block.sent, size)
+    memory = draft.memory
+    block = memory.block(name)
+    if size <= 0 or size % memory.page_size or size > MAX_LENGTH:
+        raise UsageError(f"{size:#x} bytes for RAM block {name!r}", expected=f"pages of {memory.page_size} bytes")
+    if size == block.length:
+        return
+    if size < block.sent:
+        _lose_pages(draft, block, size)
+    elif size > block.block.used_length:
+        draft.note(f"RAM block {name}: no page from {block.sent:#x} on is in the stream, the loader keeps its own")
+    draft.change(f"RAM block {name}", block.block.offset, block.length, size)
+    block.length, block.sent = size, min(block.sent, size)
 
 
 def drop_block(draft: Draft, name: str) -> None:
     """Leave a RAM block out, its pages too; in the loader it keeps what it holds, as in :func:`resize_block`."""
     block = draft.memory.block(name)
-    draft.change("drop-block", f"RAM block {name}", block.block.offset, block.length, None)
+    _lose_pages(draft, block, 0)
+    draft.change(f"RAM block {name}", block.block.offset, block.length, None)
     block.dropped = True
+
+
+def _lose_pages(draft: Draft, block: BlockDraft, size: int) -> None:
+    """Say how many pages from ``size`` on held something."""
+    memory = draft.memory
+    if block.scrub or memory.sent_elsewhere(block):
+        return
+    first, last = size // memory.page_size, block.sent // memory.page_size
+    sent = memory.ram.stretches(block.block.idstr, absent="zero")
+    held = sum(max(0, min(end, last) - max(start, first)) for start, end in sent)
+    if held:
+        draft.losses.append(f"RAM block {block.name}: {held} pages from {size:#x} on that were not sent as zero")
 
 
 def scrub_ram(draft: Draft, names: Iterable[str] = ()) -> None:
     """Make every page of the blocks called ``names`` (default: of all) a zero page."""
     blocks = [draft.memory.block(name) for name in names] or draft.memory.kept
     for block in blocks:
-        draft.change("scrub-ram", f"RAM block {block.name}", block.block.offset, block.length, "zero pages")
+        draft.change(f"RAM block {block.name}", block.block.offset, f"{block.length:#x} bytes", "zero pages")
         block.scrub = True
-    note = "scrubbed: registers and device state still hold what the guest had in them"
-    if note not in draft.notes:
-        draft.notes.append(note)
+    draft.note("scrubbed: registers, device state and the VM's UUID still are what they were")
+    disks = {s.name for s in draft.stream.sections if s.type in (Type.START, Type.PART) and s.name in DISK_SECTIONS}
+    for name in sorted(one for one in disks if one):
+        draft.note(f"scrubbed: the live section {name!r} still holds {DISK_SECTIONS[name]}")
     if any(section.section.name == "kvm-tpr-opt" for section in draft.sections):
-        draft.notes.append("scrubbed: QEMU refuses to load kvm-tpr-opt without the option ROM's bytes in RAM")
+        draft.note(
+            "scrubbed: QEMU refuses to load kvm-tpr-opt without the option ROM's bytes in RAM; "
+            "--drop-section kvm-tpr-opt before it makes it load"
+        )
 
 
 def squeeze_zero_pages(draft: Draft) -> None:
-    """Make every page that holds nothing but zeros a zero page, however it was sent."""
+    """Make every page that holds nothing but zeros a zero page.
+
+    Where records stay records, of those that hold whole pages; with another format, of all.
+    """
     if not draft.memory.squeeze:
-        draft.change("squeeze-zero-pages", "RAM", None, None, "zero pages")
+        draft.change("RAM", None, None, "zero pages")
         draft.memory.squeeze = True
 
 
@@ -84,18 +117,17 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
     """Write memory as ``plain`` records or as ``mapped-ram``, every page as it is in the end.
 
     Takes XBZRLE, compressed and multifd pages apart, and joins channels. ``absent``: what becomes of pages that are in
-    no channel given (``error``, ``zero``). What a live migration needs beside (return path, postcopy) goes.
+    no channel given (``error``, ``zero``). What a live migration needs beside (return path, postcopy) goes. Pages
+    that a larger :func:`resize_block` has added are not among those that have to be there.
     """
     if form not in (Format.PLAIN, Format.MAPPED):
         raise UsageError(f"no memory format {form!r}", expected=f"{Format.PLAIN} or {Format.MAPPED}")
     memory = draft.memory
     before = "mapped-ram" if memory.mapped_before else "records"
-    draft.change("ram", "RAM", memory.start.offset, before, form)
-    if form == Format.MAPPED:
-        header.add_capability(draft, "mapped-ram", "ram")
-    elif draft.configuration is not None and "mapped-ram" in draft.configuration.capabilities:
-        header.drop_capability(draft, "mapped-ram", "ram")
+    draft.change("RAM", memory.start.offset, before, form)
+    if form == Format.MAPPED or draft.configuration is not None:
+        header.list_capability(draft, "mapped-ram", listed=form == Format.MAPPED)
     for section in draft.commands(*LIVE_COMMANDS):
-        draft.change("ram", f"command {section.name}", section.offset, section.name, None, "live migration only")
+        draft.change(f"command {section.name}", section.offset, section.name, None, "live migration only")
         draft.drop_command(section)
     memory.format, memory.absent = Format(form), absent

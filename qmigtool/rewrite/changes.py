@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["Change", "as_text"]
 
 SHOWN = 32  # bytes of a long value
+SHOWN_IN_JSON = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class Change:
             "edit": self.edit,
             "where": self.where,
             "offset": None if self.offset is None else f"{self.offset:#x}",
-            "old": None if self.old is None else as_text(self.old, shown=None),
-            "new": None if self.new is None else as_text(self.new, shown=None),
+            "old": None if self.old is None else as_text(self.old, shown=SHOWN_IN_JSON),
+            "new": None if self.new is None else as_text(self.new, shown=SHOWN_IN_JSON),
             "why": self.why or None,
         }
 
@@ -49,7 +50,8 @@ def as_text(value: Any, *, shown: int | None = SHOWN) -> str:
     if isinstance(value, bytes):
         return value.hex() if shown is None or len(value) <= shown else f"{value[:shown].hex()}... {len(value)} bytes"
     if isinstance(value, (list, tuple)):
-        some = value if shown is None or len(value) <= shown else value[:shown]
+        most = len(value) if shown is None else max(1, shown // 4)  # as wide as so many bytes, or nearly
+        some = value if len(value) <= most + 1 else value[:most]
         more = "" if len(some) == len(value) else f" ... {len(value)} elements"
         return "[" + " ".join(as_text(one, shown=shown) for one in some) + more + "]"
     return str(value)

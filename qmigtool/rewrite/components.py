@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from qmigtool.cpu_x86 import HFLAGS, tcg_hflags
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.fields import assign
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, Format, XsaveArea, bits, mask_names
 from qmigtool.xsave.components import (
     AMX_MASK,
+    APX_MASK,
+    AVX512_MASK,
+    LBR_MASK,
     LEGACY_MASK,
+    MPX_MASK,
     MXCSR_INIT,
+    PKRU_MASK,
     XCOMP_BV_COMPACTED,
     check_xcr0,
     initial_configuration,
@@ -24,41 +30,62 @@ from qmigtool.xsave.components import (
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
-    from qmigtool.rewrite.draft import Draft, SectionDraft
+    from qmigtool.rewrite.draft import Draft
+    from qmigtool.rewrite.sectiondraft import SectionDraft
     from qmigtool.xsave import Layout
 
-__all__ = ["check_components", "drop_components", "import_area", "repair_xstate_bv", "set_xcr0", "write_components"]
+__all__ = [
+    "check_components",
+    "check_legal",
+    "drop_components",
+    "import_area",
+    "repair_xstate_bv",
+    "set_xcr0",
+    "write_components",
+]
 
 XSTATE_BV, XCR0, XSS = "env.xstate_bv", "env.xcr0", "cpu/xss/env.xss"
 # Subsections that QEMU sends if any of their fields is not 0: without one, it would not be there. (The others are sent
 # if the CPU has the feature.) The components that live in them.
-SENT_IF_USED = {"cpu/fpop_ip_dp": 1, "cpu/mpx": 0x18, "cpu/avx512": 0xE0, "cpu/pkru": 0x200}
+SENT_IF_USED = {"cpu/fpop_ip_dp": 1, "cpu/mpx": MPX_MASK, "cpu/avx512": AVX512_MASK, "cpu/pkru": PKRU_MASK}
 # All that a component has beside, and that is as foreign as it is to a CPU that does not have it.
-BESIDE = {"cpu/intel_amx_xtile": AMX_MASK, "cpu/msr_xfd": AMX_MASK, "cpu/apx": 1 << 19, "cpu/arch_lbr": 1 << 15}
+BESIDE = {"cpu/intel_amx_xtile": AMX_MASK, "cpu/msr_xfd": AMX_MASK, "cpu/apx": APX_MASK, "cpu/arch_lbr": LBR_MASK}
 CR4_PKE = 1 << 22
 
 
 def vcpu_section(draft: Draft, index: int) -> SectionDraft:
     """Return the section ``cpu`` of a vCPU; raises :class:`~qmigtool.errors.UsageError`."""
-    for section in draft.named("cpu"):
+    for section in draft.x86_cpus():
         if section.section.instance_id == index:
             return section
-    there = ", ".join(str(section.section.instance_id) for section in draft.named("cpu"))
+    there = ", ".join(str(section.section.instance_id) for section in draft.x86_cpus())
     raise UsageError(f"no vCPU {index}", expected=f"one of {there}" if there else "a stream with x86 vCPUs")
 
 
-def set_xcr0(draft: Draft, index: int, mask: int, edit: str = "set-xcr0") -> None:
-    """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
+def check_legal(mask: int) -> None:
+    """Make sure that a mask can be an XCR0; raises :class:`~qmigtool.errors.UsageError`."""
     reasons = check_xcr0(mask)
     if reasons:
         raise UsageError(f"{mask:#x} is no XCR0: {reasons[0]}")
-    assign(draft, vcpu_section(draft, index), XCR0, mask, edit)
+
+
+def set_xcr0(draft: Draft, index: int, mask: int) -> None:
+    """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
+    check_legal(mask)
+    _assign_xcr0(draft, vcpu_section(draft, index), mask)
+
+
+def _assign_xcr0(draft: Draft, section: SectionDraft, mask: int) -> None:
+    """Write XCR0, and what TCG keeps beside of it."""
+    assign(draft, section, XCR0, mask)
+    if draft.accelerator == "tcg":
+        assign(draft, section, HFLAGS, tcg_hflags(section.device), "TCG does not recompute hflags after a load")
 
 
 # -- an area put back ------------------------------------------------------------------------------------------------
 
 
-def import_area(draft: Draft, index: int, area: XsaveArea, edit: str = "xsave-import") -> None:
+def import_area(draft: Draft, index: int, area: XsaveArea) -> None:
     """Give vCPU ``index`` the state of ``area``, standard or compacted, in whatever layout.
 
     Only what means something else than before changes: a component whose contents are the same keeps its bytes and its
@@ -67,6 +94,11 @@ def import_area(draft: Draft, index: int, area: XsaveArea, edit: str = "xsave-im
     does not enable, unless the vCPU has such already.
     """
     section = vcpu_section(draft, index)
+    if draft.accelerator == "unknown":
+        raise UsageError(
+            "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",
+            expected="--accelerator tcg, kvm, mshv, whpx or hvf",
+        )
     vcpu = draft.vcpu(section)
     reach = _reach(area)
     foreign = [bit for bit in bits(reach & area.xstate_bv) if bit not in COMPONENTS]
@@ -95,11 +127,11 @@ def import_area(draft: Draft, index: int, area: XsaveArea, edit: str = "xsave-im
             components=mask_names(outside),
             section=section.label,
         )
-    write_components(draft, section, changed, mxcsr, edit)
+    write_components(draft, section, changed, mxcsr)
     if draft.accelerator != "tcg":  # TCG never fills it
         touched = sum(1 << bit for bit in changed) | (2 if mxcsr is not None else 0)
         bv = declared & ~touched | (area.xstate_bv | live | (2 if area.mxcsr != MXCSR_INIT else 0)) & touched
-        assign(draft, section, XSTATE_BV, bv & ~SUPERVISOR_MASK, edit, "what the components now hold")
+        assign(draft, section, XSTATE_BV, bv & ~SUPERVISOR_MASK, "what the components now hold")
 
 
 def _reach(area: XsaveArea) -> int:
@@ -120,7 +152,6 @@ def write_components(
     section: SectionDraft,
     contents: Mapping[int, bytes],
     mxcsr: int | None = None,
-    edit: str = "xsave-import",
 ) -> None:
     """Write the contents of components (bit -> bytes) into the fields of a vCPU.
 
@@ -131,20 +162,20 @@ def write_components(
             for depth in range(len(parts)):
                 if section.device.get("/".join(parts[: depth + 1])) is None:
                     parent = "/".join((section.label, *parts[:depth]))
-                    structure.add_subsection(draft, parent, parts[depth], edit=edit, why=f"for {COMPONENTS[bit].name}")
+                    structure.add_subsection(draft, parent, parts[depth], why=f"{COMPONENTS[bit].name} needs it")
     encoded = [
         (_path(section, field.offset), raw)
         for field, raw in draft.vcpu(section).encode(contents, mxcsr)
         if raw != field.raw
     ]
     for path, raw in encoded:
-        assign(draft, section, path, raw, edit)
+        assign(draft, section, path, raw)
     for name, components in SENT_IF_USED.items():
         sub = section.device.subsection(name)
         if sub is not None and components & sum(1 << bit for bit in contents):
             head = sub.offset + sub.length - sum(child.length for child in sub.children)
             if not any(sub.raw[head - sub.offset :]):
-                structure.drop_subsection(draft, f"{section.label}/{name}", edit, "all of it is 0 now")
+                structure.drop_subsection(draft, f"{section.label}/{name}", "nothing is left in it")
 
 
 def _path(section: SectionDraft, offset: int) -> str:
@@ -164,7 +195,7 @@ def _path(section: SectionDraft, offset: int) -> str:
 # -- components that go ----------------------------------------------------------------------------------------------
 
 
-def drop_components(draft: Draft, mask: int, edit: str = "drop-component", why: str = "") -> None:
+def drop_components(draft: Draft, mask: int) -> None:
     """Take components away from every vCPU: contents, subsections, and their bits in XSTATE_BV, XCR0 and IA32_XSS.
 
     What was live in them is lost, and said in :attr:`~qmigtool.rewrite.draft.Draft.losses`. Raises
@@ -172,7 +203,7 @@ def drop_components(draft: Draft, mask: int, edit: str = "drop-component", why: 
     """
     if mask & LEGACY_MASK:
         raise UsageError("x87 and SSE cannot be dropped", expected="components above them")
-    for section in draft.named("cpu"):
+    for section in draft.x86_cpus():
         vcpu = draft.vcpu(section)
         reasons = check_xcr0(vcpu.xcr0 & ~mask)
         if reasons and not check_xcr0(vcpu.xcr0):
@@ -180,17 +211,19 @@ def drop_components(draft: Draft, mask: int, edit: str = "drop-component", why: 
         for bit in bits(vcpu.live & mask):
             draft.losses.append(f"vCPU {vcpu.index}: {mask_names(1 << bit)[0]} was live: {_some(vcpu, bit)}")
         contents = {bit: _initial(bit) for bit in bits(vcpu.carried & mask)}
-        write_components(draft, section, contents, None, edit)
+        write_components(draft, section, contents)
         for name, components in (SENT_IF_USED | BESIDE).items():
             # What has more in it than the component (BNDCFGS beside MPX) goes with the CPU feature, too.
             if components & ~mask == 0 and section.device.subsection(name) is not None:
-                structure.drop_subsection(draft, f"{section.label}/{name}", edit, why)
-        for register in (XSTATE_BV, XCR0, XSS):
+                structure.drop_subsection(draft, f"{section.label}/{name}")
+        for register in (XSTATE_BV, XSS):
             number = section.device.number(register)
             if number is not None and number & mask:
-                assign(draft, section, register, number & ~mask, edit, why)
-        if mask & 1 << 9 and (section.device.number("env.cr[4]") or 0) & CR4_PKE:
-            draft.notes.append(f"vCPU {vcpu.index}: CR4.PKE is set: its guest uses protection keys")
+                assign(draft, section, register, number & ~mask)
+        if vcpu.xcr0 & mask:
+            _assign_xcr0(draft, section, vcpu.xcr0 & ~mask)
+        if mask & PKRU_MASK and (section.device.number("env.cr[4]") or 0) & CR4_PKE:
+            draft.note(f"vCPU {vcpu.index}: CR4.PKE is set: its guest uses protection keys")
 
 
 def _some(vcpu: VCpu, bit: int) -> str:
@@ -201,14 +234,14 @@ def _some(vcpu: VCpu, bit: int) -> str:
 # -- XSTATE_BV -------------------------------------------------------------------------------------------------------
 
 
-def repair_xstate_bv(draft: Draft, edit: str = "repair xstate-bv", why: str = "from the contents") -> None:
+def repair_xstate_bv(draft: Draft) -> None:
     """Declare in XSTATE_BV what is live, on every vCPU: a loader but TCG initialises what is not declared.
 
     Bits that are set already stay: to declare what is in its initial configuration is legal.
     """
-    for section in draft.named("cpu"):
+    for section in draft.x86_cpus():
         vcpu = draft.vcpu(section)
-        assign(draft, section, XSTATE_BV, vcpu.xstate_bv | vcpu.live & ~SUPERVISOR_MASK, edit, why)
+        assign(draft, section, XSTATE_BV, vcpu.xstate_bv | vcpu.live & ~SUPERVISOR_MASK)
 
 
 def check_components(draft: Draft, target: Layout) -> None:
@@ -226,7 +259,8 @@ def check_components(draft: Draft, target: Layout) -> None:
             if mask & foreign:
                 words.append(f"{title} {' '.join(mask_names(mask & foreign))}")
         raise LiveStateError(
-            f"vCPU {vcpu.index} has components that {target.name} has not: {'; '.join(words)}",
+            f"vCPU {vcpu.index} has components that {target.name} has not: {'; '.join(words)} "
+            "(--drop-component takes them away)",
             components=mask_names(foreign),
             section=vcpu.device.label,
         )

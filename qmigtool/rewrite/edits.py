@@ -22,7 +22,7 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
@@ -83,7 +83,6 @@ def apply(rewriter: Rewriter, edit: Edit) -> None:
 
     Its ``why`` becomes that of the changes that have no reason of their own.
     """
-    before = len(rewriter.changes)
     name = EDITS.get(edit.op.replace("_", "-"))
     if name is None:
         raise UsageError(f"no edit {edit.op!r}", expected="one of " + ", ".join(EDITS))
@@ -107,6 +106,5 @@ def apply(rewriter: Rewriter, edit: Edit) -> None:
             if value is not parameter.default and not isinstance(value, tuple(kinds)):
                 wanted = " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
                 raise UsageError(f"{edit.op}: {parameter.name} is {value!r}", expected=wanted)
-    method(*listed, **parameters)
-    made = rewriter.changes[before:]
-    rewriter.changes[before:] = [replace(change, why=change.why or edit.why) for change in made]
+    with rewriter.draft.edit(edit.op, edit.why):
+        method(*listed, **parameters)

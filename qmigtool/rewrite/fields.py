@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
@@ -10,28 +12,65 @@ from qmigtool.rewrite.values import encode
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
-    from qmigtool.rewrite.draft import Draft, SectionDraft
+    from qmigtool.rewrite.draft import Draft
+    from qmigtool.rewrite.sectiondraft import SectionDraft
 
 __all__ = ["assign", "set_field", "shown"]
 
+MAX_PARTS = 4  # told one by one; more, and the whole field is
 
-def set_field(draft: Draft, path: str, value: Any, edit: str = "set", why: str = "") -> None:
+
+def set_field(draft: Draft, path: str, value: Any) -> None:
     """Give the field at ``name[@instance]/field/...`` another value (see :func:`qmigtool.rewrite.values.encode`)."""
     section, rest = draft.find(path)
     if not rest:
         raise UsageError(f"{path!r} is a whole device", expected="a field, as in cpu@0/env.mxcsr")
-    assign(draft, section, rest, value, edit, why)
+    assign(draft, section, rest, value)
 
 
-def assign(draft: Draft, section: SectionDraft, path: str, value: Any, edit: str, why: str = "") -> None:
-    """Give a field of ``section`` another value, and take note of it if it is another one."""
+def assign(draft: Draft, section: SectionDraft, path: str, value: Any, why: str = "") -> None:
+    """Give a field of ``section`` another value, and take note of what becomes another one by that."""
     field = section.device.field(path)
     raw = encode(field, value)
     if raw == field.raw:
         return
-    old, offset = shown(field), draft.source_offset(section, path)
+    before = _Before(draft, section, path)
     section.patch(field, raw)
-    draft.change(edit, f"{section.label}/{path}", offset, old, shown(section.device.field(path)), why)
+    for where, offset, old, new in before.compared(section.device.field(path)):
+        draft.change(f"{section.label}/{where}", offset, old, new, why)
+
+
+class _Before:
+    """A field before it is changed, to say afterwards what was: the parts that differ, where they are few."""
+
+    def __init__(self, draft: Draft, section: SectionDraft, path: str) -> None:
+        self._field = section.device.field(path)
+        self._path = path
+        self._offset = draft.source_offset(section, path)
+
+    def compared(self, new: Field) -> list[tuple[str, int | None, Any, Any]]:
+        """Return (path, offset in the source, old value, new value) of what differs."""
+        parts = list(islice(_differing(self._field, new, self._path), MAX_PARTS + 1))
+        if len(parts) > MAX_PARTS:
+            parts = [(self._path, self._field, new)]
+        base = self._field.offset
+        return [
+            (path, None if self._offset is None else self._offset + old.offset - base, shown(old), shown(new))
+            for path, old, new in parts
+        ]
+
+
+def _differing(old: Field, new: Field, path: str) -> Iterator[tuple[str, Field, Field]]:
+    """Give (path, old, new) of the innermost fields that differ; an array of numbers counts as one."""
+    if old.raw == new.raw:
+        return
+    if old.kind is Kind.LEAF or (old.kind is Kind.ARRAY and old.value is not None):
+        yield path, old, new
+        return
+    for one, other in zip(old.iter_children(), new.iter_children(), strict=True):
+        # The name of an array's element has the array's in it.
+        inner = path[: len(path) - len(old.name)] + one.name if old.kind is Kind.ARRAY else f"{path}/{one.name}"
+        yield from _differing(one, other, inner)
 
 
 def shown(field: Field) -> Any:

@@ -13,7 +13,7 @@ from qmigtool.rewrite.memory import IGNORE_SHARED
 if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft
 
-__all__ = ["add_capability", "configuration", "drop_capability", "drop_command", "set_machine_type"]
+__all__ = ["add_capability", "configuration", "drop_capability", "drop_command", "list_capability", "set_machine_type"]
 
 MAPPED_RAM = "mapped-ram"
 # In the order of the QAPI enumeration MigrationCapability, which is the order in which QEMU lists them.
@@ -34,7 +34,7 @@ def _offset(draft: Draft) -> int | None:
     return next((s.body_offset for s in draft.stream.sections if s.type == "configuration"), None)
 
 
-def set_machine_type(draft: Draft, name: str, edit: str = "machine-type", why: str = "") -> None:
+def set_machine_type(draft: Draft, name: str, why: str = "") -> None:
     """Give the stream another machine type. The state stays: whether it fits that machine is another question.
 
     QEMU compares as many bytes of its own machine's name as the stream has.
@@ -43,11 +43,11 @@ def set_machine_type(draft: Draft, name: str, edit: str = "machine-type", why: s
     if len(encode_name(name)) > MAX_NAME:
         raise UsageError(f"a machine type of {len(encode_name(name))} bytes", expected=f"at most {MAX_NAME}")
     if name != old.machine:
-        draft.change(edit, "configuration/machine", _offset(draft), old.machine, name, why)
+        draft.change("configuration/machine", _offset(draft), old.machine, name, why)
         draft.configuration = replace(old, machine=name)
 
 
-def add_capability(draft: Draft, name: str, edit: str = "add-capability", why: str = "") -> None:
+def add_capability(draft: Draft, name: str, why: str = "") -> None:
     """List a migration capability; the loader must have the same ones on.
 
     x-ignore-shared gives every RAM block an address (0: QEMU compares only those of blocks that it shares); mapped-ram
@@ -56,26 +56,21 @@ def add_capability(draft: Draft, name: str, edit: str = "add-capability", why: s
     old = configuration(draft)
     if name in old.capabilities:
         return
-    if name == MAPPED_RAM and edit == "add-capability":
+    if name == MAPPED_RAM:
         raise UsageError("mapped-ram is another format of memory", expected="--ram mapped-ram")
     if name == IGNORE_SHARED:
         draft.memory.ignore_shared = True
-    if not 1 <= len(encode_name(name)) <= 255 or len(old.capabilities) >= MAX_CAPABILITIES:
-        raise UsageError(f"a capability {name[:40]!r}", expected=f"1 to 255 bytes, at most {MAX_CAPABILITIES} of them")
-    known = [one for one in ORDER if one in (*old.capabilities, name)]
-    new = (*known, *(one for one in (*old.capabilities, name) if one not in ORDER))
-    draft.change(edit, "configuration/capabilities", _offset(draft), " ".join(old.capabilities), " ".join(new), why)
-    draft.configuration = replace(old, capabilities=new)
+    list_capability(draft, name, why=why)
 
 
-def drop_capability(draft: Draft, name: str, edit: str = "drop-capability", why: str = "") -> None:
+def drop_capability(draft: Draft, name: str, why: str = "") -> None:
     """List a migration capability no more.
 
     Raises :class:`~qmigtool.errors.LiveStateError` for x-ignore-shared if a block was not sent: without it, a loader
     would have zeros there.
     """
     old = configuration(draft)
-    if name == MAPPED_RAM and edit == "drop-capability":
+    if name == MAPPED_RAM:
         raise UsageError("mapped-ram is another format of memory", expected="--ram plain")
     if name not in old.capabilities:
         raise UsageError(
@@ -88,17 +83,32 @@ def drop_capability(draft: Draft, name: str, edit: str = "drop-capability", why:
                 f"the pages of shared memory are not in the stream: {', '.join(shared)}", section="ram"
             )
         draft.memory.ignore_shared = False
-    new = tuple(one for one in old.capabilities if one != name)
-    draft.change(edit, "configuration/capabilities", _offset(draft), " ".join(old.capabilities), " ".join(new), why)
-    draft.configuration = replace(old, capabilities=new)
+    list_capability(draft, name, listed=False, why=why)
 
 
-def drop_command(draft: Draft, name: str, edit: str = "drop-command", why: str = "") -> None:
+def list_capability(draft: Draft, name: str, *, listed: bool = True, why: str = "") -> None:
+    """List a capability, in its place among the others, or no more; whatever it changes is the caller's."""
+    old = configuration(draft)
+    if not 1 <= len(encode_name(name)) <= 255 or (listed and len(old.capabilities) >= MAX_CAPABILITIES):
+        raise UsageError(f"a capability {name[:40]!r}", expected=f"1 to 255 bytes, at most {MAX_CAPABILITIES} of them")
+    there = {*old.capabilities, name} if listed else {*old.capabilities} - {name}
+    new = (*(one for one in ORDER if one in there), *(one for one in old.capabilities if one in there - {*ORDER}))
+    if listed and name not in new:
+        new = (*new, name)
+    if new != old.capabilities:
+        before, after = (" ".join(names) or None for names in (old.capabilities, new))
+        draft.change("configuration/capabilities", _offset(draft), before, after, why)
+        draft.configuration = replace(old, capabilities=new)
+
+
+def drop_command(draft: Draft, name: str, why: str = "") -> None:
     """Leave every command of this name out (``SWITCHOVER_START``, say, which QEMU before 10.0 does not know)."""
     found = draft.commands(name.upper())
     if not found:
         there = sorted({s.name or "" for s in draft.stream.sections if s.type == "command"})
         raise UsageError(f"no command {name!r}", expected=", ".join(there) or "none: the stream has no commands")
+    if name.upper() == "POSTCOPY_ADVISE" and any(block.page_size is not None for block in draft.stream.ram_blocks):
+        raise UsageError("the block list counts on POSTCOPY_ADVISE: it has page sizes", expected="--ram plain")
     for section in found:
-        draft.change(edit, f"command {section.name}", section.offset, section.name, None, why)
+        draft.change(f"command {section.name}", section.offset, section.name, None, why)
         draft.drop_command(section)

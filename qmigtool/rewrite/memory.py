@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.ram import RamBlock
@@ -82,6 +82,17 @@ class MemoryDraft:
         self.ignore_shared = self.ignored_before = IGNORE_SHARED in stream.capabilities
         self.mapped_before = any(block.mapped is not None for block in stream.ram_blocks)
 
+    def state(self) -> tuple[Any, ...]:
+        """Return what edits can change, for :meth:`restore`."""
+        blocks = [(block.name, block.length, block.sent, block.dropped, block.scrub) for block in self.blocks]
+        return blocks, self.format, self.squeeze, self.absent, self.ignore_shared
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Make it what it was."""
+        blocks, self.format, self.squeeze, self.absent, self.ignore_shared = state
+        for block, old in zip(self.blocks, blocks, strict=True):
+            block.name, block.length, block.sent, block.dropped, block.scrub = old
+
     @cached_property
     def ram(self) -> Ram:
         """The memory of the source."""
@@ -125,24 +136,7 @@ class MemoryDraft:
                 return section
         raise UsageError("this stream has no RAM")
 
-    def splices(self, shift: int) -> Iterator[Splice]:
-        """Give the splices; the output's ``ram`` START body lies ``shift`` bytes further back than the source's."""
-        mapped = self.format is Format.MAPPED or (self.format is Format.KEEP and self.mapped_before)
-        if not self.touched and not (mapped and shift):
-            return
-        # Imported here: numpy is not needed for device state.
-        from qmigtool.rewrite import mapped as mapped_ram
-        from qmigtool.rewrite import plain, records
-
-        if mapped:
-            yield from mapped_ram.splices(self, shift)
-        elif self.format is Format.PLAIN:
-            yield from plain.splices(self)
-        else:
-            yield from self._list()
-            yield from records.splices(self)
-
-    def _list(self) -> Iterator[Splice]:
+    def list_splices(self) -> Iterator[Splice]:
         """Give the splices of a block list whose entries stand side by side."""
         start, source = self.start.body_offset, self.stream.source
         self.check_list()

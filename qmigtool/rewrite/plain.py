@@ -46,7 +46,8 @@ def _block(memory: MemoryDraft, block: BlockDraft) -> Iterator[Part]:
             name = None
         yield _records(memory, block, first, last, name)
         name, at = None, last
-    pages = -(-block.length // memory.page_size)
+    # What a larger size has added was never sent, and is not sent now: the loader keeps what it has there.
+    pages = -(-min(block.length, block.sent) // memory.page_size)
     if pages > at:
         yield zero_records(at, pages - at, name, memory.page_size)
 

@@ -16,16 +16,19 @@ Edits apply in the order in which they are called; each sees what those before i
 from __future__ import annotations
 
 import contextlib
+import functools
 import operator
 import os
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpec, TypeAlias
 
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.files import replacing
 from qmigtool.rewrite import accelerators, blocks, components, fields, header, machines, structure
 from qmigtool.rewrite.draft import Draft
+from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
 from qmigtool.stream import open_stream
 from qmigtool.xsave import layout as find_layout
@@ -40,23 +43,43 @@ if TYPE_CHECKING:
 
 __all__ = ["EDITS", "Rewriter"]
 
-F = TypeVar("F", bound=Callable[..., None])
+P = ParamSpec("P")
 
 EDITS: dict[str, str] = {}
 """The name of each edit, as TOML files and command lines have it -> its method."""
 
 
-def edit(method: F) -> F:
-    """Make a method known as an edit."""
-    EDITS[method.__name__.replace("_", "-")] = method.__name__
-    return method
+Method: TypeAlias = Callable[Concatenate["Rewriter", P], None]
+
+
+def whole(name: str) -> Callable[[Method[P]], Method[P]]:
+    """Make a method an edit of this name: it is made as a whole or, if it raises, not at all."""
+
+    def decorate(method: Method[P]) -> Method[P]:
+        @functools.wraps(method)
+        def made(self: Rewriter, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            with self.draft.edit(name):
+                method(self, *args, **kwargs)
+
+        return made
+
+    return decorate
+
+
+def edit(method: Method[P]) -> Method[P]:
+    """Make a method an edit of its own name, and known by that."""
+    name = method.__name__.replace("_", "-")
+    EDITS[name] = method.__name__
+    return whole(name)(method)
 
 
 class Rewriter:
     """Edits of one stream. Raises the stream's first problem if it is not whole.
 
-    ``lossy`` lets edits drop what their target cannot express; it is said in :attr:`losses`. Without it they raise
-    :class:`~qmigtool.errors.LiveStateError`. Any edit raises :class:`~qmigtool.errors.UsageError` for what is not there
+    ``lossy`` lets :meth:`to_accelerator` drop what its target cannot express; else that is a
+    :class:`~qmigtool.errors.LiveStateError`. What an edit drops because it is told to (:meth:`drop_component`,
+    :meth:`drop_block`) needs no leave. Both are said in :attr:`losses`.
+    Any edit raises :class:`~qmigtool.errors.UsageError` for what is not there
     or does not fit.
     """
 
@@ -83,21 +106,26 @@ class Rewriter:
 
     def splices(self) -> list[Splice]:
         """Return the spans that are replaced, in order of the source; raises what a check of the result raises."""
-        return self.draft.splices()
+        for check in self.draft.checks:
+            check()
+        return splices_of(self.draft)
 
-    def write(self, target: BinaryIO) -> int:
-        """Write the output to a binary file; return its size in bytes."""
-        return write_stream(self.draft.stream, target, self.splices())
+    def write(self, target: BinaryIO, splices: Sequence[Splice] | None = None) -> int:
+        """Write the output to a binary file; return its size in bytes. ``splices`` as :meth:`splices` gave them."""
+        return write_stream(self.draft.stream, target, self.splices() if splices is None else splices)
 
-    def save(self, path: str | os.PathLike[str]) -> int:
+    def save(
+        self, path: str | os.PathLike[str], *inputs: str | os.PathLike[str], splices: Sequence[Splice] | None = None
+    ) -> int:
         """Write the output to a file of its own, which takes its place when all went well; return its size.
 
-        The output is read again before, and has to hold what the edits say.
+        The output is read again before, and has to hold what the edits say. It may replace neither the source nor one
+        of ``inputs``.
         """
         source = self.draft.stream.source.name
-        inputs = [source] if Path(source).exists() else []
-        with replacing(path, *inputs) as file:
-            size = self.write(file)
+        known = [os.fspath(one) for one in inputs] + ([source] if Path(source).exists() else [])
+        with replacing(path, *known) as file:
+            size = self.write(file, splices)
             file.flush()
             self.verify(file)
         return size
@@ -109,22 +137,27 @@ class Rewriter:
         copied, and where the device state can be reached from its end nothing else is looked at.
         """
         try:
-            path = f"/dev/fd/{file.fileno()}"
-            if not file.seekable():
+            handle = file.fileno()
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
                 return
         except (OSError, AttributeError):
             return
-        source = self.draft.stream
-        with open_stream(path, schema=source.schema if source.borrowed else None) as result:
-            walk_memory = self.draft.memory.touched or result.road == "forward"
+        draft = self.draft
+        source = draft.stream
+        with open_stream(f"/dev/fd/{handle}", schema=source.schema if source.borrowed else None) as result:
+            walk_memory = draft.memory.touched or result.road == "forward"
             if result.problems or (walk_memory and not result.complete):
-                error = result.error or StreamError("it has no end")
-                raise StreamError(f"the output cannot be read: {error}; this is a defect of qmigtool")
-            wanted = [(s.label, len(s.body)) for s in self.draft.sections]
-            found = [(device.label, device.section.body_length) for device in result.devices]
-            if found != wanted:
-                differ = next((pair for pair in zip(wanted, found, strict=False) if pair[0] != pair[1]), (None, None))
-                raise StreamError(f"the output has {differ[1]}, not {differ[0]}; this is a defect of qmigtool")
+                _defect(f"the output cannot be read: {result.error or 'it has no end'}")
+            if result.configuration != draft.configuration:
+                _defect(f"the output's configuration is {result.configuration}, not {draft.configuration}")
+            blocks = [(block.name, block.length) for block in draft.memory.kept]
+            if [(block.idstr, block.used_length) for block in result.ram_blocks] != blocks:
+                _defect(f"the output's RAM blocks are not {blocks}")
+            if [device.label for device in result.devices] != [section.label for section in draft.sections]:
+                _defect("the output has other sections")
+            for device, section in zip(result.devices, draft.sections, strict=True):
+                if device.version_id != section.section.version_id or device.body != section.body:
+                    _defect(f"the output's {device.label} is another")
 
     # -- values and structure ----------------------------------------------------------------------------------------
 
@@ -279,9 +312,10 @@ class Rewriter:
         """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
         components.set_xcr0(self.draft, _number(vcpu), _mask(mask))
 
+    @whole("xsave-import")
     def import_area(self, vcpu: int, area: XsaveArea) -> None:
         """Give a vCPU the state of an XSAVE area, in either format and any layout."""
-        components.import_area(self.draft, vcpu, area)
+        components.import_area(self.draft, _number(vcpu), area)
 
     # -- accelerators ------------------------------------------------------------------------------------------------
 
@@ -298,8 +332,13 @@ class Rewriter:
         target = find_layout(layout) if isinstance(layout, str) else layout
         mask = target.user_mask if target is not None else None
         if xcr0 is not None:
+            components.check_legal(_mask(xcr0))
             mask = _mask(xcr0) if mask is None else mask & _mask(xcr0)
         accelerators.convert(self.draft, name, mask=mask, lossy=self.lossy if lossy is None else lossy)
+
+
+def _defect(what: str) -> NoReturn:
+    raise StreamError(f"{what}; this is a defect of qmigtool")
 
 
 def _bytes(data: bytes | str | None) -> bytes | None:

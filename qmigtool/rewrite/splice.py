@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hole", "Made", "Moved", "Part", "Splice", "differing", "seekable_source", "write_stream"]
 
+BLOCK = 1024
 NEAR = 16  # bytes: differences that are closer than that are one splice
 
 
@@ -84,9 +85,7 @@ def differing(offset: int, old: bytes, new: bytes) -> Iterator[Splice]:
         yield Splice(offset + start, len(old) - start - end, new[start : len(new) - end])
         return
     start = last = -1
-    for at, (one, other) in enumerate(zip(old, new, strict=True)):
-        if one == other:
-            continue
+    for at in _unlike(old, new):
         if start >= 0 and at - last > NEAR:
             yield Splice(offset + start, last + 1 - start, new[start : last + 1])
             start = -1
@@ -96,13 +95,18 @@ def differing(offset: int, old: bytes, new: bytes) -> Iterator[Splice]:
         yield Splice(offset + start, last + 1 - start, new[start : last + 1])
 
 
+def _unlike(old: bytes, new: bytes) -> Iterator[int]:
+    """Give the places of bytes that differ; what is alike is passed in blocks."""
+    for start in range(0, len(old), BLOCK):
+        one, other = old[start : start + BLOCK], new[start : start + BLOCK]
+        if one != other:
+            yield from (start + at for at in range(len(one)) if one[at] != other[at])
+
+
 def _common(one: bytes, other: bytes) -> int:
     """Return how many bytes from the start on are the same."""
     same = min(len(one), len(other))
-    for at in range(same):
-        if one[at] != other[at]:
-            return at
-    return same
+    return next(_unlike(one[:same], other[:same]), same)
 
 
 def seekable_source(stream: Stream) -> BufferSource:

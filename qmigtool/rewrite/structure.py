@@ -14,7 +14,8 @@ from qmigtool.rewrite.values import encode
 from qmigtool.schema.shapes import find_shape, place_of
 
 if TYPE_CHECKING:
-    from qmigtool.rewrite.draft import Draft, SectionDraft
+    from qmigtool.rewrite.draft import Draft
+    from qmigtool.rewrite.sectiondraft import SectionDraft
 
 __all__ = [
     "add_section",
@@ -49,11 +50,11 @@ def _edit(section: SectionDraft, path: str, change: Callable[[list[Body], int], 
     section.reshape(find)
 
 
-def drop_subsection(draft: Draft, path: str, edit: str = "drop-subsection", why: str = "") -> None:
+def drop_subsection(draft: Draft, path: str, why: str = "") -> None:
     """Leave a subsection out; a loader takes its fields for zero, or for what a reset gives."""
     section, rest = _split(draft, path)
     field = section.device.field(rest)
-    draft.change(edit, f"{section.label}/{rest}", draft.source_offset(section, rest), field.raw, None, why)
+    draft.change(f"{section.label}/{rest}", draft.source_offset(section, rest), field.raw, None, why)
 
     def drop(subsections: list[Body], index: int) -> None:
         del subsections[index]
@@ -66,7 +67,7 @@ def rename_subsection(draft: Draft, path: str, name: str) -> None:
     section, rest = _split(draft, path)
     _check_name(name)
     old = section.device.field(rest).name
-    draft.change("rename-subsection", f"{section.label}/{rest}", draft.source_offset(section, rest), old, name)
+    draft.change(f"{section.label}/{rest}", draft.source_offset(section, rest), old, name)
 
     def rename(subsections: list[Body], index: int) -> None:
         subsections[index].name = name
@@ -92,7 +93,7 @@ def set_version(draft: Draft, path: str, version: int) -> None:
 
     if section.description is not None:
         section.reshape(change)
-    draft.change("set-version", path, offset, old, version)
+    draft.change(path, offset, old, version)
 
 
 def add_subsection(
@@ -102,7 +103,6 @@ def add_subsection(
     values: Mapping[str, Any] | None = None,
     data: bytes | None = None,
     version: int | None = None,
-    edit: str = "add-subsection",
     why: str = "",
 ) -> None:
     """Put the subsection ``name`` into the device, struct or subsection at ``path``.
@@ -119,10 +119,10 @@ def add_subsection(
         raise UsageError(f"{path!r} can have no subsections", expected="a device, a struct or a subsection")
     if any(sub.name == name for sub in parent.subsections):
         raise UsageError(f"{section.label} has the subsection {name!r} already")
-    shape = None if data is not None else find_shape(draft.stream.schema, name)
+    shape = find_shape(draft.stream.schema, name)
     if data is None and shape is None:
         raise UsageError(f"nothing is known of a subsection {name!r}", expected="its bytes (data)")
-    if shape is None:
+    if shape is None or (data is not None and len(data) != shape.size):
         shape = opaque(name, 1 if version is None else version, data or b"")
     body = Body.load(shape, data if data is not None else bytes(shape.size))
     if version is not None:
@@ -139,7 +139,7 @@ def add_subsection(
     inside = f"{rest}/{name}" if rest else name
     _fill(section, inside, values)
     added = section.device.field(inside)
-    draft.change(edit, f"{section.label}/{inside}", None, None, added.raw, why)
+    draft.change(f"{section.label}/{inside}", None, None, added.raw, why)
 
 
 def _fill(section: SectionDraft, inside: str, values: Mapping[str, Any] | None) -> None:
@@ -164,10 +164,10 @@ def _tree(section: SectionDraft) -> Body:
 # -- sections --------------------------------------------------------------------------------------------------------
 
 
-def drop_section(draft: Draft, path: str, edit: str = "drop-section", why: str = "") -> None:
+def drop_section(draft: Draft, path: str, why: str = "") -> None:
     """Leave a device's section out; a loader leaves the device as a reset leaves it."""
     section = draft.section(path)
-    draft.change(edit, section.label, section.offset, section.body, None, why)
+    draft.change(section.label, section.offset, section.body, None, why)
     section.dropped = True
 
 
@@ -181,7 +181,7 @@ def rename_section(draft: Draft, path: str, name: str | None = None, instance_id
     if instance_id is not None:
         _check_word(instance_id)
         section.rename(instance_id=instance_id)
-    draft.change("rename-section", old, section.offset, old, section.label)
+    draft.change(old, section.offset, old, section.label)
 
 
 def add_section(
@@ -192,7 +192,6 @@ def add_section(
     data: bytes | None = None,
     values: Mapping[str, Any] | None = None,
     after: str | None = None,
-    edit: str = "add-section",
     why: str = "",
 ) -> None:
     """Put a section of device state behind the one called ``after`` (default: behind the last one).
@@ -207,14 +206,16 @@ def add_section(
     if not draft.sections:
         raise UsageError("a stream without device state has no place for a section")
     before = draft.section(after) if after is not None else draft.sections[-1]
-    shape = None if data is not None else find_shape(draft.stream.schema, name, version)
+    shape = find_shape(draft.stream.schema, name, version)
+    if data is not None and shape is not None and len(data) != shape.size:
+        shape = None
     if data is None and shape is None:
         raise UsageError(f"nothing is known of a section {name!r} of version {version}", expected="its bytes (data)")
     description = shape or opaque(name.rsplit("/", 1)[-1], version, data or b"")
     body = data if data is not None else bytes(description.size)
     section = draft.insert(name, instance_id, version, description, body, before)
     _fill(section, "", values)
-    draft.change(edit, section.label, None, None, section.body, why)
+    draft.change(section.label, None, None, section.body, why)
 
 
 def _check_name(name: str) -> None:

@@ -28,7 +28,9 @@ def parse(text: str) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{text[:40]!r} is not JSON: {error}") from None
+            raise UsageError(
+                f"{text[:40]!r} is not JSON: {error}", expected='numbers as 16 or "0x10", names in double quotes'
+            ) from None
     return text
 
 

@@ -9,8 +9,8 @@ shapes   the shape of a section or subsection that is to be put into a stream
 A vmdesc says what one stream holds. A schema says what streams of such devices can hold: which subsections exist, which
 shapes a body has had. ``x86.json.xz`` ships with the package: pc, q35, microvm and isapc machines of QEMU 5.2, 7.2,
 10.0 and 11.1, learned (``qmigtool schema learn``) from some two hundred streams that those versions wrote.
-``cpu_x86.json`` adds the subsections of an x86 ``cpu`` that no such stream has, from QEMU's ``target/i386/machine.c`` and the
-tables in its binaries.
+``cpu_x86.json`` adds the subsections of an x86 ``cpu`` that no such stream has, from QEMU's ``target/i386/machine.c``
+and the tables in its binaries.
 """
 
 from __future__ import annotations

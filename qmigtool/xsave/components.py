@@ -38,7 +38,9 @@ XCOMP_BV_COMPACTED = 1 << 63
 LEGACY_MASK = 0x3
 MPX_MASK = 0x18
 AVX512_MASK = 0xE0
+PKRU_MASK = 0x200
 CET_MASK = 0x1800
+LBR_MASK = 0x8000
 AMX_MASK = 0x60000
 APX_MASK = 0x80000
 
@@ -208,6 +210,15 @@ def parse_mask(text: str) -> int:
         if not 0 <= value < XCOMP_BV_COMPACTED:
             raise UsageError(f"the mask {text!r} has bits outside 62:0", expected="bits 0 to 62")
         mask |= value
+    return mask
+
+
+def with_dependents(mask: int) -> int:
+    """Return the components that have to leave an XCR0 together with ``mask``, so that what is left is legal."""
+    dependents = ((2, 0xE6), (4, 0xE4), (AVX512_MASK, AVX512_MASK), (MPX_MASK, MPX_MASK), (AMX_MASK, AMX_MASK))
+    for some, all_ in dependents:
+        if mask & some:
+            mask |= all_
     return mask
 
 

@@ -61,7 +61,9 @@ def writer(
     return w
 
 
-def stream_of(*devices: tuple[str, int, Vmsd], footers: bool = True, vmdesc: bool = True, spaced: bool = False) -> bytes:
+def stream_of(
+    *devices: tuple[str, int, Vmsd], footers: bool = True, vmdesc: bool = True, spaced: bool = False
+) -> bytes:
     return writer(*devices, footers=footers).finish(vmdesc=vmdesc, **({"spaced": spaced} if vmdesc else {}))
 
 
@@ -88,7 +90,7 @@ def size_of(pairs: Pairs) -> int:
         if get(field, "type") in ("tmp", "vstruct") and get(field, "vmsd_name"):
             assert size_of(field) == one, field
     for sub in get(pairs, "subsections", []):
-        size += 1 + 1 + len(get(sub, "vmsd_name")) + 4 + size_of(sub)
+        size += 1 + 1 + len(get(sub, "vmsd_name").encode("utf-8", "surrogateescape")) + 4 + size_of(sub)
     return size
 
 
@@ -142,3 +144,15 @@ def assert_true(data: bytes | Path) -> None:
 
 def subsection_bytes(name: str, version: int, body: bytes) -> bytes:
     return b"\x05" + bytes([len(name)]) + name.encode() + be32(version) + body
+
+
+def differing(one: bytes, other: bytes) -> set[int]:
+    """Where two streams of one size have another byte."""
+    assert len(one) == len(other)
+    return {
+        at + i
+        for at in range(0, len(one), 1024)
+        if one[at : at + 1024] != other[at : at + 1024]
+        for i, (a, b) in enumerate(zip(one[at : at + 1024], other[at : at + 1024], strict=True))
+        if a != b
+    }

@@ -136,7 +136,7 @@ def test_a_subsection_of_another_name_or_version(saved: QemuStream, tmp_path: Pa
 
 def test_a_section_that_the_target_does_not_know_goes(saved: QemuStream, tmp_path: Path) -> None:
     clock = edited(saved.path, tmp_path / "c.mig", lambda r: r.add_section("kvmclock", 1, values={"clock": 5}))
-    assert "Unknown savevm section or instance 'kvmclock' 0" in refusal(MACHINE, clock)
+    assert "section or instance 'kvmclock' 0" in refusal(MACHINE, clock)
     made = edited(clock, tmp_path / "made.mig", lambda r: r.drop_section("kvmclock"))
     assert made.read_bytes() == saved.path.read_bytes()
 
@@ -154,7 +154,7 @@ def test_a_section_comes_back(saved: QemuStream, run: Run, tmp_path: Path) -> No
 
 def test_a_section_under_another_name(saved: QemuStream, run: Run, tmp_path: Path) -> None:
     wrong = edited(saved.path, tmp_path / "w.mig", lambda r: r.rename_section("hpet", "hpex"))
-    assert "Unknown savevm section or instance 'hpex' 0" in refusal(MACHINE, wrong)
+    assert "section or instance 'hpex' 0" in refusal(MACHINE, wrong)
     # The name without the device's path is one that a loader takes.
     run(lambda r: r.rename_section("0000:00:01.3/piix4_pm", "piix4_pm"))
     wrong = edited(saved.path, tmp_path / "i.mig", lambda r: r.rename_section("hpet", instance_id=7))
@@ -216,7 +216,7 @@ def test_what_the_host_has_not_costs_every_msr_until_it_goes(qemu_stream: QemuSt
     with qmigtool.open(before) as stream:
         assert stream.vcpus[0].xcr0 & 1 << 9
     if saved.qemu_version >= (10, 0, 0):
-        assert "Failed to set XCRs" in refusal(target, before)
+        assert "init: Failed to set" in refusal(target, before)
     else:
         assert star(before) == 0
     after = edited(before, tmp_path / "after.mig", lambda r: r.drop_component("mpx,pkru,avx"))

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-
 from tests.conftest import QemuStreamFactory
 from tests.oracle.qemu import Machine
 from tests.rewrite.inqemu import edited, load, refusal

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "TARGETS", "convert", "rules_for"]
 
-# Refusals first: nothing is half converted. Components go before what is left of them is declared.
+# Refusals first. Components go before what is left of them is declared.
 RULES: tuple[Rule, ...] = (*limits.RULES, *extended.RULES, *registers.RULES, *board.RULES)
 
 
@@ -38,31 +38,42 @@ def rules_for(source: str, target: str) -> tuple[Rule, ...]:
     for name, known in ((source, tuple(TRAITS)), (target, TARGETS)):
         if name not in known:
             raise UsageError(f"no conversion for the accelerator {name!r}", expected="one of " + ", ".join(known))
+    if source == target:
+        return tuple(rule for rule in RULES if rule.run in ALWAYS and rule.applies(TRAITS[source], TRAITS[target]))
     return tuple(rule for rule in RULES if rule.applies(TRAITS[source], TRAITS[target]))
+
+
+# What the target CPU decides, not the accelerator.
+ALWAYS = (extended.foreign_components, extended.declare_sse)
 
 
 def convert(
     draft: Draft, target: str, *, mask: int | None = None, lossy: bool = False, without: Collection[str] = ()
 ) -> None:
-    """Turn a draft into what accelerator ``target`` takes.
+    """Turn a draft into what accelerator ``target`` takes; all of it or, if it raises, nothing.
 
     ``mask``: the user components that the target's XCR0 can have, if known. ``lossy``: what it cannot express is
     dropped and said in the draft's ``losses``; else :class:`~qmigtool.errors.LiveStateError` names it. ``without``:
-    rules to leave out, for showing what each is for.
+    rules to leave out, for showing what each is for. Raises :class:`~qmigtool.errors.UnsupportedError` if there is no
+    x86 vCPU.
     """
-    target = target.lower()
-    source = draft.accelerator
-    if source == target:
-        draft.notes.append(f"the stream is {target}'s already")
-        return
+    target, source = target.lower(), draft.accelerator
+    draft.x86_cpus()
     if source not in TRAITS:
         raise UsageError(
             f"it is not known who saved this stream ({source})",
             expected="--accelerator with one of " + ", ".join(TRAITS),
         )
     rules = rules_for(source, target)
-    conversion = Conversion(draft, TRAITS[source], TRAITS[target], mask, lossy)
-    for rule in rules:
-        if rule.name not in without:
-            conversion.apply(rule)
-    draft.accelerator = target
+    with draft.edit("to-accelerator"):
+        if source == target:
+            draft.note(f"the stream is {target}'s already")
+        conversion = Conversion(draft, TRAITS[source], TRAITS[target], mask, lossy)
+        for rule in rules:
+            if rule.name not in without:
+                conversion.apply(rule)
+        draft.accelerator = target
+        if source != target and target != "tcg":
+            draft.note(
+                f"nothing in the output may tell that it is for {target}: later commands want --accelerator {target}"
+            )

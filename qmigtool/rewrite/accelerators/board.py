@@ -19,7 +19,7 @@ def foreign_sections(conversion: Conversion) -> None:
     for name in conversion.source.sections:
         if name not in conversion.target.sections:
             for section in conversion.draft.named(name):
-                structure.drop_section(conversion.draft, section.label, conversion.name, conversion.why)
+                structure.drop_section(conversion.draft, section.label)
 
 
 def pit_edge(conversion: Conversion) -> None:
@@ -32,13 +32,17 @@ def pit_times(conversion: Conversion) -> None:
     """Start the PIT's channel 0 anew when the VM goes on: its times are the kernel's, and out of use."""
     timers = conversion.draft.named("timer")
     for pit in conversion.draft.named("i8254"):
-        if not timers or conversion.number(pit, f"{CHANNEL}/mode") not in PERIODIC:
+        if not timers:
+            conversion.note("without a section 'timer' nothing tells when it is: the PIT will stand still")
             continue
         now = conversion.number(timers[0], CLOCK)
         count = conversion.number(pit, f"{CHANNEL}/count") or 0x10000
         conversion.assign(pit, f"{CHANNEL}/count_load_time", now)
         for path in (f"{CHANNEL}/next_transition_time", f"{CHANNEL}.next_transition_time"):
             conversion.assign(pit, path, now + count * NANOSECONDS // PIT_HZ)
+        if conversion.number(pit, f"{CHANNEL}/mode") not in PERIODIC:
+            # Whether it had fired is not known; a guest that waits for it would wait for ever, another one ignores it.
+            conversion.note("the PIT's channel 0 is to fire once: it will, a whole count from now")
 
 
 def ticks_to_tsc(conversion: Conversion) -> None:

@@ -7,59 +7,45 @@ from collections import deque
 from qmigtool.rewrite import components
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
-from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT
+from qmigtool.xsave.components import LEGACY_MASK, MPX_MASK, MXCSR_INIT, PKRU_MASK, with_dependents
 
 __all__ = ["RULES"]
 
-USER_BITS = ((1 << 63) - 1) & ~SUPERVISOR_MASK
 FSW, FPREGS = "env.fpus_vmstate", "env.fpregs"
 # TCG under -cpu max enables what few hosts have.
-RARE = 0x18 | 1 << 9
+RARE = MPX_MASK | PKRU_MASK
 
 
 def foreign_components(conversion: Conversion) -> None:
     """Drop the components that the target cannot hold: idle ones with a word, live ones only if that is allowed."""
     target, draft = conversion.target, conversion.draft
-    allowed = target.components | SUPERVISOR_MASK | LEGACY_MASK
+    allowed = target.components | target.supervisor | LEGACY_MASK
     if conversion.mask is not None:
         allowed &= conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
-    drop = 0
+    held = 0
     for _, vcpu in conversion.cpus():
-        held = (vcpu.live | vcpu.xstate_bv | vcpu.xcr0) & USER_BITS & ~allowed
-        live = held & vcpu.live
+        held |= vcpu.live | vcpu.xstate_bv | vcpu.enabled
+    drop = with_dependents(held & ~allowed) & held
+    for _, vcpu in conversion.cpus():
+        live = vcpu.live & drop
         if live:
             names = mask_names(live)
             conversion.lose(f"vCPU {vcpu.index}: live {' '.join(names)}", names)
-        drop |= held
-        if vcpu.xcr0 & held:
-            names = mask_names(vcpu.xcr0 & held)
-            conversion.note(f"vCPU {vcpu.index}: XCR0 loses {' '.join(names)}; a guest that counts on them will fault")
+        if vcpu.enabled & drop:
+            names = mask_names(vcpu.enabled & drop)
+            conversion.note(f"vCPU {vcpu.index}: {' '.join(names)} enabled no more; a guest that counts on them faults")
     if drop:
-        drop = _with_dependents(drop)
-        components.drop_components(draft, drop, conversion.name, conversion.why)
-    elif conversion.mask is None and not conversion.source.declares:
-        enabled = 0
-        for _, vcpu in conversion.cpus():
-            enabled |= vcpu.xcr0
-        if enabled & RARE:
-            conversion.note(
-                f"XCR0 has {' '.join(mask_names(enabled & RARE))}: a host without refuses all of XCR0; "
-                "name the target's components (--for, --xcr0)"
-            )
-
-
-def _with_dependents(mask: int) -> int:
-    """Return the components that have to go with ``mask``, so that what is left of any XCR0 is legal."""
-    groups = {0x18: 0x18, 0xE0: 0xE0, 0x60000: 0x60000, 4: 0xE4, 2: 0xE6}
-    for some, all_ in groups.items():
-        if mask & some:
-            mask |= all_
-    return mask
+        components.drop_components(draft, drop)
+    elif conversion.mask is None and not conversion.source.declares and held & RARE:
+        conversion.note(
+            f"XCR0 has {' '.join(mask_names(held & RARE))}: a host without refuses all of XCR0; "
+            "name the target's components (--for, --xcr0)"
+        )
 
 
 def declare(conversion: Conversion) -> None:
     """Declare in XSTATE_BV what is live."""
-    components.repair_xstate_bv(conversion.draft, conversion.name, conversion.why)
+    components.repair_xstate_bv(conversion.draft)
 
 
 def undeclare(conversion: Conversion) -> None:
@@ -102,7 +88,7 @@ RULES = (
     ),
     Rule(
         "KT8",
-        "TCG has no AVX-512 and no AMX: the guest's next such instruction is #UD",
+        "TCG has no AVX-512, no AMX and no CET: the guest's next such instruction is #UD",
         "proved",
         lambda source, target: not target.declares,
         foreign_components,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from qmigtool.cpu_x86 import HFLAGS
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
-from qmigtool.rewrite.draft import SectionDraft
+from qmigtool.rewrite.sectiondraft import SectionDraft
 from qmigtool.xsave import check_xcr0
 
 __all__ = ["RULES"]
@@ -18,7 +19,7 @@ CR4_PAE, CR4_PCIDE = 1 << 5, 1 << 17
 EFER_LME = 1 << 8
 MXCSR_DEFINED = 0x2FFFF  # 0xFFFF with Intel; AMD has MM in bit 17
 MAX_MP_STATE = 10  # KVM_MP_STATE_AP_RESET_HOLD and what else there is
-CPU_INTERRUPT_INIT = 0x400  # CPU_INTERRUPT_TGT_INT_1
+CPU_INTERRUPT_INIT, CPU_INTERRUPT_SIPI = 0x400, 0x800
 HF_SMM, HF_GUEST = 1 << 19, 1 << 21
 DR7_ENABLE = 0xFF  # L0 to G3
 DEFAULT_PAT = 0x0007040600070406
@@ -36,7 +37,20 @@ PARAVIRTUAL = (
     ("cpu/async_pf_msr/env.async_pf_en_msr", "asynchronous page faults"),
     ("cpu/async_pv_eoi_msr/env.pv_eoi_en_msr", "PV EOI"),
 )
-KVM_ONLY = {"cpu/nested_state": "nested virtualisation", "cpu/xen_vcpu": "Xen emulation"}
+OWN = {
+    "cpu/nested_state": "nested virtualisation",
+    "cpu/svm_guest": "nested virtualisation",
+    "cpu/svn_npt": "nested virtualisation",
+    "cpu/xen_vcpu": "Xen emulation",
+}
+HYPERV = ("cpu/msr_hyperv_synic", "cpu/msr_hyperv_stimer")
+# Field, its value if nothing is queued, and what it is.
+QUEUED = (
+    ("env.interrupt_injected", -1, "interrupt"),
+    ("env.exception_nr", -1, "exception"),
+    ("env.nmi_injected", 0, "NMI"),
+    ("env.nmi_pending", 0, "NMI"),
+)
 
 
 def canonical(conversion: Conversion) -> None:
@@ -56,10 +70,8 @@ def canonical(conversion: Conversion) -> None:
 def illegal(conversion: Conversion) -> None:
     """Refuse register values that no hypervisor takes; there is nothing right to put in their place."""
     for section, vcpu in conversion.cpus():
-        for reason in _illegal(conversion, section):
-            conversion.lose(f"vCPU {vcpu.index}: {reason}")
-        for reason in check_xcr0(vcpu.xcr0) if vcpu.xcr0 else ():
-            conversion.lose(f"vCPU {vcpu.index}: {reason}")
+        for reason in (*_illegal(conversion, section), *(check_xcr0(vcpu.xcr0) if vcpu.xcr0 else ())):
+            conversion.refuse(f"vCPU {vcpu.index}: {reason}")
 
 
 def _illegal(conversion: Conversion, section: SectionDraft) -> Iterator[str]:
@@ -81,30 +93,45 @@ def _illegal(conversion: Conversion, section: SectionDraft) -> Iterator[str]:
 
 
 def system_management(conversion: Conversion) -> None:
-    """Say that firmware uses SMM: not every KVM has it, and MSHV and WHPX have not."""
+    """Refuse a vCPU inside SMM, and say that firmware uses it: not every KVM has it, and MSHV and WHPX have not."""
     for section, vcpu in conversion.cpus():
-        if conversion.number(section, "env.hflags") & HF_SMM:
-            conversion.lose(f"vCPU {vcpu.index}: it is in system management mode")
+        if conversion.number(section, HFLAGS) & HF_SMM:
+            conversion.refuse(f"vCPU {vcpu.index}: it is in system management mode")
         if conversion.number(section, "env.smbase") not in (0, SMBASE):
-            conversion.note(f"vCPU {vcpu.index}: its firmware has set up SMM; the target must have it (KVM: smm=on)")
+            conversion.note(
+                f"vCPU {vcpu.index}: its firmware has set up SMM; the target must have it "
+                "(KVM: smm=on; MSHV and WHPX have none)"
+            )
 
 
 def pending_init(conversion: Conversion) -> None:
-    """Refuse a vCPU with an INIT that TCG has not yet taken: its registers are not those of a reset."""
-    for common in conversion.draft.named("cpu_common"):
-        if conversion.number(common, "interrupt_request") & CPU_INTERRUPT_INIT:
-            conversion.lose(f"vCPU {common.section.instance_id}: an INIT is pending")
+    """Drop an INIT or a SIPI that TCG has not yet taken: with it, the registers are not those of a reset."""
+    for _, vcpu, common in conversion.beside("cpu_common"):
+        request = conversion.number(common, "interrupt_request")
+        if request & (CPU_INTERRUPT_INIT | CPU_INTERRUPT_SIPI):
+            conversion.lose(f"vCPU {vcpu.index}: an INIT or a SIPI is pending")
+            conversion.assign(common, "interrupt_request", request & ~(CPU_INTERRUPT_INIT | CPU_INTERRUPT_SIPI))
 
 
 def nested(conversion: Conversion) -> None:
-    """Refuse nested guests and Xen's: their state is KVM's own."""
+    """Refuse a vCPU inside a nested guest; drop what else there is of nested guests and of Xen's."""
     for section, vcpu in conversion.cpus():
-        if conversion.number(section, "env.hflags") & HF_GUEST:
-            conversion.lose(f"vCPU {vcpu.index}: it is inside a nested guest")
-        for name, title in KVM_ONLY.items():
+        if conversion.number(section, HFLAGS) & HF_GUEST:
+            conversion.refuse(f"vCPU {vcpu.index}: it is inside a nested guest")
+        for name, title in OWN.items():
             if section.device.subsection(name) is not None:
                 conversion.lose(f"vCPU {vcpu.index}: {title} ({name})")
-                structure.drop_subsection(conversion.draft, f"{section.label}/{name}", conversion.name, conversion.why)
+                structure.drop_subsection(conversion.draft, f"{section.label}/{name}")
+
+
+def queued(conversion: Conversion) -> None:
+    """Drop the events that the source was about to inject, and that the target does not look for."""
+    for section, vcpu in conversion.cpus():
+        for path, none, title in QUEUED:
+            value = section.device.number(path)
+            if value is not None and value != none:
+                conversion.lose(f"vCPU {vcpu.index}: {title} {value} is queued ({path})")
+                conversion.assign(section, path, none)
 
 
 def paravirtual(conversion: Conversion) -> None:
@@ -118,32 +145,30 @@ def paravirtual(conversion: Conversion) -> None:
         for section, vcpu in conversion.cpus()
         if conversion.number(section, "cpu/msr_tscdeadline/env.tsc_deadline")
     ]
-    if deadline and not conversion.target.declares:
+    if deadline and not conversion.target.hypervisor:
         conversion.note(f"vCPU {' '.join(deadline)}: the TSC deadline timer is armed, which TCG has not")
 
 
 def not_restored(conversion: Conversion) -> None:
     """Say what QEMU does not hand to Hyper-V's hypervisor."""
+    whpx = conversion.target.name == "whpx"
     for section, vcpu in conversion.cpus():
-        if _debug(section):
-            conversion.draft.losses.append(f"vCPU {vcpu.index}: debug registers in use are not restored (MS5)")
-        if conversion.target.name == "whpx":
-            pat = conversion.number(section, "env.pat")
-            if pat != DEFAULT_PAT:
-                conversion.draft.losses.append(f"vCPU {vcpu.index}: PAT {pat:#x} is not restored (MS5)")
-        for name in ("cpu/msr_hyperv_synic", "cpu/msr_hyperv_stimer"):
-            if section.device.subsection(name) is not None:
-                conversion.draft.losses.append(f"vCPU {vcpu.index}: {name} is not restored (MS5)")
-    if conversion.target.name == "mshv":
-        conversion.note("QEMU 11.1 restores neither the local APICs' registers nor the partition's reference time")
-    else:
-        conversion.note("WHPX restores no MTRRs, no pending events and no Hyper-V MSRs")
-
-
-def _debug(section: SectionDraft) -> bool:
-    registers = section.device.get("env.dr")
-    value = registers.value if registers is not None else None
-    return isinstance(value, list) and len(value) == 8 and bool(value[7] & DR7_ENABLE)
+        lost = []
+        debug = section.device.get("env.dr")
+        value = debug.value if debug is not None else None
+        if isinstance(value, list) and len(value) == 8 and value[7] & DR7_ENABLE:
+            lost.append("debug registers in use")
+        pat = conversion.number(section, "env.pat")
+        if whpx and pat != DEFAULT_PAT:
+            lost.append(f"PAT {pat:#x}")
+        lost += [name for name in HYPERV if section.device.subsection(name) is not None]
+        for what in lost:
+            conversion.note(f"vCPU {vcpu.index}: QEMU does not restore {what}")
+    conversion.note(
+        "WHPX restores no MTRRs, no pending events and no Hyper-V MSRs"
+        if whpx
+        else "QEMU 11.1 restores neither the local APICs' registers nor the partition's reference time"
+    )
 
 
 RULES = (
@@ -151,36 +176,43 @@ RULES = (
         "TK8",
         "TCG does not check addresses; KVM refuses the MSR, and QEMU aborts",
         "proved",
-        lambda source, target: not source.declares and target.declares,
+        lambda source, target: target.hypervisor and not source.hypervisor,
         canonical,
     ),
     Rule(
         "TK9",
         "a hypervisor refuses the whole group of registers (QEMU before 10 then silently drops it)",
         "proved",
-        lambda source, target: target.declares,
+        lambda source, target: target.hypervisor,
         illegal,
     ),
     Rule(
         "TK10",
         "firmware may wait for an SMI that never comes",
         "proved",  # for a VM that was saved while its firmware ran
-        lambda source, target: target.declares and not source.declares,
+        lambda source, target: target.hypervisor,
         system_management,
     ),
     Rule(
         "TK12",
         "only TCG keeps it, and a SIPI would start the vCPU with what its registers hold",
         "proved",  # without it: an AP parked under TCG 7.2 ends the VM
-        lambda source, target: not source.mp_state and target.mp_state,
+        lambda source, target: target.hypervisor and not source.hypervisor,
         pending_init,
     ),
     Rule(
         "MS3",
-        "nested virtualisation and Xen emulation are KVM's own state",
+        "state of nested guests, and of Xen's, is the accelerator's own",
         "source",
-        lambda source, target: source.name == "kvm",
+        lambda source, target: True,
         nested,
+    ),
+    Rule(
+        "KT11",
+        "it is in none of the target's registers: the interrupt controllers show what was pending",
+        "inferred",
+        lambda source, target: source.queued_events and not target.queued_events,
+        queued,
     ),
     Rule(
         "KT9",

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from qmigtool.cpu_x86 import HFLAGS, tcg_hflags
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
-from qmigtool.rewrite.draft import SectionDraft
 
 __all__ = ["RULES"]
 
-TR_FLAGS, HFLAGS, MP_STATE, TSC = "env.tr/flags", "env.hflags", "env.mp_state", "env.tsc"
-CR4 = "env.cr[4]"
+TR_FLAGS, MP_STATE = "env.tr/flags", "env.mp_state"
 TYPE = 0xF00  # of a segment's flags: the descriptor's type, bits 11:8
 BUSY = 0x200  # of the type of a TSS: 9 available, 11 busy (1 and 3 with 16 bits)
-APIC_SIPI = "apic_sipi"
+APIC_SIPI, INTERRUPT_REQUEST = "apic_sipi", "interrupt_request"
 RUNNABLE, UNINITIALIZED, INIT_RECEIVED, HALTED = range(4)  # KVM_MP_STATE_*
-
-# HF_*_MASK in target/i386/cpu.h
-HF_IOPL, HF_SMAP, HF_MPX_EN, HF_UMIP, HF_AVX_EN = 3 << 12, 1 << 23, 1 << 25, 1 << 27, 1 << 28
-CR4_UMIP, CR4_OSXSAVE, CR4_SMAP = 1 << 11, 1 << 18, 1 << 21
+CPU_INTERRUPT_HARD, CPU_INTERRUPT_EXITTB, CPU_INTERRUPT_POLL = 0x2, 0x4, 0x10
 
 
 def busy_tss(conversion: Conversion) -> None:
@@ -37,20 +33,9 @@ def available_tss(conversion: Conversion) -> None:
 
 
 def hidden_flags(conversion: Conversion) -> None:
-    """Set the bits of env.hflags that TCG takes from there, and clear those that it does not know there."""
-    for section, vcpu in conversion.cpus():
-        cr4 = conversion.number(section, CR4)
-        flags = conversion.number(section, HFLAGS) & ~HF_IOPL
-        if cr4 & CR4_OSXSAVE and vcpu.xcr0 & 6 == 6:
-            flags |= HF_AVX_EN
-        if cr4 & CR4_UMIP:
-            flags |= HF_UMIP
-        if cr4 & CR4_SMAP:
-            flags |= HF_SMAP
-        bounds = conversion.number(section, "cpu/mpx/env.bndcs_regs.cfgu")
-        if cr4 & CR4_OSXSAVE and vcpu.xcr0 & 0x18 == 0x18 and bounds & 1:
-            flags |= HF_MPX_EN
-        conversion.assign(section, HFLAGS, flags)
+    """Make env.hflags what TCG would have there."""
+    for section, _ in conversion.cpus():
+        conversion.assign(section, HFLAGS, tcg_hflags(section.device))
 
 
 def to_mp_state(conversion: Conversion) -> None:
@@ -59,51 +44,37 @@ def to_mp_state(conversion: Conversion) -> None:
     TCG's wait_for_sipi is what follows an INIT. KVM ignores a SIPI where mp_state is 1, which waits for the INIT first
     (measured: an application processor starts from 2 and never from 1).
     """
-    for section, vcpu in conversion.cpus():
-        apic = _same(conversion, "apic", vcpu.index)
-        common = _same(conversion, "cpu_common", vcpu.index)
-        state = RUNNABLE
-        if apic is not None and conversion.number(apic, f"{APIC_SIPI}/wait_for_sipi"):
-            state = INIT_RECEIVED
-        elif common is not None and conversion.number(common, "halted"):
-            state = HALTED
-        conversion.assign(section, MP_STATE, state)
+    states = {section.label: RUNNABLE for section, _ in conversion.cpus()}
+    for section, _, common in conversion.beside("cpu_common"):
+        if conversion.number(common, "halted"):
+            states[section.label] = HALTED
+    for section, _, apic in conversion.beside("apic"):
+        if conversion.number(apic, f"{APIC_SIPI}/wait_for_sipi"):
+            states[section.label] = INIT_RECEIVED
+    for section, _ in conversion.cpus():
+        conversion.assign(section, MP_STATE, states[section.label])
 
 
 def from_mp_state(conversion: Conversion) -> None:
     """Say in cpu_common and the APIC what env.mp_state says."""
-    for section, vcpu in conversion.cpus():
-        state = conversion.number(section, MP_STATE)
-        if state not in (UNINITIALIZED, INIT_RECEIVED, HALTED):
-            continue
-        common = _same(conversion, "cpu_common", vcpu.index)
-        if common is not None:
+    for section, _, common in conversion.beside("cpu_common"):
+        if conversion.number(section, MP_STATE) in (UNINITIALIZED, INIT_RECEIVED, HALTED):
             conversion.assign(common, "halted", 1)
-        apic = _same(conversion, "apic", vcpu.index)
-        if state != HALTED and apic is not None:
+    for section, _, apic in conversion.beside("apic"):
+        if conversion.number(section, MP_STATE) in (UNINITIALIZED, INIT_RECEIVED):
             if apic.device.subsection(APIC_SIPI) is None:
-                structure.add_subsection(
-                    conversion.draft,
-                    apic.label,
-                    APIC_SIPI,
-                    {"wait_for_sipi": 1},
-                    edit=conversion.name,
-                    why=conversion.why,
-                )
+                structure.add_subsection(conversion.draft, apic.label, APIC_SIPI, {"wait_for_sipi": 1})
             conversion.assign(apic, f"{APIC_SIPI}/wait_for_sipi", 1)
-        if not conversion.target.mp_state:
-            conversion.assign(section, MP_STATE, RUNNABLE)
+    for section, _ in conversion.cpus() if not conversion.target.mp_state else ():
+        conversion.assign(section, MP_STATE, RUNNABLE)
 
 
 def no_interrupt_request(conversion: Conversion) -> None:
-    """Clear TCG's own bits."""
+    """Clear what TCG will find out again: that the interrupt controller has something."""
+    harmless = CPU_INTERRUPT_HARD | CPU_INTERRUPT_EXITTB | CPU_INTERRUPT_POLL
     for common in conversion.draft.named("cpu_common"):
-        conversion.assign(common, "interrupt_request", 0)
-
-
-def _same(conversion: Conversion, name: str, index: int) -> SectionDraft | None:
-    found = (s for s in conversion.draft.named(name) if s.section.instance_id == index)
-    return next(found, None)
+        request = conversion.number(common, INTERRUPT_REQUEST)
+        conversion.assign(common, INTERRUPT_REQUEST, request & ~harmless)
 
 
 RULES = (
@@ -111,14 +82,14 @@ RULES = (
         "TK7",
         "a hypervisor expects a busy TSS in TR",
         "inferred",
-        lambda source, target: source.physical_x87 and not target.physical_x87,
+        lambda source, target: target.busy_tss and not source.busy_tss,
         busy_tss,
     ),
     Rule(
         "KT3",
         "TCG looks for I/O permissions in a TSS of type 9 only: #GP else",
         "proved",
-        lambda source, target: target.physical_x87 and not source.physical_x87,
+        lambda source, target: source.busy_tss and not target.busy_tss,
         available_tss,
     ),
     Rule(
@@ -139,14 +110,14 @@ RULES = (
         "KT7",
         "a vCPU that waits or is halted is so in cpu_common and in the APIC: else it runs from the reset vector",
         "proved",
-        lambda source, target: source.mp_state and (not target.mp_state or target.hyperv),
+        lambda source, target: target.halted and not source.halted,
         from_mp_state,
     ),
     Rule(
         "TK11",
-        "bits of TCG's own, which nothing clears under KVM",
+        "the in-kernel interrupt controller has it itself, and nothing would clear the bits",
         "inferred",
-        lambda source, target: not source.mp_state and target.in_kernel_irqchip,
+        lambda source, target: not source.hypervisor and target.in_kernel_irqchip,
         no_interrupt_request,
     ),
 )

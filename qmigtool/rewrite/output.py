@@ -1,0 +1,150 @@
+"""The splices that turn the source into what a draft says.
+
+Whatever depends on lengths is made anew here, in this order: what edits changed, memory (where it lies in the output is
+known then), the length of a postcopy package, and the vmdesc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from qmigtool.parsers.bodies import footer_of
+from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.vmdesctext import describe, describe_device, find_parts, format_pairs, is_spaced
+from qmigtool.rewrite.memory import Format
+from qmigtool.rewrite.splice import Splice, differing, ordered
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.vmdesc import Description
+    from qmigtool.rewrite.draft import Draft
+    from qmigtool.rewrite.memory import MemoryDraft
+
+__all__ = ["splices_of"]
+
+PACKAGED = "PACKAGED"
+
+
+def splices_of(draft: Draft) -> list[Splice]:
+    """Return the splices, in the order of the source; raises what reading memory raises."""
+    found = [*_configuration(draft), *_commands(draft), *_devices(draft)]
+    ram = _first(draft, Type.START, "ram")
+    if ram is not None:
+        shift = sum(splice.growth for splice in found if splice.offset <= ram.offset)
+        found += _memory(draft.memory, shift)
+    found += _packages(draft, found)
+    found += _vmdesc(draft)
+    return ordered(found, len(draft.source.whole))
+
+
+def _first(draft: Draft, type_: Type, name: str | None = None) -> Section | None:
+    return next((s for s in draft.stream.sections if s.type is type_ and s.name == name), None)
+
+
+def _configuration(draft: Draft) -> Iterator[Splice]:
+    old, new = draft.stream.configuration, draft.configuration
+    section = _first(draft, Type.CONFIGURATION)
+    if new != old and new is not None and section is not None:
+        body = bytes(draft.source.view(section.body_offset, section.body_length))
+        yield from differing(section.body_offset, body, new.build())
+
+
+def _commands(draft: Draft) -> Iterator[Splice]:
+    for section in draft.dropped_commands:
+        yield Splice(section.offset, section.length, b"")
+
+
+def _devices(draft: Draft) -> Iterator[Splice]:
+    for section in draft.all_sections:
+        original = section.original
+        footer = footer_of(section.section.section_id or 0) if draft.stream.footers else b""
+        if original is None:
+            if not section.dropped:
+                yield Splice(section.at, 0, section.header() + section.body + footer)
+        elif section.dropped:
+            yield Splice(original.section.offset, original.section.length, b"")
+        elif section.touched:
+            place = original.section
+            head = bytes(draft.source.view(place.offset, place.body_offset - place.offset))
+            # START and FULL mean the same to the loader; what it is stays.
+            yield from differing(place.offset, head, head[:1] + section.header()[1:])
+            yield from differing(place.body_offset, original.body, section.body)
+
+
+def _memory(memory: MemoryDraft, shift: int) -> Iterator[Splice]:
+    """Give the splices of memory; the output's ``ram`` START body lies ``shift`` bytes further back."""
+    mapped = memory.format is Format.MAPPED or (memory.format is Format.KEEP and memory.mapped_before)
+    if not memory.touched and not (mapped and shift):
+        return
+    # Imported here: numpy is not needed for device state.
+    from qmigtool.rewrite import mapped as mapped_ram
+    from qmigtool.rewrite import plain, records
+
+    if mapped:
+        yield from mapped_ram.splices(memory, shift)
+    elif memory.format is Format.PLAIN:
+        yield from plain.splices(memory)
+    else:
+        yield from memory.list_splices()
+        yield from records.splices(memory)
+
+
+def _packages(draft: Draft, splices: list[Splice]) -> Iterator[Splice]:
+    """Correct the length of a postcopy package by what grew inside it."""
+    for command in draft.commands(PACKAGED):
+        length = int.from_bytes(draft.source.view(command.body_offset, 4), "big")
+        start = command.end
+        growth = sum(s.growth for s in splices if start <= s.offset and s.offset + s.length <= start + length)
+        if growth:
+            yield from differing(command.body_offset, length.to_bytes(4, "big"), (length + growth).to_bytes(4, "big"))
+
+
+# -- vmdesc ----------------------------------------------------------------------------------------------------------
+
+
+def _vmdesc(draft: Draft) -> Iterator[Splice]:
+    text, section = draft.stream.vmdesc_text, _first(draft, Type.VMDESC)
+    if text is None or section is None:
+        return
+    new = _vmdesc_text(draft, text)
+    if new != text:
+        yield from differing(section.offset + 1, len(text).to_bytes(4, "big"), len(new).to_bytes(4, "big"))
+        yield from differing(section.body_offset, text, new)
+
+
+def _vmdesc_text(draft: Draft, text: bytes) -> bytes:
+    """Return the vmdesc's text with what was changed; everything else in it stays as it is."""
+    parts, spaced = find_parts(text), is_spaced(text)
+    devices: list[list[bytes]] = [[], *([text[start:end]] for start, end in parts.devices)]
+    at = 0  # in the list: 0 is before the first
+    for section in draft.all_sections:
+        if section.described is not None:
+            at = section.described + 1
+            if section.dropped:
+                devices[at] = devices[at][1:]
+                continue
+        entry = section.entry()
+        if not section.touched or section.dropped or entry is None:
+            continue
+        written = format_pairs(describe_device(entry), spaced=spaced)
+        if section.described is not None:
+            devices[at][:1] = [written]
+        else:
+            devices[at].append(written)
+    entries = b", ".join(one for each in devices for one in each)
+    place = (parts.devices[0][0], parts.devices[-1][1]) if parts.devices else parts.array
+    replaced = [(*place, entries)]
+    configuration = _described_configuration(draft)
+    if parts.configuration is not None and configuration is not None:
+        replaced.append((*parts.configuration, format_pairs(describe(configuration), spaced=spaced)))
+    for start, end, new in sorted(replaced, reverse=True):  # from the end: places before stay what they are
+        text = text[:start] + new + text[end:]
+    return text
+
+
+def _described_configuration(draft: Draft) -> Description | None:
+    """Return the vmdesc's ``configuration`` as it has to be; None if it stays."""
+    vmdesc, new = draft.stream.vmdesc, draft.configuration
+    if vmdesc is None or vmdesc.configuration is None or new is None or new == draft.stream.configuration:
+        return None
+    return new.described(vmdesc.configuration)

@@ -1,0 +1,132 @@
+"""One section of device state as it shall become: bytes and their description, changed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.device import Device
+from qmigtool.errors import UsageError
+from qmigtool.parsers.records import SectionHeader, SectionType
+from qmigtool.parsers.source import BufferSource
+from qmigtool.parsers.vmdesc import Description, DeviceDescription
+from qmigtool.rewrite.body import Body
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.savevm import Section
+    from qmigtool.parsers.vmstate import Field
+
+__all__ = ["SectionDraft"]
+
+
+@dataclass(slots=True, eq=False)
+class SectionDraft:
+    """A section of device state; ``original`` is the device of the source, None for a section that is put in.
+
+    ``at`` is where it stands, or where it is put in. ``data`` is None while the body is as in the source.
+    ``old_style`` is whether its vmdesc has it as one buffer (see :class:`~qmigtool.parsers.vmdesc.DeviceDescription`).
+    """
+
+    original: Device | None
+    section: Section
+    description: Description | None
+    at: int
+    described: int | None  # its number in the vmdesc
+    data: bytes | None = None
+    old_style: bool = False
+    dropped: bool = False
+    _device: Device | None = None
+
+    @property
+    def device(self) -> Device:
+        """The device as it will be; offsets of a body that was changed count from its start."""
+        if self._device is None:
+            if self.data is None and self.original is not None and self.section is self.original.section:
+                self._device = self.original
+            else:
+                body = self.body
+                place = replace(self.section, offset=0, body_offset=0, length=len(body), body_length=len(body))
+                borrowed = self.original.borrowed if self.original is not None else None
+                self._device = Device(place, self.description, BufferSource(body), borrowed)
+        return self._device
+
+    @property
+    def label(self) -> str:
+        """``name@instance``."""
+        return f"{self.section.name}@{self.section.instance_id}"
+
+    @property
+    def offset(self) -> int | None:
+        """Where the source has the section; None for one that is put in."""
+        return None if self.original is None else self.original.section.offset
+
+    @property
+    def body(self) -> bytes:
+        """The bytes of the body as they will be."""
+        if self.data is None:
+            original = self.original
+            assert original is not None  # noqa: S101 - for the type checker: what is put in has data
+            return original.body
+        return self.data
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything but its absence differs from the source."""
+        return self.original is None or self.data is not None or self.section is not self.original.section
+
+    def state(self) -> tuple[Any, ...]:
+        """Return what edits can change, for :meth:`restore`."""
+        return self.section, self.description, self.data, self.dropped
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Make it what it was."""
+        self.section, self.description, self.data, self.dropped = state
+        self._device = None
+
+    def place(self, field: Field) -> int:
+        """Return where a field of :attr:`device` starts in the body."""
+        return field.offset - self.device.section.body_offset
+
+    def patch(self, field: Field, raw: bytes) -> None:
+        """Replace the bytes of a field by as many others."""
+        if len(raw) != field.length:
+            raise UsageError(f"{self.label}/{field.name} has {field.length} bytes, not {len(raw)}")
+        at, body = self.place(field), self.body
+        self.data = body[:at] + raw + body[at + field.length :]
+        self._device = None
+
+    def reshape(self, change: Callable[[Body], None]) -> None:
+        """Take the body apart, let ``change`` change it, and put it together again, with its description."""
+        device = self.device
+        _ = device.fields  # raises where the description does not fit the bytes
+        assert self.description is not None  # noqa: S101 - for the type checker: fields has seen to it
+        tree = Body.load(self.description, self.body)
+        change(tree)
+        self.data = tree.encode()
+        self.description = tree.describe()
+        self._device = None
+
+    def rename(self, **header: Any) -> None:
+        """Change ``name``, ``instance_id`` or ``version_id`` of the section's header."""
+        self.section = replace(self.section, **header)
+        self._device = None
+
+    def header(self) -> bytes:
+        """Return the section's header as it will be, type byte included."""
+        section = self.section
+        kind = SectionType.QEMU_VM_SECTION_FULL
+        record = SectionHeader(
+            section.section_id or 0, section.name or "", section.instance_id or 0, section.version_id or 0
+        )
+        try:
+            return bytes([kind]) + record.build()
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def entry(self) -> DeviceDescription | None:
+        """Return what the vmdesc has to say of the section, or None if nothing is known."""
+        if self.description is None:
+            return None
+        section = self.section
+        return DeviceDescription(section.name or "", section.instance_id or 0, self.description, self.old_style)

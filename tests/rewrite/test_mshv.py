@@ -1,0 +1,351 @@
+"""The MSHV bundle: out of a stream and back into it, and bundles that nobody honest wrote."""
+
+import json
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import qmigtool
+from qmigtool.cli import main
+from qmigtool.errors import LiveStateError, QmigError, StreamError, UsageError
+from qmigtool.mshv import MSRS, export_bundle, import_bundle
+from qmigtool.rewrite import Rewriter
+from qmigtool.xsave import layout
+from tests.rewrite.editing import assert_true, bodies, rewritten, sample, stream_of
+from tests.streamwriter import Vmsd, num, x86_cpu
+
+STREAMS = ["kvm-avx512-7.2", "pc-7.2", "pc-11.1", "q35-7.2", "twin-kvm-10.0", "twin-tcg-10.0", "microvm-10.0"]
+STREAMS += ["plain-5.2", "nofooter-7.2"]
+
+
+def exported(source, folder, where="amd-zen4", **options):
+    with qmigtool.open(source, **options) as stream:
+        return export_bundle(stream, folder, layout(where))
+
+
+def imported(source, folder, **options):
+    return rewritten(source, lambda r: import_bundle(r, folder), **options)
+
+
+def change(folder, edit):
+    document = json.loads((folder / "bundle.json").read_text())
+    edit(document)
+    (folder / "bundle.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_there_and_back_changes_nothing(name, tmp_path):
+    done = 0
+    for where in ("amd-zen4", "intel-clx", "intel-spr", "qemu"):
+        try:
+            document = exported(sample(name), tmp_path / where, where)
+        except LiveStateError:
+            continue
+        done += 1
+        for entry in document["vcpus"]:
+            data = (tmp_path / where / entry["file"]).read_bytes()
+            assert len(data) == entry["buffer"]
+            assert len(data) % 4096 == 0
+            assert not any(data[entry["size"] :])
+            # XSTATE_BV and XCOMP_BV by hand.
+            assert int.from_bytes(data[512:520], "little") == int(entry["xstate_bv"], 0)
+            assert int.from_bytes(data[520:528], "little") == int(entry["xcomp_bv"], 0) >= 1 << 63
+        assert json.loads((tmp_path / where / "bundle.json").read_text()) == document
+        back = imported(sample(name), tmp_path / where)
+        assert (back.data, back.changes) == (sample(name).read_bytes(), [])
+    assert done >= 2
+
+
+def test_a_hypervisor_changed_a_register(tmp_path):
+    exported(sample("kvm-avx512-7.2"), tmp_path / "b")
+    file = tmp_path / "b" / "vcpu-0.xsave"
+    data = bytearray(file.read_bytes())
+    data[160:168] = bytes(range(8))
+    file.write_bytes(data)
+    done = imported(sample("kvm-avx512-7.2"), tmp_path / "b")
+    with qmigtool.open(done.data) as stream:
+        assert stream.field("cpu@0/env.xmm_regs[0][0]/_q_ZMMReg[0]").value == 0x0706050403020100
+    assert len(done.changes) == 1
+    assert_true(done.data)
+
+
+PATHS = {msr.name: msr.path for msr in MSRS}
+VALUE = 0x0123456789ABCDEF
+
+
+@pytest.mark.parametrize("msr", [msr for msr in MSRS if msr.name != "TSC"], ids=lambda msr: msr.name)
+def test_every_msr_arrives_in_its_field(msr, tmp_path):
+    """Also one whose subsection was not sent: it comes, and nothing else."""
+    source = sample("kvm-avx512-7.2")
+    exported(source, tmp_path / "b")
+    value = VALUE & 0xFFFFFFFF if msr.name == "SYSENTER_CS" else VALUE
+    found = []
+
+    def edit(document):
+        for one in document["vcpus"][0]["msrs"]:
+            if int(one["index"], 0) == msr.number:
+                found.append(one["name"])
+                one["value"] = hex(value)
+
+    change(tmp_path / "b", edit)
+    assert found == [msr.name]
+    done = imported(source, tmp_path / "b")
+    with qmigtool.open(done.data) as stream, qmigtool.open(source) as old:
+        assert stream.field(f"cpu@0/{msr.path}").value == value
+        for other in MSRS:
+            if other != msr:
+                before, after = old.device("cpu").number(other.path), stream.device("cpu").number(other.path)
+                assert (after or 0) == (before or 0), other.name
+    assert_true(done.data)
+    assert {k: v for k, v in bodies(done.data).items() if k[0] != "cpu"} == (
+        {k: v for k, v in bodies(source).items() if k[0] != "cpu"}
+    )
+
+
+def test_the_numbers_of_msrs():
+    """From the SDM and the TLFS, a few of each."""
+    numbers = {msr.name: msr.number for msr in MSRS}
+    known = {"EFER": 0xC0000080, "PAT": 0x277, "STAR": 0xC0000081, "LSTAR": 0xC0000082, "TSC": 0x10, "XSS": 0xDA0}
+    known |= {"KERNEL_GS_BASE": 0xC0000102, "TSC_AUX": 0xC0000103, "MTRR_DEF_TYPE": 0x2FF, "SPEC_CTRL": 0x48}
+    known |= {"MTRR_PHYSBASE7": 0x20E, "MTRR_PHYSMASK7": 0x20F, "HV_GUEST_OS_ID": 0x40000000, "S_CET": 0x6A2}
+    assert {name: numbers[name] for name in known} == known
+    assert len(set(numbers.values())) == len(MSRS)
+    assert PATHS["MTRR_FIX_26F"] == "env.mtrr_fixed[10]"
+
+
+def test_tsc_of_tcg_is_the_clock_of_the_machine(tmp_path):
+    exported(sample("pc-7.2"), tmp_path / "b")
+
+    def edit(document):
+        for vcpu in document["vcpus"]:
+            for one in vcpu["msrs"]:
+                if one["name"] == "TSC":
+                    one["value"] = hex((1 << 64) - 5 - vcpu["vcpu"])
+
+    change(tmp_path / "b", edit)
+    done = imported(sample("pc-7.2"), tmp_path / "b")
+    assert [(c.where, c.new) for c in done.changes] == [("timer@0/cpu_ticks_offset", -5)]
+    with qmigtool.open(sample("kvm-avx512-7.2")) as stream:
+        before = stream.field("cpu/env.tsc").value
+    exported(sample("kvm-avx512-7.2"), tmp_path / "k")
+    change(tmp_path / "k", edit)
+    done = imported(sample("kvm-avx512-7.2"), tmp_path / "k")
+    assert [(c.where, c.old, c.new) for c in done.changes] == [("cpu@0/env.tsc", before, (1 << 64) - 5)]
+
+
+def test_xcr0_arrives(tmp_path):
+    exported(sample("twin-kvm-10.0"), tmp_path / "b")
+    change(tmp_path / "b", lambda d: d["vcpus"][0].update(xcr0="0xe7"))
+    done = imported(sample("twin-kvm-10.0"), tmp_path / "b")
+    assert [(c.where, c.old, c.new) for c in done.changes] == [("cpu@0/env.xcr0", 7, 0xE7)]
+
+
+# -- what cannot be ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_exported_has_a_place(tmp_path):
+    pkru = Vmsd("cpu/pkru", 1, [num("env.pkru", "uint32", 5)])
+    with qmigtool.open(sample("arm-7.2")) as stream, pytest.raises(QmigError):
+        export_bundle(stream, tmp_path / "b", layout("qemu"))
+    source = stream_of(("cpu", 0, x86_cpu(subsections=[pkru], xcr0=0x207, xstate_bv=0x207)))
+    with pytest.raises(LiveStateError) as caught:
+        exported(source, tmp_path / "b", "amd-zen2", accelerator="kvm")
+    assert "PKRU" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "file").write_text("precious")
+    with pytest.raises(UsageError):
+        exported(sample("pc-7.2"), tmp_path / "b")
+    assert (tmp_path / "b" / "file").read_text() == "precious"
+
+
+# A small stream: one vCPU, and a bundle of it.
+SMALL = stream_of(("timer", 0, Vmsd("timer", 2, [num("cpu_ticks_offset", "int64", 5)])), ("cpu", 0, x86_cpu()))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mshv") / "bundle"
+    exported(SMALL, folder, accelerator="kvm")
+    return folder
+
+
+def refused(folder, kind=QmigError):
+    with qmigtool.open(SMALL, accelerator="kvm") as stream, pytest.raises(kind):
+        import_bundle(Rewriter(stream), folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "null", "5", "[]", "{}", "{", '{"schema": 2}', '{"schema": "1"}', '{"schema": 1}', '{"schema": true'),
+        *('{"schema": 1, "vcpus": []}', '{"schema": 1, "layout": {}, "vcpus": []}', "[" * 100_000, "\x00"),
+        *('{"schema": 1, "layout": {"name": "x", "leaf_0xd": {}}, "vcpus": []}', '{"schema": 1, "layout": 5}'),
+    ],
+)
+def test_a_manifest_that_is_none(text, bundle, tmp_path):
+    folder = tmp_path / "b"
+    shutil.copytree(bundle, folder)
+    (folder / "bundle.json").write_text(text)
+    refused(folder)
+
+
+def test_a_manifest_that_is_not_even_text(bundle, tmp_path):
+    folder = tmp_path / "b"
+    shutil.copytree(bundle, folder)
+    (folder / "bundle.json").write_bytes(b"\xff\xfe" * 100)
+    refused(folder, StreamError)
+    (folder / "bundle.json").write_bytes(b" " * (17 << 20))
+    refused(folder, StreamError)
+
+
+ODD = [
+    None,
+    True,
+    -1,
+    5,
+    1 << 70,
+    1.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "0x",
+    "-1",
+    "0x1ffffffffffffffff",
+    [],
+    [[]],
+    {},
+    {"0": []},
+]
+PLACES = [
+    ("layout",),
+    ("layout", "leaf_0xd"),
+    ("layout", "leaf_0xd", "0"),
+    ("layout", "leaf_0xd", "2"),
+    ("layout", "leaf_0xd", "2", 0),
+    ("layout", "leaf_0xd", "x"),
+    ("vcpus",),
+    ("vcpus", 0),
+    ("vcpus", 0, "vcpu"),
+    ("vcpus", 0, "size"),
+    ("vcpus", 0, "xcr0"),
+    ("vcpus", 0, "msrs"),
+    ("vcpus", 0, "msrs", 0),
+    ("vcpus", 0, "msrs", 0, "index"),
+    ("vcpus", 0, "msrs", 0, "value"),
+    ("vcpus", 0, "msrs", 10, "value"),
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda p: "/".join(map(str, p)))
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_values_of_the_wrong_kind(place, value, bundle, tmp_path):
+    """It is an error of ours, or it is taken for what it says; never a traceback."""
+    folder = tmp_path / "b"
+    shutil.copytree(bundle, folder)
+
+    def edit(document):
+        *way, last = place
+        for key in way:
+            document = document[key]
+        document[last] = value
+
+    change(folder, edit)
+    with qmigtool.open(SMALL, accelerator="kvm") as stream:
+        rewriter = Rewriter(stream)
+        try:
+            import_bundle(rewriter, folder)
+        except (QmigError, FileNotFoundError):
+            return
+    out = rewritten(SMALL, lambda r: import_bundle(r, folder), accelerator="kvm").data
+    assert_true(out)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_documents_of_any_kind(bundle, tmp_path_factory, data):
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["vcpu", "size", "xcr0", "msrs", "index", "value", "name", "leaf_0xd", "0", "1"]), inner
+            )
+        ),
+        max_leaves=12,
+    )
+    folder = tmp_path_factory.mktemp("any") / "b"
+    shutil.copytree(bundle, folder)
+    document = json.loads((bundle / "bundle.json").read_text())
+    document[data.draw(st.sampled_from(["layout", "vcpus"]))] = data.draw(values)
+    (folder / "bundle.json").write_text(json.dumps(document))
+    with qmigtool.open(SMALL, accelerator="kvm") as stream:
+        try:
+            import_bundle(Rewriter(stream), folder)
+        except (QmigError, FileNotFoundError):
+            return
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../outside", "vcpu-7.xsave", "", 5, None])
+def test_names_of_files_are_never_paths(name, bundle, tmp_path):
+    folder = tmp_path / "b"
+    shutil.copytree(bundle, folder)
+    (tmp_path / "outside").write_bytes(b"\xff" * 4096)
+    (folder / "vcpu-7.xsave").write_bytes(b"\xff" * 4096)
+    change(folder, lambda d: d["vcpus"][0].update(file=name))
+    assert imported(SMALL, folder, accelerator="kvm").data == SMALL
+
+
+def test_areas_of_the_wrong_size(bundle, tmp_path):
+    for number, edit in enumerate(
+        [
+            lambda f: f.write_bytes(b""),
+            lambda f: f.write_bytes(f.read_bytes()[:500]),
+            lambda f: f.write_bytes(f.read_bytes()[:-1] + b"\1"),  # padding is zeros
+            lambda f: f.write_bytes(bytes(2 << 20)),
+            lambda f: f.write_bytes(b"\xff" * 4096),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(bundle, folder)
+        edit(folder / "vcpu-0.xsave")
+        refused(folder)
+    for number, size in enumerate([0, -1, 575, 4097, 1 << 30]):
+        folder = tmp_path / f"size {number}"
+        shutil.copytree(bundle, folder)
+        change(folder, lambda d, size=size: d["vcpus"][0].update(size=size))
+        refused(folder)
+    (folder / "vcpu-0.xsave").unlink()
+    with qmigtool.open(SMALL, accelerator="kvm") as stream, pytest.raises((QmigError, FileNotFoundError)):
+        import_bundle(Rewriter(stream), folder)
+
+
+def test_a_vcpu_that_is_not_there(bundle, tmp_path):
+    folder = tmp_path / "b"
+    shutil.copytree(bundle, folder)
+    (folder / "vcpu-3.xsave").write_bytes((folder / "vcpu-0.xsave").read_bytes())
+    change(folder, lambda d: d["vcpus"][0].update(vcpu=3))
+    refused(folder, UsageError)
+
+
+# -- the program ------------------------------------------------------------------------------------------------------
+
+
+def test_the_program(tmp_path, capsys):
+    source, folder, out = str(sample("pc-7.2")), str(tmp_path / "b"), tmp_path / "out"
+    assert main.run(["mshv", "export", source, "-o", folder, "--layout", "amd-zen4"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("vCPU") == 4
+    assert main.run(["mshv", "import", source, folder, "-o", str(out)]) == 0
+    assert out.read_bytes() == sample("pc-7.2").read_bytes()
+    assert main.run(["mshv", "export", source, "-o", folder, "--layout", "amd-zen4"]) == 2
+    assert main.run(["mshv", "import", source, folder, "-o", source]) == 2
+    assert main.run(["mshv", "import", source, str(tmp_path / "none"), "-o", str(out)]) == 2
+    (tmp_path / "b" / "bundle.json").write_text("{}")
+    assert main.run(["mshv", "import", source, folder, "-o", str(tmp_path / "never")]) == 3
+    (tmp_path / "b" / "vcpu-1.xsave").unlink()
+    assert not (tmp_path / "never").exists()
+    assert "Traceback" not in "".join(capsys.readouterr())
