@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qmigtool.errors import StreamError
+from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.vmdesc import JsonObject, load_pairs
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ def _format(value: Any, *, spaced: bool) -> str:
 
 
 def _string(text: str, raw: bool) -> str:
-    # QEMU before 6.0 escapes nothing.
-    return f'"{text}"' if raw else json.dumps(text)
+    if not raw:
+        return json.dumps(text)
+    if '"' in text or "\\" in text or any(c < " " for c in text):
+        raise UsageError(f"the name {text[:40]!r} cannot stand in a vmdesc of QEMU before 6.0, which escapes nothing")
+    return f'"{text}"'
 
 
 # -- descriptions to pairs --------------------------------------------------------------------------------------------
@@ -91,9 +94,8 @@ def describe_device(device: DeviceDescription) -> JsonObject:
     head = JsonObject([("name", device.idstr), ("instance_id", device.instance_id)])
     if not device.old_style:
         return JsonObject(head + describe(device.description))
-    (data,) = device.description.fields
-    fields = [JsonObject([("name", data.name), ("size", data.size), ("type", data.type)])]
-    return JsonObject([*head, ("size", data.size), ("fields", fields)])
+    fields = [JsonObject([("name", f.name), ("size", f.size), ("type", f.type)]) for f in device.description.fields]
+    return JsonObject([*head, ("size", device.description.size), ("fields", fields)])
 
 
 # -- places in the text -----------------------------------------------------------------------------------------------
@@ -136,6 +138,7 @@ class _Scanner:
         self._pos = 0
         self.inside = (0, 0)  # of the brackets of what was read last
         self._decoder = json.JSONDecoder(strict=False)
+        self._last: Any = None  # the value that was read last
 
     def items(self, opening: str, closing: str) -> Any:
         """Give the keys of an object (whoever takes one reads its value), or None for each element of an array."""
@@ -147,8 +150,8 @@ class _Scanner:
         while True:
             key = None
             if opening == "{":
-                quote, end = self.value()
-                key = self._text[quote + 1 : end - 1]
+                self.value()
+                key = self._last
                 self._take(":")
             yield key
             if self._next() == closing:
@@ -165,7 +168,7 @@ class _Scanner:
         self._next()
         start = self._pos
         try:
-            _, self._pos = self._decoder.raw_decode(self._text, start)
+            self._last, self._pos = self._decoder.raw_decode(self._text, start)
         except (ValueError, RecursionError) as error:
             raise StreamError(f"not JSON: {error}", section="vmdesc") from None
         return start, self._pos

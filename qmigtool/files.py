@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from qmigtool.errors import UsageError
 
-__all__ = ["copy_range", "new_folder", "open_input", "replacing", "skip_zeros"]
+__all__ = ["copy_range", "new_folder", "open_input", "refuse_input", "replacing", "skip_zeros"]
 
 CHUNK = 1 << 20
 BLOCK = 4096  # of a file system: what it shares between files
@@ -52,10 +52,11 @@ def open_input(path: str | os.PathLike[str]) -> int:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *inputs: str) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], *inputs: str | int) -> Iterator[BinaryIO]:
     """Give a new file that takes the place of ``path`` when all went well, and vanishes when not.
 
-    Raises :class:`~qmigtool.errors.UsageError` if it would replace one of ``inputs``: an input is never modified.
+    Raises :class:`~qmigtool.errors.UsageError` if it would replace one of ``inputs`` (names, or file descriptors): an
+    input is never modified.
     """
     target = Path(path)
     try:
@@ -63,8 +64,7 @@ def replacing(path: str | os.PathLike[str], *inputs: str) -> Iterator[BinaryIO]:
     except FileNotFoundError:
         there = None
     if there is not None:
-        if any(os.path.samestat(there, _stat(name)) for name in inputs):
-            raise UsageError(f"the output {str(path)!r} is the input", expected="another name")
+        refuse_input(there, str(path), *inputs)
         if not stat.S_ISREG(there.st_mode):
             # A device or a FIFO: a rename would put a file in its place, which for /dev/null is a disaster.
             with target.open("wb") as file:
@@ -115,22 +115,51 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
-def _stat(name: str) -> os.stat_result:
+def refuse_input(output: os.stat_result, name: str, *inputs: str | int) -> None:
+    """Raise :class:`~qmigtool.errors.UsageError` if an output is one of the inputs, under whatever name."""
+    if any(os.path.samestat(output, _stat(one)) for one in inputs):
+        raise UsageError(f"the output {name!r} is the input", expected="another name")
+
+
+def _stat(name: str | int) -> os.stat_result:
     """Return what tells an input from other files: also ``-`` may be one that has a name."""
+    if isinstance(name, int):
+        return os.fstat(name)
     return os.fstat(0) if name == "-" else Path(name).stat()
 
 
 def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
-    """Append ``length`` bytes at ``offset`` of the file descriptor ``source`` to ``target``.
+    """Append ``length`` bytes at ``offset`` of the file descriptor ``source`` to ``target``; holes stay holes.
 
-    The kernel moves them where it can, sharing blocks on a file system that does. It shares whole blocks only: so where
-    both files are at the same place inside a block, the rest of that block is copied first.
+    The kernel moves them where it can, sharing blocks on a file system that does.
     """
-    target.flush()
     if _handle(target) < 0:
         _read_and_write(source, offset, length, target)
         return
+    while length:
+        start, end = _data(source, offset, offset + length)
+        if start > offset:
+            skip_zeros(target, start - offset)
+        _copy_data(source, start, end - start, target)
+        offset, length = end, length - (end - offset)
+
+
+def _data(source: int, offset: int, end: int) -> tuple[int, int]:
+    """Return the next stretch of data in ``[offset, end)``: all of it where a file system knows no holes."""
     try:
+        start = os.lseek(source, offset, os.SEEK_DATA)
+        stop = os.lseek(source, start, os.SEEK_HOLE)
+    except OSError as error:
+        # ENXIO: nothing but a hole (or the end of a file that became shorter, which reading it will tell).
+        return (end, end) if error.errno == errno.ENXIO and os.fstat(source).st_size >= end else (offset, end)
+    return min(start, end), min(stop, end)
+
+
+def _copy_data(source: int, offset: int, length: int, target: BinaryIO) -> None:
+    target.flush()
+    try:
+        # The kernel shares whole blocks only: so where both files are at the same place inside a block, the rest of
+        # that block is copied first.
         ahead = -offset % BLOCK
         if ahead and offset % BLOCK == os.lseek(target.fileno(), 0, os.SEEK_CUR) % BLOCK:
             ahead = min(ahead, length)
@@ -165,6 +194,7 @@ def skip_zeros(target: BinaryIO, length: int) -> None:
     handle = _handle(target)
     if handle >= 0 and stat.S_ISREG(os.fstat(handle).st_mode):
         # As copy_file_range does: the file's own position is what counts, the writer above it has nothing buffered.
+        os.ftruncate(handle, os.lseek(handle, 0, os.SEEK_CUR))  # what was there before must not shine through
         os.ftruncate(handle, os.lseek(handle, length, os.SEEK_CUR))
         return
     zeros = bytes(min(length, CHUNK))

@@ -8,19 +8,18 @@ register HV_X64_REGISTER_XFEM) and the MSRs that go beside them, in the order in
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
-from qmigtool.files import new_folder
+from qmigtool.files import new_folder, open_input
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
 
 if TYPE_CHECKING:
-    import os
-
     from qmigtool.cpu_x86 import VCpu
     from qmigtool.rewrite import Rewriter
     from qmigtool.stream import Stream
@@ -199,6 +198,11 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str]) -> None:
         ]
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise StreamError(f"not an MSHV bundle: {error!r}", section=MANIFEST) from None
+    unknown = {number for entry in entries for number in entry[-1]} - {msr.number for msr in MSRS}
+    indexes = [entry[0] for entry in entries]
+    if unknown or not entries or len(set(indexes)) < len(indexes):
+        what = f"MSRs {' '.join(f'{number:#x}' for number in sorted(unknown)[:8])}" if unknown else f"vCPUs {indexes}"
+        raise StreamError(f"the bundle has {what[:200]}", section=MANIFEST, expected="what export writes")
     stream = rewriter.draft.stream
     made_of = (document.get("machine"), document.get("accelerator"), len(entries))
     this = (stream.machine, stream.accelerator.name, len(rewriter.draft.vcpus))
@@ -206,8 +210,7 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str]) -> None:
         rewriter.draft.note(f"the bundle was made of {_words(*made_of)}; this stream is of {_words(*this)}")
     for index, size, xcr0, beside, msrs in entries:
         # The name follows from the number: names in a file are never paths.
-        with Path(folder, _file_name(index)).open("rb") as file:
-            data = file.read(MAX_AREA + 1)
+        data = _read(Path(folder, _file_name(index)), MAX_AREA)
         if not 0 < size <= len(data) <= MAX_AREA or any(data[size:]):
             raise StreamError(
                 f"the area of vCPU {index} has {len(data)} bytes", section=_file_name(index), expected=f"{size}, padded"
@@ -219,15 +222,24 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str]) -> None:
                 _set_msr(rewriter, index, msr, msrs[msr.number])
 
 
+def _read(path: Path, most: int) -> bytes:
+    """Read a regular file up to one byte more than it may have."""
+    with os.fdopen(open_input(path), "rb") as file:
+        return file.read(most + 1)
+
+
+def _refuse(token: str) -> Any:
+    raise ValueError(f"a number {token[:32]!r}")
+
+
 def _words(machine: object, accelerator: object, vcpus: int) -> str:
     return f"{machine} under {accelerator} with {vcpus} vCPU{'s' if vcpus != 1 else ''}"
 
 
 def _load(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        raw = file.read(MAX_MANIFEST + 1)
+    raw = _read(path, MAX_MANIFEST)
     try:
-        document = json.loads(raw) if len(raw) <= MAX_MANIFEST else None
+        document = json.loads(raw, parse_float=_refuse, parse_constant=_refuse) if len(raw) <= MAX_MANIFEST else None
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:

@@ -155,6 +155,11 @@ class Stream:
         for channel in self._channels:
             channel.close()
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The file descriptors of the inputs, to tell them from outputs; none of what is in memory."""
+        return tuple(one.fileno() for one in (self._source, *self._channels) if isinstance(one, FileSource))
+
     # -- facts ---------------------------------------------------------------------------------------------------
 
     @property

@@ -19,7 +19,7 @@ import click
 
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import QmigError, UnsupportedError, UsageError
-from qmigtool.files import replacing
+from qmigtool.files import refuse_input, replacing
 from qmigtool.schema.model import load_file
 from qmigtool.stream import Stream, open_stream
 from qmigtool.tables import Column
@@ -207,10 +207,26 @@ def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:
 def output_file(path: str, *inputs: str) -> Iterator[BinaryIO]:
     """Give the file to write to; ``-`` is standard output. See :func:`qmigtool.files.replacing`."""
     if path == "-":
-        yield sys.stdout.buffer
+        if sys.__stdout__ is None:
+            raise UsageError("standard output is closed")
+        with contextlib.suppress(io.UnsupportedOperation):  # a stand-in without a file, as in a test
+            refuse_input(os.fstat(sys.stdout.fileno()), path, *(one for one in inputs if _is_file(one)))
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # Not an end like any other: what was asked for is not whole.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise UsageError("whoever read standard output is gone before the end") from None
         return
     with replacing(path, *inputs) as file:
         yield file
+
+
+def _is_file(name: str) -> bool:
+    """Say whether an input is a regular file: a terminal may well be both input and output."""
+    mode = os.fstat(0).st_mode if name == "-" else os.stat(name).st_mode  # noqa: PTH116 - as for the other
+    return stat.S_ISREG(mode)
 
 
 def write_output(path: str, data: bytes, *inputs: str) -> None:

@@ -58,6 +58,8 @@ format_choice = click.Choice([form.value for form in Format])
 def read_small(path: str, most: int) -> bytes:
     """Read a small file, or stdin, whole."""
     if path == "-":
+        if sys.stdin is None:
+            raise UsageError("there is no standard input")
         data = sys.stdin.buffer.read(most + 1)
     else:
         with Path(path).open("rb") as file:

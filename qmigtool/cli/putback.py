@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -132,4 +133,5 @@ def import_bundle(
     with opened(file, accelerator, schema=schema, forward=True) as stream:
         rewriter = Rewriter(stream)
         bundles.import_bundle(rewriter, folder)
-        return write_edited(rewriter, output or "", file, as_json=as_json, dry_run=dry_run)
+        parts = [str(one) for one in Path(folder).iterdir() if one.is_file()]
+        return write_edited(rewriter, output or "", file, *parts, as_json=as_json, dry_run=dry_run)

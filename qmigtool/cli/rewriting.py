@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +27,7 @@ from qmigtool.cli.output import (
     write_output,
 )
 from qmigtool.cli.parameters import layout_value, read_small
-from qmigtool.errors import UsageError
+from qmigtool.errors import StreamError, UsageError
 from qmigtool.rewrite import Rewriter, write_stream
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.edits import Edit, apply, load_edits
@@ -67,6 +68,8 @@ def _section(text: str) -> dict[str, Any]:
     name, at, instance = text.rpartition("@")
     if not at or not instance.isdecimal():
         return {"name": text, "instance_id": 0}
+    if len(instance) > 10:
+        raise UsageError(f"the instance {instance[:20]}... does not fit", expected="0 to 0xffffffff")
     return {"name": name, "instance_id": int(instance)}
 
 
@@ -243,6 +246,8 @@ def rewrite(
     written beside its place, read again, and renamed.
     """
     need_output(output, dry_run=dry_run)
+    if undo is not None and (undo == "-" or (output is not None and Path(undo).resolve() == Path(output).resolve())):
+        raise UsageError("the patch needs a file of its own", expected="--undo PATCH")
     edits = [_with_target(edit, layout, xcr0, absent) for edit in ordered_edits(ctx.meta[__name__], given)]
     ops = {edit.op for edit in edits}
     for option, used, op in (
@@ -264,9 +269,11 @@ def rewrite(
         patch = None if undo is None else make_patch(stream, splices)
         written = None
         if not dry_run and output is not None:
-            written = _write(rewriter, splices, output, file)
+            plans = [edits_file for edits_file in given["edit_edits"] if edits_file != "-"]
+            inputs = [file, *channels, *plans, *([schema] if schema else [])]
+            written = _write(rewriter, splices, output, *inputs)
             if undo is not None and patch is not None:
-                write_output(undo, patch, file, output)
+                write_output(undo, patch, *inputs, output)
         _report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
         return finish(stream)
 
@@ -297,8 +304,9 @@ def _with_target(edit: Edit, layout: Any, xcr0: str | None, absent: str) -> Edit
 def _write(rewriter: Rewriter, splices: list[Splice], output: str, *inputs: str) -> int:
     """Write the output; ``-`` is standard output, which cannot be read again."""
     if output == "-":
-        return rewriter.write(sys.stdout.buffer, splices)
-    return rewriter.save(output, *inputs, splices=splices)
+        with output_file(output, *inputs) as target:
+            return rewriter.write(target, splices)
+    return rewriter.save(output, *(one for one in inputs if one != "-"), splices=splices)
 
 
 def _copy(stream: Stream, file: str, output: str | None, *, dry_run: bool, as_json: bool) -> int:
@@ -375,7 +383,7 @@ def _print(
         if reasons:
             print()
         for edit, why in reasons:
-            say(f"{edit}: {why}")
+            say(printable(f"{edit}: {why}"))
         if dry_run and splices:
             print()
             _print_splices(stream, splices)
@@ -432,6 +440,11 @@ def undo(file: str, patch: str, output: str, as_json: bool) -> int:
         splices = read_patch(stream, raw)
         with output_file(output, file, patch) as target:
             written = write_stream(stream, target, splices)
+            target.flush()
+            if output != "-":
+                with opened(f"/dev/fd/{target.fileno()}") as result:
+                    if not result.complete:
+                        raise StreamError(f"the patch makes an unreadable stream of this one: {result.error}")
         if as_json and output != "-":
             print_json({"spans": len(splices), "bytes": written, **problems_json(stream)})
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from qmigtool.errors import UsageError
+from qmigtool.errors import LimitError, UsageError
 from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite import header
 from qmigtool.rewrite.memory import Format, block_entry
@@ -22,6 +22,7 @@ DISK_SECTIONS = {
     "dirty-bitmap": "names and bitmaps of disks",
     "pbs-state": "backup state",
 }
+MAX_CONVERTED = 1 << 45  # 32 TiB: a bitmap of 1 GiB
 MAX_LENGTH = 1 << 60  # bytes of a block; keeps the sum of all far below 2^64
 # What only a live migration has use for; a file that is loaded knows nothing of it.
 LIVE_COMMANDS = (
@@ -123,6 +124,14 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
     if form not in (Format.PLAIN, Format.MAPPED):
         raise UsageError(f"no memory format {form!r}", expected=f"{Format.PLAIN} or {Format.MAPPED}")
     memory = draft.memory
+    for block in memory.kept:
+        if block.length > MAX_CONVERTED:
+            raise LimitError(
+                f"RAM block {block.name!r} is said to have {block.length:#x} bytes",
+                offset=block.block.offset,
+                section="ram",
+                expected=f"at most {MAX_CONVERTED:#x} to be written anew",
+            )
     before = "mapped-ram" if memory.mapped_before else "records"
     draft.change("RAM", memory.start.offset, before, form)
     if form == Format.MAPPED or draft.configuration is not None:

@@ -18,6 +18,8 @@ from qmigtool.parsers.vmstate import inside
 
 __all__ = ["Body", "Entry"]
 
+MAX_BODIES = 1 << 14  # elements that are taken apart: larger arrays stay bytes, none has subsections inside
+
 
 @dataclass(slots=True)
 class Entry:
@@ -34,7 +36,7 @@ class Entry:
 
     def describe(self) -> Iterator[FieldDescription]:
         """Give the description: one entry, or as many as there are shapes among the elements."""
-        if isinstance(self.content, bytes):
+        if isinstance(self.content, bytes) or not self.content:
             yield self.description
             return
         for struct, run in groupby(body.describe() for body in self.content):
@@ -71,7 +73,7 @@ class Body:
             for entry in entries:
                 inner = inside(entry)
                 count = 1 if entry.array_len is None else entry.array_len
-                if inner is None:
+                if inner is None or count > MAX_BODIES:
                     content: list[Body] | bytes = data[at : at + entry.total]
                 else:
                     paths = [f"{prefix}{name}" if single else f"{prefix}{name}[{index + i}]" for i in range(count)]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from qmigtool.cpu_x86 import HFLAGS, tcg_hflags
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.rewrite import structure
-from qmigtool.rewrite.fields import assign
+from qmigtool.rewrite.changes import as_text
+from qmigtool.rewrite.fields import assign, shown
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, Format, XsaveArea, bits, mask_names
 from qmigtool.xsave.components import (
     AMX_MASK,
     APX_MASK,
     AVX512_MASK,
+    CET_MASK,
     LBR_MASK,
     LEGACY_MASK,
     MPX_MASK,
@@ -47,9 +49,21 @@ __all__ = [
 XSTATE_BV, XCR0, XSS = "env.xstate_bv", "env.xcr0", "cpu/xss/env.xss"
 # Subsections that QEMU sends if any of their fields is not 0: without one, it would not be there. (The others are sent
 # if the CPU has the feature.) The components that live in them.
-SENT_IF_USED = {"cpu/fpop_ip_dp": 1, "cpu/mpx": MPX_MASK, "cpu/avx512": AVX512_MASK, "cpu/pkru": PKRU_MASK}
+SENT_IF_USED = {
+    "cpu/fpop_ip_dp": 1,
+    "cpu/mpx": MPX_MASK,
+    "cpu/avx512": AVX512_MASK,
+    "cpu/pkru": PKRU_MASK,
+    "cpu/msr_pl0_ssp": CET_MASK,
+}
 # All that a component has beside, and that is as foreign as it is to a CPU that does not have it.
-BESIDE = {"cpu/intel_amx_xtile": AMX_MASK, "cpu/msr_xfd": AMX_MASK, "cpu/apx": APX_MASK, "cpu/arch_lbr": LBR_MASK}
+BESIDE = {
+    "cpu/intel_amx_xtile": AMX_MASK,
+    "cpu/msr_xfd": AMX_MASK,
+    "cpu/apx": APX_MASK,
+    "cpu/arch_lbr": LBR_MASK,
+    "cpu/cet": CET_MASK,
+}
 CR4_PKE = 1 << 22
 
 
@@ -213,9 +227,14 @@ def drop_components(draft: Draft, mask: int) -> None:
         contents = {bit: _initial(bit) for bit in bits(vcpu.carried & mask)}
         write_components(draft, section, contents)
         for name, components in (SENT_IF_USED | BESIDE).items():
+            sub = section.device.subsection(name)
+            if components & ~mask or sub is None:
+                continue
             # What has more in it than the component (BNDCFGS beside MPX) goes with the CPU feature, too.
-            if components & ~mask == 0 and section.device.subsection(name) is not None:
-                structure.drop_subsection(draft, f"{section.label}/{name}")
+            for field in sub.children:
+                if any(field.raw):
+                    draft.losses.append(f"vCPU {vcpu.index}: {name}/{field.name} was {as_text(shown(field))}")
+            structure.drop_subsection(draft, f"{section.label}/{name}")
         for register in (XSTATE_BV, XSS):
             number = section.device.number(register)
             if number is not None and number & mask:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool import cpu_x86
 from qmigtool.device import Device, find
-from qmigtool.errors import QmigError, UnsupportedError, UsageError
+from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.rewrite.changes import Change
 from qmigtool.rewrite.memory import MemoryDraft
@@ -52,6 +52,10 @@ class Draft:
         self.accelerator = stream.accelerator.name
         self.memory = MemoryDraft(stream)
         self.dropped_commands: list[Section] = []
+        found = [section.offset for section in self._index if section.type is Type.FULL]
+        if found != [device.section.offset for device in stream.devices]:
+            # Device state that only one of the two roads sees: edits would miss it.
+            raise StreamError("device state stands where the vmdesc does not have it", section="vmdesc")
         self.all_sections = list(self._make_sections())  # also those that are dropped
         self._edit = ("", "")  # the name and the reason of the edit that is made
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
 from qmigtool.rewrite.rewriter import EDITS
+from qmigtool.rewrite.values import brief
 from qmigtool.xsave import Layout
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Edit", "apply", "load_edits"]
 
+MAX_DOTS = 200
 # The annotations of the methods' parameters -> what values of them are; all others are text, as a TOML file has it.
 _KINDS: dict[str, type] = {
     "Any": object,
@@ -58,6 +60,8 @@ class Edit:
 
 def load_edits(text: str, name: str = "the edits") -> list[Edit]:
     """Read the edits of a TOML file; raises :class:`~qmigtool.errors.UsageError` that names what is wrong with it."""
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise UsageError(f"{name} has a line with more than {MAX_DOTS} dots")  # each may be a level
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -93,7 +97,7 @@ def apply(rewriter: Rewriter, edit: Edit) -> None:
     if isinstance(listed, str):
         listed = (listed,)
     if not isinstance(listed, (list, tuple)):
-        raise UsageError(f"{edit.op}: {several[0]} is {listed!r}", expected="a list of names")
+        raise UsageError(f"{edit.op}: {several[0]} is {brief(listed)}", expected="a list of names")
     try:
         inspect.signature(method).bind(*listed, **parameters)
     except TypeError as error:
@@ -105,6 +109,6 @@ def apply(rewriter: Rewriter, edit: Edit) -> None:
         for value in values:
             if value is not parameter.default and not isinstance(value, tuple(kinds)):
                 wanted = " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
-                raise UsageError(f"{edit.op}: {parameter.name} is {value!r}", expected=wanted)
+                raise UsageError(f"{edit.op}: {parameter.name} is {brief(value)}", expected=wanted)
     with rewriter.draft.edit(edit.op, edit.why):
         method(*listed, **parameters)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.parsers.configuration import MAX_CAPABILITIES, MAX_NAME, Configuration
-from qmigtool.parsers.record import encode_name
 from qmigtool.rewrite.memory import IGNORE_SHARED
+from qmigtool.rewrite.values import name_bytes
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft
@@ -40,8 +40,8 @@ def set_machine_type(draft: Draft, name: str, why: str = "") -> None:
     QEMU compares as many bytes of its own machine's name as the stream has.
     """
     old = configuration(draft)
-    if len(encode_name(name)) > MAX_NAME:
-        raise UsageError(f"a machine type of {len(encode_name(name))} bytes", expected=f"at most {MAX_NAME}")
+    if len(name_bytes(name)) > MAX_NAME:
+        raise UsageError(f"a machine type of {len(name_bytes(name))} bytes", expected=f"at most {MAX_NAME}")
     if name != old.machine:
         draft.change("configuration/machine", _offset(draft), old.machine, name, why)
         draft.configuration = replace(old, machine=name)
@@ -89,7 +89,7 @@ def drop_capability(draft: Draft, name: str, why: str = "") -> None:
 def list_capability(draft: Draft, name: str, *, listed: bool = True, why: str = "") -> None:
     """List a capability, in its place among the others, or no more; whatever it changes is the caller's."""
     old = configuration(draft)
-    if not 1 <= len(encode_name(name)) <= 255 or (listed and len(old.capabilities) >= MAX_CAPABILITIES):
+    if not 1 <= len(name_bytes(name)) <= 255 or (listed and len(old.capabilities) >= MAX_CAPABILITIES):
         raise UsageError(f"a capability {name[:40]!r}", expected=f"1 to 255 bytes, at most {MAX_CAPABILITIES} of them")
     there = {*old.capabilities, name} if listed else {*old.capabilities} - {name}
     new = (*(one for one in ORDER if one in there), *(one for one in old.capabilities if one in there - {*ORDER}))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STEPS", "Step", "upgrade"]
 
-_NAME = re.compile(r"(.+)-(\d{1,3})\.(\d{1,3})")
+_NAME = re.compile(r"(.+)-([0-9]{1,3})\.([0-9]{1,3})")
 Version = tuple[int, int]
 
 
@@ -77,7 +77,7 @@ ACPI_INDEX = FieldDescription("acpi_pci_hotplug.acpi_index", "uint32", 4, None, 
 def trailing_field(device: str, described: FieldDescription, draft: Draft, later: bool, why: str) -> None:
     """Give a device the last field that a later machine type sends, or take it away."""
     for section in draft.sections:
-        if (section.section.name or "").rsplit("/", 1)[-1] != device or section.description is None:
+        if section.description is None or section.old_style or section.last_name != device:
             continue
         there = section.device.get(described.name)
         if (there is not None) == later:
@@ -141,7 +141,7 @@ def _configurations(section: SectionDraft) -> Iterator[tuple[str, Field, int]]:
     if section.description is None:
         return
     for path, field in _leaves(section.device.fields, ""):
-        if field.type == "pci config":
+        if field.type == "pci config" and field.length >= pci.CONFIG_SIZE:
             yield path, field, 0
         elif field.type == "virtio":
             start = pci.virtio_configuration(field.raw)

@@ -17,7 +17,7 @@ from qmigtool.rewrite.memory import EOS, BlockDraft, Format, MemoryDraft
 from qmigtool.rewrite.splice import Hole, Made, Moved, Part, Splice
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 __all__ = ["splices"]
 
@@ -62,17 +62,25 @@ def _block(memory: MemoryDraft, block: BlockDraft, at: int) -> Iterator[Part]:
         yield Moved(old.pages_offset, block.length)
         return
     live = live_stretches(memory, block)
-    yield _bitmap(live, pages, size)
+    yield _bitmap(live, size)
     yield Hole(behind - bitmap - size)
     yield from _pages(memory, block, live)
 
 
-def _bitmap(live: list[tuple[int, int]], pages: int, size: int) -> bytes:
-    """Return the bitmap: bit i of byte i/8 is page i, as a little-endian host writes it."""
-    bits: NDArray[np.bool_] = np.zeros(size * 8, bool)
+def _bitmap(live: list[tuple[int, int]], size: int) -> bytes:
+    """Return the bitmap, ``size`` bytes: bit i%8 of byte i/8 is page i, as a little-endian host writes it."""
+    out = np.zeros(size, np.uint8)
     for first, last in live:
-        bits[first:last] = True
-    return np.packbits(bits, bitorder="little").tobytes()
+        start, end = -(-first // 8), last // 8
+        if start > end:  # inside one byte
+            out[end] |= (1 << last % 8) - (1 << first % 8)
+            continue
+        out[start:end] = 0xFF
+        if first % 8:
+            out[start - 1] |= 0x100 - (1 << first % 8)
+        if last % 8:
+            out[end] |= (1 << last % 8) - 1
+    return out.tobytes()
 
 
 def _pages(memory: MemoryDraft, block: BlockDraft, live: list[tuple[int, int]]) -> Iterator[Part]:

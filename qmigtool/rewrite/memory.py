@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.ram import RamBlock
-from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.records import MappedRamHeader, RamBlockHeader, RamSaveFlag
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.rewrite.splice import Splice, differing
+from qmigtool.rewrite.values import name_bytes
 
 if TYPE_CHECKING:
     from qmigtool.ram import Ram
@@ -191,8 +191,8 @@ def block_entry(
 ) -> bytes:
     """Return a block's entry of the MEM_SIZE list, with another name or length if they are given."""
     name = block.idstr if name is None else name
-    if not 1 <= len(encode_name(name)) <= 255:
-        raise UsageError(f"a RAM block name of {len(encode_name(name))} bytes", expected="1 to 255")
+    if not 1 <= len(name_bytes(name)) <= 255:
+        raise UsageError(f"a RAM block name of {len(name_bytes(name))} bytes", expected="1 to 255")
     entry = RamBlockHeader(name, block.used_length if length is None else length).build()
     for number in (block.page_size, block.mr_addr):
         if number is not None:

@@ -114,7 +114,7 @@ def _vmdesc(draft: Draft) -> Iterator[Splice]:
 
 def _vmdesc_text(draft: Draft, text: bytes) -> bytes:
     """Return the vmdesc's text with what was changed; everything else in it stays as it is."""
-    parts, spaced = find_parts(text), is_spaced(text)
+    parts, spaced, vmdesc = find_parts(text), is_spaced(text), draft.stream.vmdesc
     devices: list[list[bytes]] = [[], *([text[start:end]] for start, end in parts.devices)]
     at = 0  # in the list: 0 is before the first
     for section in draft.all_sections:
@@ -126,6 +126,8 @@ def _vmdesc_text(draft: Draft, text: bytes) -> bytes:
         entry = section.entry()
         if not section.touched or section.dropped or entry is None:
             continue
+        if section.described is not None and vmdesc is not None and entry == vmdesc.devices[section.described]:
+            continue  # a value is another, what describes it is not
         written = format_pairs(describe_device(entry), spaced=spaced)
         if section.described is not None:
             devices[at][:1] = [written]

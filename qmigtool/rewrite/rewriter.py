@@ -21,7 +21,6 @@ import operator
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpec, TypeAlias
 
 from qmigtool.errors import StreamError, UsageError
@@ -122,8 +121,7 @@ class Rewriter:
         The output is read again before, and has to hold what the edits say. It may replace neither the source nor one
         of ``inputs``.
         """
-        source = self.draft.stream.source.name
-        known = [os.fspath(one) for one in inputs] + ([source] if Path(source).exists() else [])
+        known: list[int | str] = [*self.draft.stream.descriptors, *(os.fspath(one) for one in inputs)]
         with replacing(path, *known) as file:
             size = self.write(file, splices)
             file.flush()
@@ -338,7 +336,7 @@ class Rewriter:
 
 
 def _defect(what: str) -> NoReturn:
-    raise StreamError(f"{what}; this is a defect of qmigtool")
+    raise StreamError(f"{what}: a defect of qmigtool, or an edit that makes a stream unreadable")
 
 
 def _bytes(data: bytes | str | None) -> bytes | None:
@@ -357,4 +355,4 @@ def _number(value: int | str) -> int:
 
 
 def _mask(value: int | str) -> int:
-    return parse_mask(value) if isinstance(value, str) else value
+    return parse_mask(value if isinstance(value, str) else f"{value:#x}")

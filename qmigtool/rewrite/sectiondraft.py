@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.device import Device
-from qmigtool.errors import UsageError
+from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.records import SectionHeader, SectionType
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.vmdesc import Description, DeviceDescription
@@ -57,6 +57,11 @@ class SectionDraft:
         return f"{self.section.name}@{self.section.instance_id}"
 
     @property
+    def last_name(self) -> str:
+        """The idstr without the path of the device that may stand before it."""
+        return (self.section.name or "").rsplit("/", 1)[-1]
+
+    @property
     def offset(self) -> int | None:
         """Where the source has the section; None for one that is put in."""
         return None if self.original is None else self.original.section.offset
@@ -102,6 +107,11 @@ class SectionDraft:
         _ = device.fields  # raises where the description does not fit the bytes
         assert self.description is not None  # noqa: S101 - for the type checker: fields has seen to it
         tree = Body.load(self.description, self.body)
+        if tree.encode() != self.body:
+            # The bytes would become what the description says, and nobody would know.
+            raise StreamError(
+                "the vmdesc describes subsections that are not these", offset=self.offset, section=self.label
+            )
         change(tree)
         self.data = tree.encode()
         self.description = tree.describe()

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
-from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.rewrite.body import Body
-from qmigtool.rewrite.values import encode
+from qmigtool.rewrite.values import brief, encode, name_bytes
 from qmigtool.schema.shapes import find_shape, place_of
 
 if TYPE_CHECKING:
@@ -175,6 +174,9 @@ def rename_section(draft: Draft, path: str, name: str | None = None, instance_id
     """Give a section another idstr, another instance_id, or both."""
     section = draft.section(path)
     old = section.label
+    wanted = (name or section.section.name, section.section.instance_id if instance_id is None else instance_id)
+    if any(s is not section and (s.section.name, s.section.instance_id) == wanted for s in draft.sections):
+        raise UsageError(f"there is a section {wanted[0]}@{wanted[1]} already")
     if name is not None:
         _check_name(name)
         section.rename(name=name)
@@ -219,10 +221,10 @@ def add_section(
 
 
 def _check_name(name: str) -> None:
-    if not 1 <= len(encode_name(name)) <= 255:
-        raise UsageError(f"a name of {len(encode_name(name))} bytes", expected="1 to 255")
+    if not 1 <= len(name_bytes(name)) <= 255:
+        raise UsageError(f"a name of {len(name_bytes(name))} bytes", expected="1 to 255")
 
 
 def _check_word(number: int) -> None:
     if not 0 <= number < 1 << 32:
-        raise UsageError(f"{number} does not fit", expected="0 to 0xffffffff")
+        raise UsageError(f"{brief(number)} does not fit", expected="0 to 0xffffffff")

@@ -85,12 +85,17 @@ def read_patch(stream: Stream, patch: bytes) -> list[Splice]:
         raise StreamError(
             f"the patch is for a stream of {header.size} bytes, this one has {len(source.whole)}", section=SECTION
         )
-    spans = []
+    spans: list[tuple[int, bytes, bytes]] = []
     for _ in range(header.spans):
         span, at = PatchSpan.parse(window, at)
         old, new = window.bytes(at, span.length, "old bytes"), window.bytes(at + span.length, span.length, "new bytes")
         at += 2 * span.length
+        end = spans[-1][0] + len(spans[-1][1]) if spans else 0
+        if span.offset < end or not span.length:
+            raise StreamError(f"a span at {span.offset:#x} is out of order", section=SECTION)
         spans.append((span.offset, old, new))
+    if at != len(body):
+        raise StreamError(f"{len(body) - at} bytes behind the last span", section=SECTION, expected="none")
     here = [bytes(source.view(offset, len(old))) for offset, old, _ in spans]
     if all(found == old for found, (_, old, _) in zip(here, spans, strict=True)):
         return [Splice(offset, len(new), new) for offset, _, new in spans]

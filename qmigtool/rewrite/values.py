@@ -8,14 +8,36 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
+from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.vmstate import INTEGERS, Kind, encode_value
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
 
-__all__ = ["encode", "parse"]
+__all__ = ["brief", "encode", "name_bytes", "parse"]
 
 RAW = "hex:"
+SHOWN = 60
+
+
+def brief(value: Any) -> str:
+    """Write a value that somebody gave, whatever it is, in few characters."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        text = f"{value:#x}"  # in decimal, long numbers are refused
+    else:
+        try:
+            text = repr(value)
+        except (RecursionError, ValueError):
+            text = f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def name_bytes(name: str) -> bytes:
+    """Return the bytes of a name; raises :class:`~qmigtool.errors.UsageError` for what is no text."""
+    try:
+        return encode_name(name)
+    except UnicodeEncodeError:
+        raise UsageError(f"the name {brief(name)} is no text") from None
 
 
 def parse(text: str) -> Any:
@@ -43,6 +65,8 @@ def encode(field: Field, value: Any) -> bytes:
     """
     raw = _raw(value)
     if raw is not None:
+        if field.kind is Kind.SUBSECTION:
+            raise UsageError(f"{field.name} is a subsection: its head is not to be written over", expected="an object")
         if len(raw) != field.length:
             raise UsageError(f"{field.name} has {field.length} bytes, not {len(raw)}")
         return raw
@@ -109,13 +133,13 @@ def _number(field: Field, value: Any) -> int:
     try:
         number = int(value, 0) if isinstance(value, str) else operator.index(value)  # 1.5 is none
     except (ValueError, TypeError):
-        raise UsageError(f"{field.name} is a {field.type}, not {value!r}", expected="a number") from None
+        raise UsageError(f"{field.name} is a {field.type}, not {brief(value)}", expected="a number") from None
     integer = INTEGERS[field.type]
     low, high = (
         (-(1 << 8 * integer.size - 1), 1 << 8 * integer.size - 1) if integer.signed else (0, 1 << 8 * integer.size)
     )
     if not low <= number < high:
         raise UsageError(
-            f"{field.name} is a {field.type}, which cannot hold {number:#x}", expected=f"{low} to {high - 1}"
+            f"{field.name} is a {field.type}, which cannot hold {brief(number)}", expected=f"{low} to {high - 1}"
         )
     return number

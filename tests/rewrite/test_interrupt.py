@@ -95,11 +95,14 @@ def test_killed_at_any_moment_nothing_is_lost(way, big, tmp_path):
             middle += (tmp_path / name).stat().st_size > 0
             (tmp_path / name).unlink()
     assert middle >= 2, "no kill came while it was writing"
-    # And what was interrupted can be done again.
+    # And what was interrupted can be done again. The output takes the name in one step: whoever has the earlier one
+    # open, or by another name, has it whole.
+    (tmp_path / "kept").hardlink_to(target)
     with start(command(source, target, *WAYS[way])) as child:
         assert child.wait() == 0
     assert digest(target) == wanted
-    assert names_in(tmp_path) == {"out.mig"}
+    assert (tmp_path / "kept").read_bytes() == old
+    assert names_in(tmp_path) == {"out.mig", "kept"}
 
 
 def wait_for_a_half(child, folder, size):
