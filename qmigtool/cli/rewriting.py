@@ -32,7 +32,7 @@ from qmigtool.rewrite import Rewriter, write_stream
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.edits import Edit, apply, load_edits
 from qmigtool.rewrite.undo import MAX_PATCH, make_patch, read_patch
-from qmigtool.rewrite.values import parse
+from qmigtool.rewrite.values import brief, parse
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.splice import Splice
@@ -81,7 +81,9 @@ def _add_section(name: str, version: str) -> dict[str, Any]:
 def _resize(name: str, size: str) -> dict[str, Any]:
     match = _SIZE.fullmatch(size)
     if match is None:
-        raise UsageError(f"--resize-block: {size!r} is no size", expected="bytes, or with a unit: 0x80000, 512K, 1M")
+        raise UsageError(
+            f"--resize-block: {brief(size)} is no size", expected="bytes, or with a unit: 0x80000, 512K, 1M"
+        )
     return {"name": name, "to": int(match[1], 0) << 10 * " KMG".index(match[2] or " ")}
 
 

@@ -1,8 +1,11 @@
 """Rules of conversion, one by one: what each changes, what it refuses, and that it is needed for the twins to agree."""
 
+import io
+
 import pytest
 
 import qmigtool
+from qmigtool.cpu_x86 import tcg_hflags
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import RULES, TARGETS, convert, rules_for
@@ -326,3 +329,196 @@ def test_sections_of_mshv_go_under_kvm():
         rewriter.add_section("mshv-apic", 1, data=bytes(20))
         convert(rewriter.draft, "kvm")
         assert not {"mshv-clock@0", "mshv-apic@0"} & {section.label for section in rewriter.draft.sections}
+
+
+# -- what reviews found ----------------------------------------------------------------------------------------------
+
+
+def six_vcpus(name):
+    """A stream with six vCPUs whose APIC IDs have a gap, as -smp 6,sockets=2,cores=3 gives: 0 1 2 4 5 6."""
+    with opened(name) as stream:
+        rewriter = Rewriter(stream)
+        for instance, apic_id in zip(range(1, 6), (1, 2, 4, 5, 6), strict=True):
+            for idstr, number in (("cpu", instance), ("cpu_common", instance), ("apic", apic_id)):
+                if any(s.label == f"{idstr}@{number}" for s in rewriter.draft.sections):
+                    continue
+                copied = rewriter.draft.section(f"{idstr}@0")
+                rewriter.draft.insert(idstr, number, copied.section.version_id, copied.description, copied.body, copied)
+        out = io.BytesIO()
+        rewriter.write(out)
+    return out.getvalue()
+
+
+def test_an_apic_belongs_to_the_vcpu_of_its_rank():
+    with qmigtool.open(six_vcpus("twin-tcg-10.0")) as stream:
+        rewriter = Rewriter(stream)
+        rewriter.add_subsection("apic@4", "apic_sipi", {"wait_for_sipi": 1})  # the fourth: of cpu@3
+        rewriter.set("cpu_common@3/halted", 1)
+        rewriter.set("cpu_common@5/halted", 1)
+        convert(rewriter.draft, "kvm")
+        states = [section.device.number("env.mp_state") for section in rewriter.draft.named("cpu")]
+        assert states == [0, 0, 0, 2, 0, 3]
+    with qmigtool.open(six_vcpus("twin-kvm-10.0")) as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu@5/env.mp_state", 2)
+        convert(rewriter.draft, "tcg")
+        waiting = [s.label for s in rewriter.draft.named("apic") if s.device.subsection("apic_sipi")]
+        assert waiting == ["apic@6"]
+        assert rewriter.draft.section("cpu_common@5").device.number("halted") == 1
+
+
+def test_apics_that_cannot_be_paired_are_refused():
+    with qmigtool.open(six_vcpus("twin-tcg-10.0")) as stream:
+        rewriter = Rewriter(stream)
+        rewriter.drop_section("apic@4")
+        with pytest.raises(qmigtool.LiveStateError, match=r"6 vCPUs and 5 sections 'apic'"):
+            convert(rewriter.draft, "kvm")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("cpu/env.mxcsr", 0x100000),
+        ("cpu/env.cr[0]", 0x80000000),
+        ("cpu/env.hflags", 1 << 19),
+        ("cpu/env.hflags", 1 << 21),
+        ("cpu/env.mp_state", 77),
+    ],
+)
+def test_what_nothing_can_be_put_in_place_of_is_refused_even_if_losses_are_allowed(path, value):
+    with opened("twin-tcg-10.0") as stream:
+        rewriter = Rewriter(stream, lossy=True)
+        rewriter.set(path, value)
+        with pytest.raises(qmigtool.LiveStateError):
+            rewriter.to_accelerator("kvm")
+
+
+def test_losses_that_are_allowed_leave_what_loads():
+    with opened("twin-tcg-10.0") as stream:
+        rewriter = Rewriter(stream, lossy=True)
+        rewriter.set("cpu_common/interrupt_request", 0x402)
+        rewriter.set("cpu/env.lstar", 0x8000_0000_1234_5678)
+        rewriter.to_accelerator("kvm")
+        assert rewriter.draft.section("cpu_common").device.number("interrupt_request") == 0
+        assert rewriter.draft.section("cpu").device.number("env.lstar") == 0x1234_5678
+        assert len(rewriter.losses) == 2
+
+
+def test_dependents_count_before_it_is_asked_what_is_live():
+    with opened("kvm-avx512-7.2") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu/cpu/avx512/env.xmm_regs[1]", bytes(1024))  # Hi16_ZMM is idle, the two others are not
+        with pytest.raises(qmigtool.LiveStateError, match=r"live opmask ZMM_Hi256"):
+            convert(rewriter.draft, "mshv", mask=0x67)
+        with pytest.raises(qmigtool.UsageError, match=r"0x67 is no XCR0"):
+            rewriter.to_accelerator("mshv", xcr0=0x67)
+
+
+def test_an_nmi_or_smi_that_is_pending_stays():
+    with opened("twin-tcg-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu_common/interrupt_request", 0x200 | 0x40 | 0x12)
+        convert(rewriter.draft, "kvm")
+        assert rewriter.draft.section("cpu_common").device.number("interrupt_request") == 0x240
+
+
+def test_a_nested_guest_of_tcg_is_refused_too():
+    with opened("twin-tcg-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu/env.hflags", stream.field("cpu/env.hflags").value | 1 << 21)
+        with pytest.raises(qmigtool.LiveStateError, match=r"nested guest.*MS3"):
+            convert(rewriter.draft, "kvm")
+
+
+@pytest.mark.parametrize(("path", "value"), [("env.interrupt_injected", 0x20), ("env.nmi_pending", 1)])
+def test_queued_events_are_not_dropped_in_silence(path, value):
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set(f"cpu/{path}", value)
+        with pytest.raises(qmigtool.LiveStateError, match=r"is queued.*KT11"):
+            convert(rewriter.draft, "tcg")
+        convert(rewriter.draft, "tcg", lossy=True)
+        assert rewriter.draft.section("cpu").device.number(path) == (-1 if value == 0x20 else 0)
+
+
+@pytest.mark.parametrize(("target", "fits"), [("mshv", True), ("whpx", False), ("tcg", False)])
+def test_shadow_stacks_only_go_where_they_are_restored(target, fits):
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.add_subsection("cpu", "cpu/cet", {"env.u_cet": 1})
+        if fits:
+            convert(rewriter.draft, target)
+            assert rewriter.draft.section("cpu").device.subsection("cpu/cet") is not None
+            return
+        with pytest.raises(qmigtool.LiveStateError, match=r"live CET_U"):
+            convert(rewriter.draft, target)
+
+
+def test_hidden_flags_of_an_earlier_tcg_go():
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        stale = 1 << 28 | 1 << 27 | 1 << 25 | 1 << 23
+        rewriter.set("cpu/env.hflags", stream.field("cpu/env.hflags").value | stale)
+        rewriter.set("cpu/env.cr[4]", 0x20)
+        convert(rewriter.draft, "tcg")
+        assert not rewriter.draft.section("cpu").device.number("env.hflags") & stale
+
+
+def test_hidden_flags_follow_xcr0_in_a_stream_of_tcg():
+    with opened("twin-tcg-10.0") as stream:
+        assert stream.field("cpu/env.hflags").value >> 28 & 1
+        rewriter = Rewriter(stream)
+        rewriter.drop_component("avx")
+        assert not rewriter.draft.section("cpu").device.number("env.hflags") >> 28 & 1
+        rewriter.set_xcr0(0, 7)
+        assert rewriter.draft.section("cpu").device.number("env.hflags") >> 28 & 1
+
+
+@pytest.mark.parametrize("name", ["twin-tcg-10.0", "pc-7.2", "pc-11.1", "q35-7.2", "microvm-10.0"])
+def test_hidden_flags_are_those_that_tcg_itself_had(name):
+    with opened(name) as stream:
+        for device in stream.devices:
+            if device.name == "cpu":
+                assert tcg_hflags(device) == device.number("env.hflags") & ~(3 << 12)
+
+
+def test_a_pit_that_fires_once_fires():
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("i8254/channels[0]/mode", 0)
+        convert(rewriter.draft, "tcg")
+        pit = rewriter.draft.section("i8254").device
+        assert pit.number("channels[0]/next_transition_time") > pit.number("channels[0]/count_load_time") > 0
+        assert any("fire once" in note for note in rewriter.notes)
+
+
+def test_the_same_accelerator_on_another_cpu():
+    with opened("twin-kvm-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set_xcr0(0, 0xE7)
+        convert(rewriter.draft, "kvm", mask=7)
+        assert [vcpu.xcr0 for vcpu in rewriter.draft.vcpus] == [7]
+        assert {change.edit for change in rewriter.changes} == {"set-xcr0", "TK3"}
+
+
+def test_a_conversion_is_whole_or_nothing():
+    with opened("kvm-avx512-7.2") as stream:
+        rewriter = Rewriter(stream)
+        before = rewriter.draft.section("cpu").body
+        for _ in range(2):
+            with pytest.raises(qmigtool.LiveStateError, match=r"KT8"):
+                rewriter.to_accelerator("tcg")
+            assert (rewriter.changes, rewriter.notes, rewriter.losses) == ([], [], [])
+            assert rewriter.draft.section("cpu").body == before
+            assert rewriter.splices() == []
+
+
+def test_other_machines_are_not_converted():
+    with opened("arm-7.2") as stream, pytest.raises(qmigtool.UnsupportedError, match=r"no x86 vCPU"):
+        converted(stream, "kvm")
+
+
+def test_every_rule_of_the_record_is_here_or_named_as_left_out():
+    """The ids under which rules were proved on real QEMU: TK for TCG to KVM, KT for the way back."""
+    proved = {*(f"TK{i}" for i in range(1, 11)), "TK1b", *(f"KT{i}" for i in range(1, 11))}
+    assert proved <= {rule.name for rule in RULES}

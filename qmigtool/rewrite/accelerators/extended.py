@@ -19,7 +19,7 @@ RARE = MPX_MASK | PKRU_MASK
 def foreign_components(conversion: Conversion) -> None:
     """Drop the components that the target cannot hold: idle ones with a word, live ones only if that is allowed."""
     target, draft = conversion.target, conversion.draft
-    allowed = target.components | target.supervisor | LEGACY_MASK
+    allowed = target.components & ~SUPERVISOR_MASK | target.supervisor | LEGACY_MASK
     if conversion.mask is not None:
         allowed &= conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
     held = 0
