@@ -159,6 +159,7 @@ EDIT_OPTIONS = (
     EditOption("scrub-ram", (), "Make every page a zero page.", dict),
     EditOption("scrub-block", ("NAME",), "Make every page of a RAM block a zero page.", _one("names")),
     EditOption("drop-component", ("MASK",), "Take components away: amx,pkru.", _one("mask")),
+    EditOption("set-xcr0", ("VCPU", "MASK"), "Give a vCPU another XCR0.", _two("vcpu", "mask")),
     EditOption("repair", ("xstate-bv",), "Declare in XSTATE_BV what is live.", _one("what")),
     EditOption("to-accelerator", ("kvm|tcg|mshv|whpx",), "Turn the state into what it takes.", _one("name")),
     EditOption("edits", ("TOML",), "Make the edits of a file, in its place among the others.", _one("file")),

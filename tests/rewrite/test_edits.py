@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import qmigtool
 from qmigtool.cli import main
+from qmigtool.cli.rewriting import EDIT_OPTIONS
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.edits import Edit, apply, load_edits
@@ -512,3 +513,18 @@ def test_no_output_over_a_plan_or_a_patch(call, source, tmp_path):
     for target in (source, patch):
         assert call("undo", source, patch, "-o", target)[0] == 2
     assert stream(a=5) == (tmp_path / "out").read_bytes()
+
+
+def test_the_sample_names_every_edit_and_its_parameters():
+    text = path("pc-7.2").with_name("edits.toml").read_text()
+    listed = {line.split()[1]: line for line in text.splitlines() if line.startswith("#   ")}
+    assert set(listed) == set(EDITS)
+    for op, method in EDITS.items():
+        parameters = list(inspect.signature(getattr(Rewriter, method)).parameters)[1:]
+        found = [word.strip("[],") for word in listed[op].split()[2:]]
+        assert found == parameters, op
+
+
+def test_every_edit_is_an_option():
+    options = {option.op for option in EDIT_OPTIONS} | {"require-layout"}  # --for
+    assert set(EDITS) <= options
