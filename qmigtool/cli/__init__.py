@@ -2,5 +2,6 @@
 
 No logic lives here, and nothing outside this folder prints. ``main`` has the group and the exit codes, ``output`` what
 every command shares (tables, JSON, CSV, errors), ``parameters`` layouts and masks as options, ``layoutdraw`` the
-drawing of a layout; the other modules have the commands.
+drawing of a layout, ``editoptions`` the options that are edits, ``editreport`` what they changed; the other modules have
+the commands.
 """

@@ -3,7 +3,8 @@
 ==============  ===================================================================================
 rewriter        what a person uses: every edit as a method, then what it changes, then the output
 edits           edits by name, from a TOML file or a command line
-draft           the stream as it shall become, and the splices that follow from that
+draft           the stream as it shall become; sectiondraft, one section of it; memory, its RAM
+output          the splices that follow from a draft
 splice          spans replaced, everything else copied
 changes         what is changed, for people and programs
 undo            same-size edits as a small patch that can be taken back
@@ -12,7 +13,8 @@ fields          edits of values
 structure       edits of sections and subsections
 header          edits of the machine type, capabilities and commands
 blocks          edits of memory: blocks, format, scrubbing
-memory          memory as it shall become; records, plain, mapped, live: the ways to write it
+records, plain  memory written: records that stay, all of it anew as records,
+mapped, live    or as mapped-ram; which pages there are to write
 components      edits of extended state, in the terms of XSAVE
 accelerators/   from one accelerator to another: rules, each with its reason
 machines        from one machine type to a later one

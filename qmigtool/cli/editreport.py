@@ -1,0 +1,117 @@
+"""What was changed, or would be: for people as tables, for programs as JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.cli.output import print_cells, print_json, printable, problems_json, say
+from qmigtool.rewrite.changes import as_text
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite import Rewriter
+    from qmigtool.rewrite.splice import Splice
+    from qmigtool.stream import Stream
+
+SHOWN_BYTES = 8
+MAX_SHOWN = 4096  # bytes of a splice in JSON
+
+
+def report(
+    rewriter: Rewriter, splices: list[Splice], written: int | None, output: str | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Say what was changed, or would be: on stdout, unless the stream itself goes there."""
+    stream = rewriter.draft.stream
+    if as_json and (output != "-" or dry_run):
+        print_json(_document(rewriter, stream, splices, written))
+    else:
+        _print(rewriter, stream, splices, written, output, dry_run=dry_run)
+
+
+def _document(rewriter: Rewriter, stream: Stream, splices: list[Splice], written: int | None) -> dict[str, Any]:
+    return {
+        "edits": [change.as_dict() for change in rewriter.changes],
+        "losses": rewriter.losses,
+        "notes": rewriter.notes,
+        "splices": [_splice(splice, stream) for splice in splices],
+        "bytes": written,
+        **problems_json(stream),
+    }
+
+
+def _splice(splice: Splice, stream: Stream) -> dict[str, Any]:
+    """Return what ``--json`` says of a splice; bytes that nobody would look through are left out (null)."""
+    short = splice.length <= MAX_SHOWN and isinstance(splice.data, bytes) and len(splice.data) <= MAX_SHOWN
+    return {
+        "offset": f"{splice.offset:#x}",
+        "old_length": splice.length,
+        "new_length": splice.size,
+        "old": bytes(stream.source.view(splice.offset, splice.length)).hex() if short else None,
+        "new": splice.data.hex() if short and isinstance(splice.data, bytes) else None,
+    }
+
+
+def _print(
+    rewriter: Rewriter,
+    stream: Stream,
+    splices: list[Splice],
+    written: int | None,
+    output: str | None,
+    *,
+    dry_run: bool,
+) -> None:
+    if output != "-" or dry_run:
+        head = ["edit", "offset", "where", "old", "new"]
+        lines = [
+            [
+                change.edit,
+                "-" if change.offset is None else f"{change.offset:#x}",
+                printable(change.where),
+                printable(as_text(change.old, shown=SHOWN_BYTES)),
+                printable(as_text(change.new, shown=SHOWN_BYTES)),
+            ]
+            for change in rewriter.changes
+        ]
+        if lines:
+            print_cells(head, lines, [False, True, False, False, False])
+        reasons = dict.fromkeys((change.edit, change.why) for change in rewriter.changes if change.why)
+        if reasons:
+            print()
+        for edit, why in reasons:
+            say(printable(f"{edit}: {why}"))
+        if dry_run and splices:
+            print()
+            _print_splices(stream, splices)
+    for loss in rewriter.losses:
+        print(f"lost: {printable(loss)}", file=sys.stderr)
+    for note in rewriter.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    count = len(rewriter.changes)
+    words = f"{count} change{'s' if count > 1 else ''}" if splices else "nothing changes"
+    if written is None:
+        print(f"{words}, nothing written", file=sys.stderr)
+    else:
+        print(f"{output}: {written} bytes, {words}", file=sys.stderr)
+
+
+def _print_splices(stream: Stream, splices: list[Splice]) -> None:
+    """Print the bytes that would change, as they lie in FILE."""
+    say("bytes of FILE that would be replaced; all others are copied")
+    lines = []
+    for splice in splices:
+        old = bytes(stream.source.view(splice.offset, min(splice.length, SHOWN_BYTES + 1)))
+        new = splice.data if isinstance(splice.data, bytes) else None
+        lines.append(
+            [
+                f"{splice.offset:#x}",
+                str(splice.length),
+                str(splice.size),
+                _hex(old, splice.length),
+                _hex(new, splice.size) if new is not None else "(memory)",
+            ]
+        )
+    print_cells(["offset", "old length", "new length", "old", "new"], lines, [True, True, True, False, False])
+
+
+def _hex(raw: bytes, length: int) -> str:
+    return raw[:SHOWN_BYTES].hex() + ("..." if length > SHOWN_BYTES else "") or "-"
