@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -229,19 +230,31 @@ def test_our_own_bug_exits_70(capsys, monkeypatch):
     assert "a defect of qmigtool" in err
 
 
+def commands(group, *words):
+    """Yield the words of every command there is, groups too, the outermost first."""
+    yield words
+    if isinstance(group, click.Group):
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            yield from commands(group.get_command(context, name), *words, name)
+
+
 def test_help_of_every_command():
-    runner = CliRunner()
-    for words in (
-        [],
-        ["info"],
-        ["sections"],
-        ["show"],
-        ["xsave"],
-        *(["xsave", n] for n in main.cli.commands["xsave"].commands),
-    ):
-        result = runner.invoke(main.cli, [*words, "--help"])
-        assert result.exit_code == 0
+    every = list(commands(main.cli))
+    assert {("rewrite",), ("undo",), ("xsave", "import"), ("mshv", "export"), ("schema",)} < set(every)
+    for words in every:
+        result = CliRunner().invoke(main.cli, [*words, "--help"])
+        assert result.exit_code == 0, words
         assert result.output.startswith("Usage:")
+        assert result.stderr == ""
+
+
+def test_only_rewriting_waits_for_the_edit_engine():
+    script = (
+        "import sys, qmigtool.cli.main as m; m.run(['info', sys.argv[1]]); print('qmigtool.rewrite' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, PC], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 # -- text, CSV, stdin -------------------------------------------------------------------------------------------------

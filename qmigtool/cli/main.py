@@ -10,14 +10,33 @@ import traceback
 import click
 
 from qmigtool import __version__
-from qmigtool.cli import areas, descriptions, memory, putback, rewriting, stream, xsave
+from qmigtool.cli.lazy import LazyGroup
 from qmigtool.cli.output import fail
 from qmigtool.errors import QmigError
 
 USAGE, DEFECT, INTERRUPTED = 2, 70, 130
 
 
-@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+COMMANDS = {
+    "info": "stream:info",
+    "sections": "stream:sections",
+    "show": "stream:show",
+    "xsave": "xsave:xsave",
+    "ram": "memory:ram",
+    "rewrite": "rewriting:rewrite",
+    "undo": "rewriting:undo",
+    "mshv": "putback:mshv",
+    "schema": "descriptions:schema",
+    "compat": "descriptions:compat",
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="qmigtool", message="%(prog)s %(version)s")
 def cli() -> None:
     """Read, convert and rewrite QEMU migration streams: the files in which a virtual machine lies saved.
@@ -27,24 +46,6 @@ def cli() -> None:
     Exit status: 0 fine; 1 a difference or a finding; 2 wrong usage; 3 broken input (what could be read is shown);
     63 legal, but not supported, and named; 70 a defect of qmigtool.
     """
-
-
-COMMANDS = (
-    stream.info,
-    stream.sections,
-    stream.show,
-    xsave.xsave,
-    memory.ram,
-    rewriting.rewrite,
-    rewriting.undo,
-    putback.mshv,
-    descriptions.schema,
-    descriptions.compat,
-)
-for command in (areas.export, putback.import_area, areas.convert, areas.check):
-    xsave.xsave.add_command(command)
-for command in COMMANDS:
-    cli.add_command(command)
 
 
 def entry() -> None:

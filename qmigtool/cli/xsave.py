@@ -11,6 +11,7 @@ import click
 from qmigtool import tables
 from qmigtool import xsave as core
 from qmigtool.cli.layoutdraw import draw
+from qmigtool.cli.lazy import LazyGroup
 from qmigtool.cli.output import (
     accelerator_option,
     csv_option,
@@ -38,7 +39,16 @@ if TYPE_CHECKING:
     from qmigtool.stream import Stream
 
 
-@click.group(no_args_is_help=False)
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "export": "areas:export",
+        "import": "putback:import_area",
+        "convert": "areas:convert",
+        "check": "areas:check",
+    },
+    no_args_is_help=False,
+)
 def xsave() -> None:
     """The extended state of the vCPUs: shown, extracted, converted, judged."""
 
