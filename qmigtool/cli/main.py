@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 
@@ -58,6 +59,8 @@ def entry() -> None:
     for text in (sys.stdout, sys.stderr):
         if isinstance(text, io.TextIOWrapper):
             text.reconfigure(errors="backslashreplace")  # names come from the file, and not every terminal has them
+    # As Ctrl-C does: the temporary file of an output goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run())
 
 

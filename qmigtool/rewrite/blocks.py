@@ -44,6 +44,7 @@ def rename_block(draft: Draft, name: str, to: str) -> None:
     if any(other.name == to for other in draft.memory.kept):
         raise UsageError(f"there is a RAM block {to!r} already")
     block_entry(block.block, to)  # raises where the name does not fit
+    _note_absent(draft, block)
     draft.change(f"RAM block {name}", block.block.offset, name, to)
     block.name = to
 
@@ -59,6 +60,7 @@ def resize_block(draft: Draft, name: str, size: int) -> None:
         raise UsageError(f"{size:#x} bytes for RAM block {name!r}", expected=f"pages of {memory.page_size} bytes")
     if size == block.length:
         return
+    _note_absent(draft, block)
     if size < block.sent:
         _lose_pages(draft, block, size)
     elif size > block.block.used_length:
@@ -70,9 +72,22 @@ def resize_block(draft: Draft, name: str, size: int) -> None:
 def drop_block(draft: Draft, name: str) -> None:
     """Leave a RAM block out, its pages too; in the loader it keeps what it holds, as in :func:`resize_block`."""
     block = draft.memory.block(name)
+    _note_absent(draft, block)
     _lose_pages(draft, block, 0)
     draft.change(f"RAM block {name}", block.block.offset, block.length, None)
     block.dropped = True
+
+
+def _note_absent(draft: Draft, block: BlockDraft) -> None:
+    """Say that other channels, if there are any, stay as they are. Nothing in the file tells whether there are."""
+    if draft.memory.sent_elsewhere(block):
+        return
+    absent = draft.memory.ram.absent(block.block.idstr)
+    if absent:
+        draft.note(
+            f"RAM block {block.block.idstr}: {absent} pages are not in this file; another channel of the migration "
+            "(multifd, postcopy preempt) that holds them is not edited"
+        )
 
 
 def _lose_pages(draft: Draft, block: BlockDraft, size: int) -> None:
@@ -91,6 +106,7 @@ def scrub_ram(draft: Draft, names: Iterable[str] = ()) -> None:
     """Make every page of the blocks called ``names`` (default: of all) a zero page."""
     blocks = [draft.memory.block(name) for name in names] or draft.memory.kept
     for block in blocks:
+        _note_absent(draft, block)
         draft.change(f"RAM block {block.name}", block.block.offset, f"{block.length:#x} bytes", "zero pages")
         block.scrub = True
     draft.note("scrubbed: registers, device state and the VM's UUID still are what they were")

@@ -17,6 +17,7 @@ from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, wor
 
 PAGES = 16 << 8  # 16 MiB
 KILLS = 7
+TRIES = 50  # on a busy machine a signal may come too late; then once more
 
 
 def names_in(folder):
@@ -75,7 +76,9 @@ def test_killed_at_any_moment_nothing_is_lost(way, big, tmp_path):
     whole.unlink()
     chance = random.Random(7)  # noqa: S311 - moments, no secrets
     middle = 0
-    for number in range(KILLS):
+    for number in range(TRIES):
+        if number >= KILLS and middle >= 2:
+            break
         child = start(command(source, target, *WAYS[way]))
         with child:
             if number % 2:
@@ -114,15 +117,21 @@ def wait_for_a_half(child, folder, size):
                     return
 
 
-def test_ended_by_a_word_nothing_is_left(big, tmp_path):
-    """SIGINT, by which a person ends it: no half file stays."""
+@pytest.mark.parametrize("word_of_it", [signal.SIGINT, signal.SIGTERM])
+def test_ended_by_a_word_nothing_is_left(big, tmp_path, word_of_it):
+    """SIGINT by which a person ends it, SIGTERM by which a machine does: no half file stays."""
     target = tmp_path / "out.mig"
     target.write_bytes(b"old")
-    child = start(command(big, target, "--squeeze-zero-pages"))
-    with child:
-        wait_for_a_half(child, tmp_path, 1)
-        child.send_signal(signal.SIGINT)
-        assert child.wait() != 0
+    for _ in range(TRIES):
+        child = start(command(big, target, "--squeeze-zero-pages"))
+        with child:
+            wait_for_a_half(child, tmp_path, 1)
+            child.send_signal(word_of_it)
+            status = child.wait()
+        if status:
+            break
+        target.write_bytes(b"old")
+    assert status == 130
     assert target.read_bytes() == b"old"
     assert names_in(tmp_path) == {"out.mig"}
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 import qmigtool
 from qmigtool.errors import UnsupportedError, UsageError
-from tests.ramwriter import channel, discard, filled, multifd_main, packet
+from tests.ramwriter import channel, discard, filled, multifd_main, named_page, packet, plain
 from tests.rewrite.memories import CONTINUE, FLUSH, NORMAL, ZERO, edited, walk
 from tests.rewrite.memorymodel import DELTA, Model, call, content, edits, stream_of, streams
 from tests.streamwriter import (
@@ -321,6 +321,19 @@ def test_blocks_whose_pages_are_in_other_channels(edit):
     other = channel(3, packet([0, PAGE], filled(1) + filled(2)))
     with pytest.raises(UnsupportedError, match="other channels"):
         edited(main, EDITS[edit], channels=[other])
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_pages_in_channels_that_were_not_given_are_named(edit):
+    """What is scrubbed or renamed here still is what it was there."""
+    found = notes(multifd_main(1, 8).finish(), EDITS[edit])
+    assert found[0].startswith("RAM block r: 8 pages are not in this file; another channel")
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_no_channel_is_named_where_no_page_is_missing(edit):
+    whole = plain(*(named_page(i, 7) for i in range(8))).finish()
+    assert not [note for note in notes(whole, EDITS[edit]) if "not in this file" in note]
 
 
 # -- any of it ---------------------------------------------------------------------------------------------------------
