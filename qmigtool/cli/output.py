@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qmigtool.tables import Row
 
 SCHEMA = 1
+_READ = "qmigtool.inputs"  # in click's ``Context.meta``: files that the command has read
 F = TypeVar("F", bound=Callable[..., Any])
 
 file_argument = click.argument("file", metavar="FILE")
@@ -203,9 +204,23 @@ def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:
     return printable(str(value))
 
 
+def remember_input(path: str) -> None:
+    """Take note that the command reads a file, so that no output of it takes its place."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta.setdefault(_READ, []).append(path)
+
+
+def all_inputs(*inputs: str) -> tuple[str, ...]:
+    """Return these inputs of the command and those that :func:`remember_input` was told of."""
+    context = click.get_current_context(silent=True)
+    return (*inputs, *(context.meta.get(_READ, ()) if context is not None else ()))
+
+
 @contextmanager
 def output_file(path: str, *inputs: str) -> Iterator[BinaryIO]:
     """Give the file to write to; ``-`` is standard output. See :func:`qmigtool.files.replacing`."""
+    inputs = all_inputs(*inputs)
     if path == "-":
         if sys.__stdout__ is None:
             raise UsageError("standard output is closed")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from qmigtool import xsave as core
+from qmigtool.cli.output import remember_input
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout
 
@@ -64,6 +65,7 @@ def read_small(path: str, most: int) -> bytes:
     else:
         with Path(path).open("rb") as file:
             data = file.read(most + 1)
+        remember_input(path)
     if len(data) > most:
         raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
     return data

@@ -12,6 +12,7 @@ from qmigtool.cli.editoptions import ORDER, EditCommand, edit_options, ordered_e
 from qmigtool.cli.editreport import report
 from qmigtool.cli.output import (
     accelerator_option,
+    all_inputs,
     file_argument,
     finish,
     json_option,
@@ -104,8 +105,7 @@ def rewrite(
         patch = None if undo is None else make_patch(stream, splices)
         written = None
         if not dry_run and output is not None:
-            plans = [edits_file for edits_file in given["edit_edits"] if edits_file != "-"]
-            inputs = [file, *channels, *plans, *([schema] if schema else [])]
+            inputs = [file, *channels, *([schema] if schema else [])]
             written = _write(rewriter, splices, output, *inputs)
             if undo is not None and patch is not None:
                 write_output(undo, patch, *inputs, output)
@@ -141,7 +141,7 @@ def _write(rewriter: Rewriter, splices: list[Splice], output: str, *inputs: str)
     if output == "-":
         with output_file(output, *inputs) as target:
             return rewriter.write(target, splices)
-    return rewriter.save(output, *(one for one in inputs if one != "-"), splices=splices)
+    return rewriter.save(output, *(one for one in all_inputs(*inputs) if one != "-"), splices=splices)
 
 
 def _copy(stream: Stream, file: str, output: str | None, *, dry_run: bool, as_json: bool) -> int:

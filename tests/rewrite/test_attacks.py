@@ -52,13 +52,16 @@ def test_no_input_is_written_over(source, tmp_path):
     plan.write_text('[[edit]]\nop = "set"\npath = "cpu/env.tsc"\nto = 5\n')
     channel = tmp_path / "channel"
     channel.write_bytes(b"\x11\x22\x33\x44" + bytes(60))
-    for output in (source, plan, channel):
+    layout = tmp_path / "cpuid.txt"
+    layout.write_bytes((samplefiles.SAMPLES / "cpuid" / "intel-spr-guest.txt").read_bytes())
+    given = ("--edits", plan, "--channel", channel, "--drop-component", "mpx,pkru", "--for", layout)
+    assert run("rewrite", source, *given, "-o", tmp_path / "out").returncode == 0
+    for output in (source, plan, channel, layout):
         before = output.read_bytes()
-        done = run("rewrite", source, "--edits", plan, "--channel", channel, "-o", output)
-        assert (done.returncode, output.read_bytes()) == (2, before), done.stderr
-        given = ("--edits", plan, "--channel", channel)
-        done = run("rewrite", source, *given, "-o", tmp_path / "out", "--undo", output)
-        assert (done.returncode, output.read_bytes()) == (2, before), done.stderr
+        for where in (("-o", output), ("-o", tmp_path / "out", "--undo", output)):
+            done = run("rewrite", source, *given, *where)
+            assert (done.returncode, output.read_bytes()) == (2, before), done.stderr
+            assert b"is the input" in done.stderr
 
 
 def test_a_bundle_is_not_written_over(source, tmp_path):
