@@ -62,10 +62,14 @@ def peak(run: Callable[[], object]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A Python process: its arguments behind ``python``, and what its stdin is."""
+    """A Python process: its arguments behind ``python``, what its stdin is, and the file that it makes, if any.
+
+    Before each run that file is removed, and what is not yet on disk written: no run pays for the one before it.
+    """
 
     arguments: tuple[str, ...]
     stdin: str = os.devnull
+    makes: str | None = None
 
     @classmethod
     def python(cls, *arguments: str) -> Command:
@@ -103,6 +107,9 @@ def _environment() -> dict[str, str]:
 
 def run_process(command: Command, *, memory: bool = False) -> Process:
     """Run a command once, from the checkout; raises RuntimeError unless it exits with 0."""
+    if command.makes is not None:
+        Path(command.makes).unlink(missing_ok=True)
+        os.sync()
     launcher = (sys.executable, "-I", "-S", str(LAUNCH), str(int(memory)), command.stdin)
     done = subprocess.run(
         [*launcher, sys.executable, *command.arguments],

@@ -6,6 +6,7 @@ import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import synthetic
@@ -45,9 +46,10 @@ def figures() -> Iterator[Figure]:
         )
         target = str(folder / "out.mig")
         code = f"import os; os.execvp('cp', ['cp', '--reflink=auto', {str(source)!r}, {target!r}])"
-        commands = {CP: Command.python("-I", "-S", "-c", code)}
+        commands = {CP: Command(("-I", "-S", "-c", code), makes=target)}
         for edit, options in EDITS.items():
-            commands[edit] = Command.qmigtool("rewrite", str(source), "-o", target, "--json", *options)
+            rewrite = Command.qmigtool("rewrite", str(source), "-o", target, "--json", *options)
+            commands[edit] = replace(rewrite, makes=target)
         done = run_processes(commands, REPEAT)
         for edit in EDITS:
             ours, theirs = done[edit], done[CP]
