@@ -138,3 +138,32 @@ def test_a_waiting_processor_waits_on(source, usable_xcr0, tmp_path):
     rule = {"tcg": "TK5", "kvm": "KT7"}[source]
     with pytest.raises(QemuError):  # the machine is reset, and -no-reboot ends QEMU
         ticks({rule})
+
+
+def test_the_upper_halves_of_ymm_survive_both_conversions(usable_xcr0, tmp_path):
+    """A TCG guest's stream made one for KVM and one for TCG again, in which the guest goes on and compares YMM0-15.
+
+    That KVM itself keeps them is not what this shows: one that announces no AVX loses them from KVM to KVM, too.
+    """
+    xcr0 = usable_xcr0(TCG) & 7
+    if not xcr0 & 4:
+        pytest.skip("this QEMU emulates no AVX")
+    image = tmp_path / "guest.bin"
+    image.write_bytes(build_selfcheck(xcr0=xcr0))
+    with Qemu(TCG, kernel=image) as qemu:
+        qemu.cont()
+        before = wait_ticks(qemu, TICKS)
+        qemu.stop()
+        qemu.migrate_to_file(tmp_path / "tcg.mig")
+    assert before.checks & Error.YMM
+    for source, target in (("tcg", "kvm"), ("kvm", "back")):
+        with qmigtool.open(tmp_path / f"{source}.mig", accelerator=source) as stream:
+            rewriter = Rewriter(stream)
+            rewriter.to_accelerator("tcg" if target == "back" else target, xcr0=xcr0)
+            rewriter.save(tmp_path / f"{target}.mig")
+    with Qemu(TCG, incoming=True) as qemu:
+        qemu.load(tmp_path / "back.mig")
+        qemu.cont()
+        status = wait_ticks(qemu, TICKS)
+    assert (status.errors, status.checks & Error.YMM) == (0, Error.YMM)
+    assert status.ticks >= before.ticks + TICKS
