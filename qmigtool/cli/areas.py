@@ -102,7 +102,7 @@ def export(
             )
         if form == Format.COMPACTED:
             notes += _mshv_notes(result.data, layout, one.xcr0)
-        write_output(output, result.data, file)
+        write_output(output, result.data)
         _report(result.data, layout, result.supervisor, result.dropped, notes, output, as_json)
         return finish(stream)
 
@@ -203,7 +203,7 @@ def convert(
         result = core.convert(
             data, source_layout or layout, Format(form), target=layout, mask=mask, drop=drop, max_size=size
         )
-        write_output(output, result.data, source)
+        write_output(output, result.data)
         _report(result.data, layout, result.supervisor, result.dropped, result.notes, output, as_json)
         return 0
     if mask is not None or drop or source_layout is not None:
@@ -223,7 +223,7 @@ def convert(
         done = core.decompact_xsave_area(
             data, host=layout, guest=guest_layout, guest_xcr0=features, xsave_buf_len=buffer, policy=policy
         )
-    write_output(output, done.data, source)
+    write_output(output, done.data)
     _report(done.data, layout, {}, 0, [f"the C function returns {done.rc}"], output, as_json, rc=done.rc)
     return 0 if done.rc >= 0 else 1
 

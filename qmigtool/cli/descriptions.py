@@ -57,7 +57,7 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
     if not learned.devices:
         raise UnsupportedError("learning from a stream without a vmdesc")
     text = learned.to_json().encode()
-    write_output(output, lzma.compress(text) if output.endswith(".xz") else text, *files)
+    write_output(output, lzma.compress(text) if output.endswith(".xz") else text)
     shapes = sum(map(len, learned.devices.values()))
     if as_json:
         print_json({"devices": len(learned.devices), "shapes": shapes, "skipped": skipped})

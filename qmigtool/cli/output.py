@@ -57,6 +57,7 @@ def opened(
     forward: bool = False,
 ) -> Iterator[Stream]:
     """Open FILE; ``-`` is standard input. An error that leaves says which file it is about."""
+    remember_inputs(file, *channels, *([] if schema is None else [schema]))
     try:
         with open_stream(
             _standard_input() if file == "-" else file,
@@ -204,23 +205,23 @@ def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:
     return printable(str(value))
 
 
-def remember_input(path: str) -> None:
-    """Take note that the command reads a file, so that no output of it takes its place."""
+def remember_inputs(*paths: str) -> None:
+    """Take note that the command reads these files (``-``: standard input), so that no output takes their place."""
     context = click.get_current_context(silent=True)
     if context is not None:
-        context.meta.setdefault(_READ, []).append(path)
+        context.meta.setdefault(_READ, []).extend(paths)
 
 
-def all_inputs(*inputs: str) -> tuple[str, ...]:
-    """Return these inputs of the command and those that :func:`remember_input` was told of."""
+def inputs_read() -> tuple[str, ...]:
+    """Return what :func:`remember_inputs` was told of during this command."""
     context = click.get_current_context(silent=True)
-    return (*inputs, *(context.meta.get(_READ, ()) if context is not None else ()))
+    return () if context is None else tuple(context.meta.get(_READ, ()))
 
 
 @contextmanager
-def output_file(path: str, *inputs: str) -> Iterator[BinaryIO]:
-    """Give the file to write to; ``-`` is standard output. See :func:`qmigtool.files.replacing`."""
-    inputs = all_inputs(*inputs)
+def output_file(path: str) -> Iterator[BinaryIO]:
+    """Give the file to write to, none that was read; ``-`` is standard output. See :func:`qmigtool.files.replacing`."""
+    inputs = inputs_read()
     if path == "-":
         if sys.__stdout__ is None:
             raise UsageError("standard output is closed")
@@ -244,7 +245,7 @@ def _is_file(name: str) -> bool:
     return stat.S_ISREG(mode)
 
 
-def write_output(path: str, data: bytes, *inputs: str) -> None:
+def write_output(path: str, data: bytes) -> None:
     """Write a small file, or to standard output."""
-    with output_file(path, *inputs) as file:
+    with output_file(path) as file:
         file.write(data)

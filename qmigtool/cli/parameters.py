@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from qmigtool import xsave as core
-from qmigtool.cli.output import remember_input
+from qmigtool.cli.output import remember_inputs
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout
 
@@ -58,6 +58,7 @@ format_choice = click.Choice([form.value for form in Format])
 
 def read_small(path: str, most: int) -> bytes:
     """Read a small file, or stdin, whole."""
+    remember_inputs(path)
     if path == "-":
         if sys.stdin is None:
             raise UsageError("there is no standard input")
@@ -65,7 +66,6 @@ def read_small(path: str, most: int) -> bytes:
     else:
         with Path(path).open("rb") as file:
             data = file.read(most + 1)
-        remember_input(path)
     if len(data) > most:
         raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
     return data

@@ -18,6 +18,7 @@ from qmigtool.cli.output import (
     print_json,
     printable,
     problems_json,
+    remember_inputs,
     schema_option,
 )
 from qmigtool.cli.parameters import mask_option, the_layout_option
@@ -70,7 +71,7 @@ def import_area(
             if not isinstance(error, LiveStateError):
                 error.file = area  # it is at fault, not the stream
             raise
-        return write_edited(rewriter, output or "", file, area, as_json=as_json, dry_run=dry_run)
+        return write_edited(rewriter, output or "", as_json=as_json, dry_run=dry_run)
 
 
 @click.group(no_args_is_help=False)
@@ -133,5 +134,5 @@ def import_bundle(
     with opened(file, accelerator, schema=schema, forward=True) as stream:
         rewriter = Rewriter(stream)
         bundles.import_bundle(rewriter, folder)
-        parts = [str(one) for one in Path(folder).iterdir() if one.is_file()]
-        return write_edited(rewriter, output or "", file, *parts, as_json=as_json, dry_run=dry_run)
+        remember_inputs(*(str(one) for one in Path(folder).iterdir() if one.is_file()))
+        return write_edited(rewriter, output or "", as_json=as_json, dry_run=dry_run)

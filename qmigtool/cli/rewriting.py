@@ -12,15 +12,16 @@ from qmigtool.cli.editoptions import ORDER, EditCommand, edit_options, ordered_e
 from qmigtool.cli.editreport import report
 from qmigtool.cli.output import (
     accelerator_option,
-    all_inputs,
     file_argument,
     finish,
+    inputs_read,
     json_option,
     opened,
     output_file,
     print_json,
     printable,
     problems_json,
+    remember_inputs,
     schema_option,
     write_output,
 )
@@ -95,7 +96,7 @@ def rewrite(
             raise UsageError(f"{option} goes with --{op}")
     with opened(file, accelerator, schema=schema, channels=channels) as stream:
         if not edits and layout is None:
-            return _copy(stream, file, output, dry_run=dry_run, as_json=as_json)
+            return _copy(stream, output, dry_run=dry_run, as_json=as_json)
         rewriter = Rewriter(stream, lossy=lossy)
         for edit in edits:
             apply(rewriter, edit)
@@ -105,10 +106,11 @@ def rewrite(
         patch = None if undo is None else make_patch(stream, splices)
         written = None
         if not dry_run and output is not None:
-            inputs = [file, *channels, *([schema] if schema else [])]
-            written = _write(rewriter, splices, output, *inputs)
+            written = _write(rewriter, splices, output)
             if undo is not None and patch is not None:
-                write_output(undo, patch, *inputs, output)
+                if output != "-":
+                    remember_inputs(output)  # the patch may not take its place, either
+                write_output(undo, patch)
         report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
         return finish(stream)
 
@@ -119,10 +121,10 @@ def need_output(output: str | None, *, dry_run: bool) -> None:
         raise UsageError("where shall it go?", expected="-o OUT, or --dry-run")
 
 
-def write_edited(rewriter: Rewriter, output: str, *inputs: str, as_json: bool, dry_run: bool = False) -> int:
+def write_edited(rewriter: Rewriter, output: str, *, as_json: bool, dry_run: bool = False) -> int:
     """Write a stream with its edits, and say what was changed; return the exit status."""
     splices = rewriter.splices()
-    written = None if dry_run else _write(rewriter, splices, output, *inputs)
+    written = None if dry_run else _write(rewriter, splices, output)
     report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
     return finish(rewriter.draft.stream)
 
@@ -136,19 +138,19 @@ def _with_target(edit: Edit, layout: Any, xcr0: str | None, absent: str) -> Edit
     return edit
 
 
-def _write(rewriter: Rewriter, splices: list[Splice], output: str, *inputs: str) -> int:
+def _write(rewriter: Rewriter, splices: list[Splice], output: str) -> int:
     """Write the output; ``-`` is standard output, which cannot be read again."""
     if output == "-":
-        with output_file(output, *inputs) as target:
+        with output_file(output) as target:
             return rewriter.write(target, splices)
-    return rewriter.save(output, *(one for one in all_inputs(*inputs) if one != "-"), splices=splices)
+    return rewriter.save(output, *inputs_read(), splices=splices)
 
 
-def _copy(stream: Stream, file: str, output: str | None, *, dry_run: bool, as_json: bool) -> int:
+def _copy(stream: Stream, output: str | None, *, dry_run: bool, as_json: bool) -> int:
     """Write a stream without edits: also one that is not whole."""
     written = None
     if not dry_run and output is not None:
-        with output_file(output, file) as target:
+        with output_file(output) as target:
             written = write_stream(stream, target)
     if as_json and output != "-":
         print_json({"edits": [], "bytes": written, **problems_json(stream)})
@@ -173,7 +175,7 @@ def undo(file: str, patch: str, output: str, as_json: bool) -> int:
     raw = read_small(patch, MAX_PATCH)
     with opened(file) as stream:
         splices = read_patch(stream, raw)
-        with output_file(output, file, patch) as target:
+        with output_file(output) as target:
             written = write_stream(stream, target, splices)
             target.flush()
             if output != "-":
