@@ -158,28 +158,32 @@ def test_multifd(static, tmp_path, method):
     assert sent["multifd" if method == "none" else f"multifd_{method}"] > 20
 
 
+def save_while_writing(qemu: Qemu, target: Path, *names: str) -> None:
+    """Save the guest of BIOS, with these capabilities: it runs for some rounds, is stopped, and the rest is sent."""
+    qemu.cont()
+    qemu.wait_for("the guest", lambda: qemu.pmemsave(guest.STATUS, 4) == b"SPIN")
+    if names:
+        capabilities(qemu, *names)
+    # slow enough that the guest writes to every page between the rounds
+    qemu.execute("migrate-set-parameters", max_bandwidth=8 << 20, downtime_limit=1)
+    qemu.execute("migrate", uri=f"exec:cat > {target}.part && mv {target}.part {target}")
+
+    def rounds() -> bool:
+        answer = qemu.execute("query-migrate")
+        return answer["status"] == "completed" or answer.get("ram", {}).get("dirty-sync-count", 0) >= 4
+
+    qemu.wait_for("some rounds", rounds)
+    qemu.stop()
+    qemu.execute("migrate-set-parameters", max_bandwidth=1 << 30)
+    qemu.wait_for("the migration", lambda: qemu._migration_completed() and target.exists())
+
+
 @pytest.mark.parametrize("names", [("xbzrle",), (), ("compress",)])
 def test_live_with_a_guest_that_writes(tmp_path, names):
-    """The guest runs during the first rounds, is stopped, and then the rest is sent."""
     bios, target = tmp_path / "bios.bin", tmp_path / "vm.mig"
     bios.write_bytes(BIOS)
     with Qemu(Machine(extra=("-bios", str(bios)))) as qemu:
-        qemu.cont()
-        qemu.wait_for("the guest", lambda: qemu.pmemsave(guest.STATUS, 4) == b"SPIN")
-        if names:
-            capabilities(qemu, *names)
-        # slow enough that the guest writes to every page between the rounds
-        qemu.execute("migrate-set-parameters", max_bandwidth=8 << 20, downtime_limit=1)
-        qemu.execute("migrate", uri=f"exec:cat > {target}.part && mv {target}.part {target}")
-
-        def rounds() -> bool:
-            answer = qemu.execute("query-migrate")
-            return answer["status"] == "completed" or answer.get("ram", {}).get("dirty-sync-count", 0) >= 4
-
-        qemu.wait_for("some rounds", rounds)
-        qemu.stop()
-        qemu.execute("migrate-set-parameters", max_bandwidth=1 << 30)
-        qemu.wait_for("the migration", lambda: qemu._migration_completed() and target.exists())
+        save_while_writing(qemu, target, *names)
         memory = qemu.pmemsave(0, SIZE)
         version = qemu.version()
     with qmigtool.open(target) as stream:

@@ -13,7 +13,13 @@ from tests.oracle.qemu import Machine, Qemu, QemuError
 from tests.rewrite.inqemu import refusal
 from tests.rewrite.memories import CONTINUE, NORMAL, ZERO, mapped_areas, pages_of, saved, walk
 from tests.streamwriter import PAGE, be64
-from tests.test_ram_against_qemu import BIOS, Listener, capabilities, newer  # noqa: F401 - newer is a fixture
+from tests.test_ram_against_qemu import (  # noqa: F401 - newer is a fixture
+    BIOS,
+    Listener,
+    capabilities,
+    newer,
+    save_while_writing,
+)
 
 pytestmark = pytest.mark.qemu
 
@@ -156,20 +162,7 @@ def test_a_live_xbzrle_stream_to_plain(tmp_path):
     bios.write_bytes(BIOS)
     machine = Machine(extra=("-bios", str(bios)))
     with Qemu(machine) as qemu:
-        qemu.cont()
-        qemu.wait_for("the guest", lambda: qemu.pmemsave(guest.STATUS, 4) == b"SPIN")
-        capabilities(qemu, "xbzrle")
-        qemu.execute("migrate-set-parameters", max_bandwidth=8 << 20, downtime_limit=1)
-        qemu.execute("migrate", uri=f"exec:cat > {source}.part && mv {source}.part {source}")
-
-        def rounds() -> bool:
-            answer = qemu.execute("query-migrate")
-            return answer["status"] == "completed" or answer.get("ram", {}).get("dirty-sync-count", 0) >= 4
-
-        qemu.wait_for("some rounds", rounds)
-        qemu.stop()
-        qemu.execute("migrate-set-parameters", max_bandwidth=1 << 30)
-        qemu.wait_for("the migration", lambda: qemu._migration_completed() and source.exists())
+        save_while_writing(qemu, source, "xbzrle")
     kinds = [record.kind for record in walk(source.read_bytes()).records]
     assert kinds.count(0x40) > 100
     path = saved(source, tmp_path / "out.mig", lambda r: r.ram("plain"))
