@@ -1,0 +1,1 @@
+"""Judging one stream by a policy: rules over anything that can be decoded."""

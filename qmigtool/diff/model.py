@@ -1,0 +1,57 @@
+"""What a comparison finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["Comparison", "Difference", "Kind"]
+
+
+class Kind(StrEnum):
+    """How two streams differ at one place."""
+
+    CHANGED = "changed"
+    ONLY_A = "only in A"
+    ONLY_B = "only in B"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where two streams differ.
+
+    ``device`` is a label (``cpu@0``), or None for what belongs to the stream as a whole (the machine type); ``path`` a
+    field path inside it, or a register's name in brackets where no single field holds it (``[ST0]``). ``a`` and ``b``
+    are the decoded values, None where a side has none; ``offset_a`` and ``offset_b`` count bytes of the streams.
+    ``meaning`` puts the difference into words (``CR4: +OSXSAVE``). ``rule`` is the noise rule that excuses it, or None.
+    """
+
+    device: str | None
+    path: str
+    kind: Kind
+    a: Any
+    b: Any
+    offset_a: int | None = None
+    offset_b: int | None = None
+    meaning: str = ""
+    rule: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The place as a path: ``cpu@0/env.xcr0``."""
+        return "/".join(part for part in (self.device, self.path) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Every difference found: those that count, and those that a noise rule excuses."""
+
+    differences: tuple[Difference, ...]
+    excused: tuple[Difference, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs but noise."""
+        return not self.differences

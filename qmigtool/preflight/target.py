@@ -1,0 +1,71 @@
+"""What is known of the QEMU that is to load a stream. What is None is not known, and then nothing is judged by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.vmdesc import Description
+    from qmigtool.xsave import Layout
+
+__all__ = ["Target", "TargetBlock", "TargetSection"]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetBlock:
+    """A RAMBlock of the target: ``used_length`` bytes; ``max_length`` if it is resizable, else None."""
+
+    used_length: int
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSection:
+    """A section that the target has registered.
+
+    ``version`` and ``minimum_version`` are the vmsd's (the second None if not known); ``description`` is the shape of a
+    body as the target itself sends it; ``subsections`` names every subsection that it knows (None if not known);
+    ``template`` is a body as the target sent it, for what is compared byte by byte (PCI config space).
+    """
+
+    version: int
+    minimum_version: int | None = None
+    vmsd: str | None = None
+    description: Description | None = None
+    subsections: frozenset[str] | None = None
+    template: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The target of a migration.
+
+    ``qemu`` is its version, as (7, 2) or (10, 0), which decides the words of its errors. ``sections`` maps
+    (idstr, instance_id) to what is registered there, ``blocks`` idstr to RAMBlock. ``capabilities`` are the migration
+    capabilities that are on or off, ``properties`` those of ``-global migration.X``. ``xcr0`` and ``xss`` are the masks
+    of components that its vCPUs may have; ``cpu_flags`` the CPU's features by QEMU's names; ``evidence`` says of each
+    part where it comes from.
+    """
+
+    name: str = "target"
+    qemu: tuple[int, ...] | None = None
+    machine: str | None = None
+    accelerator: str | None = None
+    irqchip: str | None = None
+    vcpus: int | None = None
+    uuid: str | None = None
+    page_bits: int | None = None
+    page_size_host: int | None = None
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    properties: Mapping[str, bool] = field(default_factory=dict)
+    sections: Mapping[tuple[str, int], TargetSection] | None = None
+    blocks: Mapping[str, TargetBlock] | None = None
+    xcr0: int | None = None
+    xss: int | None = None
+    layout: Layout | None = None
+    cpu_flags: frozenset[str] | None = None
+    tsc_khz: int | None = None
+    unmigratable: tuple[str, ...] = ()
+    evidence: Mapping[str, str] = field(default_factory=dict)
