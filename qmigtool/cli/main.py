@@ -24,6 +24,7 @@ COMMANDS = {
     "show": "stream:show",
     "xsave": "xsave:xsave",
     "ram": "memory:ram",
+    "check": "checking:check",
     "rewrite": "rewriting:rewrite",
     "undo": "rewriting:undo",
     "mshv": "putback:mshv",

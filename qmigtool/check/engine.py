@@ -1,0 +1,79 @@
+"""Asking the rules of a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from qmigtool.check.policy import default_policy
+from qmigtool.check.rule import Context, Hit
+from qmigtool.check.rules import RULES
+from qmigtool.check.rules.container import READABLE, SUPPORTED, problem
+from qmigtool.errors import QmigError, UnsupportedError, UsageError
+from qmigtool.findings import Finding, Report, Rule, Severity
+
+if TYPE_CHECKING:
+    from qmigtool.check.policy import Policy
+    from qmigtool.stream import Stream
+
+__all__ = ["report", "run", "unreadable"]
+
+MAX_FINDINGS = 100  # of one rule; a broken stream may give thousands that all say the same
+
+
+def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> tuple[Finding, ...]:
+    """Return what the rules of ``policy`` (default: the default policy) find in a stream, in the order of the rules.
+
+    ``baseline`` is what the rule of that name compares with. Nothing is raised for a broken stream: that is a finding.
+    """
+    asked = default_policy() if policy is None else policy
+    context = Context(stream, baseline)
+    found: dict[str, list[Finding]] = {}
+    # Asked last: the others may meet what makes it answer.
+    late = (READABLE.id, SUPPORTED.id)
+    rules = sorted(asked.rules, key=lambda rule: rule.id in late)
+    fields = {field.id: field for field in asked.fields}
+    for rule in rules:
+        if rule.id in RULES:
+            spec, options = RULES[rule.id], asked.settings[rule.id].options
+            found[rule.id] = _ask(rule, context, lambda c, s=spec, o=options: s.check(c, o))  # type: ignore[misc]
+        else:
+            found[rule.id] = _ask(rule, context, fields[rule.id].hits)
+    return tuple(finding for rule in asked.rules for finding in found[rule.id])
+
+
+def _ask(rule: Rule, context: Context, check: Callable[[Context], Iterator[Hit]]) -> list[Finding]:
+    findings = []
+    try:
+        for hit in islice(check(context), MAX_FINDINGS + 1):
+            findings.append(_finding(rule, hit))
+    except UsageError:
+        raise
+    except QmigError as error:
+        context.stream.report(error)
+    if len(findings) > MAX_FINDINGS:
+        findings[MAX_FINDINGS:] = [_finding(rule, Hit(f"more than {MAX_FINDINGS} of these; the rest is not listed"))]
+    return findings
+
+
+def _finding(rule: Rule, hit: Hit) -> Finding:
+    return Finding(rule.id, rule.severity, hit.message, rule.reason, hit.device, hit.field, hit.offset, hit.length)
+
+
+def report(file: str, stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> Report:
+    """Return what :func:`run` finds, with what the formats of :mod:`qmigtool.findings` want to know beside it."""
+    asked = default_policy() if policy is None else policy
+    findings = run(stream, asked, baseline=baseline)
+    broken = any(not isinstance(error, UnsupportedError) for error in stream.problems)
+    return Report(file, asked.rules, findings, broken)
+
+
+def unreadable(file: str, error: QmigError, policy: Policy | None = None) -> Report:
+    """Return the report of a file that could not be opened: ``error`` is its only finding."""
+    asked = default_policy() if policy is None else policy
+    spec = SUPPORTED if isinstance(error, UnsupportedError) else READABLE
+    severity = asked.settings[spec.id].severity
+    rule = Rule(spec.id, Severity.ERROR if severity == "off" else Severity(severity), spec.title, spec.reason)
+    rules = asked.rules if any(one.id == rule.id for one in asked.rules) else (rule, *asked.rules)
+    return Report(file, rules, (_finding(rule, problem(error)),), spec is READABLE)

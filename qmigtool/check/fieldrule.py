@@ -1,0 +1,293 @@
+"""Rules that a policy makes of its own: what the value of a field has to be.
+
+::
+
+    [[field]]
+    path = "cpu@*/env.xcr0"      # * and ? stand for anything, in the device and in the field
+    within = "x87,sse,avx"       # no other bit is set
+    same = true                  # in all instances
+    why = "the fleet has hosts without AVX-512"
+
+Values are compared as numbers where the field is one, else as text: bytes are ``show``'s hexadecimal digits, or their
+text up to the first NUL where they are text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.check.patterns import check_glob, matches, number
+from qmigtool.check.rule import Context, Hit
+from qmigtool.errors import QmigError, UsageError
+from qmigtool.parsers.vmstate import Kind
+from qmigtool.xsave.components import parse_mask
+
+if TYPE_CHECKING:
+    from qmigtool.device import Device
+    from qmigtool.parsers.vmstate import Field
+
+__all__ = ["FieldRule", "read_field_rule"]
+
+MAX_TEXT = 4096  # characters of a value that a regular expression is held against
+MAX_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """One ``[[field]]`` of a policy; what is None is not asked."""
+
+    id: str
+    path: str
+    severity: str = "error"
+    why: str = ""
+    required: bool = True
+    equals: Any = None
+    one_of: tuple[Any, ...] | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    mask: int | None = None
+    within: int | None = None
+    has: int | None = None
+    same: bool = False
+    matches: str | None = None
+    absent: bool = False
+
+    @property
+    def title(self) -> str:
+        """What has to hold, in one line."""
+        return f"{self.path} {' and '.join(self._wanted())}"
+
+    def _wanted(self) -> Iterator[str]:
+        masked = "" if self.mask is None else f" (of the bits {self.mask:#x})"
+        for words, value in (
+            (f"is {{}}{masked}", self.equals),
+            (f"is one of {{}}{masked}", self.one_of),
+            (f"is at least {{}}{masked}", self.minimum),
+            (f"is at most {{}}{masked}", self.maximum),
+            ("lies within {}", self.within),
+            ("has {}", self.has),
+            ("matches {}", self.matches),
+        ):
+            if value is not None:
+                yield words.format(_show(value))
+        if self.same:
+            yield "is the same everywhere"
+        if self.absent:
+            yield "is not there"
+        elif not self.tests and self.required:
+            yield "is there"
+
+    @property
+    def tests(self) -> bool:
+        """Whether anything is asked of the value."""
+        asked = (self.equals, self.one_of, self.minimum, self.maximum, self.within, self.has, self.matches)
+        return self.same or any(value is not None for value in asked)
+
+    def hits(self, context: Context) -> Iterator[Hit]:
+        """Ask every field that the path fits."""
+        first: tuple[str, Any] | None = None
+        found = False
+        for device, path, field in self._fields(context):
+            found = True
+            where = (device.label, path, field.offset, field.length)
+            if self.absent:
+                yield Hit("is there, but the policy wants it not to be", *where)
+                continue
+            value = _value(field)
+            for message in self._wrong(value):
+                yield Hit(message, *where)
+            if self.same:
+                first = first or (f"{device.label}/{path}", value)
+                if value != first[1]:
+                    yield Hit(f"is {_show(value)}, but {first[0]} is {_show(first[1])}", *where)
+        if not found and self.required and not self.absent:
+            yield Hit(f"nothing in the stream is {self.path}")
+
+    def _fields(self, context: Context) -> Iterator[tuple[Device, str, Field]]:
+        for device in context.devices:
+            try:
+                for path in _inside(self.path, device):
+                    if "*" in path or "?" in path:
+                        yield from ((device, name, leaf) for name, leaf in _leaves(device) if matches(path, name))
+                    elif (exact := device.get(path)) is not None:
+                        yield device, path, exact
+            except QmigError as error:
+                context.stream.report(error)
+
+    def _wrong(self, value: Any) -> Iterator[str]:
+        """Say what is wrong with a value."""
+        if self.matches is not None and re.search(self.matches, _text(value)[:MAX_TEXT]) is None:
+            yield f"is {_show(value)}, which does not match {self.matches}"
+        numeric = isinstance(value, int)
+        tested = value & self.mask if numeric and self.mask is not None else value
+        shown = _show(value) if tested is value else f"{_show(value)} ({_show(tested)} of the bits {self.mask:#x})"
+        if self.equals is not None and not _equal(tested, self.equals):
+            yield f"is {shown}, but the policy wants {_show(self.equals)}"
+        if self.one_of is not None and not any(_equal(tested, wanted) for wanted in self.one_of):
+            yield f"is {shown}, but the policy wants one of {_show(self.one_of)}"
+        asked = [(name, getattr(self, name)) for name in ("minimum", "maximum", "within", "has")]
+        if not numeric and any(limit is not None for _, limit in asked):
+            yield f"is {_show(value)}, not a number, but the policy asks for one"
+            return
+        if self.minimum is not None and tested < self.minimum:
+            yield f"is {shown}, but the policy wants at least {_show(self.minimum)}"
+        if self.maximum is not None and tested > self.maximum:
+            yield f"is {shown}, but the policy wants at most {_show(self.maximum)}"
+        if self.within is not None and value & ~self.within:
+            yield f"is {_show(value)}, whose bits {value & ~self.within:#x} are not within {self.within:#x}"
+        if self.has is not None and self.has & ~value:
+            yield f"is {_show(value)}, which lacks the bits {self.has & ~value:#x}"
+
+
+def _inside(pattern: str, device: Device) -> Iterator[str]:
+    """Give what is left of a pattern behind the device: names have slashes, so every one may be where they part."""
+    parts = set()
+    for found in re.finditer("/", pattern):
+        head, rest = pattern[: found.start()], pattern[found.end() :]
+        if rest and (matches(head, device.label) or matches(head, device.name)):
+            parts.add(rest)
+    yield from sorted(parts)
+
+
+def _leaves(device: Device) -> Iterator[tuple[str, Field]]:
+    def walk(found: tuple[Field, ...], prefix: str) -> Iterator[tuple[str, Field]]:
+        for field in found:
+            if field.kind is Kind.LEAF or field.value is not None:
+                yield prefix + field.name, field
+            elif field.kind is Kind.ARRAY:
+                yield from walk(field.children, prefix)  # an element's name has its array's name in front already
+            else:
+                yield from walk(field.children, f"{prefix}{field.name}/")
+
+    yield from walk(device.fields, "")
+
+
+def _value(field: Field) -> Any:
+    value = field.value
+    return field.raw if value is None else value
+
+
+def _text(value: Any) -> str:
+    """Write a value as ``show`` does; bytes that are text as their text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        text, *padding = value.split(b"\0")
+        if text and text.isascii() and text.decode().isprintable() and not any(padding):
+            return text.decode()
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return " ".join(map(_text, value))
+    return f"{value:#x}" if isinstance(value, int) else str(value)
+
+
+def _show(value: Any) -> str:
+    text = ", ".join(map(_text, value)) if isinstance(value, tuple) else _text(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    if isinstance(value, bool) or isinstance(wanted, bool):
+        return value is wanted
+    if isinstance(value, int):
+        try:
+            return value == number(wanted, "")
+        except UsageError:
+            return False
+    if isinstance(value, bytes) and isinstance(wanted, str) and value.hex() == wanted.lower():
+        return True
+    return isinstance(wanted, str) and _text(value) == wanted
+
+
+# -- reading a policy's table ----------------------------------------------------------------------------------------
+
+_ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+
+
+def read_field_rule(table: Mapping[str, Any], severity: Callable[[Any, str], str]) -> FieldRule:
+    """Make a rule of a ``[[field]]`` table whose keys are known; raises :class:`~qmigtool.errors.UsageError`."""
+    path = table.get("path")
+    if not isinstance(path, str) or "/" not in path:
+        raise UsageError(f"the path of a [[field]] is {path!r:.60}", expected='a device and a field: "cpu@*/env.xcr0"')
+    given: dict[str, Any] = {"path": check_glob(path), "id": _slug(path)}
+    for key, value in table.items():
+        if key != "path":
+            what = f"{key} of the field {path}"
+            given[key] = severity(value, what) if key == "severity" else _READ[key](value, what)
+    rule = FieldRule(**given)
+    if rule.absent and rule.tests:
+        raise UsageError(f"the field {path} is wanted absent, and asked for its value")
+    if not (rule.absent or rule.tests or rule.required):
+        raise UsageError(f"nothing is asked of the field {path}", expected="equals, one_of, within, same, ...")
+    if rule.mask is not None and all(x is None for x in (rule.equals, rule.one_of, rule.minimum, rule.maximum)):
+        raise UsageError(f"mask of the field {path} asks nothing alone", expected="equals, one_of, minimum or maximum")
+    return rule
+
+
+def _slug(path: str) -> str:
+    return "field-" + "-".join(re.findall("[a-z0-9]+", path.lower()))[:80]
+
+
+def _id(value: Any, what: str) -> str:
+    if not isinstance(value, str) or _ID.fullmatch(value) is None:
+        raise UsageError(f"{what} is {value!r:.60}", expected="small letters, digits and hyphens")
+    return value
+
+
+def _words(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{what} is {value!r:.60}", expected="text")
+    return value
+
+
+def _yes(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{what} is {value!r:.60}", expected="true or false")
+    return value
+
+
+def _scalar(value: Any, what: str) -> Any:
+    if not isinstance(value, str | int):
+        raise UsageError(f"{what} is {value!r:.60}", expected="a number, text, true or false")
+    return value
+
+
+def _scalars(value: Any, what: str) -> tuple[Any, ...]:
+    if not isinstance(value, list) or not value:
+        raise UsageError(f"{what} is {value!r:.60}", expected="a list of values")
+    return tuple(_scalar(one, what) for one in value)
+
+
+def _bits(value: Any, what: str) -> int:
+    """Read a mask: a number, or names of state components."""
+    return parse_mask(value) if isinstance(value, str) and value[:1].isalpha() else number(value, what)
+
+
+def _regex(value: Any, what: str) -> str:
+    try:
+        re.compile(_words(value, what))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(f"{what} is no regular expression: {error}") from None
+    return str(value)
+
+
+_READ: dict[str, Callable[[Any, str], Any]] = {
+    "id": _id,
+    "why": _words,
+    "required": _yes,
+    "equals": _scalar,
+    "one_of": _scalars,
+    "minimum": number,
+    "maximum": number,
+    "mask": _bits,
+    "within": _bits,
+    "has": _bits,
+    "same": _yes,
+    "matches": _regex,
+    "absent": _yes,
+}
+KEYS = tuple(field.name for field in fields(FieldRule))
+"""The keys that a ``[[field]]`` may have."""

@@ -1,0 +1,60 @@
+"""Names with ``*`` and ``?``, and numbers as a policy may write them."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+from qmigtool.errors import UsageError
+
+__all__ = ["check_glob", "matches", "number", "size", "version_of"]
+
+MAX_STARS = 8  # each may be tried at every place of a name
+MAX_GLOB = 512
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(\d{1,20})\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
+_VERSION = re.compile(r"(?:^|-)(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?$")
+
+
+def check_glob(pattern: str) -> str:
+    """Return a pattern as it is; raises :class:`~qmigtool.errors.UsageError` for one that is endless to match."""
+    if pattern.count("*") > MAX_STARS or len(pattern) > MAX_GLOB:
+        raise UsageError(f"the pattern {pattern[:60]!r} is too long", expected=f"at most {MAX_STARS} stars")
+    return pattern
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Say whether ``name`` is like ``pattern``; only ``*`` and ``?`` are special, names have brackets of their own."""
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    escaped = re.sub(r"\*+", "*", pattern)
+    return re.compile("".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in escaped), re.DOTALL)
+
+
+def number(value: Any, what: str) -> int:
+    """Read a number: 743, or ``"0x2e7"``; raises :class:`~qmigtool.errors.UsageError`."""
+    if isinstance(value, str):
+        try:
+            return int(value.replace("_", ""), 0)
+        except ValueError:
+            pass
+    elif isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise UsageError(f"{what} is {value!r:.60}", expected='a number, such as 743 or "0x2e7"')
+
+
+def size(value: Any, what: str) -> int:
+    """Read a number of bytes: 65536, or ``"64K"``; raises :class:`~qmigtool.errors.UsageError`."""
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())) is not None:
+        return int(found[1]) * _UNITS[found[2].upper()]
+    return number(value, what)
+
+
+def version_of(machine: str) -> tuple[int, int] | None:
+    """Return the version at the end of a machine type (``pc-q35-7.2``) or of a text that is one, or None."""
+    found = _VERSION.search(machine)
+    return None if found is None else (int(found[1]), int(found[2]))

@@ -1,0 +1,215 @@
+"""Policies: which rules are asked, how much they weigh, what their options are.
+
+::
+
+    extends = "default"             # the default policy (also if left out), "nothing", or another policy's file
+
+    [rules.components]              # a rule by its name: see `qmigtool check --list-rules`
+    severity = "error"              # error, warning, note or off
+    forbidden = ["amx"]             # its options
+
+    [[field]]                       # a rule of one's own: see qmigtool.check.fieldrule
+    path = "cpu@*/env.xcr0"
+    equals = "0xe7"
+
+What a policy does not say is as in the one that it extends. ``[[field]]`` tables are added to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from qmigtool.check.fieldrule import KEYS, FieldRule, read_field_rule
+from qmigtool.check.rules import RULES
+from qmigtool.errors import UsageError
+from qmigtool.files import open_input
+from qmigtool.findings import Rule, Severity
+
+__all__ = ["OFF", "Policy", "Setting", "default_policy", "load_policy", "read_policy"]
+
+MAX_TEXT = 1 << 20  # bytes of a policy
+MAX_DOTS = 200  # in a line: each may be a level
+MAX_CHAIN = 8  # policies that extend one another
+MAX_FIELDS = 1024
+OFF = "off"
+DEFAULT, NOTHING = "default", "nothing"
+SEVERITIES = (*(severity.value for severity in Severity), OFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a policy says of one rule: ``severity`` (a severity, or ``off``) and the values of all of its options."""
+
+    severity: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which rules are asked. ``files`` are those that it was read from."""
+
+    name: str
+    settings: Mapping[str, Setting]
+    fields: tuple[FieldRule, ...] = ()
+    files: tuple[str, ...] = field(default=())
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that are not off, in the order in which they are asked, with their severities."""
+        own = [
+            Rule(id_, Severity(self.settings[id_].severity), rule.title, rule.reason)
+            for id_, rule in RULES.items()
+            if self.settings[id_].severity != OFF
+        ]
+        mine = [Rule(f.id, Severity(f.severity), f.title, f.why) for f in self.fields if f.severity != OFF]
+        return (*own, *mine)
+
+
+def default_policy() -> Policy:
+    """Return the policy without a file: ``default.toml`` in the package."""
+    text = resources.files("qmigtool.check").joinpath("default.toml").read_text("utf-8")
+    return _merge(_nothing(), _parse(text, "the default policy"), DEFAULT)
+
+
+def load_policy(path: str | os.PathLike[str]) -> Policy:
+    """Read a policy's file, and those that it extends.
+
+    Raises :class:`~qmigtool.errors.UsageError` that names what is wrong, and :class:`OSError`.
+    """
+    return _load(Path(path), [])
+
+
+def read_policy(text: str, name: str = "the policy") -> Policy:
+    """Read a policy that extends no file; raises :class:`~qmigtool.errors.UsageError`."""
+    document = _parse(text, name)
+    return _merge(_base(document, name, None, []), document, name)
+
+
+def _load(path: Path, above: list[Path]) -> Policy:
+    if len(above) >= MAX_CHAIN:
+        raise UsageError(f"{above[0]} extends a chain of policies", expected=f"at most {MAX_CHAIN}")
+    with os.fdopen(open_input(path), "rb") as file:
+        raw = file.read(MAX_TEXT + 1)
+    name = str(path)
+    if len(raw) > MAX_TEXT:
+        raise UsageError(f"{name} has more than {MAX_TEXT} bytes", expected="a policy")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not TOML: {error}") from None
+    document = _parse(text, name)
+    base = _base(document, name, path.parent, [*above, path])
+    return _merge(base, document, name, (name, *base.files))
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise UsageError(f"{name} has a line with more than {MAX_DOTS} dots")
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{name} is not TOML: {error}") from None
+    _known(document, ("extends", "rules", "field"), name)
+    return document
+
+
+def _base(document: Mapping[str, Any], name: str, folder: Path | None, above: list[Path]) -> Policy:
+    """Return the policy that a document extends."""
+    wanted = document.get("extends", DEFAULT)
+    if not isinstance(wanted, str):
+        raise UsageError(f"extends of {name} is {wanted!r:.60}", expected='"default", "nothing" or a file')
+    if wanted == DEFAULT:
+        return default_policy()
+    if wanted == NOTHING:
+        return _nothing()
+    if folder is None:
+        raise UsageError(f"{name} extends {wanted!r}", expected='"default" or "nothing": it is no file itself')
+    return _load(folder / wanted, above)
+
+
+def _nothing() -> Policy:
+    """Return the policy that asks nothing but whether the stream can be read."""
+    always = {"stream-readable": "error", "stream-supported": "warning"}
+    return Policy(
+        NOTHING,
+        {
+            id_: Setting(always.get(id_, OFF), {name: option.default for name, option in rule.options.items()})
+            for id_, rule in RULES.items()
+        },
+    )
+
+
+def _merge(base: Policy, document: Mapping[str, Any], name: str, files: tuple[str, ...] = ()) -> Policy:
+    tables = document.get("rules", {})
+    if not isinstance(tables, Mapping):
+        raise UsageError(f"rules of {name} is {tables!r:.60}", expected="tables: [rules.NAME]")
+    _known(tables, RULES, f"rules of {name}")
+    settings = {id_: _setting(id_, old, tables.get(id_, {}), name) for id_, old in base.settings.items()}
+    return Policy(name, settings, (*base.fields, *_fields(document, base.fields, name)), files)
+
+
+def _setting(id_: str, old: Setting, table: Any, name: str) -> Setting:
+    what = f"[rules.{id_}] of {name}"
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{what} is {table!r:.60}", expected='a table: severity = "note"')
+    rule = RULES[id_]
+    _known(table, ("severity", *rule.options), what)
+    options = {
+        key: rule.option(key).read(value, f"{key} of {what}") for key, value in table.items() if key != "severity"
+    }
+    word = table.get("severity")
+    severity = old.severity if word is None else _severity(word, f"severity of {what}")
+    if options and word is None and severity == OFF:
+        raise UsageError(f"{what} sets options of a rule that is off", expected='severity = "error", too')
+    return Setting(severity, {**old.options, **options})
+
+
+def _severity(value: Any, what: str) -> str:
+    if value not in SEVERITIES:
+        raise UsageError(f"{what} is {value!r:.60}", expected="one of " + ", ".join(SEVERITIES))
+    return str(value)
+
+
+def _fields(document: Mapping[str, Any], before: Iterable[FieldRule], name: str) -> list[FieldRule]:
+    tables = document.get("field", [])
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+        raise UsageError(f"field of {name} is {tables!r:.60}", expected="tables: [[field]]")
+    if len(tables) > MAX_FIELDS:
+        raise UsageError(f"{name} has {len(tables)} [[field]] tables", expected=f"at most {MAX_FIELDS}")
+    taken = {*RULES, *(rule.id for rule in before)}
+    made = []
+    for number, table in enumerate(tables, start=1):
+        _known(table, KEYS, f"[[field]] {number} of {name}")
+        rule = read_field_rule(table, _severity)
+        if rule.id in taken and "id" in table:
+            raise UsageError(f"[[field]] {number} of {name} has the id {rule.id!r}, which another rule has")
+        rule = _with_free_id(rule, taken)
+        taken.add(rule.id)
+        made.append(rule)
+    return made
+
+
+def _with_free_id(rule: FieldRule, taken: set[str]) -> FieldRule:
+    """Number the rules of one path whose author has given them no name."""
+    number, id_ = 1, rule.id
+    while id_ in taken:
+        number += 1
+        id_ = f"{rule.id}-{number}"
+    return replace(rule, id=id_)
+
+
+def _known(table: Mapping[str, Any], keys: Iterable[str], what: str) -> None:
+    """Make sure that a table has no other keys; raises :class:`~qmigtool.errors.UsageError` with near ones."""
+    known = list(keys)
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+            like = f"one like {', '.join(near)}" if near else "one of " + ", ".join(known)
+            raise UsageError(f"{what} cannot have {key!r:.60}", expected=like)

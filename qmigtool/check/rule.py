@@ -1,0 +1,171 @@
+"""What a rule is: a question to a stream, with a name, a reason, and options that a policy sets.
+
+A rule is a function from a :class:`Context` and the values of its options to :class:`Hit` objects::
+
+    @rule("cr0-legal", "CR0 has no contradiction", "...", per_vcpu)
+    def cr0_legal(context, vcpu, options): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from qmigtool.errors import QmigError, UnsupportedError, UsageError
+from qmigtool.parsers.savevm import Type
+
+if TYPE_CHECKING:
+    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.device import Device
+    from qmigtool.stream import Stream
+
+__all__ = ["Check", "CheckRule", "Context", "Hit", "Option", "Options", "rule", "vcpu_rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What a rule found at one place; :class:`~qmigtool.findings.Finding` without what is the rule's own."""
+
+    message: str
+    device: str | None = None
+    field: str | None = None
+    offset: int | None = None
+    length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a rule: ``read`` makes its value of what the policy has, or raises UsageError."""
+
+    read: Callable[[Any, str], Any]
+    default: Any
+    meaning: str
+
+
+class Context:
+    """The stream that is asked, with what several rules want of it."""
+
+    def __init__(self, stream: Stream, baseline: Stream | None = None) -> None:
+        self.stream = stream
+        self.baseline = baseline
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The devices whose fields can be read. Bytes that contradict their description are a problem of the stream."""
+        return self._sorted[0]
+
+    @property
+    def opaque(self) -> tuple[tuple[Device, UnsupportedError], ...]:
+        """Devices that nothing describes, or that QEMU describes wrongly."""
+        return self._sorted[1]
+
+    @cached_property
+    def _sorted(self) -> tuple[tuple[Device, ...], tuple[tuple[Device, UnsupportedError], ...]]:
+        good, opaque = [], []
+        for device in self.stream.devices:
+            try:
+                _ = device.fields
+            except UnsupportedError as error:
+                opaque.append((device, error))
+            except QmigError as error:
+                self.stream.report(error)
+            else:
+                good.append(device)
+        return tuple(good), tuple(opaque)
+
+    @property
+    def vcpus(self) -> tuple[VCpu, ...]:
+        """The x86 vCPUs."""
+        return self.stream.vcpus
+
+    @property
+    def accelerator(self) -> str:
+        """Who saved the stream, as far as is known."""
+        return self.stream.accelerator.name
+
+    @cached_property
+    def usage(self) -> list[dict[str, Any]]:
+        """How each RAM block was sent (:func:`qmigtool.ram.usage.blocks`); nothing where that cannot be told."""
+        stream = self.stream
+        if not stream.ram_blocks or not any(section.type is Type.EOF for section in stream.sections) or stream.problems:
+            return []  # what is missing is missing because the stream is not whole
+        # Imported here: numpy is not needed for anything else.
+        from qmigtool.ram import usage
+
+        try:
+            ram = stream.ram
+            if not len(ram.runs) and stream.pages_held[0]:
+                return []  # a pipe, of which the records were not kept
+            return usage.blocks(ram)
+        except QmigError as error:
+            stream.report(error)
+            return []
+
+    def named(self, name: str) -> list[Device]:
+        """Return the devices of a name, those that cannot be decoded too."""
+        return [device for device in self.stream.devices if device.name == name]
+
+
+def at(device: Device, path: str, message: str) -> Hit:
+    """Make a hit at a field, with its place; at the device where it has no such field."""
+    found = device.get(path)
+    if found is None:
+        return on(device, message)
+    return Hit(message, device.label, path, found.offset, found.length)
+
+
+def on(device: Device, message: str) -> Hit:
+    """Make a hit at a whole device."""
+    return Hit(message, device.label, None, device.section.offset, device.section.length)
+
+
+Options: TypeAlias = Mapping[str, Any]
+Check: TypeAlias = Callable[[Context, Options], Iterator[Hit]]
+VCpuCheck: TypeAlias = "Callable[[Context, VCpu, Options], Iterator[Hit]]"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRule:
+    """One rule: see :class:`~qmigtool.findings.Rule` for its words, which get their severity from a policy."""
+
+    id: str
+    title: str
+    reason: str
+    check: Check
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def option(self, name: str) -> Option:
+        """Return an option; raises :class:`~qmigtool.errors.UsageError`."""
+        try:
+            return self.options[name]
+        except KeyError:
+            raise UsageError(f"the rule {self.id} has no option {name!r}") from None
+
+
+def rule(id_: str, title: str, reason: str, **options: Option) -> Callable[[Check], CheckRule]:
+    """Make a rule of a function that asks the whole stream."""
+
+    def make(check: Check) -> CheckRule:
+        return CheckRule(id_, title, reason, check, options)
+
+    return make
+
+
+def vcpu_rule(id_: str, title: str, reason: str, **options: Option) -> Callable[[VCpuCheck], CheckRule]:
+    """Make a rule of a function that asks one x86 vCPU; one that cannot be read keeps none of the others from it."""
+
+    def make(check: VCpuCheck) -> CheckRule:
+        def every(context: Context, given: Options) -> Iterator[Hit]:
+            for vcpu in context.vcpus:
+                try:
+                    hits = list(check(context, vcpu, given))
+                except QmigError as error:
+                    context.stream.report(error)
+                else:
+                    yield from hits
+
+        return CheckRule(id_, title, reason, every, options)
+
+    return make

@@ -1,0 +1,60 @@
+"""The rule that compares a stream with an older one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.check.rule import Context, Hit, Options, at, rule
+from qmigtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from qmigtool.diff import Difference
+
+__all__ = ["RULES"]
+
+MAX_SHOWN = 80  # characters of a value
+
+
+@rule(
+    "baseline",
+    "The stream does not differ from the baseline",
+    "It is what was agreed to be right (--baseline). Clocks and whatever else differs from save to save is excused; "
+    "`qmigtool diff` shows that too.",
+)
+def baseline(context: Context, _: Options) -> Iterator[Hit]:
+    if context.baseline is None:
+        return
+    from qmigtool.diff import compare  # type: ignore[attr-defined]
+
+    for difference in compare(context.baseline, context.stream).differences:
+        yield _hit(context, difference)
+
+
+def _hit(context: Context, difference: Difference) -> Hit:
+    old, new = _shown(difference.a), _shown(difference.b)
+    text = {
+        "changed": f"was {old}, is {new}",
+        "only in A": f"is gone (was {old})" if difference.a is not None else "is gone",
+        "only in B": f"is new ({new})" if difference.b is not None else "is new",
+    }[difference.kind.value]
+    message = f"{text}: {difference.meaning}" if difference.meaning else text
+    if difference.device is not None and difference.path:
+        try:
+            found = at(context.stream.device(difference.device), difference.path, message)
+        except UsageError:
+            pass  # it is in the baseline only, or a register that no single field holds
+        else:
+            if found.field is not None:
+                return found
+    return Hit(message, difference.device, difference.path or None, difference.offset_b)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    text = hex(value) if isinstance(value, int) else value.hex() if isinstance(value, bytes) else str(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+RULES = (baseline,)

@@ -1,0 +1,160 @@
+"""Rules over the stream as such: that it is whole, that it can be read, and what it says of itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from qmigtool.check.rule import Context, Hit, Options, at, on, rule
+from qmigtool.errors import QmigError, UnsupportedError
+from qmigtool.parsers.savevm import Type
+from qmigtool.schema import built_in
+
+__all__ = ["READABLE", "RULES", "SUPPORTED", "problem"]
+
+CHUNK = 1 << 20
+MAX_PADDING = 1 << 28  # bytes behind the stream that are looked at; a block device may have terabytes
+RUN_STATES = frozenset(
+    {
+        *("colo", "debug", "finish-migrate", "guest-panicked", "inmigrate", "internal-error", "io-error", "paused"),
+        *("postmigrate", "prelaunch", "preconfig", "restore-vm", "running", "save-vm", "shutdown", "suspended"),
+        "watchdog",
+    }
+)
+RUN_STATE = "runstate"
+
+
+def problem(error: QmigError) -> Hit:
+    """Make a hit of what was wrong with a stream."""
+    text = f"{error.message} (expected {error.expected})" if error.expected else error.message
+    return Hit(text, error.section, None, error.offset)
+
+
+def _problems(context: Context) -> list[QmigError]:
+    """Return all of them: sections, devices and vCPUs are looked at before."""
+    stream = context.stream
+    _ = stream.sections, context.devices, context.vcpus
+    return stream.problems
+
+
+@rule(
+    "stream-readable",
+    "The stream is whole, and its bytes are what the format says",
+    "QEMU stops at the first such place and exits, or reads the bytes that follow as something else. What can be "
+    "read is checked all the same.",
+)
+def stream_readable(context: Context, _: Options) -> Iterator[Hit]:
+    yield from (problem(error) for error in _problems(context) if not isinstance(error, UnsupportedError))
+
+
+@rule(
+    "stream-supported",
+    "Everything in the stream is known to qmigtool",
+    "It is legal, but could not be read, so no rule has looked at it.",
+)
+def stream_supported(context: Context, _: Options) -> Iterator[Hit]:
+    yield from (problem(error) for error in _problems(context) if isinstance(error, UnsupportedError))
+
+
+@rule(
+    "trailing-data",
+    "Nothing but zeros follows the stream",
+    "QEMU does not read it. It may be the rest of an older and longer stream, or two files in one.",
+)
+def trailing_data(context: Context, _: Options) -> Iterator[Hit]:
+    stream = context.stream
+    for section in stream.sections:
+        if section.type is not Type.TAIL:
+            continue
+        last = section.offset + min(section.length, MAX_PADDING)
+        try:
+            for start in range(section.offset, last, CHUNK):
+                part = bytes(stream.source.view(start, min(CHUNK, last - start)))
+                rest = part.lstrip(b"\0")
+                if rest:
+                    found = start + len(part) - len(rest)
+                    yield Hit(f"{section.end - found} bytes that are not padding follow the stream", None, None, found)
+                    return
+        except QmigError:
+            return  # of a pipe, what follows has not been kept
+
+
+@rule(
+    "vmdesc-present",
+    "The stream describes its device state",
+    "Without a vmdesc (suppress-vmdesc=on, or postcopy) tools can only guess what device state means; QEMU itself does "
+    "not need it.",
+)
+def vmdesc_present(context: Context, _: Options) -> Iterator[Hit]:
+    if context.stream.vmdesc is None:
+        yield Hit("the stream has no vmdesc")
+
+
+@rule(
+    "devices-decoded",
+    "Every device can be decoded",
+    "Nothing describes its state, or QEMU describes it wrongly: rules over fields did not see it.",
+)
+def devices_decoded(context: Context, _: Options) -> Iterator[Hit]:
+    for device, error in context.opaque:
+        yield on(device, error.message)
+
+
+@rule(
+    "sections-unique",
+    "No device is sent twice",
+    "QEMU never writes a section twice, and loads both: the second overwrites the first without a word.",
+)
+def sections_unique(context: Context, _: Options) -> Iterator[Hit]:
+    seen: Counter[tuple[str, int]] = Counter()
+    for device in context.stream.devices:
+        key = (device.name, device.instance_id)
+        seen[key] += 1
+        if seen[key] > 1:
+            yield on(device, f"is sent for the {seen[key]}. time")
+
+
+@rule(
+    "section-version-known",
+    "Section versions are ones that QEMU has written",
+    "QEMU refuses a version that is newer than its own, or older than the device's minimum. The versions known are "
+    "those of x86 machines of QEMU 5.2 to 11.1, so a newer QEMU may be right.",
+)
+def section_version_known(context: Context, _: Options) -> Iterator[Hit]:
+    if not context.vcpus:
+        return  # other targets have other devices of the same name
+    known: dict[str, set[int]] = {}
+    for name, version in built_in().devices:
+        known.setdefault(name, set()).add(version)
+    for device in context.stream.devices:
+        versions = known.get(device.name) or known.get(device.name.rsplit("/", 1)[-1])
+        if versions and device.version_id not in versions:
+            listed = ", ".join(map(str, sorted(versions)))
+            yield on(device, f"has version {device.version_id}, but only {listed} is known")
+
+
+@rule(
+    "run-state",
+    "globalstate names a run state that QEMU has",
+    'QEMU refuses the stream otherwise ("invalid parameter value").',
+)
+def run_state(context: Context, _: Options) -> Iterator[Hit]:
+    for device in context.devices:
+        found = device.get(RUN_STATE) if device.name == "globalstate" else None
+        if found is not None:
+            name = found.raw.split(b"\0")[0].decode("ascii", "backslashreplace")
+            if name not in RUN_STATES:
+                yield at(device, RUN_STATE, f"the run state is {name!r}")
+
+
+READABLE, SUPPORTED = stream_readable, stream_supported
+RULES = (
+    stream_readable,
+    stream_supported,
+    trailing_data,
+    vmdesc_present,
+    devices_decoded,
+    sections_unique,
+    section_version_known,
+    run_state,
+)

@@ -1,0 +1,117 @@
+"""Rules over guest memory: which blocks there are, and whether their pages were sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from qmigtool.check.patterns import check_glob, matches, size
+from qmigtool.check.rule import Context, Hit, Option, Options, rule
+from qmigtool.errors import UsageError
+
+__all__ = ["RULES"]
+
+MAX_BLOCKS = 4  # named in one message
+# Devices whose memory is not all there, and so not all sent.
+SPARSE = ("*virtio-mem", "*virtio-mem-device*")
+
+
+def _sizes(value: Any, what: str) -> dict[str, int]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{what} is {value!r:.60}", expected='a table, such as { "pc.ram" = "4G" }')
+    return {check_glob(name): size(wanted, f"{what} of {name}") for name, wanted in value.items()}
+
+
+def _flag(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{what} is {value!r:.60}", expected="true or false")
+    return value
+
+
+@rule(
+    "ram-blocks",
+    "The RAM blocks are what the policy says",
+    "The target must have each of them, in the same size, or the load fails.",
+    sizes=Option(_sizes, {}, 'bytes by name: { "pc.ram" = "4G", "pc.rom" = "128K" }'),
+    exact=Option(_flag, False, "whether there may be no others"),
+)
+def ram_blocks(context: Context, options: Options) -> Iterator[Hit]:
+    found = context.stream.ram_blocks
+    sizes = options["sizes"]
+    for pattern, wanted in sizes.items():
+        mine = [block for block in found if matches(pattern, block.idstr)]
+        if not mine:
+            yield Hit(f"there is no RAM block {pattern}, but the policy has it", "ram", pattern)
+        for block in mine:
+            if block.used_length != wanted:
+                message = f"the RAM block has {block.used_length:#x} bytes, but the policy wants {wanted:#x}"
+                yield Hit(message, "ram", block.idstr)
+    if options["exact"]:
+        for block in found:
+            if not any(matches(pattern, block.idstr) for pattern in sizes):
+                yield Hit("the RAM block is not in the policy's list", "ram", block.idstr)
+
+
+def _has_sparse(context: Context) -> bool:
+    return any(matches(pattern, device.name) for device in context.stream.devices for pattern in SPARSE)
+
+
+@rule(
+    "ram-block-sent",
+    "No RAM block was left out",
+    "Every page of every other block is here and none of this one, so it was not merely sent on other channels. QEMU "
+    "does not notice: the guest finds in it what the target had there.",
+)
+def ram_block_sent(context: Context, _: Options) -> Iterator[Hit]:
+    blocks = [block for block in context.usage if not block["elsewhere"]]
+    unsent = [block for block in blocks if block["pages"] and not block["distinct"]]
+    rest = [block for block in blocks if block["distinct"]]
+    if rest and not any(block["absent"] for block in rest) and not _has_sparse(context):
+        for block in unsent:
+            yield Hit(f"no page of the RAM block is in the stream, of {block['pages']}", "ram", block["name"])
+
+
+@rule(
+    "ram-pages-sent",
+    "Every page of guest memory is in the stream",
+    "Memory that travelled on other channels (multifd, postcopy) is not in this file, so it cannot be restored from it "
+    "alone; --channel adds them. Free page hinting leaves out pages that the guest does not use.",
+)
+def ram_pages_sent(context: Context, _: Options) -> Iterator[Hit]:
+    if _has_sparse(context) or any(ram_block_sent.check(context, {})):
+        return
+    blocks = [block for block in context.usage if not block["elsewhere"]]
+    short = [block for block in blocks if block["absent"]]
+    if short:
+        absent, pages = sum(block["absent"] for block in short), sum(block["pages"] for block in blocks)
+        listed = ", ".join(f"{block['absent']} of {block['name']}" for block in short[:MAX_BLOCKS])
+        more = f" and {len(short) - MAX_BLOCKS} more blocks" if len(short) > MAX_BLOCKS else ""
+        yield Hit(f"{absent} of {pages} pages are in no channel given: {listed}{more}", "ram")
+
+
+def _ratio(value: Any, what: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UsageError(f"{what} is {value!r:.60}", expected="a number from 0 to 1")
+    return float(value)
+
+
+@rule(
+    "ram-zero-ratio",
+    "Not more of guest memory is zero than the policy allows",
+    "A guest that has run has written to its memory: where nearly all of it is zero, it may have been saved before it "
+    "was up, or its memory was lost.",
+    maximum=Option(_ratio, None, "the share of zero pages among those sent, from 0 to 1"),
+)
+def ram_zero_ratio(context: Context, options: Options) -> Iterator[Hit]:
+    maximum = options["maximum"]
+    if maximum is None:
+        return
+    blocks = context.usage
+    pages, zero = sum(block["distinct"] for block in blocks), sum(block["zero"] for block in blocks)
+    if pages and zero / pages > maximum:
+        yield Hit(f"{zero} of {pages} pages are zero ({zero / pages:.3f}), but the policy allows {maximum}", "ram")
+
+
+RULES = (ram_blocks, ram_block_sent, ram_pages_sent, ram_zero_ratio)

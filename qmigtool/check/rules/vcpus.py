@@ -1,0 +1,202 @@
+"""Rules over the vCPUs of a machine together: what must be the same, and who must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.check.patterns import number
+from qmigtool.check.rule import Context, Hit, Option, Options, at, on, rule
+from qmigtool.errors import QmigError
+from qmigtool.xsave import mask_names
+
+if TYPE_CHECKING:
+    from qmigtool.cpu_x86 import VCpu
+
+__all__ = ["RULES"]
+
+# Sent if the CPU model has the feature, whatever the registers hold (target/i386/machine.c).
+BY_CPUID = (
+    "cpu/intel_amx_xtile",
+    "cpu/msr_xfd",
+    "cpu/arch_lbr",
+    "cpu/fred",
+    "cpu/apx",
+    "cpu/cet",
+    "cpu/intel_sgx",
+    "cpu/msr_tsx_ctrl",
+    "cpu/amd_tsc_scale_msr",
+)
+UNINITIALIZED = 1  # KVM_MP_STATE_UNINITIALIZED: not started since reset
+RESET_XCR0 = 1
+DEFAULT_KHZ = 3_000_000
+
+
+def _listed(numbers: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(numbers)[:8]))
+    return f"{shown} and {len(numbers) - 8} more" if len(numbers) > 8 else shown
+
+
+@rule(
+    "vcpu-sections",
+    "Every vCPU has its sections",
+    "cpu, cpu_common and apic of a vCPU are sent together. QEMU does not complain of one that is missing: the vCPU "
+    "then keeps that part of its reset state, and the guest goes on with it.",
+)
+def vcpu_sections(context: Context, _: Options) -> Iterator[Hit]:
+    cpus = {device.instance_id for device in context.named("cpu")}
+    common = context.named("cpu_common")
+    if cpus and common:
+        those = {device.instance_id for device in common}
+        if lost := those - cpus:
+            yield Hit(f"there is cpu_common, but no cpu, of vCPU {_listed(lost)}", "cpu")
+        if lost := cpus - those:
+            yield Hit(f"there is cpu, but no cpu_common, of vCPU {_listed(lost)}", "cpu_common")
+    # An APIC's instance is its APIC ID, which leaves gaps in some topologies. Without APICs there is none at all.
+    apics = context.named("apic")
+    if context.vcpus and apics and len(apics) != len(cpus):
+        yield Hit(f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", "apic")
+
+
+@rule(
+    "vcpu-numbers",
+    "vCPUs are numbered from 0 without gaps",
+    "A section cpu may be missing, unless vCPUs were plugged out of order.",
+)
+def vcpu_numbers(context: Context, _: Options) -> Iterator[Hit]:
+    cpus = {device.instance_id for device in context.named("cpu")}
+    if not cpus or not context.vcpus:
+        return
+    expected = set(range(min(max(cpus) + 1, 1 << 16)))
+    if lost := expected - cpus:
+        yield Hit(f"the stream has vCPUs up to {max(cpus)}, but not {_listed(lost)}", "cpu")
+
+
+@rule(
+    "vcpu-features-equal",
+    "All vCPUs carry the same features",
+    "These subsections follow from the CPU model, which all vCPUs share, so they are in all or in none. Where one "
+    "lacks it, its registers keep their reset value after a load (target/i386/machine.c).",
+)
+def vcpu_features_equal(context: Context, _: Options) -> Iterator[Hit]:
+    vcpus = context.vcpus
+    for name in BY_CPUID:
+        lacking = [vcpu for vcpu in vcpus if vcpu.device.subsection(name) is None]
+        if lacking and len(lacking) < len(vcpus):
+            having = next(vcpu for vcpu in vcpus if vcpu not in lacking)
+            for vcpu in lacking:
+                yield on(vcpu.device, f"has no {name}, which {having.device.label} has")
+    for vcpu in vcpus[1:]:
+        if vcpu.device.version_id != vcpus[0].device.version_id:
+            versions = f"{vcpu.device.version_id}, that of {vcpus[0].device.label} {vcpus[0].device.version_id}"
+            yield on(vcpu.device, f"the version of the section is {versions}")
+
+
+@rule(
+    "xcr0-equal",
+    "All vCPUs have enabled the same components",
+    "An operating system sets XCR0 alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
+    "Where they differ, threads lose registers as they move. Firmware and test programs may do so.",
+)
+def xcr0_equal(context: Context, _: Options) -> Iterator[Hit]:
+    enabled = [(vcpu, vcpu.enabled) for vcpu in _readable(context) if vcpu.xcr0 != RESET_XCR0]
+    for vcpu, mask in enabled[1:]:
+        first, other = enabled[0]
+        if mask != other:
+            more, less = " ".join(mask_names(mask & ~other)), " ".join(mask_names(other & ~mask))
+            differs = " and ".join(
+                part for part in (f"it has {more}" if more else "", f"it lacks {less}" if less else "") if part
+            )
+            message = f"has {mask:#x} enabled, {first.device.label} {other:#x}: {differs}"
+            yield at(vcpu.device, "env.xcr0", message)
+
+
+@rule(
+    "tsc-together",
+    "The TSCs of the vCPUs are together",
+    "Under KVM they count together, and QEMU reads them one after the other while the guest is stopped. A wide spread "
+    "makes Linux mark its clock unstable, and time jumps between vCPUs.",
+    seconds=Option(number, 10, "how far they may be apart"),
+)
+def tsc_together(context: Context, options: Options) -> Iterator[Hit]:
+    if context.accelerator == "tcg":
+        return  # the guest's TSC is not env.tsc there
+    counted = []
+    for vcpu in _readable(context):
+        tsc = vcpu.device.number("env.tsc")
+        if tsc and vcpu.device.number("env.mp_state") != UNINITIALIZED:
+            counted.append((tsc & (1 << 64) - 1, vcpu))
+    if len(counted) < 2:
+        return
+    low, slow = min(counted, key=lambda pair: pair[0])
+    high, fast = max(counted, key=lambda pair: pair[0])
+    khz = fast.device.number("cpu/tsc_khz/env.tsc_khz") or 0
+    spread = (high - low) / (1000 * (khz if khz > 0 else DEFAULT_KHZ))
+    if spread > options["seconds"]:
+        message = f"TSC is {high:#x}, that of {slow.device.label} {low:#x}: about {spread:.1f} s apart"
+        yield at(fast.device, "env.tsc", message)
+
+
+@rule(
+    "kvmclock-sent",
+    "A guest that uses kvm-clock has it in the stream",
+    "Without the section kvmclock the guest's clock starts anew after a load, and its time jumps.",
+)
+def kvmclock_sent(context: Context, _: Options) -> Iterator[Hit]:
+    if context.accelerator not in ("kvm", "unknown") or context.named("kvmclock"):
+        return
+    path = "env.system_time_msr"
+    for vcpu in _readable(context):
+        value = vcpu.device.number(path)
+        if value is not None and value & 1:
+            yield at(
+                vcpu.device, path, f"MSR_KVM_SYSTEM_TIME is {value & (1 << 64) - 1:#x}, but no section is kvmclock"
+            )
+            return
+
+
+def _limits(value: Any, what: str) -> int | None:
+    return None if value is None else number(value, what)
+
+
+@rule(
+    "vcpu-count",
+    "The number of vCPUs is what the policy says",
+    "QEMU refuses a vCPU that it does not have, and is silent about one that the stream lacks.",
+    equals=Option(_limits, None, "so many, exactly"),
+    minimum=Option(_limits, None, "at least so many"),
+    maximum=Option(_limits, None, "at most so many"),
+)
+def vcpu_count(context: Context, options: Options) -> Iterator[Hit]:
+    found = len(context.named("cpu"))
+    equals, minimum, maximum = options["equals"], options["minimum"], options["maximum"]
+    for wrong, wanted in (
+        (equals is not None and found != equals, f"exactly {equals}"),
+        (minimum is not None and found < minimum, f"at least {minimum}"),
+        (maximum is not None and found > maximum, f"at most {maximum}"),
+    ):
+        if wrong:
+            yield Hit(f"there are {found} vCPUs, but the policy wants {wanted}")
+
+
+def _readable(context: Context) -> Iterator[VCpu]:
+    """Give the vCPUs whose registers are numbers; of the others the stream's problems tell."""
+    for vcpu in context.vcpus:
+        try:
+            _ = vcpu.enabled, vcpu.device.number("env.tsc"), vcpu.device.number("env.mp_state")
+            _ = vcpu.device.number("cpu/tsc_khz/env.tsc_khz"), vcpu.device.number("env.system_time_msr")
+        except QmigError as error:
+            context.stream.report(error)
+        else:
+            yield vcpu
+
+
+RULES = (
+    vcpu_sections,
+    vcpu_numbers,
+    vcpu_features_equal,
+    xcr0_equal,
+    tsc_together,
+    kvmclock_sent,
+    vcpu_count,
+)

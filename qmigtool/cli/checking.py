@@ -1,0 +1,218 @@
+"""``check``: rules over streams, and what they find, for people and for machines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmigtool import __version__
+from qmigtool.check import RULES, Policy, default_policy, load_policy, report, unreadable
+from qmigtool.cli.output import (
+    SCHEMA,
+    accelerator_option,
+    json_option,
+    on_terminal,
+    opened,
+    print_cells,
+    print_json,
+    printable,
+    remember_inputs,
+    schema_option,
+    write_output,
+)
+from qmigtool.errors import QmigError, UsageError
+from qmigtool.findings import Report, Severity, codequality, github, junit, sarif, text
+from qmigtool.findings.report import count
+
+if TYPE_CHECKING:
+    from qmigtool.stream import Stream
+
+FORMATS = ("text", "json", "junit", "sarif", "github", "codequality")
+FINDING, UNSUPPORTED, BROKEN = 1, 63, 3
+COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("--policy", metavar="TOML", help="What to ask (default: the default policy; see samples/policy.toml).")
+@click.option("--baseline", metavar="OLD", help="A stream that was right: whatever differs is a finding.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", help="How to print the findings.")
+@click.option("-o", "--output", metavar="OUT", help="Where to write them, by default standard output.")
+@click.option(
+    "--report", "reports", multiple=True, metavar="FORMAT=OUT", help="Also write them in another format (repeatable)."
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(list(Severity)),
+    default=Severity.WARNING.value,
+    show_default=True,
+    help="The lightest finding for which the exit status is 1.",
+)
+@click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration.")
+@click.option("--list-rules", is_flag=True, help="List the rules and their options as the policy has them; no FILE.")
+@accelerator_option
+@schema_option
+@json_option
+def check(
+    files: tuple[str, ...],
+    policy: str | None,
+    baseline: str | None,
+    form: str,
+    output: str | None,
+    reports: tuple[str, ...],
+    fail_on: str,
+    channels: tuple[str, ...],
+    list_rules: bool,
+    accelerator: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> int:
+    """Ask every FILE the rules of a policy: is it whole, do its vCPUs make sense, is it what it should be?
+
+    Exit status 1 if a rule found something that weighs enough (--fail-on), 3 if a file is broken: what is left of it is
+    checked all the same.
+    """
+    asked = _policy(policy)
+    form = "json" if as_json else form
+    if list_rules:
+        _list_rules(asked, as_json=form == "json")
+        return 0
+    if not files:
+        raise UsageError("which file shall be checked?", expected="FILE..., or --list-rules")
+    if channels and len(files) > 1:
+        raise UsageError("--channel goes with one FILE")
+    others = [_other(one) for one in reports]
+    threshold = Severity(fail_on)
+    with ExitStack() as stack:
+        old = None if baseline is None else stack.enter_context(opened(baseline, accelerator, schema=schema))
+        found = [_checked(file, asked, old, accelerator, schema, channels) for file in files]
+    for other, path in others:
+        write_output(path, _bytes(_render(other, found, threshold)))
+    if output is not None:
+        write_output(output, _bytes(_render(form, found, threshold)))
+        if output != "-":
+            print(f"{output}: {text.summary(found)}", file=sys.stderr)
+    elif form == "text":
+        _print_text(found)
+    else:
+        sys.stdout.write(_render(form, found, threshold))
+    return _status(found, threshold)
+
+
+def _policy(path: str | None) -> Policy:
+    if path is None:
+        return default_policy()
+    remember_inputs(path)
+    policy = load_policy(path)
+    remember_inputs(*policy.files)
+    return policy
+
+
+def _other(given: str) -> tuple[str, str]:
+    form, equals, path = given.partition("=")
+    if form not in FORMATS or not equals or path in ("", "-"):
+        raise UsageError(f"--report {given!r}", expected="FORMAT=OUT, FORMAT one of " + ", ".join(FORMATS))
+    return form, path
+
+
+def _checked(
+    file: str,
+    policy: Policy,
+    baseline: Stream | None,
+    accelerator: str | None,
+    schema: str | None,
+    channels: Sequence[str],
+) -> Report:
+    try:
+        with opened(file, accelerator, schema=schema, channels=channels, keep_runs=True) as stream:
+            return report(file, stream, policy, baseline=baseline)
+    except UsageError:
+        raise
+    except QmigError as error:  # it is no migration stream, or of a kind that is not supported
+        return unreadable(file, error, policy)
+
+
+def _status(found: Sequence[Report], threshold: Severity) -> int:
+    if any(one.broken for one in found):
+        return BROKEN
+    if any(one.fails(threshold) for one in found):
+        # What was not understood was not checked; it is said so unless something else is wrong.
+        rules = {finding.rule for one in found for finding in one.findings if one.fails(threshold)}
+        return UNSUPPORTED if rules == {"stream-supported"} else FINDING
+    return 0
+
+
+def _render(form: str, found: Sequence[Report], threshold: Severity) -> str:
+    if form == "text":
+        return "".join(f"{printable(line)}\n" for _, line in text.lines(found))
+    if form == "json":
+        return _json(found)
+    if form == "junit":
+        return junit.render(found, threshold)
+    if form == "sarif":
+        return sarif.render(found, __version__)
+    return github.render(found) if form == "github" else codequality.render(found)
+
+
+def _bytes(document: str) -> bytes:
+    return document.encode("utf-8", "backslashreplace")
+
+
+def _json(found: Sequence[Report]) -> str:
+    import json
+
+    document = {
+        "schema": SCHEMA,
+        "files": [
+            {
+                "file": one.file,
+                "broken": one.broken,
+                "rules": [rule.id for rule in one.rules],
+                "findings": [finding.as_dict() for finding in one.findings],
+            }
+            for one in found
+        ],
+        "summary": {severity.value: number for severity, number in count(found).items()},
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _print_text(found: Sequence[Report]) -> None:
+    coloured = on_terminal() and "NO_COLOR" not in os.environ
+    for severity, line in text.lines(found):
+        shown = printable(line)
+        if coloured and severity is not None:
+            shown = shown.replace(severity.value, click.style(severity.value, fg=COLOURS[severity], bold=True), 1)
+        print(shown)
+
+
+def _list_rules(policy: Policy, *, as_json: bool) -> None:
+    fields = {rule.id: rule for rule in policy.fields}
+    if as_json:
+        print_json({"policy": policy.name, "rules": [_rule_json(policy, id_) for id_ in (*RULES, *fields)]})
+        return
+    rows = []
+    for id_, rule in RULES.items():
+        rows.append([id_, policy.settings[id_].severity, rule.title])
+        rows += [["", "", f"  {name}: {option.meaning}"] for name, option in rule.options.items()]
+    rows += [[id_, rule.severity, printable(rule.title)] for id_, rule in fields.items()]
+    print_cells(["rule", "severity", "what has to hold"], rows, [False, False, False])
+
+
+def _rule_json(policy: Policy, id_: str) -> dict[str, Any]:
+    rule = RULES.get(id_)
+    if rule is None:
+        mine = next(one for one in policy.fields if one.id == id_)
+        return {"id": id_, "severity": mine.severity, "title": mine.title, "reason": mine.why, "options": {}}
+    return {
+        "id": id_,
+        "severity": policy.settings[id_].severity,
+        "title": rule.title,
+        "reason": rule.reason,
+        "options": {name: option.meaning for name, option in rule.options.items()},
+    }

@@ -1,0 +1,35 @@
+"""Findings as GitLab's Code Quality report: what a merge request shows beside its diff.
+
+The format is a subset of Code Climate's: ``description``, ``check_name``, ``fingerprint``, ``severity``, ``location``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from qmigtool.findings.model import Severity
+from qmigtool.findings.report import Report, fingerprints, relative_path
+from qmigtool.findings.text import legible, sentence
+
+__all__ = ["render"]
+
+_SEVERITIES = {Severity.ERROR: "major", Severity.WARNING: "minor", Severity.NOTE: "info"}
+
+
+def render(reports: Sequence[Report]) -> str:
+    """Return the JSON: a list of issues."""
+    issues = []
+    for report in reports:
+        for finding, fingerprint in fingerprints(report):
+            issues.append(
+                {
+                    "description": legible(sentence(finding)),
+                    "check_name": finding.rule,
+                    "fingerprint": fingerprint,
+                    "severity": _SEVERITIES[finding.severity],
+                    # A stream has no lines, but GitLab wants one.
+                    "location": {"path": legible(relative_path(report.file) or report.file), "lines": {"begin": 1}},
+                }
+            )
+    return json.dumps(issues, indent=2) + "\n"

@@ -1,0 +1,46 @@
+"""Findings as GitHub workflow commands: lines on a job's standard output that become annotations.
+
+GitHub shows ten errors, ten warnings and ten notices of a step; the rest is in its log only.
+Source: the runner's ``ActionCommand`` for the escapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qmigtool.findings.model import Severity
+from qmigtool.findings.report import Report, relative_path
+from qmigtool.findings.text import legible, sentence
+
+__all__ = ["render"]
+
+_COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
+# The percent sign first: it is what the others are escaped with.
+_DATA = (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"))
+_PROPERTY = (*_DATA, (":", "%3A"), (",", "%2C"))
+
+
+def render(reports: Sequence[Report]) -> str:
+    """Return one line for each finding, heaviest first, so that what is cut is the least."""
+    found = []
+    for report in reports:
+        titles = {rule.id: rule.title for rule in report.rules}
+        name = relative_path(report.file) or report.file
+        for finding in report.findings:
+            message = sentence(finding)
+            if finding.reason:
+                message += f"\n{finding.reason}"
+            title = f"{titles.get(finding.rule, finding.rule)} [{finding.rule}]"
+            properties = f"file={_escape(name, _PROPERTY)},title={_escape(title, _PROPERTY)}"
+            found.append((finding.severity, f"::{_COMMANDS[finding.severity]} {properties}::{_escape(message, _DATA)}"))
+    order = list(Severity)
+    found.sort(key=lambda pair: order.index(pair[0]))
+    return "".join(f"{line}\n" for _, line in found)
+
+
+def _escape(text: str, escapes: tuple[tuple[str, str], ...]) -> str:
+    # Other control characters mean nothing to the runner, but a terminal would act on them.
+    shown = legible(text, keep="\r\n")
+    for plain, escaped in escapes:
+        shown = shown.replace(plain, escaped)
+    return shown

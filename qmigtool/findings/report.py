@@ -1,0 +1,86 @@
+"""What the formats need to know beside the findings: the rules that were asked, and the file they were asked of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from qmigtool.findings.model import Finding, Severity
+
+__all__ = ["RANK", "Report", "Rule", "count", "file_uri", "fingerprints", "relative_path"]
+
+RANK = {Severity.NOTE: 0, Severity.WARNING: 1, Severity.ERROR: 2}
+"""Severities in the order of their weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is asked of a stream.
+
+    ``id`` is its stable name (``xcr0-legal``), ``title`` says in one line what has to hold, ``reason`` why it matters
+    and where the fact comes from, ``severity`` what its findings have.
+    """
+
+    id: str
+    severity: Severity
+    title: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the rules say of one file. ``broken`` says that the file could not be read to its end, or not at all."""
+
+    file: str
+    rules: tuple[Rule, ...]
+    findings: tuple[Finding, ...]
+    broken: bool = False
+
+    def of(self, rule: Rule) -> tuple[Finding, ...]:
+        """Return the findings of one rule."""
+        return tuple(finding for finding in self.findings if finding.rule == rule.id)
+
+    def fails(self, threshold: Severity) -> bool:
+        """Whether some finding weighs as much as ``threshold``, or more."""
+        return any(RANK[finding.severity] >= RANK[threshold] for finding in self.findings)
+
+
+def count(reports: Iterable[Report]) -> dict[Severity, int]:
+    """Return how many findings of each severity there are, heaviest first."""
+    found = Counter(finding.severity for report in reports for finding in report.findings)
+    return {severity: found[severity] for severity in Severity}
+
+
+def relative_path(file: str) -> str | None:
+    """Return the path from the working directory, with ``/``; None for what lies outside it."""
+    try:
+        return Path(file).absolute().relative_to(Path.cwd()).as_posix()
+    except (ValueError, OSError):  # OSError: the working directory is gone
+        return None
+
+
+def file_uri(file: str) -> str:
+    """Return the URI of a file: relative to the working directory, or absolute (``file:``) outside it."""
+    inside = relative_path(file)
+    # quote() takes bytes, and so also a name that is no UTF-8.
+    if inside is not None:
+        return quote(inside.encode("utf-8", "surrogateescape"), safe="/~!$&'()*+,;=@")
+    return "file://" + quote(Path(file).absolute().as_posix().encode("utf-8", "surrogateescape"))
+
+
+def fingerprints(report: Report) -> Iterator[tuple[Finding, str]]:
+    """Give each finding with a name that stays the same while the finding does.
+
+    It is made of the file's path, the rule and the place: not of offsets or values, which change with every save. Of
+    several at one place, the second is ``...:2``.
+    """
+    seen: Counter[str] = Counter()
+    for finding in report.findings:
+        parts = (file_uri(report.file), finding.rule, finding.device or "", finding.field or "")
+        digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        seen[digest] += 1
+        yield finding, f"{digest}:{seen[digest]}"

@@ -1,0 +1,120 @@
+"""Findings as SARIF 2.1.0 (OASIS), with what GitHub code scanning needs to show them.
+
+A place in a stream is a binary region (``byteOffset``, ``byteLength``). GitHub refuses a result whose region has no
+line, so every region is also line 1, column 1: text and binary properties of a region are independent of each other
+(SARIF 2.1.0, 3.30.4). The place by name is a logical location. GitHub tells an alert that it knows by
+``primaryLocationLineHash``; it would take one from the line's text, which a stream has not, so it is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from qmigtool.findings.model import Finding, Severity
+from qmigtool.findings.report import Report, Rule, file_uri, fingerprints, relative_path
+from qmigtool.findings.text import legible
+
+__all__ = ["SCHEMA", "render"]
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+ROOT = "%SRCROOT%"
+# What GitHub lists alerts by, where a rule is not about security.
+_PROBLEM = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "recommendation"}
+MAX_BYTES = (1 << 63) - 1  # readers keep offsets in a signed word
+
+
+def render(reports: Sequence[Report], version: str) -> str:
+    """Return the JSON: one run of qmigtool ``version`` over all files."""
+    rules = _rules(reports)
+    index = {rule.id: number for number, rule in enumerate(rules)}
+    run = {
+        "tool": {
+            "driver": {
+                "name": "qmigtool",
+                "fullName": f"qmigtool {version}",
+                "version": version,
+                "semanticVersion": version,
+                "shortDescription": {"text": "Checks QEMU migration streams."},
+                "rules": [_rule(rule) for rule in rules],
+            }
+        },
+        "automationDetails": {"id": "qmigtool/check/"},
+        "invocations": [{"executionSuccessful": True}],
+        "originalUriBaseIds": {ROOT: {"description": {"text": "The directory in which qmigtool was run."}}},
+        "artifacts": [
+            {"location": _artifact(report, number), "roles": ["analysisTarget"], "mimeType": "application/octet-stream"}
+            for number, report in enumerate(reports)
+        ],
+        "columnKind": "unicodeCodePoints",
+        "results": [
+            _result(report, number, index, finding, fingerprint)
+            for number, report in enumerate(reports)
+            for finding, fingerprint in fingerprints(report)
+        ],
+    }
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
+
+
+def _rules(reports: Iterable[Report]) -> list[Rule]:
+    """Return every rule once, in the order they were asked."""
+    return list({rule.id: rule for report in reports for rule in report.rules}.values())
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    text = rule.reason or rule.title
+    return {
+        "id": rule.id,
+        "name": "".join(word.capitalize() for word in rule.id.replace(":", "-").split("-")),
+        "shortDescription": {"text": _stop(rule.title)},
+        "fullDescription": {"text": _stop(text)},
+        "help": {"text": f"{_stop(rule.title)}\n\n{_stop(text)}", "markdown": f"**{_stop(rule.title)}**\n\n{text}"},
+        "defaultConfiguration": {"level": rule.severity.value},
+        "properties": {"tags": ["qemu", "migration"], "problem.severity": _PROBLEM[rule.severity]},
+    }
+
+
+def _stop(text: str) -> str:
+    """End a text as a sentence."""
+    return text if text.endswith((".", "!", "?", ")")) else f"{text}."
+
+
+def _artifact(report: Report, number: int) -> dict[str, Any]:
+    location: dict[str, Any] = {"uri": file_uri(report.file), "index": number}
+    if relative_path(report.file) is not None:
+        location["uriBaseId"] = ROOT
+    return location
+
+
+def _result(report: Report, number: int, index: dict[str, int], finding: Finding, fingerprint: str) -> dict[str, Any]:
+    location: dict[str, Any] = {
+        "physicalLocation": {"artifactLocation": _artifact(report, number), "region": _region(finding)}
+    }
+    if finding.where:
+        location["logicalLocations"] = [
+            {
+                "name": legible(finding.field or finding.device or ""),
+                "fullyQualifiedName": legible(finding.where),
+                "kind": "member" if finding.field else "module",
+            }
+        ]
+    message = f"{finding.where}: {finding.message}" if finding.where else finding.message
+    result: dict[str, Any] = {
+        "ruleId": finding.rule,
+        "level": finding.severity.value,
+        "message": {"text": _stop(legible(message))},
+        "locations": [location],
+        "partialFingerprints": {"primaryLocationLineHash": fingerprint, "qmigtoolPlace/v1": fingerprint},
+    }
+    if finding.rule in index:
+        result["ruleIndex"] = index[finding.rule]
+    return result
+
+
+def _region(finding: Finding) -> dict[str, int]:
+    region = {"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1}
+    if finding.offset is not None and finding.offset <= MAX_BYTES:
+        region["byteOffset"] = finding.offset
+        region["byteLength"] = finding.length or 0
+    return region

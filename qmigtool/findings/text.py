@@ -1,0 +1,69 @@
+"""Findings as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from qmigtool.findings.model import Finding, Severity
+from qmigtool.findings.report import Report, count
+
+__all__ = ["legible", "lines", "place", "sentence", "summary"]
+
+WIDTH = max(map(len, Severity))
+
+
+def lines(reports: Sequence[Report]) -> Iterator[tuple[Severity | None, str]]:
+    """Give (severity of what the line says, line): the findings by file and rule, then one line that sums up.
+
+    Names in them come from the files as they are: whoever prints a line escapes it.
+    """
+    for number, report in enumerate(reports):
+        if number and (report.findings or reports[number - 1].findings):
+            yield None, ""
+        yield from _file(report)
+    if len(reports) != 1 or reports[0].findings:
+        yield None, ""
+        yield None, summary(reports)
+
+
+def _file(report: Report) -> Iterator[tuple[Severity | None, str]]:
+    if not report.findings:
+        yield None, f"{report.file}: nothing found by {len(report.rules)} rules"
+        return
+    yield None, f"{report.file}:"
+    for rule in report.rules:
+        found = report.of(rule)
+        for finding in found:
+            yield finding.severity, f"  {finding.severity.value:{WIDTH}}  {sentence(finding)}"
+        if found:
+            yield None, f"  {'':{WIDTH}}  {found[0].reason} [{rule.id}]".rstrip()
+
+
+def sentence(finding: Finding) -> str:
+    """Return the place and the message of a finding."""
+    where = place(finding)
+    return f"{where}: {finding.message}" if where else finding.message
+
+
+def place(finding: Finding) -> str:
+    """Return where a finding is: ``cpu@0/env.xcr0 at 0x81f9``, or nothing."""
+    at = "" if finding.offset is None else f"at {finding.offset:#x}"
+    return " ".join(part for part in (finding.where, at) if part)
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Return what was found, in one line."""
+    found = [_several(number, severity.value) for severity, number in count(reports).items() if number]
+    rules = max((len(report.rules) for report in reports), default=0)
+    return f"{_several(len(reports), 'file')}, {_several(rules, 'rule')}: {', '.join(found) or 'nothing found'}"
+
+
+def legible(text: str, keep: str = "") -> str:
+    """Escape what no reader can show, or no format can hold (half a surrogate pair): names come from the file."""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def _several(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
