@@ -32,7 +32,8 @@ def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None
     found: dict[str, list[Finding]] = {}
     # Asked last: the others may meet what makes it answer.
     late = (READABLE.id, SUPPORTED.id)
-    rules = sorted(asked.rules, key=lambda rule: rule.id in late)
+    asked_for = _rules(asked, baseline)
+    rules = sorted(asked_for, key=lambda rule: rule.id in late)
     fields = {field.id: field for field in asked.fields}
     for rule in rules:
         if rule.id in RULES:
@@ -40,7 +41,12 @@ def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None
             found[rule.id] = _ask(rule, context, lambda c, s=spec, o=options: s.check(c, o))  # type: ignore[misc]
         else:
             found[rule.id] = _ask(rule, context, fields[rule.id].hits)
-    return tuple(finding for rule in asked.rules for finding in found[rule.id])
+    return tuple(finding for rule in asked_for for finding in found[rule.id])
+
+
+def _rules(policy: Policy, baseline: Stream | None) -> tuple[Rule, ...]:
+    """Return the rules of a policy that have something to ask."""
+    return tuple(rule for rule in policy.rules if rule.id != "baseline" or baseline is not None)
 
 
 def _ask(rule: Rule, context: Context, check: Callable[[Context], Iterator[Hit]]) -> list[Finding]:
@@ -66,14 +72,13 @@ def report(file: str, stream: Stream, policy: Policy | None = None, *, baseline:
     asked = default_policy() if policy is None else policy
     findings = run(stream, asked, baseline=baseline)
     broken = any(not isinstance(error, UnsupportedError) for error in stream.problems)
-    return Report(file, asked.rules, findings, broken)
+    return Report(file, _rules(asked, baseline), findings, broken)
 
 
 def unreadable(file: str, error: QmigError, policy: Policy | None = None) -> Report:
-    """Return the report of a file that could not be opened: ``error`` is its only finding."""
+    """Return the report of a file that could not be opened: ``error`` is its only finding, no other rule was asked."""
     asked = default_policy() if policy is None else policy
     spec = SUPPORTED if isinstance(error, UnsupportedError) else READABLE
     severity = asked.settings[spec.id].severity
     rule = Rule(spec.id, Severity.ERROR if severity == "off" else Severity(severity), spec.title, spec.reason)
-    rules = asked.rules if any(one.id == rule.id for one in asked.rules) else (rule, *asked.rules)
-    return Report(file, rules, (_finding(rule, problem(error)),), spec is READABLE)
+    return Report(file, (rule,), (_finding(rule, problem(error)),), spec is READABLE)

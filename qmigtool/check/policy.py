@@ -62,13 +62,17 @@ class Policy:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules that are not off, in the order in which they are asked, with their severities."""
+        """The rules that are not off and have something to ask, in that order, with their severities."""
         own = [
             Rule(id_, Severity(self.settings[id_].severity), rule.title, rule.reason)
             for id_, rule in RULES.items()
-            if self.settings[id_].severity != OFF
+            if self.settings[id_].severity != OFF and rule.asks(self.settings[id_].options)
         ]
-        mine = [Rule(f.id, Severity(f.severity), f.title, f.why) for f in self.fields if f.severity != OFF]
+        mine = [
+            Rule(one.id, Severity(one.severity), one.title, one.why or "The policy says so.")
+            for one in self.fields
+            if one.severity != OFF
+        ]
         return (*own, *mine)
 
 

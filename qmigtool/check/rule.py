@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from qmigtool.device import Device
     from qmigtool.stream import Stream
 
-__all__ = ["Check", "CheckRule", "Context", "Hit", "Option", "Options", "rule", "vcpu_rule"]
+__all__ = [
+    "Check",
+    "CheckRule",
+    "Context",
+    "Hit",
+    "Option",
+    "Options",
+    "at",
+    "on",
+    "policy_rule",
+    "rule",
+    "vcpu_rule",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +140,21 @@ VCpuCheck: TypeAlias = "Callable[[Context, VCpu, Options], Iterator[Hit]]"
 
 @dataclass(frozen=True, slots=True)
 class CheckRule:
-    """One rule: see :class:`~qmigtool.findings.Rule` for its words, which get their severity from a policy."""
+    """One rule: see :class:`~qmigtool.findings.Rule` for its words, which get their severity from a policy.
+
+    ``by_policy`` says that it knows by itself nothing that is right or wrong: its options tell.
+    """
 
     id: str
     title: str
     reason: str
     check: Check
     options: Mapping[str, Option] = field(default_factory=dict)
+    by_policy: bool = False
+
+    def asks(self, options: Options) -> bool:
+        """Whether there is anything to ask with such options."""
+        return not self.by_policy or any(options[name] != option.default for name, option in self.options.items())
 
     def option(self, name: str) -> Option:
         """Return an option; raises :class:`~qmigtool.errors.UsageError`."""
@@ -153,6 +173,15 @@ def rule(id_: str, title: str, reason: str, **options: Option) -> Callable[[Chec
     return make
 
 
+def policy_rule(id_: str, title: str, reason: str, **options: Option) -> Callable[[Check], CheckRule]:
+    """Make a rule of a function that asks the whole stream for what the options say."""
+
+    def make(check: Check) -> CheckRule:
+        return CheckRule(id_, title, reason, check, options, by_policy=True)
+
+    return make
+
+
 def vcpu_rule(id_: str, title: str, reason: str, **options: Option) -> Callable[[VCpuCheck], CheckRule]:
     """Make a rule of a function that asks one x86 vCPU; one that cannot be read keeps none of the others from it."""
 
@@ -166,6 +195,7 @@ def vcpu_rule(id_: str, title: str, reason: str, **options: Option) -> Callable[
                 else:
                     yield from hits
 
-        return CheckRule(id_, title, reason, every, options)
+        # Those of vCPUs that have options know nothing by themselves.
+        return CheckRule(id_, title, reason, every, options, by_policy=bool(options))
 
     return make

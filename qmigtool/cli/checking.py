@@ -48,7 +48,7 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cy
 )
 @click.option(
     "--fail-on",
-    type=click.Choice(list(Severity)),
+    type=click.Choice([severity.value for severity in Severity]),
     default=Severity.WARNING.value,
     show_default=True,
     help="The lightest finding for which the exit status is 1.",

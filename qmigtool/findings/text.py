@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, count
@@ -10,6 +11,7 @@ from qmigtool.findings.report import Report, count
 __all__ = ["legible", "lines", "place", "sentence", "summary"]
 
 WIDTH = max(map(len, Severity))
+REASON = 96  # columns of a reason, which is prose; findings are not folded, so that they can be searched
 
 
 def lines(reports: Sequence[Report]) -> Iterator[tuple[Severity | None, str]]:
@@ -36,7 +38,9 @@ def _file(report: Report) -> Iterator[tuple[Severity | None, str]]:
         for finding in found:
             yield finding.severity, f"  {finding.severity.value:{WIDTH}}  {sentence(finding)}"
         if found:
-            yield None, f"  {'':{WIDTH}}  {found[0].reason} [{rule.id}]".rstrip()
+            indent = " " * (WIDTH + 4)
+            for line in wrap(f"{found[0].reason} [{rule.id}]".strip(), REASON, break_long_words=False):
+                yield None, indent + line
 
 
 def sentence(finding: Finding) -> str:

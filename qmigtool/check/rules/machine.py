@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.accelerator import NAMES
 from qmigtool.check.patterns import check_glob, matches, number, version_of
-from qmigtool.check.rule import Context, Hit, Option, Options, on, rule
+from qmigtool.check.rule import Context, Hit, Option, Options, on, policy_rule
 from qmigtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _version(value: Any, what: str) -> tuple[int, int] | None:
     return found
 
 
-@rule(
+@policy_rule(
     "machine-type",
     "The machine type is one that the policy allows",
     "QEMU loads a stream only into a machine of the same type.",
@@ -76,7 +76,7 @@ def _accelerators(value: Any, what: str) -> tuple[str, ...] | None:
     return listed
 
 
-@rule(
+@policy_rule(
     "accelerator",
     "The stream was saved by an accelerator that the policy allows",
     "The same field means different things under KVM and TCG: loaded under another, the guest loses registers.",
@@ -93,7 +93,7 @@ def _maybe_number(value: Any, what: str) -> int | None:
     return None if value is None else number(value, what)
 
 
-@rule(
+@policy_rule(
     "page-size",
     "The page size is what the policy says",
     "Source and target must have the same target page size.",
@@ -105,7 +105,7 @@ def page_size(context: Context, options: Options) -> Iterator[Hit]:
         yield Hit(f"the page size is {found}, but the policy wants {wanted}")
 
 
-@rule(
+@policy_rule(
     "capabilities",
     "The migration capabilities recorded are what the policy says",
     "The target compares x-ignore-shared and mapped-ram with its own, and refuses capabilities that it does not know. "
@@ -125,7 +125,7 @@ def capabilities(context: Context, options: Options) -> Iterator[Hit]:
             yield Hit(f"the capability {pattern} is not recorded, but the policy has it", "configuration")
 
 
-@rule(
+@policy_rule(
     "devices",
     "The devices are what the policy says",
     "A target without one of them refuses the stream; one that the stream lacks keeps its reset state, and QEMU does "
@@ -165,7 +165,7 @@ def _versions(value: Any, what: str) -> dict[str, tuple[int, int]]:
     return out
 
 
-@rule(
+@policy_rule(
     "section-versions",
     "Section versions are what the policy says",
     "QEMU refuses a section whose version is newer than its own, or older than the device's minimum.",

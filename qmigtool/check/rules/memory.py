@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from qmigtool.check.patterns import check_glob, matches, size
-from qmigtool.check.rule import Context, Hit, Option, Options, rule
+from qmigtool.check.rule import Context, Hit, Option, Options, policy_rule, rule
 from qmigtool.errors import UsageError
 
 __all__ = ["RULES"]
@@ -28,7 +28,7 @@ def _flag(value: Any, what: str) -> bool:
     return value
 
 
-@rule(
+@policy_rule(
     "ram-blocks",
     "The RAM blocks are what the policy says",
     "The target must have each of them, in the same size, or the load fails.",
@@ -38,18 +38,18 @@ def _flag(value: Any, what: str) -> bool:
 def ram_blocks(context: Context, options: Options) -> Iterator[Hit]:
     found = context.stream.ram_blocks
     sizes = options["sizes"]
-    for pattern, wanted in sizes.items():
-        mine = [block for block in found if matches(pattern, block.idstr)]
-        if not mine:
+    for block in found:
+        # A name counts before patterns, and those in their order.
+        fitting = [pattern for pattern in sizes if matches(pattern, block.idstr)]
+        wanted = sizes.get(block.idstr, sizes[fitting[0]] if fitting else None)
+        if wanted is not None and block.used_length != wanted:
+            message = f"the RAM block has {block.used_length:#x} bytes, but the policy wants {wanted:#x}"
+            yield Hit(message, "ram", block.idstr)
+        elif wanted is None and options["exact"]:
+            yield Hit("the RAM block is not in the policy's list", "ram", block.idstr)
+    for pattern in sizes:
+        if not any(matches(pattern, block.idstr) for block in found):
             yield Hit(f"there is no RAM block {pattern}, but the policy has it", "ram", pattern)
-        for block in mine:
-            if block.used_length != wanted:
-                message = f"the RAM block has {block.used_length:#x} bytes, but the policy wants {wanted:#x}"
-                yield Hit(message, "ram", block.idstr)
-    if options["exact"]:
-        for block in found:
-            if not any(matches(pattern, block.idstr) for pattern in sizes):
-                yield Hit("the RAM block is not in the policy's list", "ram", block.idstr)
 
 
 def _has_sparse(context: Context) -> bool:
@@ -97,7 +97,7 @@ def _ratio(value: Any, what: str) -> float | None:
     return float(value)
 
 
-@rule(
+@policy_rule(
     "ram-zero-ratio",
     "Not more of guest memory is zero than the policy allows",
     "A guest that has run has written to its memory: where nearly all of it is zero, it may have been saved before it "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.patterns import number
-from qmigtool.check.rule import Context, Hit, Option, Options, at, on, rule
+from qmigtool.check.rule import Context, Hit, Option, Options, at, on, policy_rule, rule
 from qmigtool.errors import QmigError
 from qmigtool.xsave import mask_names
 
@@ -159,7 +159,7 @@ def _limits(value: Any, what: str) -> int | None:
     return None if value is None else number(value, what)
 
 
-@rule(
+@policy_rule(
     "vcpu-count",
     "The number of vCPUs is what the policy says",
     "QEMU refuses a vCPU that it does not have, and is silent about one that the stream lacks.",
