@@ -107,10 +107,9 @@ class Context:
         from qmigtool.ram import usage
 
         try:
-            ram = stream.ram
-            if not len(ram.runs) and stream.pages_held[0]:
-                return []  # a pipe, of which the records were not kept
-            return usage.blocks(ram)
+            return usage.blocks(stream.ram)
+        except UsageError:
+            return []  # a pipe, of which the records were not kept
         except QmigError as error:
             stream.report(error)
             return []
