@@ -27,13 +27,14 @@ from qmigtool.cli.output import (
 )
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.findings import Report, Severity, codequality, github, junit, sarif, text
-from qmigtool.findings.report import count
+from qmigtool.findings.report import RANK, count
 
 if TYPE_CHECKING:
     from qmigtool.stream import Stream
 
 FORMATS = ("text", "json", "junit", "sarif", "github", "codequality")
 FINDING, UNSUPPORTED, BROKEN = 1, 63, 3
+SUPPORTED = "stream-supported"
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
@@ -140,11 +141,11 @@ def _checked(
 def _status(found: Sequence[Report], threshold: Severity) -> int:
     if any(one.broken for one in found):
         return BROKEN
-    if any(one.fails(threshold) for one in found):
-        # What was not understood was not checked; it is said so unless something else is wrong.
-        rules = {finding.rule for one in found for finding in one.findings if one.fails(threshold)}
-        return UNSUPPORTED if rules == {"stream-supported"} else FINDING
-    return 0
+    findings = [finding for one in found for finding in one.findings]
+    if any(finding.rule != SUPPORTED and RANK[finding.severity] >= RANK[threshold] for finding in findings):
+        return FINDING
+    # What is not supported was not checked, so it cannot be fine.
+    return UNSUPPORTED if any(finding.rule == SUPPORTED for finding in findings) else 0
 
 
 def _render(form: str, found: Sequence[Report], threshold: Severity) -> str:

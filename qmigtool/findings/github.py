@@ -27,7 +27,7 @@ def render(reports: Sequence[Report]) -> str:
         titles = {rule.id: rule.title for rule in report.rules}
         name = relative_path(report.file) or report.file
         for finding in report.findings:
-            message = sentence(finding)
+            message = legible(sentence(finding))
             if finding.reason:
                 message += f"\n{finding.reason}"
             title = f"{titles.get(finding.rule, finding.rule)} [{finding.rule}]"

@@ -53,11 +53,11 @@ def _testcase(suite: ElementTree.Element, report: Report, rule: Rule, threshold:
         more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
         message = legible(sentence(grave[0]) + more)
         failure = ElementTree.SubElement(case, tag, message=message, type=worst.value)
-        failure.text = legible(_body(rule, grave), keep="\n")
+        failure.text = _body(rule, grave)
     if slight:
-        ElementTree.SubElement(case, "system-out").text = legible(_body(rule, slight), keep="\n")
+        ElementTree.SubElement(case, "system-out").text = _body(rule, slight)
 
 
 def _body(rule: Rule, found: Sequence[Finding]) -> str:
     listed = [f"{finding.severity.value}: {sentence(finding)}" for finding in found]
-    return "\n".join([rule.title, "", *listed, "", found[0].reason]).rstrip() + "\n"
+    return "\n".join(map(legible, [rule.title, "", *listed, "", found[0].reason])).rstrip() + "\n"

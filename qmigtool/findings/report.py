@@ -44,10 +44,6 @@ class Report:
         """Return the findings of one rule."""
         return tuple(finding for finding in self.findings if finding.rule == rule.id)
 
-    def fails(self, threshold: Severity) -> bool:
-        """Whether some finding weighs as much as ``threshold``, or more."""
-        return any(RANK[finding.severity] >= RANK[threshold] for finding in self.findings)
-
 
 def count(reports: Iterable[Report]) -> dict[Severity, int]:
     """Return how many findings of each severity there are, heaviest first."""

@@ -1,0 +1,103 @@
+"""Rules of a policy's own: each kind of question, on real fields whose values are known from elsewhere.
+
+pc-7.2 has four vCPUs with XCR0 0x21f, 0x21f, 0x21f, 0x7 (samples/MANIFEST.md); kvm-avx512-7.2 has MXCSR 9fc0.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.check.checking import found, poked, sample
+
+PC = "pc-7.2"
+
+
+def asked(text: str, name: str = PC, data: bytes | None = None) -> list[str]:
+    """Where ``[[field]]`` and what it says."""
+    findings = found(sample(name) if data is None else data, f'extends = "nothing"\n[[field]]\nid = "it"\n{text}')
+    assert {finding.rule for finding in findings} <= {"it"}
+    return [f"{finding.where} {finding.message}" for finding in findings]
+
+
+XCR0 = 'path = "cpu@*/env.xcr0"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('equals = "0x21f"', ["cpu@3/env.xcr0 is 0x7, but the policy wants 0x21f"]),
+        ("equals = 543", ["cpu@3/env.xcr0 is 0x7, but the policy wants 0x21f"]),
+        ('one_of = [7, "0x21f"]', []),
+        (
+            "one_of = [1, 3, 7]",
+            [f"cpu@{n}/env.xcr0 is 0x21f, but the policy wants one of 0x1, 0x3, 0x7" for n in range(3)],
+        ),
+        ("minimum = 8", ["cpu@3/env.xcr0 is 0x7, but the policy wants at least 0x8"]),
+        ("maximum = 7", [f"cpu@{n}/env.xcr0 is 0x21f, but the policy wants at most 0x7" for n in range(3)]),
+        ('within = "x87,sse,avx,mpx,pkru"', []),
+        ('within = "0x1f"', [f"cpu@{n}/env.xcr0 is 0x21f, whose bits 0x200 are not within 0x1f" for n in range(3)]),
+        ('has = "mpx"', ["cpu@3/env.xcr0 is 0x7, which lacks the bits 0x18"]),
+        (
+            'mask = "0x210"\nequals = "0x210"',
+            ["cpu@3/env.xcr0 is 0x7 (0x0 of the bits 0x210), but the policy wants 0x210"],
+        ),
+        ("mask = 7\nequals = 7", []),
+        ("same = true", ["cpu@3/env.xcr0 is 0x7, but cpu@0/env.xcr0 is 0x21f"]),
+        ('matches = "^0x2"', ["cpu@3/env.xcr0 is 0x7, which does not match ^0x2"]),
+        ("absent = true", [f"cpu@{n}/env.xcr0 is there, but the policy wants it not to be" for n in range(4)]),
+    ],
+)
+def test_questions(text: str, says: list[str]) -> None:
+    assert asked(XCR0 + text) == says
+
+
+def test_paths() -> None:
+    assert len(asked('path = "cpu@1/env.xcr0"\nequals = 1')) == 1
+    assert len(asked('path = "cpu/env.xcr0"\nequals = 1')) == 4
+    assert len(asked('path = "cpu@?/env.xcr0"\nequals = 1')) == 4
+    assert len(asked('path = "*/env.xcr0"\nequals = 1')) == 4
+    assert len(asked('path = "*/piix4_pm@0/pm1a_sts"\nabsent = true')) == len(
+        asked('path = "0000:00:01.3/piix4_pm/pm1a_sts"\nabsent = true')
+    )
+    # Brackets are names, not sets.
+    assert asked('path = "cpu@0/env.cr[0]"\nequals = 1')[0].startswith("cpu@0/env.cr[0] is 0x")
+    assert [line.split()[0] for line in asked('path = "cpu@0/env.cr[*]"\nequals = "no"')] == [
+        f"cpu@0/env.cr[{n}]" for n in (0, 2, 3, 4)
+    ]
+    assert len(asked('path = "cpu@0/env.regs"\nequals = "x"')) == 1
+
+
+def test_what_is_not_there() -> None:
+    path = 'path = "cpu@*/cpu/avx512/*"\n'
+    assert asked(path + "has = 1") == [" nothing in the stream is cpu@*/cpu/avx512/*"]
+    assert not asked(path + "has = 1\nrequired = false")
+    assert not asked(path + "absent = true")
+    assert not asked(path + "required = true", "kvm-avx512-7.2")
+
+
+def test_types() -> None:
+    state = 'path = "globalstate/runstate"\n'
+    assert not asked(state + 'equals = "paused"', "kvm-avx512-7.2")
+    assert not asked(state + f'equals = "{(b"paused".ljust(100, bytes(1))).hex()}"', "kvm-avx512-7.2")
+    assert asked(state + 'equals = "running"') != []
+    assert asked(state + "minimum = 5")[0].endswith("not a number, but the policy asks for one")
+    negative = 'path = "cpu@0/env.a20_mask"\n'
+    assert not asked(negative + "equals = -1")
+    assert asked('path = "cpu@0/env.xcr0"\nequals = "text"')
+    assert asked('path = "cpu@0/env.xcr0"\nequals = true')
+
+
+def test_severity_why_and_place() -> None:
+    policy = f'[[field]]\n{XCR0}equals = "0x21f"\nseverity = "note"\nwhy = "all alike"\nid = "mine"'
+    (finding,) = [one for one in found(sample(PC), policy) if one.rule == "mine"]
+    assert (finding.severity.value, finding.reason) == ("note", "all alike")
+    assert finding.length == 8
+    assert sample(PC)[finding.offset : (finding.offset or 0) + 8] == (7).to_bytes(8, "big")
+    assert not [one for one in found(sample(PC), policy.replace('"note"', '"off"')) if one.rule == "mine"]
+
+
+def test_bits_of_a_signed_field() -> None:
+    data = poked(PC, {"cpu@0/env.a20_mask": 0x7FFFFFFF})
+    assert asked('path = "cpu@0/env.a20_mask"\nhas = "0x80000000"', data=data) == [
+        "cpu@0/env.a20_mask is 0x7fffffff, which lacks the bits 0x80000000"
+    ]
