@@ -24,6 +24,7 @@ COMMANDS = {
     "show": "stream:show",
     "xsave": "xsave:xsave",
     "ram": "memory:ram",
+    "diff": "comparing:diff",
     "rewrite": "rewriting:rewrite",
     "undo": "rewriting:undo",
     "mshv": "putback:mshv",

@@ -1,0 +1,268 @@
+"""``diff``: what differs between two streams."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmigtool.cli.output import (
+    csv_option,
+    finish,
+    hexadecimal,
+    json_option,
+    opened,
+    print_cells,
+    print_csv,
+    print_json,
+    printable,
+    problems_json,
+    remember_inputs,
+    say,
+    schema_option,
+    write_output,
+)
+from qmigtool.cli.values import json_value, text_value
+from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
+from qmigtool.diff.html import page
+from qmigtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from qmigtool.diff import Change, Difference
+    from qmigtool.stream import Stream
+
+SHOWN = 8  # bytes of a buffer, from the first that differs
+HEAD = ["where", "A", "B", "about"]
+HEAD_THREE = ["where", "base", "A", "B", "who changed it"]
+
+
+def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        rules = [[rule.id, rule.topic, "yes" if rule.excuse else "no", rule.why] for rule in default_noise().rules]
+        print_cells(["rule", "topic", "excuses", "why"], rules, [False] * 4)
+        context.exit(0)
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--base", metavar="FILE", help="The stream that both came from: say who changed what.")
+@click.option("--ram", is_flag=True, help="Compare what guest memory holds, page by page, too.")
+@click.option("--noise", "noise_file", metavar="TOML", help="More noise rules; one of the same id replaces a default.")
+@click.option("--strict", is_flag=True, help="Excuse nothing: every difference counts.")
+@click.option("--count", "counted", metavar="RULE", multiple=True, help="Let the differences of a noise rule count.")
+@click.option("--ignore", metavar="PATTERN", multiple=True, help='Excuse what it fits: "cpu@*/env.tsc"; * is anything.')
+@click.option("--list-noise", is_flag=True, callback=_list_noise, expose_value=False, is_eager=True,
+              help="List the default noise rules and stop.")  # fmt: skip
+@click.option("--all", "every", is_flag=True, help="List what noise rules excuse, too.")
+@click.option("--accelerator-a", metavar="NAME", help="Who saved A, instead of inferring it.")
+@click.option("--accelerator-b", metavar="NAME", help="Who saved B.")
+@click.option("--channel-a", metavar="FILE", multiple=True, help="An extra channel of A (multifd), for --ram.")
+@click.option("--channel-b", metavar="FILE", multiple=True, help="An extra channel of B.")
+@schema_option
+@click.option("--html", metavar="OUT", help="Write a page, too.")
+@csv_option
+@json_option
+def diff(
+    a: str,
+    b: str,
+    base: str | None,
+    ram: bool,
+    noise_file: str | None,
+    strict: bool,
+    counted: tuple[str, ...],
+    ignore: tuple[str, ...],
+    every: bool,
+    accelerator_a: str | None,
+    accelerator_b: str | None,
+    channel_a: tuple[str, ...],
+    channel_b: tuple[str, ...],
+    schema: str | None,
+    html: str | None,
+    as_csv: bool,
+    as_json: bool,
+) -> int:
+    """Say what differs between the streams A and B; exit 1 if something does.
+
+    State is compared by what it means: fields by name, not by place; a subsection that was not sent equals one with
+    all defaults; XSAVE state register by register. Clocks, the TSC and timers go on while a VM stands still: noise
+    rules excuse them (--list-noise).
+    """
+    if base is not None and (as_csv or ram or html):
+        raise UsageError("--base goes with neither --csv nor --html nor --ram")
+    if [a, b, base].count("-") > 1:
+        raise UsageError("standard input is one stream")
+    noise = _noise(noise_file, strict, counted, ignore)
+    with ExitStack() as stack:
+        one = stack.enter_context(opened(a, accelerator_a, schema=schema, channels=channel_a))
+        other = stack.enter_context(opened(b, accelerator_b, schema=schema, channels=channel_b))
+        if base is not None:
+            common = stack.enter_context(opened(base, schema=schema))
+            return _three(compare_three(common, one, other, noise=noise), (common, one, other), as_json=as_json)
+        return _two(compare(one, other, noise=noise), (one, other), every, html, as_csv=as_csv, as_json=as_json)
+
+
+def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tuple[str, ...]) -> Noise:
+    noise = default_noise()
+    if file is not None:
+        remember_inputs(file)
+        noise = noise.extended(load_noise(file))
+    if strict:
+        noise = noise.strict()
+    return noise.without(*counted).ignoring(*ignore)
+
+
+def _two(
+    found: Comparison,
+    streams: tuple[Stream, Stream],
+    every: bool,
+    html: str | None,
+    *,
+    as_csv: bool,
+    as_json: bool,
+) -> int:
+    if as_json:
+        print_json(
+            {
+                "same": found.same,
+                "differences": [_as_dict(d) for d in found.differences],
+                "excused": [_as_dict(d) for d in found.excused],
+                "notes": list(found.notes),
+                **{name: problems_json(stream)["problems"] for name, stream in zip(_PROBLEMS, streams, strict=True)},
+            }
+        )
+    elif as_csv:
+        print_csv(differences.columns, differences.rows(found))
+    else:
+        _print(found, streams, every)
+    if html is not None:
+        write_output(html, _page(found, streams).encode())
+    return _status(streams, same=found.same)
+
+
+_PROBLEMS = ("problems_a", "problems_b")
+
+
+def _status(streams: Iterable[Stream], *, same: bool) -> int:
+    """Return the exit status: what is broken outweighs what differs."""
+    return max(finish(stream) for stream in streams) or (0 if same else 1)
+
+
+def _print(found: Comparison, streams: tuple[Stream, Stream], every: bool) -> None:
+    for name, stream in zip("AB", streams, strict=True):
+        print(printable(f"{name}  {stream.source.name}  {stream.machine or 'no machine type'}, {_saver(stream)}"))
+    print()
+    shown = [*found.differences, *(found.excused if every else ())]
+    if shown:
+        print_cells(HEAD, [_cells(d) for d in shown], [False] * 4)
+        print()
+    say(_verdict(found))
+
+
+def _verdict(found: Comparison) -> str:
+    count = len(found.differences)
+    words = "no difference" if found.same else f"{count} difference{'' if count == 1 else 's'}"
+    if found.excused:
+        topics = Counter(d.topic for d in found.excused)
+        words += f"; excused as noise: {', '.join(f'{n} {topic}' for topic, n in topics.most_common())}"
+    return words
+
+
+def _saver(stream: Stream) -> str:
+    return f"saved by {stream.accelerator.name}{'' if stream.accelerator.given else ' (inferred)'}"
+
+
+def _cells(d: Difference) -> list[str]:
+    return [printable(d.where), *_values(d), printable(_about(d))]
+
+
+def _about(d: Difference) -> str:
+    topic = f"{d.topic}, excused" if d.excused else d.topic
+    return " ".join(filter(None, (d.meaning, f"({topic})" if topic else "")))
+
+
+def _values(d: Difference | Change) -> tuple[str, str]:
+    """Return both values for people: of buffers, what differs."""
+    a, b = d.a, d.b
+    if isinstance(a, bytes) and isinstance(b, bytes) and max(len(a), len(b)) > SHOWN:
+        first = next((i for i, (x, y) in enumerate(zip_longest(a, b)) if x != y), 0)
+        return _part(a, first), _part(b, first)
+    return _value(d.type, a), _value(d.type, b)
+
+
+def _part(raw: bytes, first: int) -> str:
+    part = raw[first : first + SHOWN].hex(" ")
+    return f"{part}{' ...' if first + SHOWN < len(raw) else ''}"
+
+
+def _value(type_: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " ".join(text_value(type_, one) for one in value[:4]) + (" ..." if len(value) > 4 else "")
+    if isinstance(value, bytes) and len(value) > SHOWN:
+        return _part(value, 0)
+    return text_value(type_, value)
+
+
+def _as_dict(d: Difference) -> dict[str, Any]:
+    return {
+        "where": d.where,
+        "device": d.device,
+        "path": d.path,
+        "kind": d.kind.value,
+        "a": json_value(d.type, d.a),
+        "b": json_value(d.type, d.b),
+        "offset_a": hexadecimal(d.offset_a),
+        "offset_b": hexadecimal(d.offset_b),
+        "meaning": d.meaning,
+        "topic": d.topic,
+        "rule": d.rule,
+    }
+
+
+def _page(found: Comparison, streams: tuple[Stream, Stream]) -> str:
+    about = [[n, str(s.source.name), f"{s.machine}, {_saver(s)}"] for n, s in zip("AB", streams, strict=True)]
+    return page(
+        "Two migration streams compared",
+        _verdict(found),
+        same=found.same,
+        parts=[
+            ("Streams", ["", "file", "what it is"], about),
+            ("Differences", HEAD, [_cells(d) for d in found.differences]),
+            ("Excused as noise", HEAD, [_cells(d) for d in found.excused]),
+            ("Notes", ["note"], [[note] for note in found.notes]),
+        ],
+    )
+
+
+def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: bool) -> int:
+    if as_json:
+        print_json(
+            {
+                "same": found.same,
+                "changes": [
+                    {
+                        "where": c.where,
+                        "who": c.who.value,
+                        **{name: json_value(c.type, getattr(c, name)) for name in ("base", "a", "b")},
+                        "meaning": c.meaning,
+                        "topic": c.topic,
+                    }
+                    for c in found.changes
+                ],
+                "notes": list(found.notes),
+            }
+        )
+        return _status(streams, same=found.same)
+    if found.changes:
+        cells = [[printable(c.where), _value(c.type, c.base), *_values(c), c.who.value] for c in found.changes]
+        print_cells(HEAD_THREE, cells, [False] * 5)
+        print()
+    counts = Counter(change.who for change in found.changes)
+    say("no change" if found.same else ", ".join(f"{count} by {who}" for who, count in counts.items()))
+    return _status(streams, same=found.same)
