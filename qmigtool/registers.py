@@ -92,8 +92,8 @@ REGISTERS: dict[str, Register] = {
 
 
 def register_for(device: str, field: str) -> Register | None:
-    """Return the register that a field of a device holds, or None if it has no view."""
-    return REGISTERS.get(field) if device == "cpu" else None
+    """Return the register that a field of a device holds, or None if it has no view; subsections are passed by."""
+    return REGISTERS.get(field.rpartition("/")[2]) if device == "cpu" else None
 
 
 _GENERAL = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{i}" for i in range(8, 16)))
@@ -127,6 +127,7 @@ def register_name(device: str, field: str) -> str | None:
     """Return what the field of a device is called outside QEMU (``env.regs[0]`` is ``RAX``), or None."""
     if device != "cpu":
         return None
+    view = register_for(device, field)
     name, _, part = field.partition("/")
-    known = REGISTERS[field].name if field in REGISTERS else _NAMES.get(name)
-    return f"{known} {part}" if known and part else known
+    known = view.name if view is not None else _NAMES.get(name)
+    return f"{known} {part}" if known and part and view is None else known

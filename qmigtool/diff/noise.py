@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import resources
 from typing import Any
@@ -36,7 +36,7 @@ class Rule:
 
     - every condition in ``when`` holds (:data:`CONDITIONS`),
     - ``mask`` is None, or the values are numbers that differ in no bit outside it,
-    - ``bytes`` is empty, or the values are buffers that differ in no byte but these,
+    - ``bytes`` is empty, or the values are buffers that differ nowhere but in these bits of these bytes,
     - ``tolerance`` is None, or the values are numbers no further apart,
     - neither value is in ``keep`` (a timer that is not armed, -1, is no matter of time).
 
@@ -49,7 +49,7 @@ class Rule:
     fields: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     when: tuple[str, ...] = ()
-    bytes: tuple[int, ...] = ()
+    bytes: Mapping[int, int] = field(default_factory=dict)
     mask: int | None = None
     tolerance: int | None = None
     keep: tuple[int, ...] = ()
@@ -74,7 +74,7 @@ class Rule:
         if self.bytes:
             if not (isinstance(a, bytes) and isinstance(b, bytes) and len(a) == len(b)):
                 return False
-            return all(x == y or i in self.bytes for i, (x, y) in enumerate(zip(a, b, strict=True)))
+            return not any((x ^ y) & ~self.bytes.get(i, 0) for i, (x, y) in enumerate(zip(a, b, strict=True)))
         if self.mask is None and self.tolerance is None:
             return True
         # What is missing on one side is at its default, zero; what is no number has neither bits nor distance.
@@ -154,11 +154,11 @@ def parse_noise(text: str) -> Noise:
 
 _KINDS: Mapping[str, type] = {
     **dict.fromkeys(("id", "topic", "why"), str),
-    **dict.fromkeys(("fields", "types", "when", "bytes", "keep"), list),
+    **dict.fromkeys(("fields", "types", "when", "keep"), list),
     **dict.fromkeys(("mask", "tolerance"), int),
+    "bytes": dict,
     "excuse": bool,
 }
-_OF_NUMBERS = ("bytes", "keep")
 
 
 def _rule(entry: Any, number: int) -> Rule:
@@ -178,12 +178,27 @@ def _value(where: str, key: str, value: Any) -> Any:
         raise UsageError(f"{where} has an unknown key {key!r}", expected="one of " + ", ".join(_KINDS))
     if type(value) is not kind:  # a bool is no number
         raise UsageError(f"{where}: {key} is {value!r:.60}", expected=f"a {kind.__name__}")
+    if isinstance(value, dict):
+        return {_offset(where, place): _bits(where, mask) for place, mask in value.items()}
     if not isinstance(value, list):
         return value
-    element = int if key in _OF_NUMBERS else str
+    element = int if key == "keep" else str
     if any(type(one) is not element for one in value):
         raise UsageError(f"{where}: {key} is {value!r:.60}", expected=f"a list of {element.__name__}")
     unknown = [one for one in value if key == "when" and one not in CONDITIONS]
     if unknown:
         raise UsageError(f"{where}: when has {unknown[0]!r}", expected="some of " + ", ".join(CONDITIONS))
     return tuple(value)
+
+
+def _offset(where: str, text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise UsageError(f"{where}: bytes has the key {text!r:.60}", expected="a byte's offset, such as 0x0a") from None
+
+
+def _bits(where: str, mask: Any) -> int:
+    if type(mask) is not int or not 0 < mask <= 0xFF:
+        raise UsageError(f"{where}: bytes has the mask {mask!r:.60}", expected="the bits that may differ, 1 to 0xff")
+    return mask

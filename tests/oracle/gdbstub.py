@@ -27,6 +27,7 @@ class GdbStub:
         text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
         registers = re.findall(r'<reg name="([^"]+)" bitsize="(\d+)"', text)
         self._registers = {name: (number, int(bits) // 8) for number, (name, bits) in enumerate(registers)}
+        self.ask("g")  # only reading all of them takes them out of KVM, so that what is written counts
         return self
 
     def __exit__(
