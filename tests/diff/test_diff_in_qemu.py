@@ -1,5 +1,6 @@
 """A stopped guest that real QEMU saves twice, with and without a register changed in between by its gdbstub."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,10 +59,11 @@ def test_the_noise_rules_are_not_idle(qemu_stream: QemuStreamFactory, tmp_path: 
 @pytest.mark.parametrize(
     ("register", "where", "meaning"),
     [
-        ("rbx", "cpu@0/env.regs[3]", "RBX"),
-        ("xmm3", "cpu@0/env.xmm_regs[0][3]", "XMM3"),
-        ("st1", r"cpu@0/env.fpregs", "ST1"),
-        ("k_gs_base", "cpu@0/env.kernelgsbase", "KERNEL_GS_BASE"),
+        ("rbx", r"cpu@0/env\.regs\[3\]", "RBX"),
+        ("xmm3", r"cpu@0/env\.xmm_regs\[0\]\[3\]", "XMM3"),
+        # gdb's st1 is env.fpregs[1] in QEMU 7.2, env.fpregs[(TOP + 1) % 8] later, whatever the accelerator's order is.
+        ("st1", r"cpu@0/env\.fpregs\[\d\]", r"ST\d: .*"),
+        ("k_gs_base", r"cpu@0/env\.kernelgsbase", "KERNEL_GS_BASE"),
     ],
 )
 def test_exactly_the_register_that_was_changed_is_reported(
@@ -76,7 +78,7 @@ def test_exactly_the_register_that_was_changed_is_reported(
     found: Comparison = compared(first, saved_again(machine, first, tmp_path / "second.mig", meanwhile))
     assert len(found.differences) == 1, [(d.where, d.a, d.b) for d in found.differences]
     (difference,) = found.differences
-    assert difference.where.startswith(where)
-    assert difference.meaning.startswith(meaning)
+    assert re.fullmatch(where, difference.where)
+    assert re.fullmatch(meaning, difference.meaning)
     assert [difference.a, difference.b] == values
     assert values[0] ^ values[1] == 2
