@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,31 +12,26 @@ import click
 from qmigtool.cli.output import (
     csv_option,
     finish,
-    hexadecimal,
     json_option,
     opened,
     print_cells,
     print_csv,
     print_json,
-    printable,
     problems_json,
     remember_inputs,
     say,
     schema_option,
     write_output,
 )
-from qmigtool.cli.values import json_value, text_value
 from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
 from qmigtool.diff.html import page
+from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver, verdict
 from qmigtool.errors import UsageError
+from qmigtool.plaintext import hexadecimal, json_value, printable
 
 if TYPE_CHECKING:
-    from qmigtool.diff import Change, Difference
+    from qmigtool.diff import Difference
     from qmigtool.stream import Stream
-
-SHOWN = 8  # bytes of a buffer, from the first that differs
-HEAD = ["where", "A", "B", "about"]
-HEAD_THREE = ["where", "base", "A", "B", "who changed it"]
 
 
 def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -154,59 +148,13 @@ def _status(streams: Iterable[Stream], *, same: bool) -> int:
 
 def _print(found: Comparison, streams: tuple[Stream, Stream], every: bool) -> None:
     for name, stream in zip("AB", streams, strict=True):
-        print(printable(f"{name}  {stream.source.name}  {stream.machine or 'no machine type'}, {_saver(stream)}"))
+        print(printable(f"{name}  {stream.source.name}  {stream.machine or 'no machine type'}, {saver(stream)}"))
     print()
     shown = [*found.differences, *(found.excused if every else ())]
     if shown:
-        print_cells(HEAD, [_cells(d) for d in shown], [False] * 4)
+        print_cells(HEAD, [cells(d) for d in shown], [False] * 4)
         print()
-    say(_verdict(found))
-
-
-def _verdict(found: Comparison) -> str:
-    count = len(found.differences)
-    words = "no difference" if found.same else f"{count} difference{'' if count == 1 else 's'}"
-    if found.excused:
-        topics = Counter(d.topic for d in found.excused)
-        words += f"; excused as noise: {', '.join(f'{n} {topic}' for topic, n in topics.most_common())}"
-    return words
-
-
-def _saver(stream: Stream) -> str:
-    return f"saved by {stream.accelerator.name}{'' if stream.accelerator.given else ' (inferred)'}"
-
-
-def _cells(d: Difference) -> list[str]:
-    return [printable(d.where), *_values(d), printable(_about(d))]
-
-
-def _about(d: Difference) -> str:
-    topic = f"{d.topic}, excused" if d.excused else d.topic
-    return " ".join(filter(None, (d.meaning, f"({topic})" if topic else "")))
-
-
-def _values(d: Difference | Change) -> tuple[str, str]:
-    """Return both values for people: of buffers, what differs."""
-    a, b = d.a, d.b
-    if isinstance(a, bytes) and isinstance(b, bytes) and max(len(a), len(b)) > SHOWN:
-        first = next((i for i, (x, y) in enumerate(zip_longest(a, b)) if x != y), 0)
-        return _part(a, first), _part(b, first)
-    return _value(d.type, a), _value(d.type, b)
-
-
-def _part(raw: bytes, first: int) -> str:
-    part = raw[first : first + SHOWN].hex(" ")
-    return f"{part}{' ...' if first + SHOWN < len(raw) else ''}"
-
-
-def _value(type_: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return " ".join(text_value(type_, one) for one in value[:4]) + (" ..." if len(value) > 4 else "")
-    if isinstance(value, bytes) and len(value) > SHOWN:
-        return _part(value, 0)
-    return text_value(type_, value)
+    say(verdict(found))
 
 
 def _as_dict(d: Difference) -> dict[str, Any]:
@@ -226,15 +174,15 @@ def _as_dict(d: Difference) -> dict[str, Any]:
 
 
 def _page(found: Comparison, streams: tuple[Stream, Stream]) -> str:
-    about = [[n, str(s.source.name), f"{s.machine}, {_saver(s)}"] for n, s in zip("AB", streams, strict=True)]
+    about = [[n, str(s.source.name), f"{s.machine}, {saver(s)}"] for n, s in zip("AB", streams, strict=True)]
     return page(
         "Two migration streams compared",
-        _verdict(found),
+        verdict(found),
         same=found.same,
         parts=[
             ("Streams", ["", "file", "what it is"], about),
-            ("Differences", HEAD, [_cells(d) for d in found.differences]),
-            ("Excused as noise", HEAD, [_cells(d) for d in found.excused]),
+            ("Differences", HEAD, [cells(d) for d in found.differences]),
+            ("Excused as noise", HEAD, [cells(d) for d in found.excused]),
             ("Notes", ["note"], [[note] for note in found.notes]),
         ],
     )
@@ -260,8 +208,7 @@ def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: 
         )
         return _status(streams, same=found.same)
     if found.changes:
-        cells = [[printable(c.where), _value(c.type, c.base), *_values(c), c.who.value] for c in found.changes]
-        print_cells(HEAD_THREE, cells, [False] * 5)
+        print_cells(HEAD_THREE, [cells_three(change) for change in found.changes], [False] * 5)
         print()
     counts = Counter(change.who for change in found.changes)
     say("no change" if found.same else ", ".join(f"{count} by {who}" for who, count in counts.items()))

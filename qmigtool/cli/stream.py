@@ -22,15 +22,14 @@ from qmigtool.cli.output import (
     print_cells,
     print_csv,
     print_json,
-    printable,
     problems_json,
     schema_option,
 )
-from qmigtool.cli.values import json_value, text_value
 from qmigtool.device import find
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.plaintext import json_value, printable, text_value
 from qmigtool.registers import register_for
 
 if TYPE_CHECKING:

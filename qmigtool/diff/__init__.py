@@ -10,6 +10,7 @@ xstate     two vCPUs' extended state, by register
 noise      rules that excuse differences, or name what they are about (``noise.toml``)
 words      a difference in words
 table      a comparison as a pandas DataFrame
+text       a comparison as text
 html       a comparison as a page
 model      :class:`Difference` and :class:`Comparison`
 =========  =====================================================================================

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from qmigtool.plaintext import printable
+
 __all__ = ["page"]
 
 _STYLE = """
@@ -31,7 +33,7 @@ def page(title: str, verdict: str, *, same: bool, parts: Iterable[tuple[str, Seq
             continue
         body.append(f"<h2>{escape(heading)}</h2>\n<table>\n<tr>" + "".join(f"<th>{escape(h)}</th>" for h in head))
         for line in lines:
-            *code, words = (escape(_visible(cell)) for cell in line)
+            *code, words = (escape(printable(cell)) for cell in line)
             cells = "".join(f'<td class="code">{cell}</td>' for cell in code)
             body.append(f"<tr>{cells}<td>{words}</td></tr>")
         body.append("</table>")
@@ -39,8 +41,3 @@ def page(title: str, verdict: str, *, same: bool, parts: Iterable[tuple[str, Seq
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
     )
-
-
-def _visible(text: str) -> str:
-    """Escape what no text may hold: names come from the file."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

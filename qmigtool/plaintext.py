@@ -1,12 +1,21 @@
-"""Field values as people and as JSON see them."""
+"""Text for people and for JSON: names and values that come from a file, made harmless and readable."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from qmigtool.cli.output import hexadecimal, printable
+__all__ = ["hexadecimal", "json_value", "printable", "text_value"]
 
-__all__ = ["json_value", "text_value"]
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on: names come from the file."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def hexadecimal(value: int | None) -> str | None:
+    """Write an address, mask or register as JSON has it."""
+    return None if value is None else f"{value:#x}"
+
 
 # Numbers of these types are addresses, masks or registers of 64 bits or more.
 _WIDE = ("uint64", "int64 equal", "CPU_Double", "register")
