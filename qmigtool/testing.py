@@ -66,4 +66,15 @@ def explanation(found: Comparison, streams: tuple[Stream, Stream], more: Sequenc
 
 
 def _memory(a: Stream, b: Stream) -> list[str]:
-    raise NotImplementedError
+    """Return in lines where guest memory differs, none if it does not."""
+    from qmigtool.diff.ram import compare_ram
+    from qmigtool.diff.ramtext import ram_verdict, range_cells
+
+    found = compare_ram(a, b)
+    if found.same:
+        return []
+    ranges = [
+        f"  {block} at {offset}: {pages} pages {kind}" for block, offset, pages, kind in range_cells(found, SHOWN)
+    ]
+    problems = [f"  {block.name}: {problem}" for block in found.blocks for problem in block.problems]
+    return [ram_verdict(found), *ranges, *problems]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -31,7 +31,12 @@ from qmigtool.plaintext import hexadecimal, json_value, printable
 
 if TYPE_CHECKING:
     from qmigtool.diff import Difference
+    from qmigtool.diff.ram import RamComparison
     from qmigtool.stream import Stream
+
+
+SHOWN_RANGES = 20  # stretches of pages that differ
+SHOWN_ON_PAGE = 1000
 
 
 def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -92,12 +97,22 @@ def diff(
         raise UsageError("standard input is one stream")
     noise = _noise(noise_file, strict, counted, ignore)
     with ExitStack() as stack:
-        one = stack.enter_context(opened(a, accelerator_a, schema=schema, channels=channel_a))
-        other = stack.enter_context(opened(b, accelerator_b, schema=schema, channels=channel_b))
+        one = stack.enter_context(opened(a, accelerator_a, schema=schema, channels=channel_a, keep_runs=ram))
+        other = stack.enter_context(opened(b, accelerator_b, schema=schema, channels=channel_b, keep_runs=ram))
         if base is not None:
             common = stack.enter_context(opened(base, schema=schema))
             return _three(compare_three(common, one, other, noise=noise), (common, one, other), as_json=as_json)
-        return _two(compare(one, other, noise=noise), (one, other), every, html, as_csv=as_csv, as_json=as_json)
+        memory = _memory(one, other) if ram else None
+        found = Found(compare(one, other, noise=noise), memory, (one, other))
+        if as_json:
+            print_json(_document(found))
+        elif as_csv:
+            print_csv(differences.columns, differences.rows(found.state))
+        else:
+            _print(found, every)
+        if html is not None:
+            write_output(html, _page(found).encode())
+        return _status((one, other), same=found.same)
 
 
 def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tuple[str, ...]) -> Noise:
@@ -110,51 +125,88 @@ def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tup
     return noise.without(*counted).ignoring(*ignore)
 
 
-def _two(
-    found: Comparison,
-    streams: tuple[Stream, Stream],
-    every: bool,
-    html: str | None,
-    *,
-    as_csv: bool,
-    as_json: bool,
-) -> int:
-    if as_json:
-        print_json(
-            {
-                "same": found.same,
-                "differences": [_as_dict(d) for d in found.differences],
-                "excused": [_as_dict(d) for d in found.excused],
-                "notes": list(found.notes),
-                **{name: problems_json(stream)["problems"] for name, stream in zip(_PROBLEMS, streams, strict=True)},
-            }
-        )
-    elif as_csv:
-        print_csv(differences.columns, differences.rows(found))
-    else:
-        _print(found, streams, every)
-    if html is not None:
-        write_output(html, _page(found, streams).encode())
-    return _status(streams, same=found.same)
+class Found(NamedTuple):
+    """What is to be shown of two streams."""
+
+    state: Comparison
+    memory: RamComparison | None
+    streams: tuple[Stream, Stream]
+
+    @property
+    def same(self) -> bool:
+        """Whether neither state nor, where that was asked for, memory differs."""
+        return self.state.same and (self.memory is None or self.memory.same)
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in words."""
+        words = [verdict(self.state)]
+        if self.memory is not None:
+            from qmigtool.diff.ramtext import ram_verdict
+
+            words.append(ram_verdict(self.memory))
+        broken = [name for name, stream in zip("AB", self.streams, strict=True) if stream.problems]
+        if broken:
+            words.append(f"{' and '.join(broken)} broken: compared as far as can be read")
+        return "; ".join(words)
 
 
-_PROBLEMS = ("problems_a", "problems_b")
+def _memory(a: Stream, b: Stream) -> RamComparison:
+    # Imported here, as whatever needs numpy: most comparisons do not.
+    from qmigtool.diff.ram import compare_ram
+
+    return compare_ram(a, b)
+
+
+def _document(found: Found) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "same": found.same,
+        "differences": [_as_dict(d) for d in found.state.differences],
+        "excused": [_as_dict(d) for d in found.state.excused],
+        "notes": list(found.state.notes),
+    }
+    if found.memory is not None:
+        from qmigtool.diff.ramtext import ram_as_dict
+
+        document["ram"] = ram_as_dict(found.memory)
+    one, other = (problems_json(stream)["problems"] for stream in found.streams)
+    return {**document, "problems_a": one, "problems_b": other}
 
 
 def _status(streams: Iterable[Stream], *, same: bool) -> int:
     """Return the exit status: what is broken outweighs what differs."""
-    return max(finish(stream) for stream in streams) or (0 if same else 1)
+    codes = [code for code in map(finish, streams) if code]
+    return min(codes) if codes else 0 if same else 1
 
 
-def _print(found: Comparison, streams: tuple[Stream, Stream], every: bool) -> None:
-    for name, stream in zip("AB", streams, strict=True):
+def _print(found: Found, every: bool) -> None:
+    for name, stream in zip("AB", found.streams, strict=True):
         print(printable(f"{name}  {stream.source.name}  {stream.machine or 'no machine type'}, {saver(stream)}"))
     print()
-    shown = [*found.differences, *(found.excused if every else ())]
+    state = found.state
+    shown = [*state.differences, *(state.excused if every else ())]
     if shown:
         print_cells(HEAD, [cells(d) for d in shown], [False] * 4)
         print()
-    say(verdict(found))
+    if found.memory is not None:
+        _print_memory(found.memory, None if every else SHOWN_RANGES)
+    say(found.verdict)
+
+
+def _print_memory(memory: RamComparison, limit: int | None) -> None:
+    from qmigtool.diff.ramtext import BLOCK_HEAD, RANGE_HEAD, block_cells, range_cells
+
+    print_cells(BLOCK_HEAD, [block_cells(block) for block in memory.blocks], [False, *[True] * (len(BLOCK_HEAD) - 1)])
+    print()
+    ranges = range_cells(memory, None if limit is None else limit + 1)
+    if ranges:
+        print_cells(RANGE_HEAD, ranges[:limit], [False, True, True, False])
+        if limit is not None and len(ranges) > limit:
+            print("...  (--all lists every stretch)")
+        print()
+    for block in memory.blocks:
+        for problem in block.problems:
+            print(printable(f"{block.name}: {problem}"))
 
 
 def _as_dict(d: Difference) -> dict[str, Any]:
@@ -173,19 +225,20 @@ def _as_dict(d: Difference) -> dict[str, Any]:
     }
 
 
-def _page(found: Comparison, streams: tuple[Stream, Stream]) -> str:
-    about = [[n, str(s.source.name), f"{s.machine}, {saver(s)}"] for n, s in zip("AB", streams, strict=True)]
-    return page(
-        "Two migration streams compared",
-        verdict(found),
-        same=found.same,
-        parts=[
-            ("Streams", ["", "file", "what it is"], about),
-            ("Differences", HEAD, [cells(d) for d in found.differences]),
-            ("Excused as noise", HEAD, [cells(d) for d in found.excused]),
-            ("Notes", ["note"], [[note] for note in found.notes]),
-        ],
-    )
+def _page(found: Found) -> str:
+    about = [[n, str(s.source.name), f"{s.machine}, {saver(s)}"] for n, s in zip("AB", found.streams, strict=True)]
+    parts: list[tuple[str, list[str], list[list[str]]]] = [
+        ("Streams", ["", "file", "what it is"], about),
+        ("Differences", HEAD, [cells(d) for d in found.state.differences]),
+        ("Excused as noise", HEAD, [cells(d) for d in found.state.excused]),
+    ]
+    if found.memory is not None:
+        from qmigtool.diff.ramtext import BLOCK_HEAD, RANGE_HEAD, block_cells, range_cells
+
+        parts.append(("Guest memory", BLOCK_HEAD, [block_cells(block) for block in found.memory.blocks]))
+        parts.append(("Pages that differ", RANGE_HEAD, range_cells(found.memory, SHOWN_ON_PAGE)))
+    parts.append(("Notes", ["note"], [[note] for note in found.state.notes]))
+    return page("Two migration streams compared", found.verdict, same=found.same, parts=parts)
 
 
 def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: bool) -> int:
