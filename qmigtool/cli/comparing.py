@@ -190,6 +190,8 @@ def _print(found: Found, every: bool) -> None:
         print()
     if found.memory is not None:
         _print_memory(found.memory, None if every else SHOWN_RANGES)
+    for note in state.notes:
+        say(printable(f"note: {note}"))
     say(found.verdict)
 
 

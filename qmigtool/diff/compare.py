@@ -9,7 +9,7 @@ from uuid import UUID
 
 from qmigtool.accelerator import UNKNOWN
 from qmigtool.diff.fields import Pair, differing
-from qmigtool.diff.model import Comparison, Difference, Kind
+from qmigtool.diff.model import SECTION, Comparison, Difference, Kind
 from qmigtool.diff.noise import ACCELERATORS_DIFFER, ANOTHER_INSTRUCTION, NO_X87_EXCEPTION, Noise, default_noise
 from qmigtool.diff.words import change
 from qmigtool.diff.xstate import differing_registers
@@ -42,6 +42,7 @@ class _Comparer:
         self._found: list[Difference] = []
         self._excused: list[Difference] = []
         self._notes: list[str] = []
+        self._vcpus = {id(vcpu.device): vcpu for stream in (a, b) for vcpu in stream.vcpus}
         self._conditions: list[str] = []
         ours, theirs = a.accelerator.name, b.accelerator.name
         if ours != theirs:
@@ -81,20 +82,21 @@ class _Comparer:
         if a.description == b.description and a.description is not None and a.body == b.body and not self._conditions:
             return
         try:
-            fields = a.fields, b.fields
+            self._fields(a, b)
         except QmigError as error:
             for one, stream in ((a, self._a), (b, self._b)):
                 _report(one, stream)
             if a.body != b.body:
                 self._take(_bytes(a, b, f"cannot be decoded: {error.message}"))
-            return
+
+    def _fields(self, a: Device, b: Device) -> None:
+        fields = a.fields, b.fields
         skip: set[int] = set()
         holds: list[str] = []
-        vcpus = self._vcpus(a, b)
-        if vcpus is not None:
-            if vcpus[0].device.number("env.eip") != vcpus[1].device.number("env.eip"):
+        if id(a) in self._vcpus and id(b) in self._vcpus:
+            if a.number("env.eip") != b.number("env.eip"):
                 holds.append(ANOTHER_INSTRUCTION)
-            skip = self._registers(*vcpus)
+            skip = self._registers(self._vcpus[id(a)], self._vcpus[id(b)])
         for pair in differing(*fields, skip=skip):
             types = tuple(field.type for field in (pair.a, pair.b) if field is not None)
             self._take(_difference(a.name, a.label, pair), types, holds)
@@ -110,14 +112,6 @@ class _Comparer:
         for difference in found:
             self._take(difference, conditions=() if pending else (NO_X87_EXCEPTION,))
         return {id(field) for vcpu in (a, b) for _, field in vcpu.sent}
-
-    def _vcpus(self, a: Device, b: Device) -> tuple[VCpu, VCpu] | None:
-        """Return the vCPUs that two sections hold, or None if they are none."""
-        found = [
-            next((vcpu for vcpu in stream.vcpus if vcpu.device is device), None)
-            for stream, device in ((self._a, a), (self._b, b))
-        ]
-        return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
 
 
 def _facts(stream: Stream) -> dict[str, Any]:
@@ -153,7 +147,8 @@ def _alone(a: Device | None, b: Device | None) -> Difference:
     sizes = [None if side is None else side.section.body_length for side in (a, b)]
     offsets = [None if side is None else side.section.offset for side in (a, b)]
     kind = _kind(a, b)
-    return Difference(label, "", kind, sizes[0], sizes[1], offsets[0], offsets[1], f"the section is {kind}: bytes")
+    words = f"the section is {kind}"
+    return Difference(label, "", kind, sizes[0], sizes[1], offsets[0], offsets[1], words, type=SECTION)
 
 
 def _bytes(a: Device, b: Device, words: str) -> Difference:

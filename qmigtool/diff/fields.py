@@ -23,7 +23,8 @@ PADDING = ("unused_buffer",)  # bytes that QEMU skips on load
 class Pair(NamedTuple):
     """A place where two devices differ: the fields there, None where a side has none, and their values.
 
-    ``elements`` is how many elements of an array the pair stands for, from the first that differs to the last.
+    ``elements`` is how many elements of an array differ, if the pair stands for all from the first to the last of them;
+    the values are then those of the first 16.
     """
 
     path: str
@@ -113,24 +114,30 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _arrays(a: Field, b: Field, path: str) -> Iterator[Pair]:
+    if a.raw == b.raw and (a.type, a.struct_name) == (b.type, b.struct_name):
+        return
     ours, theirs = a.value, b.value
     if ours is None or theirs is None:
-        if a.raw == b.raw and a.struct_name == b.struct_name and a.length == b.length:
-            return
-        for i, (one, other) in enumerate(zip_longest(a.children, b.children)):
+        for i, (one, other) in enumerate(zip_longest(a.iter_children(), b.iter_children())):
             yield from _elements(one, other, f"{path}[{i}]")
         return
-    where = [i for i, (x, y) in enumerate(zip_longest(ours, theirs)) if not _equal(x, y)]
-    if not where:
+    # An array can have millions of elements: only so many places are remembered.
+    where: list[int] = []
+    count, last = 0, 0
+    for i, (x, y) in enumerate(zip_longest(ours, theirs)):
+        if not _equal(x, y):
+            count, last = count + 1, i
+            if len(where) < MAX_ELEMENTS:
+                where.append(i)
+    if count > len(where):
+        shown = slice(where[0], min(last + 1, where[0] + MAX_ELEMENTS))
+        yield Pair(f"{path}[{where[0]}:{last + 1}]", a, b, ours[shown], theirs[shown], count)
         return
-    if len(where) > MAX_ELEMENTS:
-        first, last = where[0], where[-1] + 1
-        yield Pair(f"{path}[{first}:{last}]", a, b, ours[first:last], theirs[first:last], len(where))
-        return
-    elements_a, elements_b = a.children, b.children
+    elements_a, elements_b = (
+        {i: child for i, child in enumerate(field.iter_children()) if i in where} for field in (a, b)
+    )
     for i in where:
-        one = elements_a[i] if i < len(ours) else None
-        other = elements_b[i] if i < len(theirs) else None
+        one, other = elements_a.get(i), elements_b.get(i)
         yield Pair(f"{path}[{i}]", one, other, one and ours[i], other and theirs[i])
 
 

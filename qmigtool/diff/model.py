@@ -6,7 +6,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Comparison", "Difference", "Kind"]
+__all__ = ["SECTION", "Comparison", "Difference", "Kind"]
+
+SECTION = "section"
+"""The type of a difference that is a whole section; the values are bytes of its body."""
 
 
 class Kind(StrEnum):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.diff.model import SECTION
+from qmigtool.diff.words import differing_bytes
 from qmigtool.plaintext import printable, text_value
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _values(d: Difference | Change) -> tuple[str, str]:
     """Return both values for people: of buffers, what differs."""
     a, b = d.a, d.b
     if isinstance(a, bytes) and isinstance(b, bytes) and max(len(a), len(b)) > SHOWN:
-        first = next((i for i, (x, y) in enumerate(zip_longest(a, b)) if x != y), 0)
+        _, first = differing_bytes(a, b)
         return _part(a, first), _part(b, first)
     return _value(d.type, a), _value(d.type, b)
 
@@ -56,7 +57,7 @@ def _value(type_: str, value: Any) -> str:
         return " ".join(text_value(type_, one) for one in value[:4]) + (" ..." if len(value) > 4 else "")
     if isinstance(value, bytes) and len(value) > SHOWN:
         return _part(value, 0)
-    return text_value(type_, value)
+    return f"{value} bytes" if type_ == SECTION else text_value(type_, value)
 
 
 def verdict(found: Comparison) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.registers import Register, register_for, register_name
@@ -11,7 +11,7 @@ from qmigtool.registers import Register, register_for, register_name
 if TYPE_CHECKING:
     from qmigtool.diff.fields import Pair
 
-__all__ = ["bits_changed", "change"]
+__all__ = ["bits_changed", "change", "differing_bytes"]
 
 
 def change(device: str, pair: Pair) -> str:
@@ -24,7 +24,7 @@ def change(device: str, pair: Pair) -> str:
     elif isinstance(a, bytes | None) and isinstance(b, bytes | None):
         words.append(_bytes_changed(a or b"", b or b""))
     elif pair.elements > 1 and pair.a is not None and pair.a.kind is Kind.ARRAY:
-        words.append(f"{pair.elements} of {len(a)} elements differ")
+        words.append(f"{pair.elements} elements differ")
     for one, field in (("A", pair.a), ("B", pair.b)):
         if field is None and "/" in pair.path:
             words.append(f"{one} has no {pair.path.rpartition('/')[0]}")
@@ -44,12 +44,22 @@ def bits_changed(view: Register, a: int, b: int) -> str:
 
 
 def _bytes_changed(a: bytes, b: bytes) -> str:
-    where = [i for i, (x, y) in enumerate(zip_longest(a, b)) if x != y]
-    if not where:
-        return ""
-    return f"{len(where)} of {max(len(a), len(b))} bytes differ, first at +{where[0]:#x}"
+    count, first = differing_bytes(a, b)
+    return f"{count} of {max(len(a), len(b))} bytes differ, first at +{first:#x}" if count else ""
 
 
-def shown(value: Any) -> Any:
-    """Return a value as JSON has it."""
-    return value.hex() if isinstance(value, bytes) else value
+CHUNK = 4096
+
+
+def differing_bytes(a: bytes, b: bytes) -> tuple[int, int]:
+    """Return how many bytes of two buffers differ, and where the first does; what only one has, differs."""
+    count, first = 0, -1
+    for at in range(0, max(len(a), len(b)), CHUNK):
+        x, y = a[at : at + CHUNK], b[at : at + CHUNK]
+        if x == y:
+            continue
+        for i, (one, other) in enumerate(zip_longest(x, y)):
+            if one != other:
+                count += 1
+                first = at + i if first < 0 else first
+    return count, max(first, 0)
