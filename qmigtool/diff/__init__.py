@@ -1,8 +1,10 @@
 """Comparing two streams: by what the state means, not by where its bytes lie.
 
-=======  =====================================================================================
-model    :class:`Difference` and :class:`Comparison`
-=======  =====================================================================================
+=========  =====================================================================================
+model      :class:`Difference` and :class:`Comparison`
+ram        guest memory, page by page
+rampages   where the pages of a block stand, and many of them at once
+=========  =====================================================================================
 """
 
 from __future__ import annotations
