@@ -70,8 +70,8 @@ def open_stream(
     ``accelerator`` overrides what is inferred (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
     tail-first road. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return path),
     for :attr:`Stream.ram`; ``schema`` describes device state where the stream itself does not (default: the built-in
-    one); ``keep_runs`` keeps the records of RAM as they are read: of a pipe there is no other way to have them, and of a
-    file it spares :attr:`Stream.ram` a second reading. Broken input does not raise here, only in
+    one); ``keep_runs`` keeps the records of RAM as they are read, which nothing else does for a pipe, and which spares
+    :attr:`Stream.ram` of a file a second reading. Broken input does not raise here, only in
     :attr:`Stream.problems`, unless it is no migration stream at all: then :class:`~qmigtool.errors.StreamError`.
     :class:`OSError` is left as it is.
     """
