@@ -6,6 +6,7 @@ description alone, so :class:`Field` objects are made when somebody looks, and h
 
 from __future__ import annotations
 
+import struct
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -171,9 +172,15 @@ class Field:
         for part in self._parts:
             if _element(self._source, "", part, 0).kind is not Kind.LEAF:
                 return None
-            for _ in range(1 if part.array_len is None else part.array_len):
-                values.append(decode_value(part.type, raw[at : at + part.size]))
-                at += part.size
+            count, integer = 1 if part.array_len is None else part.array_len, INTEGERS.get(part.type)
+            if integer is not None and integer.size == part.size:
+                code = "bhiq"[integer.size.bit_length() - 1]
+                form = f">{count}{code if integer.signed else code.upper()}"
+                values += struct.unpack_from(form, raw, at)
+            else:
+                starts = range(at, at + count * part.size, part.size) if part.size else [at] * count
+                values += (decode_value(part.type, raw[start : start + part.size]) for start in starts)
+            at += part.total
         return values
 
     @property

@@ -17,7 +17,7 @@ from qmigtool.errors import QmigError, UsageError
 if TYPE_CHECKING:
     from qmigtool.device import Device
 
-__all__ = ["NAMES", "Accelerator", "infer", "parse"]
+__all__ = ["NAMES", "UNKNOWN", "Accelerator", "infer", "parse"]
 
 NAMES = ("kvm", "tcg", "mshv", "whpx", "hvf")
 UNKNOWN = "unknown"

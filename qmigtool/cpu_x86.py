@@ -200,7 +200,7 @@ class VCpu:
     def carried(self) -> int:
         """The components whose fields the stream holds."""
         mask = _ALWAYS
-        for spec, _ in self._present:
+        for spec, _ in self.sent:
             mask |= 1 << spec.component
         return mask
 
@@ -315,7 +315,7 @@ class VCpu:
         ``mxcsr`` is None where MXCSR stays. What has no field is passed over: see :meth:`fieldless`.
         """
         legacy = _legacy_image(contents.get(X87, b""), contents.get(SSE, b""), mxcsr or 0)
-        for spec, field in self._present:
+        for spec, field in self.sent:
             if spec.offset == MXCSR_OFFSET and spec.component == SSE:
                 if mxcsr is not None:
                     yield field, _encode(spec, legacy, field.length)
@@ -330,7 +330,7 @@ class VCpu:
         image = contents
         if bit in (X87, SSE):
             image = _legacy_image(contents if bit == X87 else b"", contents if bit == SSE else b"", 0)
-        there = {spec for spec, _ in self._present}
+        there = {spec for spec, _ in self.sent}
         lacking = set()
         for spec in FIELDS:
             if spec.component == bit and len(spec.path) > 1 and spec not in there:
@@ -346,7 +346,8 @@ class VCpu:
         return default if value is None else value & REGISTER_MASK
 
     @cached_property
-    def _present(self) -> tuple[tuple[XsaveField, Field], ...]:
+    def sent(self) -> tuple[tuple[XsaveField, Field], ...]:
+        """The fields of extended state that the stream has, each with where it lies in an area."""
         return tuple((spec, field) for spec in FIELDS for field in _matching(self.device.fields, spec))
 
     @cached_property
@@ -355,7 +356,7 @@ class VCpu:
         struct.pack_into("<H", legacy, 0, FCW_INIT)
         struct.pack_into("<I", legacy, MXCSR_OFFSET, MXCSR_INIT)
         images = {X87: legacy, SSE: legacy}
-        for spec, field in self._present:
+        for spec, field in self.sent:
             image = images.get(spec.component)
             if image is None:
                 component = COMPONENTS[spec.component]

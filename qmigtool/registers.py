@@ -10,7 +10,7 @@ from functools import cached_property
 
 from qmigtool.xsave import COMPONENTS
 
-__all__ = ["REGISTERS", "Register", "register_for"]
+__all__ = ["REGISTERS", "Register", "register_for", "register_name"]
 
 
 @dataclass(frozen=True)
@@ -92,5 +92,42 @@ REGISTERS: dict[str, Register] = {
 
 
 def register_for(device: str, field: str) -> Register | None:
-    """Return the register that a field of a device holds, or None if it has no view."""
-    return REGISTERS.get(field) if device == "cpu" else None
+    """Return the register that a field of a device holds, or None if it has no view; subsections are passed by."""
+    return REGISTERS.get(field.rpartition("/")[2]) if device == "cpu" else None
+
+
+_GENERAL = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{i}" for i in range(8, 16)))
+_SEGMENTS = ("ES", "CS", "SS", "DS", "FS", "GS")
+# The order of QEMU's R_EAX... and R_ES... (target/i386/cpu.h), and MSRs by Intel's names.
+_NAMES = {
+    **{f"env.regs[{i}]": name for i, name in enumerate(_GENERAL)},
+    **{f"env.segs[{i}]": name for i, name in enumerate(_SEGMENTS)},
+    **{f"env.cr[{i}]": f"CR{i}" for i in range(5)},
+    **{f"env.dr[{i}]": f"DR{i}" for i in range(8)},
+    "env.eip": "RIP",
+    "env.ldt": "LDTR",
+    "env.tr": "TR",
+    "env.gdt": "GDTR",
+    "env.idt": "IDTR",
+    "env.star": "STAR",
+    "env.lstar": "LSTAR",
+    "env.cstar": "CSTAR",
+    "env.fmask": "SFMASK",
+    "env.kernelgsbase": "KERNEL_GS_BASE",
+    "env.pat": "IA32_PAT",
+    "env.tsc": "TSC",
+    "env.tsc_aux": "TSC_AUX",
+    "env.sysenter_cs": "SYSENTER_CS",
+    "env.sysenter_esp": "SYSENTER_ESP",
+    "env.sysenter_eip": "SYSENTER_EIP",
+}
+
+
+def register_name(device: str, field: str) -> str | None:
+    """Return what the field of a device is called outside QEMU (``env.regs[0]`` is ``RAX``), or None."""
+    if device != "cpu":
+        return None
+    view = register_for(device, field)
+    name, _, part = field.partition("/")
+    known = view.name if view is not None else _NAMES.get(name)
+    return f"{known} {part}" if known and part and view is None else known

@@ -70,7 +70,8 @@ def open_stream(
     ``accelerator`` overrides what is inferred (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
     tail-first road. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return path),
     for :attr:`Stream.ram`; ``schema`` describes device state where the stream itself does not (default: the built-in
-    one); ``keep_runs`` keeps the records of a pipe's RAM. Broken input does not raise here, only in
+    one); ``keep_runs`` keeps the records of RAM as they are read: of a pipe there is no other way to have them, and of
+    a file it spares :attr:`Stream.ram` a second reading. Broken input does not raise here, only in
     :attr:`Stream.problems`, unless it is no migration stream at all: then :class:`~qmigtool.errors.StreamError`.
     :class:`OSError` is left as it is.
     """
@@ -300,8 +301,9 @@ class Stream:
         # Imported here: numpy is not needed for device state.
         from qmigtool.ram.build import build_ram
 
+        _ = self.sections  # reads to the end
         reader = self._reader
-        if isinstance(self._source, BufferSource):
+        if isinstance(self._source, BufferSource) and not self._keep_runs:
             reader = self._new_reader(self._source, keep_runs=True)
             with contextlib.suppress(QmigError):  # reading the sections reports it
                 for _ in reader.sections():
@@ -360,7 +362,7 @@ class Stream:
             self.problems.append(error)
         if self._located is None:
             self._probed_page_size = probe_page_size(source)
-        self._reader = self._new_reader(source)
+        self._reader = self._new_reader(source, keep_runs=self._keep_runs)
         self._unread = self._reader.sections()
         head_error = self._read_head(source)
         walk = walk_back(source, self._located) if self._located is not None else None

@@ -36,6 +36,7 @@ __all__ = [
     "ram_blocks",
     "ram_usage",
     "sections",
+    "table",
     "vcpus",
     "xsave_components",
 ]
@@ -78,7 +79,9 @@ class Table(Generic[P]):
         return pd.DataFrame(series)
 
 
-def _table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:
+def table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:
+    """Make a :class:`Table` of a function that gives rows with these columns."""
+
     def make(rows: Callable[P, Iterator[Row]]) -> Table[P]:
         name = rows.__name__.strip("_")
         width = max(len(c.name) for c in columns)
@@ -90,7 +93,7 @@ def _table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]
     return make
 
 
-@_table(
+@table(
     Column(
         "type",
         "category",
@@ -114,7 +117,7 @@ def sections(stream: Stream) -> Iterator[Row]:
         )  # fmt: skip
 
 
-@_table(
+@table(
     Column("name", "category", "idstr"),
     Column("instance_id", "UInt32", "instance"),
     Column("version_id", "UInt32", "version"),
@@ -132,7 +135,7 @@ def devices(stream: Stream) -> Iterator[Row]:
         )  # fmt: skip
 
 
-@_table(
+@table(
     Column("device", "category", "idstr"),
     Column("instance_id", "UInt32", "instance"),
     Column("path", "string", "path inside the device"),
@@ -159,7 +162,7 @@ def _leaves(found: Iterable[Field], prefix: str) -> Iterator[tuple[str, Field]]:
             yield from _leaves(field.iter_children(), f"{prefix}{field.name}/")
 
 
-@_table(
+@table(
     Column("name", "category", "RAMBlock name"),
     Column("used_length", "UInt64", "bytes"),
     Column("page_size", "UInt64", "bytes, where postcopy announced another page size"),
@@ -171,7 +174,7 @@ def ram_blocks(stream: Stream) -> Iterator[Row]:
         yield block.idstr, block.used_length, block.page_size, block.mr_addr
 
 
-@_table(
+@table(
     Column("name", "category", "RAMBlock name"),
     Column("pages", "UInt64", "pages of the block"),
     Column("sent", "UInt64", "pages sent, each time counted"),
@@ -187,7 +190,7 @@ def ram_usage(stream: Stream) -> Iterator[Row]:
     yield from map(usage.row, usage.blocks(stream.ram))
 
 
-@_table(
+@table(
     Column("vcpu", "UInt32", "instance of the cpu section"),
     Column("xcr0", "UInt64", "XCR0", mask=True),
     Column("xss", "UInt64", "IA32_XSS", mask=True),
@@ -203,7 +206,7 @@ def vcpus(stream: Stream) -> Iterator[Row]:
         yield v.index, v.xcr0, v.xss, v.xstate_bv, v.live & ~SUPERVISOR_MASK, v.carried, v.live, v.mxcsr
 
 
-@_table(
+@table(
     Column("vcpu", "UInt32", "instance of the cpu section"),
     Column("bit", "UInt8", "the component's bit"),
     Column("name", "category", "the component"),
@@ -246,7 +249,7 @@ def _default_layout() -> Layout:
     return layout("qemu")
 
 
-@_table(
+@table(
     Column("layout", "category", "short name"),
     Column("title", "category", "the CPU or guest"),
     Column("bit", "UInt8", "the component's bit"),

@@ -13,11 +13,9 @@ from qmigtool.cli.output import (
     accelerator_option,
     file_argument,
     finish,
-    hexadecimal,
     json_option,
     opened,
     print_json,
-    printable,
     schema_option,
     write_output,
 )
@@ -33,6 +31,7 @@ from qmigtool.cli.parameters import (
 )
 from qmigtool.cli.xsave import ranges, some_vcpus
 from qmigtool.errors import UsageError
+from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.xsave import Format, Layout, XsaveArea
 from qmigtool.xsave.check import MSHV_MASK
 

@@ -20,7 +20,6 @@ from qmigtool.cli.output import (
     opened,
     print_cells,
     print_json,
-    printable,
     remember_inputs,
     schema_option,
     write_output,
@@ -28,6 +27,7 @@ from qmigtool.cli.output import (
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.findings import Report, Severity, codequality, github, junit, sarif, text
 from qmigtool.findings.report import RANK, count
+from qmigtool.plaintext import printable
 
 if TYPE_CHECKING:
     from qmigtool.stream import Stream

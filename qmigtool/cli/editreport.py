@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.cli.output import print_cells, print_json, printable, problems_json, say
+from qmigtool.cli.output import print_cells, print_json, problems_json, say
+from qmigtool.plaintext import printable
 from qmigtool.rewrite.changes import as_text
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ COMMANDS = {
     "xsave": "xsave:xsave",
     "ram": "memory:ram",
     "check": "checking:check",
+    "diff": "comparing:diff",
     "rewrite": "rewriting:rewrite",
     "undo": "rewriting:undo",
     "mshv": "putback:mshv",

@@ -17,10 +17,10 @@ from qmigtool.cli.output import (
     print_csv,
     print_json,
     print_table,
-    printable,
     problems_json,
 )
 from qmigtool.parsers.savevm import Type
+from qmigtool.plaintext import printable
 from qmigtool.tables import ram_usage
 
 if TYPE_CHECKING:

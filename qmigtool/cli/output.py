@@ -20,6 +20,7 @@ import click
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import QmigError, UnsupportedError, UsageError
 from qmigtool.files import refuse_input, replacing
+from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.schema.model import load_file
 from qmigtool.stream import Stream, open_stream
 from qmigtool.tables import Column
@@ -119,16 +120,6 @@ def print_json(document: dict[str, Any]) -> None:
 def problems_json(stream: Stream, *more: QmigError) -> dict[str, Any]:
     """Return the ``problems`` of a document."""
     return {"problems": [problem.as_dict() for problem in (*stream.problems, *more)]}
-
-
-def hexadecimal(value: int | None) -> str | None:
-    """Write an address, mask or register as JSON has it."""
-    return None if value is None else f"{value:#x}"
-
-
-def printable(text: str) -> str:
-    """Escape what a terminal would act on: names come from the file."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def as_records(columns: Sequence[Column], rows: Iterable[Row]) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ from qmigtool.cli.output import (
     json_option,
     opened,
     print_json,
-    printable,
     problems_json,
     remember_inputs,
     schema_option,
@@ -24,6 +23,7 @@ from qmigtool.cli.output import (
 from qmigtool.cli.parameters import mask_option, the_layout_option
 from qmigtool.cli.rewriting import need_output, write_edited
 from qmigtool.errors import LiveStateError, XsaveError
+from qmigtool.plaintext import printable
 from qmigtool.rewrite import Rewriter
 from qmigtool.xsave import Layout, XsaveArea
 

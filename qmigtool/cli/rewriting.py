@@ -19,7 +19,6 @@ from qmigtool.cli.output import (
     opened,
     output_file,
     print_json,
-    printable,
     problems_json,
     remember_inputs,
     schema_option,
@@ -27,6 +26,7 @@ from qmigtool.cli.output import (
 )
 from qmigtool.cli.parameters import layout_value, read_small
 from qmigtool.errors import StreamError, UsageError
+from qmigtool.plaintext import printable
 from qmigtool.rewrite import Rewriter, write_stream
 from qmigtool.rewrite.edits import Edit, apply
 from qmigtool.rewrite.undo import MAX_PATCH, make_patch, read_patch

@@ -17,13 +17,11 @@ from qmigtool.cli.output import (
     csv_option,
     file_argument,
     finish,
-    hexadecimal,
     json_option,
     opened,
     print_cells,
     print_csv,
     print_json,
-    printable,
     problems_json,
     schema_option,
 )
@@ -31,6 +29,7 @@ from qmigtool.device import find
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.plaintext import json_value, printable, text_value
 from qmigtool.registers import register_for
 
 if TYPE_CHECKING:
@@ -270,28 +269,20 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
 def _json_value(field: Field) -> Any:
     """Return a field as JSON has it: numbers of 64 bits without a sign, and bytes, as text."""
     if field.kind is Kind.LEAF:
-        return _json_leaf(field.type, field.value)
+        return json_value(field.type, field.value)
     if field.kind is Kind.ARRAY:
         values = field.value
         if values is not None:
-            return [_json_leaf(field.type, value) for value in values]
+            return [json_value(field.type, value) for value in values]
         return [_json_value(child) for child in field.children]
     return {child.name: _json_value(child) for child in field.children}
-
-
-def _json_leaf(type_: str, value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.hex()
-    if type_.startswith(("uint64", "int64 equal", "CPU_Double")):
-        return hexadecimal(value)
-    return value
 
 
 def _print_field(device: Device, field: Field, path: str) -> None:
     if field.kind is not Kind.LEAF:
         _print_fields((field,), "")
         return
-    print(_text(field.type, field.value))
+    print(text_value(field.type, field.value))
     register = register_for(device.name, path)
     if register is not None and sys.stdout.isatty():
         print(f"{register.name}: {register.describe(field.value) or 'no bit is set'}", file=sys.stderr)
@@ -301,21 +292,11 @@ def _print_fields(fields: Iterable[Field], indent: str) -> None:
     for field in fields:
         name = f"{indent}{printable(field.name)}"
         if field.kind is Kind.LEAF:
-            print(f"{name} = {_text(field.type, field.value)}")
+            print(f"{name} = {text_value(field.type, field.value)}")
             continue
         values = field.value
         if values is not None:
-            print(f"{name} = [{' '.join(_text(field.type, value) for value in values)}]")
+            print(f"{name} = [{' '.join(text_value(field.type, value) for value in values)}]")
         else:
             print(name)
             _print_fields(field.children, indent + "  ")
-
-
-def _text(type_: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, bytes):
-        return value.hex() if value.strip(b"\0") else f"{len(value)} zero bytes"
-    if isinstance(value, int) and type_.startswith(("uint", "int64 equal", "CPU_Double")):
-        return f"{value:#x}"
-    return printable(str(value))

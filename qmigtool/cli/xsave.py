@@ -17,14 +17,12 @@ from qmigtool.cli.output import (
     csv_option,
     file_argument,
     finish,
-    hexadecimal,
     json_option,
     on_terminal,
     opened,
     print_cells,
     print_csv,
     print_json,
-    printable,
     problems_json,
     say,
     schema_option,
@@ -32,6 +30,7 @@ from qmigtool.cli.output import (
 )
 from qmigtool.cli.parameters import layout_option, layout_value, mask_option
 from qmigtool.errors import UnsupportedError
+from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.xsave import Format, Layout
 
 if TYPE_CHECKING:

@@ -1,12 +1,42 @@
 """Comparing two streams: by what the state means, not by where its bytes lie.
 
-=======  =====================================================================================
-model    :class:`Difference` and :class:`Comparison`
-=======  =====================================================================================
+=========  =====================================================================================
+compare    two streams as a whole: :func:`compare`
+threeway   two streams and the one that both came from: :func:`compare_three`
+ram        what guest memory holds, page by page (``ramtext``: as text)
+rampages   the pages of one RAMBlock of one stream, ready to be compared
+fields     two devices, field by field
+defaults   what a field holds that was not sent
+xstate     two vCPUs' extended state, by register
+noise      rules that excuse differences, or name what they are about (``noise.toml``)
+words      a difference in words
+table      a comparison as a pandas DataFrame
+text       a comparison as text
+html       a comparison as a page
+model      :class:`Difference` and :class:`Comparison`
+=========  =====================================================================================
 """
 
 from __future__ import annotations
 
+from qmigtool.diff.compare import compare
 from qmigtool.diff.model import Comparison, Difference, Kind
+from qmigtool.diff.noise import Noise, Rule, default_noise, load_noise
+from qmigtool.diff.table import differences
+from qmigtool.diff.threeway import Change, ThreeWay, Who, compare_three
 
-__all__ = ["Comparison", "Difference", "Kind"]
+__all__ = [
+    "Change",
+    "Comparison",
+    "Difference",
+    "Kind",
+    "Noise",
+    "Rule",
+    "ThreeWay",
+    "Who",
+    "compare",
+    "compare_three",
+    "default_noise",
+    "differences",
+    "load_noise",
+]

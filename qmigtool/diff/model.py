@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Comparison", "Difference", "Kind"]
+__all__ = ["SECTION", "Comparison", "Difference", "Kind"]
+
+SECTION = "section"
+"""The type of a difference that is a whole section; the values are bytes of its body."""
 
 
 class Kind(StrEnum):
@@ -24,7 +27,9 @@ class Difference:
     ``device`` is a label (``cpu@0``), or None for what belongs to the stream as a whole (the machine type); ``path`` a
     field path inside it, or a register's name in brackets where no single field holds it (``[ST0]``). ``a`` and ``b``
     are the decoded values, None where a side has none; ``offset_a`` and ``offset_b`` count bytes of the streams.
-    ``meaning`` puts the difference into words (``CR4: +OSXSAVE``). ``rule`` is the noise rule that excuses it, or None.
+    ``type`` is the vmdesc's word for the field's type (``register`` for a register inside the XSAVE state), and
+    ``meaning`` puts the difference into words (``CR4: +OSXSAVE``). ``rule`` and ``topic`` (``clock``) are those of the
+    noise rule that it falls under, or None; ``excused`` says that by this rule it does not count.
     """
 
     device: str | None
@@ -36,11 +41,18 @@ class Difference:
     offset_b: int | None = None
     meaning: str = ""
     rule: str | None = None
+    topic: str | None = None
+    type: str = ""
+    excused: bool = False
 
     @property
     def where(self) -> str:
         """The place as a path: ``cpu@0/env.xcr0``."""
         return "/".join(part for part in (self.device, self.path) if part)
+
+    def named(self, rule: str, topic: str, *, excused: bool) -> Difference:
+        """Return the difference with the rule that it falls under."""
+        return replace(self, rule=rule, topic=topic, excused=excused)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from qmigtool.findings.model import Severity
 from qmigtool.findings.report import Report, fingerprints, relative_path
-from qmigtool.findings.text import legible, sentence
+from qmigtool.findings.text import sentence
+from qmigtool.plaintext import printable
 
 __all__ = ["render"]
 
@@ -24,12 +25,12 @@ def render(reports: Sequence[Report]) -> str:
         for finding, fingerprint in fingerprints(report):
             issues.append(
                 {
-                    "description": legible(sentence(finding)),
+                    "description": printable(sentence(finding)),
                     "check_name": finding.rule,
                     "fingerprint": fingerprint,
                     "severity": _SEVERITIES[finding.severity],
                     # A stream has no lines, but GitLab wants one.
-                    "location": {"path": legible(relative_path(report.file) or report.file), "lines": {"begin": 1}},
+                    "location": {"path": printable(relative_path(report.file) or report.file), "lines": {"begin": 1}},
                 }
             )
     return json.dumps(issues, indent=2) + "\n"

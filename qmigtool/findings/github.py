@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from qmigtool.findings.model import Severity
 from qmigtool.findings.report import Report, relative_path
-from qmigtool.findings.text import legible, sentence
+from qmigtool.findings.text import sentence
+from qmigtool.plaintext import printable
 
 __all__ = ["render"]
 
@@ -25,12 +26,10 @@ def render(reports: Sequence[Report]) -> str:
     found = []
     for report in reports:
         titles = {rule.id: rule.title for rule in report.rules}
-        name = relative_path(report.file) or report.file
+        name = printable(relative_path(report.file) or report.file)
         for finding in report.findings:
-            message = legible(sentence(finding))
-            if finding.reason:
-                message += f"\n{finding.reason}"
-            title = f"{titles.get(finding.rule, finding.rule)} [{finding.rule}]"
+            message = "\n".join(printable(part) for part in (sentence(finding), finding.reason) if part)
+            title = printable(f"{titles.get(finding.rule, finding.rule)} [{finding.rule}]")
             properties = f"file={_escape(name, _PROPERTY)},title={_escape(title, _PROPERTY)}"
             found.append((finding.severity, f"::{_COMMANDS[finding.severity]} {properties}::{_escape(message, _DATA)}"))
     order = list(Severity)
@@ -39,8 +38,6 @@ def render(reports: Sequence[Report]) -> str:
 
 
 def _escape(text: str, escapes: tuple[tuple[str, str], ...]) -> str:
-    # Other control characters mean nothing to the runner, but a terminal would act on them.
-    shown = legible(text, keep="\r\n")
     for plain, escaped in escapes:
-        shown = shown.replace(plain, escaped)
-    return shown
+        text = text.replace(plain, escaped)
+    return text

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import RANK, Report, Rule
-from qmigtool.findings.text import legible, sentence
+from qmigtool.findings.text import sentence
+from qmigtool.plaintext import printable
 
 __all__ = ["UNREADABLE", "render"]
 
@@ -24,7 +25,7 @@ def render(reports: Sequence[Report], threshold: Severity = Severity.WARNING) ->
     """Return the XML; findings from ``threshold`` up are failures."""
     root = ElementTree.Element("testsuites", name="qmigtool check")
     for report in reports:
-        suite = ElementTree.SubElement(root, "testsuite", name=legible(report.file))
+        suite = ElementTree.SubElement(root, "testsuite", name=printable(report.file))
         for rule in report.rules:
             _testcase(suite, report, rule, threshold)
         _count(suite, suite.findall("testcase"))
@@ -42,8 +43,8 @@ def _count(element: ElementTree.Element, cases: list[ElementTree.Element]) -> No
 
 
 def _testcase(suite: ElementTree.Element, report: Report, rule: Rule, threshold: Severity) -> None:
-    name = legible(report.file)
-    case = ElementTree.SubElement(suite, "testcase", classname=name, name=legible(rule.id), file=name, time="0")
+    name = printable(report.file)
+    case = ElementTree.SubElement(suite, "testcase", classname=name, name=printable(rule.id), file=name, time="0")
     found = report.of(rule)
     grave = [finding for finding in found if RANK[finding.severity] >= RANK[threshold]]
     slight = [finding for finding in found if RANK[finding.severity] < RANK[threshold]]
@@ -51,7 +52,7 @@ def _testcase(suite: ElementTree.Element, report: Report, rule: Rule, threshold:
         worst = max(grave, key=lambda finding: RANK[finding.severity]).severity
         tag = "error" if rule.id == UNREADABLE else "failure"
         more = f" (and {len(grave) - 1} more)" if len(grave) > 1 else ""
-        message = legible(sentence(grave[0]) + more)
+        message = printable(sentence(grave[0]) + more)
         failure = ElementTree.SubElement(case, tag, message=message, type=worst.value)
         failure.text = _body(rule, grave)
     if slight:
@@ -60,4 +61,4 @@ def _testcase(suite: ElementTree.Element, report: Report, rule: Rule, threshold:
 
 def _body(rule: Rule, found: Sequence[Finding]) -> str:
     listed = [f"{finding.severity.value}: {sentence(finding)}" for finding in found]
-    return "\n".join(map(legible, [rule.title, "", *listed, "", found[0].reason])).rstrip() + "\n"
+    return "\n".join(map(printable, [rule.title, "", *listed, "", found[0].reason])).rstrip() + "\n"

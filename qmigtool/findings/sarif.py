@@ -14,7 +14,7 @@ from typing import Any
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, Rule, file_uri, fingerprints, relative_path
-from qmigtool.findings.text import legible
+from qmigtool.plaintext import printable
 
 __all__ = ["SCHEMA", "render"]
 
@@ -94,8 +94,8 @@ def _result(report: Report, number: int, index: dict[str, int], finding: Finding
     if finding.where:
         location["logicalLocations"] = [
             {
-                "name": legible(finding.field or finding.device or ""),
-                "fullyQualifiedName": legible(finding.where),
+                "name": printable(finding.field or finding.device or ""),
+                "fullyQualifiedName": printable(finding.where),
                 "kind": "member" if finding.field else "module",
             }
         ]
@@ -103,7 +103,7 @@ def _result(report: Report, number: int, index: dict[str, int], finding: Finding
     result: dict[str, Any] = {
         "ruleId": finding.rule,
         "level": finding.severity.value,
-        "message": {"text": _stop(legible(message))},
+        "message": {"text": _stop(printable(message))},
         "locations": [location],
         "partialFingerprints": {"primaryLocationLineHash": fingerprint, "qmigtoolPlace/v1": fingerprint},
     }

@@ -8,7 +8,7 @@ from textwrap import wrap
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, count
 
-__all__ = ["legible", "lines", "place", "sentence", "summary"]
+__all__ = ["lines", "place", "sentence", "summary"]
 
 WIDTH = max(map(len, Severity))
 REASON = 96  # columns of a reason, which is prose; findings are not folded, so that they can be searched
@@ -60,13 +60,6 @@ def summary(reports: Sequence[Report]) -> str:
     found = [_several(number, severity.value) for severity, number in count(reports).items() if number]
     rules = max((len(report.rules) for report in reports), default=0)
     return f"{_several(len(reports), 'file')}, {_several(rules, 'rule')}: {', '.join(found) or 'nothing found'}"
-
-
-def legible(text: str, keep: str = "") -> str:
-    """Escape what no reader can show, or no format can hold (half a surrogate pair): names come from the file."""
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
 
 
 def _several(number: int, word: str) -> str:

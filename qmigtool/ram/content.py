@@ -78,6 +78,10 @@ class Content:
         self._packed = packed
         self.page_size = page_size
 
+    def source(self, channel: int) -> Source | UnpackedChannel:
+        """Return where the bytes of a channel are."""
+        return self._channels[channel]
+
     def page(self, run: np.void, index: int) -> bytes:
         """Return page number ``index`` of a run that holds whole pages (not XBZRLE)."""
         encoding = Encoding(run["encoding"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from qmigtool.errors import UnsupportedError, UsageError
+from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.xbzrle import apply_xbzrle, parse_xbzrle
 from qmigtool.ram.columns import Encoding, RunColumns
 from qmigtool.ram.cover import Cover, cover
@@ -104,6 +105,21 @@ class Ram:
         """Return how many pages of a block are in no channel given; of a shared block (x-ignore-shared) all may be."""
         gaps = self._absent(self.block(name))
         return int((gaps[:, 1] - gaps[:, 0]).sum())
+
+    def gaps(self, name: str) -> NDArray[np.int64]:
+        """Return the stretches of absent pages of a block, ascending: (first, behind the last) each."""
+        return self._absent(self.block(name))
+
+    def channel(self, number: int) -> BufferSource:
+        """Return where the bytes of a channel are, for pages that stand in it as they are (RAW encodings).
+
+        Raises :class:`~qmigtool.errors.UnsupportedError` for a stream that came through a pipe: nothing of its memory
+        was kept.
+        """
+        source = self._content.source(number)
+        if not isinstance(source, BufferSource):
+            raise UnsupportedError("guest memory of a pipe", section="ram", expected="a file")
+        return source
 
     def page(self, name: str, addr: int, *, absent: Absent = "error") -> bytes:
         """Return the final content of the page with byte ``addr`` of a block; for ``absent`` see the class."""

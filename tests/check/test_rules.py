@@ -359,22 +359,22 @@ def test_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (a is not b, hasattr(a, "devices")) == (True, True)
         return Comparison(
             (
-                Difference("cpu@0", "env.cr[4]", Change.CHANGED, 0x620, 0x40620, 5, 6, meaning="CR4: +OSXSAVE"),
-                Difference("cpu@0", "[ST0]", Change.CHANGED, 1, 2, 5, 77),
+                Difference("cpu@0", "env.cr[4]", Change.CHANGED, 0x620, 0x40620, 5, 6, "CR4: +OSXSAVE", type="uint64"),
+                Difference("cpu@0", "[ST0]", Change.CHANGED, 1, 2, 5, 77, type="register"),
                 Difference("hpet@0", "", Change.ONLY_A, None, None),
-                Difference(None, "machine", Change.CHANGED, "pc-7.1", "pc-7.2"),
+                Difference(None, "[machine]", Change.CHANGED, "pc-7.1", "pc-7.2"),
                 Difference("new@0", "", Change.ONLY_B, None, None, None, 9),
             ),
             excused=(Difference("timer@0", "x", Change.CHANGED, 1, 2, rule="clocks"),),
         )
 
-    monkeypatch.setattr("qmigtool.diff.compare", compare, raising=False)
+    monkeypatch.setattr("qmigtool.diff.compare", compare)
     findings = [finding for finding in found(sample(KVM), baseline=sample(KVM)) if finding.rule == "baseline"]
     assert [(finding.where, finding.message) for finding in findings] == [
         ("cpu@0/env.cr[4]", "was 0x620, is 0x40620: CR4: +OSXSAVE"),
         ("cpu@0/[ST0]", "was 0x1, is 0x2"),
         ("hpet@0", "is gone"),
-        ("machine", "was pc-7.1, is pc-7.2"),
+        ("[machine]", "was pc-7.1, is pc-7.2"),
         ("new@0", "is new"),
     ]
     with qmigtool.open(sample(KVM)) as stream:
@@ -385,3 +385,13 @@ def test_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_baseline_nothing_is_compared() -> None:
     assert "baseline" in {rule.id for rule in default_policy().rules}
     assert not places(found(sample(KVM)), "baseline")
+
+
+def test_baseline_with_a_real_comparison() -> None:
+    assert found(sample(KVM), baseline=sample(KVM)) == ()
+    changed = poked(KVM, {"cpu@0/env.cr[4]": 0x40621, "timer/cpu_clock_offset": 77})
+    (finding,) = found(changed, baseline=sample(KVM))  # a clock is excused
+    assert (finding.rule, finding.where, finding.severity.value) == ("baseline", "cpu@0/env.cr[4]", "error")
+    assert finding.message == "was 0x40620, is 0x40621: CR4: +VME"
+    gone = found(edited(KVM, lambda r: r.drop_section("hpet")), baseline=sample(KVM))
+    assert places(gone, "baseline") == [("error", "hpet@0")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.rule import Context, Hit, Options, at, rule
 from qmigtool.errors import UsageError
+from qmigtool.plaintext import text_value
 
 if TYPE_CHECKING:
     from qmigtool.diff import Difference
@@ -25,14 +26,14 @@ MAX_SHOWN = 80  # characters of a value
 def baseline(context: Context, _: Options) -> Iterator[Hit]:
     if context.baseline is None:
         return
-    from qmigtool.diff import compare  # type: ignore[attr-defined]
+    from qmigtool.diff import compare
 
     for difference in compare(context.baseline, context.stream).differences:
         yield _hit(context, difference)
 
 
 def _hit(context: Context, difference: Difference) -> Hit:
-    old, new = _shown(difference.a), _shown(difference.b)
+    old, new = (_shown(difference.type, value) for value in (difference.a, difference.b))
     text = {
         "changed": f"was {old}, is {new}",
         "only in A": f"is gone (was {old})" if difference.a is not None else "is gone",
@@ -50,10 +51,8 @@ def _hit(context: Context, difference: Difference) -> Hit:
     return Hit(message, difference.device, difference.path or None, difference.offset_b)
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    text = hex(value) if isinstance(value, int) else value.hex() if isinstance(value, bytes) else str(value)
+def _shown(type_: str, value: Any) -> str:
+    text = text_value(type_, value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 

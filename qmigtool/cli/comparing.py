@@ -1,0 +1,270 @@
+"""``diff``: what differs between two streams."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from qmigtool.cli.output import (
+    csv_option,
+    finish,
+    json_option,
+    opened,
+    print_cells,
+    print_csv,
+    print_json,
+    problems_json,
+    remember_inputs,
+    say,
+    schema_option,
+    write_output,
+)
+from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
+from qmigtool.diff.html import page
+from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver, verdict
+from qmigtool.errors import UsageError
+from qmigtool.plaintext import hexadecimal, json_value, printable
+
+if TYPE_CHECKING:
+    from qmigtool.diff import Difference
+    from qmigtool.diff.ram import RamComparison
+    from qmigtool.stream import Stream
+
+
+SHOWN_RANGES = 20  # stretches of pages that differ
+SHOWN_ON_PAGE = 1000
+
+
+def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        rules = [[rule.id, rule.topic, "yes" if rule.excuse else "no", rule.why] for rule in default_noise().rules]
+        print_cells(["rule", "topic", "excuses", "why"], rules, [False] * 4)
+        context.exit(0)
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--base", metavar="FILE", help="The stream that both came from: say who changed what.")
+@click.option("--ram", is_flag=True, help="Compare what guest memory holds, page by page, too.")
+@click.option("--noise", "noise_file", metavar="TOML", help="More noise rules; one of the same id replaces a default.")
+@click.option("--strict", is_flag=True, help="Excuse nothing: every difference counts.")
+@click.option("--count", "counted", metavar="RULE", multiple=True, help="Let the differences of a noise rule count.")
+@click.option("--ignore", metavar="PATTERN", multiple=True, help='Excuse what it fits: "cpu@*/env.tsc"; * is anything.')
+@click.option("--list-noise", is_flag=True, callback=_list_noise, expose_value=False, is_eager=True,
+              help="List the default noise rules and stop.")  # fmt: skip
+@click.option("--all", "every", is_flag=True, help="List what noise rules excuse, too.")
+@click.option("--accelerator-a", metavar="NAME", help="Who saved A, instead of inferring it.")
+@click.option("--accelerator-b", metavar="NAME", help="Who saved B.")
+@click.option("--channel-a", metavar="FILE", multiple=True, help="An extra channel of A (multifd), for --ram.")
+@click.option("--channel-b", metavar="FILE", multiple=True, help="An extra channel of B.")
+@schema_option
+@click.option("--html", metavar="OUT", help="Write a page, too.")
+@csv_option
+@json_option
+def diff(
+    a: str,
+    b: str,
+    base: str | None,
+    ram: bool,
+    noise_file: str | None,
+    strict: bool,
+    counted: tuple[str, ...],
+    ignore: tuple[str, ...],
+    every: bool,
+    accelerator_a: str | None,
+    accelerator_b: str | None,
+    channel_a: tuple[str, ...],
+    channel_b: tuple[str, ...],
+    schema: str | None,
+    html: str | None,
+    as_csv: bool,
+    as_json: bool,
+) -> int:
+    """Say what differs between the streams A and B; exit 1 if something does.
+
+    State is compared by what it means: fields by name, not by place; a subsection that was not sent equals one with
+    all defaults; XSAVE state register by register. Clocks, the TSC and timers go on while a VM stands still: noise
+    rules excuse them (--list-noise).
+    """
+    if base is not None and (as_csv or ram or html):
+        raise UsageError("--base goes with neither --csv nor --html nor --ram")
+    if [a, b, base].count("-") > 1:
+        raise UsageError("standard input is one stream")
+    noise = _noise(noise_file, strict, counted, ignore)
+    with ExitStack() as stack:
+        one = stack.enter_context(opened(a, accelerator_a, schema=schema, channels=channel_a, keep_runs=ram))
+        other = stack.enter_context(opened(b, accelerator_b, schema=schema, channels=channel_b, keep_runs=ram))
+        if base is not None:
+            common = stack.enter_context(opened(base, schema=schema))
+            return _three(compare_three(common, one, other, noise=noise), (common, one, other), as_json=as_json)
+        memory = _memory(one, other) if ram else None
+        found = Found(compare(one, other, noise=noise), memory, (one, other))
+        if as_json:
+            print_json(_document(found))
+        elif as_csv:
+            print_csv(differences.columns, differences.rows(found.state))
+        else:
+            _print(found, every)
+        if html is not None:
+            write_output(html, _page(found).encode())
+        return _status((one, other), same=found.same)
+
+
+def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tuple[str, ...]) -> Noise:
+    noise = default_noise()
+    if file is not None:
+        remember_inputs(file)
+        noise = noise.extended(load_noise(file))
+    if strict:
+        noise = noise.strict()
+    return noise.without(*counted).ignoring(*ignore)
+
+
+class Found(NamedTuple):
+    """What is to be shown of two streams."""
+
+    state: Comparison
+    memory: RamComparison | None
+    streams: tuple[Stream, Stream]
+
+    @property
+    def same(self) -> bool:
+        """Whether neither state nor, where that was asked for, memory differs."""
+        return self.state.same and (self.memory is None or self.memory.same)
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in words."""
+        words = [verdict(self.state)]
+        if self.memory is not None:
+            from qmigtool.diff.ramtext import ram_verdict
+
+            words.append(ram_verdict(self.memory))
+        broken = [name for name, stream in zip("AB", self.streams, strict=True) if stream.problems]
+        if broken:
+            words.append(f"{' and '.join(broken)} broken: compared as far as can be read")
+        return "; ".join(words)
+
+
+def _memory(a: Stream, b: Stream) -> RamComparison:
+    # Imported here, as whatever needs numpy: most comparisons do not.
+    from qmigtool.diff.ram import compare_ram
+
+    return compare_ram(a, b)
+
+
+def _document(found: Found) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "same": found.same,
+        "differences": [_as_dict(d) for d in found.state.differences],
+        "excused": [_as_dict(d) for d in found.state.excused],
+        "notes": list(found.state.notes),
+    }
+    if found.memory is not None:
+        from qmigtool.diff.ramtext import ram_as_dict
+
+        document["ram"] = ram_as_dict(found.memory)
+    one, other = (problems_json(stream)["problems"] for stream in found.streams)
+    return {**document, "problems_a": one, "problems_b": other}
+
+
+def _status(streams: Iterable[Stream], *, same: bool) -> int:
+    """Return the exit status: what is broken outweighs what differs."""
+    codes = [code for code in map(finish, streams) if code]
+    return min(codes) if codes else 0 if same else 1
+
+
+def _print(found: Found, every: bool) -> None:
+    for name, stream in zip("AB", found.streams, strict=True):
+        print(printable(f"{name}  {stream.source.name}  {stream.machine or 'no machine type'}, {saver(stream)}"))
+    print()
+    state = found.state
+    shown = [*state.differences, *(state.excused if every else ())]
+    if shown:
+        print_cells(HEAD, [cells(d) for d in shown], [False] * 4)
+        print()
+    if found.memory is not None:
+        _print_memory(found.memory, None if every else SHOWN_RANGES)
+    for note in state.notes:
+        say(printable(f"note: {note}"))
+    say(found.verdict)
+
+
+def _print_memory(memory: RamComparison, limit: int | None) -> None:
+    from qmigtool.diff.ramtext import BLOCK_HEAD, RANGE_HEAD, block_cells, range_cells
+
+    print_cells(BLOCK_HEAD, [block_cells(block) for block in memory.blocks], [False, *[True] * (len(BLOCK_HEAD) - 1)])
+    print()
+    ranges = range_cells(memory, None if limit is None else limit + 1)
+    if ranges:
+        print_cells(RANGE_HEAD, ranges[:limit], [False, True, True, False])
+        if limit is not None and len(ranges) > limit:
+            print("...  (--all lists every stretch)")
+        print()
+    for block in memory.blocks:
+        for problem in block.problems:
+            print(printable(f"{block.name}: {problem}"))
+
+
+def _as_dict(d: Difference) -> dict[str, Any]:
+    return {
+        "where": d.where,
+        "device": d.device,
+        "path": d.path,
+        "kind": d.kind.value,
+        "a": json_value(d.type, d.a),
+        "b": json_value(d.type, d.b),
+        "offset_a": hexadecimal(d.offset_a),
+        "offset_b": hexadecimal(d.offset_b),
+        "meaning": d.meaning,
+        "topic": d.topic,
+        "rule": d.rule,
+    }
+
+
+def _page(found: Found) -> str:
+    about = [[n, str(s.source.name), f"{s.machine}, {saver(s)}"] for n, s in zip("AB", found.streams, strict=True)]
+    parts: list[tuple[str, list[str], list[list[str]]]] = [
+        ("Streams", ["", "file", "what it is"], about),
+        ("Differences", HEAD, [cells(d) for d in found.state.differences]),
+        ("Excused as noise", HEAD, [cells(d) for d in found.state.excused]),
+    ]
+    if found.memory is not None:
+        from qmigtool.diff.ramtext import BLOCK_HEAD, RANGE_HEAD, block_cells, range_cells
+
+        parts.append(("Guest memory", BLOCK_HEAD, [block_cells(block) for block in found.memory.blocks]))
+        parts.append(("Pages that differ", RANGE_HEAD, range_cells(found.memory, SHOWN_ON_PAGE)))
+    parts.append(("Notes", ["note"], [[note] for note in found.state.notes]))
+    return page("Two migration streams compared", found.verdict, same=found.same, parts=parts)
+
+
+def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: bool) -> int:
+    if as_json:
+        print_json(
+            {
+                "same": found.same,
+                "changes": [
+                    {
+                        "where": c.where,
+                        "who": c.who.value,
+                        **{name: json_value(c.type, getattr(c, name)) for name in ("base", "a", "b")},
+                        "meaning": c.meaning,
+                        "topic": c.topic,
+                    }
+                    for c in found.changes
+                ],
+                "notes": list(found.notes),
+            }
+        )
+        return _status(streams, same=found.same)
+    if found.changes:
+        print_cells(HEAD_THREE, [cells_three(change) for change in found.changes], [False] * 5)
+        print()
+    counts = Counter(change.who for change in found.changes)
+    say("no change" if found.same else ", ".join(f"{count} by {who}" for who, count in counts.items()))
+    return _status(streams, same=found.same)

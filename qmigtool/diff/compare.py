@@ -1,0 +1,189 @@
+"""Comparing two streams as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from qmigtool.accelerator import UNKNOWN
+from qmigtool.diff.fields import Pair, differing
+from qmigtool.diff.model import SECTION, Comparison, Difference, Kind
+from qmigtool.diff.noise import ACCELERATORS_DIFFER, ANOTHER_INSTRUCTION, NO_X87_EXCEPTION, Noise, default_noise
+from qmigtool.diff.words import change
+from qmigtool.diff.xstate import differing_registers
+from qmigtool.errors import QmigError, UnsupportedError
+
+if TYPE_CHECKING:
+    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.device import Device
+    from qmigtool.stream import Stream
+
+__all__ = ["compare"]
+
+FSW_ES = 1 << 7  # an unmasked x87 exception is pending
+
+
+def compare(a: Stream, b: Stream, *, noise: Noise | None = None) -> Comparison:
+    """Compare the state of two streams: what they are, their RAMBlocks, and their devices field by field.
+
+    ``noise`` are the rules that excuse differences (default: :func:`~qmigtool.diff.noise.default_noise`). What RAM
+    holds is compared by :func:`qmigtool.diff.ram.compare_ram`. Nothing that is wrong with a stream raises: it is in
+    its :attr:`~qmigtool.stream.Stream.problems`, and a device that cannot be decoded is compared by its bytes.
+    """
+    return _Comparer(a, b, default_noise() if noise is None else noise).run()
+
+
+class _Comparer:
+    def __init__(self, a: Stream, b: Stream, noise: Noise) -> None:
+        self._a, self._b = a, b
+        self._noise = noise
+        self._found: list[Difference] = []
+        self._excused: list[Difference] = []
+        self._notes: list[str] = []
+        self._vcpus = {id(vcpu.device): vcpu for stream in (a, b) for vcpu in stream.vcpus}
+        self._conditions: list[str] = []
+        ours, theirs = a.accelerator.name, b.accelerator.name
+        if ours != theirs:
+            self._notes.append(f"A was saved by {ours} ({_how(a)}), B by {theirs} ({_how(b)})")
+            if UNKNOWN not in (ours, theirs):
+                self._conditions.append(ACCELERATORS_DIFFER)
+
+    def run(self) -> Comparison:
+        for difference in self._whole():
+            self._take(difference)
+        for a, b in _pairs(self._a.devices, self._b.devices):
+            if a is None or b is None:
+                self._take(_alone(a, b))
+            else:
+                self._device(a, b)
+        return Comparison(tuple(self._found), tuple(self._excused), tuple(self._notes))
+
+    def _take(self, difference: Difference, types: Iterable[str] = (), conditions: Iterable[str] = ()) -> None:
+        holds = {*self._conditions, *conditions}
+        rule = self._noise.find(difference.where, types, difference.a, difference.b, holds)
+        if rule is not None:
+            difference = difference.named(rule.id, rule.topic, excused=rule.excuse)
+        (self._excused if difference.excused else self._found).append(difference)
+
+    def _whole(self) -> Iterator[Difference]:
+        """Compare what belongs to no device."""
+        a, b = _facts(self._a), _facts(self._b)
+        for name in dict.fromkeys([*a, *b]):
+            x, y = a.get(name), b.get(name)
+            if x != y:
+                yield Difference(None, f"[{name}]", _kind(x, y), x, y)
+
+    def _device(self, a: Device, b: Device) -> None:
+        if a.version_id != b.version_id:
+            places = a.section.offset, b.section.offset
+            self._take(Difference(a.label, "[version]", Kind.CHANGED, a.version_id, b.version_id, *places))
+        if a.description == b.description and a.description is not None and a.body == b.body and not self._conditions:
+            return
+        try:
+            self._fields(a, b)
+        except QmigError as error:
+            for one, stream in ((a, self._a), (b, self._b)):
+                _report(one, stream)
+            if a.body != b.body:
+                self._take(_bytes(a, b, f"cannot be decoded: {error.message}"))
+
+    def _fields(self, a: Device, b: Device) -> None:
+        fields = a.fields, b.fields
+        skip: set[int] = set()
+        holds: list[str] = []
+        if id(a) in self._vcpus and id(b) in self._vcpus:
+            if a.number("env.eip") != b.number("env.eip"):
+                holds.append(ANOTHER_INSTRUCTION)
+            skip = self._registers(self._vcpus[id(a)], self._vcpus[id(b)])
+        for pair in differing(*fields, skip=skip):
+            types = tuple(field.type for field in (pair.a, pair.b) if field is not None)
+            self._take(_difference(a.name, a.label, pair), types, holds)
+
+    def _registers(self, a: VCpu, b: VCpu) -> set[int]:
+        """Compare extended state; return the ``id`` of each field that this has dealt with."""
+        try:
+            found = list(differing_registers(a, b))
+            pending = (a.xsave.fsw | b.xsave.fsw) & FSW_ES
+        except QmigError as error:
+            self._notes.append(f"{a.device.label}: extended state is compared field by field: {error}")
+            return set()
+        for difference in found:
+            self._take(difference, conditions=() if pending else (NO_X87_EXCEPTION,))
+        return {id(field) for vcpu in (a, b) for _, field in vcpu.sent}
+
+
+def _facts(stream: Stream) -> dict[str, Any]:
+    """Return what belongs to no device, by name."""
+    raw = stream.configuration.uuid if stream.configuration is not None else None
+    return {
+        "machine": stream.machine,
+        "page size": stream.page_size,
+        "uuid": None if raw is None else str(UUID(bytes=raw)),
+        **{f"capability {name}": True for name in stream.capabilities},
+        **{f"RAM block {block.idstr}": block.used_length for block in stream.ram_blocks},
+    }
+
+
+def _pairs(a: Sequence[Device], b: Sequence[Device]) -> Iterator[tuple[Device | None, Device | None]]:
+    """Pair devices by idstr and instance; of several of one name, the first with the first."""
+    theirs = dict(_numbered(b))
+    for key, device in _numbered(a):
+        yield device, theirs.pop(key, None)
+    for device in theirs.values():
+        yield None, device
+
+
+def _numbered(devices: Sequence[Device]) -> Iterator[tuple[tuple[str, int], Device]]:
+    seen: Counter[str] = Counter()
+    for device in devices:
+        seen[device.label] += 1
+        yield (device.label, seen[device.label]), device
+
+
+def _alone(a: Device | None, b: Device | None) -> Difference:
+    label = next(side.label for side in (a, b) if side is not None)
+    sizes = [None if side is None else side.section.body_length for side in (a, b)]
+    offsets = [None if side is None else side.section.offset for side in (a, b)]
+    kind = _kind(a, b)
+    words = f"the section is {kind}"
+    return Difference(label, "", kind, sizes[0], sizes[1], offsets[0], offsets[1], words, type=SECTION)
+
+
+def _bytes(a: Device, b: Device, words: str) -> Difference:
+    places = a.section.body_offset, b.section.body_offset
+    return Difference(a.label, "", Kind.CHANGED, a.body, b.body, *places, meaning=words)
+
+
+def _difference(name: str, label: str, pair: Pair) -> Difference:
+    kind = Kind.ONLY_A if pair.b is None else Kind.ONLY_B if pair.a is None else Kind.CHANGED
+    return Difference(
+        label,
+        pair.path,
+        kind,
+        pair.value_a,
+        pair.value_b,
+        None if pair.a is None else pair.a.offset,
+        None if pair.b is None else pair.b.offset,
+        meaning=change(name, pair),
+        type=next(field.type for field in (pair.a, pair.b) if field is not None),
+    )
+
+
+def _kind(a: Any, b: Any) -> Kind:
+    return Kind.ONLY_A if b is None else Kind.ONLY_B if a is None else Kind.CHANGED
+
+
+def _report(device: Device, stream: Stream) -> None:
+    """Note on its stream why a device cannot be decoded."""
+    try:
+        _ = device.fields
+    except UnsupportedError:
+        pass  # a lack of ours, which the difference tells
+    except QmigError as error:
+        stream.report(error)
+
+
+def _how(stream: Stream) -> str:
+    return "given" if stream.accelerator.given else "inferred: " + stream.accelerator.evidence[0]

@@ -1,0 +1,174 @@
+"""Two devices, field by field: aligned by name, not by place, so that what is inserted shifts nothing.
+
+A field that only one side has counts if it is not at its default (:mod:`qmigtool.diff.defaults`): QEMU leaves a
+subsection out when there is nothing in it to say. Where names differ between versions of QEMU and everything around
+them agrees, position tells which is which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from qmigtool.diff.defaults import default_of
+from qmigtool.parsers.vmstate import Field, Kind
+
+__all__ = ["Pair", "differing"]
+
+MAX_ELEMENTS = 16  # of an array that differ; more are told as one range
+PADDING = ("unused_buffer",)  # bytes that QEMU skips on load
+
+
+class Pair(NamedTuple):
+    """A place where two devices differ: the fields there, None where a side has none, and their values.
+
+    ``elements`` is how many elements of an array differ, if the pair stands for all from the first to the last of them;
+    the values are then those of the first 16.
+    """
+
+    path: str
+    a: Field | None
+    b: Field | None
+    value_a: Any
+    value_b: Any
+    elements: int = 1
+
+
+def differing(
+    a: Sequence[Field], b: Sequence[Field], prefix: str = "", skip: Container[int] = frozenset()
+) -> Iterator[Pair]:
+    """Give every place where the fields ``a`` and ``b`` of one structure differ, in the order of ``a``.
+
+    ``skip`` holds the ``id`` of each field that somebody else compares. Raises
+    :class:`~qmigtool.errors.StreamError` where a side contradicts its description.
+    """
+    ours, theirs = ([field for field in side if id(field) not in skip] for side in (a, b))
+    for one, other in _aligned(ours, theirs):
+        yield from _differ(one, other, prefix, skip)
+
+
+def _aligned(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | None, Field | None]]:
+    """Pair the fields of two structures: by name, and what is left between the same neighbours by position."""
+    places = {_key(field): i for i, field in reversed(list(enumerate(b)))}
+    at = 0
+    waiting: list[Field] = []
+    for field in a:
+        found = places.get(_key(field))
+        if found is None or found < at:
+            waiting.append(field)
+            continue
+        yield from _renamed(waiting, b[at:found])
+        waiting = []
+        yield field, b[found]
+        at = found + 1
+    yield from _renamed(waiting, b[at:])
+
+
+def _renamed(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | None, Field | None]]:
+    alike = len(a) == len(b) and all(
+        (one.kind, one.length) == (other.kind, other.length) and one.kind is not Kind.SUBSECTION
+        for one, other in zip(a, b, strict=True)
+    )
+    if alike:
+        yield from zip(a, b, strict=True)
+        return
+    # The order of subsections is free, so a name that was passed over may still stand further on.
+    later = {_key(field): field for field in b}
+    for field in a:
+        yield field, later.pop(_key(field), None)
+    for field in later.values():
+        yield None, field
+
+
+def _key(field: Field) -> tuple[str, bool, str | None]:
+    # QEMU appends [0], [1] to names that occur twice; the nested description tells such apart.
+    return field.name, field.kind is Kind.SUBSECTION, field.struct_name
+
+
+def _differ(a: Field | None, b: Field | None, prefix: str, skip: Container[int]) -> Iterator[Pair]:
+    if a is None or b is None:
+        one = a if a is not None else b
+        if one is not None and one.type not in PADDING:
+            yield from _alone(one, prefix, skip, first=b is None)
+        return
+    path = prefix + (a.name if a.name == b.name else f"{a.name}|{b.name}")
+    if a.raw == b.raw and (a.kind, a.type) == (b.kind, b.type) and a.kind is Kind.LEAF:
+        return
+    if a.type in PADDING and b.type in PADDING:
+        return
+    if a.kind is Kind.LEAF or b.kind is Kind.LEAF:
+        if a.kind is b.kind and not _equal(a.value, b.value):
+            yield Pair(path, a, b, a.value, b.value)
+        elif a.kind is not b.kind and a.raw != b.raw:
+            yield Pair(path, a, b, a.raw, b.raw)
+        return
+    if a.kind is Kind.ARRAY and b.kind is Kind.ARRAY:
+        yield from _arrays(a, b, path)
+        return
+    yield from differing(a.children, b.children, path + "/", skip)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and a == b if isinstance(a, bytes | str) or isinstance(b, bytes | str) else bool(a == b)
+
+
+def _arrays(a: Field, b: Field, path: str) -> Iterator[Pair]:
+    if a.raw == b.raw and (a.type, a.struct_name) == (b.type, b.struct_name):
+        return
+    ours, theirs = a.value, b.value
+    if ours is None or theirs is None:
+        for i, (one, other) in enumerate(zip_longest(a.iter_children(), b.iter_children())):
+            yield from _elements(one, other, f"{path}[{i}]")
+        return
+    # An array can have millions of elements: only so many places are remembered.
+    where: list[int] = []
+    count, last = 0, 0
+    for i, (x, y) in enumerate(zip_longest(ours, theirs)):
+        if not _equal(x, y):
+            count, last = count + 1, i
+            if len(where) < MAX_ELEMENTS:
+                where.append(i)
+    if count > len(where):
+        shown = slice(where[0], min(last + 1, where[0] + MAX_ELEMENTS))
+        yield Pair(f"{path}[{where[0]}:{last + 1}]", a, b, ours[shown], theirs[shown], count)
+        return
+    elements_a, elements_b = (
+        {i: child for i, child in enumerate(field.iter_children()) if i in where} for field in (a, b)
+    )
+    for i in where:
+        one, other = elements_a.get(i), elements_b.get(i)
+        yield Pair(f"{path}[{i}]", one, other, one and ours[i], other and theirs[i])
+
+
+def _elements(a: Field | None, b: Field | None, path: str) -> Iterator[Pair]:
+    if a is None or b is None:
+        one = a if a is not None else b
+        if one is not None:
+            yield from _leaves(one, path, first=b is None)
+    elif a.kind is Kind.LEAF and b.kind is Kind.LEAF:
+        if not _equal(a.value, b.value):
+            yield Pair(path, a, b, a.value, b.value)
+    elif a.raw != b.raw or a.length != b.length:
+        yield from differing(a.children, b.children, path + "/")
+
+
+def _alone(field: Field, prefix: str, skip: Container[int], *, first: bool) -> Iterator[Pair]:
+    """Give the leaves of a field that one side lacks, unless they are at their defaults."""
+    yield from _leaves(field, prefix + field.name, skip, first=first)
+
+
+def _leaves(field: Field, path: str, skip: Container[int] = frozenset(), *, first: bool) -> Iterator[Pair]:
+    if field.type in PADDING or id(field) in skip:
+        return
+    if field.kind is Kind.LEAF:
+        value = field.value
+        if not _equal(value, default_of(path, value)):
+            yield Pair(path, field, None, value, None) if first else Pair(path, None, field, None, value)
+        return
+    values = field.value if field.kind is Kind.ARRAY else None
+    if values is not None and not any(v if not isinstance(v, bytes) else v.strip(b"\0") for v in values):
+        return
+    for i, child in enumerate(field.children):
+        inner = f"{path}[{i}]" if field.kind is Kind.ARRAY else f"{path}/{child.name}"
+        yield from _leaves(child, inner, skip, first=first)

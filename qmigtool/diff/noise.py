@@ -1,0 +1,204 @@
+"""Noise rules: differences that say nothing about the guest, and what the others are about.
+
+A rule excuses a difference, or only gives it a topic. ``noise.toml`` beside this module has the default ones; a file of
+one's own adds rules, and replaces those that it names again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any
+
+from qmigtool.errors import LimitError, UsageError
+from qmigtool.files import open_input
+
+__all__ = ["Noise", "Rule", "default_noise", "load_noise"]
+
+MAX_TEXT = 1 << 20
+ACCELERATORS_DIFFER = "accelerators differ"
+NO_X87_EXCEPTION = "no x87 exception is pending"
+ANOTHER_INSTRUCTION = "the vCPU is at another instruction"
+CONDITIONS = (ACCELERATORS_DIFFER, NO_X87_EXCEPTION, ANOTHER_INSTRUCTION)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    ``fields`` are patterns over ``device@instance/path``, in which ``*`` stands for anything; ``types`` are words of
+    the vmdesc for a field's type. A difference is the rule's if one of either fits, and if
+
+    - every condition in ``when`` holds (:data:`CONDITIONS`),
+    - ``mask`` is None, or the values are numbers that differ in no bit outside it,
+    - ``bytes`` is empty, or the values are buffers that differ nowhere but in these bits of these bytes,
+    - ``tolerance`` is None, or the values are numbers no further apart,
+    - neither value is in ``keep`` (a timer that is not armed, -1, is no matter of time).
+
+    ``excuse`` is False for a rule that only names the topic.
+    """
+
+    id: str
+    topic: str
+    why: str
+    fields: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    when: tuple[str, ...] = ()
+    bytes: Mapping[int, int] = field(default_factory=dict)
+    mask: int | None = None
+    tolerance: int | None = None
+    keep: tuple[int, ...] = ()
+    excuse: bool = True
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(".*".join(map(re.escape, one.split("*"))) for one in self.fields) or r"(?!)")
+
+    def fits(self, where: str, types: Iterable[str], a: Any, b: Any, conditions: Collection[str]) -> bool:
+        """Say whether a difference at ``where`` is this rule's; ``types`` are those of the fields on both sides."""
+        if any(condition not in conditions for condition in self.when):
+            return False
+        if not (any(word in self.types for word in types) or self._pattern.fullmatch(where)):
+            return False
+        if any(value in self.keep for value in (a, b) if isinstance(value, int)):
+            return False
+        return self._alike(a, b)
+
+    def _alike(self, a: Any, b: Any) -> bool:
+        """Say whether two values are as alike as ``bytes``, ``mask`` and ``tolerance`` want them."""
+        if self.bytes:
+            if not (isinstance(a, bytes) and isinstance(b, bytes) and len(a) == len(b)):
+                return False
+            return not any((x ^ y) & ~self.bytes.get(i, 0) for i, (x, y) in enumerate(zip(a, b, strict=True)))
+        if self.mask is None and self.tolerance is None:
+            return True
+        # What is missing on one side is at its default, zero; what is no number has neither bits nor distance.
+        x, y = (0 if value is None else value for value in (a, b))
+        if not isinstance(x, int) or not isinstance(y, int):
+            return False
+        apart = self.tolerance is None or abs(x - y) <= self.tolerance
+        return apart and (self.mask is None or not (x ^ y) & ~self.mask)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A set of rules; the first that fits decides."""
+
+    rules: tuple[Rule, ...] = ()
+
+    def find(self, where: str, types: Iterable[str], a: Any, b: Any, conditions: Collection[str]) -> Rule | None:
+        """Return the rule that a difference falls under, or None."""
+        words = tuple(types)
+        return next((rule for rule in self.rules if rule.fits(where, words, a, b, conditions)), None)
+
+    def without(self, *names: str) -> Noise:
+        """Return the rules without those named; they go on to name the topic. Raises :class:`UsageError`."""
+        for name in names:
+            if name not in {rule.id for rule in self.rules}:
+                raise UsageError(f"no noise rule {name!r}", expected="one of " + ", ".join(r.id for r in self.rules))
+        return Noise(tuple(replace(rule, excuse=False) if rule.id in names else rule for rule in self.rules))
+
+    def strict(self) -> Noise:
+        """Return the same rules, none of which excuses anything."""
+        return Noise(tuple(replace(rule, excuse=False) for rule in self.rules))
+
+    def ignoring(self, *patterns: str) -> Noise:
+        """Return the rules and one more, before them, that excuses what ``patterns`` name."""
+        if not patterns:
+            return self
+        return Noise((Rule("ignored", "ignored", "the caller says so", fields=tuple(patterns)), *self.rules))
+
+    def extended(self, more: Noise) -> Noise:
+        """Return these rules with others before them; one of the same name is replaced."""
+        names = {rule.id for rule in more.rules}
+        return Noise((*more.rules, *(rule for rule in self.rules if rule.id not in names)))
+
+
+@cache
+def default_noise() -> Noise:
+    """Return the rules that ship with the package."""
+    return parse_noise(resources.files("qmigtool.diff").joinpath("noise.toml").read_text(encoding="utf-8"))
+
+
+def load_noise(path: str | os.PathLike[str]) -> Noise:
+    """Read rules from a TOML file; raises :class:`~qmigtool.errors.UsageError` if it is none."""
+    with os.fdopen(open_input(path), "rb") as file:
+        raw = file.read(MAX_TEXT + 1)
+    if len(raw) > MAX_TEXT:
+        raise LimitError("the file of noise rules is too long", expected=f"at most {MAX_TEXT} bytes")
+    try:
+        return parse_noise(raw.decode())
+    except UsageError as error:
+        error.file = str(path)
+        raise
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{str(path)!r} is not text: {error}") from None
+
+
+def parse_noise(text: str) -> Noise:
+    """Read rules from TOML text: an array ``rule`` of tables, whose keys are the fields of :class:`Rule`."""
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"not TOML: {error}") from None
+    rules = document.pop("rule", [])
+    if document or not isinstance(rules, list):
+        raise UsageError(f"unknown keys: {', '.join(document)}", expected="[[rule]] tables only")
+    return Noise(tuple(_rule(entry, number) for number, entry in enumerate(rules, 1)))
+
+
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("id", "topic", "why"), str),
+    **dict.fromkeys(("fields", "types", "when", "keep"), list),
+    **dict.fromkeys(("mask", "tolerance"), int),
+    "bytes": dict,
+    "excuse": bool,
+}
+
+
+def _rule(entry: Any, number: int) -> Rule:
+    if not isinstance(entry, dict):
+        raise UsageError(f"rule {number} is no table", expected="[[rule]]")
+    where = f"rule {entry.get('id', number)!r}"
+    values = {key: _value(where, key, value) for key, value in entry.items()}
+    missing = [key for key in ("id", "topic", "why") if not values.get(key)]
+    if missing or not (values.get("fields") or values.get("types")):
+        raise UsageError(f"{where} lacks {', '.join(missing) or 'fields or types'}")
+    return Rule(**values)
+
+
+def _value(where: str, key: str, value: Any) -> Any:
+    kind = _KINDS.get(key)
+    if kind is None:
+        raise UsageError(f"{where} has an unknown key {key!r}", expected="one of " + ", ".join(_KINDS))
+    if type(value) is not kind:  # a bool is no number
+        raise UsageError(f"{where}: {key} is {value!r:.60}", expected=f"a {kind.__name__}")
+    if isinstance(value, dict):
+        return {_offset(where, place): _bits(where, mask) for place, mask in value.items()}
+    if not isinstance(value, list):
+        return value
+    element = int if key == "keep" else str
+    if any(type(one) is not element for one in value):
+        raise UsageError(f"{where}: {key} is {value!r:.60}", expected=f"a list of {element.__name__}")
+    unknown = [one for one in value if key == "when" and one not in CONDITIONS]
+    if unknown:
+        raise UsageError(f"{where}: when has {unknown[0]!r}", expected="some of " + ", ".join(CONDITIONS))
+    return tuple(value)
+
+
+def _offset(where: str, text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise UsageError(f"{where}: bytes has the key {text!r:.60}", expected="a byte's offset, such as 0x0a") from None
+
+
+def _bits(where: str, mask: Any) -> int:
+    if type(mask) is not int or not 0 < mask <= 0xFF:
+        raise UsageError(f"{where}: bytes has the mask {mask!r:.60}", expected="the bits that may differ, 1 to 0xff")
+    return mask

@@ -1,0 +1,50 @@
+"""A comparison of guest memory as text and as JSON."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.diff.ram import PageClass, ram_ranges
+from qmigtool.plaintext import hexadecimal, printable
+
+if TYPE_CHECKING:
+    from qmigtool.diff.ram import BlockComparison, RamComparison
+
+__all__ = ["BLOCK_HEAD", "RANGE_HEAD", "block_cells", "ram_as_dict", "ram_verdict", "range_cells"]
+
+MAX_RANGES = 10_000  # in a JSON document
+BLOCK_HEAD = ["RAM block", "pages", *(kind.word.replace("_", " ") for kind in PageClass)]
+RANGE_HEAD = ["RAM block", "offset", "pages", "what"]
+
+
+def block_cells(block: BlockComparison) -> list[str]:
+    """Return what became of a RAMBlock's pages as a line of cells, as :data:`BLOCK_HEAD` names them."""
+    return [printable(block.name), str(block.pages), *(str(block.counts[kind]) for kind in PageClass)]
+
+
+def range_cells(found: RamComparison, limit: int | None) -> list[list[str]]:
+    """Return the first stretches of pages that differ as lines of cells, as :data:`RANGE_HEAD` names them."""
+    rows = islice(ram_ranges.rows(found), limit)
+    return [[printable(block), f"{offset:#x}", str(pages), kind] for block, offset, _, pages, kind in rows]
+
+
+def ram_verdict(found: RamComparison) -> str:
+    """Return the outcome in one sentence."""
+    pages = sum(found.counts.values())
+    differing = pages - found.counts[PageClass.SAME]
+    return f"{differing} of {pages} pages of guest memory differ" if differing else "no page of guest memory differs"
+
+
+def ram_as_dict(found: RamComparison) -> dict[str, Any]:
+    """Return the comparison as ``--json`` has it, with the first 10,000 stretches that differ."""
+    rows = list(islice(ram_ranges.rows(found), MAX_RANGES + 1))
+    return {
+        "same": found.same,
+        "blocks": [block.as_dict() for block in found.blocks],
+        "ranges": [
+            {"block": block, "offset": hexadecimal(offset), "length": length, "pages": pages, "class": kind}
+            for block, offset, length, pages, kind in rows[:MAX_RANGES]
+        ],
+        "ranges_complete": len(rows) <= MAX_RANGES,
+    }

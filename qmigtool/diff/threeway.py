@@ -1,0 +1,83 @@
+"""Three streams: where two of them went from a common base, and where they went apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.diff.compare import compare
+
+if TYPE_CHECKING:
+    from qmigtool.diff.model import Difference
+    from qmigtool.diff.noise import Noise
+    from qmigtool.stream import Stream
+
+__all__ = ["Change", "ThreeWay", "Who", "compare_three"]
+
+
+class Who(StrEnum):
+    """Which side differs from the base."""
+
+    A = "A"
+    B = "B"
+    BOTH_ALIKE = "A and B alike"
+    CONFLICT = "A and B, each its own way"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One place where a side differs from the base; the values are None where a side has none."""
+
+    where: str
+    who: Who
+    base: Any
+    a: Any
+    b: Any
+    meaning: str
+    topic: str | None
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThreeWay:
+    """Every change from the base, in the order of the base; noise is left out."""
+
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether neither side differs from the base by more than noise."""
+        return not self.changes
+
+    @property
+    def conflicts(self) -> tuple[Change, ...]:
+        """The places where both sides differ from the base and from each other."""
+        return tuple(change for change in self.changes if change.who is Who.CONFLICT)
+
+
+def compare_three(base: Stream, a: Stream, b: Stream, *, noise: Noise | None = None) -> ThreeWay:
+    """Compare two streams with the one that both came from; see :func:`~qmigtool.diff.compare.compare`."""
+    to_a, to_b = compare(base, a, noise=noise), compare(base, b, noise=noise)
+    ours = {difference.where: difference for difference in to_a.differences}
+    theirs = {difference.where: difference for difference in to_b.differences}
+    apart = {difference.where for difference in compare(a, b, noise=noise).differences}
+    changes = []
+    for where in dict.fromkeys([*ours, *theirs]):
+        x, y = ours.get(where), theirs.get(where)
+        changes.append(_change(where, x, y, apart=where in apart))
+    return ThreeWay(tuple(changes), tuple(dict.fromkeys((*to_a.notes, *to_b.notes))))
+
+
+def _change(where: str, x: Difference | None, y: Difference | None, *, apart: bool) -> Change:
+    one = x if x is not None else y
+    assert one is not None  # noqa: S101 - a change is of one side at least
+    base = one.a
+    a = base if x is None else x.b
+    b = base if y is None else y.b
+    if x is not None and y is not None:
+        who = Who.CONFLICT if apart else Who.BOTH_ALIKE
+    else:
+        who = Who.B if x is None else Who.A
+    return Change(where, who, base, a, b, one.meaning, one.topic, one.type)

@@ -1,0 +1,65 @@
+"""A difference in words: which register a field is, which of its bits went, how many bytes changed."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from qmigtool.parsers.vmstate import Kind
+from qmigtool.registers import Register, register_for, register_name
+
+if TYPE_CHECKING:
+    from qmigtool.diff.fields import Pair
+
+__all__ = ["bits_changed", "change", "differing_bytes"]
+
+
+def change(device: str, pair: Pair) -> str:
+    """Return what a pair of fields means, or nothing if the values say it all."""
+    a, b = pair.value_a, pair.value_b
+    words = [register_name(device, pair.path) or ""]
+    view = register_for(device, pair.path)
+    if view is not None and all(isinstance(value, int | None) for value in (a, b)):
+        words = [f"{view.name}: {bits_changed(view, a or 0, b or 0)}"]
+    elif isinstance(a, bytes | None) and isinstance(b, bytes | None):
+        words.append(_bytes_changed(a or b"", b or b""))
+    elif pair.elements > 1 and pair.a is not None and pair.a.kind is Kind.ARRAY:
+        words.append(f"{pair.elements} elements differ")
+    for one, field in (("A", pair.a), ("B", pair.b)):
+        if field is None and "/" in pair.path:
+            words.append(f"{one} has no {pair.path.rpartition('/')[0]}")
+    return ", ".join(filter(None, words))
+
+
+def bits_changed(view: Register, a: int, b: int) -> str:
+    """Return which fields of a register changed: ``+OSXSAVE -PGE RC=0x0->0x2``."""
+    words = []
+    for name, low, size in view.fields:
+        x, y = (value >> low & (1 << size) - 1 for value in (a, b))
+        if x != y:
+            words.append(f"{'+' if y else '-'}{name}" if size == 1 else f"{name}={x:#x}->{y:#x}")
+    rest = (a ^ b) & ~view.named
+    words += [f"{'+' if b >> bit & 1 else '-'}bit{bit}" for bit in range(view.width) if rest >> bit & 1]
+    return " ".join(words)
+
+
+def _bytes_changed(a: bytes, b: bytes) -> str:
+    count, first = differing_bytes(a, b)
+    return f"{count} of {max(len(a), len(b))} bytes differ, first at +{first:#x}" if count else ""
+
+
+CHUNK = 4096
+
+
+def differing_bytes(a: bytes, b: bytes) -> tuple[int, int]:
+    """Return how many bytes of two buffers differ, and where the first does; what only one has, differs."""
+    count, first = 0, -1
+    for at in range(0, max(len(a), len(b)), CHUNK):
+        x, y = a[at : at + CHUNK], b[at : at + CHUNK]
+        if x == y:
+            continue
+        for i, (one, other) in enumerate(zip_longest(x, y)):
+            if one != other:
+                count += 1
+                first = at + i if first < 0 else first
+    return count, max(first, 0)

@@ -1,0 +1,101 @@
+"""Two vCPUs' extended state, by what it means: registers, whatever their order and their place.
+
+A component in its initial configuration is equal to one that is not there, and x87 registers are compared in stack
+order, whichever accelerator saved them. What XSTATE_BV does not declare is initial, as for the processor that would
+restore it; TCG, which declares nothing, is read by what is live (:meth:`VCpu.effective_xstate_bv`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from qmigtool.cpu_x86 import FIELDS, X87, VCpu
+from qmigtool.diff.model import Difference, Kind
+from qmigtool.registers import REGISTERS
+from qmigtool.xsave import COMPONENTS, XsaveArea, bits
+from qmigtool.xsave.components import MXCSR_OFFSET
+from qmigtool.xsave.registerfile import ST_REGISTERS, Slot, registers_in, x87_value
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.vmstate import Field
+
+__all__ = ["EXTENDED_PATHS", "differing_registers"]
+
+SSE = 1
+REGISTER = "register"
+XSTATE_BV = "env.xstate_bv"
+EXTENDED_PATHS = frozenset(spec.path for spec in FIELDS)
+"""The fields that are compared here and not one by one; a path leads through subsections."""
+
+
+class _Side(NamedTuple):
+    vcpu: VCpu
+    area: XsaveArea
+
+
+def differing_registers(a: VCpu, b: VCpu) -> Iterator[Difference]:
+    """Give every register in which the extended state of two vCPUs differs.
+
+    Raises :class:`~qmigtool.errors.XsaveError` if the state of one cannot be told: a component that nobody knows is
+    declared.
+    """
+    one, other = _Side(a, a.xsave), _Side(b, b.xsave)
+    if one.area.mxcsr != other.area.mxcsr:
+        yield _register(one, other, SSE, Slot("MXCSR", 0, 4), one.area.mxcsr, other.area.mxcsr)
+    for bit in bits(one.area.live | other.area.live):
+        if bit not in COMPONENTS:
+            continue
+        ours, theirs = one.area.component(bit), other.area.component(bit)
+        if ours == theirs:
+            continue
+        for slot in registers_in(bit):
+            x, y = (raw[slot.offset : slot.offset + slot.size] for raw in (ours, theirs))
+            if x != y:
+                if slot.name.startswith("ST"):
+                    yield _register(one, other, bit, slot, x, y)
+                else:
+                    yield _register(one, other, bit, slot, int.from_bytes(x, "little"), int.from_bytes(y, "little"))
+
+
+def _register(a: _Side, b: _Side, bit: int, slot: Slot, x: int | bytes, y: int | bytes) -> Difference:
+    places = [_place(side, bit, slot) for side in (a, b)]
+    path = next((place[0] for place in places if place is not None), f"[{slot.name}]")
+    if isinstance(x, bytes) and isinstance(y, bytes):
+        words = f"{slot.name}: {x87_value(x)} -> {x87_value(y)}"
+        x, y = int.from_bytes(x, "little"), int.from_bytes(y, "little")
+    else:
+        view = REGISTERS.get(_VIEWS.get(slot.name, ""))
+        words = view.name if view is not None else slot.name
+    at_a, at_b = (None if place is None else place[1] for place in places)
+    return Difference(a.vcpu.device.label, path, Kind.CHANGED, x, y, at_a, at_b, words, type=REGISTER)
+
+
+_VIEWS = {"MXCSR": "env.mxcsr", "FCW": "env.fpuc", "FSW": "env.fpus_vmstate"}
+
+
+def _place(side: _Side, bit: int, slot: Slot) -> tuple[str, int] | None:
+    """Return the path and the offset of the field that carries a register, or None if the stream has none."""
+    mxcsr = slot.name == "MXCSR"
+    for spec, field in side.vcpu.sent:
+        if spec.component != bit or (spec.offset == MXCSR_OFFSET) != mxcsr:
+            continue
+        # x87 and SSE count from the start of the area, and the 8 bytes of MXCSR are not in x87's contents.
+        start = spec.offset if bit > SSE else spec.offset - (160 if bit == SSE else 8 if spec.offset >= 32 else 0)
+        if mxcsr:
+            return "/".join(spec.path), field.offset
+        if not spec.stride:
+            if start == slot.offset:
+                return "/".join(spec.path), field.offset
+            continue
+        index, rest = divmod(slot.offset - start, spec.stride)
+        if rest or not 0 <= index < field.length // spec.wire_size:
+            continue
+        if bit == X87 and slot.offset >= ST_REGISTERS and side.vcpu.tcg:
+            index = (index + (side.area.fsw >> 11 & 7)) % 8  # physical registers
+        return _element(spec.path, field, index), field.offset + index * spec.wire_size
+    return None
+
+
+def _element(path: tuple[str, ...], field: Field, index: int) -> str:
+    return "/".join((*path[:-1], f"{field.name}[{index}]"))

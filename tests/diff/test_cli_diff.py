@@ -1,0 +1,171 @@
+"""``qmigtool diff`` as people and programs see it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import qmigtool
+from qmigtool.cli.main import run
+from tests import samplefiles
+from tests.diff.comparing import edited
+
+PC = str(samplefiles.path("pc-7.2"))
+KVM, TCG = str(samplefiles.path("twin-kvm-10.0")), str(samplefiles.path("twin-tcg-10.0"))
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> str:
+    file = tmp_path / "changed.mig"
+    file.write_bytes(edited("pc-7.2", lambda r: r.set("cpu@1/env.cr[4]", 0x600), lambda r: r.set("cpu@2/env.tsc", 77)))
+    return str(file)
+
+
+def test_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["diff", PC, PC]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == "no difference"
+    assert err == ""
+
+
+def test_different(changed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["diff", PC, changed]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["where", "A", "B", "about"]
+    assert lines[4].split() == ["cpu@1/env.cr[4]", "0x40600", "0x600", "CR4:", "-OSXSAVE"]
+    assert lines[-1] == "1 difference; excused as noise: 1 TSC"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "where"),
+    [
+        (["--ignore", "cpu@1/*"], 0, []),
+        (["--strict"], 1, ["cpu@1/env.cr[4]", "cpu@2/env.tsc"]),
+        (["--count", "tsc", "--ignore", "*cr*"], 1, ["cpu@2/env.tsc"]),
+    ],
+)
+def test_rules_from_the_command_line(
+    options: list[str], code: int, where: list[str], changed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["diff", PC, changed, "--json", *options]) == code
+    document = json.loads(capsys.readouterr().out)
+    assert [d["where"] for d in document["differences"]] == where
+    assert document["same"] is (code == 0)
+
+
+def test_rules_from_a_file(tmp_path: Path, changed: str) -> None:
+    noise = tmp_path / "noise.toml"
+    noise.write_text(
+        '[[rule]]\nid = "cr4"\ntopic = "CR4"\nwhy = "because"\nfields = ["cpu@*/env.cr[4]"]\nmask = 0x40000\n'
+    )
+    assert run(["diff", PC, changed, "--noise", str(noise)]) == 0
+    assert run(["diff", PC, changed, "--noise", str(tmp_path / "none.toml")]) == 2
+    noise.write_text("rule = 3")
+    assert run(["diff", PC, changed, "--noise", str(noise)]) == 2
+
+
+def test_json(changed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["diff", PC, changed, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == 1
+    (difference,) = document["differences"]
+    assert difference == {
+        "where": "cpu@1/env.cr[4]",
+        "device": "cpu@1",
+        "path": "env.cr[4]",
+        "kind": "changed",
+        "a": "0x40600",
+        "b": "0x600",
+        "offset_a": difference["offset_b"],
+        "offset_b": difference["offset_b"],
+        "meaning": "CR4: -OSXSAVE",
+        "topic": None,
+        "rule": None,
+    }
+    assert [d["rule"] for d in document["excused"]] == ["tsc"]
+    assert Path(changed).read_bytes()[int(difference["offset_b"], 16) :][:8] == (0x600).to_bytes(8, "big")
+
+
+def test_csv_and_html(tmp_path: Path, changed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    assert run(["diff", PC, changed, "--csv", "--html", str(page)]) == 1
+    assert capsys.readouterr().out.splitlines()[1].startswith("cpu@1,env.cr[4],changed,")
+    text = page.read_text(encoding="utf-8")
+    assert "CR4: -OSXSAVE" in text
+    assert "1 difference" in text
+    assert run(["diff", PC, changed, "--html", PC]) == 2  # an input is never replaced
+
+
+def test_html_escapes_what_a_stream_says(tmp_path: Path) -> None:
+    evil = tmp_path / "evil.mig"
+    evil.write_bytes(edited("pc-7.2", lambda r: r.rename_block("pc.rom", "<script>alert(1)</script>\x1b[31m")))
+    page = tmp_path / "page.html"
+    run(["diff", PC, str(evil), "--html", str(page)])
+    text = page.read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "\x1b" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scrubbed = tmp_path / "scrubbed.mig"
+    scrubbed.write_bytes(edited("pc-7.2", lambda r: r.scrub_ram()))
+    assert run(["diff", PC, str(scrubbed)]) == 0
+    capsys.readouterr()
+    assert run(["diff", PC, str(scrubbed), "--ram", "--json"]) == 1
+    ram = json.loads(capsys.readouterr().out)["ram"]
+    # Of the 117 pages that are not zero in the sample (`qmigtool ram`), each becomes zero.
+    assert {b["name"]: b["zeroed"] for b in ram["blocks"]} == {
+        "pc.ram": 67,
+        "/rom@etc/acpi/tables": 2,
+        "pc.bios": 46,
+        "pc.rom": 0,
+        "/rom@etc/table-loader": 1,
+        "/rom@etc/acpi/rsdp": 1,
+    }
+    assert sum(r["pages"] for r in ram["ranges"]) == 117
+    assert ram["ranges_complete"]
+    assert run(["diff", PC, PC, "--ram"]) == 0
+    assert "no page of guest memory differs" in capsys.readouterr().out
+
+
+def test_base(changed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["diff", PC, changed, "--base", PC]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split() == ["where", "base", "A", "B", "who", "changed", "it"]
+    assert out[1].split() == ["cpu@1/env.cr[4]", "0x40600", "0x40600", "0x600", "B"]
+    assert run(["diff", changed, changed, "--base", PC, "--json"]) == 1
+    (change,) = json.loads(capsys.readouterr().out)["changes"]
+    assert (change["who"], change["base"], change["a"]) == ("A and B alike", "0x40600", "0x600")
+    assert run(["diff", PC, PC, "--base", PC]) == 0
+    assert run(["diff", PC, PC, "--base", PC, "--ram"]) == 2
+
+
+def test_a_broken_stream_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.mig"
+    cut.write_bytes(Path(PC).read_bytes()[:-5000])  # inside the vmdesc: nothing of the state is lost
+    assert run(["diff", PC, str(cut)]) == 3
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == "no difference; B broken: compared as far as can be read"
+    assert "cut.mig" in err
+    with qmigtool.open(PC) as stream:
+        end = stream.device("hpet").section.offset + 20
+    cut.write_bytes(Path(PC).read_bytes()[:end])
+    assert run(["diff", PC, str(cut)]) == 3
+    out, err = capsys.readouterr()
+    assert "only in A" in out
+    assert "cut.mig" in err
+
+
+def test_list_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["diff", "--list-noise"]) == 0
+    assert "clocks" in capsys.readouterr().out
+
+
+def test_twins_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["diff", KVM, TCG]) == 1
+    out = capsys.readouterr().out
+    assert "saved by kvm (inferred)" in out
+    assert "env.fpregs" not in out
+    assert run(["diff", KVM, TCG, "--all"]) == 1
+    assert "XSTATE_BV: -x87 -SSE -AVX (XSAVE, excused)" in capsys.readouterr().out
