@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report", "run", "unreadable"]
 
-MAX_FINDINGS = 100  # of one rule; a broken stream may give thousands that all say the same
+MAX_FINDINGS = 5000  # of one rule; a broken stream may give more that all say the same, and GitHub shows no more
 
 
 def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> tuple[Finding, ...]:

@@ -15,6 +15,7 @@ from qmigtool.check import RULES, Policy, default_policy, load_policy, report, u
 from qmigtool.cli.output import (
     SCHEMA,
     accelerator_option,
+    finish,
     json_option,
     on_terminal,
     opened,
@@ -92,6 +93,7 @@ def check(
     with ExitStack() as stack:
         old = None if baseline is None else stack.enter_context(opened(baseline, accelerator, schema=schema))
         found = [_checked(file, asked, old, accelerator, schema, channels) for file in files]
+        doubtful = 0 if old is None else finish(old)
     for other, path in others:
         write_output(path, _bytes(_render(other, found, threshold)))
     if output is not None:
@@ -102,7 +104,7 @@ def check(
         _print_text(found)
     else:
         sys.stdout.write(_render(form, found, threshold))
-    return _status(found, threshold)
+    return BROKEN if doubtful == BROKEN else _status(found, threshold)
 
 
 def _policy(path: str | None) -> Policy:

@@ -48,8 +48,8 @@ def test_text(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", bad, KVM]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{bad}:"
-    assert f"{KVM}: nothing found by 29 rules" in lines
-    assert lines[-1] == "2 files, 29 rules: 1 error, 1 warning"
+    assert f"{KVM}: nothing found by 32 rules" in lines
+    assert lines[-1] == "2 files, 32 rules: 1 error, 1 warning"
     errors = [line for line in lines if line.startswith("  error ")]
     assert len(errors) == 1
     assert re.search(r"cpu@0/env.mxcsr at 0x[0-9a-f]+: MXCSR is 0x11f80", errors[0])
@@ -62,7 +62,7 @@ def test_json(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["schema"] == 1
     assert document["summary"] == {"error": 1, "warning": 1, "note": 0}
     (file,) = document["files"]
-    assert (file["file"], file["broken"], len(file["rules"])) == (bad, False, 29)
+    assert (file["file"], file["broken"], len(file["rules"])) == (bad, False, 32)
     wrong = next(one for one in file["findings"] if one["rule"] == "mxcsr-reserved")
     assert (wrong["severity"], wrong["device"], wrong["field"]) == ("error", "cpu@0", "env.mxcsr")
     assert sample("kvm-avx512-7.2")[int(wrong["offset"], 16) :][: wrong["length"]] == bytes.fromhex("00009fc0")
@@ -85,7 +85,7 @@ def test_output(bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(["check", bad, "--format", "sarif", "-o", str(out)]) == 1
     streams = capsys.readouterr()
     assert streams.out == ""
-    assert streams.err == f"{out}: 1 file, 29 rules: 1 error, 1 warning\n"
+    assert streams.err == f"{out}: 1 file, 32 rules: 1 error, 1 warning\n"
     assert json.loads(out.read_text())["version"] == "2.1.0"
 
 
@@ -156,3 +156,15 @@ def test_names_from_the_file_do_nothing_to_a_terminal(tmp_path: Path, capsys: py
         elif form == "junit":
             (suite,) = JUnitXml.fromstring(out.encode())
             assert "\\x1b[31m\\n::error::x\\udcff" in suite.name
+
+
+def test_baseline(bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", KVM, "--baseline", KVM]) == 0
+    assert run(["check", bad, "--baseline", KVM, "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out.partition("\n")[2])["files"][0]["findings"]
+    assert {one["field"] for one in findings if one["rule"] == "baseline"} == {"env.mxcsr", "env.xcr0"}
+    cut = tmp_path / "cut.mig"
+    cut.write_bytes(sample("kvm-avx512-7.2")[:-1000])
+    assert run(["check", KVM, "--baseline", str(cut)]) == 3
+    assert str(cut) in capsys.readouterr().err
+    assert run(["check", KVM, "--baseline", str(tmp_path / "none")]) == 2

@@ -96,8 +96,14 @@ CASES = (
         PC,
         '[rules.vmdesc-present]\nseverity = "error"',
     ),
+    Case(
+        "machine-named",
+        lambda: edited(PC, lambda r: r.machine_type("")),
+        [("warning", "configuration")],
+        PC,
+    ),
     Case("devices-decoded", renamed("novmdesc-7.2", b"hpet", b"hpeX"), [("note", "hpeX@0")], "novmdesc-7.2"),
-    Case("sections-unique", dma_twice, [("warning", "dma@0")], PC),
+    Case("sections-unique", dma_twice, [("note", "dma@0")], PC),
     Case("section-version-known", version_of_hpet, [("note", "hpet@0")], PC, says="version 9, but only 2"),
     Case(
         "run-state",
@@ -188,6 +194,14 @@ CASES = (
     Case("msr-canonical", lambda: poked(KVM, {"cpu@0/env.lstar": -1 << 56}), [], KVM),
     Case("msr-canonical", lambda: poked(KVM, {"cpu@0/env.lstar": (1 << 56) - 1}), [], KVM),
     Case("xcr0-osxsave", lambda: poked(PC, {"cpu@1/env.cr[4]": 0x600}), [("note", "cpu@1/env.cr[4]")], PC),
+    Case("tr-busy", lambda: poked(KVM, {"cpu@0/env.tr/flags": 0x8900}), [("warning", "cpu@0/env.tr/flags")], KVM),
+    Case(
+        "tcg-hflags",
+        lambda: poked(PC, {"cpu@1/env.xcr0": 3}),
+        [("warning", "cpu@1/env.hflags")],
+        PC,
+        says="AVX_EN is set, but XCR0 is 0x3",
+    ),
     Case("mp-state", lambda: poked(PC, {"cpu@2/env.mp_state": 5}), [("error", "cpu@2/env.mp_state")], PC),
     Case("mp-state", lambda: poked(PC, {"cpu@2/env.mp_state": 3}), [], PC),
     Case(
@@ -339,7 +353,8 @@ def test_bytes_that_contradict_their_description_are_a_finding() -> None:
     assert "cpu" in (findings[0].device or "")
 
 
-def test_findings_of_one_rule_are_bounded() -> None:
+def test_findings_of_one_rule_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qmigtool.check.engine.MAX_FINDINGS", 100)
     policy = '[[field]]\npath = "cpu@*/*"\nequals = "nothing is this"\nid = "all"'
     findings = [finding for finding in found(sample(PC), policy) if finding.rule == "all"]
     assert len(findings) == 101

@@ -91,6 +91,18 @@ def vmdesc_present(context: Context, _: Options) -> Iterator[Hit]:
 
 
 @rule(
+    "machine-named",
+    "The configuration names the machine type",
+    "QEMU compares as much of the name as it received, so a stream with an empty one loads into any machine, and fails "
+    "in the middle, or does not. No QEMU writes such a name.",
+)
+def machine_named(context: Context, _: Options) -> Iterator[Hit]:
+    configuration = context.stream.configuration
+    if configuration is not None and not configuration.machine:
+        yield Hit("the machine type is empty", "configuration")
+
+
+@rule(
     "devices-decoded",
     "Every device can be decoded",
     "Nothing describes its state, or QEMU describes it wrongly: rules over fields did not see it.",
@@ -103,7 +115,8 @@ def devices_decoded(context: Context, _: Options) -> Iterator[Hit]:
 @rule(
     "sections-unique",
     "No device is sent twice",
-    "QEMU never writes a section twice, and loads both: the second overwrites the first without a word.",
+    "QEMU loads both into the first device of that name, without a word. It writes such itself only for devices that "
+    "share a number (isa-ide of isapc).",
 )
 def sections_unique(context: Context, _: Options) -> Iterator[Hit]:
     seen: Counter[tuple[str, int]] = Counter()
@@ -153,6 +166,7 @@ RULES = (
     stream_supported,
     trailing_data,
     vmdesc_present,
+    machine_named,
     devices_decoded,
     sections_unique,
     section_version_known,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from qmigtool.check.rule import Context, Hit, Options, at, vcpu_rule
+from qmigtool.cpu_x86 import HF_AVX_EN, HFLAGS, tcg_hflags
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
@@ -111,6 +112,38 @@ def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
         yield at(vcpu.device, CR4, f"CR4 is {cr4:#x}, without OSXSAVE, but XCR0 is {vcpu.xcr0:#x}")
 
 
+BUSY_TSS = (3, 11)
+
+
+@vcpu_rule(
+    "tr-busy",
+    "TR is a busy TSS under KVM",
+    "VMX refuses to enter a guest whose TR has any other type: the vCPU stops with an internal error. KVM always sends "
+    "a busy one; TCG leaves the descriptor's own type (SDM volume 3, checks on guest segment registers).",
+)
+def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+    path = "env.tr/flags"
+    flags = vcpu.device.number(path)
+    if context.accelerator == "kvm" and flags is not None and flags >> 8 & 15 not in BUSY_TSS:
+        yield at(vcpu.device, path, f"TR has type {flags >> 8 & 15} (flags {flags:#x}), not 3 or 11")
+
+
+@vcpu_rule(
+    "tcg-hflags",
+    "TCG's hflags agree with XCR0 on AVX",
+    "TCG takes env.hflags as it is, where every other accelerator computes it anew: without AVX_EN (bit 28) each AVX "
+    "instruction is an invalid opcode to the guest.",
+)
+def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+    flags = vcpu.device.number(HFLAGS)
+    if context.accelerator != "tcg" or flags is None:
+        return
+    if (flags ^ tcg_hflags(vcpu.device)) & HF_AVX_EN:
+        state = "set" if flags & HF_AVX_EN else "clear"
+        message = f"hflags is {flags:#x}: AVX_EN is {state}, but XCR0 is {vcpu.xcr0:#x} and CR4 {_number(vcpu, CR4):#x}"
+        yield at(vcpu.device, HFLAGS, message)
+
+
 MP_STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED", 4: "SIPI_RECEIVED", 9: "AP_RESET_HOLD"}
 
 
@@ -137,4 +170,14 @@ def fpregs_format(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
         yield at(vcpu.device, path, f"fpregs_format_vmstate is {value}")
 
 
-RULES = (cr0_legal, cr4_legal, long_mode, msr_canonical, xcr0_osxsave, mp_state, fpregs_format)
+RULES = (
+    cr0_legal,
+    cr4_legal,
+    long_mode,
+    msr_canonical,
+    xcr0_osxsave,
+    tr_busy,
+    tcg_hflags_avx,
+    mp_state,
+    fpregs_format,
+)
