@@ -90,8 +90,8 @@ LINEAR_BITS = 57  # with LA57, which a CPU may have whether CR4 says so or not
 @vcpu_rule(
     "msr-canonical",
     "MSRs that hold addresses hold canonical ones",
-    "WRMSR faults on others and KVM stops at the first MSR that it refuses, so that those behind it are not restored. "
-    "TCG lets a guest write them.",
+    "WRMSR faults on others, and KVM refuses them: QEMU aborts as it loads (kvm_buf_set_msrs). TCG lets a guest write "
+    "them.",
 )
 def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     for path, name in BASES:
