@@ -8,11 +8,12 @@ only the first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from xml.etree import ElementTree
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import RANK, Report, Rule
-from qmigtool.findings.text import sentence
+from qmigtool.findings.text import REASON, sentence
 from qmigtool.plaintext import printable
 
 __all__ = ["UNREADABLE", "render"]
@@ -61,4 +62,6 @@ def _testcase(suite: ElementTree.Element, report: Report, rule: Rule, threshold:
 
 def _body(rule: Rule, found: Sequence[Finding]) -> str:
     listed = [f"{finding.severity.value}: {sentence(finding)}" for finding in found]
-    return "\n".join(map(printable, [rule.title, "", *listed, "", found[0].reason])).rstrip() + "\n"
+    # Readers show it as it is: prose is folded, findings are not, so that they can be searched.
+    reason = wrap(found[0].reason, REASON, break_long_words=False)
+    return "\n".join(map(printable, [rule.title, "", *listed, "", *reason])).rstrip() + "\n"

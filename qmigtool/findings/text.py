@@ -8,7 +8,7 @@ from textwrap import wrap
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, count
 
-__all__ = ["lines", "place", "sentence", "summary"]
+__all__ = ["REASON", "lines", "place", "sentence", "summary"]
 
 WIDTH = max(map(len, Severity))
 REASON = 96  # columns of a reason, which is prose; findings are not folded, so that they can be searched
