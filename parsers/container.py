@@ -1,32 +1,55 @@
-"""What wraps a stream: recognised by its first bytes, so that it can be named.
+"""What wraps a stream: recognised by its first bytes.
 
 Sources: ``src/qemu/qemu_saveimage.h`` of libvirt, ``docs/interop/qcow2.txt`` of QEMU, the formats' own documents.
 """
 
 from __future__ import annotations
 
-__all__ = ["recognise"]
+from enum import StrEnum
+from typing import NamedTuple
 
-MAGICS: tuple[tuple[bytes, str], ...] = (
-    (b"LibvirtQemudSave", "a libvirt save image"),
-    (b"LibvirtQemudPart", "an unfinished libvirt save image"),
-    (b"QFI\xfb", "a qcow2 image"),
-    (b"\x1f\x8b", "gzip compression"),
-    (b"BZh", "bzip2 compression"),
-    (b"\xfd7zXZ\x00", "xz compression"),
-    (b"\x28\xb5\x2f\xfd", "zstd compression"),
-    (b"\x04\x22\x4d\x18", "lz4 compression"),
-    (b"\x89LZO\x00\r\n\x1a\n", "lzop compression"),
-    (b"\xa1\xb2\xc3\xd4", "a pcap capture"),
-    (b"\xd4\xc3\xb2\xa1", "a pcap capture"),
-    (b"\xa1\xb2\x3c\x4d", "a pcap capture"),
-    (b"\x4d\x3c\xb2\xa1", "a pcap capture"),
-    (b"\x0a\x0d\x0d\x0a", "a pcapng capture"),
-    (b"\x11\x22\x33\x44\x00\x00\x00\x01", "a multifd channel"),
-    (b"QCPR", "CPR state (cpr-transfer, cpr-exec)"),
+__all__ = ["Kind", "Magic", "recognise"]
+
+
+class Kind(StrEnum):
+    """What has to be done to get at the stream; ``OTHER`` is known by name only."""
+
+    SAVE_IMAGE = "libvirt"
+    QCOW2 = "qcow2"
+    PACKED = "packed"
+    CAPTURE = "capture"
+    OTHER = "other"
+
+
+class Magic(NamedTuple):
+    """A container: the bytes it starts with, what it is called, and for a packed file by which program."""
+
+    magic: bytes
+    what: str
+    kind: Kind
+    packer: str = ""
+
+
+MAGICS: tuple[Magic, ...] = (
+    Magic(b"LibvirtQemudSave", "a libvirt save image", Kind.SAVE_IMAGE),
+    Magic(b"LibvirtQemudPart", "an unfinished libvirt save image", Kind.SAVE_IMAGE),
+    Magic(b"QFI\xfb", "a qcow2 image", Kind.QCOW2),
+    Magic(b"\x1f\x8b", "gzip compression", Kind.PACKED, "gzip"),
+    Magic(b"BZh", "bzip2 compression", Kind.PACKED, "bzip2"),
+    Magic(b"\xfd7zXZ\x00", "xz compression", Kind.PACKED, "xz"),
+    Magic(b"\x28\xb5\x2f\xfd", "zstd compression", Kind.PACKED, "zstd"),
+    Magic(b"\x04\x22\x4d\x18", "lz4 compression", Kind.OTHER),
+    Magic(b"\x89LZO\x00\r\n\x1a\n", "lzop compression", Kind.OTHER),
+    Magic(b"\xa1\xb2\xc3\xd4", "a pcap capture", Kind.CAPTURE),
+    Magic(b"\xd4\xc3\xb2\xa1", "a pcap capture", Kind.CAPTURE),
+    Magic(b"\xa1\xb2\x3c\x4d", "a pcap capture", Kind.CAPTURE),
+    Magic(b"\x4d\x3c\xb2\xa1", "a pcap capture", Kind.CAPTURE),
+    Magic(b"\x0a\x0d\x0d\x0a", "a pcapng capture", Kind.CAPTURE),
+    Magic(b"\x11\x22\x33\x44\x00\x00\x00\x01", "a multifd channel", Kind.OTHER),
+    Magic(b"QCPR", "CPR state (cpr-transfer, cpr-exec)", Kind.OTHER),
 )
 
 
-def recognise(head: bytes) -> str | None:
+def recognise(head: bytes) -> Magic | None:
     """Return what a file that starts with ``head`` (16 bytes are enough) is, or None if no container is known."""
-    return next((what for magic, what in MAGICS if head.startswith(magic)), None)
+    return next((magic for magic in MAGICS if head.startswith(magic.magic)), None)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from qmigtool.parsers.window import Window
 
-__all__ = ["MULTIFD_MAGIC", "Compression", "MultiFDFlag", "MultiFDInit", "MultiFDPacket", "Packet", "read_channel"]
+__all__ = [
+    *("MULTIFD_MAGIC", "Compression", "MultiFDFlag", "MultiFDInit", "MultiFDPacket", "Packet"),
+    *("read_channel", "zstd_decompressor"),
+]
 
 MULTIFD_MAGIC = 0x11223344
 MULTIFD_VERSION = 1
@@ -211,7 +214,7 @@ class _Zstd:
     """One zstd stream for a channel's whole life, flushed at each payload and never ended."""
 
     def __init__(self) -> None:
-        self._zstd: Any = _zstd_decompressor()
+        self._zstd: Any = zstd_decompressor()
 
     def pages(self, payload: bytes, size: int) -> bytes:
         # Another decoder's errors have no common base but Exception's.
@@ -221,7 +224,8 @@ class _Zstd:
             raise StreamError(f"zstd: {error}") from None
 
 
-def _zstd_decompressor() -> Any:
+def zstd_decompressor() -> Any:
+    """Return a zstd decompressor of whoever has one; raises :class:`~qmigtool.errors.UnsupportedError`."""
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
     except ImportError:

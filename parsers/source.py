@@ -86,8 +86,18 @@ class FileSource(BufferSource):
     """
 
     def __init__(self, path: Path) -> None:
+        self._open(open_input(path), str(path))
+
+    @classmethod
+    def of_handle(cls, handle: int, name: str) -> Self:
+        """Map what an open file descriptor is of, such as a temporary file; it is closed with the source."""
+        made = cls.__new__(cls)
+        made._open(handle, name)
+        return made
+
+    def _open(self, handle: int, name: str) -> None:
         self._passed = 0
-        self._fd = open_input(path)
+        self._fd = handle
         try:
             self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
             size = os.lseek(self._fd, 0, os.SEEK_END)  # also right for a block device, where stat says 0
@@ -95,7 +105,7 @@ class FileSource(BufferSource):
         except BaseException:
             os.close(self._fd)
             raise
-        super().__init__(self._map if self._map is not None else b"", str(path))
+        super().__init__(self._map if self._map is not None else b"", name)
 
     def check(self) -> None:
         """Make sure that the file is as long as it was; raises :class:`~qmigtool.errors.StreamError`."""

@@ -1,11 +1,10 @@
-"""Looks that are taken at an input before it is read: what wraps it, where it starts, how large its pages are."""
+"""Looks that are taken at a stream before it is read: where it starts, how large its pages are."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qmigtool.errors import QmigError, TruncatedError, UnsupportedError
-from qmigtool.parsers.container import recognise
+from qmigtool.errors import QmigError, TruncatedError
 from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION, FileHeader
 from qmigtool.parsers.savevm import Reader, Type
 from qmigtool.parsers.window import Window
@@ -13,7 +12,7 @@ from qmigtool.parsers.window import Window
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
 
-__all__ = ["PROBED", "find_start", "probe_page_size", "refuse_container"]
+__all__ = ["PROBED", "find_start", "probe_page_size"]
 
 CHUNK = 1 << 20
 MAX_PREFIX = 1 << 30
@@ -22,19 +21,12 @@ PAGE_SIZES = (4096, 1024, 8192, 16384, 65536, 256)
 PROBED = 16 << 20  # bytes looked at
 
 
-def refuse_container(head: bytes) -> None:
-    """Raise :class:`~qmigtool.errors.UnsupportedError` if an input starts like something that wraps a stream."""
-    container = recognise(head)
-    if container is not None:
-        raise UnsupportedError(container, offset=0)
-
-
-def probe_page_size(source: BufferSource) -> int | None:
+def probe_page_size(source: BufferSource, start: int) -> int | None:
     """Find the target page size of a stream that says it nowhere: with a wrong one, RAM soon has impossible flags.
 
-    Returns None if the stream does say it (configuration/target-page-bits), or if none fits.
+    ``start`` is where the stream starts. Returns None if it does say it (configuration/target-page-bits), or if none
+    fits.
     """
-    start = find_start(source)
     for page_size in PAGE_SIZES:
         probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
         try:

@@ -17,8 +17,9 @@ from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
 from qmigtool.consistency import Descriptions, disagreements, wrong_lengths
 from qmigtool.device import Device, find
-from qmigtool.errors import QmigError, StreamError, TruncatedError, UsageError
+from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
 from qmigtool.parsers.bodies import FOOTER_SIZE
+from qmigtool.parsers.container import recognise
 from qmigtool.parsers.records import (
     QEMU_VM_SECTION_FOOTER,
     RamSaveFlag,
@@ -29,10 +30,11 @@ from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
-from qmigtool.probe import PROBED, find_start, probe_page_size, refuse_container
+from qmigtool.probe import PROBED, find_start, probe_page_size
 from qmigtool.schema import fit
 from qmigtool.schema.model import built_in
 from qmigtool.sectionindex import SectionIndex
+from qmigtool.unwrap import Container, unwrap
 
 if TYPE_CHECKING:
     import os
@@ -64,16 +66,17 @@ def open_stream(
     channels: Sequence[str | os.PathLike[str] | bytes] = (),
     schema: Schema | None = None,
     keep_runs: bool = False,
+    snapshot: str | None = None,
 ) -> Stream:
     """Open a migration stream: a path, the bytes themselves, or a binary file object (a pipe, say).
 
     ``accelerator`` overrides what is inferred (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
     tail-first road. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return path),
     for :attr:`Stream.ram`; ``schema`` describes device state where the stream itself does not (default: the built-in
-    one); ``keep_runs`` keeps the records of RAM as they are read: of a pipe there is no other way to have them, and of
-    a file it spares :attr:`Stream.ram` a second reading. Broken input does not raise here, only in
-    :attr:`Stream.problems`, unless it is no migration stream at all: then :class:`~qmigtool.errors.StreamError`.
-    :class:`OSError` is left as it is.
+    one); ``snapshot`` names one of a qcow2 image that has several. ``keep_runs`` keeps the records of RAM as they are
+    read: of a pipe there is no other way to have them, and of a file it spares :attr:`Stream.ram` a second reading.
+    Broken input does not raise here, only in :attr:`Stream.problems`, unless it is no migration stream at all: then
+    :class:`~qmigtool.errors.StreamError`. :class:`OSError` is left as it is.
     """
     with contextlib.ExitStack() as stack:  # what was opened is closed again if something raises
         opened = [
@@ -88,6 +91,7 @@ def open_stream(
                 channels=opened,
                 schema=schema,
                 keep_runs=keep_runs,
+                snapshot=snapshot,
             )
 
         if isinstance(target, bytes | bytearray | memoryview):
@@ -109,7 +113,7 @@ class Stream:
     """An opened stream; use :func:`qmigtool.open`, and close it or use it as a context manager.
 
     ``problems`` are the errors met so far, in the order they were met; reading :attr:`sections` may add some, because
-    only that reads RAM.
+    only that reads RAM. ``container`` says what the stream came in (:class:`~qmigtool.unwrap.Container`).
     """
 
     def __init__(
@@ -121,8 +125,12 @@ class Stream:
         channels: Sequence[BufferSource] = (),
         schema: Schema | None = None,
         keep_runs: bool = False,
+        snapshot: str | None = None,
     ) -> None:
         self.problems: list[QmigError] = []
+        self.container = Container()
+        self._start: int | None = None  # of the stream in its source
+        self._outer: tuple[BufferSource, ...] = ()  # what it was unwrapped from
         self._given_accelerator = accelerators.parse(accelerator)
         self._given_schema = schema
         self._channels = tuple(channels)
@@ -133,8 +141,16 @@ class Stream:
         self._probed_page_size: int | None = None
         self._early = SectionIndex()  # what comes before the first PART
         if isinstance(source, BufferSource):
-            self._source: Source = source
-            self._open_seekable(source, forward=forward)
+            found = unwrap(source, snapshot)
+            self.container, self._start, self._outer = found.container, found.start, found.outer
+            self._channels += found.channels
+            self.problems += found.problems
+            self._source: Source = found.source
+            try:
+                self._open_seekable(found.source, forward=forward)
+            except BaseException:
+                found.close(source)
+                raise
         else:
             self._source = KeptSource(getattr(source, "name", "<pipe>"))
             self._read_pipe(source, self._source)
@@ -152,16 +168,22 @@ class Stream:
 
     def close(self) -> None:
         """Let go of the file and of the extra channels."""
-        self._source.close()
-        for channel in self._channels:
-            channel.close()
+        for source in (self._source, *self._channels, *self._outer):
+            source.close()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """The file descriptors of the inputs, to tell them from outputs; none of what is in memory."""
-        return tuple(one.fileno() for one in (self._source, *self._channels) if isinstance(one, FileSource))
+        return tuple(
+            one.fileno() for one in (self._source, *self._channels, *self._outer) if isinstance(one, FileSource)
+        )
 
     # -- facts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> int:
+        """How many extra channels of the same migration there are, given or found in a capture."""
+        return len(self._channels)
 
     @property
     def size(self) -> int | None:
@@ -355,13 +377,14 @@ class Stream:
     # -- the two roads ---------------------------------------------------------------------------------------------
 
     def _open_seekable(self, source: BufferSource, *, forward: bool) -> None:
-        refuse_container(bytes(source.whole[:MAGIC_SIZE]))
+        if self._start is None:
+            self._start = find_start(source)
         try:
             self._located = find_vmdesc(source)
         except QmigError as error:
             self.problems.append(error)
         if self._located is None:
-            self._probed_page_size = probe_page_size(source)
+            self._probed_page_size = probe_page_size(source, self._start)
         self._reader = self._new_reader(source, keep_runs=self._keep_runs)
         self._unread = self._reader.sections()
         head_error = self._read_head(source)
@@ -383,7 +406,7 @@ class Stream:
             vmdesc.page_size if vmdesc is not None else self._probed_page_size,
             self._measure,
             keep_runs,
-            find_start(source),
+            self._start or 0,
         )
 
     def _measure(self, header: SectionHeader, data: memoryview, ends: Callable[[int], bool]) -> int | None:
@@ -472,10 +495,13 @@ class Stream:
         self._back = None
         self._index = index = SectionIndex([])
         head = BufferSource(_read_up_to(pipe, PROBED))
-        refuse_container(bytes(head.whole[:MAGIC_SIZE]))
-        self._probed_page_size = probe_page_size(head)
+        wrapped = recognise(bytes(head.whole[:MAGIC_SIZE]))
+        if wrapped is not None:
+            raise UnsupportedError(f"{wrapped.what} through a pipe", offset=0, expected="a file")
+        self._start = find_start(head)
+        self._probed_page_size = probe_page_size(head, self._start)
         reader = self._reader = Reader(
-            Window(), None, self._probed_page_size, self._measure, self._keep_runs, find_start(head)
+            Window(), None, self._probed_page_size, self._measure, self._keep_runs, self._start
         )
         chunk: bytes | memoryview = head.whole
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qmigtool.diff import compare, default_noise
@@ -52,7 +53,7 @@ def explanation(found: Comparison, streams: tuple[Stream, Stream], more: Sequenc
     """Return a comparison in lines for people: the streams, what differs, what was excused."""
     lines = ["the saved states differ: " + verdict(found)]
     lines += [
-        printable(f"  {name}: {s.source.name}, {s.machine or 'no machine type'}, {saver(s)}")
+        printable(f"  {name}: {_short(s.source.name)}, {s.machine or 'no machine type'}, {saver(s)}")
         for name, s in zip("AB", streams, strict=True)
     ]
     rows = [cells(difference) for difference in found.differences[:SHOWN]]
@@ -63,6 +64,12 @@ def explanation(found: Comparison, streams: tuple[Stream, Stream], more: Sequenc
     left = len(found.differences) - len(rows)
     lines += [f"  ... and {left} more"] if left else []
     return "\n".join([*lines, *(f"  note: {printable(note)}" for note in found.notes), *map(printable, more)])
+
+
+def _short(name: str) -> str:
+    """Return a path from here on, if it is below."""
+    here = f"{Path.cwd()}/"
+    return name.removeprefix(here)
 
 
 def _memory(a: Stream, b: Stream) -> list[str]:

@@ -84,6 +84,8 @@ def test_info(call):
     assert found["accelerator"].pop("evidence")
     assert found == {
         "container": "raw",
+        "container_details": {},
+        "channels": 0,
         "compression": "none",
         "size": 660109,
         "machine": "pc-i440fx-7.2",
@@ -162,9 +164,9 @@ def test_errors_are_json_too(call, tmp_path):
     found = document(call("info", str(path), "--json"), 3)
     assert found["error"]["kind"] == "StreamError"
     assert found["error"]["offset"] == "0x0"
-    path.write_bytes(b"\x1f\x8b\x08\0\0\0")
+    path.write_bytes(b"\x04\x22\x4d\x18\0\0\0")
     found = document(call("info", str(path), "--json"), 63)
-    assert found["error"]["feature"] == "gzip compression"
+    assert found["error"]["feature"] == "lz4 compression"
 
 
 # -- exit codes -------------------------------------------------------------------------------------------------------

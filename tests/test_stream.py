@@ -527,13 +527,19 @@ def test_no_stream_at_all(data):
         assert caught.value.offset is not None
 
 
-@pytest.mark.parametrize("head", [b"LibvirtQemudSave", b"QFI\xfb", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"QCPR"])
-def test_containers_are_named(head):
+@pytest.mark.parametrize("head", [b"\x04\x22\x4d\x18", b"\x89LZO\x00\r\n\x1a\n", b"QCPR"])
+def test_containers_that_cannot_be_opened_are_named(head):
     for target in (head + bytes(50), io.BytesIO(head + bytes(50))):
         with pytest.raises(UnsupportedError) as caught:
             qmigtool.open(target)
         assert caught.value.offset == 0
         assert caught.value.feature
+
+
+@pytest.mark.parametrize("head", [b"LibvirtQemudSave", b"QFI\xfb", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"])
+def test_containers_that_are_nothing_but_a_head(head):
+    with pytest.raises((StreamError, UnsupportedError)):
+        qmigtool.open(head + bytes(50))
 
 
 def test_files_that_are_no_files(tmp_path):

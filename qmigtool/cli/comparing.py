@@ -60,6 +60,8 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
 @click.option("--all", "every", is_flag=True, help="List what noise rules excuse, too.")
 @click.option("--accelerator-a", metavar="NAME", help="Who saved A, instead of inferring it.")
 @click.option("--accelerator-b", metavar="NAME", help="Who saved B.")
+@click.option("--snapshot-a", metavar="NAME", help="Which one of the qcow2 image A's snapshots.")
+@click.option("--snapshot-b", metavar="NAME", help="Which one of B's.")
 @click.option("--channel-a", metavar="FILE", multiple=True, help="An extra channel of A (multifd), for --ram.")
 @click.option("--channel-b", metavar="FILE", multiple=True, help="An extra channel of B.")
 @schema_option
@@ -78,6 +80,8 @@ def diff(
     every: bool,
     accelerator_a: str | None,
     accelerator_b: str | None,
+    snapshot_a: str | None,
+    snapshot_b: str | None,
     channel_a: tuple[str, ...],
     channel_b: tuple[str, ...],
     schema: str | None,
@@ -97,8 +101,13 @@ def diff(
         raise UsageError("standard input is one stream")
     noise = _noise(noise_file, strict, counted, ignore)
     with ExitStack() as stack:
-        one = stack.enter_context(opened(a, accelerator_a, schema=schema, channels=channel_a, keep_runs=ram))
-        other = stack.enter_context(opened(b, accelerator_b, schema=schema, channels=channel_b, keep_runs=ram))
+        one, other = (
+            stack.enter_context(opened(f, who, schema=schema, channels=channels, keep_runs=ram, snapshot=snapshot))
+            for f, who, channels, snapshot in (
+                (a, accelerator_a, channel_a, snapshot_a),
+                (b, accelerator_b, channel_b, snapshot_b),
+            )
+        )
         if base is not None:
             common = stack.enter_context(opened(base, schema=schema))
             return _three(compare_three(common, one, other, noise=noise), (common, one, other), as_json=as_json)

@@ -29,10 +29,27 @@ if TYPE_CHECKING:
     from qmigtool.tables import Row
 
 SCHEMA = 1
-_READ = "qmigtool.inputs"  # in click's ``Context.meta``: files that the command has read
 F = TypeVar("F", bound=Callable[..., Any])
+_SNAPSHOT = "qmigtool.snapshot"
+_READ = "qmigtool.inputs"  # in click's ``Context.meta``: files that the command has read
 
-file_argument = click.argument("file", metavar="FILE")
+
+def _remember_snapshot(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:
+    context.meta[_SNAPSHOT] = name
+
+
+def file_argument(command: F) -> F:
+    """Give a command FILE, and what says which stream of a container is meant (:func:`opened` knows)."""
+    option = click.option(
+        "--snapshot",
+        metavar="NAME",
+        expose_value=False,
+        callback=_remember_snapshot,
+        help="Which one of a qcow2 image's snapshots.",
+    )
+    return click.argument("file", metavar="FILE")(option(command))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, with a header.")
 accelerator_option = click.option(
@@ -56,8 +73,15 @@ def opened(
     channels: Sequence[str] = (),
     keep_runs: bool = False,
     forward: bool = False,
+    snapshot: str | None = None,
 ) -> Iterator[Stream]:
-    """Open FILE; ``-`` is standard input. An error that leaves says which file it is about."""
+    """Open FILE; ``-`` is standard input. An error that leaves says which file it is about.
+
+    ``snapshot`` is what ``--snapshot`` says, unless it is given.
+    """
+    context = click.get_current_context(silent=True)
+    if snapshot is None and context is not None:
+        snapshot = context.meta.get(_SNAPSHOT)
     remember_inputs(file, *channels, *([] if schema is None else [schema]))
     try:
         with open_stream(
@@ -67,6 +91,7 @@ def opened(
             channels=channels,
             schema=None if schema is None else load_file(schema),
             keep_runs=keep_runs,
+            snapshot=snapshot,
         ) as stream:
             yield stream
     except QmigError as error:

@@ -59,8 +59,9 @@ def _info(stream: Stream) -> dict[str, Any]:
     configuration = stream.configuration
     raw_uuid = configuration.uuid if configuration is not None else None
     return {
-        "container": "raw",
-        "compression": "none",
+        "container": stream.container.name,
+        "compression": stream.container.compression,
+        "container_details": stream.container.details,
         "size": stream.size,
         "machine": stream.machine,
         "page_size": stream.page_size,
@@ -75,6 +76,7 @@ def _info(stream: Stream) -> dict[str, Any]:
         "sections": len(sections),
         "pages_held": stream.pages_held[0],
         "pages": stream.pages_held[1],
+        "channels": stream.channels,
         "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
         "capabilities": list(stream.capabilities),
         "uuid": str(uuid.UUID(bytes=raw_uuid)) if raw_uuid is not None else None,
@@ -106,6 +108,7 @@ def _print_info(document: dict[str, Any]) -> None:
     blocks = document["ram_blocks"]
     lines: list[tuple[str, str]] = [
         ("container", document["container"]),
+        *(("", f"- {text}") for text in _details(document["container_details"])),
         ("compression", document["compression"]),
         ("size", _bytes(document["size"]) if document["size"] is not None else "unknown"),
         ("machine", document["machine"] or "not in the stream"),
@@ -118,7 +121,7 @@ def _print_info(document: dict[str, Any]) -> None:
         ("sections", str(document["sections"])),
         ("RAM", f"{_bytes(sum(block['size'] for block in blocks))} in {len(blocks)} blocks"),
         *(("", f"- {block['name']}: {_bytes(block['size'])}") for block in blocks),
-        *([("", _held(document))] if document["pages_held"] < document["pages"] else []),
+        *([("", _held(document))] if document["pages_held"] < document["pages"] and not document["channels"] else []),
         ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
         ("vmdesc", "yes" if document["vmdesc"] else "no"),
         *([("decoded by", _schema(document["borrowed_schema"]))] if document["borrowed_schema"] else []),
@@ -127,6 +130,16 @@ def _print_info(document: dict[str, Any]) -> None:
     ]
     for name, text in lines:
         print(f"{name:13} {printable(text)}")
+
+
+def _details(details: dict[str, Any]) -> Iterator[str]:
+    """Give what is known of a container, a line for each."""
+    for name, value in details.items():
+        words = name.replace("_", " ")
+        if isinstance(value, list):
+            yield from (f"{one['name']}: {_bytes(one['bytes'])}" for one in value)
+        else:
+            yield f"{words}: {('no', 'yes')[value] if isinstance(value, bool) else value}"
 
 
 def _bytes(count: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.cpu_x86 import FIELDS, X87, VCpu
 from qmigtool.diff.model import Difference, Kind
+from qmigtool.diff.words import bits_changed
 from qmigtool.registers import REGISTERS
 from qmigtool.xsave import COMPONENTS, XsaveArea, bits
 from qmigtool.xsave.components import MXCSR_OFFSET
@@ -61,12 +62,13 @@ def differing_registers(a: VCpu, b: VCpu) -> Iterator[Difference]:
 def _register(a: _Side, b: _Side, bit: int, slot: Slot, x: int | bytes, y: int | bytes) -> Difference:
     places = [_place(side, bit, slot) for side in (a, b)]
     path = next((place[0] for place in places if place is not None), f"[{slot.name}]")
+    words = slot.name
+    view = REGISTERS.get(_VIEWS.get(slot.name, ""))
     if isinstance(x, bytes) and isinstance(y, bytes):
-        words = f"{slot.name}: {x87_value(x)} -> {x87_value(y)}"
+        words += f": {x87_value(x)} -> {x87_value(y)}"
         x, y = int.from_bytes(x, "little"), int.from_bytes(y, "little")
-    else:
-        view = REGISTERS.get(_VIEWS.get(slot.name, ""))
-        words = view.name if view is not None else slot.name
+    elif view is not None and isinstance(x, int) and isinstance(y, int):
+        words += f": {bits_changed(view, x, y)}"
     at_a, at_b = (None if place is None else place[1] for place in places)
     return Difference(a.vcpu.device.label, path, Kind.CHANGED, x, y, at_a, at_b, words, type=REGISTER)
 

@@ -27,7 +27,7 @@ def test_a_stream_equals_itself(name: str) -> None:
     [
         ("cpu@2/env.regs[3]", 0x1234, "RBX"),
         ("cpu@0/env.cr[4]", 0x600, "CR4: -OSXSAVE"),
-        ("cpu@0/env.mxcsr", 0x1FA0, "MXCSR"),
+        ("cpu@0/env.mxcsr", 0x1FA0, "MXCSR: +PE"),
         ("cpu@0/env.xcr0", 0x7, "XCR0: -BNDREGS -BNDCSR -PKRU"),
         ("i8254@0/channels[1]/count", 77, ""),
         ("i8259@1/imr", 0x5A, ""),

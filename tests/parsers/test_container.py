@@ -28,7 +28,9 @@ from qmigtool.parsers.container import recognise
     ],
 )
 def test_each_by_its_first_bytes(head, words):
-    assert words in recognise(head[:16])
+    found = recognise(head[:16])
+    assert found is not None
+    assert words in found.what
     assert recognise(b"\0" + head) is None
 
 

@@ -1,0 +1,217 @@
+"""Captures of migration traffic: the bytes of each direction of each TCP connection, put together again.
+
+scapy reads the file formats (pcap and pcapng, both byte orders); TCP is put together here, since scapy's own session
+fills what was not captured with zeros. A hole ends a direction: nothing behind it is given.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from qmigtool.errors import LimitError, StreamError, UnsupportedError
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.source import BufferSource
+
+__all__ = ["Flow", "read_flows"]
+
+SECTION = "capture"
+MAX_FLOWS = 4096
+MAX_PACKET = 1 << 20  # scapy cuts them at 32 KiB, which loopback and segmentation offload go beyond
+MAX_WAITING = 64 << 20  # bytes of segments that came too early, of one direction
+TCP, IPV4, IPV6 = 6, 0x0800, 0x86DD
+VLAN = (0x8100, 0x88A8)
+# Link type (LINKTYPE_*) -> bytes before the EtherType; None: the packet starts with IP.
+LINKS: dict[int, int | None] = {1: 12, 113: 14, 276: 0, 101: None, 12: None, 14: None, 228: None, 229: None}
+NULL, LOOP = 0, 108  # a word with the address family before IP
+SYN, FIN, RST = 2, 1, 4
+
+
+@dataclass
+class Flow:
+    """One direction of a connection; ``size`` bytes of it are in ``file``, in order and without a gap.
+
+    ``missing`` is where the first gap is, in bytes from its start; None if nothing is missing.
+    """
+
+    name: str
+    file: BinaryIO
+    size: int = 0
+    missing: int | None = None
+    _next: int | None = None  # the sequence number of the next byte
+    _waiting: dict[int, bytes] = field(default_factory=dict)
+    _held: int = 0
+
+    def segment(self, sequence: int, data: bytes, *, starts: bool) -> None:
+        """Take a segment; they may come twice and in any order."""
+        if starts:
+            sequence = sequence + 1 & 0xFFFFFFFF
+            if self._next is None:
+                self._next = sequence
+        if not data:
+            return
+        if self._next is None:
+            self._next = sequence  # the capture began later than the connection
+        ahead = (sequence - self._next + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
+        if ahead > 0:
+            self._wait(sequence, data)
+            return
+        self._append(data[-ahead:] if -ahead < len(data) else b"")
+
+    def _append(self, data: bytes) -> None:
+        while data:
+            self.file.write(data)
+            self.size += len(data)
+            self._next = ((self._next or 0) + len(data)) & 0xFFFFFFFF
+            data = self._taken()
+
+    def _taken(self) -> bytes:
+        """Take the next bytes out of what came too early."""
+        at = self._next or 0
+        if at in self._waiting:
+            data = self._waiting.pop(at)
+            self._held -= len(data)
+            return data
+        for sequence, data in list(self._waiting.items()):
+            behind = (at - sequence + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
+            if behind >= 0:
+                del self._waiting[sequence]
+                self._held -= len(data)
+                if behind < len(data):
+                    return data[behind:]
+        return b""
+
+    def _wait(self, sequence: int, data: bytes) -> None:
+        if self._held + len(data) > MAX_WAITING:
+            return  # so much behind a gap: it will not be filled any more
+        if len(data) > len(self._waiting.get(sequence, b"")):
+            self._held += len(data) - len(self._waiting.get(sequence, b""))
+            self._waiting[sequence] = data
+
+    def finish(self) -> None:
+        """Note a gap, if one was never filled."""
+        if self._waiting:
+            self.missing = self.size
+            self._waiting.clear()
+        self.file.flush()
+
+
+def read_flows(source: BufferSource, new_file: Callable[[], BinaryIO]) -> list[Flow]:
+    """Read a capture to its end, or to where it is cut; return each direction that carried data.
+
+    ``new_file`` makes the file for each, and whoever gave it closes them. Raises
+    :class:`~qmigtool.errors.StreamError` if it is no capture, and :class:`~qmigtool.errors.UnsupportedError` for a kind
+    of link that is not known.
+    """
+    flows: dict[tuple[bytes, bytes], Flow] = {}
+    for link, packet in _packets(source):
+        found = _tcp(link, packet)
+        if found is None:
+            continue
+        ends, sequence, flags, data = found
+        flow = flows.get(ends)
+        if flow is None:
+            if len(flows) >= MAX_FLOWS:
+                raise LimitError(f"more than {MAX_FLOWS} connections", section=SECTION)
+            flow = flows[ends] = Flow(f"{_end(ends[0])} -> {_end(ends[1])}", new_file())
+        flow.segment(sequence, data, starts=bool(flags & SYN))
+    for flow in flows.values():
+        flow.finish()
+    return [flow for flow in flows.values() if flow.size]
+
+
+def _packets(source: BufferSource) -> Iterator[tuple[int, bytes]]:
+    # scapy costs 170 ms to import: only where a capture is read.
+    from scapy.error import Scapy_Exception
+    from scapy.utils import RawPcapNgReader, RawPcapReader
+
+    try:
+        file: Any = io.BufferedReader(_Reader(source), 1 << 20)
+        reader: Any = RawPcapReader(file)
+        while True:
+            try:
+                packet, about = reader._read_packet(MAX_PACKET)
+            except EOFError:
+                return
+            linktype = about.linktype if isinstance(reader, RawPcapNgReader) else reader.linktype
+            yield linktype, packet
+    except (Scapy_Exception, struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+        raise StreamError(f"not a capture that can be read: {error}", section=SECTION) from None
+
+
+class _Reader(io.RawIOBase):
+    """The bytes of a source as a file, for those who want one."""
+
+    def __init__(self, source: BufferSource) -> None:
+        self._source = source
+        self._at = 0
+        self.name = source.name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, len(self._source.whole))[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._source.whole[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        self._source.passed(self._at)
+        return len(part)
+
+
+def _tcp(link: int, packet: bytes) -> tuple[tuple[bytes, bytes], int, int, bytes] | None:
+    """Return ((source, destination), sequence number, flags, data) of a TCP segment; None for anything else."""
+    if link in (NULL, LOOP):
+        ip = packet[4:]
+    else:
+        if link not in LINKS:
+            raise UnsupportedError(f"captures of link type {link}", section=SECTION)
+        before = LINKS[link]
+        ip = packet if before is None else _behind(packet, before)
+    if len(ip) < 20:
+        return None
+    if ip[0] >> 4 == 4:
+        head, total, protocol = (ip[0] & 15) * 4, int.from_bytes(ip[2:4], "big"), ip[9]
+        addresses = ip[12:16], ip[16:20]
+        fragment = int.from_bytes(ip[6:8], "big") & 0x3FFF
+        if fragment:
+            return None
+    elif ip[0] >> 4 == 6 and len(ip) >= 40:
+        head, total, protocol = 40, 40 + int.from_bytes(ip[4:6], "big"), ip[6]
+        addresses = ip[8:24], ip[24:40]
+    else:
+        return None
+    # Large segments that the network card cuts later are captured with a total length of 0.
+    segment = ip[head : total if total > head else len(ip)]
+    if protocol != TCP or len(segment) < 20:
+        return None
+    ends = addresses[0] + segment[0:2], addresses[1] + segment[2:4]
+    start = (segment[12] >> 4) * 4
+    return ends, int.from_bytes(segment[4:8], "big"), segment[13], segment[start:]
+
+
+def _behind(packet: bytes, at: int) -> bytes:
+    """Return what follows the EtherType at ``at``, and any VLAN tags."""
+    if at == 0:  # SLL2: the protocol is the first word, and the header has 20 bytes
+        return packet[20:] if int.from_bytes(packet[:2], "big") in (IPV4, IPV6) else b""
+    while int.from_bytes(packet[at : at + 2], "big") in VLAN:
+        at += 4
+    return packet[at + 2 :] if int.from_bytes(packet[at : at + 2], "big") in (IPV4, IPV6) else b""
+
+
+def _end(raw: bytes) -> str:
+    from ipaddress import ip_address
+
+    address = ip_address(raw[:-2])
+    port = int.from_bytes(raw[-2:], "big")
+    return f"[{address}]:{port}" if len(raw) > 6 else f"{address}:{port}"

@@ -1,0 +1,86 @@
+"""The head of a libvirt save image (``virsh save``; libvirt: ``src/qemu/qemu_saveimage.h``).
+
+Six words in the byte order of the host that wrote them, then the domain's XML, a cookie and padding, then the stream,
+packed as the head says. With the format ``sparse`` QEMU wrote a mapped-ram stream whose offsets count from the start of
+the whole image.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import LimitError, StreamError, UnsupportedError
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.vmstate import Bytes
+
+__all__ = ["SAVE_IMAGE_MAGIC", "SAVE_IMAGE_PARTIAL", "SaveFormat", "SaveImage", "read_save_image"]
+
+SAVE_IMAGE_MAGIC = b"LibvirtQemudSave"
+SAVE_IMAGE_PARTIAL = b"LibvirtQemudPart"
+HEAD_SIZE = 92
+MAX_DATA = 64 << 20  # of XML; a domain's has some 10 KiB, and 64 KiB to grow
+SECTION = "libvirt save image"
+
+
+class SaveFormat(IntEnum):
+    """How the stream behind the head is packed (``virQEMUSaveFormat``)."""
+
+    RAW = 0
+    GZIP = 1
+    BZIP2 = 2
+    XZ = 3
+    LZOP = 4
+    ZSTD = 5
+    SPARSE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class SaveImage:
+    """The head: ``stream_offset`` is where the stream starts, in bytes of the image; ``xml`` and ``cookie`` as sent.
+
+    ``complete`` is False for an image that libvirt did not finish. Version 1 knows no formats.
+    """
+
+    version: int
+    complete: bool
+    was_running: bool
+    format: SaveFormat
+    stream_offset: int
+    xml: bytes
+    cookie: bytes | None
+
+
+def read_save_image(source: Bytes) -> SaveImage:
+    """Read the head; raises :class:`~qmigtool.errors.StreamError` or a kin of it where it breaks the format."""
+    head = bytes(source.view(0, HEAD_SIZE))
+    order = "<"
+    if struct.unpack_from("<I", head, 16)[0] > 0xFFFF:  # the other byte order: a version is a small number
+        order = ">"
+    version, data_length, running, form, cookie_offset = struct.unpack_from(f"{order}5I", head, 16)
+    if version not in (1, 2):
+        raise StreamError(f"version {version}", offset=16, section=SECTION, expected="1 or 2")
+    if data_length > MAX_DATA:
+        raise LimitError(f"{data_length} bytes of XML", offset=20, section=SECTION, expected=f"at most {MAX_DATA}")
+    if version == 1:
+        form, cookie_offset = 0, 0
+    if form not in set(SaveFormat):
+        raise UnsupportedError(f"the save image format {form}", offset=28, section=SECTION)
+    if cookie_offset > data_length:
+        raise StreamError(
+            f"a cookie at {cookie_offset}", offset=32, section=SECTION, expected=f"inside {data_length} bytes"
+        )
+    data = bytes(source.view(HEAD_SIZE, data_length))
+    cookie = data[cookie_offset:].split(b"\0", 1)[0] if cookie_offset else None
+    return SaveImage(
+        version,
+        head.startswith(SAVE_IMAGE_MAGIC),
+        bool(running),
+        SaveFormat(form),
+        HEAD_SIZE + data_length,
+        data.split(b"\0", 1)[0],
+        cookie,
+    )

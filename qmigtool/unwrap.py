@@ -1,0 +1,237 @@
+"""Getting at the stream in a container: a save image, a compressed file, a snapshot in a qcow2 image, a capture.
+
+Where the stream lies in one piece it is read where it is. Otherwise it is put together in a temporary file that has no
+name, once, and that is mapped like any other; offsets then count in the stream, not in the container.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
+
+from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError, UsageError
+from qmigtool.files import skip_zeros
+from qmigtool.parsers.container import Kind, Magic, recognise
+from qmigtool.parsers.packed import unpack
+from qmigtool.parsers.pcap import Flow, read_flows
+from qmigtool.parsers.qcow2 import Snapshot, read_qcow2, state_pieces
+from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
+from qmigtool.parsers.saveimage import SaveFormat, SaveImage, read_save_image
+from qmigtool.parsers.source import BufferSource, FileSource
+
+__all__ = ["Container", "Unwrapped", "unwrap"]
+
+MAGIC_SIZE = 16
+MAX_LAYERS = 4  # a compressed save image of a compressed stream is three
+SPARE = 256 << 20  # bytes of the temporary file system that are left alone
+CHECKED = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a stream came in: ``raw``, ``libvirt``, ``qcow2``, ``pcap``; and by what it was packed (``none``).
+
+    ``details`` says more of it, for people and JSON; ``in_place`` whether the stream's offsets are the file's.
+    """
+
+    name: str = "raw"
+    compression: str = "none"
+    details: dict[str, Any] = field(default_factory=dict)
+    in_place: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unwrapped:
+    """A stream out of its container.
+
+    ``start`` is where it starts in ``source``, None if that is to be looked for. ``channels`` are those of the same
+    migration that a capture holds; ``outer`` the sources that only hold it; ``problems`` what was wrong on the way.
+    """
+
+    source: BufferSource
+    container: Container = Container()
+    start: int | None = None
+    channels: tuple[BufferSource, ...] = ()
+    outer: tuple[BufferSource, ...] = ()
+    problems: tuple[QmigError, ...] = ()
+
+    def close(self, kept: BufferSource) -> None:
+        """Let go of what was made on the way, but not of ``kept``, which is the caller's."""
+        for one in (self.source, *self.channels, *self.outer):
+            if one is not kept:
+                one.close()
+
+
+def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
+    """Take a stream out of what wraps it, layer by layer; one that nothing wraps is returned as it is.
+
+    ``snapshot`` names the one that is meant, by its name or id, in a qcow2 image that has several. Raises
+    :class:`~qmigtool.errors.UnsupportedError` for a container that is only known by name,
+    :class:`~qmigtool.errors.UsageError` if there is no such snapshot or several to choose from, and
+    :class:`~qmigtool.errors.StreamError` for a container that is broken before its stream starts.
+    """
+    found = Unwrapped(source)
+    try:
+        for _ in range(MAX_LAYERS):
+            start = found.start or 0
+            magic = recognise(bytes(found.source.whole[start : start + MAGIC_SIZE]))
+            if magic is None:
+                break
+            found = _OPENERS[magic.kind](found, magic, snapshot)
+        else:
+            raise LimitError("containers inside containers without end", offset=0)
+        if snapshot is not None and found.container.name != "qcow2":
+            raise UsageError(f"no snapshot {snapshot!r}: this is no qcow2 image")
+    except BaseException:
+        found.close(source)
+        raise
+    return found
+
+
+def _save_image(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrapped:
+    image = read_save_image(found.source)
+    if image.format is SaveFormat.LZOP:
+        raise UnsupportedError("lzop compression", offset=image.stream_offset, section="libvirt save image")
+    container = replace(found.container, name="libvirt", details=_about(image))
+    problems = found.problems
+    if not image.complete:
+        problems += (StreamError("libvirt did not finish this save image", offset=0, section="libvirt save image"),)
+    return replace(found, container=container, start=image.stream_offset, problems=problems)
+
+
+def _about(image: SaveImage) -> dict[str, Any]:
+    return {
+        "version": image.version,
+        "was_running": image.was_running,
+        "format": image.format.name.lower(),
+        "stream_offset": image.stream_offset,
+        "xml_bytes": len(image.xml),
+    }
+
+
+def _packed(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
+    container = replace(found.container, compression=magic.packer, in_place=False)
+    return _spooled(found, container, unpack(found.source, magic.packer, found.start or 0))
+
+
+def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
+    if found.start:
+        raise UnsupportedError("a qcow2 image inside another container", offset=found.start)
+    image = read_qcow2(found.source)
+    snapshot = _choose([one for one in image.snapshots if one.vm_state_size], wanted)
+    details = {"snapshot": snapshot.name, "snapshot_id": snapshot.id, "vm_state_size": snapshot.vm_state_size}
+    container = replace(found.container, name="qcow2", details=details, in_place=False)
+    spooled = _spooled(found, container, state_pieces(found.source, image, snapshot))
+    # Only the last cluster is longer than what was written; a mapped-ram stream is longer than what was transferred.
+    if 0 <= len(spooled.source.whole) - snapshot.vm_state_size < image.cluster_size:
+        spooled = replace(spooled, source=_cut(spooled.source, snapshot.vm_state_size))
+    return spooled
+
+
+def _choose(snapshots: list[Snapshot], wanted: str | None) -> Snapshot:
+    named = ", ".join(f"{one.name!r} (id {one.id})" for one in snapshots[:20])
+    if wanted is None:
+        if len(snapshots) == 1:
+            return snapshots[0]
+        if not snapshots:
+            raise UnsupportedError("a qcow2 image without a snapshot of a running machine", offset=0)
+        raise UsageError("this qcow2 image has several snapshots", expected=f"--snapshot with one of {named}")
+    # A name wins over an id, as for loadvm.
+    for one in (*(s for s in snapshots if s.name == wanted), *(s for s in snapshots if s.id == wanted)):
+        return one
+    raise UsageError(f"no snapshot {wanted!r}", expected=f"one of {named}" if named else None)
+
+
+def _cut(source: BufferSource, size: int) -> BufferSource:
+    """Return a spooled stream without what follows it."""
+    handle = os.dup(source.fileno()) if isinstance(source, FileSource) else -1
+    name = source.name
+    source.close()
+    os.ftruncate(handle, size)
+    return FileSource.of_handle(handle, name)
+
+
+def _capture(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrapped:
+    magic = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
+    with ExitStack() as files:
+        flows = read_flows(found.source, lambda: files.enter_context(tempfile.TemporaryFile()))
+        main = [flow for flow in flows if _head(flow) == magic]
+        if not main:
+            raise StreamError(f"no migration stream in the {len(flows)} directions of this capture", offset=0)
+        if len(main) > 1:
+            names = ", ".join(flow.name for flow in main[:8])
+            raise UnsupportedError("a capture of several migrations", f"the capture has several migrations: {names}")
+        sources = {flow.name: _mapped(flow, found.source.name) for flow in flows}
+    problems = [
+        StreamError(
+            f"{flow.missing} bytes into {flow.name} something was not captured, and what follows is left out",
+            section="capture",
+        )
+        for flow in flows
+        if flow.missing is not None
+    ]
+    details = {"connections": [{"name": flow.name, "bytes": flow.size} for flow in flows]}
+    return Unwrapped(
+        sources.pop(main[0].name),
+        replace(found.container, name="pcap", details=details, in_place=False),
+        0,
+        tuple(sources.values()),
+        (*found.outer, found.source),
+        (*found.problems, *problems),
+    )
+
+
+def _head(flow: Flow) -> bytes:
+    flow.file.seek(0)
+    return flow.file.read(4)
+
+
+def _mapped(flow: Flow, name: str) -> FileSource:
+    return FileSource.of_handle(os.dup(flow.file.fileno()), f"{name} ({flow.name})")
+
+
+def _other(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
+    raise UnsupportedError(magic.what, offset=found.start or 0)
+
+
+_OPENERS: dict[Kind, Callable[[Unwrapped, Magic, str | None], Unwrapped]] = {
+    Kind.SAVE_IMAGE: _save_image,
+    Kind.QCOW2: _qcow2,
+    Kind.PACKED: _packed,
+    Kind.CAPTURE: _capture,
+    Kind.OTHER: _other,
+}
+
+
+def _spooled(found: Unwrapped, container: Container, pieces: Iterable[bytes | int]) -> Unwrapped:
+    """Put a stream together in a temporary file; what comes before something that is broken is kept."""
+    problems = list(found.problems)
+    with tempfile.TemporaryFile() as file:
+        try:
+            _write(file, pieces)
+        except (StreamError, UnsupportedError) as error:
+            if not file.tell():
+                raise
+            problems.append(error)
+        file.flush()
+        source = FileSource.of_handle(os.dup(file.fileno()), found.source.name)
+    return Unwrapped(source, container, None, found.channels, (*found.outer, found.source), tuple(problems))
+
+
+def _write(file: BinaryIO, pieces: Iterable[bytes | int]) -> None:
+    unchecked = CHECKED
+    for piece in pieces:
+        if isinstance(piece, int):
+            skip_zeros(file, piece)
+            continue
+        unchecked += len(piece)
+        if unchecked >= CHECKED:
+            unchecked = 0
+            if shutil.disk_usage(tempfile.gettempdir()).free < SPARE:
+                raise LimitError(f"no room in {tempfile.gettempdir()} to unpack it", expected="TMPDIR to name more")
+        file.write(piece)

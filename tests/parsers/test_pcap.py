@@ -1,0 +1,120 @@
+"""Captures put together again; scapy builds the packets, so that nothing here is read by what wrote it."""
+
+import io
+import random
+import struct
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import CookedLinux, Dot1Q, Ether
+from scapy.utils import wrpcap, wrpcapng
+
+from qmigtool.errors import StreamError, UnsupportedError
+from qmigtool.parsers.pcap import Flow, read_flows
+from qmigtool.parsers.source import BufferSource
+
+DATA = bytes(range(256)) * 40
+
+
+def flows(packets: list[Any], tmp_path: Path, *, ng: bool = False, **options: Any) -> list[Flow]:
+    file = tmp_path / "capture"
+    (wrpcapng if ng else wrpcap)(str(file), packets, **options)
+    return read_flows(BufferSource(file.read_bytes()), io.BytesIO)
+
+
+def content(flow: Flow) -> bytes:
+    flow.file.seek(0)
+    return flow.file.read()
+
+
+def segments(data: bytes, start: int, size: int = 1000) -> list[tuple[int, bytes]]:
+    return [((start + at) & 0xFFFFFFFF, data[at : at + size]) for at in range(0, len(data), size)]
+
+
+def tcp(sequence: int, data: bytes = b"", flags: str = "A") -> Any:
+    return IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=1, dport=4444, seq=sequence, flags=flags) / data
+
+
+@pytest.mark.parametrize("start", [0, 0xFFFFF000])  # the second passes the end of the sequence numbers
+@pytest.mark.parametrize("ng", [False, True])
+def test_in_any_order_and_more_than_once(start: int, ng: bool, tmp_path: Path) -> None:
+    parts = segments(DATA, start + 1)
+    chance = random.Random(3)  # noqa: S311 - no secret
+    shuffled = parts + chance.sample(parts, 4)
+    chance.shuffle(shuffled)
+    packets = [Ether() / tcp(start, flags="S")] + [Ether() / tcp(s, d) for s, d in shuffled]
+    (flow,) = flows(packets, tmp_path, ng=ng)
+    assert content(flow) == DATA
+    assert (flow.name, flow.size, flow.missing) == ("10.0.0.1:1 -> 10.0.0.2:4444", len(DATA), None)
+
+
+def test_segments_that_overlap(tmp_path: Path) -> None:
+    packets = [Ether() / tcp(9, flags="S")]
+    packets += [Ether() / tcp(10 + at, DATA[at : at + 700]) for at in range(0, len(DATA), 500)]
+    (flow,) = flows(packets, tmp_path)
+    assert content(flow) == DATA
+
+
+def test_a_hole_ends_it(tmp_path: Path) -> None:
+    parts = segments(DATA, 1)
+    del parts[4]
+    (flow,) = flows([Ether() / tcp(0, flags="S"), *(Ether() / tcp(s, d) for s, d in parts)], tmp_path)
+    assert content(flow) == DATA[:4000]
+    assert flow.missing == 4000
+
+
+def test_a_capture_that_began_late(tmp_path: Path) -> None:
+    (flow,) = flows([Ether() / tcp(s, d) for s, d in segments(DATA, 5000)], tmp_path)
+    assert content(flow) == DATA
+
+
+def test_both_directions_and_other_traffic(tmp_path: Path) -> None:
+    back = IP(src="10.0.0.2", dst="10.0.0.1") / TCP(sport=4444, dport=1, seq=7, flags="A") / b"answer"
+    packets = [Ether() / tcp(1, b"question"), Ether() / back, Ether() / IP() / b"no tcp", Ether(type=0x88CC) / b"lldp"]
+    found = flows(packets, tmp_path)
+    assert [content(flow) for flow in found] == [b"question", b"answer"]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda packet: Ether() / Dot1Q(vlan=7) / packet,
+        lambda packet: Ether() / Dot1Q(vlan=7) / Dot1Q(vlan=8) / packet,
+        lambda packet: CookedLinux(proto=0x800) / packet,
+        lambda packet: packet,
+    ],
+)
+def test_links(link: Any, tmp_path: Path) -> None:
+    (flow,) = flows([link(tcp(s, d)) for s, d in segments(DATA, 1)], tmp_path)
+    assert content(flow) == DATA
+
+
+def test_ipv6(tmp_path: Path) -> None:
+    def packet(sequence: int, data: bytes) -> Any:
+        segment = bytes(tcp(sequence, data)[TCP])
+        ends = ip_address("::1").packed + ip_address("::2").packed
+        return Ether(type=0x86DD) / (struct.pack(">IHBB", 6 << 28, len(segment), 6, 64) + ends + segment)
+
+    (flow,) = flows([packet(s, d) for s, d in segments(DATA, 1)], tmp_path)
+    assert content(flow) == DATA
+    assert flow.name == "[::1]:1 -> [::2]:4444"
+
+
+def test_a_capture_that_is_cut(tmp_path: Path) -> None:
+    file = tmp_path / "capture"
+    wrpcap(str(file), [Ether() / tcp(s, d) for s, d in segments(DATA, 1)])
+    (flow,) = read_flows(BufferSource(file.read_bytes()[:-300]), io.BytesIO)
+    assert DATA.startswith(content(flow))
+    assert flow.size >= len(DATA) - 2000
+
+
+def test_what_is_no_capture() -> None:
+    for data in (b"\xd4\xc3\xb2\xa1", b"\x0a\x0d\x0d\x0a" + bytes(3), b"\xd4\xc3\xb2\xa1" + b"\xff" * 100, b"nothing"):
+        try:
+            found = read_flows(BufferSource(data), io.BytesIO)
+        except (StreamError, UnsupportedError):
+            continue
+        assert found == []
