@@ -72,7 +72,7 @@ def report(file: str, stream: Stream, policy: Policy | None = None, *, baseline:
     asked = default_policy() if policy is None else policy
     findings = run(stream, asked, baseline=baseline)
     broken = any(not isinstance(error, UnsupportedError) for error in stream.problems)
-    return Report(file, _rules(asked, baseline), findings, broken)
+    return Report(file, _rules(asked, baseline), findings, broken, stream.container.in_place)
 
 
 def unreadable(file: str, error: QmigError, policy: Policy | None = None) -> Report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cy
     help="The lightest finding for which the exit status is 1.",
 )
 @click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration.")
+@click.option("--snapshot", metavar="NAME", help="Which one of a qcow2 image's snapshots.")
 @click.option("--list-rules", is_flag=True, help="List the rules and their options as the policy has them; no FILE.")
 @accelerator_option
 @schema_option
@@ -69,6 +70,7 @@ def check(
     reports: tuple[str, ...],
     fail_on: str,
     channels: tuple[str, ...],
+    snapshot: str | None,
     list_rules: bool,
     accelerator: str | None,
     schema: str | None,
@@ -92,7 +94,8 @@ def check(
     threshold = Severity(fail_on)
     with ExitStack() as stack:
         old = None if baseline is None else stack.enter_context(opened(baseline, accelerator, schema=schema))
-        found = [_checked(file, asked, old, accelerator, schema, channels) for file in files]
+        given = {"accelerator": accelerator, "schema": schema, "channels": channels, "snapshot": snapshot}
+        found = [_checked(file, asked, old, given) for file in files]
         doubtful = 0 if old is None else finish(old)
     for other, path in others:
         write_output(path, _bytes(_render(other, found, threshold)))
@@ -123,16 +126,10 @@ def _other(given: str) -> tuple[str, str]:
     return form, path
 
 
-def _checked(
-    file: str,
-    policy: Policy,
-    baseline: Stream | None,
-    accelerator: str | None,
-    schema: str | None,
-    channels: Sequence[str],
-) -> Report:
+def _checked(file: str, policy: Policy, baseline: Stream | None, given: Mapping[str, Any]) -> Report:
+    """Check one file, opened as the options say."""
     try:
-        with opened(file, accelerator, schema=schema, channels=channels, keep_runs=True) as stream:
+        with opened(file, **given, keep_runs=True) as stream:
             return report(file, stream, policy, baseline=baseline)
     except UsageError:
         raise

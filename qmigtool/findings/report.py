@@ -33,12 +33,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the rules say of one file. ``broken`` says that the file could not be read to its end, or not at all."""
+    """What the rules say of one file.
+
+    ``broken`` says that the file could not be read to its end, or not at all; ``in_place`` that the findings' offsets,
+    which count bytes of the stream, are the file's: not so in a container, or if it is compressed.
+    """
 
     file: str
     rules: tuple[Rule, ...]
     findings: tuple[Finding, ...]
     broken: bool = False
+    in_place: bool = True
 
     def of(self, rule: Rule) -> tuple[Finding, ...]:
         """Return the findings of one rule."""

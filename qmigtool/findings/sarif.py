@@ -89,7 +89,10 @@ def _artifact(report: Report, number: int) -> dict[str, Any]:
 
 def _result(report: Report, number: int, index: dict[str, int], finding: Finding, fingerprint: str) -> dict[str, Any]:
     location: dict[str, Any] = {
-        "physicalLocation": {"artifactLocation": _artifact(report, number), "region": _region(finding)}
+        "physicalLocation": {
+            "artifactLocation": _artifact(report, number),
+            "region": _region(finding, in_place=report.in_place),
+        }
     }
     if finding.where:
         location["logicalLocations"] = [
@@ -109,12 +112,14 @@ def _result(report: Report, number: int, index: dict[str, int], finding: Finding
     }
     if finding.rule in index:
         result["ruleIndex"] = index[finding.rule]
+    if finding.offset is not None:
+        result["properties"] = {"streamOffset": f"{finding.offset:#x}"}
     return result
 
 
-def _region(finding: Finding) -> dict[str, int]:
+def _region(finding: Finding, *, in_place: bool) -> dict[str, int]:
     region = {"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1}
-    if finding.offset is not None and finding.offset <= MAX_BYTES:
+    if in_place and finding.offset is not None and finding.offset <= MAX_BYTES:
         region["byteOffset"] = finding.offset
         region["byteLength"] = finding.length or 0
     return region

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import re
 from pathlib import Path
 
@@ -168,3 +169,19 @@ def test_baseline(bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(["check", KVM, "--baseline", str(cut)]) == 3
     assert str(cut) in capsys.readouterr().err
     assert run(["check", KVM, "--baseline", str(tmp_path / "none")]) == 2
+
+
+def test_containers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The offsets of findings are the stream's, and SARIF does not call them the file's."""
+    folder = path("x").parent / "containers"
+    packed = tmp_path / "vm.mig.xz"
+    packed.write_bytes(lzma.compress(sample("pc-7.2"), preset=0))
+    assert run(["check", str(packed), "--format", "sarif"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["runs"][0]["results"]
+    assert result["properties"] == {"streamOffset": "0x8063f"}
+    assert "byteOffset" not in result["locations"][0]["physicalLocation"]["region"]
+    image = folder / "savevm-7.2.qcow2.xz"
+    assert run(["check", str(image)]) == 0
+    assert run(["check", str(image), "--snapshot", "snap1"]) == 0
+    assert run(["check", str(image), "--snapshot", "none"]) == 2
+    capsys.readouterr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -329,6 +330,11 @@ def test_nothing_is_wrong_with_what_qemu_wrote(name: str) -> None:
 def test_with_its_channels_memory_is_whole(name: str) -> None:
     packed = packedsamples.packed(name)
     assert not found(packed.path, channels=packed.channels)
+
+
+@pytest.mark.parametrize("file", sorted((samplefiles.SAMPLES / "containers").iterdir()), ids=lambda file: file.name)
+def test_nothing_is_wrong_with_what_lies_in_a_container(file: Path) -> None:
+    assert found(file) == ()
 
 
 def test_padding_is_no_data() -> None:

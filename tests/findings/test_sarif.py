@@ -81,6 +81,12 @@ def test_results() -> None:
     ]
 
 
+def test_offsets_in_a_container_are_not_the_files() -> None:
+    result = rendered(replace(PLAIN, in_place=False))["results"][0]
+    assert "byteOffset" not in result["locations"][0]["physicalLocation"]["region"]
+    assert result["properties"] == {"streamOffset": "0x81f9"}
+
+
 def test_what_github_asks_for() -> None:
     """A location with a URI below the repository's root, and a line, for each result; a line's hash; short texts."""
     run = rendered(*ALL)
