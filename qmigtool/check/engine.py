@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from qmigtool.check.policy import default_policy
+from qmigtool.check.policy import OFF, default_policy
 from qmigtool.check.rule import Context, Hit
 from qmigtool.check.rules import RULES
 from qmigtool.check.rules.container import READABLE, SUPPORTED, problem
@@ -33,14 +33,13 @@ def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None
     # Asked last: the others may meet what makes it answer.
     late = (READABLE.id, SUPPORTED.id)
     asked_for = _rules(asked, baseline)
-    rules = sorted(asked_for, key=lambda rule: rule.id in late)
     fields = {field.id: field for field in asked.fields}
-    for rule in rules:
+    for rule in sorted(asked_for, key=lambda rule: rule.id in late):
         if rule.id in RULES:
-            spec, options = RULES[rule.id], asked.settings[rule.id].options
-            found[rule.id] = _ask(rule, context, lambda c, s=spec, o=options: s.check(c, o))  # type: ignore[misc]
+            hits = RULES[rule.id].check(context, asked.settings[rule.id].options)
         else:
-            found[rule.id] = _ask(rule, context, fields[rule.id].hits)
+            hits = fields[rule.id].hits(context)
+        found[rule.id] = _findings(rule, hits, stream)
     return tuple(finding for rule in asked_for for finding in found[rule.id])
 
 
@@ -49,15 +48,15 @@ def _rules(policy: Policy, baseline: Stream | None) -> tuple[Rule, ...]:
     return tuple(rule for rule in policy.rules if rule.id != "baseline" or baseline is not None)
 
 
-def _ask(rule: Rule, context: Context, check: Callable[[Context], Iterator[Hit]]) -> list[Finding]:
+def _findings(rule: Rule, hits: Iterator[Hit], stream: Stream) -> list[Finding]:
     findings = []
     try:
-        for hit in islice(check(context), MAX_FINDINGS + 1):
+        for hit in islice(hits, MAX_FINDINGS + 1):
             findings.append(_finding(rule, hit))
     except UsageError:
         raise
     except QmigError as error:
-        context.stream.report(error)
+        stream.report(error)
     if len(findings) > MAX_FINDINGS:
         findings[MAX_FINDINGS:] = [_finding(rule, Hit(f"more than {MAX_FINDINGS} of these; the rest is not listed"))]
     return findings
@@ -80,5 +79,5 @@ def unreadable(file: str, error: QmigError, policy: Policy | None = None) -> Rep
     asked = default_policy() if policy is None else policy
     spec = SUPPORTED if isinstance(error, UnsupportedError) else READABLE
     severity = asked.settings[spec.id].severity
-    rule = Rule(spec.id, Severity.ERROR if severity == "off" else Severity(severity), spec.title, spec.reason)
+    rule = Rule(spec.id, Severity.NOTE if severity == OFF else Severity(severity), spec.title, spec.reason)
     return Report(file, (rule,), (_finding(rule, problem(error)),), spec is READABLE)

@@ -40,6 +40,7 @@ MAX_CHAIN = 8  # policies that extend one another
 MAX_FIELDS = 1024
 OFF = "off"
 DEFAULT, NOTHING = "default", "nothing"
+ALWAYS = "stream-readable"
 SEVERITIES = (*(severity.value for severity in Severity), OFF)
 
 
@@ -140,7 +141,7 @@ def _base(document: Mapping[str, Any], name: str, folder: Path | None, above: li
 
 def _nothing() -> Policy:
     """Return the policy that asks nothing but whether the stream can be read."""
-    always = {"stream-readable": "error", "stream-supported": "warning"}
+    always = {ALWAYS: "error", "stream-supported": "warning"}
     return Policy(
         NOTHING,
         {
@@ -170,6 +171,8 @@ def _setting(id_: str, old: Setting, table: Any, name: str) -> Setting:
     }
     word = table.get("severity")
     severity = old.severity if word is None else _severity(word, f"severity of {what}")
+    if id_ == ALWAYS and severity == OFF:
+        raise UsageError(f"{what} cannot be off", expected="a severity: what is broken is never passed over in silence")
     if options and word is None and severity == OFF:
         raise UsageError(f"{what} sets options of a rule that is off", expected='severity = "error", too')
     return Setting(severity, {**old.options, **options})

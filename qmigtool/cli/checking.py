@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -164,8 +165,6 @@ def _bytes(document: str) -> bytes:
 
 
 def _json(found: Sequence[Report]) -> str:
-    import json
-
     document = {
         "schema": SCHEMA,
         "files": [

@@ -113,6 +113,7 @@ FIELD = '[[field]]\npath = "cpu/env.xcr0"\n'
         ('[rules.mxcsr-reserved]\nseverty = "note"', "one like severity"),
         ('[rules.mxcsr-reserved]\nseverity = "fatal"', "one of error, warning, note, off"),
         ("[rules.mxcsr-reserved]\nseverity = 3", "one of error"),
+        ('[rules.stream-readable]\nseverity = "off"', "cannot be off"),
         ("[rules.machine-type]\nallowed = 5", "allowed of .rules.machine-type. of the policy is 5"),
         ("[rules.machine-type]\nallowed = [1]", "a name or a list of names"),
         ('[rules.machine-type]\nminimum = "new"', 'such as "7.2"'),
