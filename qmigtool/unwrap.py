@@ -30,6 +30,7 @@ MAGIC_SIZE = 16
 MAX_LAYERS = 4  # a compressed save image of a compressed stream is three
 SPARE = 256 << 20  # bytes of the temporary file system that are left alone
 CHECKED = 64 << 20
+MAX_STREAM = 1 << 40  # bytes; a file system may not even take more
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +225,17 @@ def _spooled(found: Unwrapped, container: Container, pieces: Iterable[bytes | in
 
 
 def _write(file: BinaryIO, pieces: Iterable[bytes | int]) -> None:
-    unchecked = CHECKED
+    """Write a stream's pieces; zeros become holes, so that a bomb of them costs time and no room."""
+    size, unchecked = 0, CHECKED
     for piece in pieces:
-        if isinstance(piece, int):
-            skip_zeros(file, piece)
+        length = piece if isinstance(piece, int) else len(piece)
+        size += length
+        if size > MAX_STREAM:
+            raise LimitError("the stream in the container is too long", expected=f"at most {MAX_STREAM} bytes")
+        if isinstance(piece, int) or piece.count(0) == length:
+            skip_zeros(file, length)
             continue
-        unchecked += len(piece)
+        unchecked += length
         if unchecked >= CHECKED:
             unchecked = 0
             if shutil.disk_usage(tempfile.gettempdir()).free < SPARE:

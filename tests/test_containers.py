@@ -255,7 +255,7 @@ def test_broken_images_raise_nothing_but_our_errors() -> None:
     data = unpacked("savevm-7.2.qcow2")
     places = [4, 20, 24, 32, 36, 40, 60, 64, 72, 79]
     table = int.from_bytes(data[64:72], "big")
-    places += range(table, table + 90)
+    places += range(table, table + 90, 3)
     for at in places:
         for bit in (0, 7):
             broken = bytearray(data)
