@@ -27,11 +27,13 @@ def commands() -> list[tuple[str, str]]:
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
     """An environment in which `qmigtool` is this checkout's."""
-    program = tmp_path / "bin" / "qmigtool"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m qmigtool "$@"\n')
-    program.chmod(0o755)
-    return {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("qmigtool", "pytest"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name} "$@"\n')
+        program.chmod(0o755)
+    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
 
 def test_there_are_transcripts() -> None:
