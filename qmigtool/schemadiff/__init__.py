@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from qmigtool.schemadiff.compare import Present
 from qmigtool.schemadiff.devices import compare_schemas, present_in, schema_differences
-from qmigtool.schemadiff.model import Effect, Origin, SchemaComparison, SchemaDifference, Shapes
+from qmigtool.schemadiff.model import Direction, Effect, Origin, SchemaComparison, SchemaDifference, Shapes
 from qmigtool.schemadiff.sources import of_dump, of_schema, of_stream, of_vmdesc, read_shapes
 
 __all__ = [
+    "Direction",
     "Effect",
     "Origin",
     "Present",

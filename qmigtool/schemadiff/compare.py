@@ -156,8 +156,11 @@ class Comparer:
         if match.how in _TOGETHER:
             rule, effect, reason = _TOGETHER[match.how]
             named_b = "+".join(field.name for field in match.b)
+            forward, backward = (
+                max(effect, other, key=lambda one: one.rank) for other in self._agree(match, a, b, level)
+            )
             yield SchemaDifference(
-                rule, device, place, effect, effect, f"{name} in A, {named_b} in B", reason, name, named_b
+                rule, device, place, forward, backward, f"{name} in A, {named_b} in B", reason, name, named_b
             )
         elif match.how is How.MOVED:
             yield SchemaDifference(
@@ -288,8 +291,7 @@ class Comparer:
     ) -> Iterator[SchemaDifference]:
         if self._mixed or (one.version, one.optional) == (other.version, other.optional):
             return
-        forward = _both(self._held(one, a, a.version, level), self._held(other, b, a.version, level))
-        backward = _both(self._held(other, b, b.version, level), self._held(one, a, b.version, level))
+        forward, backward = self._agree(Match(How.SAME, (one,), (other,)), a, b, level)
         texts = [
             f"from version {field.version}" + (", if a function says so" if field.optional else "")
             for field in (one, other)
@@ -299,6 +301,15 @@ class Comparer:
             rule, device, place, forward, backward, f"{texts[0]} in A, {texts[1]} in B",
             "who sends it and who expects it must agree", texts[0], texts[1],
         )  # fmt: skip
+
+    def _agree(self, match: Match, a: Body, b: Body, level: Level) -> tuple[Effect, Effect]:
+        """Say whether who sends a field and who expects it agree on its being there: forward, backward."""
+        one, other = match.a[0], match.b[0]  # of several, all come and go together
+        if self._mixed:
+            return Effect.HARMLESS, Effect.HARMLESS
+        forward = _both(self._held(one, a, a.version, level), self._held(other, b, a.version, level))
+        backward = _both(self._held(other, b, b.version, level), self._held(one, a, b.version, level))
+        return forward, backward
 
     @staticmethod
     def _held(field: ShapeField, body: Body, sent: int, level: Level) -> Held:
@@ -327,7 +338,7 @@ class Comparer:
                 yield from self._bodies(device, place, one, other, Level.SUBSECTION)
                 continue
             owner, lacking = (self._a, self._b) if other is None else (self._b, self._a)
-            if self._mixed and not owner.typed:
+            if lacking is Origin.VMDESC and owner is not Origin.VMDESC:
                 continue  # not sent, because it was not needed
             effect, reason = self._unknown_subsection(name, owner, lacking)
             forward, backward = (effect, Effect.HARMLESS) if other is None else (Effect.HARMLESS, effect)
@@ -339,7 +350,7 @@ class Comparer:
 
     def _unknown_subsection(self, name: str, owner: Origin, lacking: Origin) -> tuple[Effect, str]:
         if lacking.typed:
-            return Effect.UNKNOWN, "the other did not send it; whether it could load it is not told"
+            return Effect.UNKNOWN, "it was not sent there; whether it could be loaded is not told"
         if owner is Origin.VMDESC or (self._present is not None and name in self._present.subsections):
             return Effect.BREAKS, "it is sent, and a subsection that the destination does not know ends the migration"
         return Effect.MAY_BREAK, "a subsection that the destination does not know ends the migration, if it is sent"

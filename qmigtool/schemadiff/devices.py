@@ -63,8 +63,8 @@ def compare_schemas(a: Shapes, b: Shapes, present: Present | None = None) -> Sch
         if ours and theirs:
             for one in ours:
                 found += min((comparer.shapes(one, other) for other in theirs), key=_weight)
-        elif mixed and (ours or theirs)[0].body.name and not (a.origin if ours else b.origin).typed:
-            continue  # a type that the stream does not have
+        elif (b if ours else a).origin is Origin.VMDESC and (a if ours else b).origin is not Origin.VMDESC:
+            continue  # a device that the stream does not have
         else:
             found += _alone(a, b, name, bool(ours), present)
     if mixed and any(difference.rule.startswith("device-") for difference in found):
@@ -146,8 +146,7 @@ def _alone(a: Shapes, b: Shapes, name: str, in_a: bool, present: Present | None)
     elif alike:
         reason += f"; sections of that name are also those of {', '.join(map(repr, alike[:3]))}"
     elif present is not None:
-        effect = Effect.BREAKS
-        reason += ", and the stream has one"
+        reason += ", and the stream has one; but what is registered without a device type is in no dump"
     else:
         reason += ", if the guest has one"
     forward, backward = (effect, Effect.HARMLESS) if in_a else (Effect.HARMLESS, effect)
@@ -159,8 +158,6 @@ def _alone(a: Shapes, b: Shapes, name: str, in_a: bool, present: Present | None)
         backward,
         f"only in {'A' if in_a else 'B'}",
         reason,
-        name if in_a else None,
-        None if in_a else name,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import NamedTuple
@@ -61,8 +62,9 @@ def align(a: Fields, b: Fields, *, counted: bool = True) -> list[Match]:
         if same:
             matches.append(Match(How.SAME, left, right))
             continue
-        if _recut(left, right):
-            matches.append(Match(How.REGROUPED if same_bytes(left, right) else How.RECUT, left, right))
+        named = {field.name for field in left} & {field.name for field in right}
+        if named and len(left) != len(right) and (together := _together(left, right)):
+            matches += together  # a field that gave bytes to others beside it
             continue
         for some, others, named in _cut(left, right, lambda field: field.name):
             matches += [Match(How.SAME, some, others)] if named else _unlike(some, others, counted=counted)
@@ -103,31 +105,41 @@ def _cut(a: Fields, b: Fields, key: Key) -> Iterator[tuple[Fields, Fields, bool]
 
 def _unlike(a: Fields, b: Fields, *, counted: bool) -> list[Match]:
     """Match fields none of which have the other side's name."""
+    matched = _renamed(a, b, counted=counted)
+    if matched is not None:
+        return matched
     always_a, always_b = ([field for field in side if not field.optional] for side in (a, b))
-    pairs = list(zip(always_a, always_b, strict=False))
-    if pairs and len(always_a) == len(always_b) and all(_alike(*pair, counted=counted) for pair in pairs):
-        matched = [Match(How.RENAMED, (one,), (other,)) for one, other in pairs]
-    elif always_a and always_b and _padded(always_a, always_b):
-        matched = [Match(How.PADDED, always_a, always_b)]
-    elif always_a and always_b and same_bytes(always_a, always_b):
-        matched = [Match(How.REGROUPED, always_a, always_b)]
-    elif always_a and always_b and _as_long(always_a, always_b):
-        matched = [Match(How.RECUT, always_a, always_b)]
-    else:
+    matched = _renamed(always_a, always_b, counted=counted) or _together(always_a, always_b)
+    if matched is None:
         return [*(Match(How.MISSING, (field,), ()) for field in a), *(Match(How.EXTRA, (), (field,)) for field in b)]
     matched += [Match(How.MISSING, (field,), ()) for field in a if field.optional]
     return matched + [Match(How.EXTRA, (), (field,)) for field in b if field.optional]
 
 
-def _padded(a: Fields, b: Fields) -> bool:
-    """Whether one side is padding of the length that the other has."""
-    return _as_long(a, b) and any(all(map(is_padding, side)) for side in (a, b))
+def _renamed(a: Fields, b: Fields, *, counted: bool) -> list[Match] | None:
+    pairs = list(zip(a, b, strict=False))
+    if not pairs or len(a) != len(b):
+        return None
+    if all(one.optional == other.optional and _alike(one, other, counted=counted) for one, other in pairs):
+        return [Match(How.RENAMED, (one,), (other,)) for one, other in pairs]
+    return None
 
 
-def _recut(a: Fields, b: Fields) -> bool:
-    """Whether different numbers of fields, some of one name, come to one length that is cut otherwise."""
-    named = {field.name for field in a} & {field.name for field in b}
-    return bool(named) and len(a) != len(b) and _as_long(a, b)
+def _together(a: Fields, b: Fields) -> list[Match] | None:
+    """Match fields that are as long as the other side's, taken together."""
+    if not a or not b or not _of_one_version(a, b):
+        return None
+    if same_bytes(a, b):
+        return [Match(How.REGROUPED, a, b)]
+    if _as_long(a, b):
+        padded = any(all(map(is_padding, side)) for side in (a, b))
+        return [Match(How.PADDED if padded else How.RECUT, a, b)]
+    return None
+
+
+def _of_one_version(*sides: Fields) -> bool:
+    """Whether each side's fields come and go together."""
+    return all(len({field.version for field in side}) == 1 for side in sides)
 
 
 def _as_long(a: Fields, b: Fields) -> bool:
@@ -162,6 +174,7 @@ def _alike(one: ShapeField, other: ShapeField, *, counted: bool) -> bool:
         return one.body.name == other.body.name or same_bytes((one,), (other,))
     if one.total is None or other.total is None:
         return False
+    one, other = replace(one, optional=False), replace(other, optional=False)
     if is_padding(one) or is_padding(other):
         small, large = sorted((one.total, other.total))
         return small == large or (not counted and large % small == 0)

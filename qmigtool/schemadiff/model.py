@@ -8,7 +8,17 @@ from typing import Any
 
 from qmigtool.findings import Finding, Severity
 
-__all__ = ["Body", "Effect", "Origin", "SchemaComparison", "SchemaDifference", "Shape", "ShapeField", "Shapes"]
+__all__ = [
+    "Body",
+    "Direction",
+    "Effect",
+    "Origin",
+    "SchemaComparison",
+    "SchemaDifference",
+    "Shape",
+    "ShapeField",
+    "Shapes",
+]
 
 
 class Origin(StrEnum):
@@ -109,6 +119,15 @@ class Effect(StrEnum):
         return (Effect.HARMLESS, Effect.UNKNOWN, Effect.MAY_BREAK, Effect.BREAKS).index(self)
 
 
+class Direction(StrEnum):
+    """Which migrations count."""
+
+    FORWARD = "forward"
+    """A's streams, loaded by B."""
+    BACKWARD = "backward"
+    BOTH = "both"
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaDifference:
     """One difference between two descriptions of a device.
@@ -128,23 +147,16 @@ class SchemaDifference:
     a: str | None = None
     b: str | None = None
 
+    def effect(self, direction: Direction = Direction.BOTH) -> Effect:
+        """Return the effect in a direction, the worse one of both."""
+        if direction is Direction.BOTH:
+            return max(self.forward, self.backward, key=lambda effect: effect.rank)
+        return self.forward if direction is Direction.FORWARD else self.backward
+
     @property
     def severity(self) -> Severity:
         """That of the worse direction."""
-        return _SEVERITY[max(self.forward, self.backward, key=lambda effect: effect.rank)]
-
-    @property
-    def breaks(self) -> bool:
-        """Whether it breaks, or may break, one direction."""
-        return {Effect.BREAKS, Effect.MAY_BREAK} & {self.forward, self.backward} != set()
-
-    def only(self, *, forward: bool, backward: bool) -> SchemaDifference:
-        """Return it with the direction that nobody asked about taken for harmless."""
-        return replace(
-            self,
-            forward=self.forward if forward else Effect.HARMLESS,
-            backward=self.backward if backward else Effect.HARMLESS,
-        )
+        return _SEVERITY[self.effect()]
 
     def as_finding(self) -> Finding:
         """Return it as any other judgement, for whoever writes reports."""
@@ -189,7 +201,18 @@ class SchemaComparison:
     differences: tuple[SchemaDifference, ...]
     notes: tuple[str, ...] = field(default=())
 
-    @property
-    def breaks(self) -> bool:
-        """Whether anything breaks, or may break, one direction."""
-        return any(difference.breaks for difference in self.differences)
+    def breaks(self, direction: Direction = Direction.BOTH) -> bool:
+        """Whether anything breaks, or may break, a direction."""
+        return any(one.effect(direction) in (Effect.BREAKS, Effect.MAY_BREAK) for one in self.differences)
+
+    def counts(self, direction: Direction) -> dict[Effect, int]:
+        """Return how many differences have which effect in a direction."""
+        effects = [one.effect(direction) for one in self.differences]
+        return {effect: effects.count(effect) for effect in Effect}
+
+    def grouped(self, direction: Direction = Direction.BOTH) -> list[tuple[SchemaDifference, list[str]]]:
+        """Return each difference once, with all devices that have it; the worst first."""
+        groups: dict[SchemaDifference, list[str]] = {}
+        for one in self.differences:
+            groups.setdefault(replace(one, device=""), []).append(one.device)
+        return sorted(groups.items(), key=lambda item: -item[0].effect(direction).rank)
