@@ -3,7 +3,9 @@
 =======  =====================================================================================
 model    the shapes that are compared, and what a comparison finds
 sources  inputs, recognised by their content: stream, vmdesc, -dump-vmstate, schema
+unique   equal bodies made one object
 layout   two lists of fields side by side
+fields   what becomes of one field
 compare  two descriptions of one device, by the rules of QEMU's loader
 devices  all devices
 =======  =====================================================================================

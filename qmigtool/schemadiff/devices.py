@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.schemadiff.compare import Comparer, Present
+from qmigtool.schemadiff.compare import Comparer, Present, weight
+from qmigtool.schemadiff.fields import Told
 from qmigtool.schemadiff.model import (
-    Body,
     Effect,
     Origin,
     SchemaComparison,
@@ -17,6 +17,7 @@ from qmigtool.schemadiff.model import (
     Shape,
     Shapes,
 )
+from qmigtool.schemadiff.unique import Unique
 from qmigtool.tables import Column, Table
 
 if TYPE_CHECKING:
@@ -54,15 +55,17 @@ def compare_schemas(a: Shapes, b: Shapes, present: Present | None = None) -> Sch
     if present is not None:
         kept = {shape.name for shapes in (a, b) for shape in shapes.shapes if _is_present(shape, present)}
         a, b = (_only(shapes, kept) for shapes in (a, b))
+    unique = Unique()
+    a, b = unique.shapes(a), unique.shapes(b)
     mixed = a.origin.typed != b.origin.typed
-    comparer = Comparer(a.origin, b.origin, counts_arrays=a.counts_arrays and b.counts_arrays, present=present)
+    comparer = Comparer(Told(a.origin, b.origin, a.counts_arrays and b.counts_arrays), present)
     found: list[SchemaDifference] = []
     names_a, names_b = _by_name(a, by_description=mixed), _by_name(b, by_description=mixed)
     for name in dict.fromkeys([*names_a, *names_b]):
         ours, theirs = names_a.get(name, []), names_b.get(name, [])
         if ours and theirs:
             for one in ours:
-                found += min((comparer.shapes(one, other) for other in theirs), key=_weight)
+                found += min((comparer.shapes(one, other) for other in theirs), key=weight)
         elif (b if ours else a).origin is Origin.VMDESC and (a if ours else b).origin is not Origin.VMDESC:
             continue  # a device that the stream does not have
         else:
@@ -100,35 +103,9 @@ def _by_name(shapes: Shapes, *, by_description: bool) -> dict[str, list[Shape]]:
     out: defaultdict[str, dict[Any, Shape]] = defaultdict(dict)
     for shape in shapes.shapes:
         name = shape.body.name if by_description and shapes.origin is Origin.DUMP else shape.name
-        same = (shape.version, shape.minimum, _Same(shape.body))
+        same = (shape.version, shape.minimum, shape.body)
         out[name].setdefault(same, shape)
     return {name: list(found.values()) for name, found in out.items()}
-
-
-class _Same:
-    """A body as a key: equal ones are found by their outline first, since hashing one whole would take long."""
-
-    __slots__ = ("_body", "_outline")
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-        names = tuple((field.name, field.size, field.count) for field in body.fields)
-        self._outline = hash((body.name, body.version, names, tuple(sub.name for sub in body.subsections)))
-
-    def __hash__(self) -> int:
-        return self._outline
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self._body == other._body
-
-
-def _weight(differences: Iterable[SchemaDifference]) -> tuple[int, ...]:
-    """How much two shapes differ: the worst effects count first."""
-    counts = [0] * len(Effect)
-    for difference in differences:
-        for effect in (difference.forward, difference.backward):
-            counts[-1 - effect.rank] += 1
-    return tuple(counts)
 
 
 def _alone(a: Shapes, b: Shapes, name: str, in_a: bool, present: Present | None) -> Iterator[SchemaDifference]:

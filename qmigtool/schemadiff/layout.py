@@ -62,8 +62,8 @@ def align(a: Fields, b: Fields, *, counted: bool = True) -> list[Match]:
         if same:
             matches.append(Match(How.SAME, left, right))
             continue
-        named = {field.name for field in left} & {field.name for field in right}
-        if named and len(left) != len(right) and (together := _together(left, right)):
+        shared = {field.name for field in left} & {field.name for field in right}
+        if shared and len(left) != len(right) and (together := _together(left, right)):
             matches += together  # a field that gave bytes to others beside it
             continue
         for some, others, named in _cut(left, right, lambda field: field.name):
@@ -172,13 +172,13 @@ def _alike(one: ShapeField, other: ShapeField, *, counted: bool) -> bool:
     """Whether two fields of different names can be one that was renamed, or padding in its place."""
     if one.body is not None and other.body is not None:
         return one.body.name == other.body.name or same_bytes((one,), (other,))
-    if one.total is None or other.total is None:
+    totals = one.total, other.total
+    if totals[0] is None or totals[1] is None:
         return False
-    one, other = replace(one, optional=False), replace(other, optional=False)
     if is_padding(one) or is_padding(other):
-        small, large = sorted((one.total, other.total))
-        return small == large or (not counted and large % small == 0)
-    return same_bytes((one,), (other,))
+        small, large = min(totals[0], totals[1]), max(totals[0], totals[1])
+        return small == large or (not counted and small > 0 and large % small == 0)
+    return same_bytes((replace(one, optional=False),), (replace(other, optional=False),))
 
 
 def is_padding(field: ShapeField) -> bool:
@@ -193,33 +193,40 @@ def same_bytes(a: Fields, b: Fields) -> bool:
 
 
 def _leaves(fields: Fields) -> list[tuple[int, int]] | None:
-    """Return the (bytes, how many) of the numbers in a row, None if that is not told."""
-    out: list[tuple[int, int]] = []
-    return out if _flatten(fields, out) else None
+    """Return the (bytes, how many) of the numbers in a row, None if that is not told, or too many."""
+    row = _Row()
+    return row.runs if row.add(fields) else None
 
 
-def _flatten(fields: Fields, out: list[tuple[int, int]]) -> bool:
-    for field in fields:
-        if field.optional:
-            return False
-        if field.body is not None:
-            if (field.count is None and field.type is not None) or field.body.subsections:
+class _Row:
+    """Numbers in a row, as runs of one width."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[int, int]] = []
+        self._steps = 0
+
+    def add(self, fields: Fields) -> bool:
+        """Put fields behind what is there; say whether that could be done."""
+        self._steps += 1
+        for field in fields:
+            self._steps += 1
+            if self._steps > MAX_LEAVES or field.optional:
                 return False
-            inner = [one for one in field.body.fields if one.version <= field.body.version]
-            for _ in range(field.count or 1):
-                if len(out) > MAX_LEAVES or not _flatten(inner, out):
+            if field.body is not None:
+                if (field.count is None and field.type is not None) or field.body.subsections:
                     return False
-            continue
-        if field.size is None:
-            return False
-        width = field.size if _is_number(field) else 1
-        many = field.size // width * (field.count or 1)
-        if out and out[-1][0] == width:
-            many += out.pop()[1]
-        out.append((width, many))
-        if len(out) > MAX_LEAVES:
-            return False
-    return True
+                inner = [one for one in field.body.fields if one.version <= field.body.version]
+                if not all(self.add(inner) for _ in range(field.count or 1)):
+                    return False
+            elif field.size is None:
+                return False
+            else:
+                width = field.size if _is_number(field) else 1
+                many = field.size // width * (field.count or 1) if width else 0
+                if self.runs and self.runs[-1][0] == width:
+                    many += self.runs.pop()[1]
+                self.runs.append((width, many))
+        return True
 
 
 def _is_number(field: ShapeField) -> bool:

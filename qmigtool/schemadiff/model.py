@@ -43,7 +43,8 @@ class ShapeField:
 
     ``type`` is the vmdesc's word, None in a dump. ``size`` is the bytes of one element; None where what is told says
     nothing about the wire. ``count`` is the elements of an array, 1 for none, None where it is not told. ``version`` is
-    the first version with the field; ``optional`` says that the sender decides at run time.
+    the first version with the field; ``optional`` says that the sender decides at run time. ``body`` is what is nested
+    in it, ``others`` what else a schema has seen there.
     """
 
     name: str
@@ -53,6 +54,12 @@ class ShapeField:
     version: int = 0
     optional: bool = False
     body: Body | None = None
+    others: tuple[Body, ...] = ()
+
+    @property
+    def bodies(self) -> tuple[Body, ...]:
+        """All that may be nested in it."""
+        return self.others if self.body is None else (self.body, *self.others)
 
     @property
     def total(self) -> int | None:
@@ -68,9 +75,13 @@ class ShapeField:
         return what if self.count in (None, 1) else f"{what}[{self.count}]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Body:
-    """A vmstate description; ``minimum`` is the oldest version it loads, None where it is not told."""
+    """A vmstate description; ``minimum`` is the oldest version it loads, None where it is not told.
+
+    One may be part of many others, so that comparing two by their contents could take for ever: see
+    :class:`qmigtool.schemadiff.unique.Unique`.
+    """
 
     name: str
     version: int

@@ -21,6 +21,7 @@ from qmigtool.stream import Stream, open_stream
 __all__ = ["of_dump", "of_schema", "of_stream", "of_vmdesc", "read_shapes"]
 
 MAX_TEXT = 64 << 20  # of JSON; QEMU 11.1 dumps 0.9 MB
+MAX_ALTERNATIVES = 16  # shapes of one struct; the built-in schema has up to 4
 MAX_MEMORY = 80 << 20  # for unpacking: xz -9 asks for 65 MB
 XZ = b"\xfd7zXZ\0"
 NUMBERED = re.compile(r"\[[0-9]+\]$")
@@ -172,7 +173,7 @@ class _FromVmdesc:
 
 
 class _FromSchema:
-    """Turns the nodes of a schema into bodies: of a struct that had several shapes, the first."""
+    """Turns the nodes of a schema into bodies."""
 
     def __init__(self) -> None:
         self._made: dict[int, Body] = {}
@@ -187,10 +188,10 @@ class _FromSchema:
         return made
 
     def field(self, field: NodeField) -> ShapeField:
-        inner = self.body(field.structs[0]) if field.structs else None
-        if inner is None and field.inline:
-            inner = self._described.body(field.inline[0])
-        return _typed(field, inner)
+        if field.structs:
+            inner, *others = map(self.body, field.structs[:MAX_ALTERNATIVES])
+            return replace(_typed(field, inner), others=tuple(others))
+        return _typed(field, self._described.body(field.inline[0]) if field.inline else None)
 
 
 def _typed(field: FieldDescription | NodeField, body: Body | None) -> ShapeField:
