@@ -17,7 +17,7 @@ from qmigtool.schemadiff.model import Body, Effect, Origin, SchemaDifference, Sh
 
 __all__ = ["Comparer", "Present", "weight"]
 
-MAX_FIELDS = 1 << 20  # compared in all: shapes of a schema may be part of each other
+MAX_FIELDS = 1 << 18  # compared in all: shapes of a schema may be part of each other
 
 Versions = tuple[int, int | None]
 """Version and minimum version, None where it is not told."""

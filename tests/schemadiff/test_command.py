@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qmigtool.cli import main
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
-from qmigtool.schemadiff import read_shapes, sources
+from qmigtool.schemadiff import compare, read_shapes, sources
 from tests import samplefiles
 from tests.schemadiff.dumps import changed, device, dump, nic, text
 
@@ -166,7 +166,8 @@ def shared(depth):
     return {"schema": 1, "name": "s", "shapes": rows, "devices": [["dev", 1, [[depth, []]]]]}
 
 
-def test_shapes_that_are_part_of_each_other_are_not_followed_without_end(call, write):
+def test_shapes_that_are_part_of_each_other_are_not_followed_without_end(call, write, monkeypatch):
+    monkeypatch.setattr(compare, "MAX_FIELDS", 1 << 14)
     one, other = shared(40), shared(40)
     a, b = (write(name, json.dumps(document).encode()) for name, document in (("a", one), ("b", other)))
     assert call(a, b)[0] == 0
