@@ -11,15 +11,30 @@ import click
 
 from qmigtool import compat as analyze
 from qmigtool.cli.output import (
+    csv_option,
     file_argument,
     finish,
     json_option,
     opened,
+    print_cells,
+    print_csv,
     print_json,
+    printable,
+    remember_inputs,
+    say,
     write_output,
 )
 from qmigtool.errors import UnsupportedError
 from qmigtool.schema import Schema
+from qmigtool.schemadiff import (
+    Direction,
+    SchemaComparison,
+    Shapes,
+    compare_schemas,
+    present_in,
+    read_shapes,
+    schema_differences,
+)
 
 
 @click.command()
@@ -66,3 +81,71 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
         for file in skipped:
             print(f"no vmdesc: {file}", file=sys.stderr)
     return 0
+
+
+@schema.command("diff")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--devices", metavar="FILE", help="Compare only the devices that this stream has.")
+@click.option(
+    "--direction",
+    type=click.Choice([one.value for one in Direction]),
+    default=Direction.BOTH.value,
+    help="Which migrations count: forward (A's streams, loaded by B), backward, or both.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 for any difference, harmless ones too.")
+@csv_option
+@json_option
+def diff(a: str, b: str, devices: str | None, direction: str, strict: bool, as_csv: bool, as_json: bool) -> int:
+    """Would device state that A describes load in B, and the other way round?
+
+    A and B each are a stream, the text of a vmdesc (`compat -d desc`), what QEMU's -dump-vmstate writes, or a schema
+    (`schema learn`). The exit status is 1 if a difference breaks, or may break, a direction that counts.
+    """
+    remember_inputs(a, b)
+    present = None
+    if devices is not None:
+        with opened(devices) as stream:
+            present = present_in(stream)
+    counts = Direction(direction)
+    one, other = read_shapes(a), read_shapes(b)
+    comparison = compare_schemas(one, other, present)
+    if as_csv:
+        print_csv(schema_differences.columns, schema_differences.rows(comparison))
+    elif as_json:
+        print_json(
+            {
+                "a": _described(one),
+                "b": _described(other),
+                "differences": [difference.as_dict() for difference in comparison.differences],
+                "notes": list(comparison.notes),
+            }
+        )
+    else:
+        _print_differences(comparison, counts)
+    return int(bool(comparison.differences) if strict else comparison.breaks(counts))
+
+
+def _described(shapes: Shapes) -> dict[str, str | None]:
+    return {"source": shapes.source, "origin": shapes.origin.value, "machine": shapes.machine}
+
+
+def _print_differences(comparison: SchemaComparison, direction: Direction) -> None:
+    cells = [
+        [one.forward, one.backward, _devices(names), printable(one.path), one.rule, printable(one.message)]
+        for one, names in comparison.grouped(direction)
+    ]
+    if cells:
+        print_cells(["A to B", "B to A", "device", "path", "rule", "difference"], cells, [False] * 6)
+        for word, way in (("A to B", Direction.FORWARD), ("B to A", Direction.BACKWARD)):
+            counted = comparison.counts(way)
+            print(f"{word}: " + ", ".join(f"{count} {effect}" for effect, count in counted.items() if count))
+    else:
+        print("no differences")
+    for note in comparison.notes:
+        say(f"note: {printable(note)}")
+
+
+def _devices(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return printable(names[0]) + more

@@ -5,6 +5,7 @@ compare    two streams as a whole: :func:`compare`
 threeway   two streams and the one that both came from: :func:`compare_three`
 ram        what guest memory holds, page by page (``ramtext``: as text)
 rampages   the pages of one RAMBlock of one stream, ready to be compared
+rammoved   pages that stand elsewhere in the other stream
 fields     two devices, field by field
 defaults   what a field holds that was not sent
 xstate     two vCPUs' extended state, by register

@@ -88,6 +88,7 @@ class BlockPages:
         self.ram = ram
         self.name = name
         self.unit = unit
+        self.units = units
         self.per_page = ram.page_size // unit
         self.errors: list[str] = []
         self.error_count = 0

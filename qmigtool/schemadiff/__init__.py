@@ -1,0 +1,39 @@
+"""Comparing descriptions of device state: would what the one saves load in the other?
+
+=======  =====================================================================================
+model    the shapes that are compared, and what a comparison finds
+sources  inputs, recognised by their content: stream, vmdesc, -dump-vmstate, schema
+unique   equal bodies made one object
+layout   two lists of fields side by side
+fields   what becomes of one field
+compare  two descriptions of one device, by the rules of QEMU's loader
+devices  all devices
+=======  =====================================================================================
+
+Nothing here looks at values: two streams' contents are compared by :mod:`qmigtool.diff`.
+"""
+
+from __future__ import annotations
+
+from qmigtool.schemadiff.compare import Present
+from qmigtool.schemadiff.devices import compare_schemas, present_in, schema_differences
+from qmigtool.schemadiff.model import Direction, Effect, Origin, SchemaComparison, SchemaDifference, Shapes
+from qmigtool.schemadiff.sources import of_dump, of_schema, of_stream, of_vmdesc, read_shapes
+
+__all__ = [
+    "Direction",
+    "Effect",
+    "Origin",
+    "Present",
+    "SchemaComparison",
+    "SchemaDifference",
+    "Shapes",
+    "compare_schemas",
+    "of_dump",
+    "of_schema",
+    "of_stream",
+    "of_vmdesc",
+    "present_in",
+    "read_shapes",
+    "schema_differences",
+]

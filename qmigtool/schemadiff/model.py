@@ -1,0 +1,229 @@
+"""The shapes that are compared, whatever told them, and what a comparison finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from qmigtool.findings import Finding, Severity
+
+__all__ = [
+    "Body",
+    "Direction",
+    "Effect",
+    "Origin",
+    "SchemaComparison",
+    "SchemaDifference",
+    "Shape",
+    "ShapeField",
+    "Shapes",
+]
+
+
+class Origin(StrEnum):
+    """Who told the shapes."""
+
+    VMDESC = "vmdesc"
+    """A stream's own description, or its text: the bodies that were sent, with types and wire sizes."""
+    SCHEMA = "schema"
+    """What `schema learn` saw in several streams: as a vmdesc, but what one body has another may lack."""
+    DUMP = "dump"
+    """-dump-vmstate: all that may be sent, with versions, without types; sizes are those in QEMU's memory."""
+
+    @property
+    def typed(self) -> bool:
+        """Whether fields have types and the sizes of the wire."""
+        return self is not Origin.DUMP
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeField:
+    """One field.
+
+    ``type`` is the vmdesc's word, None in a dump. ``size`` is the bytes of one element; None where what is told says
+    nothing about the wire. ``count`` is the elements of an array, 1 for none, None where it is not told. ``version`` is
+    the first version with the field; ``optional`` says that the sender decides at run time. ``body`` is what is nested
+    in it, ``others`` what else a schema has seen there.
+    """
+
+    name: str
+    type: str | None
+    size: int | None
+    count: int | None = 1
+    version: int = 0
+    optional: bool = False
+    body: Body | None = None
+    others: tuple[Body, ...] = ()
+
+    @property
+    def bodies(self) -> tuple[Body, ...]:
+        """All that may be nested in it."""
+        return self.others if self.body is None else (self.body, *self.others)
+
+    @property
+    def total(self) -> int | None:
+        """The bytes of all elements; None if not known, or if they are those of :attr:`body`."""
+        return None if self.size is None or self.body is not None else self.size * (self.count or 1)
+
+    @property
+    def words(self) -> str:
+        """Its type, size and number, as messages have it: ``uint32[4]``, ``4 bytes``."""
+        what = self.body.name if self.body is not None else self.type or f"{self.size or 'some'} bytes"
+        if self.type in ("buffer", "unused_buffer", "bitmap"):
+            what = f"{self.type} of {self.size} bytes"
+        return what if self.count in (None, 1) else f"{what}[{self.count}]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """A vmstate description; ``minimum`` is the oldest version it loads, None where it is not told.
+
+    One may be part of many others, so that comparing two by their contents could take for ever: see
+    :class:`qmigtool.schemadiff.unique.Unique`.
+    """
+
+    name: str
+    version: int
+    minimum: int | None
+    fields: tuple[ShapeField, ...]
+    subsections: tuple[Body, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A device: ``name`` is the device type of a dump, else the name of the section without the device's path.
+
+    ``version`` and ``minimum`` are the section's; QEMU takes them from the description, so that they are the same.
+    """
+
+    name: str
+    version: int
+    minimum: int | None
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Everything that one input describes."""
+
+    source: str
+    origin: Origin
+    machine: str | None
+    shapes: tuple[Shape, ...]
+    counts_arrays: bool = True
+
+
+class Effect(StrEnum):
+    """What a difference does to a migration in one direction."""
+
+    BREAKS = "breaks"
+    MAY_BREAK = "may break"
+    """If what it is about is sent: a device that the VM has, a subsection or field that is needed."""
+    HARMLESS = "harmless"
+    UNKNOWN = "unknown"
+    """What is told is not enough to say."""
+
+    @property
+    def rank(self) -> int:
+        """The larger, the worse."""
+        return (Effect.HARMLESS, Effect.UNKNOWN, Effect.MAY_BREAK, Effect.BREAKS).index(self)
+
+
+class Direction(StrEnum):
+    """Which migrations count."""
+
+    FORWARD = "forward"
+    """A's streams, loaded by B."""
+    BACKWARD = "backward"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaDifference:
+    """One difference between two descriptions of a device.
+
+    ``rule`` is a stable name (``field-missing``); *missing* is what A has and B lacks, *extra* the other way round.
+    ``path`` leads to the place inside the device, subsections and nested structs by name. ``forward`` is the effect on
+    a stream of A that B loads, ``backward`` on one of B that A loads. ``a`` and ``b`` are what the two say.
+    """
+
+    rule: str
+    device: str
+    path: str
+    forward: Effect
+    backward: Effect
+    message: str
+    reason: str
+    a: str | None = None
+    b: str | None = None
+
+    def effect(self, direction: Direction = Direction.BOTH) -> Effect:
+        """Return the effect in a direction, the worse one of both."""
+        if direction is Direction.BOTH:
+            return max(self.forward, self.backward, key=lambda effect: effect.rank)
+        return self.forward if direction is Direction.FORWARD else self.backward
+
+    @property
+    def severity(self) -> Severity:
+        """That of the worse direction."""
+        return _SEVERITY[self.effect()]
+
+    def as_finding(self) -> Finding:
+        """Return it as any other judgement, for whoever writes reports."""
+        effects = f"A to B: {self.forward}; B to A: {self.backward}"
+        return Finding(
+            f"schema-{self.rule}",
+            self.severity,
+            self.message,
+            f"{self.reason} ({effects})",
+            device=self.device,
+            field=self.path or None,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts, as ``--json`` has them."""
+        return {
+            "rule": self.rule,
+            "severity": self.severity.value,
+            "device": self.device,
+            "path": self.path,
+            "forward": self.forward.value,
+            "backward": self.backward.value,
+            "message": self.message,
+            "reason": self.reason,
+            "a": self.a,
+            "b": self.b,
+        }
+
+
+_SEVERITY = {
+    Effect.BREAKS: Severity.ERROR,
+    Effect.MAY_BREAK: Severity.WARNING,
+    Effect.UNKNOWN: Severity.WARNING,
+    Effect.HARMLESS: Severity.NOTE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaComparison:
+    """Every difference, device by device, and notes on what could not be compared."""
+
+    differences: tuple[SchemaDifference, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def breaks(self, direction: Direction = Direction.BOTH) -> bool:
+        """Whether anything breaks, or may break, a direction."""
+        return any(one.effect(direction) in (Effect.BREAKS, Effect.MAY_BREAK) for one in self.differences)
+
+    def counts(self, direction: Direction) -> dict[Effect, int]:
+        """Return how many differences have which effect in a direction."""
+        effects = [one.effect(direction) for one in self.differences]
+        return {effect: effects.count(effect) for effect in Effect}
+
+    def grouped(self, direction: Direction = Direction.BOTH) -> list[tuple[SchemaDifference, list[str]]]:
+        """Return each difference once, with all devices that have it; the worst first."""
+        groups: dict[SchemaDifference, list[str]] = {}
+        for one in self.differences:
+            groups.setdefault(replace(one, device=""), []).append(one.device)
+        return sorted(groups.items(), key=lambda item: -item[0].effect(direction).rank)

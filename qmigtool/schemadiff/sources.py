@@ -1,0 +1,216 @@
+"""Inputs, recognised by their content: a stream, a vmdesc's text, -dump-vmstate, a schema of `schema learn`."""
+
+from __future__ import annotations
+
+import itertools
+import lzma
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
+from qmigtool.files import open_input
+from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
+from qmigtool.parsers.vmstatedump import DumpDescription, DumpField, VmstateDump, parse_vmstate_dump
+from qmigtool.schema import Schema, load
+from qmigtool.schema.model import Node, NodeField
+from qmigtool.schemadiff.model import Body, Origin, Shape, ShapeField, Shapes
+from qmigtool.stream import Stream, open_stream
+
+__all__ = ["of_dump", "of_schema", "of_stream", "of_vmdesc", "read_shapes"]
+
+MAX_TEXT = 64 << 20  # of JSON; QEMU 11.1 dumps 0.9 MB
+MAX_ALTERNATIVES = 16  # shapes of one struct; the built-in schema has up to 4
+MAX_MEMORY = 80 << 20  # for unpacking: xz -9 asks for 65 MB
+XZ = b"\xfd7zXZ\0"
+NUMBERED = re.compile(r"\[[0-9]+\]$")
+LISTS = ("qtailq", "qlist", "gtree")  # as many elements as there happen to be
+
+
+def read_shapes(path: str) -> Shapes:
+    """Read what a file describes; raises :class:`~qmigtool.errors.StreamError` if it describes nothing of the kind.
+
+    :class:`~qmigtool.errors.UnsupportedError` is a stream without a vmdesc.
+    """
+    try:
+        with os.fdopen(open_input(path), "rb") as file:
+            head = file.read(len(XZ))
+            is_text = head == XZ or head.lstrip()[:1] == b"{"
+            text = head + file.read(MAX_TEXT + 1 - len(head)) if is_text else b""
+        if not is_text:
+            with open_stream(path) as stream:
+                return of_stream(stream, path)
+        return _of_text(_unpacked(text), path)
+    except QmigError as error:
+        error.file = error.file or path
+        raise
+
+
+def _unpacked(text: bytes) -> bytes:
+    if text.startswith(XZ):
+        try:
+            unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
+            text = unpacker.decompress(text, MAX_TEXT + 1)
+        except lzma.LZMAError as error:
+            raise StreamError(f"not xz: {error}") from None
+        if len(text) <= MAX_TEXT and not unpacker.eof:
+            raise StreamError("the compressed file ends early")
+    if len(text) > MAX_TEXT:
+        raise LimitError("the text is too long", expected=f"at most {MAX_TEXT} bytes")
+    return text
+
+
+def _of_text(text: bytes, source: str) -> Shapes:
+    """Tell which JSON it is by the keys that only one of them has at its head."""
+    if b'"vmschkmachine"' in text:
+        return of_dump(parse_vmstate_dump(text), source)
+    if b'"shapes"' in text and b'"vmsd_name"' not in text:
+        try:
+            return of_schema(load(text.decode()), source)
+        except UnicodeDecodeError as error:
+            raise StreamError(f"not a schema: {error}", section="schema") from None
+    if b'"page_size"' in text:
+        return of_vmdesc(parse_vmdesc(text), source)
+    if b'"minimum_version_id"' in text:
+        return of_dump(parse_vmstate_dump(text), source)
+    raise StreamError(
+        "JSON that describes no device state",
+        expected="a vmdesc (`compat -d desc`), the output of -dump-vmstate, or a schema (`schema learn`)",
+    )
+
+
+def of_stream(stream: Stream, source: str | None = None) -> Shapes:
+    """Return the bodies that a stream holds; raises :class:`~qmigtool.errors.UnsupportedError` without a vmdesc."""
+    if stream.vmdesc is None:
+        error = stream.error
+        if error is not None:
+            raise error
+        raise UnsupportedError(
+            "comparing a stream without a vmdesc",
+            "the stream has no vmdesc, so it does not describe its device state",
+            expected="one saved without suppress-vmdesc",
+        )
+    return replace(of_vmdesc(stream.vmdesc, source or stream.source.name), machine=stream.machine)
+
+
+def of_vmdesc(vmdesc: Vmdesc, source: str = "vmdesc") -> Shapes:
+    """Return the bodies that a vmdesc describes, equal ones of a name once."""
+    convert = _FromVmdesc()
+    shapes: dict[tuple[str, int], Shape] = {}
+    for device in vmdesc.devices:
+        name = device.idstr.rsplit("/", 1)[-1]
+        key = name, id(device.description)
+        if key not in shapes:
+            body = convert.body(device.description)
+            if device.old_style:  # opaque: nothing tells what is in it
+                body = Body(name, body.version, None, (ShapeField("data", "old-style", None),), ())
+            shapes[key] = Shape(name, body.version, None, body)
+    return Shapes(source, Origin.VMDESC, None, tuple(shapes.values()))
+
+
+def of_schema(schema: Schema, source: str | None = None) -> Shapes:
+    """Return the bodies that a schema has seen."""
+    convert = _FromSchema()
+    shapes = tuple(
+        Shape(name, version, None, convert.body(variant.node))
+        for (name, version), variants in schema.devices.items()
+        for variant in variants
+    )
+    return Shapes(source or schema.name, Origin.SCHEMA, None, shapes)
+
+
+def of_dump(dump: VmstateDump, source: str = "-dump-vmstate") -> Shapes:
+    """Return what a QEMU says that it can save and load."""
+    shapes = tuple(
+        Shape(device.type, device.version_id, device.minimum_version_id, _dump_body(device.description))
+        for device in dump.devices
+    )
+    return Shapes(source, Origin.DUMP, dump.machine, shapes, dump.counts_arrays)
+
+
+def _dump_body(description: DumpDescription) -> Body:
+    return Body(
+        description.name,
+        description.version_id,
+        description.minimum_version_id,
+        tuple(_dump_field(field) for field in description.fields),
+        tuple(_dump_body(sub) for sub in description.subsections),
+    )
+
+
+def _dump_field(field: DumpField) -> ShapeField:
+    return ShapeField(
+        NUMBERED.sub("", field.name),
+        None,
+        # That of a struct is the C struct's, and 0 is a size that is told at run time.
+        field.size if field.size and field.description is None else None,
+        field.num,
+        field.version_id,
+        field.field_exists,
+        None if field.description is None else _dump_body(field.description),
+    )
+
+
+class _FromVmdesc:
+    """Turns descriptions into bodies; equal ones are one object, and are converted once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Body] = {}
+
+    def body(self, description: Description) -> Body:
+        made = self._made.get(id(description))
+        if made is None:
+            fields = tuple(joined(self.field(field) for field in description.fields))
+            subsections = tuple(self.body(sub) for sub in description.subsections)
+            made = Body(description.name, description.version, None, fields, subsections)
+            self._made[id(description)] = made
+        return made
+
+    def field(self, field: FieldDescription) -> ShapeField:
+        inner = field.struct or (field.inline[0] if field.inline else None)
+        return _typed(field, None if inner is None else self.body(inner))
+
+
+class _FromSchema:
+    """Turns the nodes of a schema into bodies."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Body] = {}
+        self._described = _FromVmdesc()
+
+    def body(self, node: Node) -> Body:
+        made = self._made.get(id(node))
+        if made is None:
+            fields = tuple(joined(self.field(field) for field in node.fields))
+            made = Body(node.name, node.version, None, fields, tuple(self.body(sub) for sub in node.subsections))
+            self._made[id(node)] = made
+        return made
+
+    def field(self, field: NodeField) -> ShapeField:
+        if field.structs:
+            inner, *others = map(self.body, field.structs[:MAX_ALTERNATIVES])
+            return replace(_typed(field, inner), others=tuple(others))
+        return _typed(field, self._described.body(field.inline[0]) if field.inline else None)
+
+
+def _typed(field: FieldDescription | NodeField, body: Body | None) -> ShapeField:
+    count = 1 if field.array_len is None else field.array_len
+    if field.type in LISTS:
+        return ShapeField(field.name, field.type, None, None, body=body)
+    return ShapeField(field.name, field.type, field.size, count, body=body)
+
+
+def joined(fields: Iterable[ShapeField]) -> Iterator[ShapeField]:
+    """Join what one array was described as in pieces, because its elements differ or some are NULL pointers.
+
+    A vmdesc tells fields of one name apart by a number (``unused[1]``), which is taken off: the C tables have none.
+    """
+    for name, group in itertools.groupby(fields, key=lambda field: field.name):
+        pieces = [replace(piece, name=NUMBERED.sub("", name)) for piece in group]
+        whole = next((piece for piece in pieces if piece.type != "nullptr"), pieces[0])
+        alike = {(piece.type, piece.size) for piece in pieces if piece.body is None and piece.type != "nullptr"}
+        if len(pieces) > 1 and len(alike) < 2:
+            yield replace(whole, count=sum(piece.count or 0 for piece in pieces))
+        else:
+            yield from pieces

@@ -1,0 +1,41 @@
+"""Equal bodies made one object, so that who compares them need not look inside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from qmigtool.schemadiff.model import Body, Shape, ShapeField, Shapes
+
+__all__ = ["Unique"]
+
+
+class Unique:
+    """Makes equal bodies one, from the innermost outwards: each is looked at once, in however many it stands."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Body] = {}
+        self._seen: dict[int, tuple[Body, Body]] = {}  # the first keeps the number from being given to another
+
+    def shapes(self, shapes: Shapes) -> Shapes:
+        """Return the same shapes, made of unique bodies."""
+        return replace(shapes, shapes=tuple(self._shape(shape) for shape in shapes.shapes))
+
+    def _shape(self, shape: Shape) -> Shape:
+        return replace(shape, body=self.body(shape.body))
+
+    def body(self, body: Body) -> Body:
+        """Return the one body that equals this one."""
+        if id(body) not in self._seen:
+            fields = tuple(self._field(field) for field in body.fields)
+            subsections = tuple(self.body(sub) for sub in body.subsections)
+            # Bodies are told apart by what they are, not by what is in them; their fields are, and so are these.
+            key = (body.name, body.version, body.minimum, fields, subsections)
+            made = self._made.setdefault(key, replace(body, fields=fields, subsections=subsections))
+            self._seen[id(body)] = body, made
+        return self._seen[id(body)][1]
+
+    def _field(self, field: ShapeField) -> ShapeField:
+        if field.body is None:
+            return field
+        return replace(field, body=self.body(field.body), others=tuple(map(self.body, field.others)))

@@ -1,0 +1,221 @@
+"""Real QEMUs: 7.2 and 11.1, their dumps and their streams; what is expected was looked up in QEMU, or tried with it."""
+
+import functools
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+import qmigtool
+from qmigtool.parsers.vmdesc import parse_vmdesc
+from qmigtool.parsers.vmstatedump import parse_vmstate_dump
+from qmigtool.schema import built_in
+from qmigtool.schemadiff import (
+    Direction,
+    Effect,
+    compare_schemas,
+    of_dump,
+    of_schema,
+    of_stream,
+    of_vmdesc,
+    present_in,
+    read_shapes,
+    schema_differences,
+)
+from tests import samplefiles
+
+DATA = Path(__file__).parents[1] / "data" / "schemadiff"
+BREAKS, MAY, HARMLESS, UNKNOWN = Effect.BREAKS, Effect.MAY_BREAK, Effect.HARMLESS, Effect.UNKNOWN
+
+
+def raw(name):
+    return lzma.decompress((DATA / f"{name}.json.xz").read_bytes())
+
+
+@functools.cache
+def dump(version):
+    return of_dump(parse_vmstate_dump(raw(f"dump-pc-{version}")), version)
+
+
+@functools.cache
+def compared(old="7.2", new="11.1"):
+    return compare_schemas(dump(old), dump(new))
+
+
+def of_device(name, comparison):
+    return {(d.rule, d.path): (d.forward, d.backward) for d in comparison.differences if d.device == name}
+
+
+@pytest.mark.parametrize("version", ["7.2", "11.1"])
+def test_a_dump_is_read_whole(version):
+    document = json.loads(raw(f"dump-pc-{version}"))
+    read = parse_vmstate_dump(raw(f"dump-pc-{version}"))
+    assert read.machine == document.pop("vmschkmachine")["Name"]
+    assert [device.type for device in read.devices] == list(document)
+    assert read.counts_arrays == (version == "11.1")
+
+    def again(body):
+        out = {"name": body.name, "version_id": body.version_id, "minimum_version_id": body.minimum_version_id}
+        if body.fields:
+            out["Fields"] = [again_field(one) for one in body.fields]
+        if body.subsections:
+            out["Subsections"] = [again(sub) for sub in body.subsections]
+        return out
+
+    def again_field(one):
+        out = {"field": one.name, "version_id": one.version_id, "field_exists": one.field_exists}
+        out |= {"num": one.num} if one.num is not None else {}
+        out |= {"size": one.size}
+        return out | ({"Description": again(one.description)} if one.description is not None else {})
+
+    for device in read.devices:
+        entry = document[device.type]
+        assert (device.version_id, device.minimum_version_id) == (entry["version_id"], entry["minimum_version_id"])
+        assert without_nothing(entry["Description"]) == again(device.description)
+
+
+def without_nothing(value):
+    """The dump, less the lists in which there is nothing."""
+    if isinstance(value, dict):
+        return {key: without_nothing(part) for key, part in value.items() if part != []}
+    return [without_nothing(part) for part in value] if isinstance(value, list) else value
+
+
+def test_every_device_type_of_one_side_is_told():
+    old, new = (set(json.loads(raw(f"dump-pc-{v}"))) for v in ("7.2", "11.1"))
+    told = {
+        rule: {d.device for d in compared().differences if d.rule == rule}
+        for rule in ("device-missing", "device-extra")
+    }
+    assert told == {"device-missing": old - new, "device-extra": new - old}
+    assert {"qxl", "qxl-vga"} <= told["device-missing"]
+    assert {"igb", "vmclock", "ramfb"} <= told["device-extra"]
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        # QEMU 8.2 (nvme: migratable only since 11.1, unmigratable = 1 before: no fields)
+        (
+            "nvme",
+            {
+                ("section-version", ""): (HARMLESS, BREAKS),
+                ("minimum-version", ""): (BREAKS, HARMLESS),
+                ("field-extra", ""): (BREAKS, BREAKS),
+            },
+        ),
+        # the fields of a card that nobody reads became VMSTATE_UNUSED(20)
+        ("sb16", {("field-padded", "irq+dma+hdma+port+ver"): (HARMLESS, HARMLESS)}),
+        # num_timers was renamed, and version 1 is loaded no more; both are of version 2
+        (
+            "hpet",
+            {
+                ("minimum-version", ""): (HARMLESS, HARMLESS),
+                ("field-renamed", "num_timers"): (HARMLESS, HARMLESS),
+                ("field-version", "num_timers"): (HARMLESS, HARMLESS),
+            },
+        ),
+        # the device got a description of its own around that of the VGA core
+        ("isa-vga", {("section-renamed", ""): (BREAKS, BREAKS)}),
+        ("isa-pit", {}),
+        ("e1000", {}),
+    ],
+)
+def test_what_changed_in_a_device(device, expected):
+    assert of_device(device, compared()) == expected
+
+
+def test_what_breaks_the_esp_scsi_adapter():
+    """Tried: a stream of 7.2 with -device am53c974 does not load in 11.1, nor the other way round (tests/data)."""
+    found = of_device("am53c974", compared())
+    assert found["field-extra", "esp/drq_state"] == (BREAKS, BREAKS)
+    assert {effects for place, effects in found.items() if place[0] == "field-renamed"} == {(HARMLESS, HARMLESS)}
+    assert {place for place in found if BREAKS in found[place]} == {("field-extra", "esp/drq_state")}
+
+
+def test_the_streams_with_the_esp_scsi_adapter_break_at_the_same_place():
+    old, new = (of_vmdesc(parse_vmdesc(raw(f"vmdesc-am53c974-{version}"))) for version in ("7.2", "11.1"))
+    comparison = compare_schemas(old, new)
+    broken = {(d.device, d.path) for d in comparison.differences if d.effect() is BREAKS}
+    assert broken == {("pciespscsi", "esp/ti_cmd"), ("pciespscsi", "esp/drq_state"), ("pciespscsi", "esp/asc_mode")}
+
+
+@pytest.mark.parametrize("version", ["7.2", "11.1"])
+def test_what_a_qemu_sent_fits_what_it_says_that_it_sends(version):
+    with qmigtool.open(samplefiles.path(f"pc-{version}")) as stream:
+        comparison = compare_schemas(of_stream(stream), dump(version))
+    assert not comparison.breaks()
+    assert {(d.rule, d.effect()) for d in comparison.differences} == {
+        ("device-missing", UNKNOWN),
+        ("field-extra", UNKNOWN),
+    }
+    assert [d.path for d in comparison.differences if d.rule == "field-extra"] == [
+        "piix4_pm/memhp/acpi_memory_hotplug/devs"
+    ]
+    assert {d.device for d in comparison.differences if d.rule == "device-missing"} >= {"cpu", "timer", "globalstate"}
+
+
+def test_a_stream_of_7_2_loads_in_11_1():
+    """It does: QEMU's own tests, and ours with real QEMU, load such."""
+    with qmigtool.open(samplefiles.path("pc-7.2")) as old, qmigtool.open(samplefiles.path("pc-11.1")) as new:
+        assert not compare_schemas(of_stream(old), dump("11.1")).breaks()
+        comparison = compare_schemas(of_stream(old), of_stream(new))
+    assert not comparison.breaks()
+    assert of_device("globalstate", comparison) == {("field-regrouped", "runstate"): (HARMLESS, HARMLESS)}
+
+
+def test_only_the_devices_of_a_stream_are_compared():
+    with qmigtool.open(samplefiles.path("pc-7.2")) as stream:
+        present = present_in(stream)
+    comparison = compare_schemas(dump("7.2"), dump("11.1"), present)
+    devices = {d.device for d in comparison.differences}
+    assert {"PIIX4_PM", "hpet", "mc146818rtc"} <= devices
+    assert not devices & {"nvme", "sb16", "am53c974", "qxl", "e1000e", "vmclock"}
+    assert not [d for d in comparison.differences if d.forward is BREAKS]
+    assert len(comparison.differences) < len(compared().differences) / 4
+
+
+def test_a_stream_is_what_it_is_itself():
+    for name in samplefiles.DESCRIBED:
+        with qmigtool.open(samplefiles.path(name)) as stream:
+            shapes = of_stream(stream)
+        assert compare_schemas(shapes, shapes).differences == ()
+
+
+def test_the_built_in_schema_knows_what_is_in_the_samples():
+    schema = of_schema(built_in())
+    for name in ("pc-7.2", "q35-7.2", "pc-11.1"):
+        with qmigtool.open(samplefiles.path(name)) as stream:
+            comparison = compare_schemas(of_stream(stream), schema)
+        assert not comparison.breaks(), name
+        assert not [d for d in comparison.differences if d.rule.startswith("device")]
+
+
+def test_a_table_of_the_differences():
+    frame = schema_differences(compared())
+    assert list(frame.columns) == [column.name for column in schema_differences.columns]
+    assert len(frame) == len(compared().differences)
+    assert set(frame["forward"]) <= {effect.value for effect in Effect}
+    broken = frame[(frame["device"] == "am53c974") & (frame["forward"] == "breaks")]
+    assert broken["path"].tolist() == ["esp/drq_state"]
+
+
+def test_the_directions_are_counted_apart():
+    forward, backward = (compared().counts(way) for way in (Direction.FORWARD, Direction.BACKWARD))
+    assert forward[BREAKS] < backward[BREAKS] + backward[MAY]
+    assert sum(forward.values()) == sum(backward.values()) == len(compared().differences)
+    worst = [one.effect().rank for one, _ in compared().grouped()]
+    assert worst == sorted(worst, reverse=True)
+
+
+def test_inputs_are_recognised_by_their_content(tmp_path):
+    (tmp_path / "a").write_bytes(raw("dump-pc-7.2"))
+    (tmp_path / "b").write_bytes(raw("vmdesc-am53c974-7.2"))
+    (tmp_path / "c").write_text(built_in().to_json())
+    origins = [read_shapes(str(path)).origin for path in (*sorted(tmp_path.iterdir()), samplefiles.path("pc-7.2"))]
+    assert origins == ["dump", "vmdesc", "schema", "vmdesc"]
+    packed = [read_shapes(str(DATA / f"{name}.json.xz")).origin for name in ("dump-pc-7.2", "vmdesc-am53c974-7.2")]
+    assert packed == ["dump", "vmdesc"]
+    assert read_shapes(str(samplefiles.path("pc-7.2"))).machine == "pc-i440fx-7.2"
+    assert read_shapes(str(tmp_path / "a")).machine == "pc-i440fx-7.2"
