@@ -19,12 +19,12 @@ from qmigtool.cli.output import (
     print_cells,
     print_csv,
     print_json,
-    printable,
     remember_inputs,
     say,
     write_output,
 )
 from qmigtool.errors import UnsupportedError
+from qmigtool.plaintext import printable
 from qmigtool.schema import Schema
 from qmigtool.schemadiff import (
     Direction,
