@@ -64,7 +64,8 @@ def target_from_stream(stream: Stream, name: str | None = None) -> Target:
             block.idstr: TargetBlock(block.used_length, _RESIZABLE.get(block.idstr)) for block in stream.ram_blocks
         },
         # Only KVM has one that nobody asked for.
-        **{"host_tsc_khz" if accelerator.name == "kvm" else "tsc_khz": _tsc_khz(stream)},
+        tsc_khz=None if accelerator.name == "kvm" else _tsc_khz(stream),
+        host_tsc_khz=_tsc_khz(stream) if accelerator.name == "kvm" else None,
     )
     how = f"{origin}, a stream that it saved"
     more = {"accelerator": f"{how}: {accelerator.evidence[0]}"} if target.accelerator else {}
