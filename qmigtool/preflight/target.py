@@ -45,11 +45,14 @@ class TargetVmsd:
     ``subsections`` are the names of those that stand directly behind its fields, as they are sent
     (``fdrive/media_changed``); each has an entry of its own. Where two devices of one QEMU call different things by one
     name, ``version`` and ``minimum_version`` are None if they differ, and ``subsections`` has those of both.
+    ``field_versions`` has, for every field by the name that a vmdesc gives it, the version of the body from which on it
+    is there (``version_id`` of the field; empty if not known): what an older body lacks follows from it.
     """
 
     version: int | None
     minimum_version: int | None
     subsections: frozenset[str] = frozenset()
+    field_versions: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,10 @@ class Target:
     (idstr, instance_id) to what is registered there, ``vmsds`` the name of a VMStateDescription to what is known of it
     (None: of none; a name that is missing is not known either), ``blocks`` idstr to RAMBlock. ``capabilities`` are the
     migration capabilities that are on or off, ``properties`` those of ``-global migration.X``. ``xcr0`` and ``xss`` are
-    the masks of components that its vCPUs may have; ``cpu_flags`` the CPU's features by QEMU's names. ``tsc_khz`` is
-    what ``-cpu ...,tsc-frequency=`` asks for, ``host_tsc_khz`` what the host's TSC has. ``evidence`` says of each part
-    where it comes from.
+    the masks of components that its vCPUs may have; ``cpu_flags`` the CPU's features by QEMU's names. ``xsave_max`` is
+    the size in bytes of the compacted area that an MSHV partition takes at most. ``tsc_khz`` is what
+    ``-cpu ...,tsc-frequency=`` asks for, ``host_tsc_khz`` what the host's TSC has. ``evidence`` says of each part where
+    it comes from. ``uuid`` is empty where it is known that the target was given none.
     """
 
     name: str = "target"
@@ -82,6 +86,7 @@ class Target:
     xcr0: int | None = None
     xss: int | None = None
     layout: Layout | None = None
+    xsave_max: int | None = None
     cpu_flags: frozenset[str] | None = None
     tsc_khz: int | None = None
     host_tsc_khz: int | None = None
