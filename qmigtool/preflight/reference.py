@@ -113,6 +113,7 @@ def known_parts(target: Target) -> list[str]:
 def merge(*targets: Target) -> Target:
     """Join partial targets: a later one overrides what an earlier one says, and tables are joined entry by entry.
 
+    Of two masks of components what both have is taken.
     What a :class:`~qmigtool.preflight.target.TargetVmsd` says of the vmsd of a section then stands in the section.
     ``evidence`` stays with each part; where several spoke, all are named.
     """
@@ -123,6 +124,9 @@ def merge(*targets: Target) -> Target:
         return joined
     vmsds = joined.vmsds
     return replace(joined, sections={key: _filled(section, vmsds) for key, section in joined.sections.items()})
+
+
+_JOINED = ("capabilities", "properties", "sections", "vmsds", "blocks", "xcr0", "xss")
 
 
 def _join(first: Target, second: Target) -> Target:
@@ -136,11 +140,13 @@ def _join(first: Target, second: Target) -> Target:
             changes[part] = {**old, **{key: _over(old.get(key), value) for key, value in new.items()}}
         elif both:
             changes[part] = {**old, **new}
+        elif part in ("xcr0", "xss") and part in known:
+            changes[part] = old & new  # a vCPU has what its model and its host both have
         else:
             changes[part] = new
         words = second.evidence.get(part)
         if words is not None:
-            evidence[part] = f"{evidence[part]}; {words}" if both and part in evidence else words
+            evidence[part] = f"{evidence[part]}; {words}" if part in _JOINED and part in evidence else words
     return replace(first, **changes, evidence=evidence)
 
 
