@@ -1,0 +1,48 @@
+"""A whole preflight: does it load, what is lost in silence, and what mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qmigtool.findings import Finding, Severity
+from qmigtool.preflight.losses import find_losses
+from qmigtool.preflight.predict import predict
+from qmigtool.preflight.remedies import Remedy, find_remedy
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.predict import Verdict
+    from qmigtool.preflight.target import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["Preflight", "preflight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """``verdict`` is whether it loads, ``losses`` what would be lost then, ``remedy`` what mends both.
+
+    ``remedy`` is None if nothing has to be mended. ``unknown`` says what could not be judged, for want of knowledge of
+    the target or of the stream.
+    """
+
+    verdict: Verdict
+    losses: tuple[Finding, ...]
+    remedy: Remedy | None
+    unknown: tuple[str, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether it loads, and nothing is lost; notes do not count."""
+        return self.verdict.loads is True and all(one.severity is Severity.NOTE for one in self.losses)
+
+
+def preflight(stream: Stream, target: Target) -> Preflight:
+    """Judge a stream for a target; see :func:`qmigtool.preflight.readers.read_targets` for making one.
+
+    Raises what reading the stream raises, if it is none.
+    """
+    verdict = predict(stream, target)
+    losses = find_losses(stream, target)
+    remedy = find_remedy(stream, target, verdict, losses, predict)
+    return Preflight(verdict, losses.findings, remedy, tuple(dict.fromkeys((*verdict.unknown, *losses.unknown))))
