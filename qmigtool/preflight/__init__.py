@@ -1,19 +1,34 @@
 """Preflight: would this stream load on that target, in which words would QEMU refuse it, and what would be lost?
 
-============  =====================================================================================
-target        :class:`Target`, what is known of the QEMU that is to load the stream
-reference     a target as a stream shows it that it has saved itself; partial targets joined to one
-vmstate_dump  ... as -dump-vmstate shows it
-cpumodel      ... as QMP's query-cpu-model-expansion shows its CPU
-masks         ... as the properties of an MSHV partition show it
-builds        ... as its version tells (``vmsds.json``)
-targetfile    ... as a person writes it down in TOML
-readers       files of all these kinds, recognised by what is in them
-============  =====================================================================================
+==================  ==================================================================================
+outcome             the whole: :func:`preflight`
+target              :class:`Target`, what is known of the QEMU that is to load the stream
+readers             targets from files of every kind, recognised by what is in them; then one each:
+reference           a stream that the target has saved itself; partial targets joined to one
+vmstate_dump        -dump-vmstate
+cpumodel            QMP's query-cpu-model-expansion
+masks               the properties of an MSHV partition
+builds              QEMU's version (``vmsds.json``)
+targetfile          TOML, as a person writes it
+losses              what is lost in silence: what the file lacks; losses_cpu, what the target's CPU lacks;
+                    losses_accelerator, what another accelerator takes otherwise or does not take
+remedies            the command that mends it; fixes, what mends each refusal
+==================  ==================================================================================
 """
 
 from __future__ import annotations
 
+from qmigtool.preflight.outcome import Preflight, preflight
+from qmigtool.preflight.readers import read_target, read_targets
 from qmigtool.preflight.target import Target, TargetBlock, TargetSection, TargetVmsd
 
-__all__ = ["Target", "TargetBlock", "TargetSection", "TargetVmsd"]
+__all__ = [
+    "Preflight",
+    "Target",
+    "TargetBlock",
+    "TargetSection",
+    "TargetVmsd",
+    "preflight",
+    "read_target",
+    "read_targets",
+]

@@ -144,11 +144,15 @@ def _unknown_section(stream: Stream, target: Target, verdict: Verdict) -> Fix | 
     if device is None or target.sections is None:
         return None
     if device.name in VCPU_SECTIONS:
-        there = {key for key in target.sections if key[0] in VCPU_SECTIONS}
-        extra = [d for d in stream.devices if d.name in VCPU_SECTIONS and (d.name, d.instance_id) not in there]
+        # Without them the guest would miss vCPUs: only the target can mend that.
         count = sum(d.name == "cpu" for d in stream.devices)
-        lost = [f"the state of {d.label}" for d in extra if d.name == "cpu"]
-        return _join(*(_drop(d) for d in extra), options=(f"-smp {count}",), loses=lost)
+        more = {
+            (d.name, d.instance_id): target.sections[d.name, 0]
+            for d in stream.devices
+            if d.name in VCPU_SECTIONS and (d.name, 0) in target.sections
+        }
+        known = replace(target, sections={**more, **target.sections}, vcpus=count)
+        return Fix(options=(f"-smp {count}",), target=known)
     lost = [] if device.name in ACCELERATOR_SECTIONS else [f"the state of {device.label}"]
     return _join(_drop(device), options=(f"the device of the section {device.name}",) if lost else (), loses=lost)
 

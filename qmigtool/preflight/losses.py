@@ -12,7 +12,8 @@ that stays. ``reason`` says how the fact is known: measured with real QEMU, read
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import QmigError
@@ -26,11 +27,10 @@ if TYPE_CHECKING:
     from qmigtool.preflight.target import Target
     from qmigtool.stream import Stream
 
-__all__ = ["Losses", "find_losses"]
+__all__ = ["Losses", "find_losses", "grouped"]
 
 ANY_INSTANCE = 0xFFFFFFFF  # -1: an alias that fits every instance
 PER_VCPU = ("cpu", "cpu_common")
-CLOCKS = ("timer", "kvmclock")
 MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
@@ -61,6 +61,30 @@ def find_losses(stream: Stream, target: Target) -> Losses:
     return Losses(tuple(sorted(findings, key=lambda f: _ORDER[f.severity])), tuple(dict.fromkeys(unknown)))
 
 
+def grouped(findings: Sequence[Finding]) -> list[Finding]:
+    """Make one finding of those that differ in the device's instance alone: ``cpu@0,2-5``, with the first's offset."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for one in findings:
+        name, _, instance = (one.device or "").rpartition("@")
+        alone = one.device if not instance.isdecimal() else None
+        groups.setdefault((one.rule, one.severity, one.message, one.reason, name, alone, one.field), []).append(one)
+    return [
+        group[0] if len(group) == 1 else replace(group[0], device=f"{key[4]}@{_ranges(group)}")
+        for key, group in groups.items()
+    ]
+
+
+def _ranges(group: Sequence[Finding]) -> str:
+    numbers = sorted({int((one.device or "").rpartition("@")[2]) for one in group})
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
 # -- what the file lacks ---------------------------------------------------------------------------------------------
 
 
@@ -73,13 +97,13 @@ def _missing_sections(stream: Stream, target: Target) -> Iterator[Finding]:
         device = _sent_as(there, name, instance)
         label = f"{name}@{instance}"
         if device is None:
-            grave = name in CLOCKS or (name in PER_VCPU and instance in vcpus)
-            if name == "kvmclock" and stream.accelerator.name != "kvm":
-                grave = False  # there was none
+            grave = name == "timer" or (name in PER_VCPU and instance in vcpus)
+            if name == "kvmclock":
+                grave = any((vcpu.device.number("env.system_time_msr") or 0) & 1 for vcpu in stream.vcpus)
             yield Finding(
                 "missing-section",
                 Severity.WARNING if grave else Severity.NOTE,
-                f"the target has {label}, the file has not: it keeps the values of a reset",
+                "the target has this section, the file has not: it keeps the values of a reset",
                 f"QEMU never complains about a section that does not come ({MEASURED})",
                 device=label,
             )

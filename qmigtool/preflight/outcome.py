@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 from qmigtool.findings import Finding, Severity
 from qmigtool.preflight.losses import find_losses
-from qmigtool.preflight.predict import predict
+from qmigtool.preflight.predict import predict, predict_source
 from qmigtool.preflight.remedies import Remedy, find_remedy
 
 if TYPE_CHECKING:
+    from qmigtool.errors import QmigError
+    from qmigtool.parsers.source import BufferSource
     from qmigtool.preflight.predict import Verdict
     from qmigtool.preflight.target import Target
     from qmigtool.stream import Stream
 
-__all__ = ["Preflight", "preflight"]
+__all__ = ["Preflight", "preflight", "preflight_other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +48,10 @@ def preflight(stream: Stream, target: Target) -> Preflight:
     losses = find_losses(stream, target)
     remedy = find_remedy(stream, target, verdict, losses, predict)
     return Preflight(verdict, losses.findings, remedy, tuple(dict.fromkeys((*verdict.unknown, *losses.unknown))))
+
+
+def preflight_other(source: BufferSource, target: Target, error: QmigError) -> Preflight:
+    """Judge what cannot be opened as a stream, for ``error``: QEMU has its own words for that."""
+    verdict = predict_source(source, target)
+    why = f"this is no stream that could be mended: {error.message}"
+    return Preflight(verdict, (), Remedy(why=why), verdict.unknown)
