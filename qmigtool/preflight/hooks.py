@@ -1,0 +1,68 @@
+"""What devices check once their section is read (``post_load``), as far as the section and RAM decide it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.parsers.record import decode_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from qmigtool.preflight.state import Load
+
+__all__ = ["HOOKS", "RECORDED"]
+
+HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
+VAPIC_INACTIVE = 0
+ROM_START, ROM_END = 0xC0000, 0xE0000  # of pc.rom in guest-physical memory, while it is not shadowed
+PAGE_BITS = 12
+
+# qapi/run-state.json: 7.2 to 11.1 (preconfig has gone before, colo since)
+_RUN_STATES = frozenset(
+    "debug inmigrate internal-error io-error paused postmigrate prelaunch finish-migrate restore-vm running save-vm "
+    "shutdown suspended watchdog guest-panicked colo".split()
+)
+
+Values = dict[str, Any]
+
+
+def _cpu(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    if values.get("env.fpregs_format_vmstate"):
+        raise load.refuse("non-softfloat", **hook)
+    if values.get("env.hflags", 0) & HF_GUEST and not any(name.startswith("cpu/nested_state") for name in values):
+        raise load.refuse("guest-mode", **hook)
+    received, asked = values.get("cpu/tsc_khz/env.tsc_khz"), load.target.tsc_khz
+    if received and asked and received != asked:
+        raise load.refuse("tsc-frequency", **hook)
+
+
+def _globalstate(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    text = values.get("runstate")
+    if isinstance(text, bytes):
+        name = decode_name(text.partition(b"\0")[0])
+        if name not in _RUN_STATES:
+            raise load.refuse("runstate", received=name, **hook)
+
+
+def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    """The option ROM of the APIC's task priority must lie in memory already, where the guest has put it."""
+    if not load.ram.known or values.get("state", VAPIC_INACTIVE) == VAPIC_INACTIVE:
+        return
+    address = values.get("rom_state_paddr", 0)
+    page = address >> PAGE_BITS
+    came = any(at == page for block, at in load.ram.low if not block.endswith(".rom") and not block.startswith("/"))
+    if ROM_START <= address < ROM_END:
+        came = came or any((block, page - (ROM_START >> PAGE_BITS)) in load.ram.low for block in ("pc.rom", "isa-bios"))
+    if not came and address < 1 << 20:
+        raise load.refuse("hook", **hook)
+
+
+HOOKS: dict[str, Callable[[Load, Values, Mapping[str, Any], int], None]] = {
+    "cpu": _cpu,
+    "globalstate": _globalstate,
+    "kvm-tpr-opt": _vapic,
+}
+
+RECORDED = frozenset({"cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet"})
+"""The vmsds whose plain fields are kept while they are read: those of hooks, and what counts an array."""
