@@ -6,6 +6,7 @@ leaving it out. They are tried here on a draft that nobody writes: what they wou
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -180,19 +181,19 @@ def kvm_refusals(vcpu: VCpu, target: Target) -> Iterator[tuple[str, str, str]]:
         yield "XSAVE", "env.xstate_bv", f"XSTATE_BV {vcpu.xstate_bv:#x} has bits outside {target.xcr0:#x}"
     if vcpu.mxcsr & ~MXCSR_DEFINED:
         yield "XSAVE", "env.mxcsr", f"MXCSR {vcpu.mxcsr:#x} has reserved bits"
-    if vcpu.xcr0:
-        for reason in check_xcr0(vcpu.xcr0):
-            yield "XCRs", "env.xcr0", f"XCR0 {vcpu.xcr0:#x}: {reason}"
+    reasons = check_xcr0(vcpu.xcr0) if vcpu.xcr0 else []
+    if reasons:
+        yield "XCRs", "env.xcr0", f"XCR0 {vcpu.xcr0:#x}: {'; '.join(reasons)}"
     state = number("env.mp_state") or 0
     if not 0 <= state <= MAX_MP_STATE:
         yield "MP state", "env.mp_state", f"mp_state {state}"
 
 
 def _dropped(vcpu: VCpu, target: Target) -> Iterator[Finding]:
-    """Give the groups that KVM refuses, where QEMU goes on without a word."""
+    """Give the group that KVM refuses, where QEMU goes on without a word: with it go those behind it."""
     if target.qemu is not None and target.qemu >= (10, 0):
         return  # it ends with an error, which is predicted
-    for group, path, why in kvm_refusals(vcpu, target):
+    for group, path, why in itertools.islice(kvm_refusals(vcpu, target), 1):
         field = vcpu.device.get(path)
         yield Finding(
             "kvm-drops-registers",
