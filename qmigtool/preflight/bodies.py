@@ -11,21 +11,20 @@ may be empty in the target's own body, and a pointer null. From there on the bod
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import QmigError
 from qmigtool.parsers.bodies import SearchedBody
 from qmigtool.parsers.record import decode_name, encode_name
-from qmigtool.parsers.records import SectionType
+from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, SectionType
 from qmigtool.parsers.vmstate import INTEGERS, decode_value, inside
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.hooks import HOOKS, RECORDED
-from qmigtool.preflight.pciconfig import compare_config, compare_virtio
+from qmigtool.preflight.pciconfig import compare_config
+from qmigtool.preflight.shapes import known_shapes
 from qmigtool.preflight.state import Undecided
+from qmigtool.preflight.virtio import compare_virtio
 from qmigtool.preflight.words import Refusal
-from qmigtool.schema.model import built_in
-from qmigtool.schema.shapes import find_shape
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description, FieldDescription
@@ -40,6 +39,10 @@ _LISTS = ("qtailq", "qlist")
 
 # (vmsd, field) of arrays whose length an earlier field of the same body has: what is received decides.
 _COUNTED = {("hpet", "timer"): "num_timers"}
+# (vmsd, field) of arrays with an element for each vCPU that the target can have.
+_PER_VCPU = {("CPU hotplug state", "devs")}
+# (vmsd, field) of fields that are there twice in a vmsd, under conditions that exclude each other.
+_TWICE = {("PCIDevice", "config")}
 # (vmsd, field) -> the name of the check that it equals the target's, which 8.2 and later make.
 _VALIDATED = {
     ("hpet", "num_timers"): "num_timers must match",
@@ -68,11 +71,13 @@ class _Own:
 
     def take(self, size: int) -> bytes | None:
         """Return the next bytes and pass them."""
-        if self.data is None:
-            return None
-        found = self.data[self.at : self.at + size]
+        found = self.peek(size)
         self.at += size
         return found
+
+    def peek(self, size: int) -> bytes | None:
+        """Return the next bytes without passing them; None where there are none."""
+        return self.data[self.at : self.at + size] if self.data is not None else None
 
     def inner(self) -> _Own:
         """Return the same place, to be walked on its own."""
@@ -105,7 +110,13 @@ class _Body:
             if since.get(entry.name, 0) > version:
                 own.take(entry.total)
                 continue
-            self.field(vmsd, _plain_name(entry.name, description), entry, own)
+            name, at = _plain_name(entry.name, description), load.cursor.pos
+            check, mine = _VALIDATED.get((vmsd, name)), own.peek(entry.total)
+            self.field(vmsd, name, entry, own)
+            if check is not None and mine is not None and load.words.family >= _VALIDATES:
+                received = bytes(load.cursor.data[at : at + entry.total])
+                if received != mine:
+                    raise load.refuse("validation", at, vmsd=vmsd, field=check, version=local)
         self.subsections(description, own)
         hook = HOOKS.get(vmsd)
         if hook is not None:
@@ -155,10 +166,13 @@ class _Body:
         if (vmsd, entry.name) in _COUNTED and load.words.family < _VALIDATES:
             received = self.values.get(_COUNTED[vmsd, entry.name], count)
             count, known = received, count
+        elif (vmsd, entry.name) in _PER_VCPU and own.data is None:
+            count, known = load.target.vcpus or count, count
+            load.miss(f"{self.label}: for how many vCPUs {vmsd} is made: taken as {count}")
         else:
             known = count
         inner = inside(entry)
-        if inner is None and entry.type in INTEGERS or entry.type in _FIXED or entry.type == "pci config":
+        if (inner is None and entry.type in INTEGERS) or entry.type in _FIXED or entry.type == "pci config":
             self.leaves(vmsd, name, entry, own, count)
             return
         for index in range(count):
@@ -178,7 +192,6 @@ class _Body:
     def leaves(self, vmsd: str, name: str, entry: FieldDescription, own: _Own, count: int) -> None:
         """Read plain values: as a whole, unless each of them is compared."""
         load, type_ = self.load, entry.type
-        start = load.cursor.pos
         if type_ == "ptr-marker":
             marker, mine = load.cursor.take(1), own.take(1)
             if mine is not None and marker != mine:
@@ -189,11 +202,9 @@ class _Body:
             raw = load.cursor.take(entry.size * count) if small else b""
             if not small:
                 load.cursor.skip(entry.size * count)
-            mine = own.take(entry.total)
+            own.take(entry.total)
             if small:
                 self.record(vmsd, name, entry, raw, count)
-            if (vmsd, name) in _VALIDATED and mine is not None and load.words.family >= _VALIDATES and raw != mine:
-                raise self.validation(vmsd, name, start)
             return
         for _ in range(count):
             at = load.cursor.pos
@@ -214,11 +225,6 @@ class _Body:
         """Keep a value by its name, or by its vmsd and name in a subsection."""
         value = decode_value(entry.type, raw) if entry.array_len is None else raw
         self.values[name if vmsd == self.section.vmsd else f"{vmsd}/{name}"] = value
-
-    def validation(self, vmsd: str, name: str, at: int) -> Refusal:
-        """Refuse a value that must be the target's."""
-        check, version = _VALIDATED[vmsd, name], self.section.version
-        return self.load.refuse("validation", at, vmsd=vmsd, field=check, version=version)
 
     def compare(self, type_: str, raw: bytes, mine: bytes, at: int) -> None:
         """Compare what must equal the target's, or not be more."""
@@ -292,10 +298,20 @@ class _Body:
             if sub.name == name:
                 return sub, _Own(own.data, at + sub.head_size)
             at += sub.head_size + sub.size
-        shape = _known_shape(name)
-        if shape is None:
+        shapes = known_shapes(name)
+        if not shapes:
             raise _Opaque(f"what the subsection {name} holds is not known")
-        return shape, _Own(None)
+        if len(shapes) > 1:
+            self.load.miss(f"{self.label}: of which length {name} is in the target; the one that fits was taken")
+        fitting = (shape for shape in shapes if self.ends(shape.size))
+        return next(fitting, shapes[0]), _Own(None)
+
+    def ends(self, size: int) -> bool:
+        """Say whether the section or another subsection follows behind so many bytes."""
+        ahead = self.load.cursor.peek(2, size)
+        return ahead[:1] == bytes([QEMU_VM_SECTION_FOOTER]) or (
+            ahead[:1] == bytes([SectionType.QEMU_VM_SUBSECTION]) and ahead[1:] != b"\0"
+        )
 
 
 def load_body(
@@ -303,8 +319,8 @@ def load_body(
 ) -> None:
     """Read a device's body up to its footer, and run what the device does after it.
 
-    Raises :class:`~qmigtool.preflight.words.Refusal`, and :class:`~qmigtool.preflight.state.Undecided` where a body that
-    cannot be read has no footer either.
+    Raises :class:`~qmigtool.preflight.words.Refusal`, and :class:`~qmigtool.preflight.state.Undecided` where a body
+    that cannot be read has no footer either.
     """
     label = f"{idstr}@{instance}"
     start = load.cursor.pos
@@ -335,16 +351,10 @@ def _pass_over(load: Load, start: int, section_id: int) -> None:
         raise Undecided(str(error)) from None
 
 
-@lru_cache(maxsize=256)
-def _known_shape(name: str) -> Description | None:
-    """Return the shape of a subsection by what has been seen of it, in any QEMU."""
-    return find_shape(built_in(), name)
-
-
 def _plain_name(name: str, description: Description) -> str:
     """Return a field's own name: where several of one vmsd have the same, the vmdesc numbers them."""
     base, bracket, number = name.rpartition("[")
     if not bracket or not number[:-1].isdigit():
         return name
     names = {entry.name for entry in description.fields}
-    return base if {f"{base}[0]", f"{base}[1]"} <= names else name
+    return base if (description.name, base) in _TWICE or {f"{base}[0]", f"{base}[1]"} <= names else name

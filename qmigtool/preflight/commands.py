@@ -48,7 +48,8 @@ def load_command(load: Load) -> int | None:
     command = Command(number)
     name = command.name.removeprefix("MIG_CMD_")
     if command is Command.MIG_CMD_ENABLE_COLO:
-        return _colo(load, start)
+        _colo(load, start)
+        return None
     fixed = COMMAND_LENGTHS.get(command, ())
     if len(fixed) == 1 and length != fixed[0]:
         raise load.refuse("command-length", start, name, name=name, expected=fixed[0], length=length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.parsers.configuration import Configuration
 from qmigtool.parsers.record import decode_name, encode_name
@@ -26,9 +26,12 @@ COMPARED: tuple[tuple[str, tuple[int, int]], ...] = (("x-ignore-shared", (4, 0))
 
 # MigrationCapability of 7.2, and what came and went until 10.0 and 11.1.
 _KNOWN_7_2 = frozenset(
-    "xbzrle rdma-pin-all auto-converge zero-blocks compress events postcopy-ram x-colo release-ram block return-path "
-    "pause-before-switchover multifd dirty-bitmaps postcopy-blocktime late-block-activate x-ignore-shared "
-    "validate-uuid background-snapshot zero-copy-send postcopy-preempt".split()
+    {
+        *("xbzrle", "rdma-pin-all", "auto-converge", "zero-blocks", "compress", "events", "postcopy-ram", "x-colo"),
+        *("release-ram", "block", "return-path", "pause-before-switchover", "multifd", "dirty-bitmaps"),
+        *("postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid", "background-snapshot"),
+        *("zero-copy-send", "postcopy-preempt"),
+    }
 )
 _KNOWN_10_0 = _KNOWN_7_2 - {"compress", "block"} | {"switchover-ack", "dirty-limit", "mapped-ram"}
 _KNOWN = {(7, 2): _KNOWN_7_2, (10, 0): _KNOWN_10_0, (11, 1): _KNOWN_10_0}
@@ -94,7 +97,7 @@ def _whole(load: Load, start: int, vmsd: str, field: str) -> None:
 
 def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
     target = load.target
-    hook = {"vmsd": VMSD, "version": VERSION, "minimum": MINIMUM}
+    hook: dict[str, Any] = {"vmsd": VMSD, "version": VERSION, "minimum": MINIMUM}
     if target.machine is None:
         load.doubt("the target's machine type is not known")
     elif not _equal(machine, encode_name(target.machine)):
@@ -107,12 +110,16 @@ def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
     for name, since in COMPARED:
         if load.words.family < since:
             continue
-        local, received = load.has(name), name in load.capabilities
+        local, sent = load.has(name), name in load.capabilities
         if local is None:
-            load.miss(f"whether the target has the capability {name} on: taken as {'on' if received else 'off'}")
-        elif local != received:
-            states = {"local": "on" if local else "off", "received": "on" if received else "off"}
+            load.miss(f"whether the target has the capability {name} on: taken as {_state(sent)}")
+        elif local != sent:
+            states = {"local": _state(local), "received": _state(sent)}
             raise load.refuse("capability", start, name=name, **states, **hook)
+
+
+def _state(on: bool) -> str:
+    return "on" if on else "off"
 
 
 def _equal(received: bytes, local: bytes) -> bool:

@@ -20,8 +20,10 @@ PAGE_BITS = 12
 
 # qapi/run-state.json: 7.2 to 11.1 (preconfig has gone before, colo since)
 _RUN_STATES = frozenset(
-    "debug inmigrate internal-error io-error paused postmigrate prelaunch finish-migrate restore-vm running save-vm "
-    "shutdown suspended watchdog guest-panicked colo".split()
+    {
+        *("debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate"),
+        *("restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked", "colo"),
+    }
 )
 
 Values = dict[str, Any]
@@ -46,8 +48,10 @@ def _globalstate(load: Load, values: Values, hook: Mapping[str, Any], instance: 
 
 
 def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    """The option ROM of the APIC's task priority must lie in memory already, where the guest has put it."""
-    if not load.ram.known or values.get("state", VAPIC_INACTIVE) == VAPIC_INACTIVE:
+    """The option ROM that patches accesses to the TPR must lie in memory already, where the guest has put it."""
+    if load.capabilities or load.postcopy:
+        return  # memory comes in other ways than by records
+    if values.get("state", VAPIC_INACTIVE) == VAPIC_INACTIVE:
         return
     address = values.get("rom_state_paddr", 0)
     page = address >> PAGE_BITS

@@ -16,16 +16,14 @@ from qmigtool.parsers.pci import (
     PCI_CAPABILITY_LIST,
     PCI_STATUS,
     PCI_STATUS_CAP_LIST,
-    virtio_configuration,
 )
-from qmigtool.preflight.words import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qmigtool.preflight.state import Load
 
-__all__ = ["Masks", "compare_config", "compare_virtio", "masks"]
+__all__ = ["Masks", "compare_config", "masks", "msix_entries"]
 
 PCI_CAP_ID_VNDR, PCI_CAP_ID_MSIX = 0x09, 0x11
 # Vendor and device id, revision and class, header type (without the multifunction bit's neighbours none is writable).
@@ -77,25 +75,18 @@ def compare_config(load: Load, received: bytes, own: bytes, offset: int) -> None
             )
 
 
-def compare_virtio(load: Load, own: bytes | None) -> None:
-    """Compare the PCI part of what a virtio device saves, which begins where the cursor is."""
-    start = virtio_configuration(own) if own is not None else None
-    blob = load.cursor.peek(4 + CONFIG_SIZE)
-    if own is None or start is None or virtio_configuration(blob) is None:
-        return
-    try:
-        try:
-            compare_config(load, blob[start:], own[start : start + CONFIG_SIZE], load.cursor.pos + start)
-        except Refusal as refusal:
-            load.words.wrap(refusal, "field", vmsd="PCIDevice", field="config")
-            raise
-    except Refusal as refusal:
-        load.words.wrap(refusal, "virtio")
-        raise
+def msix_entries(config: bytes) -> int:
+    """Return how many MSI-X vectors a device has; 0 if it has no MSI-X."""
+    for at, name in _capabilities(config):
+        if name == PCI_CAP_ID_MSIX and at + 4 <= len(config):
+            return (int.from_bytes(config[at + 2 : at + 4], "little") & 0x7FF) + 1
+    return 0
 
 
 def _capabilities(config: bytes) -> Iterator[tuple[int, int]]:
     """Give (offset, id) of each capability of the list."""
+    if not config[PCI_STATUS] & PCI_STATUS_CAP_LIST:
+        return
     at, seen = config[PCI_CAPABILITY_LIST] & ~3, set()
     while 0x40 <= at < CONFIG_SIZE - 2 and at not in seen:
         seen.add(at)

@@ -26,7 +26,8 @@ class Load:
     """A loader at work: what it reads, what it knows of itself (``target``), and what it has come to.
 
     ``doubts`` are what may make it refuse the stream and is not known; ``unseen`` what could not be checked but is not
-    expected to. ``started`` are the ids of the sections so far. ``registers`` has the fields of each ``cpu`` section by name, for what comes after loading.
+    expected to. ``started`` are the ids of the sections so far. ``registers`` has the fields of each ``cpu`` section by
+    name, for what comes after loading.
     """
 
     cursor: Cursor

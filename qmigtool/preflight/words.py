@@ -59,6 +59,7 @@ _RAM = "Failed to load vmstate version_id: {ram_version}, ret: {ret}"
 _SETUP = "Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices"
 _FOOTER = "Section footer error, section_id: {section_id}"
 _VALIDATE = "Input validation failed: {vmsd}/{field}"
+_CUT = "Failed to load section ID: stream error: -5: Channel error: Input/output error"
 _STREAM_ERROR = "Failed to load {vmsd} state: stream error: -5"
 
 
@@ -82,6 +83,12 @@ def _put(what: str) -> tuple[Words, Words, Words]:
         Words(0, (f"Putting registers after init: Failed to set {what}: Invalid argument",)),
         Words(0, (f"Restoring resisters after init: Failed to set {what}: Invalid argument",)),
     )
+
+
+def _msr(place: str) -> Words:
+    """An MSR that the kernel refuses: QEMU aborts. The place is that of the release whose words these are."""
+    assertion = f"{place}: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed."
+    return Words(0, ("error: failed to set MSR 0x{msr:x} to 0x{value:x}", assertion))
 
 
 # rule -> words of 7.2, 10.0 and 11.1
@@ -154,7 +161,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "footer-missing": _footer("Missing section footer for {idstr}"),
     "footer-id": _footer("Mismatched section id in footer for {idstr} - read 0x{read:x} expected 0x{section_id:x}"),
     "footer-cut": _footer("check_section_footer: Read section footer failed: -5"),
-    "cut": (Words(EIO), Words(EIO), Words(EIO, (), "Failed to load section ID: stream error: -5: Channel error: Input/output error")),
+    "cut": (Words(EIO), Words(EIO), Words(EIO, (), _CUT)),
     # -- bodies -------------------------------------------------------------------------------------------------
     "version-too-new": _same(EINVAL, "{vmsd}: incoming version_id {received} is too new for local version_id {local}"),
     "version-too-old": _same(
@@ -235,15 +242,8 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "kvm-xsave": _put("XSAVE"),
     "kvm-xcr0": _put("XCRs"),
     "kvm-mp-state": _put("MP state"),
-    # The line numbers are those of the three releases.
-    "kvm-msr": (
-        Words(0, ("error: failed to set MSR 0x{msr:x} to 0x{value:x}",
-                  "../../target/i386/kvm/kvm.c:3183: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.")),
-        Words(0, ("error: failed to set MSR 0x{msr:x} to 0x{value:x}",
-                  "target/i386/kvm/kvm.c:3877: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.")),
-        Words(0, ("error: failed to set MSR 0x{msr:x} to 0x{value:x}",
-                  "target/i386/kvm/kvm.c:4114: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.")),
-    ),
+    "kvm-msr": (_msr("../../target/i386/kvm/kvm.c:3183"), _msr("target/i386/kvm/kvm.c:3877"),
+                _msr("target/i386/kvm/kvm.c:4114")),
 }  # fmt: skip
 
 _FIELD = Wrap("Failed to load {vmsd}:{field}")

@@ -129,6 +129,7 @@ def both(*edits: Edit) -> Edit:
         for one in edits:
             one(e)
 
+    edit.sets = [pair for one in edits for pair in getattr(one, "sets", ())]  # type: ignore[attr-defined]
     return edit
 
 
@@ -254,7 +255,7 @@ def _runstate(text: str) -> Edit:
 
 
 def _vendor(e: Edited) -> None:
-    e.put(e.field("0000:00:00.0/I440FX/parent_obj/config").offset, b"\x87")
+    e.put(e.field("0000:00:00.0/I440FX/parent_obj/config[0]").offset, b"\x87")
 
 
 def _guest_mode(e: Edited) -> None:
@@ -336,6 +337,14 @@ def _block_length(name: str, length: int) -> Edit:
     return lambda e: e.length(name, length)
 
 
+def _without_footers(e: Edited) -> None:
+    """noconfig-7.2 with a configuration section and without footers."""
+    e.insert(8, b"\x07" + be32(13) + b"pc-i440fx-7.2")
+    for one in e.sections():
+        if one.type in (Type.START, Type.PART, Type.END, Type.FULL):
+            e.cut(one.end - 5, one.end)
+
+
 CAPS = "configuration/capabilities"
 NET = "0000:00:03.0/virtio-net-pci.rom"
 NET_9 = "0000:00:09.0/virtio-net-pci.rom"
@@ -407,8 +416,8 @@ CASES: dict[str, Case] = {
     "C12b": pc(_short("cpu", 3, 4)),
     "C13": pc(_no_footer),
     "C14": pc(lambda e: e.put(e.section(HPET).end - 4, be32(26))),
-    "C15": Case("nofooter-7.2", "t01"),
-    "C15b": Case("nofooter-7.2", "t01", None, {"properties": {"send-section-footer": False}}),
+    "C15": Case("noconfig-7.2", "t01", _without_footers),
+    "C15b": Case("noconfig-7.2", "t01", _without_footers, {"properties": {"send-section-footer": False}}),
     "C16": pc(properties={"send-section-footer": False}),
     "C17": pc(lambda e: e.rename(e.section("0000:00:01.1/ide"), "ide")),
     "C17b": pc(lambda e: e.rename(e.section("0000:00:01.3/piix4_pm"), "piix4_pm")),
@@ -483,6 +492,7 @@ CASES: dict[str, Case] = {
     "G4": pc(command(2, be32(1))),
     "G4b": pc(command(1)),
     "G5": pc(command(0)),
+    "G6": pc(command(7, be32(0xFFFFFFFF))),
     "G7": pc(command(3)),
     "G7b": pc(command(3, be64(4096) * 2), capabilities={"postcopy-ram": False}),
     "G8": pc(command(4)),
@@ -495,7 +505,9 @@ CASES: dict[str, Case] = {
     "G15": pc(capabilities={"postcopy-ram": True}),
     "G17": pc(capabilities={"xbzrle": True}),
     "G18": pc(capabilities={"return-path": True}),
-    "G20": Case("mapped-10.0", "t05", lambda e: e.machine("pc-i440fx-10.0", subsection(CAPS, be32(1) + str8("mapped-ram")))),
+    "G20": Case(
+        "mapped-10.0", "t05", lambda e: e.machine("pc-i440fx-10.0", subsection(CAPS, be32(1) + str8("mapped-ram")))
+    ),
     "G20c": Case(
         "mapped-10.0",
         "t05",
@@ -504,6 +516,7 @@ CASES: dict[str, Case] = {
     ),
     "G21": Case("ignoreshared-10.0", "t05"),
     "G22": Case("compress-7.2", "t01"),
+    "G22b": Case("compress-7.2", "t01", None, {"capabilities": {"compress": True}}),
     "G23": pc(b"LibvirtQemudSave" + bytes(1000)),
     # -- where the file ends --
     "H1": pc(_cut_at("ram")),
@@ -704,8 +717,6 @@ NOT_DECIDED = {
     "G16": TRANSPORT,
     "G19": TRANSPORT,
     "G20b": TRANSPORT,
-    "G22b": TRANSPORT,
-    "G6": "the number of bytes behind the command, as buffered by QEMU",
     "K10": HOST,
     "K10b": HOST,
     "K10c": STARTUP,

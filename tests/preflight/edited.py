@@ -149,7 +149,7 @@ class Edited:
 
     def length(self, name: str, length: int) -> None:
         """Change a block's length in the list, and the total with it."""
-        start, end = self.block(name)
+        _, end = self.block(name)
         old = int.from_bytes(self.data[end - 8 : end], "big")
         self.put(end - 8, be64(length))
         self.total(length - old)
