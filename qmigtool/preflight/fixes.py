@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import QmigError
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.reference import COMPARED
 from qmigtool.rewrite.edits import Edit
@@ -123,6 +122,8 @@ def _capability(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
 
 
 def _unknown_capability(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
+    if "mapped-ram" in stream.capabilities:
+        return edit("ram", "plain", format="plain")  # QEMU before 9.0 does not know it
     known = {*COMPARED, *target.capabilities}
     fixes = [edit("drop-capability", name, name=name) for name in stream.capabilities if name not in known]
     return _join(*fixes) if fixes else None
@@ -162,21 +163,13 @@ def _drop(device: Device) -> Fix:
 
 
 def _subsection(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Leave out every subsection that the target does not know, in every device of that kind."""
-    device = _device(stream, verdict)
-    if device is None:
-        return None
-    names = {one.name for _, parent, one in _subsections(device) if not _knows(device, target, parent, one.name)}
-    return _drop_subsections(stream, names)
+    """Leave out every subsection that the target does not know, of the device in which it stopped and of its kind."""
+    return _drop_subsections(stream, verdict, lambda device, parent, one: not _knows(device, target, parent, one.name))
 
 
 def _subsection_version(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     """Leave out the subsections whose version the target does not take."""
-    device = _device(stream, verdict)
-    if device is None:
-        return None
-    names = {one.name for _, _, one in _subsections(device) if not _takes(target, one)}
-    return _drop_subsections(stream, names)
+    return _drop_subsections(stream, verdict, lambda device, parent, one: not _takes(target, one))
 
 
 def _takes(target: Target, subsection: Field) -> bool:
@@ -186,15 +179,14 @@ def _takes(target: Target, subsection: Field) -> bool:
     return (known.minimum_version or 0) <= subsection.version_id <= known.version
 
 
-def _drop_subsections(stream: Stream, names: set[str]) -> Fix | None:
+def _drop_subsections(stream: Stream, verdict: Verdict, unwanted: Callable[[Device, str, Field], bool]) -> Fix | None:
     fixes, lost = [], []
+    stopped = _device(stream, verdict)
     for device in stream.devices:
-        try:
-            found = list(_subsections(device))
-        except QmigError:
+        if stopped is None or device.name != stopped.name:
             continue
-        for path, _, one in found:
-            if one.name in names:
+        for path, parent, one in _subsections(device):
+            if unwanted(device, parent, one):
                 where = f"{device.label}/{path}"
                 fixes.append(edit("drop-subsection", where, path=where))
                 lost.append(f"what {where} holds")
@@ -254,9 +246,11 @@ def _unknown_block(stream: Stream, target: Target, verdict: Verdict) -> Fix | No
         if len(same) == 1 and len(rivals) == 1 and _plain(name) and _plain(same[0]):
             fixes.append(edit("rename-block", name, same[0], name=name, to=same[0]))
             options.append(f"-machine memory-backend={name} -object memory-backend-ram,id={name},size={size}")
+        elif _plain(name):
+            return None  # the guest's memory: nobody may leave that out
         else:
             fixes.append(edit("drop-block", name, name=name))
-            lost.append(f"the memory of {name}, {size:#x} bytes")
+            lost.append(f"what {name} holds, {size:#x} bytes")
             options.append(f"the device of the RAM block {name}")
     return _join(*fixes, options=options, loses=lost) if fixes else None
 
@@ -278,7 +272,7 @@ def _block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
         if name.endswith(".rom"):
             options.append(f"romsize={block.used_length} for the device of {name}")
         elif _plain(name):
-            options.append(f"-m with {name} of {block.used_length} bytes")
+            options.append(_memory_option(stream, name, block.used_length))
         if size < block.used_length:
             if _plain(name):
                 continue  # the guest's memory: nobody may cut that
@@ -287,6 +281,13 @@ def _block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     if not fixes and not options:
         return None
     return _join(*fixes, options=options, loses=lost)
+
+
+def _memory_option(stream: Stream, name: str, size: int) -> str:
+    """Return what gives the target main memory of this size: -m, where one block is all of it."""
+    if sum(_plain(block.idstr) for block in stream.ram_blocks) == 1 and not size % (1 << 20):
+        return f"-m {size >> 20}M"
+    return f"a block {name} of {size} bytes"
 
 
 def _as_records(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
@@ -313,7 +314,7 @@ def _advise(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
 
 
 def _tsc(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    fix = _drop_subsections(stream, {"cpu/tsc_khz"})
+    fix = _drop_subsections(stream, verdict, lambda device, parent, one: one.name == "cpu/tsc_khz")
     khz = next((k for v in stream.vcpus if (k := v.device.number("cpu/tsc_khz/env.tsc_khz"))), None)
     if fix is None or khz is None:
         return None

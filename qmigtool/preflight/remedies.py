@@ -10,7 +10,7 @@ import io
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from qmigtool.rewrite.edits import Edit, apply
 from qmigtool.stream import open_stream
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from qmigtool.findings import Finding
     from qmigtool.preflight.predict import Verdict
     from qmigtool.preflight.target import Target
@@ -34,7 +36,9 @@ __all__ = ["Remedy", "find_remedy"]
 
 MAX_STEPS = 24
 IN_MEMORY = 64 << 20  # bytes of a stream that is mended in memory; a larger one goes through a temporary file
-MAX_TRIAL = 4 << 30  # ... and one larger than this is not tried
+MAX_TRIAL = 1 << 30  # ... and one larger than this is not tried
+
+NOT_TRIED = "the stream is large, so the edits were not tried: run preflight again on the result"
 
 KVM_COMPONENTS = frozenset({"kvm-xsave", "kvm-xcr0", "kvm-msr"})
 COMPONENTS = frozenset({"xcr0-not-in-target", "component-not-in-target", "kvm-drops-registers", "undeclared-mxcsr"})
@@ -78,9 +82,9 @@ def find_remedy(stream: Stream, target: Target, verdict: Verdict, losses: Losses
         return None
     if stream.problems:
         return Remedy(why=f"the stream is broken, and no edit is made of such: {stream.problems[0]}")
-    search = _Search(stream, target, predict)
-    search.convert(verdict, losses.findings)
-    return search.run(verdict, losses)
+    with _Search(stream, target, predict) as search:
+        search.convert(verdict, losses.findings)
+        return search.run(verdict, losses)
 
 
 class _Search:
@@ -92,6 +96,14 @@ class _Search:
         self.extra: tuple[str, ...] = ()
         self.lossy = False
         self.rewriter_losses: tuple[str, ...] = ()
+        self._made = ExitStack()  # closes the mended stream
+        self._mended: Stream | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._made.close()
 
     # -- one fix for all that an accelerator wants -------------------------------------------------------------------
 
@@ -108,7 +120,8 @@ class _Search:
         self.extra = sets(self.target.xcr0)
         parameters = {"name": name} | ({} if self.target.xcr0 is None else {"xcr0": f"{self.target.xcr0:#x}"})
         fix = Fix(("--to-accelerator", name), (Edit("to-accelerator", parameters),))
-        for lossy in (False, True):
+        # Between accelerators what cannot be held goes; for the same one, only if it is refused.
+        for lossy in (False, True) if source != name or verdict.rule in KVM_COMPONENTS else (False,):
             rewriter = Rewriter(self.stream, lossy=lossy)
             try:
                 apply(rewriter, fix.edits[0])
@@ -126,41 +139,55 @@ class _Search:
 
     def run(self, verdict: Verdict, losses: Losses) -> Remedy:
         """Add fixes until the result loads, or nothing more is known."""
-        why = ""
-        if self.fixes:
+        why = "" if self._tries else NOT_TRIED
+        if self.fixes and not why:
             verdict, losses, why = self._again(verdict, losses)
-        while not why and verdict.loads is False and len(self.fixes) < MAX_STEPS:
-            try:
-                with self._mended() as mended:
-                    planner = PLANNERS.get(verdict.rule or "")
-                    fix = planner(mended, self.target, verdict) if planner is not None else None
-            except QmigError as error:
-                fix, why = None, str(error)
+        while verdict.loads is False and len(self.fixes) < MAX_STEPS and (not why or not self.fixes):
+            fix, reason = self._plan(verdict)
             if fix is None or fix in self.fixes:
-                why = why or f"nothing is known that mends it: {_words(verdict)}"
+                why = reason or f"nothing is known that mends it: {_words(verdict)}"
                 break
             self.fixes.append(fix)
-            if fix.target is not None:
-                self.target = fix.target
-            verdict, losses, why = self._again(verdict, losses)
-            if why:
-                self.fixes.pop()
+            self.target = fix.target or self.target
+            if self._tries:
+                verdict, losses, why = self._again(verdict, losses)
+                if why:
+                    self.fixes.pop()
+                    break
         return self._remedy(verdict, losses, why)
 
-    def _again(self, verdict: Verdict, losses: Losses) -> tuple[Verdict, Losses, str]:
-        """Predict for the stream as it is mended."""
+    @property
+    def _tries(self) -> bool:
+        return (self.stream.size or 0) <= MAX_TRIAL
+
+    def _plan(self, verdict: Verdict) -> tuple[Fix | None, str]:
+        """Return what mends a refusal, or why that cannot be said."""
+        planner = PLANNERS.get(verdict.rule or "")
+        if planner is None:
+            return None, ""
         try:
-            with self._mended() as mended:
-                return self.predict(mended, self.target), find_losses(mended, self.target), ""
+            return planner(self._mended or self.stream, self.target, verdict), ""
+        except QmigError as error:
+            return None, str(error)
+
+    def _again(self, verdict: Verdict, losses: Losses) -> tuple[Verdict, Losses, str]:
+        """Make the edits, and predict for what they make."""
+        self._made.close()
+        self._mended = None
+        try:
+            self._mended = self._made.enter_context(self._mend())
+            return self.predict(self._mended, self.target), find_losses(self._mended, self.target), ""
         except QmigError as error:
             return verdict, losses, f"the edits cannot be made: {error}"
+        except OSError as error:
+            return verdict, losses, f"the edits were not tried: {error.strerror or error}"  # no space, say
 
     @property
     def _edits(self) -> list[Edit]:
         return [one for fix in self.fixes for one in fix.edits]
 
     @contextmanager
-    def _mended(self) -> Iterator[Stream]:
+    def _mend(self) -> Iterator[Stream]:
         """Give the stream with all edits so far."""
         if not self._edits:
             yield self.stream
@@ -191,7 +218,7 @@ class _Search:
         needed = dict.fromkeys(option for fix in self.fixes if not fix.edits for option in fix.options)
         loses = (*self.rewriter_losses, *(loss for fix in self.fixes for loss in fix.loses))
         command: tuple[str, ...] = ()
-        if words and (not why or verdict.loads is not False):
+        if words and (why in ("", NOT_TRIED) or verdict.loads is not False):
             more = (*self.extra, *(["--lossy"] if self.lossy else []))
             if self.stream.accelerator.given and any(one.op == "to-accelerator" for one in edits):
                 more = (*more, "--accelerator", self.stream.accelerator.name)
@@ -217,6 +244,8 @@ def _words(verdict: Verdict) -> str:
 def _remaining(verdict: Verdict, losses: Losses, mended: bool) -> str:
     if verdict.loads is False:
         return f"it would still not load: {_words(verdict)}"
+    if verdict.loads is None:
+        return "whether it loads then cannot be decided"
     grave = [one for one in losses.findings if one.severity is not Severity.NOTE]
     if grave and not mended:
         return "no edit brings back what is lost"
