@@ -28,7 +28,7 @@ from qmigtool.parsers.source import FileSource
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
 from qmigtool.preflight.losses import grouped
-from qmigtool.preflight.outcome import preflight_other
+from qmigtool.preflight.outcome import condensed, preflight_other
 
 if TYPE_CHECKING:
     from qmigtool.preflight import Preflight, Target
@@ -157,7 +157,7 @@ def _print(result: Preflight) -> None:
     for head, lines in (("not known", result.unknown), ("notes", verdict.notes)):
         if lines:
             print(f"\n{head}")
-            for line in lines:
+            for line in condensed(lines):
                 say(printable(f"- {line}"))
 
 

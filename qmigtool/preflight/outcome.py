@@ -11,13 +11,18 @@ from qmigtool.preflight.predict import predict, predict_source
 from qmigtool.preflight.remedies import Remedy, find_remedy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from qmigtool.errors import QmigError
     from qmigtool.parsers.source import BufferSource
     from qmigtool.preflight.predict import Verdict
     from qmigtool.preflight.target import Target
     from qmigtool.stream import Stream
 
-__all__ = ["Preflight", "preflight", "preflight_other"]
+__all__ = ["Preflight", "condensed", "preflight", "preflight_other"]
+
+
+SHOWN = 3  # places that are named in one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +60,18 @@ def preflight_other(source: BufferSource, target: Target, error: QmigError) -> P
     verdict = predict_source(source, target)
     why = f"this is no stream that could be mended: {error.message}"
     return Preflight(verdict, (), Remedy(why=why), verdict.unknown)
+
+
+def condensed(texts: Iterable[str]) -> list[str]:
+    """Say in one line what is said of several sections: ``timer@0, cpu@0, cpu@1 and 39 more: ...``."""
+    places: dict[str, list[str]] = {}
+    for text in texts:
+        place, colon, what = text.partition(": ")
+        alike = bool(colon) and "@" in place and " " not in place
+        places.setdefault(what if alike else text, []).append(place if alike else "")
+    return [_said(what, [one for one in where if one]) for what, where in places.items()]
+
+
+def _said(what: str, where: list[str]) -> str:
+    more = f" and {len(where) - SHOWN} more" if len(where) > SHOWN else ""
+    return f"{', '.join(where[:SHOWN])}{more}: {what}" if where else what
