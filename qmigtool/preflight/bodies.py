@@ -35,6 +35,7 @@ __all__ = ["load_body"]
 
 # Types whose length is the field's, beside the integers; of everything else only the device knows it.
 _FIXED = frozenset({"bool", "buffer", "unused_buffer", "bitmap", "pci irq state", "msix state", "shpc", "float64"})
+_LOOKED_AT = frozenset({"pci config", "pci irq state", "nullptr"})
 _LISTS = ("qtailq", "qlist")
 
 # (vmsd, field) of arrays whose length an earlier field of the same body has: what is received decides.
@@ -92,6 +93,7 @@ class _Body:
     section: TargetSection
     label: str
     instance: int
+    section_id: int
     values: dict[str, Any] = field(default_factory=dict)
 
     # -- one vmsd ------------------------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ class _Body:
             if mine is not None and marker != mine:
                 raise _Opaque(f"whether {name} is null differs")
             return
-        if not type_.endswith((" equal", " le")) and type_ not in ("pci config", "nullptr"):
+        if not type_.endswith((" equal", " le")) and type_ not in _LOOKED_AT:
             small = entry.size * count <= 256 and vmsd in RECORDED
             raw = load.cursor.take(entry.size * count) if small else b""
             if not small:
@@ -211,7 +213,11 @@ class _Body:
             raw, mine = load.cursor.take(entry.size), own.take(entry.size)
             if load.cursor.failed:
                 return
-            if type_ == "nullptr":
+            if type_ == "pci irq state":
+                words = [int.from_bytes(raw[i : i + 4], "big", signed=True) for i in range(0, len(raw), 4)]
+                if bad := [word for word in words if word not in (0, 1)]:
+                    raise load.refuse("irq-state", at, received=bad[0])
+            elif type_ == "nullptr":
                 if raw != b"0":
                     raise load.refuse("null-pointer", at)
             elif mine is None:
@@ -252,7 +258,12 @@ class _Body:
     def foreign(self, name: str, entry: FieldDescription, own: _Own) -> None:
         """Look at what a device loads by functions of its own, as far as it can be, and then give up this body."""
         if entry.type == "virtio":
-            compare_virtio(self.load, own.take(entry.size))
+            end = _end_of(self.load, self.load.cursor.pos, self.section_id)
+            strange = compare_virtio(self.load, own.take(entry.size), end - self.load.cursor.pos)
+            if strange is None:
+                self.load.cursor.pos = end
+                return
+            self.load.doubt(f"{self.label}: whether the device reads its state to its end: {strange}")
         raise _Opaque(f"{name} ({entry.type}) is in the device's own format")
 
     # -- subsections ---------------------------------------------------------------------------------------------
@@ -262,11 +273,14 @@ class _Body:
         load, vmsd = self.load, description.name
         cursor = load.cursor
         prefix = encode_name(vmsd)
-        while (head := cursor.peek(2)) and head[0] == SectionType.QEMU_VM_SUBSECTION and len(head) == 2:
+        while cursor.look() == SectionType.QEMU_VM_SUBSECTION:
+            head = cursor.peek(2)
+            if len(head) < 2:
+                return
             raw = cursor.peek(head[1], 2)
             if len(raw) != head[1] or head[1] < len(prefix) + 1 or not raw.startswith(prefix):
                 return
-            at, name = cursor.pos, decode_name(raw)
+            at, name = cursor.pos, decode_name(raw.partition(b"\0")[0])
             if self.knows(description, name) is False:
                 raise load.refuse("unknown-subsection", at, name=name, vmsd=vmsd)
             cursor.skip(2 + head[1])
@@ -330,25 +344,25 @@ def load_body(
             raise _Opaque("what the target expects here is not known")
         if section.vmsd is None:
             raise _Opaque("the device has no description")
-        body = _Body(load, section, label, instance)
+        body = _Body(load, section, label, instance, section_id)
         body.state(section.description, version, _Own(section.template))
     except _Opaque as why:
         load.miss(f"{label}: {why}; the rest of it was passed over")
-        _pass_over(load, start, section_id)
+        load.cursor.pos = _end_of(load, start, section_id)
     if body is not None and section is not None and section.vmsd == "cpu":
         load.registers[instance] = body.values
 
 
-def _pass_over(load: Load, start: int, section_id: int) -> None:
-    """Go to the footer of a body."""
+def _end_of(load: Load, start: int, section_id: int) -> int:
+    """Find the footer of a body that goes on at ``start``."""
     if not load.is_on("send-section-footer", True):
         raise Undecided("without footers nothing tells where this body ends")
-    cursor = load.cursor
-    window = Window(cursor.data[: cursor.end], final=True)
+    window = Window(load.cursor.data[: load.cursor.end], final=True)
     try:
-        cursor.pos, _ = SearchedBody(section_id, start, load.started).advance(window, cursor.pos)
+        end, _ = SearchedBody(section_id, start, load.started).advance(window, start)
     except QmigError as error:
         raise Undecided(str(error)) from None
+    return end
 
 
 def _plain_name(name: str, description: Description) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.parsers.configuration import Configuration
 from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import SectionType
+from qmigtool.preflight.state import signed
 from qmigtool.preflight.words import Refusal
 
 if TYPE_CHECKING:
@@ -58,15 +59,19 @@ def _body(load: Load) -> None:
     start = cursor.pos
     length = cursor.be32()
     _whole(load, start, VMSD, "len")
+    if length >= 1 << 31:
+        load.note("QEMU takes the length of the machine type as a negative number, and aborts")
+        raise load.refuse("configuration-length", start)
     machine = cursor.take(length)
     _whole(load, start, VMSD, "name")
     given: dict[str, Configuration] = {}
-    while (head := cursor.peek(2)[:1]) and head[0] == SectionType.QEMU_VM_SUBSECTION:
+    while cursor.look() == SectionType.QEMU_VM_SUBSECTION:
         at = cursor.pos
         count = cursor.peek(1, 1) or b"\0"
-        name = decode_name(cursor.peek(count[0], 2))
-        if not name.startswith(VMSD) or len(encode_name(name)) < max(count[0], len(VMSD) + 1):
+        raw = cursor.peek(count[0], 2)
+        if len(raw) < max(count[0], len(VMSD) + 1) or not raw.startswith(encode_name(VMSD)):
             break
+        name = decode_name(raw.partition(b"\0")[0])
         loader = _LOADERS.get(name)
         if loader is None:
             raise load.refuse("unknown-subsection", at, name=name, vmsd=VMSD)
@@ -106,7 +111,7 @@ def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
     if bits is not None and target.page_bits is None:
         load.doubt("the target's page size is not known")
     elif bits is not None and bits != target.page_bits:
-        raise load.refuse("page-bits", start, received=bits, local=target.page_bits, **hook)
+        raise load.refuse("page-bits", start, received=signed(bits), local=target.page_bits, **hook)
     for name, since in COMPARED:
         if load.words.family < since:
             continue

@@ -52,6 +52,11 @@ class Cursor:
         start = self.pos + ahead
         return bytes(self.data[start : min(start + count, self.end)])
 
+    def look(self) -> int:
+        """Look at the next byte as the loader does; also that finds out where the file ends."""
+        self.failed = self.failed or not self.left
+        return (self.peek(1) or b"\0")[0]
+
     def passed(self) -> None:
         """Say that what lies behind will not be looked at again soon."""
         self._source.passed(self.pos)
@@ -73,5 +78,5 @@ class Cursor:
         return int.from_bytes(self.take(8), "big")
 
     def name(self) -> str:
-        """Read a counted string; an empty one is legal here, and so is one with anything in it."""
-        return decode_name(self.take(self.u8()))
+        """Read a counted string as C has it, up to a NUL; an empty one is legal here."""
+        return decode_name(self.take(self.u8()).partition(b"\0")[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.parsers.record import decode_name
+from qmigtool.preflight.ramblocks import LOW, PACKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,8 +16,7 @@ __all__ = ["HOOKS", "RECORDED"]
 
 HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
 VAPIC_INACTIVE = 0
-ROM_START, ROM_END = 0xC0000, 0xE0000  # of pc.rom in guest-physical memory, while it is not shadowed
-PAGE_BITS = 12
+ROM_BLOCK_SIZE = 512
 
 # qapi/run-state.json: 7.2 to 11.1 (preconfig has gone before, colo since)
 _RUN_STATES = frozenset(
@@ -48,17 +48,28 @@ def _globalstate(load: Load, values: Values, hook: Mapping[str, Any], instance: 
 
 
 def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    """The option ROM that patches accesses to the TPR must lie in memory already, where the guest has put it."""
+    """The option ROM that patches accesses to the TPR must lie in main memory already, with its size in its third byte.
+
+    ``vapic_post_load``, ``vapic_map_rom_writable`` in hw/i386/vapic.c.
+    """
+    address = values.get("rom_state_paddr", 0)
+    if values.get("state", VAPIC_INACTIVE) == VAPIC_INACTIVE and not address:
+        return
     if load.capabilities or load.postcopy:
         return  # memory comes in other ways than by records
-    if values.get("state", VAPIC_INACTIVE) == VAPIC_INACTIVE:
+    main = load.ram.main()
+    size = load.ram.length(main) if main is not None else None
+    place = (address & ~(ROM_BLOCK_SIZE - 1)) + 2
+    if main is None or size is None:
         return
-    address = values.get("rom_state_paddr", 0)
-    page = address >> PAGE_BITS
-    came = any(at == page for block, at in load.ram.low if not block.endswith(".rom") and not block.startswith("/"))
-    if ROM_START <= address < ROM_END:
-        came = came or any((block, page - (ROM_START >> PAGE_BITS)) in load.ram.low for block in ("pc.rom", "isa-bios"))
-    if not came and address < 1 << 20:
+    if place >= size:
+        raise load.refuse("hook", **hook)
+    page, offset = divmod(place, load.ram.page_size)
+    at = load.ram.low.get((main, page))
+    if place >= LOW or at == PACKED:
+        load.miss(f"the option ROM that patches the TPR, at {address:#x}")
+        return
+    if at is None or not load.cursor.data[at + offset]:
         raise load.refuse("hook", **hook)
 
 

@@ -49,11 +49,10 @@ _READ_ONLY = Masks(0xFF, 0, 0)
 
 def masks(config: bytes) -> dict[int, Masks]:
     """Return the masks of the bytes for which they follow from a device's own configuration space."""
-    found = dict.fromkeys(_HEADER, _READ_ONLY)
-    if config[PCI_STATUS] & PCI_STATUS_CAP_LIST:
-        found[PCI_CAPABILITY_LIST] = _READ_ONLY
-        for at, name in _capabilities(config):
-            found |= {at + i: m for i, m in _capability(config, at, name) if at + i < CONFIG_SIZE}
+    found = dict.fromkeys((*_HEADER, PCI_CAPABILITY_LIST), _READ_ONLY)
+    found[PCI_STATUS] = Masks(PCI_STATUS_CAP_LIST, 0, 0)
+    for at, name in _capabilities(config):
+        found |= {at + i: m for i, m in _capability(config, at, name) if at + i < CONFIG_SIZE}
     return found
 
 

@@ -20,7 +20,7 @@ from qmigtool.preflight.commands import load_command
 from qmigtool.preflight.configuration import load_configuration
 from qmigtool.preflight.cursor import Cursor
 from qmigtool.preflight.postload import put_registers
-from qmigtool.preflight.ramlist import RamLoader
+from qmigtool.preflight.ramblocks import RamLoader
 from qmigtool.preflight.sections import Registry, load_part, load_start
 from qmigtool.preflight.state import Load, Undecided
 from qmigtool.preflight.words import Refusal, family_of

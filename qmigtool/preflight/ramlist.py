@@ -6,11 +6,9 @@ maximum. Blocks that are not listed keep what they have, and their records are t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import StreamError
-from qmigtool.parsers.ram import RamBlock, RamState
 from qmigtool.parsers.records import MappedRamHeader
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.records import load_records
@@ -19,11 +17,9 @@ from qmigtool.preflight.state import Undecided
 if TYPE_CHECKING:
     from qmigtool.preflight.state import Load
 
-__all__ = ["RamLoader", "load_ram"]
+__all__ = ["load_ram"]
 
 VERSION = 4
-ID = 0  # the instance of the one ram section
-DEFAULT_PAGE_BITS = 12
 
 # idstr -> max_length of the blocks that every x86 machine makes resizable (hw/acpi, ROM_BLOB files of fw_cfg).
 RESIZABLE = {
@@ -31,47 +27,6 @@ RESIZABLE = {
     "/rom@etc/table-loader": 0x10000,
     "/rom@etc/acpi/rsdp": 0x1000,
 }
-
-
-@dataclass(slots=True)
-class RamLoader:
-    """The target's RAM while it is loaded: the blocks as a reader of records knows them, and what arrived of them.
-
-    ``low`` has (block, page) of what arrived of the first MiB of each block; ``loaded`` says that the list was read.
-    """
-
-    page_size: int
-    state: RamState
-    known: bool
-    low: set[tuple[str, int]] = field(default_factory=set)
-    loaded: bool = False
-
-    @classmethod
-    def of(cls, blocks: dict[str, int] | None, page_bits: int | None) -> RamLoader:
-        """Make the RAM of a target; ``blocks`` None means that its blocks are not known."""
-        page_size = 1 << (DEFAULT_PAGE_BITS if page_bits is None else page_bits)
-        loader = cls(page_size, RamState(page_size), blocks is not None)
-        for idstr, length in (blocks or {}).items():
-            loader.put(idstr, length)
-        return loader
-
-    def put(self, idstr: str, length: int) -> None:
-        """Add a block, or give it another length."""
-        block = RamBlock(idstr, length, 0)
-        index = self.state.by_name.get(idstr)
-        if index is None:
-            self.state.add_block(block)
-        else:
-            self.state.blocks[index] = block
-
-    def length(self, idstr: str) -> int | None:
-        """Return a block's length, or None if there is no such block."""
-        index = self.state.by_name.get(idstr)
-        return None if index is None else self.state.blocks[index].used_length
-
-    def round_up(self, length: int) -> int:
-        """Round to whole pages of the target, as a RAMBlock is."""
-        return -(-length // self.page_size) * self.page_size
 
 
 def load_ram(load: Load, version: int) -> None:

@@ -16,6 +16,7 @@ from qmigtool.parsers.record import decode_name
 from qmigtool.parsers.records import RamSaveFlag
 from qmigtool.parsers.window import Window
 from qmigtool.parsers.xbzrle import parse_xbzrle
+from qmigtool.preflight.ramblocks import LOW, PACKED
 from qmigtool.preflight.words import Refusal
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from qmigtool.preflight.state import Load
 
 __all__ = ["load_records"]
-
-LOW = 1 << 20  # bytes of a block of whose pages it is remembered whether they came
 
 ZERO, PAGE, CONTINUE = int(RamSaveFlag.ZERO), int(RamSaveFlag.PAGE), int(RamSaveFlag.CONTINUE)
 XBZRLE, COMPRESSED = int(RamSaveFlag.XBZRLE), int(RamSaveFlag.COMPRESS_PAGE)
@@ -79,9 +78,10 @@ def _walk(load: Load, window: Window, body: RamBody) -> None:
         block = ram.state.blocks[run.block].idstr
         if run.fill and run.flags == ZERO and load.words.family >= NO_FILL:
             raise _refuse(load, "record-fill", run.offset, fill=run.fill)
-        if run.addr < LOW:
-            first = run.addr // ram.page_size
-            ram.low |= {(block, page) for page in range(first, min(first + run.pages, LOW // ram.page_size))}
+        first = run.addr // ram.page_size
+        for i in range(max(0, min(run.pages, LOW // ram.page_size - first))):
+            at = run.offset + i * (run.head + run.payload) + run.head
+            ram.low[block, first + i] = at if run.payload else None
     cursor.passed()
 
 
@@ -122,7 +122,7 @@ def _block(load: Load, at: int, flags: int, addr: int) -> int:
         index = ram.state.current
     else:
         length = (cursor.peek(1, 8) or b"\0")[0]
-        name = decode_name(cursor.peek(length, 9))
+        name = decode_name(cursor.peek(length, 9).partition(b"\0")[0])
         end += 1 + length
         found = ram.state.by_name.get(name)
         if found is None:
@@ -132,6 +132,8 @@ def _block(load: Load, at: int, flags: int, addr: int) -> int:
         raise _refuse(load, "record-offset", at, at=addr)
     if flags & ~CONTINUE not in (ZERO, PAGE):
         ram.state.current = index
+        if addr < LOW:
+            ram.low[ram.state.blocks[index].idstr, addr // ram.page_size] = PACKED
     return end
 
 

@@ -9,7 +9,7 @@ from qmigtool.parsers.record import decode_name
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER
 from qmigtool.preflight.bodies import load_body
 from qmigtool.preflight.ramlist import load_ram
-from qmigtool.preflight.state import Undecided
+from qmigtool.preflight.state import Undecided, signed
 from qmigtool.preflight.words import Refusal
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def load_start(load: Load, registry: Registry) -> None:
     cursor.skip(length)
     if not length or len(raw) != length:
         raise load.refuse("section-name", start, section_id=section_id)
-    idstr = decode_name(raw)
+    idstr = decode_name(raw.partition(b"\0")[0])  # as C has it
     instance, version = cursor.be32(), cursor.be32()
     if cursor.failed:
         raise load.refuse("section-header-cut", start, idstr)
@@ -118,7 +118,7 @@ def load_start(load: Load, registry: Registry) -> None:
         registry.add(entry)
     if entry.section is not None and version > entry.section.version:
         local = entry.section.version
-        raise load.refuse("section-version", start, idstr, idstr=idstr, received=version, local=local)
+        raise load.refuse("section-version", start, idstr, idstr=idstr, received=signed(version), local=local)
     registry.send(entry, section_id, version)
     load.started.add(section_id)
     try:

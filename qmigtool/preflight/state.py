@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qmigtool.parsers.configuration import Configuration
     from qmigtool.preflight.cursor import Cursor
-    from qmigtool.preflight.ramlist import RamLoader
+    from qmigtool.preflight.ramblocks import RamLoader
     from qmigtool.preflight.target import Target
     from qmigtool.preflight.words import Refusal, Vocabulary
 
-__all__ = ["Load", "Undecided"]
+__all__ = ["Load", "Undecided", "signed"]
 
 MAX_NOTES = 100  # a hostile stream has a section every 16 bytes
 
@@ -72,6 +72,11 @@ class Load:
     def is_on(self, prop: str, default: bool) -> bool:
         """Say whether a ``-global migration.X`` of the target is on."""
         return self.target.properties.get(prop, default)
+
+
+def signed(word: int) -> int:
+    """Return a 32-bit word as ``%d`` prints it."""
+    return word - (1 << 32) if word >= 1 << 31 else word
 
 
 def _add(texts: list[str], text: str) -> None:

@@ -58,6 +58,7 @@ _HOOK = "post load hook failed for: {vmsd}, version_id: {version}, minimum_versi
 _RAM = "Failed to load vmstate version_id: {ram_version}, ret: {ret}"
 _SETUP = "Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices"
 _FOOTER = "Section footer error, section_id: {section_id}"
+_ELEMENT = "Failed to load element of type {} for {}"
 _VALIDATE = "Input validation failed: {vmsd}/{field}"
 _CUT = "Failed to load section ID: stream error: -5: Channel error: Input/output error"
 _STREAM_ERROR = "Failed to load {vmsd} state: stream error: -5"
@@ -113,6 +114,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "configuration-missing": _same(
         EINVAL, "Configuration section missing", "Configuration section missing, {found} != 7"
     ),
+    "configuration-length": (Words(0), Words(0), Words(0)),  # GLib's words, with a line of its own source
     "machine-type": _same(
         EINVAL,
         "Machine type received is '{received}' and local is '{local}'",
@@ -182,12 +184,15 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
         Words(EPERM, (_VALIDATE,)),
         Words(EPERM, (), _VALIDATE + " version_id: {version}"),
     ),
+    "irq-state": _printed(
+        EINVAL, "irq state {received}: must be 0 or 1.", cause=_ELEMENT.format("pci irq state", "irq_state")
+    ),
     "null-pointer": _same(EINVAL, "vmstate: get_nullptr expected VMS_NULLPTR_MARKER"),
     "pci-config": _printed(
         EINVAL,
         "get_pci_config_device: Bad config data: i=0x{at:x} read: {received:x} device: {local:x} "
         "cmask: {cmask:x} wmask: {wmask:x} w1cmask:{w1cmask:x}",
-        cause="Failed to load element of type pci config for config",
+        cause=_ELEMENT.format("pci config", "config"),
     ),
     "virtqueue-size": (
         Words(EINVAL),
@@ -249,7 +254,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
 _FIELD = Wrap("Failed to load {vmsd}:{field}")
 _DEVICE = Wrap("error while loading state for instance 0x{instance:x} of device '{idstr}'")
 _PART = Wrap("error while loading state section id {section_id}({idstr})")
-_VIRTIO = Wrap(instead="Failed to load element of type virtio for virtio")
+_VIRTIO = Wrap(instead=_ELEMENT.format("virtio", "virtio"))
 
 # level -> what it adds in 7.2, 10.0 and 11.1
 WRAPS: dict[str, tuple[Wrap, Wrap, Wrap]] = {

@@ -101,6 +101,10 @@ class Edited:
     def one(self, type_: Type) -> Section:
         return next(one for one in self.stream.sections if one.type is type_)
 
+    def one_start(self) -> Section:
+        """The START of RAM."""
+        return self.one(Type.START)
+
     def raw(self, section: Section) -> bytes:
         return self.data[section.offset : section.end]
 
