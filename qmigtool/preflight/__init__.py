@@ -12,7 +12,7 @@ builds              QEMU's version (``vmsds.json``)
 targetfile          TOML, as a person writes it
 losses              what is lost in silence: what the file lacks; losses_cpu, what the target's CPU lacks;
                     losses_accelerator, what another accelerator takes otherwise or does not take
-remedies            the command that mends it; fixes, what mends each refusal
+remedies            the command that mends it; fixes, what mends each refusal (fix: one of them)
 ==================  ==================================================================================
 """
 

@@ -24,10 +24,11 @@ __all__ = ["COMPARED", "merge", "target_from_stream"]
 COMPARED = ("x-ignore-shared", "mapped-ram")
 """The capabilities that the loading QEMU compares with its own; a stream that does not list them has them off."""
 
-# idstr of a RAMBlock that QEMU makes resizable -> its max_length (hw/acpi/utils.c): the blobs that ACPI rebuilds.
+# idstr of a RAMBlock that QEMU makes resizable -> its max_length, as 7.2, 10.0 and 11.1 say when it is exceeded.
 _RESIZABLE = {
     "/rom@etc/acpi/tables": 0x200000,
     "/rom@etc/table-loader": 0x10000,
+    "/rom@etc/acpi/rsdp": 0x1000,
 }
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
-from qmigtool.preflight.fixes import PLANNERS, Fix, sets
+from qmigtool.preflight.fix import Fix
+from qmigtool.preflight.fixes import PLANNERS
 from qmigtool.preflight.losses import Losses, find_losses
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import TARGETS
@@ -117,7 +118,7 @@ class _Search:
         parts = verdict.rule in KVM_COMPONENTS or any(one.rule in COMPONENTS for one in findings)
         if not parts and (source == name or not (rules or foreign)):
             return
-        self.extra = sets(self.target.xcr0)
+        self.extra = () if self.target.xcr0 is None else ("--xcr0", f"{self.target.xcr0:#x}")
         parameters = {"name": name} | ({} if self.target.xcr0 is None else {"xcr0": f"{self.target.xcr0:#x}"})
         fix = Fix(("--to-accelerator", name), (Edit("to-accelerator", parameters),))
         # Between accelerators what cannot be held goes; for the same one, only if it is refused.
@@ -148,6 +149,9 @@ class _Search:
                 why = reason or f"nothing is known that mends it: {_words(verdict)}"
                 break
             self.fixes.append(fix)
+            if not fix.edits and fix.target is None:
+                why = "what the target would be then is not known: judge it again"
+                break
             self.target = fix.target or self.target
             if self._tries:
                 verdict, losses, why = self._again(verdict, losses)

@@ -208,6 +208,8 @@ def _choice(*names: str) -> Callable[[Any, str], str]:
 
 
 def _uuid(value: Any, where: str) -> str:
+    if value == "":
+        return ""  # a target without -uuid
     try:
         return str(uuid.UUID(_text(value, where)))
     except ValueError:

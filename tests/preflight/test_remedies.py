@@ -16,12 +16,13 @@ import pytest
 import qmigtool
 from qmigtool.cli import main
 from qmigtool.findings import Severity
-from qmigtool.preflight import Preflight, Target, TargetBlock, preflight
+from qmigtool.preflight import Preflight, Target, TargetBlock, preflight, remedies
 from qmigtool.preflight.builds import target_from_version
+from qmigtool.preflight.losses import find_losses
 from qmigtool.preflight.predict import predict
 from qmigtool.preflight.reference import merge, target_from_stream
 from qmigtool.rewrite import Rewriter
-from tests.oracle.qemu import Machine, Qemu, find_qemu
+from tests.oracle.qemu import Machine, Qemu, QemuError, find_qemu
 from tests.preflight.recorded import target
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -150,15 +151,42 @@ def test_real_qemu_loads_what_was_mended(edited: Callable[..., Path], tmp_path: 
     for number, name in enumerate(everything):
         path, out = edited("pc-7.2", PC_CASES[name][0]), tmp_path / f"{number}.mig"
         run_command(judge(path, pc()), path, out)
-    machine = Machine(machine="pc-i440fx-7.2", smp=4, extra=("-serial", "null"))
+    machine = Machine(machine="pc-i440fx-7.2", smp=4, extra=SERIAL)
     for number in range(len(everything)):
         with Qemu(machine, incoming=True) as qemu:
             qemu.load(tmp_path / f"{number}.mig")
     # And the control: not mended, it does not.
-    from tests.oracle.qemu import QemuError
-
     with Qemu(machine, incoming=True) as qemu, pytest.raises(QemuError):
         qemu.load(edited("pc-7.2", PC_CASES["subsection"][0]))
+
+
+SERIAL = ("-serial", "null")
+MEM0 = ("-object", "memory-backend-ram,id=mem0,size=16M", *SERIAL)
+OTHERS = {
+    # The target of a reference, as in load_errors.json (F2, I7, I8, I10, I11, I13).
+    "t03": Machine(machine="pc-i440fx-7.2", smp=4, memory="32M", extra=SERIAL),
+    "t12": Machine(machine="pc-i440fx-7.2,hpet=off", smp=4, extra=SERIAL),
+    "t13": Machine(machine="pc-i440fx-7.1", smp=4, extra=SERIAL),
+    "t14": Machine(machine="pc-i440fx-7.2,vmport=off", smp=4, extra=SERIAL),
+    "t15": Machine(machine="pc-i440fx-7.2,i8042=off", smp=4, extra=SERIAL),
+    "t17": Machine(machine="pc-i440fx-7.2,memory-backend=mem0", smp=4, extra=MEM0),
+}
+
+
+@pytest.mark.qemu
+def test_real_qemu_of_other_machines_loads_what_was_mended(tmp_path: Path) -> None:
+    if _version() != (7, 2):
+        pytest.skip("the targets are those of QEMU 7.2")
+    for name, machine in OTHERS.items():
+        out = tmp_path / f"{name}.mig"
+        run_command(judge(SAMPLES / "pc-7.2.mig", target(name, "7.2")), SAMPLES / "pc-7.2.mig", out)
+        with Qemu(machine, incoming=True) as qemu:
+            qemu.load(out)
+    # And what was saved by 11.1 as pc-i440fx-11.1.
+    out = tmp_path / "new.mig"
+    run_command(judge(SAMPLES / "pc-11.1.mig", pc()), SAMPLES / "pc-11.1.mig", out)
+    with Qemu(Machine(machine="pc-i440fx-7.2", smp=4, extra=SERIAL), incoming=True) as qemu:
+        qemu.load(out)
 
 
 def _version() -> tuple[int, ...]:
@@ -261,6 +289,30 @@ def test_what_only_the_target_can_mend() -> None:
     off = replace(pc(), properties={"send-section-footer": False})
     assert needed("pc-7.2", off) == ("-global migration.send-section-footer=on",)  # C16
     assert needed("pc-7.2", target("t02", "7.2")) == ("-M pc-i440fx-7.2",)  # I9: another machine is no upgrade
+
+
+def test_properties_of_the_targets_devices() -> None:
+    # Cases R11c (mq=on) and R11d (num-queues=1): MSI-X has other vectors; R11e: queue-size=128, which 11.1 refuses.
+    for name, version, words in (
+        ("t33", "7.2", "vectors=4 for 0000:00:03.0/virtio-net"),
+        ("t34", "7.2", "vectors=4 for 0000:00:02.0/virtio-blk"),
+        ("t35", "11.1", "queue-size=256 for 0000:00:02.0/virtio-blk"),
+    ):
+        result = judge(SAMPLES / "q35-7.2.mig", target(name, version))
+        assert result.verdict.loads is False
+        assert result.remedy is not None
+        assert result.remedy.needed[0].startswith(words)
+
+
+def test_a_pcie_bit_of_another_machine_version() -> None:
+    # A stream whose name alone was changed: the functions have no extended tags, those of pc-q35-9.2 have.
+    aim = replace(target("t55", "10.0"), machine="pc-q35-7.2")
+    result = judge(SAMPLES / "q35-7.2.mig", aim)
+    assert result.verdict.rule == "pci-config"
+    assert result.remedy is not None
+    assert result.remedy.needed == ("-global pci-device.x-pcie-ext-tag=off",)
+    assert result.remedy.verdict is not None
+    assert result.remedy.verdict.loads is True
 
 
 def test_another_uuid(tmp_path: Path) -> None:
@@ -401,8 +453,6 @@ def test_a_broken_stream_is_not_mended(tmp_path: Path) -> None:
 
 
 def test_a_large_stream_goes_through_a_file(monkeypatch: pytest.MonkeyPatch, edited: Callable[..., Path]) -> None:
-    from qmigtool.preflight import remedies
-
     path = edited("pc-7.2", PC_CASES["section"][0])
     small = judge(path, pc())
     monkeypatch.setattr(remedies, "IN_MEMORY", 1000)
@@ -416,8 +466,6 @@ def test_a_large_stream_goes_through_a_file(monkeypatch: pytest.MonkeyPatch, edi
 
 def test_it_never_goes_round_and_round() -> None:
     # A planner that mends nothing.
-    from qmigtool.preflight.remedies import find_remedy
-
     calls: list[Any] = []
 
     def never(stream: Any, aim: Target) -> Any:
@@ -425,9 +473,7 @@ def test_it_never_goes_round_and_round() -> None:
         return replace(predict(stream, aim), loads=False, rule="unknown-section", section="hpet", offset=None)
 
     with qmigtool.open(SAMPLES / "pc-7.2.mig") as stream:
-        from qmigtool.preflight.losses import find_losses
-
-        remedy = find_remedy(stream, pc(), never(stream, pc()), find_losses(stream, pc()), never)
+        remedy = remedies.find_remedy(stream, pc(), never(stream, pc()), find_losses(stream, pc()), never)
     assert remedy is not None
     assert len(calls) < 30
     assert remedy.why
