@@ -7,6 +7,7 @@ readers             targets from files of every kind, recognised by what is in t
 reference           a stream that the target has saved itself; partial targets joined to one
 vmstate_dump        -dump-vmstate
 cpumodel            QMP's query-cpu-model-expansion
+cpuidflags          features of a CPUID dump
 masks               the properties of an MSHV partition
 builds              QEMU's version (``vmsds.json``)
 targetfile          TOML, as a person writes it

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import XsaveError
 from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.preflight.cpuidflags import KNOWN
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
@@ -217,11 +218,21 @@ def _gated(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
 def _has(target: Target, subsection: str, flags: tuple[str, ...]) -> bool | None:
     if target.accelerator == "tcg" and subsection in NOT_IN_TCG:
         return False
-    if target.cpu_flags is not None:
-        return any(flag in target.cpu_flags for flag in flags)
+    has = _has_feature(target, flags)
+    if has is not None:
+        return has
     if subsection == "cpu/intel_amx_xtile" and target.xcr0 is not None:
         return bool(target.xcr0 & AMX_MASK)
     return None
+
+
+def _has_feature(target: Target, flags: tuple[str, ...]) -> bool | None:
+    """Say whether the target's CPU has one of these features; None if that is not known."""
+    if target.cpu_flags is not None:
+        return any(flag in target.cpu_flags for flag in flags)
+    if target.cpuid_flags is None or not KNOWN & {*flags}:
+        return None
+    return any(flag in target.cpuid_flags for flag in flags)
 
 
 def _any_set(field: Field) -> bool:
@@ -232,9 +243,8 @@ def _any_set(field: Field) -> bool:
 
 def _features(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
     """Judge control registers: what a guest has switched on, its CPU must have."""
-    flags = target.cpu_flags
-    if flags is None:
-        unknown.append("whether the CPU has the features that the guest uses: give query-cpu-model-expansion")
+    if target.cpu_flags is None and target.cpuid_flags is None:
+        unknown.append("whether the CPU has the features that the guest uses: give its query-cpu-model-expansion")
         return
     for path, name, table in (("env.cr[4]", "CR4", CR4_FEATURES), ("env.efer", "EFER", EFER_FEATURES)):
         field = vcpu.device.get(path)
@@ -244,19 +254,20 @@ def _features(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Findin
         lacking = [
             " or ".join(needed)
             for bit, needed in table.items()
-            if value >> bit & 1 and not any(flag in flags for flag in needed)
+            if value >> bit & 1 and _has_feature(target, needed) is False
         ]
         if lacking:
             yield Finding(
                 "cpu-feature-missing",
                 Severity.WARNING,
-                f"{name} {value % (1 << 64):#x} uses {', '.join(lacking)}, which the target's CPU model lacks",
+                f"{name} {value % (1 << 64):#x} uses {', '.join(lacking)}, which the target's CPU lacks",
                 "CPUID is never compared: QEMU loads it, and KVM took such a CR4 (measured); the guest may fault later",
                 device=vcpu.device.label,
                 field=path,
                 offset=field.offset,
             )
-    if target.accelerator != "kvm" or any(flag.startswith("hv-") for flag in flags):
+    flags = target.cpu_flags
+    if target.accelerator != "kvm" or flags is None or any(flag.startswith("hv-") for flag in flags):
         return
     for sub in vcpu.device.fields:
         if sub.kind is Kind.SUBSECTION and sub.name.startswith(HYPERV):

@@ -13,6 +13,7 @@ from typing import Any
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.files import open_input
 from qmigtool.preflight.builds import live_sections, target_from_version, version_text
+from qmigtool.preflight.cpuidflags import features_of_dump
 from qmigtool.preflight.cpumodel import target_from_expansion
 from qmigtool.preflight.masks import properties_of_table, properties_of_text, target_from_properties
 from qmigtool.preflight.reference import merge, target_from_stream
@@ -111,7 +112,7 @@ class _Reader:
             if documents is not None:
                 return _from_json(documents, name)
         if _CPUID.search(text):
-            return target_from_layout(parse_cpuid_dump(text, name), f"{name}, a CPUID dump")
+            return _from_cpuid(text, name)
         properties = properties_of_text(text)
         try:
             table = load_toml(text, name)
@@ -130,6 +131,15 @@ class _Reader:
             return target_from_table(table, name, lambda file: self.read(file, path.parent))
         finally:
             self._open.pop()
+
+
+def _from_cpuid(text: str, name: str) -> Target:
+    how = f"{name}, a CPUID dump"
+    target = target_from_layout(parse_cpuid_dump(text, name), how)
+    flags = features_of_dump(text)
+    if flags is None:
+        return target
+    return replace(target, cpuid_flags=flags, evidence={**target.evidence, "cpuid_flags": how})
 
 
 def _named(spec: str) -> Target | None:

@@ -63,7 +63,8 @@ class Target:
     (idstr, instance_id) to what is registered there, ``vmsds`` the name of a VMStateDescription to what is known of it
     (None: of none; a name that is missing is not known either), ``blocks`` idstr to RAMBlock. ``capabilities`` are the
     migration capabilities that are on or off, ``properties`` those of ``-global migration.X``. ``xcr0`` and ``xss`` are
-    the masks of components that its vCPUs may have; ``cpu_flags`` the CPU's features by QEMU's names. ``xsave_max`` is
+    the masks of components that its vCPUs may have; ``cpu_flags`` the CPU's features by QEMU's names, ``cpuid_flags``
+    those that a CPUID dump shows (:data:`qmigtool.preflight.cpuidflags.KNOWN` and no others). ``xsave_max`` is
     the size in bytes of the compacted area that an MSHV partition takes at most. ``tsc_khz`` is what
     ``-cpu ...,tsc-frequency=`` asks for, ``host_tsc_khz`` what the host's TSC has. ``evidence`` says of each part where
     it comes from. ``uuid`` is empty where it is known that the target was given none.
@@ -88,6 +89,7 @@ class Target:
     layout: Layout | None = None
     xsave_max: int | None = None
     cpu_flags: frozenset[str] | None = None
+    cpuid_flags: frozenset[str] | None = None
     tsc_khz: int | None = None
     host_tsc_khz: int | None = None
     unmigratable: tuple[str, ...] = ()

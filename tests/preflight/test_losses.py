@@ -226,6 +226,17 @@ def test_features_that_the_guest_has_switched_on() -> None:
     assert "pku" in finding.message
 
 
+def test_a_cpuid_dump_tells_of_what_it_shows_alone() -> None:
+    def add(edits: Rewriter) -> None:
+        edits.set("cpu@0/env.cr[4]", 0x440620)  # PKE
+        edits.add_subsection("cpu@0", "cpu/msr_tsx_ctrl", {"env.tsx_ctrl": 1})
+
+    target = replace(read_targets([str(SAMPLES / "cpuid" / "intel-spr-guest.txt")]), accelerator="kvm")
+    found = losses("kvm-avx512-7.2", target, add)
+    assert "uses pku" in only(found, "cpu-feature-missing")[0].message
+    assert only(found, "cpuid-gated-subsection")[0].severity is Severity.WARNING  # tsx-ctrl is in an MSR, not in CPUID
+
+
 def test_the_tscs_frequency() -> None:
     host = replace(kvm("7.2"), host_tsc_khz=3_000_000)
     (found,) = only(losses("kvm-avx512-7.2", host), "tsc-frequency")

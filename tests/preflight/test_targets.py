@@ -14,6 +14,7 @@ import qmigtool
 from qmigtool.errors import QmigError, StreamError, UsageError
 from qmigtool.preflight import Target, read_target, read_targets
 from qmigtool.preflight.builds import target_from_version
+from qmigtool.preflight.cpuidflags import features_of_dump
 from qmigtool.preflight.cpumodel import masks_of_flags
 from qmigtool.preflight.masks import PartitionProperty, properties_of_table, properties_of_text
 from qmigtool.preflight.reference import merge, target_from_stream
@@ -213,6 +214,35 @@ def test_a_cpuid_dump() -> None:
     assert target.xcr0 == 0x600E7
     assert target.layout is not None
     assert target.layout.standard_offset(17) == 2752
+    # Read off the rows by hand: Sapphire Rapids' features, without PKU and CET.
+    assert target.cpuid_flags is not None
+    assert {
+        "amx-tile",
+        "avx512f",
+        "fsgsbase",
+        "la57",
+        "lm",
+        "nx",
+        "pcid",
+        "umip",
+        "xfd",
+        "xsaves",
+    } <= target.cpuid_flags
+    assert not {"pku", "shstk", "svm", "fred", "apxf"} & target.cpuid_flags
+
+
+def test_features_of_an_instlatx64_dump() -> None:
+    text = """
+CPUID 00000001: 00A60F12-00100800-7EF8320B-178BFBFF
+CPUID 00000007: 00000001-F1BF97A9-00405FDE-10000010 [SL 00]
+CPUID 00000007: 00000020-00000000-00000000-00000000 [SL 01]
+CPUID 80000001: 00A60F12-40000000-75C237FF-2FD3FBFF
+"""
+    flags = features_of_dump(text)  # a Ryzen 7000: PKU, SHSTK, SVM, no AMX
+    assert flags is not None
+    assert {"pku", "shstk", "svm", "fxsr-opt", "avx512f"} <= flags
+    assert not {"amx-tile", "xfd", "la57", "lass"} & flags
+    assert features_of_dump("CPUID 00000001: 00A60F12-00100800-7EF8320B-178BFBFF") is None
 
 
 def test_a_layout_by_name() -> None:
