@@ -186,9 +186,11 @@ def _print_losses(result: Preflight) -> None:
 def _print_remedy(remedy: Remedy) -> None:
     print()
     if remedy.command is not None:
-        print(f"mended by\n  {printable(remedy.command)}")
-        if remedy.verdict is not None:
-            print(f"  and then it {WORDS[remedy.verdict.loads]}")
+        then = remedy.verdict.loads if remedy.verdict is not None else None
+        print("mended by" if then else "in part mended by" if then is None else "not mended by")
+        print(f"  {printable(remedy.command)}")
+        if then:
+            print("  and then it loads")
     for head, lines in (("it gives up", remedy.loses), ("needed", remedy.needed), ("or instead", remedy.options)):
         for line in lines:
             say(printable(f"  {head}: {line}"))

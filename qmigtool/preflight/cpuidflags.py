@@ -38,7 +38,7 @@ _LINE = re.compile(
 
 
 def features_of_dump(text: str) -> frozenset[str] | None:
-    """Return the features of :data:`KNOWN` that the first CPU of a dump has, or None if leaves 1 and 7 are not there."""
+    """Return the features of :data:`KNOWN` that the first CPU of a dump has; None if leaf 1 or leaf 7 is not there."""
     rows: dict[tuple[int, int], list[int]] = {}
     for match in _LINE.finditer(text):
         leaf = int(match["leaf"] or match["aida"], 16)

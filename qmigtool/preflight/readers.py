@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -79,6 +80,9 @@ class _Reader:
             named = _named(spec)
             if named is not None:
                 return named
+            if "/" not in spec and "." not in spec:
+                close = difflib.get_close_matches(spec.lower(), layout_names(), n=4, cutoff=0.4)
+                raise UsageError(f"no file and no layout {spec[:64]!r}", expected=", ".join(close) or KINDS)
         self._left -= 1
         if self._left < 0:
             raise UsageError(f"the targets name more than {MAX_FILES} files")

@@ -248,15 +248,11 @@ def _words(verdict: Verdict) -> str:
 def _remaining(verdict: Verdict, losses: Losses, mended: bool) -> str:
     if verdict.loads is False:
         return f"it would still not load: {_words(verdict)}"
-    if verdict.loads is None:
-        return "whether it loads then cannot be decided"
-    grave = [one for one in losses.findings if one.severity is not Severity.NOTE]
-    if grave and not mended:
-        return "no edit brings back what is lost"
+    said = ["whether it loads then cannot be decided"] if verdict.loads is None else []
+    grave = ", ".join(dict.fromkeys(one.rule for one in losses.findings if one.severity is not Severity.NOTE))
     if grave:
-        names = ", ".join(dict.fromkeys(one.rule for one in grave))
-        return f"no edit mends the rest: {names}"
-    return ""
+        said.append(f"no edit mends the rest: {grave}" if mended else f"no edit mends it: {grave}")
+    return "; ".join(said)
 
 
 def _file(stream: Stream) -> str:

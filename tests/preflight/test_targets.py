@@ -449,6 +449,8 @@ def test_bytes_that_are_nothing(tmp_path: Path) -> None:
         read_target(str(path))
     with pytest.raises(OSError, match="No such file"):
         read_target(str(tmp_path / "nosuch"))
+    with pytest.raises(UsageError, match="amd-zen4"):
+        read_target("amd-zen9")
     with pytest.raises(UsageError, match="regular file"):
         read_target("/dev/null")
 
