@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from qmigtool.preflight.target import Target
     from qmigtool.stream import Stream
 
-__all__ = ["Losses", "find_losses", "grouped"]
+__all__ = ["MISSING_PAGES", "Losses", "find_losses", "grouped"]
 
 ANY_INSTANCE = 0xFFFFFFFF  # -1: an alias that fits every instance
 PER_VCPU = ("cpu", "cpu_common")
 MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
+MISSING_PAGES = "missing-pages"
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
@@ -46,6 +47,7 @@ def find_losses(stream: Stream, target: Target) -> Losses:
     """Return what a target would lose of a stream if it loads it."""
     findings = list(_missing_sections(stream, target))
     findings += _missing_blocks(stream, target)
+    findings += _missing_pages(stream)
     unknown = []
     if target.sections is None:
         unknown.append("sections that the target has and the file lacks: give a stream that the target saved")
@@ -153,6 +155,23 @@ def _missing_blocks(stream: Stream, target: Target) -> Iterator[Finding]:
                 f"QEMU never complains about a block that is not listed ({MEASURED})",
                 device=name,
             )
+
+
+def _missing_pages(stream: Stream) -> Iterator[Finding]:
+    """Say that the file does not hold all of memory: it travelled on other channels, or was not sent at all."""
+    held, pages = stream.pages_held
+    if held >= pages or any(device.name.rsplit("/", 1)[-1].startswith("virtio-mem") for device in stream.devices):
+        return  # what virtio-mem has not plugged is not sent
+    shared = "x-ignore-shared" in stream.capabilities
+    yield Finding(
+        MISSING_PAGES,
+        Severity.NOTE if shared else Severity.ERROR,
+        f"the file holds at most {held} of {pages} pages of memory"
+        + (": the others are shared, the target must map the same" if shared else ""),
+        "a page that is not sent keeps what the target has there; multifd and postcopy send pages on other channels, "
+        f"which `rewrite --channel ... --ram plain` joins ({MEASURED})",
+        device="ram@0",
+    )
 
 
 def _is_rom(name: str) -> bool:

@@ -28,6 +28,7 @@ from qmigtool.xsave import layout_names, parse_cpuid_dump
 __all__ = ["read_target", "read_targets"]
 
 MAGIC = b"QEVM"
+HEAD = 4096  # bytes that tell text from a stream
 MAX_TEXT = 16 << 20  # bytes; -dump-vmstate has 0.9 MB, a CPUID dump of 192 CPUs 2.6 MB
 MAX_FILES = 64  # that one command names, those in TOML files included
 MAX_DOCUMENTS = 10_000
@@ -95,12 +96,12 @@ class _Reader:
 
     def _file(self, path: Path) -> Target:
         with os.fdopen(open_input(path), "rb") as file:
-            head = file.read(len(MAGIC))
-            if head != MAGIC:
-                raw = head + file.read(MAX_TEXT + 1 - len(head))
-        if head == MAGIC:
-            with open_stream(path) as stream:
-                return target_from_stream(stream, path.name)
+            head = file.read(HEAD)
+            # A stream may start behind a hole (file:PATH,offset=N); text has no zero bytes.
+            binary = head.startswith(MAGIC) or b"\0" in head
+            raw = b"" if binary else head + file.read(MAX_TEXT + 1 - len(head))
+        if binary:
+            return self._stream(path, sure=head.startswith(MAGIC))
         if len(raw) > MAX_TEXT:
             raise LimitError(f"{path.name} has more than {MAX_TEXT} bytes", expected=KINDS)
         try:
@@ -108,6 +109,15 @@ class _Reader:
         except UnicodeDecodeError:
             raise UsageError(f"{path.name} is neither text nor a migration stream", expected=KINDS) from None
         return self._text(text, path)
+
+    def _stream(self, path: Path, *, sure: bool) -> Target:
+        try:
+            with open_stream(path) as stream:
+                return target_from_stream(stream, path.name)
+        except StreamError:
+            if sure:
+                raise
+            raise UsageError(f"{path.name} is neither text nor a migration stream", expected=KINDS) from None
 
     def _text(self, text: str, path: Path) -> Target:
         name = path.name

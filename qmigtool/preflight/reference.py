@@ -123,8 +123,21 @@ def merge(*targets: Target) -> Target:
         joined = _join(joined, other)
     if joined.sections is None or joined.vmsds is None:
         return joined
-    vmsds = joined.vmsds
-    return replace(joined, sections={key: _filled(section, vmsds) for key, section in joined.sections.items()})
+    vmsds = _of_this_machine(joined.vmsds, joined.sections)
+    filled = {key: _filled(section, vmsds) for key, section in joined.sections.items()}
+    return replace(joined, sections=filled, vmsds=vmsds)
+
+
+def _of_this_machine(
+    vmsds: Mapping[str, TargetVmsd], sections: Mapping[tuple[str, int], TargetSection]
+) -> dict[str, TargetVmsd]:
+    """Leave out what a section of the target shows to be another: ``cpu`` is one thing on x86, and another on s390x."""
+    others = set()
+    for section in sections.values():
+        vmsd = vmsds.get(section.vmsd or "")
+        if vmsd is not None and vmsd.version not in (None, section.version):
+            others.add(section.vmsd)
+    return {name: one for name, one in vmsds.items() if name.partition("/")[0] not in others and name not in others}
 
 
 _JOINED = ("capabilities", "properties", "sections", "vmsds", "blocks", "xcr0", "xss")

@@ -18,7 +18,7 @@ from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
 from qmigtool.preflight.fix import Fix
 from qmigtool.preflight.fixes import PLANNERS
-from qmigtool.preflight.losses import Losses, find_losses
+from qmigtool.preflight.losses import MISSING_PAGES, Losses, find_losses
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import TARGETS
 from qmigtool.rewrite.accelerators.traits import TRAITS
@@ -180,7 +180,11 @@ class _Search:
         self._mended = None
         try:
             self._mended = self._made.enter_context(self._mend())
-            return self.predict(self._mended, self.target), find_losses(self._mended, self.target), ""
+            found = find_losses(self._mended, self.target)
+            if not any(one.rule == MISSING_PAGES for one in losses.findings):
+                # A block that was made larger: the guest never had what is beyond its old end.
+                found = found._replace(findings=tuple(one for one in found.findings if one.rule != MISSING_PAGES))
+            return self.predict(self._mended, self.target), found, ""
         except QmigError as error:
             return verdict, losses, f"the edits cannot be made: {error}"
         except OSError as error:

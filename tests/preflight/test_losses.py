@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import lzma
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -344,6 +345,27 @@ def test_main_memory_that_is_missing_is_no_note() -> None:
     target = Target(blocks={"mem1": TargetBlock(0x1000), "x.rom": TargetBlock(0x1000)})
     found = {one.device: one.severity for one in only(losses("pc-7.2", target), "missing-block")}
     assert found == {"mem1": Severity.WARNING, "x.rom": Severity.NOTE}
+
+
+def packed(name: str) -> qmigtool.Stream:
+    return qmigtool.open(lzma.decompress((SAMPLES / "packed" / f"{name}.mig.xz").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("multifd-zlib-7.2", Severity.ERROR),  # 348 of 4178 pages were non-zero, and travelled in two other channels
+        ("multifd-none-11.1", Severity.ERROR),  # since 9.0 also zero pages do
+        ("postcopy-preempt-7.2", Severity.ERROR),
+        ("vmem-11.1", None),  # 128 MiB, of which 64 are not plugged
+        ("plain-7.2", None),
+        ("xbzrle-7.2", None),
+    ],
+)
+def test_memory_that_went_another_way(name: str, lost: Severity | None) -> None:
+    with packed(name) as stream:
+        found = only(find_losses(stream, target_from_stream(stream)), "missing-pages")
+    assert [one.severity for one in found] == ([] if lost is None else [lost])
 
 
 def test_the_same_target_loses_nothing() -> None:

@@ -258,6 +258,7 @@ def test_memory_grows_and_never_shrinks(tmp_path: Path) -> None:
     assert grown.remedy.words[3:-2] == ("--resize-block", "pc.ram", "0x2000000")
     assert grown.remedy.options == ("-m 16M",)
     assert mended(grown, path, tmp_path / "out.mig", target("t03", "7.2")).verdict.loads is True
+    assert not grown.remedy.why  # the guest never had the new half
     cut = judge(path, target("t07", "7.2"))
     assert cut.remedy is not None
     assert cut.remedy.command is None
