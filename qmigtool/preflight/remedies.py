@@ -121,8 +121,8 @@ class _Search:
         self.extra = () if self.target.xcr0 is None else ("--xcr0", f"{self.target.xcr0:#x}")
         parameters = {"name": name} | ({} if self.target.xcr0 is None else {"xcr0": f"{self.target.xcr0:#x}"})
         fix = Fix(("--to-accelerator", name), (Edit("to-accelerator", parameters),))
-        # Between accelerators what cannot be held goes; for the same one, only if it is refused.
-        for lossy in (False, True) if source != name or verdict.rule in KVM_COMPONENTS else (False,):
+        # What cannot be held goes: between accelerators, or where KVM would refuse more than that for its sake.
+        for lossy in (False, True) if source != name or name == "kvm" else (False,):
             rewriter = Rewriter(self.stream, lossy=lossy)
             try:
                 apply(rewriter, fix.edits[0])

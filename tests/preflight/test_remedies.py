@@ -408,6 +408,20 @@ def test_components_that_the_hosts_xcr0_lacks(tmp_path: Path) -> None:
     assert mended(result, path, tmp_path / "out.mig", aim, "kvm").clean
 
 
+def test_live_components_that_the_hosts_xcr0_lacks(tmp_path: Path) -> None:
+    # 7.2 would load it, and drop XSAVE, XCR0 and every MSR for the sake of AVX-512.
+    path = SAMPLES / "kvm-avx512-7.2.mig"
+    with qmigtool.open(path) as stream:
+        aim = merge(target_from_version((7, 2)), target_from_stream(stream), Target(qemu=(7, 2), xcr0=7, xss=0))
+    result = judge(path, aim)
+    assert result.verdict.loads is True
+    assert not result.clean
+    assert result.remedy is not None
+    assert result.remedy.words[3:-2] == ("--to-accelerator", "kvm", "--xcr0", "0x7", "--lossy")
+    assert any("Hi16_ZMM" in one for one in result.remedy.loses)
+    assert mended(result, path, tmp_path / "out.mig", aim, "kvm").clean
+
+
 @pytest.mark.kvm
 def test_real_kvm_keeps_what_was_mended(tmp_path: Path) -> None:
     if _version() != (7, 2):
