@@ -19,6 +19,7 @@ from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, SectionType
 from qmigtool.parsers.vmstate import INTEGERS, decode_value, inside
 from qmigtool.parsers.window import Window
+from qmigtool.preflight import fieldfacts as facts
 from qmigtool.preflight.hooks import HOOKS, RECORDED
 from qmigtool.preflight.pciconfig import compare_config
 from qmigtool.preflight.shapes import known_shapes
@@ -33,30 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load_body"]
 
-# Types whose length is the field's, beside the integers; of everything else only the device knows it.
-_FIXED = frozenset({"bool", "buffer", "unused_buffer", "bitmap", "pci irq state", "msix state", "shpc", "float64"})
-_LOOKED_AT = frozenset({"pci config", "pci irq state", "nullptr"})
-_LISTS = ("qtailq", "qlist")
-
-# (vmsd, field) of arrays whose length an earlier field of the same body has: what is received decides.
-_COUNTED = {("hpet", "timer"): "num_timers"}
-# (vmsd, field) of arrays with an element for each vCPU that the target can have.
-_PER_VCPU = {("CPU hotplug state", "devs")}
-# (vmsd, field) of fields that are there twice in a vmsd, under conditions that exclude each other.
-_TWICE = {("PCIDevice", "config")}
-# (vmsd, field) -> the name of the check that it equals the target's, which 8.2 and later make.
-_VALIDATED = {
-    ("hpet", "num_timers"): "num_timers must match",
-    ("hpet", "num_timers_save"): "num_timers must match",
-}
-_VALIDATES = (10, 0)
-
-# vmsd -> version of the body from which on fields are there, where no table of the target has it. From the tables in
-# QEMU (target/i386/machine.c, hw/timer/i8254_common.c), unchanged from 5.2 to 11.1.
-_SINCE = {
-    "cpu": {"env.xcr0": 12, "env.xstate_bv": 12, "env.xmm_regs[1]": 12},
-    "i8254": {"channels[0].irq_disabled": 3},
-}
+DISKS = ("block", "dirty-bitmap")
+"""Live sections that name the target's block devices."""
+SMALL = 256  # bytes of a value that is kept for later
 
 
 class _Opaque(Exception):  # noqa: N818 - a signal
@@ -108,17 +88,16 @@ class _Body:
         if version < minimum:
             raise load.refuse("version-too-old", start, vmsd=vmsd, received=version, local=minimum)
         since = self.since(vmsd) if version < local else {}
+        tells, dependent, size = facts.CONDITIONAL.get(vmsd, ("", "", 0))
         for entry in description.fields:
-            if since.get(entry.name, 0) > version:
-                own.take(entry.total)
-                continue
-            name, at = _plain_name(entry.name, description), load.cursor.pos
-            check, mine = _VALIDATED.get((vmsd, name)), own.peek(entry.total)
-            self.field(vmsd, name, entry, own)
-            if check is not None and mine is not None and load.words.family >= _VALIDATES:
-                received = bytes(load.cursor.data[at : at + entry.total])
-                if received != mine:
-                    raise load.refuse("validation", at, vmsd=vmsd, field=check, version=local)
+            place, behind = own.inner(), own.at + entry.total
+            if since.get(entry.name, 0) <= version and entry.name != dependent:
+                name = facts.plain_name(entry.name, description)
+                self.field(vmsd, name, entry, place)
+                self.validate(vmsd, name, own.peek(entry.total), local)
+                if name == tells and self.values.get(f"{vmsd}/{name}"):
+                    load.cursor.skip(size)
+            own.at = behind
         self.subsections(description, own)
         hook = HOOKS.get(vmsd)
         if hook is not None:
@@ -143,7 +122,7 @@ class _Body:
         """Return the versions from which on the fields of a vmsd are there."""
         table = self.vmsd(name)
         found = dict(table.field_versions) if table is not None else {}
-        found = found or _SINCE.get(name, {})
+        found = found or facts.SINCE.get(name, {})
         if not found:
             raise Undecided(f"which fields of {name} an older version of the body lacks is not known")
         return found
@@ -161,35 +140,47 @@ class _Body:
             self.load.words.wrap(refusal, "field", vmsd=vmsd, field=name)
             raise
 
+    def validate(self, vmsd: str, name: str, own: bytes | None, version: int) -> None:
+        """Compare the field that has just been read, if the target does that by itself."""
+        check = facts.VALIDATED.get((vmsd, name))
+        if check is not None and own and self.load.words.family >= facts.VALIDATES:
+            at = self.load.cursor.pos - len(own)
+            if bytes(self.load.cursor.data[at : at + len(own)]) != own:
+                raise self.load.refuse("validation", at, vmsd=vmsd, field=check, version=version)
+
     def elements(self, vmsd: str, name: str, entry: FieldDescription, own: _Own) -> None:
         """Read the elements of a field."""
         load = self.load
-        count = 1 if entry.array_len is None else entry.array_len
-        if (vmsd, entry.name) in _COUNTED and load.words.family < _VALIDATES:
-            received = self.values.get(_COUNTED[vmsd, entry.name], count)
-            count, known = received, count
-        elif (vmsd, entry.name) in _PER_VCPU and own.data is None:
-            count, known = load.target.vcpus or count, count
-            load.miss(f"{self.label}: for how many vCPUs {vmsd} is made: taken as {count}")
-        else:
-            known = count
+        known = 1 if entry.array_len is None else entry.array_len
+        count = self.count(vmsd, entry, known, own)
         inner = inside(entry)
-        if (inner is None and entry.type in INTEGERS) or entry.type in _FIXED or entry.type == "pci config":
+        if (inner is None and entry.type in INTEGERS) or entry.type in facts.FIXED:
             self.leaves(vmsd, name, entry, own, count)
             return
         for index in range(count):
-            place = own.inner() if index < known else _Own(None)
-            own.take(entry.size if index < known else 0)
+            place = _Own(own.data, own.at + index * entry.size) if index < known else _Own(None)
             if inner is not None:
                 self.state(inner, inner.version, place)
-            elif entry.type in _LISTS:
-                self.list_of(entry, place)
+            elif entry.type in facts.LISTS:
+                self.list_of(entry)
             elif entry.type in ("struct", "tmp", "vstruct"):
                 load.cursor.skip(entry.size)
             else:
                 self.foreign(name, entry, place)
             if load.cursor.failed:
                 return
+
+    def count(self, vmsd: str, entry: FieldDescription, known: int, own: _Own) -> int:
+        """Return how many elements an array has in this body: as many as the target's own, with few exceptions."""
+        key = vmsd, entry.name
+        if key in facts.COUNTED and self.load.words.family < facts.VALIDATES:
+            received: int = self.values.get(facts.COUNTED[key], known)
+            return received
+        if key in facts.PER_VCPU and own.data is None:
+            count = self.load.target.vcpus or known
+            self.load.miss(f"{self.label}: for how many vCPUs {vmsd} is made: taken as {count}")
+            return count
+        return known
 
     def leaves(self, vmsd: str, name: str, entry: FieldDescription, own: _Own, count: int) -> None:
         """Read plain values: as a whole, unless each of them is compared."""
@@ -199,14 +190,12 @@ class _Body:
             if mine is not None and marker != mine:
                 raise _Opaque(f"whether {name} is null differs")
             return
-        if not type_.endswith((" equal", " le")) and type_ not in _LOOKED_AT:
-            small = entry.size * count <= 256 and vmsd in RECORDED
-            raw = load.cursor.take(entry.size * count) if small else b""
-            if not small:
-                load.cursor.skip(entry.size * count)
-            own.take(entry.total)
-            if small:
-                self.record(vmsd, name, entry, raw, count)
+        if not type_.endswith((" equal", " le")) and type_ not in facts.LOOKED_AT:
+            length = entry.size * count
+            if length <= SMALL and vmsd in RECORDED:
+                self.record(vmsd, name, entry, load.cursor.take(length))
+            else:
+                load.cursor.skip(length)
             return
         for _ in range(count):
             at = load.cursor.pos
@@ -227,7 +216,7 @@ class _Body:
             else:
                 self.compare(type_, raw, mine, at)
 
-    def record(self, vmsd: str, name: str, entry: FieldDescription, raw: bytes, count: int) -> None:
+    def record(self, vmsd: str, name: str, entry: FieldDescription, raw: bytes) -> None:
         """Keep a value by its name, or by its vmsd and name in a subsection."""
         value = decode_value(entry.type, raw) if entry.array_len is None else raw
         self.values[name if vmsd == self.section.vmsd else f"{vmsd}/{name}"] = value
@@ -244,7 +233,7 @@ class _Body:
             mask = (1 << 8 * len(raw)) - 1
             raise self.load.refuse("not-equal", at, received=received & mask, local=local & mask)
 
-    def list_of(self, entry: FieldDescription, own: _Own) -> None:
+    def list_of(self, entry: FieldDescription) -> None:
         """Read a list: 01 before each element, 00 behind the last."""
         load = self.load
         shape = entry.inline[0] if entry.inline else None
@@ -260,10 +249,12 @@ class _Body:
         if entry.type == "virtio":
             end = _end_of(self.load, self.load.cursor.pos, self.section_id)
             strange = compare_virtio(self.load, own.take(entry.size), end - self.load.cursor.pos)
-            if strange is None:
-                self.load.cursor.pos = end
-                return
-            self.load.doubt(f"{self.label}: whether the device reads its state to its end: {strange}")
+            shape = self.section.description
+            if shape is not None and entry is shape.fields[-1]:  # else more of the device's follows up to the footer
+                if strange is None:
+                    self.load.cursor.pos = end
+                    return
+                self.load.doubt(f"{self.label}: whether the device reads its state to its end: {strange}")
         raise _Opaque(f"{name} ({entry.type}) is in the device's own format")
 
     # -- subsections ---------------------------------------------------------------------------------------------
@@ -340,6 +331,8 @@ def load_body(
     start = load.cursor.pos
     body = None
     try:
+        if idstr in DISKS:
+            load.doubt(f"{label}: whether the target has the block devices that it names")
         if section is None or section.description is None:
             raise _Opaque("what the target expects here is not known")
         if section.vmsd is None:
@@ -363,12 +356,3 @@ def _end_of(load: Load, start: int, section_id: int) -> int:
     except QmigError as error:
         raise Undecided(str(error)) from None
     return end
-
-
-def _plain_name(name: str, description: Description) -> str:
-    """Return a field's own name: where several of one vmsd have the same, the vmdesc numbers them."""
-    base, bracket, number = name.rpartition("[")
-    if not bracket or not number[:-1].isdigit():
-        return name
-    names = {entry.name for entry in description.fields}
-    return base if (description.name, base) in _TWICE or {f"{base}[0]", f"{base}[1]"} <= names else name

@@ -79,5 +79,5 @@ HOOKS: dict[str, Callable[[Load, Values, Mapping[str, Any], int], None]] = {
     "kvm-tpr-opt": _vapic,
 }
 
-RECORDED = frozenset({"cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet"})
+RECORDED = frozenset({"cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"})
 """The vmsds whose plain fields are kept while they are read: those of hooks, and what counts an array."""

@@ -70,6 +70,8 @@ def predict_source(source: BufferSource, target: Target) -> Verdict:
     blocks = None if target.blocks is None else {name: block.used_length for name, block in target.blocks.items()}
     load = Load(cursor, target, words, RamLoader.of(blocks, target.page_bits))
     _about_words(load)
+    if cursor.pos:
+        load.note(f"the stream begins at {cursor.pos:#x}: taken as loaded from file:PATH,offset={cursor.pos:#x}")
     try:
         _load_state(load)
     except Refusal as refusal:

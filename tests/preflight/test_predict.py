@@ -241,6 +241,40 @@ def test_a_package_is_read_as_items() -> None:
     assert verdict(twice.result(), pc()).rule == "unknown-section"
 
 
+def test_a_drive_that_was_used_has_a_field_more() -> None:
+    """hw/ide/core.c sends identify_data once the guest has asked for it; a fresh machine never did."""
+    edited = Edited("pc-7.2")
+    ide = edited.stream.device("0000:00:01.1/ide")
+    drive = next(one for one in ide.fields if one.name == "bus[1].ifs").children[0]
+    identify = next(one for one in drive.children if one.name == "identify_set")
+    edited.put(identify.offset, be32(1))
+    assert verdict(edited.result(), pc()).loads is False
+    edited.insert(identify.offset + 4, bytes(512))
+    assert verdict(edited.result(), pc()).loads is True
+
+
+def test_virtio_state_of_another_length_is_not_decided() -> None:
+    edited = Edited("q35-7.2")
+    rng = edited.section("0000:00:04.0/virtio-rng")
+    edited.append(rng, b"\0")
+    found = verdict(edited.result(), recorded.target("t23", "7.2"))
+    assert found.loads is None
+    assert "virtio-rng" in found.unknown[0]
+
+
+def test_disks_that_live_sections_name_are_not_known() -> None:
+    target = pc(machine="pc-i440fx-10.0")
+    assert target.sections is not None
+    sections = {**target.sections, ("dirty-bitmap", 0): TargetSection(1)}
+    found = verdict(source("dirtybitmap-10.0"), replace(target, sections=sections))
+    assert any("block devices" in text for text in found.unknown)
+
+
+def test_where_a_stream_begins_is_told() -> None:
+    found = verdict(source("file-offset-11.1"), Target(qemu=(11, 1)))
+    assert any("offset=0x12345" in note for note in found.notes)
+
+
 def test_postcopy_is_not_decided_past_the_switch() -> None:
     edited = Edited("pc-7.2")
     advise = b"\x08\x00\x03\x00\x10" + (4096).to_bytes(8, "big") * 2
