@@ -11,6 +11,9 @@ cpuidflags          features of a CPUID dump
 masks               the properties of an MSHV partition
 builds              QEMU's version (``vmsds.json``)
 targetfile          TOML, as a person writes it
+predict             whether it loads, and QEMU's words if not: its loader, acted out on what is known of it
+                    (cursor, configuration, sections, ramlist and records, bodies, commands, postload)
+words               QEMU's words, by version
 losses              what is lost in silence: what the file lacks; losses_cpu, what the target's CPU lacks;
                     losses_accelerator, what another accelerator takes otherwise or does not take
 remedies            the command that mends it; fixes, what mends each refusal (fix: one of them)
@@ -20,6 +23,7 @@ remedies            the command that mends it; fixes, what mends each refusal (f
 from __future__ import annotations
 
 from qmigtool.preflight.outcome import Preflight, preflight
+from qmigtool.preflight.predict import Verdict, predict
 from qmigtool.preflight.readers import read_target, read_targets
 from qmigtool.preflight.target import Target, TargetBlock, TargetSection, TargetVmsd
 
@@ -29,6 +33,8 @@ __all__ = [
     "TargetBlock",
     "TargetSection",
     "TargetVmsd",
+    "Verdict",
+    "predict",
     "preflight",
     "read_target",
     "read_targets",
