@@ -31,7 +31,8 @@
     minimum_version = 2
     subsections = ["serial/tsr"]
 
-A key that is not known is refused: a typing error would make a rule pass in silence.
+``samples/target.toml`` has every key there is (:data:`KEYS`). One that is not known is refused: a typing error would
+make a rule pass in silence.
 """
 
 from __future__ import annotations
