@@ -143,7 +143,7 @@ class _Body:
     def validate(self, vmsd: str, name: str, own: bytes | None, version: int) -> None:
         """Compare the field that has just been read, if the target does that by itself."""
         check = facts.VALIDATED.get((vmsd, name))
-        if check is not None and own and self.load.words.family >= facts.VALIDATES:
+        if check is not None and own and self.load.version >= facts.VALIDATES:
             at = self.load.cursor.pos - len(own)
             if bytes(self.load.cursor.data[at : at + len(own)]) != own:
                 raise self.load.refuse("validation", at, vmsd=vmsd, field=check, version=version)
@@ -173,7 +173,7 @@ class _Body:
     def count(self, vmsd: str, entry: FieldDescription, known: int, own: _Own) -> int:
         """Return how many elements an array has in this body: as many as the target's own, with few exceptions."""
         key = vmsd, entry.name
-        if key in facts.COUNTED and self.load.words.family < facts.VALIDATES:
+        if key in facts.COUNTED and self.load.version < facts.VALIDATES:
             received: int = self.values.get(facts.COUNTED[key], known)
             return received
         if key in facts.PER_VCPU and own.data is None:

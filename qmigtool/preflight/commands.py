@@ -27,8 +27,10 @@ class PostcopyState(IntEnum):
     LISTENING = 3
 
 
-# The first command that a family does not have.
-_END = {(7, 2): 11, (10, 0): 12, (11, 1): 12}
+SWITCHOVER_START = (10, 0)
+"""The first version that has the command."""
+NO_COLO = (8, 1)
+"""The first version that refuses ENABLE_COLO unless x-colo is on (migration/colo.c)."""
 
 
 def load_command(load: Load) -> int | None:
@@ -43,7 +45,8 @@ def load_command(load: Load) -> int | None:
     number, length = cursor.be16(), cursor.be16()
     if cursor.failed:
         raise load.refuse("command-cut", start)
-    if not Command.MIG_CMD_INVALID < number < _END[load.words.family]:
+    last = Command.MIG_CMD_SWITCHOVER_START if load.version >= SWITCHOVER_START else Command.MIG_CMD_RECV_BITMAP
+    if not Command.MIG_CMD_INVALID < number <= last:
         raise load.refuse("command", start, cmd=number, length=length)
     command = Command(number)
     name = command.name.removeprefix("MIG_CMD_")
@@ -70,7 +73,7 @@ def _package(load: Load, start: int) -> int:
 
 
 def _colo(load: Load, start: int) -> None:
-    if load.words.family >= (10, 0):
+    if load.version >= NO_COLO:
         raise load.refuse("colo", start, "ENABLE_COLO")
     load.note("ENABLE_COLO: this QEMU takes the command and starts the VM, whatever -S says")
 

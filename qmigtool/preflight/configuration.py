@@ -25,8 +25,8 @@ PAGE_BITS, CAPABILITIES, UUID = (f"{VMSD}/{name}" for name in ("target-page-bits
 # The capabilities that are compared, in the order of the QAPI enumeration, and the version that began to.
 COMPARED: tuple[tuple[str, tuple[int, int]], ...] = (("x-ignore-shared", (4, 0)), ("mapped-ram", (9, 0)))
 
-# MigrationCapability of 7.2, and what came and went until 10.0 and 11.1.
-_KNOWN_7_2 = frozenset(
+# MigrationCapability of 7.2
+_KNOWN = frozenset(
     {
         *("xbzrle", "rdma-pin-all", "auto-converge", "zero-blocks", "compress", "events", "postcopy-ram", "x-colo"),
         *("release-ram", "block", "return-path", "pause-before-switchover", "multifd", "dirty-bitmaps"),
@@ -34,8 +34,8 @@ _KNOWN_7_2 = frozenset(
         *("zero-copy-send", "postcopy-preempt"),
     }
 )
-_KNOWN_10_0 = _KNOWN_7_2 - {"compress", "block"} | {"switchover-ack", "dirty-limit", "mapped-ram"}
-_KNOWN = {(7, 2): _KNOWN_7_2, (10, 0): _KNOWN_10_0, (11, 1): _KNOWN_10_0}
+_CAME = {"switchover-ack": (8, 1), "dirty-limit": (8, 2), "mapped-ram": (9, 0)}
+_WENT = {"compress": (9, 1), "block": (9, 1)}
 
 
 def load_configuration(load: Load) -> None:
@@ -113,7 +113,7 @@ def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
     elif bits is not None and bits != target.page_bits:
         raise load.refuse("page-bits", start, received=signed(bits), local=target.page_bits, **hook)
     for name, since in COMPARED:
-        if load.words.family < since:
+        if load.version < since:
             continue
         local, sent = load.has(name), name in load.capabilities
         if local is None:
@@ -149,12 +149,18 @@ def _capabilities(load: Load) -> Configuration:
     for _ in range(count):
         at = cursor.pos
         name = cursor.name()
-        if name not in _KNOWN[load.words.family]:
+        if not _is_known(name, load.version):
             refusal = load.refuse("unknown-capability", at, name=name)
             load.words.wrap(refusal, "field", vmsd=CAPABILITIES, field="capabilities")
             raise refusal
         names.append(name)
     return Configuration("", capabilities=tuple(dict.fromkeys(names)))
+
+
+def _is_known(name: str, version: tuple[int, ...]) -> bool:
+    if name in _CAME:
+        return version >= _CAME[name]
+    return name in _KNOWN and not (name in _WENT and version >= _WENT[name])
 
 
 def _uuid(load: Load) -> Configuration:

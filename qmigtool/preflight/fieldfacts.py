@@ -21,7 +21,7 @@ LOOKED_AT = frozenset({"pci config", "pci irq state", "nullptr"})
 LISTS = ("qtailq", "qlist")
 
 COUNTED = {("hpet", "timer"): "num_timers"}
-"""(vmsd, array) -> the earlier field that has its length: what is received decides (hw/timer/hpet.c, up to 8.1)."""
+"""(vmsd, array) -> the earlier field that has its length: what is received decides (hw/timer/hpet.c, up to 9.2)."""
 
 VALIDATED = {
     ("hpet", "num_timers"): "num_timers must match",
@@ -29,7 +29,7 @@ VALIDATED = {
 }
 """(vmsd, field) -> the name of the check that it equals the target's."""
 VALIDATES = (10, 0)
-"""The first family that has these checks."""
+"""The first version that has these checks."""
 
 CONDITIONAL = {"ide_drive": ("identify_set", "identify_data", 512)}
 """vmsd -> (field that tells, field that is there if that is not 0, its bytes).

@@ -31,8 +31,8 @@ XBZRLE, COMPRESSED = int(RamSaveFlag.XBZRLE), int(RamSaveFlag.COMPRESS_PAGE)
 EOS, MEM_SIZE, HOOK = int(RamSaveFlag.EOS), int(RamSaveFlag.MEM_SIZE), int(RamSaveFlag.HOOK)
 FLUSH = int(RamSaveFlag.MULTIFD_FLUSH)
 
-# The first family that no longer takes, or does take, a record.
-NO_COMPRESSED, FLUSHED, NO_FILL, HOOKS_IGNORED = (10, 0), (10, 0), (10, 0), (10, 0)
+# The first versions that no longer take, or do take, a record.
+NO_COMPRESSED, FLUSHED, NO_FILL, HOOKS_IGNORED = (9, 1), (8, 1), (8, 2), (8, 2)
 
 
 def load_records(load: Load, list_blocks: Callable[[Load, int], None]) -> None:
@@ -76,7 +76,7 @@ def _walk(load: Load, window: Window, body: RamBody) -> None:
         runs, ram.state.runs = ram.state.runs, None
     for run in runs:
         block = ram.state.blocks[run.block].idstr
-        if run.fill and run.flags == ZERO and load.words.family >= NO_FILL:
+        if run.fill and run.flags == ZERO and load.version >= NO_FILL:
             raise _refuse(load, "record-fill", run.offset, fill=run.fill)
         first = run.addr // ram.page_size
         for i in range(max(0, min(run.pages, LOW // ram.page_size - first))):
@@ -87,15 +87,15 @@ def _walk(load: Load, window: Window, body: RamBody) -> None:
 
 def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
     """Refuse a record that QEMU refuses; return where it ends if the reader is not to walk it."""
-    cursor, family = load.cursor, load.words.family
+    cursor, version = load.cursor, load.version
     kind = flags & ~CONTINUE
-    named = flags & (ZERO | PAGE | XBZRLE | (COMPRESSED if family < NO_COMPRESSED else 0))
+    named = flags & (ZERO | PAGE | XBZRLE | (COMPRESSED if version < NO_COMPRESSED else 0))
     end = at + 8
     if named:
         end = _block(load, at, flags, addr)
     if kind in (ZERO, PAGE, MEM_SIZE, EOS):
         return None
-    if kind == COMPRESSED and family < NO_COMPRESSED:
+    if kind == COMPRESSED and version < NO_COMPRESSED:
         if load.has("compress"):
             return end + 4 + int.from_bytes(cursor.peek(4, end - at), "big")
         if load.has("compress") is None:
@@ -103,10 +103,10 @@ def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
         raise _refuse(load, "record-compressed", at)
     if kind == XBZRLE:
         return _xbzrle(load, at, end, addr)
-    if kind == FLUSH and family >= FLUSHED:
+    if kind == FLUSH and version >= FLUSHED:
         return end
     if kind & HOOK:
-        if family >= HOOKS_IGNORED:
+        if version >= HOOKS_IGNORED:
             return end
         raise _refuse(load, "record-hook", at)
     raise _refuse(load, "record-flags", at, flags=flags)

@@ -45,6 +45,11 @@ class Load:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The version of the target's QEMU, which decides what it does; of none that is known, that of its words."""
+        return self.target.qemu or self.words.family
+
     def refuse(self, rule: str, offset: int | None = None, section: str | None = None, **values: Any) -> Refusal:
         """Make a refusal in the target's words, to be raised."""
         return self.words.refusal(rule, self.cursor.pos if offset is None else offset, section, **values)

@@ -26,8 +26,8 @@ QUEUE_SIZE = 4 + 8 + 2  # vring.num, descriptor address, last_avail_idx; with MS
 MAX_QUEUES = 1024  # VIRTIO_QUEUE_MAX
 MAX_BLOB = 1 << 20
 MAC_SIZE, MAX_MACS = 6, 64  # what virtio-net's table of addresses adds (hw/net/virtio-net.c)
-CHECKS_QUEUES = (11, 1)
-"""The first version that compares a queue's size with the one it was made with."""
+CHECKS_QUEUES = (11, 0)
+"""The first version that compares a queue's size with the one it was made with: 11.1 does, 10.0 does not."""
 
 _SUBSECTION = re.compile(rb"\x05(?P<length>.)(?P<name>virtio/[a-z0-9_]+)\x00\x00\x00\x01", re.DOTALL)
 # Bytes of the subsections that do not depend on the transport; arrays have MAX_QUEUES elements.
@@ -77,7 +77,7 @@ def compare_virtio(load: Load, own: bytes | None, length: int) -> str | None:
     mine, parts = _parts(own, start, vectors), _parts(blob, start, vectors)
     try:
         _config(load, blob, config, start)
-        if load.words.family >= CHECKS_QUEUES:
+        if load.version >= CHECKS_QUEUES:
             _queues(load, mine, parts)
     except Refusal as refusal:
         load.words.wrap(refusal, "virtio")

@@ -237,10 +237,10 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "recv-bitmap": _same(
         EINVAL, "loadvm_handle_recv_bitmap: block '{block}' not found", "block '{block}' not found"
     ),
-    "colo": (
-        Words(0),
-        Words(EINVAL, ("ENABLE_COLO command come in migration stream, but x-colo capability is not set",)),
-        Words(EINVAL, (), "MIG_CMD 0x8 deprecated (len 0x0)"),
+    "colo": _same(
+        EINVAL,
+        "ENABLE_COLO command come in migration stream, but x-colo capability is not set",
+        "MIG_CMD 0x8 deprecated (len 0x0)",
     ),
     # -- KVM, after all of it is loaded -------------------------------------------------------------------------
     "kvm-sregs": _put("special registers"),
@@ -343,13 +343,13 @@ class Vocabulary:
 
 
 def family_of(version: tuple[int, ...] | None) -> Vocabulary:
-    """Return the words of a version: of the family that it belongs to, or the last one before it.
+    """Return the words of a version: those of the family whose release had them first.
 
-    The words changed in 11.0; what lies between two families speaks like the older one up to there.
+    10.2 handed causes up for the first time, 8.2 refused more than 7.2 did. What lies between two families may still
+    differ from both in single words.
     """
     if version is None:
         return Vocabulary(0)
-    if version >= (11,):
+    if version >= (10, 2):
         return Vocabulary(2)
-    # What differs between 7.2 and 10.0 came with 8.2 (fill bytes, validation) and 9.1 (compressed pages).
     return Vocabulary(1) if version >= (8, 2) else Vocabulary(0)

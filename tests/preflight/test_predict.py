@@ -300,13 +300,27 @@ def test_every_rule_has_words_for_every_family() -> None:
         ((7, 2, 22), (7, 2)),
         ((8, 1), (7, 2)),
         ((8, 2), (10, 0)),
-        ((10, 2), (10, 0)),
+        ((10, 1), (10, 0)),
+        ((10, 2), (11, 1)),
         ((11, 0), (11, 1)),
         ((12, 0), (11, 1)),
     ],
 )
 def test_the_family_of_a_version(version: tuple[int, ...], family: tuple[int, int]) -> None:
     assert family_of(version).family == family
+
+
+@pytest.mark.parametrize(
+    ("case", "since"),
+    [("G2", (10, 0)), ("F17", (8, 1)), ("F18", (8, 2))],
+    ids=["SWITCHOVER_START", "MULTIFD_FLUSH", "HOOK"],
+)
+def test_what_a_version_between_two_families_takes(case: str, since: tuple[int, int]) -> None:
+    """What QEMU does follows from its own version, whoever's words it borrows."""
+    data = CASES[case].data()
+    before = (since[0] - 1, 9) if not since[1] else (since[0], since[1] - 1)
+    assert verdict(data, pc(qemu=since)).loads is True
+    assert verdict(data, pc(qemu=before)).loads is False
 
 
 def test_borrowed_words_are_said_to_be() -> None:
