@@ -29,6 +29,7 @@ COMMANDS = {
     "rewrite": "rewriting:rewrite",
     "undo": "rewriting:undo",
     "mshv": "putback:mshv",
+    "preflight": "preflighting:preflight",
     "schema": "descriptions:schema",
     "compat": "descriptions:compat",
 }

@@ -1,0 +1,77 @@
+"""A whole preflight: does it load, what is lost in silence, and what mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qmigtool.findings import Finding, Severity
+from qmigtool.preflight.losses import find_losses
+from qmigtool.preflight.predict import predict, predict_source
+from qmigtool.preflight.remedies import Remedy, find_remedy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qmigtool.errors import QmigError
+    from qmigtool.parsers.source import BufferSource
+    from qmigtool.preflight.predict import Verdict
+    from qmigtool.preflight.target import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["Preflight", "condensed", "preflight", "preflight_other"]
+
+
+SHOWN = 3  # places that are named in one line
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """``verdict`` is whether it loads, ``losses`` what would be lost then, ``remedy`` what mends both.
+
+    ``remedy`` is None if nothing has to be mended. ``unknown`` says what could not be judged, for want of knowledge of
+    the target or of the stream.
+    """
+
+    verdict: Verdict
+    losses: tuple[Finding, ...]
+    remedy: Remedy | None
+    unknown: tuple[str, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether it loads, and nothing is lost; notes do not count."""
+        return self.verdict.loads is True and all(one.severity is Severity.NOTE for one in self.losses)
+
+
+def preflight(stream: Stream, target: Target) -> Preflight:
+    """Judge a stream for a target; see :func:`qmigtool.preflight.readers.read_targets` for making one.
+
+    Raises what reading the stream raises, if it is none.
+    """
+    verdict = predict(stream, target)
+    losses = find_losses(stream, target)
+    remedy = find_remedy(stream, target, verdict, losses, predict)
+    return Preflight(verdict, losses.findings, remedy, tuple(dict.fromkeys((*verdict.unknown, *losses.unknown))))
+
+
+def preflight_other(source: BufferSource, target: Target, error: QmigError) -> Preflight:
+    """Judge what cannot be opened as a stream, for ``error``: QEMU has its own words for that."""
+    verdict = predict_source(source, target)
+    why = f"this is no stream that could be mended: {error.message}"
+    return Preflight(verdict, (), Remedy(why=why), verdict.unknown)
+
+
+def condensed(texts: Iterable[str]) -> list[str]:
+    """Say in one line what is said of several sections: ``timer@0, cpu@0, cpu@1 and 39 more: ...``."""
+    places: dict[str, list[str]] = {}
+    for text in texts:
+        place, colon, what = text.partition(": ")
+        alike = bool(colon) and "@" in place and " " not in place
+        places.setdefault(what if alike else text, []).append(place if alike else "")
+    return [_said(what, [one for one in where if one]) for what, where in places.items()]
+
+
+def _said(what: str, where: list[str]) -> str:
+    more = f" and {len(where) - SHOWN} more" if len(where) > SHOWN else ""
+    return f"{', '.join(where[:SHOWN])}{more}: {what}" if where else what

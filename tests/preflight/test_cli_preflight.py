@@ -1,0 +1,249 @@
+"""``qmigtool preflight``: its words, its JSON, its exit status; and targets that are anything but a target."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import lzma
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qmigtool
+from qmigtool.cli import main
+from qmigtool.errors import QmigError
+from qmigtool.preflight import read_target
+from tests.preflight.recorded import reference
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+DATA = Path(__file__).parents[1] / "data" / "preflight" / "targets"
+PC = str(SAMPLES / "pc-7.2.mig")
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run the program in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["qmigtool", "preflight", *arguments])
+        code = main.run(["preflight", *arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> str:
+    """A stream that the machine of pc-7.2.mig saved fresh."""
+    path = tmp_path / "fresh.mig"
+    path.write_bytes(reference("t00-7.2"))
+    return str(path)
+
+
+def test_it_loads(call: Call, fresh: str) -> None:
+    code, out, err = call(PC, "--target", fresh, "--target", "7.2")
+    assert code == 0
+    assert out.startswith("loads\n")
+    assert not err
+
+
+def test_it_does_not_load(call: Call, tmp_path: Path) -> None:
+    aim = tmp_path / "hpet-off.mig"
+    aim.write_bytes(reference("t12-7.2"))
+    code, out, _ = call(PC, "--target", str(aim), "--target", "7.2")
+    lines = out.splitlines()
+    with qmigtool.open(PC) as stream:
+        offset = stream.device("hpet").section.offset
+    assert code == 1
+    assert lines[0] == f"does not load: unknown-section at offset {offset:#x} in hpet"
+    # Case I7, as QEMU 7.2 printed it.
+    assert lines[1:3] == [
+        "qemu-system-x86_64: Unknown savevm section or instance 'hpet' 0. Make sure that your current VM setup matches "
+        "your saved VM setup, including any hotplugged devices",
+        "qemu-system-x86_64: load of migration failed: Invalid argument",
+    ]
+    assert f"  qmigtool rewrite {PC} --drop-section hpet@0 -o OUT" in lines
+    assert "  it gives up: the state of hpet@0" in lines
+
+
+def test_it_loads_and_loses(call: Call) -> None:
+    code, out, _ = call(str(SAMPLES / "twin-tcg-10.0.mig"), "--target", str(SAMPLES / "target.toml"))
+    assert code == 1
+    assert out.startswith("loads\n")
+    assert "undeclared-state" in out
+    assert "--to-accelerator kvm --xcr0 0xe7 -o OUT" in out
+
+
+def test_json(call: Call) -> None:
+    code, out, _ = call(str(SAMPLES / "twin-tcg-10.0.mig"), "--target", str(SAMPLES / "target.toml"), "--json")
+    document = json.loads(out)
+    assert code == 1
+    assert document["schema"] == 1
+    assert document["loads"] is True
+    assert document["errors"] == []
+    assert document["target"]["xcr0"] == "0xe7"
+    assert document["target"]["qemu"] == "10.0"
+    first = document["losses"][0]
+    assert (first["rule"], first["severity"], first["device"]) == ("undeclared-state", "error", "cpu@0")
+    with qmigtool.open(SAMPLES / "twin-tcg-10.0.mig") as stream:
+        assert first["offset"] == f"{stream.field('cpu@0/env.xstate_bv').offset:#x}"
+    remedy = document["remedy"]
+    assert remedy["edits"] == [{"op": "to-accelerator", "name": "kvm", "xcr0": "0xe7"}]
+    assert remedy["then"]["loads"] is True
+    assert all(one["severity"] == "note" for one in remedy["then_lost"])
+    assert remedy["why"] is None
+    assert document["problems"] == []
+
+
+def test_json_of_a_refusal(call: Call, fresh: str) -> None:
+    code, out, _ = call(str(SAMPLES / "q35-7.2.mig"), "--target", fresh, "--target", "7.2", "--json")
+    document = json.loads(out)
+    assert code == 1
+    assert (document["loads"], document["rule"], document["section"]) == (False, "machine-type", "configuration")
+    assert document["offset"] == "0x9"
+    assert document["remedy"]["command"] is None
+    assert document["remedy"]["needed"] == ["-M pc-q35-7.2"]
+
+
+def test_a_target_of_which_little_is_known(call: Call) -> None:
+    code, out, _ = call(PC, "--target", "7.2")
+    assert code == 1
+    assert out.startswith("cannot be decided\n")
+    # One line for all that are alike.
+    (line,) = [line for line in out.splitlines() if "what the target expects here is not known" in line]
+    assert line.startswith("- timer@0, cpu_common@0, cpu@0 and 37 more: ")
+
+
+def test_who_saved_it_may_be_given(call: Call, tmp_path: Path) -> None:
+    aim = tmp_path / "t.toml"
+    aim.write_text('accelerator = "kvm"\nxcr0 = 7')
+    _, out, _ = call(str(SAMPLES / "twin-tcg-10.0.mig"), "--target", str(aim), "--accelerator", "kvm", "--json")
+    assert "x87-order" not in {one["rule"] for one in json.loads(out)["losses"]}
+
+
+def test_a_truncated_stream(call: Call, fresh: str, tmp_path: Path) -> None:
+    path = tmp_path / "cut.mig"
+    path.write_bytes(Path(PC).read_bytes()[:150_000])
+    code, out, err = call(str(path), "--target", fresh, "--target", "7.2")
+    assert code == 3
+    assert out.splitlines()[0].startswith("does not load: ram-cut")
+    assert "qemu-system-x86_64: error while loading state section id 2(ram)" in out  # case H1
+    assert "no edit is made of such" in out
+    assert "the stream ends here" in err
+
+
+def test_no_stream_at_all(call: Call, tmp_path: Path) -> None:
+    # Case A1; QEMU waits for ever for the first byte of an empty file (A4).
+    path = tmp_path / "x"
+    path.write_bytes(b"XEVM" + Path(PC).read_bytes()[4:1000])
+    code, out, err = call(str(path), "--target", "7.2")
+    assert code == 3
+    assert "qemu-system-x86_64: Not a migration stream\n" in out
+    assert "not a migration stream" in err
+    path.write_bytes(b"")
+    code, out, err = call(str(path), "--target", "7.2", "--json")
+    assert code == 3
+    assert json.loads(out)["loads"] is False
+
+
+def test_usage(call: Call, tmp_path: Path) -> None:
+    assert call(PC)[0] == 2
+    assert call(PC, "--target", str(tmp_path / "nosuch"))[0] == 2
+    code, _, err = call(PC, "--target", str(SAMPLES / "edits.toml"))
+    assert code == 2
+    assert "edits.toml" in err
+    assert call(str(tmp_path / "nosuch"), "--target", "7.2")[0] == 2
+
+
+def test_names_from_a_file_reach_no_terminal(call: Call, tmp_path: Path) -> None:
+    path, aim = tmp_path / "evil.mig", tmp_path / "aim.mig"
+    shutil.copy(PC, aim)
+    with qmigtool.open(PC) as stream:
+        rewriter = qmigtool.Rewriter(stream)
+        rewriter.rename_section("hpet", "\x1b[31mred")
+        rewriter.save(path)
+    code, out, _ = call(str(path), "--target", str(aim), "--target", "7.2")
+    assert code == 1
+    assert "\x1b" not in out
+    assert "\\x1b[31mred" in out
+
+
+# -- targets that are anything ---------------------------------------------------------------------------------------
+
+
+def _originals() -> dict[str, bytes]:
+    return {
+        "toml": (SAMPLES / "target.toml").read_bytes().replace(b'files = ["twin-kvm-10.0.mig"]', b""),
+        "session": (DATA / "qmp-session-7.2.json").read_bytes(),
+        "partition": (DATA / "partition.txt").read_bytes(),
+        "cpuid": (SAMPLES / "cpuid" / "intel-spr-guest.txt").read_bytes(),
+        "dump": lzma.decompress((DATA / "dump-pc-7.2.json.xz").read_bytes())[:40_000],
+        "stream": reference("t20-7.2"),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(_originals()))
+def test_whatever_a_target_is_made_of_it_is_an_error_of_ours(name: str, tmp_path: Path) -> None:
+    rng = random.Random(name)  # noqa: S311 - repeatable, not secret
+    original = _originals()[name]
+    path = tmp_path / "target"
+    for _ in range(60):
+        raw = bytearray(original)
+        for _ in range(rng.randrange(1, 6)):
+            at = rng.randrange(len(raw))
+            kind = rng.randrange(3)
+            if kind == 0:
+                raw[at] = rng.randrange(256)
+            elif kind == 1:
+                del raw[at : at + rng.randrange(1, 40)]
+            else:
+                raw[at:at] = raw[rng.randrange(len(raw)) :][: rng.randrange(1, 40)]
+            raw = raw or bytearray(b"x")
+        path.write_bytes(raw)
+        with contextlib.suppress(QmigError):  # any other exception would be a defect
+            read_target(str(path))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        {},
+        {"return": None},
+        {"return": {"model": {"props": {}}}},
+        {"model": {"name": [], "props": {"xsave": True}}},
+        {"QMP": []},
+        {"qemu": {"major": "7"}},
+        {"vmschkmachine": {"Name": "pc"}, "x": {"Description": {"name": [], "version_id": 1}}},
+        {"XSAVE_STATES": "zzz"},
+        [{"capability": 1, "state": True}],
+        [[[[[[]]]]]],
+    ],
+)
+def test_json_that_is_no_target(document: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(QmigError):
+        read_target(str(path))
+
+
+def test_json_nested_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"a":' * 100_000)
+    with pytest.raises(QmigError):
+        read_target(str(path))
+    path.write_text("{}" * 100_000)
+    with pytest.raises(QmigError, match="too many"):
+        read_target(str(path))
+    path.write_text("[" + "9" * 5000 + "]")
+    with pytest.raises(QmigError):
+        read_target(str(path))
