@@ -12,12 +12,10 @@ from qmigtool.cli.output import (
     complain,
     file_argument,
     finish,
-    hexadecimal,
     json_option,
     opened,
     print_cells,
     print_json,
-    printable,
     problems_json,
     remember_inputs,
     say,
@@ -25,6 +23,7 @@ from qmigtool.cli.output import (
 )
 from qmigtool.errors import StreamError
 from qmigtool.parsers.source import FileSource
+from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
 from qmigtool.preflight.losses import grouped
