@@ -4,6 +4,7 @@
 model      :class:`Difference` and :class:`Comparison`
 ram        guest memory, page by page
 rammoved   pages that hold what another page held
+ramwalk    a block in both streams, page by page
 rampages   where the pages of a block stand, and many of them at once
 =========  =====================================================================================
 """
