@@ -51,6 +51,7 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
 @click.argument("b", metavar="B")
 @click.option("--base", metavar="FILE", help="The stream that both came from: say who changed what.")
 @click.option("--ram", is_flag=True, help="Compare what guest memory holds, page by page, too.")
+@click.option("--moved", is_flag=True, help="With --ram: which changed pages hold what another page held.")
 @click.option("--noise", "noise_file", metavar="TOML", help="More noise rules; one of the same id replaces a default.")
 @click.option("--strict", is_flag=True, help="Excuse nothing: every difference counts.")
 @click.option("--count", "counted", metavar="RULE", multiple=True, help="Let the differences of a noise rule count.")
@@ -73,6 +74,7 @@ def diff(
     b: str,
     base: str | None,
     ram: bool,
+    moved: bool,
     noise_file: str | None,
     strict: bool,
     counted: tuple[str, ...],
@@ -97,6 +99,8 @@ def diff(
     """
     if base is not None and (as_csv or ram or html):
         raise UsageError("--base goes with neither --csv nor --html nor --ram")
+    if moved and not ram:
+        raise UsageError("--moved goes with --ram")
     if [a, b, base].count("-") > 1:
         raise UsageError("standard input is one stream")
     noise = _noise(noise_file, strict, counted, ignore)
@@ -112,7 +116,7 @@ def diff(
             common = stack.enter_context(opened(base, schema=schema))
             return _three(compare_three(common, one, other, noise=noise), (common, one, other), as_json=as_json)
         memory = _memory(one, other) if ram else None
-        found = Found(compare(one, other, noise=noise), memory, (one, other))
+        found = Found(compare(one, other, noise=noise), memory, (one, other), moved=moved)
         if as_json:
             print_json(_document(found))
         elif as_csv:
@@ -140,6 +144,7 @@ class Found(NamedTuple):
     state: Comparison
     memory: RamComparison | None
     streams: tuple[Stream, Stream]
+    moved: bool
 
     @property
     def same(self) -> bool:
@@ -177,7 +182,7 @@ def _document(found: Found) -> dict[str, Any]:
     if found.memory is not None:
         from qmigtool.diff.ramtext import ram_as_dict
 
-        document["ram"] = ram_as_dict(found.memory)
+        document["ram"] = ram_as_dict(found.memory, moved=found.moved)
     one, other = (problems_json(stream)["problems"] for stream in found.streams)
     return {**document, "problems_a": one, "problems_b": other}
 
@@ -198,23 +203,27 @@ def _print(found: Found, every: bool) -> None:
         print_cells(HEAD, [cells(d) for d in shown], [False] * 4)
         print()
     if found.memory is not None:
-        _print_memory(found.memory, None if every else SHOWN_RANGES)
+        _print_memory(found.memory, None if every else SHOWN_RANGES, moved=found.moved)
     for note in state.notes:
         say(printable(f"note: {note}"))
     say(found.verdict)
 
 
-def _print_memory(memory: RamComparison, limit: int | None) -> None:
-    from qmigtool.diff.ramtext import BLOCK_HEAD, RANGE_HEAD, block_cells, range_cells
+def _print_memory(memory: RamComparison, limit: int | None, *, moved: bool) -> None:
+    from qmigtool.diff.ramtext import BLOCK_HEAD, MOVED_HEAD, RANGE_HEAD, block_cells, moved_cells, range_cells
 
     print_cells(BLOCK_HEAD, [block_cells(block) for block in memory.blocks], [False, *[True] * (len(BLOCK_HEAD) - 1)])
     print()
     ranges = range_cells(memory, None if limit is None else limit + 1)
-    if ranges:
-        print_cells(RANGE_HEAD, ranges[:limit], [False, True, True, False])
-        if limit is not None and len(ranges) > limit:
-            print("...  (--all lists every stretch)")
-        print()
+    lists = [(RANGE_HEAD, ranges, [False, True, True, False])]
+    if moved:
+        lists.append((MOVED_HEAD, moved_cells(memory), [False, True, False, True]))
+    for head, rows, right in lists:
+        if rows:
+            print_cells(head, rows[:limit], right)
+            if limit is not None and len(rows) > limit:
+                print("...  (--all lists them all)")
+            print()
     for block in memory.blocks:
         for problem in block.problems:
             print(printable(f"{block.name}: {problem}"))

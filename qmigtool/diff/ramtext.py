@@ -11,10 +11,14 @@ from qmigtool.plaintext import hexadecimal, printable
 if TYPE_CHECKING:
     from qmigtool.diff.ram import BlockComparison, RamComparison
 
-__all__ = ["BLOCK_HEAD", "RANGE_HEAD", "block_cells", "ram_as_dict", "ram_verdict", "range_cells"]
+__all__ = [
+    *("BLOCK_HEAD", "MOVED_HEAD", "RANGE_HEAD"),
+    *("block_cells", "moved_cells", "ram_as_dict", "ram_verdict", "range_cells"),
+]
 
 MAX_RANGES = 10_000  # in a JSON document
 BLOCK_HEAD = ["RAM block", "pages", *(kind.word.replace("_", " ") for kind in PageClass)]
+MOVED_HEAD = ["page of B", "offset", "has what was in", "at"]
 RANGE_HEAD = ["RAM block", "offset", "pages", "what"]
 
 
@@ -29,6 +33,15 @@ def range_cells(found: RamComparison, limit: int | None) -> list[list[str]]:
     return [[printable(block), f"{offset:#x}", str(pages), kind] for block, offset, _, pages, kind in rows]
 
 
+def moved_cells(found: RamComparison) -> list[list[str]]:
+    """Return the pages of B that hold what another page of A holds as lines of cells (:data:`MOVED_HEAD`)."""
+    names = [printable(block.name) for block in found.blocks]
+    return [
+        [names[block], f"{offset:#x}", names[origin], f"{at:#x}"]
+        for block, origin, offset, at in found.moved().tolist()
+    ]
+
+
 def ram_verdict(found: RamComparison) -> str:
     """Return the outcome in one sentence."""
     pages = sum(found.counts.values())
@@ -36,10 +49,13 @@ def ram_verdict(found: RamComparison) -> str:
     return f"{differing} of {pages} pages of guest memory differ" if differing else "no page of guest memory differs"
 
 
-def ram_as_dict(found: RamComparison) -> dict[str, Any]:
-    """Return the comparison as ``--json`` has it, with the first 10,000 stretches that differ."""
+def ram_as_dict(found: RamComparison, *, moved: bool = False) -> dict[str, Any]:
+    """Return the comparison as ``--json`` has it, with the first 10,000 stretches that differ.
+
+    ``moved`` adds the first 10,000 pages of B that hold what another page of A holds.
+    """
     rows = list(islice(ram_ranges.rows(found), MAX_RANGES + 1))
-    return {
+    document: dict[str, Any] = {
         "same": found.same,
         "blocks": [block.as_dict() for block in found.blocks],
         "ranges": [
@@ -48,3 +64,7 @@ def ram_as_dict(found: RamComparison) -> dict[str, Any]:
         ],
         "ranges_complete": len(rows) <= MAX_RANGES,
     }
+    if moved:
+        names = ("block", "offset", "from_block", "from_offset")
+        document["moved"] = [dict(zip(names, cells, strict=True)) for cells in moved_cells(found)[:MAX_RANGES]]
+    return document

@@ -9,6 +9,7 @@ import qmigtool
 from qmigtool.cli.main import run
 from tests import samplefiles
 from tests.diff.comparing import edited
+from tests.streamwriter import PAGE, StreamWriter, eos, mem_size, page
 
 PC = str(samplefiles.path("pc-7.2"))
 KVM, TCG = str(samplefiles.path("twin-kvm-10.0")), str(samplefiles.path("twin-tcg-10.0"))
@@ -127,6 +128,29 @@ def test_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ram["ranges_complete"]
     assert run(["diff", PC, PC, "--ram"]) == 0
     assert "no page of guest memory differs" in capsys.readouterr().out
+
+
+def test_ram_that_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The guest's first page is put where an empty one was."""
+    with qmigtool.open(PC) as stream:
+        content = bytes(stream.ram.page("pc.ram", 0x100000))
+    ones = [content if page == 3 else bytes(4096) if page != 2 else b"\1" * 4096 for page in range(5)]
+    others = [content if page in (3, 4) else old for page, old in enumerate(ones)]
+    files = []
+    for name, pages in (("a", ones), ("b", others)):
+        file = tmp_path / name
+        w = StreamWriter("pc-i440fx-7.2")
+        w.start(1, "ram", 0, 4, mem_size([("r", 5 * PAGE)]) + eos())
+        w.end(1, page(0, pages[0], "r") + b"".join(page(i * PAGE, p, "r") for i, p in enumerate(pages) if i) + eos())
+        file.write_bytes(w.finish())
+        files.append(str(file))
+    assert run(["diff", *files, "--ram", "--moved", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["ram"]["moved"] == [
+        {"block": "r", "offset": "0x4000", "from_block": "r", "from_offset": "0x3000"}
+    ]
+    assert run(["diff", *files, "--ram", "--moved"]) == 1
+    assert "has what was in" in capsys.readouterr().out
+    assert run(["diff", *files, "--moved"]) == 2
 
 
 def test_base(changed: str, capsys: pytest.CaptureFixture[str]) -> None:

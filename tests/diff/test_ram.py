@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import qmigtool
 from qmigtool.diff import ram as ramdiff
+from qmigtool.diff import ramwalk
 from qmigtool.diff.ram import PageClass, compare_ram, ram_ranges
 from qmigtool.errors import StreamError, UnsupportedError
 from qmigtool.rewrite import Rewriter
@@ -110,8 +111,8 @@ def test_every_page_is_classed_as_the_naive_comparison_does(one, other, batch):
     records_a, a = memory(one)
     records_b, b = memory(other)
     with pytest.MonkeyPatch.context() as patch, of(*records_a) as sa, of(*records_b) as sb:
-        patch.setattr(ramdiff, "BATCH", batch * PAGE)
-        patch.setattr(ramdiff, "WINDOW", batch + 1)
+        patch.setattr(ramwalk, "BATCH", batch * PAGE)
+        patch.setattr(ramwalk, "WINDOW", batch + 1)
         block = block_of(sa, sb)
         assert found(block) == [kind(a[i], b[i]) for i in range(PAGES)]
         zeros = [(a[i] or bytes(PAGE), b[i] or bytes(PAGE)) for i in range(PAGES)]
@@ -358,6 +359,18 @@ def test_a_page_moves_between_blocks_and_encodings():
         assert not len(compare_ram(a, a).moved())
 
 
+@pytest.mark.parametrize(
+    "name", ["plain-7.2", "mapped-11.1", "xbzrle-11.1", "multifd-zlib-7.2", "postcopy-preempt-7.2"]
+)
+def test_a_stream_read_once_knows_what_one_read_twice_knows(name):
+    sample = packed(name)
+    one, two = (qmigtool.open(sample.path, channels=sample.channels, keep_runs=once) for once in (True, False))
+    with one, two:
+        assert one.ram.runs.tolist() == two.ram.runs.tolist()
+        assert list(map(str, one.problems)) == list(map(str, two.problems))
+        assert compare_ram(one, two).same
+
+
 # -- bounds ----------------------------------------------------------------------------------------------------------
 
 
@@ -393,7 +406,7 @@ def test_a_sparse_file_of_64_gib_is_compared_in_little_memory_and_time(tmp_path)
 
 
 def test_memory_does_not_grow_with_the_pages(tmp_path, monkeypatch):
-    monkeypatch.setattr(ramdiff, "WINDOW", 1 << 11)
+    monkeypatch.setattr(ramwalk, "WINDOW", 1 << 11)
 
     def peak(pages):
         (tmp_path / "a").write_bytes(stretch(pages))
