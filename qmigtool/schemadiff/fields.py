@@ -148,6 +148,8 @@ def judge(told: Told, place: Place, match: Match) -> Iterator[SchemaDifference]:
         yield _renamed(place, one, other)
     if not told.mixed and (one.version, one.optional) != (other.version, other.optional):
         yield _presence(place, one, other)
+    if is_padding(one) != is_padding(other) and one.total is not None and one.total == other.total:
+        return  # one holds the other's place
     found = None
     if one.body is None or other.body is None:
         found = _kind(told, one, other)

@@ -37,6 +37,10 @@ class Origin(StrEnum):
         return self is not Origin.DUMP
 
 
+def _bytes(size: int | None) -> str:
+    return "some bytes" if size is None else f"{size} byte{'' if size == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class ShapeField:
     """One field.
@@ -69,9 +73,9 @@ class ShapeField:
     @property
     def words(self) -> str:
         """Its type, size and number, as messages have it: ``uint32[4]``, ``4 bytes``."""
-        what = self.body.name if self.body is not None else self.type or f"{self.size or 'some'} bytes"
+        what = self.body.name if self.body is not None else self.type or _bytes(self.size)
         if self.type in ("buffer", "unused_buffer", "bitmap"):
-            what = f"{self.type} of {self.size} bytes"
+            what = f"{self.type} of {_bytes(self.size)}"
         return what if self.count in (None, 1) else f"{what}[{self.count}]"
 
 
