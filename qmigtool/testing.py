@@ -75,7 +75,7 @@ def _short(name: str) -> str:
 def _memory(a: Stream, b: Stream) -> list[str]:
     """Return in lines where guest memory differs, none if it does not."""
     from qmigtool.diff.ram import compare_ram
-    from qmigtool.diff.ramtext import ram_verdict, range_cells
+    from qmigtool.diff.ram.text import ram_verdict, range_cells
 
     found = compare_ram(a, b)
     if found.same:

@@ -156,7 +156,7 @@ class Found(NamedTuple):
         """The outcome in words."""
         words = [verdict(self.state)]
         if self.memory is not None:
-            from qmigtool.diff.ramtext import ram_verdict
+            from qmigtool.diff.ram.text import ram_verdict
 
             words.append(ram_verdict(self.memory))
         broken = [name for name, stream in zip("AB", self.streams, strict=True) if stream.problems]
@@ -180,7 +180,7 @@ def _document(found: Found) -> dict[str, Any]:
         "notes": list(found.state.notes),
     }
     if found.memory is not None:
-        from qmigtool.diff.ramtext import ram_as_dict
+        from qmigtool.diff.ram.text import ram_as_dict
 
         document["ram"] = ram_as_dict(found.memory, moved=found.moved)
     one, other = (problems_json(stream)["problems"] for stream in found.streams)
@@ -210,7 +210,7 @@ def _print(found: Found, every: bool) -> None:
 
 
 def _print_memory(memory: RamComparison, limit: int | None, *, moved: bool) -> None:
-    from qmigtool.diff.ramtext import BLOCK_HEAD, MOVED_HEAD, RANGE_HEAD, block_cells, moved_cells, range_cells
+    from qmigtool.diff.ram.text import BLOCK_HEAD, MOVED_HEAD, RANGE_HEAD, block_cells, moved_cells, range_cells
 
     print_cells(BLOCK_HEAD, [block_cells(block) for block in memory.blocks], [False, *[True] * (len(BLOCK_HEAD) - 1)])
     print()
@@ -253,7 +253,7 @@ def _page(found: Found) -> str:
         ("Excused as noise", HEAD, [cells(d) for d in found.state.excused]),
     ]
     if found.memory is not None:
-        from qmigtool.diff.ramtext import BLOCK_HEAD, RANGE_HEAD, block_cells, range_cells
+        from qmigtool.diff.ram.text import BLOCK_HEAD, RANGE_HEAD, block_cells, range_cells
 
         parts.append(("Guest memory", BLOCK_HEAD, [block_cells(block) for block in found.memory.blocks]))
         parts.append(("Pages that differ", RANGE_HEAD, range_cells(found.memory, SHOWN_ON_PAGE)))

@@ -3,10 +3,7 @@
 =========  =====================================================================================
 compare    two streams as a whole: :func:`compare`
 threeway   two streams and the one that both came from: :func:`compare_three`
-ram        what guest memory holds, page by page (``ramtext``: as text)
-ramwalk    one RAMBlock in both streams, page by page
-rampages   where the pages of a block stand, and many of them at once
-rammoved   pages that hold what another page held
+ram        what guest memory holds, page by page
 fields     two devices, field by field
 defaults   what a field holds that was not sent
 xstate     two vCPUs' extended state, by register

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import qmigtool
 from qmigtool.diff import ram as ramdiff
-from qmigtool.diff import ramwalk
 from qmigtool.diff.ram import PageClass, compare_ram, ram_ranges
+from qmigtool.diff.ram import walk as ramwalk
 from qmigtool.errors import StreamError, UnsupportedError
 from qmigtool.rewrite import Rewriter
 from tests import naiveram, samplefiles

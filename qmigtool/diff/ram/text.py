@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.diff.ram import PageClass, ram_ranges
+from qmigtool.diff.ram.compare import PageClass, ram_ranges
 from qmigtool.plaintext import hexadecimal, printable
 
 if TYPE_CHECKING:
-    from qmigtool.diff.ram import BlockComparison, RamComparison
+    from qmigtool.diff.ram.compare import BlockComparison, RamComparison
 
 __all__ = [
     *("BLOCK_HEAD", "MOVED_HEAD", "RANGE_HEAD"),

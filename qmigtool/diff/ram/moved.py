@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from qmigtool.diff.rampages import BlockPages, Held
+from qmigtool.diff.ram.pages import BlockPages, Held
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

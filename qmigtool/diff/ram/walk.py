@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qmigtool.diff.rampages import BlockPages, Held, distinct
+from qmigtool.diff.ram.pages import BlockPages, Held, distinct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

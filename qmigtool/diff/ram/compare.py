@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from qmigtool.diff.rammoved import MOVED, Block, find_moved, spread
-from qmigtool.diff.ramwalk import RANGE, PageClass, Ranges, Walk
+from qmigtool.diff.ram.moved import MOVED, Block, find_moved, spread
+from qmigtool.diff.ram.walk import RANGE, PageClass, Ranges, Walk
 from qmigtool.errors import UnsupportedError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.tables import Column, Table
