@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qmigtool
-from qmigtool.diff import ram as ramdiff
 from qmigtool.diff.ram import PageClass, compare_ram, ram_ranges
+from qmigtool.diff.ram import compare as ramcompare
 from qmigtool.diff.ram import walk as ramwalk
 from qmigtool.errors import StreamError, UnsupportedError
 from qmigtool.rewrite import Rewriter
@@ -378,7 +378,7 @@ def test_more_ranges_than_are_kept_are_found_again(monkeypatch):
     records_a = [named_page(i, 1) for i in range(100)]
     records_b = [named_page(i, 1 + i % 2) for i in range(100)]
     with of(*records_a, pages=100) as a, of(*records_b, pages=100) as b:
-        monkeypatch.setattr(ramdiff, "KEPT", 7)
+        monkeypatch.setattr(ramcompare, "KEPT", 7)
         block = block_of(a, b)
         assert block._kept is None
         assert found(block) == found(block) == [SAME, CHANGED] * 50
