@@ -85,8 +85,9 @@ def replacing(path: str | os.PathLike[str], *inputs: str | int) -> Iterator[Bina
         umask = os.umask(0)
         os.umask(umask)
         rights = 0o666 & ~umask
-        for mode in (_stat(name).st_mode for name in inputs):
-            rights &= mode if stat.S_ISREG(mode) else rights
+        for about in map(_stat, inputs):
+            # A file without a name is one of our own, where a stream was unpacked.
+            rights &= about.st_mode if stat.S_ISREG(about.st_mode) and about.st_nlink else rights
         Path(temporary).chmod(rights)
         Path(temporary).replace(target)
     except BaseException:

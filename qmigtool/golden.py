@@ -56,4 +56,6 @@ def open_golden(path: str | os.PathLike[str]) -> Stream:
         raise StreamError(f"not a golden: {error}") from None
     if not unpacker.eof:
         raise LimitError("the golden ends early, or unpacks to too much", expected=f"at most {MAX_UNPACKED} bytes")
-    return open_stream(data)
+    stream = open_stream(data)
+    stream.source.name = str(path)
+    return stream

@@ -15,7 +15,7 @@ option ``--qmig-update-golden``      write the golden files anew, instead of com
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from qmigtool.diff import Noise
     from qmigtool.stream import Stream
 
 __all__ = ["assert_same_state", "qmig_golden", "qmig_open", "qmig_stream"]
@@ -60,27 +61,35 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     marker = metafunc.definition.get_closest_marker(MARKER)
     if marker is None:
-        raise pytest.UsageError(f'{metafunc.definition.nodeid}: qmig_stream wants @pytest.mark.{MARKER}("folder")')
-    files = _streams(metafunc.definition.path.parent, *marker.args, **marker.kwargs)
-    metafunc.parametrize("qmig_stream", files, indirect=True, ids=[file.name for file in files])
+        files: list[Path | str] = [f'qmig_stream wants @pytest.mark.{MARKER}("folder")']
+    else:
+        files = _streams(metafunc.definition.path.parent, *marker.args, **marker.kwargs)
+    # A folder that was renamed must not make its tests vanish: what is wrong is a test that fails.
+    ids = [file.name if isinstance(file, Path) else "no-stream" for file in files]
+    metafunc.parametrize("qmig_stream", files, indirect=True, ids=ids)
 
 
-def _streams(beside: Path, folder: str, pattern: str = "*.mig") -> list[Path]:
+def _streams(beside: Path, folder: str, pattern: str = "*.mig") -> list[Path | str]:
+    """Return the streams of a folder, or in their place what is wrong."""
     place = beside / folder
-    files = sorted(file for file in place.glob(pattern) if file.is_file())
-    if not files:  # a folder that was renamed must not make its tests vanish
-        raise pytest.UsageError(f"no stream {pattern!r} in {place}")
-    return files
+    files: list[Path | str] = [file for file in sorted(place.glob(pattern)) if file.is_file()]
+    return files or [f"no stream {pattern!r} in {place}"]
 
 
 @pytest.fixture
-def qmig_open() -> Iterator[Callable[..., Stream]]:
-    """Return a function that opens a stream as ``qmigtool.open`` does; it is closed after the test."""
+def qmig_open(request: pytest.FixtureRequest) -> Iterator[Callable[..., Stream]]:
+    """Return a function that opens a stream as ``qmigtool.open`` does; it is closed after the test.
+
+    A relative path that is not there from here is looked for beside the test's file.
+    """
     from qmigtool.stream import open_stream
 
     with ExitStack() as stack:
 
         def opened(target: Any, **options: Any) -> Stream:
+            if isinstance(target, str | Path) and not Path(target).exists():
+                beside = request.path.parent / target
+                target = beside if beside.exists() else target
             return stack.enter_context(open_stream(target, **options))
 
         yield opened
@@ -89,7 +98,14 @@ def qmig_open() -> Iterator[Callable[..., Stream]]:
 @pytest.fixture
 def qmig_stream(request: pytest.FixtureRequest, qmig_open: Callable[..., Stream]) -> Stream:
     """The stream of this test: one of the folder that ``@pytest.mark.qmig_streams`` names."""
-    return qmig_open(request.param)
+    from qmigtool.errors import QmigError
+
+    if isinstance(request.param, str):
+        pytest.fail(request.param, pytrace=False)
+    try:
+        return qmig_open(request.param)
+    except (QmigError, OSError) as error:
+        pytest.fail(f"{request.param}: {error}", pytrace=False)
 
 
 @pytest.fixture(name="assert_same_state")
@@ -102,14 +118,20 @@ def assert_same_state() -> Callable[..., None]:
 
 @pytest.fixture
 def qmig_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Return a function ``(stream, name="", ignore=(), ...)``: the state must be that of this test's golden file.
+    """Return a function ``(stream, name="", *, ignore=(), noise=None)``: the state must be that of a golden file.
 
     The file is ``golden/<test file>/<test>[-name].mig.xz`` beside the test's file; ``ignore`` and ``noise`` as for
-    ``assert_same_state``. With ``--qmig-update-golden`` it is written instead.
+    ``assert_same_state``. With ``--qmig-update-golden`` it is written instead. Guest memory is not in it.
     """
     update = bool(request.config.getoption("--qmig-update-golden"))
 
-    def check(stream: Stream | str | Path | bytes, name: str = "", **options: Any) -> None:
+    def check(
+        stream: Stream | str | Path | bytes,
+        name: str = "",
+        *,
+        ignore: str | Iterable[str] = (),
+        noise: Noise | None = None,
+    ) -> None:
         __tracebackhide__ = True
         from qmigtool.golden import open_golden, write_golden
         from qmigtool.stream import Stream, open_stream
@@ -124,14 +146,19 @@ def qmig_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
                 return
             if not file.is_file():
                 pytest.fail(f"no golden file {file}; --qmig-update-golden writes it", pytrace=False)
-            assert_same_state(stack.enter_context(open_golden(file)), actual, **options)
+            try:
+                assert_same_state(stack.enter_context(open_golden(file)), actual, ignore=ignore, noise=noise)
+            except AssertionError as error:
+                error.add_note("A is the golden file; if B is right, --qmig-update-golden writes it anew")
+                raise
 
     return check
 
 
 def _slug(*parts: str) -> str:
     """Make a file's name of a test's: nothing in it leads elsewhere."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, parts))).strip("-.") or "golden"
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, parts))).strip("-.").removesuffix(".mig")
+    return slug or "golden"
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

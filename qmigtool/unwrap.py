@@ -37,13 +37,22 @@ MAX_STREAM = 1 << 40  # bytes; a file system may not even take more
 class Container:
     """What a stream came in: ``raw``, ``libvirt``, ``qcow2``, ``pcap``; and by what it was packed (``none``).
 
-    ``details`` says more of it, for people and JSON; ``in_place`` whether the stream's offsets are the file's.
+    ``details`` says more of it, for people and JSON; ``removed`` what had to be taken off, from the outside inwards.
     """
 
     name: str = "raw"
     compression: str = "none"
     details: dict[str, Any] = field(default_factory=dict)
-    in_place: bool = True
+    removed: tuple[str, ...] = ()
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the stream is read where it lies, so that its offsets are the file's."""
+        return not self.removed
+
+    def without(self, *layers: str, **more: Any) -> Container:
+        """Return what is known when more layers are off."""
+        return replace(self, removed=(*self.removed, *layers), **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,8 @@ def _about(image: SaveImage) -> dict[str, Any]:
 
 
 def _packed(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
-    container = replace(found.container, compression=magic.packer, in_place=False)
+    head = ["libvirt's head"] if found.start else []  # inside a save image: what was packed stands behind it
+    container = found.container.without(*head, magic.packer, compression=magic.packer)
     return _spooled(found, container, unpack(found.source, magic.packer, found.start or 0))
 
 
@@ -126,7 +136,7 @@ def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
     image = read_qcow2(found.source)
     snapshot = _choose([one for one in image.snapshots if one.vm_state_size], wanted)
     details = {"snapshot": snapshot.name, "snapshot_id": snapshot.id, "vm_state_size": snapshot.vm_state_size}
-    container = replace(found.container, name="qcow2", details=details, in_place=False)
+    container = found.container.without("qcow2", name="qcow2", details=details)
     spooled = _spooled(found, container, state_pieces(found.source, image, snapshot))
     # Only the last cluster is longer than what was written; a mapped-ram stream is longer than what was transferred.
     if 0 <= len(spooled.source.whole) - snapshot.vm_state_size < image.cluster_size:
@@ -179,7 +189,7 @@ def _capture(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrappe
     details = {"connections": [{"name": flow.name, "bytes": flow.size} for flow in flows]}
     return Unwrapped(
         sources.pop(main[0].name),
-        replace(found.container, name="pcap", details=details, in_place=False),
+        found.container.without("pcap", name="pcap", details=details),
         0,
         tuple(sources.values()),
         (*found.outer, found.source),

@@ -80,13 +80,29 @@ def test_a_rewritten_snapshot_is_the_stream_alone() -> None:
     with qmigtool.open(FOLDER / "savevm-7.2.qcow2.xz") as stream:
         rewriter = Rewriter(stream)
         rewriter.set("cpu@0/env.regs[3]", 0x1234)
-        assert rewriter.notes == ["the output is the stream alone, without what it came in (qcow2)"]
+        assert rewriter.notes == ["the output is without what was taken off: xz, qcow2"]
         out = io.BytesIO()
         rewriter.write(out)
     assert out.getvalue().startswith(b"QEVM")
     with qmigtool.open(out.getvalue()) as stream:
         assert stream.container.name == "raw"
         assert stream.complete
+
+
+def test_only_what_was_taken_off_is_gone(tmp_path: Path) -> None:
+    """A save image that xz has packed is a save image again; it has the rights of any new file."""
+    out = tmp_path / "out"
+    with qmigtool.open(FOLDER / "libvirt-raw.save.xz") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu@0/env.regs[3]", 0x1234)
+        assert rewriter.notes == ["the output is without what was taken off: xz"]
+        rewriter.save(out)
+    assert out.read_bytes().startswith(b"LibvirtQemudSave")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert out.stat().st_mode == plain.stat().st_mode
+    with qmigtool.open(FOLDER / "libvirt-gzip.save.xz") as stream:
+        assert stream.container.removed == ("xz", "libvirt's head", "gzip")
 
 
 def test_the_channels_of_a_capture_come_with_it() -> None:

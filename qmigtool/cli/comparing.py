@@ -54,7 +54,13 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
 @click.option("--moved", is_flag=True, help="With --ram: which changed pages hold what another page held.")
 @click.option("--noise", "noise_file", metavar="TOML", help="More noise rules; one of the same id replaces a default.")
 @click.option("--strict", is_flag=True, help="Excuse nothing: every difference counts.")
-@click.option("--count", "counted", metavar="RULE", multiple=True, help="Let the differences of a noise rule count.")
+@click.option(
+    "--count",
+    "counted",
+    metavar="RULE",
+    multiple=True,
+    help="Let the differences of a noise rule, or of a topic, count.",
+)
 @click.option("--ignore", metavar="PATTERN", multiple=True, help='Excuse what it fits: "cpu@*/env.tsc"; * is anything.')
 @click.option("--list-noise", is_flag=True, callback=_list_noise, expose_value=False, is_eager=True,
               help="List the default noise rules and stop.")  # fmt: skip
@@ -99,6 +105,10 @@ def diff(
     """
     if base is not None and (as_csv or ram or html):
         raise UsageError("--base goes with neither --csv nor --html nor --ram")
+    if ram and as_csv:
+        raise UsageError("--csv has no room for memory", expected="--ram --json")
+    if html == "-":
+        raise UsageError("--html writes a file beside what is printed", expected="a file's name")
     if moved and not ram:
         raise UsageError("--moved goes with --ram")
     if [a, b, base].count("-") > 1:

@@ -9,8 +9,15 @@ from uuid import UUID
 
 from qmigtool.accelerator import UNKNOWN
 from qmigtool.diff.fields import Pair, differing
-from qmigtool.diff.model import SECTION, Comparison, Difference, Kind
-from qmigtool.diff.noise import ACCELERATORS_DIFFER, ANOTHER_INSTRUCTION, NO_X87_EXCEPTION, Noise, default_noise
+from qmigtool.diff.model import BYTES, Comparison, Difference, Kind
+from qmigtool.diff.noise import (
+    ACCELERATORS_DIFFER,
+    ANOTHER_INSTRUCTION,
+    IGNORED,
+    NO_X87_EXCEPTION,
+    Noise,
+    default_noise,
+)
 from qmigtool.diff.words import change
 from qmigtool.diff.xstate import differing_registers
 from qmigtool.errors import QmigError, UnsupportedError
@@ -58,6 +65,9 @@ class _Comparer:
                 self._take(_alone(a, b))
             else:
                 self._device(a, b)
+        used = {difference.rule for difference in self._excused}
+        idle = (rule.id for rule in self._noise.rules if rule.topic == IGNORED and rule.id not in used)
+        self._notes += (f"{rule} fits no difference" for rule in idle)
         return Comparison(tuple(self._found), tuple(self._excused), tuple(self._notes))
 
     def _take(self, difference: Difference, types: Iterable[str] = (), conditions: Iterable[str] = ()) -> None:
@@ -73,7 +83,8 @@ class _Comparer:
         for name in dict.fromkeys([*a, *b]):
             x, y = a.get(name), b.get(name)
             if x != y:
-                yield Difference(None, f"[{name}]", _kind(x, y), x, y)
+                size = name.startswith("RAM block") or name == "page size"
+                yield Difference(None, f"[{name}]", _kind(x, y), x, y, type=BYTES if size else "")
 
     def _device(self, a: Device, b: Device) -> None:
         if a.version_id != b.version_id:
@@ -93,13 +104,14 @@ class _Comparer:
         fields = a.fields, b.fields
         skip: set[int] = set()
         holds: list[str] = []
-        if id(a) in self._vcpus and id(b) in self._vcpus:
+        x86 = id(a) in self._vcpus and id(b) in self._vcpus
+        if x86:
             if a.number("env.eip") != b.number("env.eip"):
                 holds.append(ANOTHER_INSTRUCTION)
             skip = self._registers(self._vcpus[id(a)], self._vcpus[id(b)])
         for pair in differing(*fields, skip=skip):
             types = tuple(field.type for field in (pair.a, pair.b) if field is not None)
-            self._take(_difference(a.name, a.label, pair), types, holds)
+            self._take(_difference(a.label, pair, x86=x86), types, holds)
 
     def _registers(self, a: VCpu, b: VCpu) -> set[int]:
         """Compare extended state; return the ``id`` of each field that this has dealt with."""
@@ -148,7 +160,7 @@ def _alone(a: Device | None, b: Device | None) -> Difference:
     offsets = [None if side is None else side.section.offset for side in (a, b)]
     kind = _kind(a, b)
     words = f"the section is {kind}"
-    return Difference(label, "", kind, sizes[0], sizes[1], offsets[0], offsets[1], words, type=SECTION)
+    return Difference(label, "", kind, sizes[0], sizes[1], offsets[0], offsets[1], words, type=BYTES)
 
 
 def _bytes(a: Device, b: Device, words: str) -> Difference:
@@ -156,7 +168,7 @@ def _bytes(a: Device, b: Device, words: str) -> Difference:
     return Difference(a.label, "", Kind.CHANGED, a.body, b.body, *places, meaning=words)
 
 
-def _difference(name: str, label: str, pair: Pair) -> Difference:
+def _difference(label: str, pair: Pair, *, x86: bool) -> Difference:
     kind = Kind.ONLY_A if pair.b is None else Kind.ONLY_B if pair.a is None else Kind.CHANGED
     return Difference(
         label,
@@ -166,7 +178,7 @@ def _difference(name: str, label: str, pair: Pair) -> Difference:
         pair.value_b,
         None if pair.a is None else pair.a.offset,
         None if pair.b is None else pair.b.offset,
-        meaning=change(name, pair),
+        meaning=change(pair, x86=x86),
         type=next(field.type for field in (pair.a, pair.b) if field is not None),
     )
 

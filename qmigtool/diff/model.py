@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["SECTION", "Comparison", "Difference", "Kind"]
+__all__ = ["BYTES", "Comparison", "Difference", "Kind"]
 
-SECTION = "section"
-"""The type of a difference that is a whole section; the values are bytes of its body."""
+BYTES = "bytes"
+"""The type of a difference whose values are numbers of bytes: of a section's body, of a RAMBlock."""
 
 
 class Kind(StrEnum):

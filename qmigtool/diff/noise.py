@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import resources
@@ -21,6 +21,8 @@ from qmigtool.files import open_input
 __all__ = ["Noise", "Rule", "default_noise", "load_noise"]
 
 MAX_TEXT = 1 << 20
+IGNORED = "ignored"
+"""The topic of what the caller ignores by a pattern."""
 ACCELERATORS_DIFFER = "accelerators differ"
 NO_X87_EXCEPTION = "no x87 exception is pending"
 ANOTHER_INSTRUCTION = "the vCPU is at another instruction"
@@ -97,26 +99,40 @@ class Noise:
         return next((rule for rule in self.rules if rule.fits(where, words, a, b, conditions)), None)
 
     def without(self, *names: str) -> Noise:
-        """Return the rules without those named; they go on to name the topic. Raises :class:`UsageError`."""
-        for name in names:
-            if name not in {rule.id for rule in self.rules}:
-                raise UsageError(f"no noise rule {name!r}", expected="one of " + ", ".join(r.id for r in self.rules))
-        return Noise(tuple(replace(rule, excuse=False) if rule.id in names else rule for rule in self.rules))
+        """Return the rules without those named, by their id or their topic; they go on to name the topic.
+
+        Raises :class:`~qmigtool.errors.UsageError` if there is none.
+        """
+        lost = {name for name in names if not any(name in (rule.id, rule.topic) for rule in self.rules)}
+        if lost:
+            known = ", ".join(dict.fromkeys((*(r.topic for r in self.rules), *(r.id for r in self.rules))))
+            raise UsageError(f"no noise rule {min(lost)!r}", expected=f"a topic or a rule: {known}")
+        return Noise(tuple(replace(r, excuse=False) if r.id in names or r.topic in names else r for r in self.rules))
 
     def strict(self) -> Noise:
         """Return the same rules, none of which excuses anything."""
         return Noise(tuple(replace(rule, excuse=False) for rule in self.rules))
 
     def ignoring(self, *patterns: str) -> Noise:
-        """Return the rules and one more, before them, that excuses what ``patterns`` name."""
-        if not patterns:
-            return self
-        return Noise((Rule("ignored", "ignored", "the caller says so", fields=tuple(patterns)), *self.rules))
+        """Return the rules and one more for each pattern, before them, that excuses what it fits.
+
+        A pattern that is a device or a field means all that is inside: ``hpet`` every instance and field of it.
+        """
+        more = (
+            Rule(f"the pattern {one!r}", IGNORED, "the caller says so", fields=tuple(_inside(one))) for one in patterns
+        )
+        return Noise((*more, *self.rules))
 
     def extended(self, more: Noise) -> Noise:
         """Return these rules with others before them; one of the same name is replaced."""
         names = {rule.id for rule in more.rules}
         return Noise((*more.rules, *(rule for rule in self.rules if rule.id not in names)))
+
+
+def _inside(pattern: str) -> Iterator[str]:
+    yield from (pattern, f"{pattern}/*")
+    if "@" not in pattern:
+        yield from (f"{pattern}@*",)
 
 
 @cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.diff.model import SECTION
+from qmigtool.accelerator import UNKNOWN
+from qmigtool.diff.model import BYTES
 from qmigtool.diff.words import differing_bytes
 from qmigtool.plaintext import printable, text_value
 
@@ -57,7 +58,7 @@ def _value(type_: str, value: Any) -> str:
         return " ".join(text_value(type_, one) for one in value[:4]) + (" ..." if len(value) > 4 else "")
     if isinstance(value, bytes) and len(value) > SHOWN:
         return _part(value, 0)
-    return f"{value} bytes" if type_ == SECTION else text_value(type_, value)
+    return f"{value} bytes" if type_ == BYTES else text_value(type_, value)
 
 
 def verdict(found: Comparison) -> str:
@@ -72,4 +73,7 @@ def verdict(found: Comparison) -> str:
 
 def saver(stream: Stream) -> str:
     """Say who saved a stream."""
-    return f"saved by {stream.accelerator.name}{'' if stream.accelerator.given else ' (inferred)'}"
+    who = stream.accelerator
+    if who.name == UNKNOWN:
+        return "saved by an unknown accelerator"
+    return f"saved by {who.name}{'' if who.given else ' (inferred)'}"

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["bits_changed", "change", "differing_bytes"]
 
 
-def change(device: str, pair: Pair) -> str:
-    """Return what a pair of fields means, or nothing if the values say it all."""
+def change(pair: Pair, *, x86: bool) -> str:
+    """Return what a pair of fields means, or nothing if the values say it all; ``x86`` for those of an x86 vCPU."""
     a, b = pair.value_a, pair.value_b
-    words = [register_name(device, pair.path) or ""]
-    view = register_for(device, pair.path)
+    words = [register_name("cpu", pair.path) or ""] if x86 else []
+    view = register_for("cpu", pair.path) if x86 else None
     if view is not None and all(isinstance(value, int | None) for value in (a, b)):
         words = [f"{view.name}: {bits_changed(view, a or 0, b or 0)}"]
     elif isinstance(a, bytes | None) and isinstance(b, bytes | None):

@@ -47,9 +47,7 @@ class Draft:
         self.changes: list[Change] = []
         self.notes: list[str] = []
         if not stream.container.in_place:
-            container = stream.container
-            words = container.name if container.name != "raw" else container.compression
-            self.notes.append(f"the output is the stream alone, without what it came in ({words})")
+            self.notes.append(f"the output is without what was taken off: {', '.join(stream.container.removed)}")
         self.losses: list[str] = []
         self.checks: list[Callable[[], None]] = []  # what must hold of the result, when all edits are made
         self.configuration = stream.configuration

@@ -163,6 +163,8 @@ def test_base(changed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (change["who"], change["base"], change["a"]) == ("A and B alike", "0x40600", "0x600")
     assert run(["diff", PC, PC, "--base", PC]) == 0
     assert run(["diff", PC, PC, "--base", PC, "--ram"]) == 2
+    assert run(["diff", PC, PC, "--ram", "--csv"]) == 2
+    assert run(["diff", PC, PC, "--html", "-"]) == 2
 
 
 def test_a_broken_stream_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,11 @@ def test_a_broken_stream_is_compared_as_far_as_it_goes(tmp_path: Path) -> None:
     assert "hpet@0" in places(found)
 
 
+def test_other_machines_have_no_x86_registers() -> None:
+    found = compared("arm-7.2", edited("arm-7.2", lambda r: r.set("cpu@0/env.regs[3]", 5)))
+    assert [(d.where, d.meaning) for d in found.differences] == [("cpu@0/env.regs[3]", "")]
+
+
 def test_the_data_frame() -> None:
     frame = differences(compared("twin-kvm-10.0", "twin-tcg-10.0"))
     assert list(frame.columns) == [column.name for column in differences.columns]

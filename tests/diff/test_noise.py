@@ -7,6 +7,7 @@ import pytest
 from qmigtool.diff import Noise, Rule, default_noise, load_noise
 from qmigtool.diff.noise import parse_noise
 from qmigtool.errors import QmigError, UsageError
+from tests import samplefiles
 from tests.diff.comparing import compared, edited, places
 
 PC = "pc-7.2"
@@ -52,6 +53,7 @@ def test_a_rule_can_be_made_to_count() -> None:
     changed = edited(PC, lambda r: r.set("cpu@1/env.tsc", 1))
     found = compared(PC, changed, noise=default_noise().without("tsc"))
     assert [(d.where, d.topic) for d in found.differences] == [("cpu@1/env.tsc", "TSC")]
+    assert not compared(PC, changed, noise=default_noise().without("TSC")).same  # a topic, as the summary has it
     with pytest.raises(UsageError, match="no noise rule 'tcs'"):
         default_noise().without("tcs")
 
@@ -60,6 +62,11 @@ def test_a_pattern_can_be_ignored() -> None:
     changed = edited(PC, lambda r: r.set("cpu@1/env.regs[2]", 1), lambda r: r.set("cpu@3/env.regs[2]", 1))
     assert places(compared(PC, changed, noise=default_noise().ignoring("cpu@1/*"))) == ["cpu@3/env.regs[2]"]
     assert compared(PC, changed, noise=default_noise().ignoring("cpu@*/env.regs[2]")).same
+    for pattern in ("cpu", "cpu@*", "*regs*"):
+        assert compared(PC, changed, noise=default_noise().ignoring(pattern)).same, pattern
+    found = compared(PC, changed, noise=default_noise().ignoring("cpu@1", "hpat"))
+    assert places(found) == ["cpu@3/env.regs[2]"]
+    assert found.notes == ("the pattern 'hpat' fits no difference",)
 
 
 def test_the_representation_rules_need_two_accelerators() -> None:
@@ -85,6 +92,17 @@ def test_a_file_adds_and_replaces(tmp_path: Path) -> None:
     for value, same in ((1_000_000, True), (1_000_001, False)):
         found = compared(PC, edited(PC, lambda r, value=value: r.set("cpu@1/env.tsc", value)), noise=noise)  # type: ignore[misc]
         assert found.same is same
+
+
+def test_the_sample_has_every_key_and_works() -> None:
+    from dataclasses import fields
+
+    sample = samplefiles.SAMPLES / "noise.toml"
+    noise = load_noise(sample)
+    text = sample.read_text(encoding="utf-8")
+    assert {f.name for f in fields(Rule)} == {f.name for f in fields(Rule) if f"\n{f.name} =" in text}
+    assert compared(PC, edited(PC, lambda r: r.set("cpu@1/env.tsc", 999_999)), noise=noise).same
+    assert not compared(PC, edited(PC, lambda r: r.set("cpu@1/env.tsc", 1_000_001)), noise=noise).same
 
 
 @pytest.mark.parametrize(
