@@ -39,7 +39,6 @@ def load_ram(load: Load, version: int) -> None:
 def _list(load: Load, total: int) -> None:
     """Read the MEM_SIZE list, of ``total`` bytes of RAM."""
     ram, cursor = load.ram, load.cursor
-    ram.loaded = True
     while total:
         at = cursor.pos
         name = cursor.name()
@@ -77,6 +76,12 @@ def _block(load: Load, at: int, name: str, received: int) -> None:
 def _more(load: Load, at: int, name: str, length: int) -> None:
     """Read what capabilities put behind a block's length."""
     cursor = load.cursor
+    if load.postcopy:
+        # Only a block of other pages than the host's has this word; neither a name nor a record can look like it.
+        word = int.from_bytes(cursor.peek(8), "big")
+        if word > load.ram.page_size and word & (word - 1) == 0:
+            cursor.skip(8)
+            load.miss(f"the page size of RAM block {name}, which must be {word:#x} in the target")
     if "x-ignore-shared" in load.capabilities:
         cursor.be64()
         load.miss(f"the guest-physical address of RAM block {name}, which must be the target's (x-ignore-shared)")

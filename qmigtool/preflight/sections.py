@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Registry", "load_part", "load_start", "vmsd_of"]
 
+MAX_SECTIONS = 1 << 16  # held of a target whose sections are not known; a large machine has hundreds
 ANY_INSTANCE = 0xFFFFFFFF  # the alias of nearly every device (SaveStateEntry.alias_id is -1)
 
 
@@ -114,6 +115,8 @@ def load_start(load: Load, registry: Registry) -> None:
         if registry.known:
             raise load.refuse("unknown-section", start, idstr, idstr=idstr, instance=instance)
         load.doubt("the target's sections are not known")
+        if registry.count >= MAX_SECTIONS:
+            raise Undecided(f"more than {MAX_SECTIONS} sections")
         entry = Entry(idstr, instance, None)
         registry.add(entry)
     if entry.section is not None and version > entry.section.version:
