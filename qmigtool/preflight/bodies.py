@@ -24,7 +24,7 @@ from qmigtool.preflight.hooks import HOOKS, RECORDED
 from qmigtool.preflight.pciconfig import compare_config
 from qmigtool.preflight.shapes import known_shapes
 from qmigtool.preflight.state import Undecided
-from qmigtool.preflight.virtio import Strange, compare_virtio
+from qmigtool.preflight.virtio import Strange, compare_virtio, cut_virtio
 from qmigtool.preflight.words import Refusal
 
 if TYPE_CHECKING:
@@ -259,6 +259,7 @@ class _Body:
                     self.load.cursor.skip(length)
                     if self.load.cursor.failed:
                         self.load.note(f"{self.label}: the file ends in it: QEMU prints more, from inside it")
+                        raise cut_virtio(self.load)
                     return
         raise _Opaque(f"{name} ({entry.type}) is in the device's own format")
 

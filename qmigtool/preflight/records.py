@@ -33,6 +33,8 @@ FLUSH = int(RamSaveFlag.MULTIFD_FLUSH)
 
 # The first versions that no longer take, or do take, a record.
 NO_COMPRESSED, FLUSHED, NO_FILL, HOOKS_IGNORED = (9, 1), (8, 1), (8, 2), (8, 2)
+LOOKS_FOR_END = (8, 2)
+"""The first version that is known to look whether the file has ended before it looks at a record's flags."""
 
 
 def load_records(load: Load, list_blocks: Callable[[Load, int], None]) -> None:
@@ -44,6 +46,8 @@ def load_records(load: Load, list_blocks: Callable[[Load, int], None]) -> None:
     while True:
         at = cursor.pos
         word = int.from_bytes(cursor.peek(8).ljust(8, b"\0"), "big")
+        if cursor.left < 8 and load.version >= LOOKS_FOR_END:
+            raise _refuse(load, "record-cut", at, ret=-5)
         flags, addr = word & mask, word & ~mask
         kind = flags & ~CONTINUE
         judged = _judge(load, at, flags, addr)
@@ -105,9 +109,9 @@ def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
         return _xbzrle(load, at, end, addr)
     if kind == FLUSH and version >= FLUSHED:
         return end
-    if kind & HOOK:
-        if version >= HOOKS_IGNORED:
-            return end
+    if kind == HOOK and version >= HOOKS_IGNORED:
+        return end
+    if kind & HOOK and version < HOOKS_IGNORED:
         raise _refuse(load, "record-hook", at)
     raise _refuse(load, "record-flags", at, flags=flags)
 

@@ -147,14 +147,14 @@ def load_part(load: Load, registry: Registry) -> None:
         raise load.refuse("section-id-cut", start)
     entry = registry.numbered(section_id)
     if entry is None:
-        raise load.refuse("unknown-section-id", start, section_id=section_id)
+        raise load.refuse("unknown-section-id", start, signed_id=signed(section_id))
     try:
         if entry.idstr == "ram":
             load_ram(load, entry.version)
         else:
             load_body(load, entry.section, entry.idstr, entry.instance, entry.version, section_id)
     except Refusal as refusal:
-        load.words.wrap(refusal, "part", section_id=section_id, idstr=entry.idstr)
+        load.words.wrap(refusal, "part", signed_id=signed(section_id), idstr=entry.idstr)
         raise
     _footer(load, entry)
 
@@ -165,12 +165,13 @@ def _footer(load: Load, entry: Entry) -> None:
         return
     cursor = load.cursor
     at = cursor.pos
-    values = {"idstr": entry.idstr, "section_id": entry.section_id}
+    section_id = entry.section_id or 0
+    values = {"idstr": entry.idstr, "section_id": section_id, "signed_id": signed(section_id)}
     marker = cursor.u8()
     if cursor.failed:
         raise load.refuse("footer-cut", at, entry.idstr, **values)
     if marker != QEMU_VM_SECTION_FOOTER:
         raise load.refuse("footer-missing", at, entry.idstr, **values)
     read = cursor.be32()
-    if read != entry.section_id:
+    if read != section_id:
         raise load.refuse("footer-id", at, entry.idstr, read=read, **values)

@@ -18,7 +18,7 @@ from qmigtool.preflight.words import Refusal
 if TYPE_CHECKING:
     from qmigtool.preflight.state import Load
 
-__all__ = ["Strange", "compare_virtio"]
+__all__ = ["Strange", "compare_virtio", "cut_virtio"]
 
 IRQ_STATE_SIZE, MSIX_ENTRY_SIZE = 16, 16
 # status and isr u8, queue_sel be16, guest features be32
@@ -92,6 +92,14 @@ def compare_virtio(load: Load, own: bytes | None) -> int:
         load.words.wrap(refusal, "virtio")
         raise
     return _read(load, blob, parts, own, mine)
+
+
+def cut_virtio(load: Load) -> Refusal:
+    """Refuse a state in which the file ends; what is printed of its inside is not known."""
+    refusal = load.refuse("body-cut", vmsd="")
+    refusal.cause = ""
+    load.words.wrap(refusal, "virtio")
+    return refusal
 
 
 def _config(load: Load, blob: bytes, config: bytes, start: int) -> None:

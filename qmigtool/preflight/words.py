@@ -57,7 +57,7 @@ def _printed(number: int, *reports: str, cause: str = "") -> tuple[Words, Words,
 _HOOK = "post load hook failed for: {vmsd}, version_id: {version}, minimum_version: {minimum}"
 _RAM = "Failed to load vmstate version_id: {ram_version}, ret: {ret}"
 _SETUP = "Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices"
-_FOOTER = "Section footer error, section_id: {section_id}"
+_FOOTER = "Section footer error, section_id: {signed_id}"
 _ELEMENT = "Failed to load element of type {} for {}"
 _VALIDATE = "Input validation failed: {vmsd}/{field}"
 _CUT = "Failed to load section ID: stream error: -5: Channel error: Input/output error"
@@ -148,7 +148,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
         "Unknown section or instance '{idstr}' {instance}. " + _SETUP,
     ),
     "unknown-section-id": _same(
-        EINVAL, "Unknown savevm section {section_id}", "Unknown section {section_id}"
+        EINVAL, "Unknown savevm section {signed_id}", "Unknown section {signed_id}"
     ),
     "section-id-cut": _same(
         EIO,
@@ -222,6 +222,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "xbzrle-length": _ram("Failed to load XBZRLE page - len overflow!", "Failed to decompress XBZRLE page at {at:x}"),
     "xbzrle-data": _ram("Failed to load XBZRLE page - decode error!", "Failed to decompress XBZRLE page at {at:x}"),
     "ram-cut": _ram(number=EIO),
+    "record-cut": _ram("Getting RAM address failed", number=EIO),
     # -- commands -----------------------------------------------------------------------------------------------
     "command": _same(EINVAL, "MIG_CMD 0x{cmd:x} unknown (len 0x{length:x})"),
     "command-length": _same(ERANGE, "{name} received with bad length - expecting {expected}, got {length}"),
@@ -253,7 +254,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
 
 _FIELD = Wrap("Failed to load {vmsd}:{field}")
 _DEVICE = Wrap("error while loading state for instance 0x{instance:x} of device '{idstr}'")
-_PART = Wrap("error while loading state section id {section_id}({idstr})")
+_PART = Wrap("error while loading state section id {signed_id}({idstr})")
 _VIRTIO = Wrap(instead=_ELEMENT.format("virtio", "virtio"))
 
 # level -> what it adds in 7.2, 10.0 and 11.1

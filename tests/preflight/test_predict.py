@@ -216,6 +216,28 @@ def test_a_machine_type_of_a_negative_length_aborts() -> None:
     assert (found.loads, found.rule) == (False, "configuration-length")
 
 
+def test_numbers_are_printed_as_c_prints_them() -> None:
+    """Real 11.1 and 7.2 did: an id and a version beyond 2^31 are negative."""
+    edited = Edited("pc-7.2")
+    timer = edited.section("timer")
+    edited.put(timer.offset + 1, be32(0xC8000008))
+    found = verdict(edited.result(), recorded.target("t00", "11.1"))
+    assert found.errors[0].endswith("read 0x0 expected 0xc8000008")
+    assert found.errors[1].endswith("section_id: -939524088")
+    newer = Edited("pc-7.2")
+    newer.version(newer.section("timer"), 0xFD000001)
+    assert verdict(newer.result(), pc()).errors[0] == "savevm: unsupported version -50331647 for 'timer' v2"
+
+
+def test_a_file_that_ends_between_two_records() -> None:
+    """Real 7.2 takes zeros for a record there, 10.0 and 11.1 look first."""
+    edited = Edited("pc-7.2")
+    edited.cut(edited.last_record() + 4, len(edited.data))
+    data = edited.result()
+    assert verdict(data, pc()).errors[0] == "Unknown combination of migration flags: 0x0"
+    assert verdict(data, recorded.target("t00", "10.0")).errors[0] == "Getting RAM address failed"
+
+
 def test_names_end_at_a_nul_as_in_c() -> None:
     edited = Edited("pc-7.2")
     edited.rename(edited.section("hpet"), "hpet\0x")
