@@ -95,16 +95,16 @@ def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
     kind = flags & ~CONTINUE
     named = flags & (ZERO | PAGE | XBZRLE | (COMPRESSED if version < NO_COMPRESSED else 0))
     end = at + 8
+    if flags & COMPRESSED and version < NO_COMPRESSED and not load.has("compress"):
+        if load.has("compress") is None:
+            load.miss("whether the target has the capability compress on: taken as off")
+        raise _refuse(load, "record-compressed", at)
     if named:
         end = _block(load, at, flags, addr)
     if kind in (ZERO, PAGE, MEM_SIZE, EOS):
         return None
     if kind == COMPRESSED and version < NO_COMPRESSED:
-        if load.has("compress"):
-            return end + 4 + int.from_bytes(cursor.peek(4, end - at), "big")
-        if load.has("compress") is None:
-            load.miss("whether the target has the capability compress on: taken as off")
-        raise _refuse(load, "record-compressed", at)
+        return end + 4 + int.from_bytes(cursor.peek(4, end - at), "big")
     if kind == XBZRLE:
         return _xbzrle(load, at, end, addr)
     if kind == FLUSH and version >= FLUSHED:

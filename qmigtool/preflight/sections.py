@@ -131,7 +131,8 @@ def load_start(load: Load, registry: Registry) -> None:
             load_body(load, entry.section, idstr, instance, version, section_id)
     except Refusal as refusal:
         refusal.section = idstr
-        load.words.wrap(refusal, "device", instance=instance, idstr=idstr)
+        level = "live" if entry.idstr == "ram" else "device"
+        load.words.wrap(refusal, level, instance=instance, idstr=idstr)
         raise
     except Undecided as doubt:
         raise Undecided(f"{idstr}@{instance}: {doubt}") from None

@@ -226,7 +226,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     # -- commands -----------------------------------------------------------------------------------------------
     "command": _same(EINVAL, "MIG_CMD 0x{cmd:x} unknown (len 0x{length:x})"),
     "command-length": _same(ERANGE, "{name} received with bad length - expecting {expected}, got {length}"),
-    "command-cut": (Words(EIO), Words(EIO), Words(EIO, (), "Failed to process command: stream error: -5")),
+    "command-cut": (Words(EIO), Words(EIO), Words(EIO, (), "Failed to load VM process command: stream error: -5")),
     "ping": _same(EPERM, "CMD_PING (0x{token:x}) received with no return path"),
     "package-cut": _same(EAGAIN, "CMD_PACKAGED: Buffer receive fail ret={left} length={length}"),
     "advise-disabled": _same(EINVAL, "RAM postcopy is disabled but have 16 byte advise"),
@@ -253,7 +253,8 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
 }  # fmt: skip
 
 _FIELD = Wrap("Failed to load {vmsd}:{field}")
-_DEVICE = Wrap("error while loading state for instance 0x{instance:x} of device '{idstr}'")
+_OF_DEVICE = "error while loading state for instance 0x{instance:x} of device '{idstr}'"
+_DEVICE = Wrap(_OF_DEVICE)
 _PART = Wrap("error while loading state section id {signed_id}({idstr})")
 _VIRTIO = Wrap(instead=_ELEMENT.format("virtio", "virtio"))
 
@@ -262,11 +263,8 @@ WRAPS: dict[str, tuple[Wrap, Wrap, Wrap]] = {
     "field": (_FIELD, _FIELD, Wrap()),
     "virtio": (Wrap(), Wrap(), _VIRTIO),
     "subsection": (Wrap(), Wrap(), Wrap(prefix="Loading VM subsection '{name}' in '{vmsd}' failed: ")),
-    "device": (
-        _DEVICE,
-        _DEVICE,
-        Wrap(prefix="error while loading state for instance 0x{instance:x} of device '{idstr}': ", number=EINVAL),
-    ),
+    "device": (_DEVICE, _DEVICE, Wrap(prefix=f"{_OF_DEVICE}: ", number=EINVAL)),
+    "live": (_DEVICE, _DEVICE, Wrap(prefix=f"{_OF_DEVICE}: ")),
     "part": (_PART, _PART, Wrap()),
     "configuration": (Wrap(), Wrap(), Wrap(number=EINVAL)),
 }
