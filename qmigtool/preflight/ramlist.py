@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import StreamError
+from qmigtool.parsers.ram import MAX_BLOCKS
 from qmigtool.parsers.records import MappedRamHeader
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.records import load_records
@@ -39,8 +40,12 @@ def load_ram(load: Load, version: int) -> None:
 def _list(load: Load, total: int) -> None:
     """Read the MEM_SIZE list, of ``total`` bytes of RAM."""
     ram, cursor = load.ram, load.cursor
+    entries = 0
     while total:
         at = cursor.pos
+        entries += 1
+        if entries > MAX_BLOCKS:
+            raise Undecided(f"the RAM list has more than {MAX_BLOCKS} entries")
         name = cursor.name()
         length = cursor.be64()
         if cursor.failed and not ram.known:
