@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import QmigError
+from qmigtool.errors import QmigError, TruncatedError
 from qmigtool.parsers.bodies import SearchedBody
 from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, SectionType
@@ -24,7 +24,7 @@ from qmigtool.preflight.hooks import HOOKS, RECORDED
 from qmigtool.preflight.pciconfig import compare_config
 from qmigtool.preflight.shapes import known_shapes
 from qmigtool.preflight.state import Undecided
-from qmigtool.preflight.virtio import compare_virtio
+from qmigtool.preflight.virtio import Strange, compare_virtio, cut_virtio
 from qmigtool.preflight.words import Refusal
 
 if TYPE_CHECKING:
@@ -247,14 +247,20 @@ class _Body:
     def foreign(self, name: str, entry: FieldDescription, own: _Own) -> None:
         """Look at what a device loads by functions of its own, as far as it can be, and then give up this body."""
         if entry.type == "virtio":
-            end = _end_of(self.load, self.load.cursor.pos, self.section_id)
-            strange = compare_virtio(self.load, own.take(entry.size), end - self.load.cursor.pos)
             shape = self.section.description
-            if shape is not None and entry is shape.fields[-1]:  # else more of the device's follows up to the footer
-                if strange is None:
-                    self.load.cursor.pos = end
+            last = shape is not None and entry is shape.fields[-1]  # else more of the device's follows
+            try:
+                length = compare_virtio(self.load, own.take(entry.size))
+            except Strange as strange:
+                if last:
+                    self.load.doubt(f"{self.label}: whether the device reads its state to its end: {strange}")
+            else:
+                if last:
+                    self.load.cursor.skip(length)
+                    if self.load.cursor.failed:
+                        self.load.note(f"{self.label}: the file ends in it: QEMU prints more, from inside it")
+                        raise cut_virtio(self.load)
                     return
-                self.load.doubt(f"{self.label}: whether the device reads its state to its end: {strange}")
         raise _Opaque(f"{name} ({entry.type}) is in the device's own format")
 
     # -- subsections ---------------------------------------------------------------------------------------------
@@ -353,6 +359,10 @@ def _end_of(load: Load, start: int, section_id: int) -> int:
     window = Window(load.cursor.data[: load.cursor.end], final=True)
     try:
         end, _ = SearchedBody(section_id, start, load.started).advance(window, start)
+    except TruncatedError:
+        # Whatever the device reads, its footer does not come.
+        load.note(f"section {section_id} has no footer: QEMU may print more, from inside it")
+        raise load.refuse("body-cut", load.cursor.pos, vmsd="") from None
     except QmigError as error:
         raise Undecided(str(error)) from None
     return end

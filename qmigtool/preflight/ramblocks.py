@@ -19,14 +19,13 @@ class RamLoader:
     """The target's RAM while it is loaded: the blocks as a reader of records knows them, and what arrived of them.
 
     ``low`` has, for (block, page) of what came of the first MiB of each block, where its bytes are in the stream: None
-    for a zero page, PACKED for one that is compressed or changed. ``loaded`` says that the list was read.
+    for a zero page, PACKED for one that is compressed or changed.
     """
 
     page_size: int
     state: RamState
     known: bool
     low: dict[tuple[str, int], int | None] = field(default_factory=dict)
-    loaded: bool = False
 
     @classmethod
     def of(cls, blocks: dict[str, int] | None, page_bits: int | None) -> RamLoader:
@@ -57,5 +56,5 @@ class RamLoader:
         return max(boards, key=lambda block: block.used_length).idstr if boards else None
 
     def round_up(self, length: int) -> int:
-        """Round to whole pages of the target, as a RAMBlock is."""
-        return -(-length // self.page_size) * self.page_size
+        """Round to whole pages of the target, as a RAMBlock is; in 64 bits."""
+        return -(-length // self.page_size) * self.page_size % (1 << 64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import StreamError
+from qmigtool.parsers.ram import MAX_BLOCKS
 from qmigtool.parsers.records import MappedRamHeader
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.records import load_records
@@ -39,9 +40,12 @@ def load_ram(load: Load, version: int) -> None:
 def _list(load: Load, total: int) -> None:
     """Read the MEM_SIZE list, of ``total`` bytes of RAM."""
     ram, cursor = load.ram, load.cursor
-    ram.loaded = True
+    entries = 0
     while total:
         at = cursor.pos
+        entries += 1
+        if entries > MAX_BLOCKS:
+            raise Undecided(f"the RAM list has more than {MAX_BLOCKS} entries")
         name = cursor.name()
         length = cursor.be64()
         if cursor.failed and not ram.known:
@@ -77,6 +81,12 @@ def _block(load: Load, at: int, name: str, received: int) -> None:
 def _more(load: Load, at: int, name: str, length: int) -> None:
     """Read what capabilities put behind a block's length."""
     cursor = load.cursor
+    if load.postcopy:
+        # Only a block of other pages than the host's has this word; neither a name nor a record can look like it.
+        word = int.from_bytes(cursor.peek(8), "big")
+        if word > load.ram.page_size and word & (word - 1) == 0:
+            cursor.skip(8)
+            load.miss(f"the page size of RAM block {name}, which must be {word:#x} in the target")
     if "x-ignore-shared" in load.capabilities:
         cursor.be64()
         load.miss(f"the guest-physical address of RAM block {name}, which must be the target's (x-ignore-shared)")

@@ -33,6 +33,8 @@ FLUSH = int(RamSaveFlag.MULTIFD_FLUSH)
 
 # The first versions that no longer take, or do take, a record.
 NO_COMPRESSED, FLUSHED, NO_FILL, HOOKS_IGNORED = (9, 1), (8, 1), (8, 2), (8, 2)
+LOOKS_FOR_END = (8, 2)
+"""The first version that is known to look whether the file has ended before it looks at a record's flags."""
 
 
 def load_records(load: Load, list_blocks: Callable[[Load, int], None]) -> None:
@@ -44,6 +46,8 @@ def load_records(load: Load, list_blocks: Callable[[Load, int], None]) -> None:
     while True:
         at = cursor.pos
         word = int.from_bytes(cursor.peek(8).ljust(8, b"\0"), "big")
+        if cursor.left < 8 and load.version >= LOOKS_FOR_END:
+            raise _refuse(load, "record-cut", at, ret=-5)
         flags, addr = word & mask, word & ~mask
         kind = flags & ~CONTINUE
         judged = _judge(load, at, flags, addr)
@@ -91,23 +95,23 @@ def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
     kind = flags & ~CONTINUE
     named = flags & (ZERO | PAGE | XBZRLE | (COMPRESSED if version < NO_COMPRESSED else 0))
     end = at + 8
+    if flags & COMPRESSED and version < NO_COMPRESSED and not load.has("compress"):
+        if load.has("compress") is None:
+            load.miss("whether the target has the capability compress on: taken as off")
+        raise _refuse(load, "record-compressed", at)
     if named:
         end = _block(load, at, flags, addr)
     if kind in (ZERO, PAGE, MEM_SIZE, EOS):
         return None
     if kind == COMPRESSED and version < NO_COMPRESSED:
-        if load.has("compress"):
-            return end + 4 + int.from_bytes(cursor.peek(4, end - at), "big")
-        if load.has("compress") is None:
-            load.miss("whether the target has the capability compress on: taken as off")
-        raise _refuse(load, "record-compressed", at)
+        return end + 4 + int.from_bytes(cursor.peek(4, end - at), "big")
     if kind == XBZRLE:
         return _xbzrle(load, at, end, addr)
     if kind == FLUSH and version >= FLUSHED:
         return end
-    if kind & HOOK:
-        if version >= HOOKS_IGNORED:
-            return end
+    if kind == HOOK and version >= HOOKS_IGNORED:
+        return end
+    if kind & HOOK and version < HOOKS_IGNORED:
         raise _refuse(load, "record-hook", at)
     raise _refuse(load, "record-flags", at, flags=flags)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Registry", "load_part", "load_start", "vmsd_of"]
 
+MAX_SECTIONS = 1 << 16  # held of a target whose sections are not known; a large machine has hundreds
 ANY_INSTANCE = 0xFFFFFFFF  # the alias of nearly every device (SaveStateEntry.alias_id is -1)
 
 
@@ -114,6 +115,8 @@ def load_start(load: Load, registry: Registry) -> None:
         if registry.known:
             raise load.refuse("unknown-section", start, idstr, idstr=idstr, instance=instance)
         load.doubt("the target's sections are not known")
+        if registry.count >= MAX_SECTIONS:
+            raise Undecided(f"more than {MAX_SECTIONS} sections")
         entry = Entry(idstr, instance, None)
         registry.add(entry)
     if entry.section is not None and version > entry.section.version:
@@ -128,7 +131,8 @@ def load_start(load: Load, registry: Registry) -> None:
             load_body(load, entry.section, idstr, instance, version, section_id)
     except Refusal as refusal:
         refusal.section = idstr
-        load.words.wrap(refusal, "device", instance=instance, idstr=idstr)
+        level = "live" if entry.idstr == "ram" else "device"
+        load.words.wrap(refusal, level, instance=instance, idstr=idstr)
         raise
     except Undecided as doubt:
         raise Undecided(f"{idstr}@{instance}: {doubt}") from None
@@ -144,14 +148,14 @@ def load_part(load: Load, registry: Registry) -> None:
         raise load.refuse("section-id-cut", start)
     entry = registry.numbered(section_id)
     if entry is None:
-        raise load.refuse("unknown-section-id", start, section_id=section_id)
+        raise load.refuse("unknown-section-id", start, signed_id=signed(section_id))
     try:
         if entry.idstr == "ram":
             load_ram(load, entry.version)
         else:
             load_body(load, entry.section, entry.idstr, entry.instance, entry.version, section_id)
     except Refusal as refusal:
-        load.words.wrap(refusal, "part", section_id=section_id, idstr=entry.idstr)
+        load.words.wrap(refusal, "part", signed_id=signed(section_id), idstr=entry.idstr)
         raise
     _footer(load, entry)
 
@@ -162,12 +166,13 @@ def _footer(load: Load, entry: Entry) -> None:
         return
     cursor = load.cursor
     at = cursor.pos
-    values = {"idstr": entry.idstr, "section_id": entry.section_id}
+    section_id = entry.section_id or 0
+    values = {"idstr": entry.idstr, "section_id": section_id, "signed_id": signed(section_id)}
     marker = cursor.u8()
     if cursor.failed:
         raise load.refuse("footer-cut", at, entry.idstr, **values)
     if marker != QEMU_VM_SECTION_FOOTER:
         raise load.refuse("footer-missing", at, entry.idstr, **values)
     read = cursor.be32()
-    if read != entry.section_id:
+    if read != section_id:
         raise load.refuse("footer-id", at, entry.idstr, read=read, **values)

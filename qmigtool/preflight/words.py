@@ -57,7 +57,7 @@ def _printed(number: int, *reports: str, cause: str = "") -> tuple[Words, Words,
 _HOOK = "post load hook failed for: {vmsd}, version_id: {version}, minimum_version: {minimum}"
 _RAM = "Failed to load vmstate version_id: {ram_version}, ret: {ret}"
 _SETUP = "Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices"
-_FOOTER = "Section footer error, section_id: {section_id}"
+_FOOTER = "Section footer error, section_id: {signed_id}"
 _ELEMENT = "Failed to load element of type {} for {}"
 _VALIDATE = "Input validation failed: {vmsd}/{field}"
 _CUT = "Failed to load section ID: stream error: -5: Channel error: Input/output error"
@@ -148,7 +148,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
         "Unknown section or instance '{idstr}' {instance}. " + _SETUP,
     ),
     "unknown-section-id": _same(
-        EINVAL, "Unknown savevm section {section_id}", "Unknown section {section_id}"
+        EINVAL, "Unknown savevm section {signed_id}", "Unknown section {signed_id}"
     ),
     "section-id-cut": _same(
         EIO,
@@ -222,10 +222,11 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "xbzrle-length": _ram("Failed to load XBZRLE page - len overflow!", "Failed to decompress XBZRLE page at {at:x}"),
     "xbzrle-data": _ram("Failed to load XBZRLE page - decode error!", "Failed to decompress XBZRLE page at {at:x}"),
     "ram-cut": _ram(number=EIO),
+    "record-cut": _ram("Getting RAM address failed", number=EIO),
     # -- commands -----------------------------------------------------------------------------------------------
     "command": _same(EINVAL, "MIG_CMD 0x{cmd:x} unknown (len 0x{length:x})"),
     "command-length": _same(ERANGE, "{name} received with bad length - expecting {expected}, got {length}"),
-    "command-cut": (Words(EIO), Words(EIO), Words(EIO, (), "Failed to process command: stream error: -5")),
+    "command-cut": (Words(EIO), Words(EIO), Words(EIO, (), "Failed to load VM process command: stream error: -5")),
     "ping": _same(EPERM, "CMD_PING (0x{token:x}) received with no return path"),
     "package-cut": _same(EAGAIN, "CMD_PACKAGED: Buffer receive fail ret={left} length={length}"),
     "advise-disabled": _same(EINVAL, "RAM postcopy is disabled but have 16 byte advise"),
@@ -252,8 +253,9 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
 }  # fmt: skip
 
 _FIELD = Wrap("Failed to load {vmsd}:{field}")
-_DEVICE = Wrap("error while loading state for instance 0x{instance:x} of device '{idstr}'")
-_PART = Wrap("error while loading state section id {section_id}({idstr})")
+_OF_DEVICE = "error while loading state for instance 0x{instance:x} of device '{idstr}'"
+_DEVICE = Wrap(_OF_DEVICE)
+_PART = Wrap("error while loading state section id {signed_id}({idstr})")
 _VIRTIO = Wrap(instead=_ELEMENT.format("virtio", "virtio"))
 
 # level -> what it adds in 7.2, 10.0 and 11.1
@@ -261,11 +263,8 @@ WRAPS: dict[str, tuple[Wrap, Wrap, Wrap]] = {
     "field": (_FIELD, _FIELD, Wrap()),
     "virtio": (Wrap(), Wrap(), _VIRTIO),
     "subsection": (Wrap(), Wrap(), Wrap(prefix="Loading VM subsection '{name}' in '{vmsd}' failed: ")),
-    "device": (
-        _DEVICE,
-        _DEVICE,
-        Wrap(prefix="error while loading state for instance 0x{instance:x} of device '{idstr}': ", number=EINVAL),
-    ),
+    "device": (_DEVICE, _DEVICE, Wrap(prefix=f"{_OF_DEVICE}: ", number=EINVAL)),
+    "live": (_DEVICE, _DEVICE, Wrap(prefix=f"{_OF_DEVICE}: ")),
     "part": (_PART, _PART, Wrap()),
     "configuration": (Wrap(), Wrap(), Wrap(number=EINVAL)),
 }

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource
 from qmigtool.preflight.predict import predict_source
+from qmigtool.preflight.target import Target
 from tests.preflight import incoming, recorded
-from tests.preflight.cases import CASES
-from tests.preflight.edited import Edited, source
+from tests.preflight.cases import CASES, command, record, set_fields
+from tests.preflight.edited import Edit, Edited, be16, be32, source, subsection
 
 PC = ["-M", "pc-i440fx-7.2", "-accel", "tcg", "-cpu", "max", "-m", "16", "-nodefaults", "-serial", "null"]
 KNOWN = ("7.2", "10.0", "11.1")
@@ -31,6 +33,16 @@ def qemu() -> str:
     return found
 
 
+def compare(data: bytes, reference: str, qemu: str, folder: Path, target: Target | None = None) -> None:
+    """Let both judge a stream."""
+    path = folder / "stream.mig"
+    path.write_bytes(data)
+    real = incoming.load(path, arguments(reference))
+    found = predict_source(BufferSource(data), target or recorded.target(reference, qemu))
+    printed = found.errors if found.loads is False else found.warnings
+    assert (found.loads, printed) == (real.loaded, real.lines)
+
+
 @pytest.mark.qemu
 @pytest.mark.parametrize(
     "name",
@@ -43,12 +55,70 @@ def qemu() -> str:
 )
 def test_real_qemu_says_it(name: str, qemu: str, tmp_path: Path) -> None:
     case = CASES[name]
-    path = tmp_path / "stream.mig"
-    path.write_bytes(case.data())
-    real = incoming.load(path, arguments(case.reference))
-    found = predict_source(BufferSource(path.read_bytes()), case.target(qemu))
-    printed = found.errors if found.loads is False else found.warnings
-    assert (found.loads, printed) == (real.loaded, real.lines)
+    compare(case.data(), case.reference, qemu, tmp_path, case.target(qemu))
+
+
+def cut(name: str, more: int, *, end: bool = False) -> Edit:
+    """Let the file end inside a section: so far behind its start, or behind its body's end."""
+
+    def edit(e: Edited) -> None:
+        one = e.section(name)
+        e.cut((one.body_offset + one.body_length if end else one.offset) + more, len(e.data))
+
+    return edit
+
+
+def cut_end(e: Edited) -> None:
+    e.cut(e.one(Type.END).offset + 3, len(e.data))
+
+
+def irq_state(e: Edited) -> None:
+    e.put(e.field("0000:00:00.0/I440FX/parent_obj/irq_state").offset, be32(0xFFFFFFFE))
+
+
+def used_drive(e: Edited) -> None:
+    ide = e.stream.device("0000:00:01.1/ide")
+    drive = next(one for one in ide.fields if one.name == "bus[1].ifs").children[0]
+    identify = next(one for one in drive.children if one.name == "identify_set")
+    e.put(identify.offset, be32(1))
+    e.insert(identify.offset + 4, bytes(512))
+
+
+def cut_command(e: Edited) -> None:
+    at = e.devices()[0].offset
+    e.replace(at, len(e.data), b"\x08\x00\x02\x00")
+
+
+OWN: dict[str, Edit] = {
+    "type byte": cut("hpet", 1),
+    "idstr": cut("hpet", 8),
+    "instance": cut("hpet", 5 + 1 + 4 + 2),
+    "footer byte": cut("hpet", 0, end=True),
+    "footer id": cut("hpet", 3, end=True),
+    "section id": cut_end,
+    "last byte of a body": cut("hpet", -1, end=True),
+    "command": cut_command,
+    "between records": lambda e: e.cut(e.last_record() + 4, len(e.data)),
+    "in the RAM list": lambda e: e.cut(e.block("pc.rom")[0], len(e.data)),
+    "in the total": lambda e: e.cut(e.block("pc.ram")[0] - 2, len(e.data)),
+    "less or equal": set_fields(("0000:00:00.0/I440FX/parent_obj/version_id", 3)),
+    "less or equal, negative": set_fields(("0000:00:00.0/I440FX/parent_obj/version_id", 0xFFFFFFFF)),
+    "irq state": irq_state,
+    "xbzrle": record(0x40, b"\x01" + be16(3) + b"\x00\xff\x7f", "pc.ram"),
+    "advise of 5 bytes": command(3, bytes(5)),
+    "used drive": used_drive,
+    "version of a body": lambda e: e.version(e.section("timer"), 0xFD000001),
+    "page bits": lambda e: e.configure(subsection("configuration/target-page-bits", be32(0xFFFFFFFF))),
+    "more than the total": lambda e: e.total(-0x1000),
+}
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", OWN)
+def test_real_qemu_says_it_of_what_was_not_recorded(name: str, qemu: str, tmp_path: Path) -> None:
+    edited = Edited("pc-7.2")
+    OWN[name](edited)
+    compare(edited.result(), "t00", qemu, tmp_path)
 
 
 @pytest.mark.qemu
@@ -69,9 +139,4 @@ def test_real_qemu_says_it_of_damage(seed: int, qemu: str, tmp_path: Path) -> No
         data[at:at] = rng.randbytes(rng.choice((1, 2, 4)))
     else:
         del data[at:]
-    path = tmp_path / "stream.mig"
-    path.write_bytes(data)
-    real = incoming.load(path, arguments("t00"))
-    found = predict_source(BufferSource(bytes(data)), recorded.target("t00", qemu))
-    printed = found.errors if found.loads is False else found.warnings
-    assert (found.loads, printed) == (real.loaded, real.lines)
+    compare(bytes(data), "t00", qemu, tmp_path)
