@@ -26,13 +26,13 @@ from qmigtool.parsers.source import FileSource
 from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
-from qmigtool.preflight.losses import grouped
+from qmigtool.preflight.losses.find import grouped
 from qmigtool.preflight.outcome import condensed, preflight_other
 
 if TYPE_CHECKING:
     from qmigtool.preflight import Preflight, Target
-    from qmigtool.preflight.predict import Verdict
-    from qmigtool.preflight.remedies import Remedy
+    from qmigtool.preflight.loader.predict import Verdict
+    from qmigtool.preflight.remedies.mend import Remedy
 
 LOST = 1
 PROGRAM = "qemu-system-x86_64"

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qmigtool.findings import Finding, Severity
-from qmigtool.preflight.losses import find_losses
-from qmigtool.preflight.predict import predict, predict_source
-from qmigtool.preflight.remedies import Remedy, find_remedy
+from qmigtool.preflight.loader.predict import predict, predict_source
+from qmigtool.preflight.losses.find import find_losses
+from qmigtool.preflight.remedies.mend import Remedy, find_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from qmigtool.errors import QmigError
     from qmigtool.parsers.source import BufferSource
-    from qmigtool.preflight.predict import Verdict
-    from qmigtool.preflight.target import Target
+    from qmigtool.preflight.loader.predict import Verdict
+    from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
 
 __all__ = ["Preflight", "condensed", "preflight", "preflight_other"]
@@ -45,7 +45,7 @@ class Preflight:
 
 
 def preflight(stream: Stream, target: Target) -> Preflight:
-    """Judge a stream for a target; see :func:`qmigtool.preflight.readers.read_targets` for making one.
+    """Judge a stream for a target; see :func:`qmigtool.preflight.target.readers.read_targets` for making one.
 
     Raises what reading the stream raises, if it is none.
     """

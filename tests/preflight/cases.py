@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from qmigtool.parsers.savevm import Type
-from qmigtool.preflight.target import Target
+from qmigtool.preflight.target.model import Target
 from tests.preflight import recorded
 from tests.preflight.edited import (
     Edit,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import qmigtool
-from qmigtool.preflight.builds import target_from_version
-from qmigtool.preflight.reference import merge, target_from_stream
-from qmigtool.preflight.target import Target
+from qmigtool.preflight.target.builds import target_from_version
+from qmigtool.preflight.target.model import Target
+from qmigtool.preflight.target.reference import merge, target_from_stream
 
 DATA = Path(__file__).parents[1] / "data" / "preflight"
 PREFIX = "qemu-system-x86_64: "

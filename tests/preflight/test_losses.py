@@ -16,8 +16,8 @@ import pytest
 import qmigtool
 from qmigtool.findings import Finding, Severity
 from qmigtool.preflight import Target, TargetBlock, read_targets
-from qmigtool.preflight.losses import Losses, find_losses, grouped
-from qmigtool.preflight.reference import target_from_stream
+from qmigtool.preflight.losses.find import Losses, find_losses, grouped
+from qmigtool.preflight.target.reference import target_from_stream
 from qmigtool.rewrite import Rewriter
 
 SAMPLES = Path(__file__).parents[2] / "samples"

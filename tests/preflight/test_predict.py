@@ -11,9 +11,9 @@ import pytest
 
 import qmigtool
 from qmigtool.parsers.source import BufferSource
-from qmigtool.preflight.predict import Verdict, predict, predict_source
-from qmigtool.preflight.target import Target, TargetSection
-from qmigtool.preflight.words import FAMILIES, REFUSALS, WARNINGS, WRAPS, family_of
+from qmigtool.preflight.loader.predict import Verdict, predict, predict_source
+from qmigtool.preflight.loader.words import FAMILIES, REFUSALS, WARNINGS, WRAPS, family_of
+from qmigtool.preflight.target.model import Target, TargetSection
 from tests.preflight import recorded
 from tests.preflight.cases import CASES, NOT_DECIDED, PARTLY, Case, machine_type
 from tests.preflight.edited import Edited, be32, source, str8, subsection

@@ -9,8 +9,8 @@ import pytest
 
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource
-from qmigtool.preflight.predict import predict_source
-from qmigtool.preflight.target import Target
+from qmigtool.preflight.loader.predict import predict_source
+from qmigtool.preflight.target.model import Target
 from tests.preflight import incoming, recorded
 from tests.preflight.cases import CASES, command, record, set_fields
 from tests.preflight.edited import Edit, Edited, be16, be32, source, subsection

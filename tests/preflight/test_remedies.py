@@ -16,11 +16,12 @@ import pytest
 import qmigtool
 from qmigtool.cli import main
 from qmigtool.findings import Severity
-from qmigtool.preflight import Preflight, Target, TargetBlock, preflight, remedies
-from qmigtool.preflight.builds import target_from_version
-from qmigtool.preflight.losses import find_losses
-from qmigtool.preflight.predict import predict
-from qmigtool.preflight.reference import merge, target_from_stream
+from qmigtool.preflight import Preflight, Target, TargetBlock, preflight
+from qmigtool.preflight.loader.predict import predict
+from qmigtool.preflight.losses.find import find_losses
+from qmigtool.preflight.remedies import mend as remedies
+from qmigtool.preflight.target.builds import target_from_version
+from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.rewrite import Rewriter
 from tests.oracle.qemu import Machine, Qemu, QemuError, find_qemu
 from tests.preflight.recorded import target

@@ -13,13 +13,13 @@ import pytest
 import qmigtool
 from qmigtool.errors import QmigError, StreamError, UsageError
 from qmigtool.preflight import Target, read_target, read_targets
-from qmigtool.preflight.builds import target_from_version
-from qmigtool.preflight.cpuidflags import features_of_dump
-from qmigtool.preflight.cpumodel import masks_of_flags
-from qmigtool.preflight.masks import PartitionProperty, properties_of_table, properties_of_text
-from qmigtool.preflight.reference import merge, target_from_stream
-from qmigtool.preflight.target import TargetBlock, TargetSection, TargetVmsd
-from qmigtool.preflight.targetfile import KEYS
+from qmigtool.preflight.target.builds import target_from_version
+from qmigtool.preflight.target.cpuidflags import features_of_dump
+from qmigtool.preflight.target.cpumodel import masks_of_flags
+from qmigtool.preflight.target.masks import PartitionProperty, properties_of_table, properties_of_text
+from qmigtool.preflight.target.model import TargetBlock, TargetSection, TargetVmsd
+from qmigtool.preflight.target.reference import merge, target_from_stream
+from qmigtool.preflight.target.targetfile import KEYS
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 DATA = Path(__file__).parents[1] / "data" / "preflight" / "targets"
@@ -301,7 +301,7 @@ def test_components_follow_from_a_partitions_features() -> None:
 
 
 def read_target_of(text: str) -> Target:
-    from qmigtool.preflight.masks import target_from_properties
+    from qmigtool.preflight.target.masks import target_from_properties
 
     return target_from_properties(properties_of_text(text), "a partition")
 

@@ -1,0 +1,368 @@
+"""The body of a device section as the target reads it (``vmstate_load_state`` in ``migration/vmstate.c``).
+
+A body has no tags, so the target reads by its own description, whatever the stream's may be: the one of a body that it
+saved itself. What differs shows up where something else is expected, in general at the footer. Its own body also tells
+what is compared: fields that must be equal, and PCI configuration space.
+
+Not everything can be read that way. A device that loads itself by older functions (virtio) has no description, a list
+may be empty in the target's own body, and a pointer null. From there on the body is passed over, to its footer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.errors import QmigError, TruncatedError
+from qmigtool.parsers.bodies import SearchedBody
+from qmigtool.parsers.record import decode_name, encode_name
+from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, SectionType
+from qmigtool.parsers.vmstate import INTEGERS, decode_value, inside
+from qmigtool.parsers.window import Window
+from qmigtool.preflight.loader import fieldfacts as facts
+from qmigtool.preflight.loader.hooks import HOOKS, RECORDED
+from qmigtool.preflight.loader.pciconfig import compare_config
+from qmigtool.preflight.loader.shapes import known_shapes
+from qmigtool.preflight.loader.state import Undecided
+from qmigtool.preflight.loader.virtio import Strange, compare_virtio, cut_virtio
+from qmigtool.preflight.loader.words import Refusal
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.vmdesc import Description, FieldDescription
+    from qmigtool.preflight.loader.state import Load
+    from qmigtool.preflight.target.model import TargetSection, TargetVmsd
+
+__all__ = ["load_body"]
+
+DISKS = ("block", "dirty-bitmap")
+"""Live sections that name the target's block devices."""
+SMALL = 256  # bytes of a value that is kept for later
+
+
+class _Opaque(Exception):  # noqa: N818 - a signal
+    """What follows in this body cannot be read by a description."""
+
+
+@dataclass(slots=True)
+class _Own:
+    """The target's own body at a place: ``data`` from ``at`` on; None where it has nothing there."""
+
+    data: bytes | None
+    at: int = 0
+
+    def take(self, size: int) -> bytes | None:
+        """Return the next bytes and pass them."""
+        found = self.peek(size)
+        self.at += size
+        return found
+
+    def peek(self, size: int) -> bytes | None:
+        """Return the next bytes without passing them; None where there are none."""
+        return self.data[self.at : self.at + size] if self.data is not None else None
+
+    def inner(self) -> _Own:
+        """Return the same place, to be walked on its own."""
+        return _Own(self.data, self.at)
+
+
+@dataclass(slots=True)
+class _Body:
+    """One body that is read; ``values`` has the plain fields of those that somebody looks at later."""
+
+    load: Load
+    section: TargetSection
+    label: str
+    instance: int
+    section_id: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+    # -- one vmsd ------------------------------------------------------------------------------------------------
+
+    def state(self, description: Description, version: int, own: _Own) -> None:
+        """Read the fields and subsections of one vmsd, of a body that says ``version``."""
+        load, vmsd = self.load, description.name
+        local, minimum = self.versions(description)
+        start = load.cursor.pos
+        if version > local:
+            raise load.refuse("version-too-new", start, vmsd=vmsd, received=version, local=local)
+        if version < minimum:
+            raise load.refuse("version-too-old", start, vmsd=vmsd, received=version, local=minimum)
+        since = self.since(vmsd) if version < local else {}
+        tells, dependent, size = facts.CONDITIONAL.get(vmsd, ("", "", 0))
+        for entry in description.fields:
+            place, behind = own.inner(), own.at + entry.total
+            if since.get(entry.name, 0) <= version and entry.name != dependent:
+                name = facts.plain_name(entry.name, description)
+                self.field(vmsd, name, entry, place)
+                self.validate(vmsd, name, own.peek(entry.total), local)
+                if name == tells and self.values.get(f"{vmsd}/{name}"):
+                    load.cursor.skip(size)
+            own.at = behind
+        self.subsections(description, own)
+        hook = HOOKS.get(vmsd)
+        if hook is not None:
+            hook(load, self.values, {"vmsd": vmsd, "version": local, "minimum": minimum}, self.instance)
+
+    def versions(self, description: Description) -> tuple[int, int]:
+        """Return the version and the minimum version of a vmsd of the target; no minimum that is known is 0."""
+        table = self.vmsd(description.name)
+        if description is self.section.description:
+            minimum = self.section.minimum_version
+            if minimum is None and table is not None:
+                minimum = table.minimum_version
+            return self.section.version, minimum or 0
+        version = table.version if table is not None and table.version is not None else description.version
+        return version, (table.minimum_version or 0) if table is not None else 0
+
+    def vmsd(self, name: str) -> TargetVmsd | None:
+        """Return what is known of a vmsd of the target."""
+        return (self.load.target.vmsds or {}).get(name)
+
+    def since(self, name: str) -> dict[str, int]:
+        """Return the versions from which on the fields of a vmsd are there."""
+        table = self.vmsd(name)
+        found = dict(table.field_versions) if table is not None else {}
+        found = found or facts.SINCE.get(name, {})
+        if not found:
+            raise Undecided(f"which fields of {name} an older version of the body lacks is not known")
+        return found
+
+    # -- fields --------------------------------------------------------------------------------------------------
+
+    def field(self, vmsd: str, name: str, entry: FieldDescription, own: _Own) -> None:
+        """Read a field, all elements of it; what goes wrong inside is named by it."""
+        start = self.load.cursor.pos
+        try:
+            self.elements(vmsd, name, entry, own)
+            if self.load.cursor.failed:
+                raise self.load.refuse("body-cut", start, vmsd=vmsd)
+        except Refusal as refusal:
+            self.load.words.wrap(refusal, "field", vmsd=vmsd, field=name)
+            raise
+
+    def validate(self, vmsd: str, name: str, own: bytes | None, version: int) -> None:
+        """Compare the field that has just been read, if the target does that by itself."""
+        check = facts.VALIDATED.get((vmsd, name))
+        if check is not None and own and self.load.version >= facts.VALIDATES:
+            at = self.load.cursor.pos - len(own)
+            if bytes(self.load.cursor.data[at : at + len(own)]) != own:
+                raise self.load.refuse("validation", at, vmsd=vmsd, field=check, version=version)
+
+    def elements(self, vmsd: str, name: str, entry: FieldDescription, own: _Own) -> None:
+        """Read the elements of a field."""
+        load = self.load
+        known = 1 if entry.array_len is None else entry.array_len
+        count = self.count(vmsd, entry, known, own)
+        inner = inside(entry)
+        if (inner is None and entry.type in INTEGERS) or entry.type in facts.FIXED:
+            self.leaves(vmsd, name, entry, own, count)
+            return
+        for index in range(count):
+            place = _Own(own.data, own.at + index * entry.size) if index < known else _Own(None)
+            if inner is not None:
+                self.state(inner, inner.version, place)
+            elif entry.type in facts.LISTS:
+                self.list_of(entry)
+            elif entry.type in ("struct", "tmp", "vstruct"):
+                load.cursor.skip(entry.size)
+            else:
+                self.foreign(name, entry, place)
+            if load.cursor.failed:
+                return
+
+    def count(self, vmsd: str, entry: FieldDescription, known: int, own: _Own) -> int:
+        """Return how many elements an array has in this body: as many as the target's own, with few exceptions."""
+        key = vmsd, entry.name
+        if key in facts.COUNTED and self.load.version < facts.VALIDATES:
+            received: int = self.values.get(facts.COUNTED[key], known)
+            return received
+        if key in facts.PER_VCPU and own.data is None:
+            count = self.load.target.vcpus or known
+            self.load.miss(f"{self.label}: for how many vCPUs {vmsd} is made: taken as {count}")
+            return count
+        return known
+
+    def leaves(self, vmsd: str, name: str, entry: FieldDescription, own: _Own, count: int) -> None:
+        """Read plain values: as a whole, unless each of them is compared."""
+        load, type_ = self.load, entry.type
+        if type_ == "ptr-marker":
+            marker, mine = load.cursor.take(1), own.take(1)
+            if mine is not None and marker != mine:
+                raise _Opaque(f"whether {name} is null differs")
+            return
+        if not type_.endswith((" equal", " le")) and type_ not in facts.LOOKED_AT:
+            length = entry.size * count
+            if length <= SMALL and vmsd in RECORDED:
+                self.record(vmsd, name, entry, load.cursor.take(length))
+            else:
+                load.cursor.skip(length)
+            return
+        for _ in range(count):
+            at = load.cursor.pos
+            raw, mine = load.cursor.take(entry.size), own.take(entry.size)
+            if load.cursor.failed:
+                return
+            if type_ == "pci irq state":
+                words = [int.from_bytes(raw[i : i + 4], "big", signed=True) for i in range(0, len(raw), 4)]
+                if bad := [word for word in words if word not in (0, 1)]:
+                    raise load.refuse("irq-state", at, received=bad[0])
+            elif type_ == "nullptr":
+                if raw != b"0":
+                    raise load.refuse("null-pointer", at)
+            elif mine is None:
+                load.miss(f"{self.label}: {vmsd}:{name} must equal the target's, which is not known")
+            elif type_ == "pci config":
+                compare_config(load, raw, mine, at)
+            else:
+                self.compare(type_, raw, mine, at)
+
+    def record(self, vmsd: str, name: str, entry: FieldDescription, raw: bytes) -> None:
+        """Keep a value by its name, or by its vmsd and name in a subsection."""
+        value = decode_value(entry.type, raw) if entry.array_len is None else raw
+        self.values[name if vmsd == self.section.vmsd else f"{vmsd}/{name}"] = value
+
+    def compare(self, type_: str, raw: bytes, mine: bytes, at: int) -> None:
+        """Compare what must equal the target's, or not be more."""
+        received, local = decode_value(type_, raw), decode_value(type_, mine)
+        if not isinstance(received, int) or not isinstance(local, int):
+            return
+        if type_.endswith(" le"):
+            if not 0 <= received <= local:
+                raise self.load.refuse("not-less-or-equal", at, received=received, local=local)
+        elif received != local:
+            mask = (1 << 8 * len(raw)) - 1
+            raise self.load.refuse("not-equal", at, received=received & mask, local=local & mask)
+
+    def list_of(self, entry: FieldDescription) -> None:
+        """Read a list: 01 before each element, 00 behind the last."""
+        load = self.load
+        shape = entry.inline[0] if entry.inline else None
+        while load.cursor.u8():
+            if load.cursor.failed:
+                return
+            if shape is None:
+                raise _Opaque(f"the list {entry.name} is empty in the target's own body")
+            self.state(shape, shape.version, _Own(None))
+
+    def foreign(self, name: str, entry: FieldDescription, own: _Own) -> None:
+        """Look at what a device loads by functions of its own, as far as it can be, and then give up this body."""
+        if entry.type == "virtio":
+            shape = self.section.description
+            last = shape is not None and entry is shape.fields[-1]  # else more of the device's follows
+            try:
+                length = compare_virtio(self.load, own.take(entry.size))
+            except Strange as strange:
+                if last:
+                    self.load.doubt(f"{self.label}: whether the device reads its state to its end: {strange}")
+            else:
+                if last:
+                    self.load.cursor.skip(length)
+                    if self.load.cursor.failed:
+                        self.load.note(f"{self.label}: the file ends in it: QEMU prints more, from inside it")
+                        raise cut_virtio(self.load)
+                    return
+        raise _Opaque(f"{name} ({entry.type}) is in the device's own format")
+
+    # -- subsections ---------------------------------------------------------------------------------------------
+
+    def subsections(self, description: Description, own: _Own) -> None:
+        """Read every subsection whose name begins like this vmsd's, in any order."""
+        load, vmsd = self.load, description.name
+        cursor = load.cursor
+        prefix = encode_name(vmsd)
+        while cursor.look() == SectionType.QEMU_VM_SUBSECTION:
+            head = cursor.peek(2)
+            if len(head) < 2:
+                return
+            raw = cursor.peek(head[1], 2)
+            if len(raw) != head[1] or head[1] < len(prefix) + 1 or not raw.startswith(prefix):
+                return
+            at, name = cursor.pos, decode_name(raw.partition(b"\0")[0])
+            if self.knows(description, name) is False:
+                raise load.refuse("unknown-subsection", at, name=name, vmsd=vmsd)
+            cursor.skip(2 + head[1])
+            version = cursor.be32() & 0xFF  # QEMU keeps eight bits of it
+            shape, place = self.shape(description, name, own)
+            try:
+                self.state(shape, version, place)
+            except Refusal as refusal:
+                load.words.wrap(refusal, "subsection", name=name, vmsd=vmsd)
+                raise
+
+    def knows(self, description: Description, name: str) -> bool | None:
+        """Say whether the target has this subsection; None if that is not known."""
+        if any(sub.name == name for sub in description.subsections):
+            return True
+        table = self.vmsd(description.name)
+        names = table.subsections if table is not None else None
+        if description is self.section.description and self.section.subsections is not None:
+            names = self.section.subsections | (names or frozenset())
+        if names is not None:
+            return name in names
+        self.load.doubt(f"whether the target knows the subsection {name}")
+        return None
+
+    def shape(self, description: Description, name: str, own: _Own) -> tuple[Description, _Own]:
+        """Find the shape of a subsection, and the target's own if it has sent one."""
+        at = own.at
+        for sub in description.subsections:
+            if sub.name == name:
+                return sub, _Own(own.data, at + sub.head_size)
+            at += sub.head_size + sub.size
+        shapes = known_shapes(name)
+        if not shapes:
+            raise _Opaque(f"what the subsection {name} holds is not known")
+        if len(shapes) > 1:
+            self.load.miss(f"{self.label}: of which length {name} is in the target; the one that fits was taken")
+        fitting = (shape for shape in shapes if self.ends(shape.size))
+        return next(fitting, shapes[0]), _Own(None)
+
+    def ends(self, size: int) -> bool:
+        """Say whether the section or another subsection follows behind so many bytes."""
+        ahead = self.load.cursor.peek(2, size)
+        return ahead[:1] == bytes([QEMU_VM_SECTION_FOOTER]) or (
+            ahead[:1] == bytes([SectionType.QEMU_VM_SUBSECTION]) and ahead[1:] != b"\0"
+        )
+
+
+def load_body(
+    load: Load, section: TargetSection | None, idstr: str, instance: int, version: int, section_id: int
+) -> None:
+    """Read a device's body up to its footer, and run what the device does after it.
+
+    Raises :class:`~.words.Refusal`, and :class:`~.state.Undecided` where a body
+    that cannot be read has no footer either.
+    """
+    label = f"{idstr}@{instance}"
+    start = load.cursor.pos
+    body = None
+    try:
+        if idstr in DISKS:
+            load.doubt(f"{label}: whether the target has the block devices that it names")
+        if section is None or section.description is None:
+            raise _Opaque("what the target expects here is not known")
+        if section.vmsd is None:
+            raise _Opaque("the device has no description")
+        body = _Body(load, section, label, instance, section_id)
+        body.state(section.description, version, _Own(section.template))
+    except _Opaque as why:
+        load.miss(f"{label}: {why}; the rest of it was passed over")
+        load.cursor.pos = _end_of(load, start, section_id)
+    if body is not None and section is not None and section.vmsd == "cpu":
+        load.registers[instance] = body.values
+
+
+def _end_of(load: Load, start: int, section_id: int) -> int:
+    """Find the footer of a body that goes on at ``start``."""
+    if not load.is_on("send-section-footer", True):
+        raise Undecided("without footers nothing tells where this body ends")
+    window = Window(load.cursor.data[: load.cursor.end], final=True)
+    try:
+        end, _ = SearchedBody(section_id, start, load.started).advance(window, start)
+    except TruncatedError:
+        # Whatever the device reads, its footer does not come.
+        load.note(f"section {section_id} has no footer: QEMU may print more, from inside it")
+        raise load.refuse("body-cut", load.cursor.pos, vmsd="") from None
+    except QmigError as error:
+        raise Undecided(str(error)) from None
+    return end

@@ -1,0 +1,184 @@
+"""The configuration section as the target loads it (``configuration_post_load`` in ``migration/savevm.c``)."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.parsers.configuration import Configuration
+from qmigtool.parsers.record import decode_name, encode_name
+from qmigtool.parsers.records import SectionType
+from qmigtool.preflight.loader.state import signed
+from qmigtool.preflight.loader.words import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qmigtool.preflight.loader.state import Load
+
+__all__ = ["load_configuration"]
+
+VMSD = "configuration"
+VERSION, MINIMUM = 1, 0
+PAGE_BITS, CAPABILITIES, UUID = (f"{VMSD}/{name}" for name in ("target-page-bits", "capabilities", "uuid"))
+
+# The capabilities that are compared, in the order of the QAPI enumeration, and the version that began to.
+COMPARED: tuple[tuple[str, tuple[int, int]], ...] = (("x-ignore-shared", (4, 0)), ("mapped-ram", (9, 0)))
+
+# MigrationCapability of 7.2
+_KNOWN = frozenset(
+    {
+        *("xbzrle", "rdma-pin-all", "auto-converge", "zero-blocks", "compress", "events", "postcopy-ram", "x-colo"),
+        *("release-ram", "block", "return-path", "pause-before-switchover", "multifd", "dirty-bitmaps"),
+        *("postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid", "background-snapshot"),
+        *("zero-copy-send", "postcopy-preempt"),
+    }
+)
+_CAME = {"switchover-ack": (8, 1), "dirty-limit": (8, 2), "mapped-ram": (9, 0)}
+_WENT = {"compress": (9, 1), "block": (9, 1)}
+
+
+def load_configuration(load: Load) -> None:
+    """Load the section, if the target expects one; raises :class:`~.words.Refusal`."""
+    if not load.is_on("send-configuration", True):
+        return
+    start = load.cursor.pos
+    found = load.cursor.u8()
+    if found != SectionType.QEMU_VM_CONFIGURATION:
+        raise load.refuse("configuration-missing", start, found=found)
+    try:
+        _body(load)
+    except Refusal as refusal:
+        refusal.section = VMSD
+        load.words.wrap(refusal, "configuration")
+        raise
+
+
+def _body(load: Load) -> None:
+    cursor = load.cursor
+    start = cursor.pos
+    length = cursor.be32()
+    _whole(load, start, VMSD, "len")
+    if length >= 1 << 31:
+        load.note("QEMU takes the length of the machine type as a negative number, and aborts")
+        raise load.refuse("configuration-length", start)
+    machine = cursor.take(length)
+    _whole(load, start, VMSD, "name")
+    given: dict[str, Configuration] = {}
+    while cursor.look() == SectionType.QEMU_VM_SUBSECTION:
+        at = cursor.pos
+        count = cursor.peek(1, 1) or b"\0"
+        raw = cursor.peek(count[0], 2)
+        if len(raw) < max(count[0], len(VMSD) + 1) or not raw.startswith(encode_name(VMSD)):
+            break
+        name = decode_name(raw.partition(b"\0")[0])
+        loader = _LOADERS.get(name)
+        if loader is None:
+            raise load.refuse("unknown-subsection", at, name=name, vmsd=VMSD)
+        cursor.skip(2 + count[0])
+        version = cursor.be32() & 0xFF
+        try:
+            if version != 1:
+                rule = "version-too-new" if version > 1 else "version-too-old"
+                raise load.refuse(rule, at, vmsd=name, received=version, local=1)
+            given[name] = loader(load)
+        except Refusal as refusal:
+            load.words.wrap(refusal, "subsection", name=name, vmsd=VMSD)
+            raise
+    bits = given.get(PAGE_BITS)
+    names = given[CAPABILITIES].capabilities if CAPABILITIES in given else ()
+    load.configuration = Configuration(decode_name(machine), bits.page_size if bits else None, names)
+    load.capabilities = frozenset(names)
+    _compare(load, start, machine, bits.page_size if bits else None)
+
+
+def _whole(load: Load, start: int, vmsd: str, field: str) -> None:
+    """Refuse what the end of the file has cut."""
+    if load.cursor.failed:
+        refusal = load.refuse("body-cut", start, vmsd=vmsd)
+        load.words.wrap(refusal, "field", vmsd=vmsd, field=field)
+        raise refusal
+
+
+def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
+    target = load.target
+    hook: dict[str, Any] = {"vmsd": VMSD, "version": VERSION, "minimum": MINIMUM}
+    if target.machine is None:
+        load.doubt("the target's machine type is not known")
+    elif not _equal(machine, encode_name(target.machine)):
+        received = decode_name(machine.split(b"\0")[0])
+        raise load.refuse("machine-type", start, received=received, local=target.machine, **hook)
+    if bits is not None and target.page_bits is None:
+        load.doubt("the target's page size is not known")
+    elif bits is not None and bits != target.page_bits:
+        raise load.refuse("page-bits", start, received=signed(bits), local=target.page_bits, **hook)
+    for name, since in COMPARED:
+        if load.version < since:
+            continue
+        local, sent = load.has(name), name in load.capabilities
+        if local is None:
+            load.miss(f"whether the target has the capability {name} on: taken as {_state(sent)}")
+        elif local != sent:
+            states = {"local": _state(local), "received": _state(sent)}
+            raise load.refuse("capability", start, name=name, **states, **hook)
+
+
+def _state(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def _equal(received: bytes, local: bytes) -> bool:
+    """Compare as strncmp does with the length of what was received: a prefix of the local name is equal to it."""
+    text, nul, _ = received.partition(b"\0")
+    return local == text if nul else local.startswith(text)
+
+
+def _page_bits(load: Load) -> Configuration:
+    start = load.cursor.pos
+    bits = load.cursor.be32()
+    _whole(load, start, PAGE_BITS, "target_page_bits")
+    return Configuration("", bits)  # as the number that it is: a hostile one is no power of anything
+
+
+def _capabilities(load: Load) -> Configuration:
+    cursor = load.cursor
+    start = cursor.pos
+    count = cursor.be32()
+    _whole(load, start, CAPABILITIES, "caps_count")
+    names = []
+    for _ in range(count):
+        at = cursor.pos
+        name = cursor.name()
+        if not _is_known(name, load.version):
+            refusal = load.refuse("unknown-capability", at, name=name)
+            load.words.wrap(refusal, "field", vmsd=CAPABILITIES, field="capabilities")
+            raise refusal
+        names.append(name)
+    return Configuration("", capabilities=tuple(dict.fromkeys(names)))
+
+
+def _is_known(name: str, version: tuple[int, ...]) -> bool:
+    if name in _CAME:
+        return version >= _CAME[name]
+    return name in _KNOWN and not (name in _WENT and version >= _WENT[name])
+
+
+def _uuid(load: Load) -> Configuration:
+    start = load.cursor.pos
+    raw = load.cursor.take(16)
+    _whole(load, start, UUID, "uuid.data")
+    received, local = str(uuid.UUID(bytes=raw)), load.target.uuid
+    if local is None:
+        load.miss("the target's -uuid: the stream has one, and another one would be refused")
+    elif not local:
+        load.warn("uuid", received=received)
+    elif local.lower() != received:
+        raise load.refuse("uuid", start, received=received, local=local.lower(), vmsd=UUID, version=1, minimum=1)
+    return Configuration("", uuid=raw)
+
+
+_LOADERS: dict[str, Callable[[Load], Configuration]] = {
+    PAGE_BITS: _page_bits,
+    CAPABILITIES: _capabilities,
+    UUID: _uuid,
+}

@@ -1,0 +1,108 @@
+"""PCI configuration space as the target compares it (``get_pci_config_device`` in ``hw/pci/pci.c``).
+
+QEMU compares the bits that are in a device's cmask and that the guest can write in no way (wmask, w1cmask). A device's
+masks are not in any stream. But its configuration space as the target saved it has the header and the list of
+capabilities, and for those QEMU makes the masks by rules (``pci_init_cmask``, ``pci_add_capability``). Only bytes whose
+masks follow from these are compared here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from qmigtool.parsers.pci import (
+    CONFIG_SIZE,
+    PCI_CAP_ID_EXP,
+    PCI_CAPABILITY_LIST,
+    PCI_STATUS,
+    PCI_STATUS_CAP_LIST,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmigtool.preflight.loader.state import Load
+
+__all__ = ["Masks", "compare_config", "masks", "msix_entries"]
+
+PCI_CAP_ID_VNDR, PCI_CAP_ID_MSIX = 0x09, 0x11
+# Vendor and device id, revision and class, header type (without the multifunction bit's neighbours none is writable).
+_HEADER = (*range(4), *range(8, 12), 0x0E)
+VIRTIO_PCI_CAP_PCI_CFG = 5  # its fields are the guest's to write
+
+
+class Masks(NamedTuple):
+    """The masks of one byte."""
+
+    cmask: int
+    wmask: int
+    w1cmask: int
+
+    @property
+    def compared(self) -> int:
+        """The bits that must be equal."""
+        return self.cmask & ~self.wmask & ~self.w1cmask
+
+
+_READ_ONLY = Masks(0xFF, 0, 0)
+
+
+def masks(config: bytes) -> dict[int, Masks]:
+    """Return the masks of the bytes for which they follow from a device's own configuration space."""
+    found = dict.fromkeys((*_HEADER, PCI_CAPABILITY_LIST), _READ_ONLY)
+    found[PCI_STATUS] = Masks(PCI_STATUS_CAP_LIST, 0, 0)
+    for at, name in _capabilities(config):
+        found |= {at + i: m for i, m in _capability(config, at, name) if at + i < CONFIG_SIZE}
+    return found
+
+
+def compare_config(load: Load, received: bytes, own: bytes, offset: int) -> None:
+    """Compare what the stream has with the target's own; raises :class:`~.words.Refusal`."""
+    if len(own) < CONFIG_SIZE or len(received) < CONFIG_SIZE:
+        return
+    for at, mask in sorted(masks(own).items()):
+        if (received[at] ^ own[at]) & mask.compared:
+            raise load.refuse(
+                "pci-config",
+                offset + at,
+                at=at,
+                received=received[at],
+                local=own[at],
+                cmask=mask.cmask,
+                wmask=mask.wmask,
+                w1cmask=mask.w1cmask,
+            )
+
+
+def msix_entries(config: bytes) -> int:
+    """Return how many MSI-X vectors a device has; 0 if it has no MSI-X."""
+    for at, name in _capabilities(config):
+        if name == PCI_CAP_ID_MSIX and at + 4 <= len(config):
+            return (int.from_bytes(config[at + 2 : at + 4], "little") & 0x7FF) + 1
+    return 0
+
+
+def _capabilities(config: bytes) -> Iterator[tuple[int, int]]:
+    """Give (offset, id) of each capability of the list."""
+    if not config[PCI_STATUS] & PCI_STATUS_CAP_LIST:
+        return
+    at, seen = config[PCI_CAPABILITY_LIST] & ~3, set()
+    while 0x40 <= at < CONFIG_SIZE - 2 and at not in seen:
+        seen.add(at)
+        yield at, config[at]
+        at = config[at + 1] & ~3
+
+
+def _capability(config: bytes, at: int, name: int) -> Iterator[tuple[int, Masks]]:
+    """Give (offset inside it, masks) of the bytes of one capability that no guest can write."""
+    yield from ((i, _READ_ONLY) for i in (0, 1))
+    if name == PCI_CAP_ID_MSIX:
+        # Table size; then enable and mask all, which are the guest's; then where table and PBA lie.
+        yield 2, _READ_ONLY
+        yield 3, Masks(0xFF, 0xC0, 0)
+        yield from ((i, _READ_ONLY) for i in range(4, 12))
+    elif name == PCI_CAP_ID_EXP:
+        # PCI Express Capabilities and Device Capabilities
+        yield from ((i, _READ_ONLY) for i in range(2, 8))
+    elif name == PCI_CAP_ID_VNDR and at + 4 <= CONFIG_SIZE and config[at + 3] != VIRTIO_PCI_CAP_PCI_CFG:
+        yield from ((i, _READ_ONLY) for i in range(2, max(2, config[at + 2])))

@@ -1,0 +1,175 @@
+"""Whether a target loads a stream, and if not, in which words it says so: ``qemu_loadvm_state``, acted out.
+
+The stream is walked as the target's QEMU walks it, step by step and in its order, up to the first thing that it
+refuses. QEMU never reads the vmdesc, so it is not read here; what the target's own bodies look like decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qmigtool.parsers.records import (
+    QEMU_VM_FILE_MAGIC,
+    QEMU_VM_FILE_VERSION,
+    QEMU_VM_FILE_VERSION_COMPAT,
+    SectionType,
+)
+from qmigtool.parsers.source import BufferSource
+from qmigtool.preflight.loader.commands import load_command
+from qmigtool.preflight.loader.configuration import load_configuration
+from qmigtool.preflight.loader.cursor import Cursor
+from qmigtool.preflight.loader.postload import put_registers
+from qmigtool.preflight.loader.ramblocks import RamLoader
+from qmigtool.preflight.loader.sections import Registry, load_part, load_start
+from qmigtool.preflight.loader.state import Load, Undecided
+from qmigtool.preflight.loader.words import Refusal, family_of
+from qmigtool.probe import find_start
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.target.model import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["Verdict", "predict", "predict_source"]
+
+MAX_PACKAGES = 2  # in each other; QEMU's own stack is the only limit there
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a target makes of a stream.
+
+    ``loads`` is None where it cannot be decided. ``errors`` are the lines of stderr of a QEMU that refuses, without the
+    program's name; ``warnings`` those of one that goes on. ``rule`` is the stable name of what is broken
+    (``machine-type``, ``unknown-section``), ``offset`` and ``section`` where in the stream. ``unknown`` says what could
+    not be checked for want of knowledge of the target, ``notes`` what else there is to say.
+    """
+
+    loads: bool | None
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    rule: str | None = None
+    offset: int | None = None
+    section: str | None = None
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def predict(stream: Stream, target: Target) -> Verdict:
+    """Predict what ``target`` does with a stream. A stream that is broken is no reason not to."""
+    source = stream.source
+    if isinstance(source, BufferSource):
+        return predict_source(source, target)
+    return Verdict(None, unknown=("the stream came through a pipe and its RAM was not kept: save it in a file first",))
+
+
+def predict_source(source: BufferSource, target: Target) -> Verdict:
+    """Predict what ``target`` does with bytes, which need not be a stream at all."""
+    words = family_of(target.qemu)
+    cursor = Cursor(source, find_start(source))
+    blocks = None if target.blocks is None else {name: block.used_length for name, block in target.blocks.items()}
+    load = Load(cursor, target, words, RamLoader.of(blocks, target.page_bits))
+    _about_words(load)
+    if cursor.pos:
+        load.note(f"the stream begins at {cursor.pos:#x}: taken as loaded from file:PATH,offset={cursor.pos:#x}")
+    try:
+        _load_state(load)
+    except Refusal as refusal:
+        return _verdict(load, False, refusal)
+    except Undecided as doubt:
+        load.doubt(str(doubt))
+    return _verdict(load, None if load.doubts else True, None)
+
+
+def _about_words(load: Load) -> None:
+    version, family = load.target.qemu, load.words.family
+    spoken = ".".join(map(str, family))
+    if version is None:
+        load.miss(f"the target's QEMU: its words are taken to be those of {spoken}")
+    elif version[:2] != family:
+        load.note(f"the words are those of QEMU {spoken}, the nearest that is known")
+
+
+def _verdict(load: Load, loads: bool | None, refusal: Refusal | None) -> Verdict:
+    # What was said before a refusal is on stderr with it.
+    warnings, doubts = tuple(load.warnings), tuple(load.doubts)
+    unknown = doubts + tuple(one for one in load.unseen if one not in doubts)
+    if refusal is None:
+        return Verdict(loads, (), warnings, unknown=unknown, notes=tuple(load.notes))
+    return Verdict(
+        loads=False,
+        errors=(*warnings, *refusal.lines()),
+        rule=refusal.rule,
+        offset=refusal.offset,
+        section=refusal.section,
+        unknown=unknown,
+        notes=tuple(load.notes),
+    )
+
+
+def _load_state(load: Load) -> None:
+    """Act out ``qemu_loadvm_state``; raises :class:`Refusal` or :class:`Undecided`."""
+    cursor = load.cursor
+    # Nothing is read before the first byte has come.
+    if cursor.left == 0:
+        load.note("QEMU waits for ever for the first byte")
+        raise load.refuse("empty")
+    if load.target.unmigratable:
+        raise load.refuse("unmigratable-device", idstr=load.target.unmigratable[0])
+    start = cursor.pos
+    magic = cursor.be32()
+    if magic != QEMU_VM_FILE_MAGIC:
+        raise load.refuse("magic", start, magic=magic)
+    version = cursor.be32()
+    if version == QEMU_VM_FILE_VERSION_COMPAT:
+        raise load.refuse("version-obsolete", start + 4)
+    if version != QEMU_VM_FILE_VERSION:
+        raise load.refuse("version", start + 4, version=version)
+    load_configuration(load)
+    _items(load, Registry.of(load.target.sections), 0)
+    _vmdesc(load)
+    put_registers(load)
+
+
+def _items(load: Load, registry: Registry, depth: int) -> None:
+    """Load items up to EOF, or up to the end of a package."""
+    cursor = load.cursor
+    while True:
+        at = cursor.pos
+        if depth and not cursor.left:
+            return
+        kind = cursor.u8()
+        if cursor.failed:
+            raise load.refuse("cut", at)
+        if kind == SectionType.QEMU_VM_EOF:
+            return
+        if kind in (SectionType.QEMU_VM_SECTION_START, SectionType.QEMU_VM_SECTION_FULL):
+            load_start(load, registry)
+        elif kind in (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END):
+            load_part(load, registry)
+        elif kind == SectionType.QEMU_VM_COMMAND:
+            length = load_command(load)
+            if length is not None:
+                _package(load, registry, length, depth)
+        else:
+            raise load.refuse("section-type", at, type=kind)
+
+
+def _package(load: Load, registry: Registry, length: int, depth: int) -> None:
+    """Load the items of a package, which are read as if they were a stream of their own."""
+    if depth == MAX_PACKAGES:
+        raise Undecided(f"packages inside packages at {load.cursor.pos:#x}")
+    cursor = load.cursor
+    end, cursor.end = cursor.end, cursor.pos + length
+    _items(load, registry, depth + 1)
+    cursor.pos, cursor.end = cursor.end, end
+
+
+def _vmdesc(load: Load) -> None:
+    """Look behind EOF: a missing vmdesc is told, and that is all."""
+    if load.is_on("suppress-vmdesc", False) or load.postcopy:
+        return
+    found = load.cursor.u8()
+    load.cursor.failed = False
+    if found != SectionType.QEMU_VM_VMDESCRIPTION:
+        load.warn("vmdesc", found=found)

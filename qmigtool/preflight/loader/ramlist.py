@@ -1,0 +1,98 @@
+"""The ``ram`` section as the target loads it: its list of blocks against the target's own (``migration/ram.c``).
+
+The list must name blocks that the target has, with their lengths; a resizable block takes any length up to its
+maximum. Blocks that are not listed keep what they have, and their records are taken all the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import StreamError
+from qmigtool.parsers.ram import MAX_BLOCKS
+from qmigtool.parsers.records import MappedRamHeader
+from qmigtool.parsers.window import Window
+from qmigtool.preflight.loader.records import load_records
+from qmigtool.preflight.loader.state import Undecided
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.loader.state import Load
+
+__all__ = ["load_ram"]
+
+VERSION = 4
+
+# idstr -> max_length of the blocks that every x86 machine makes resizable (hw/acpi, ROM_BLOB files of fw_cfg).
+RESIZABLE = {
+    "/rom@etc/acpi/tables": 0x200000,
+    "/rom@etc/table-loader": 0x10000,
+    "/rom@etc/acpi/rsdp": 0x1000,
+}
+
+
+def load_ram(load: Load, version: int) -> None:
+    """Load one START, PART or END body; raises :class:`~.words.Refusal`."""
+    if version != VERSION:
+        raise load.refuse("ram-version", section="ram", ram_version=version, ret=-22)
+    load_records(load, _list)
+
+
+def _list(load: Load, total: int) -> None:
+    """Read the MEM_SIZE list, of ``total`` bytes of RAM."""
+    ram, cursor = load.ram, load.cursor
+    entries = 0
+    while total:
+        at = cursor.pos
+        entries += 1
+        if entries > MAX_BLOCKS:
+            raise Undecided(f"the RAM list has more than {MAX_BLOCKS} entries")
+        name = cursor.name()
+        length = cursor.be64()
+        if cursor.failed and not ram.known:
+            raise load.refuse("ram-cut", at, "ram", ram_version=VERSION, ret=-5)
+        _block(load, at, name, length)
+        _more(load, at, name, length)
+        total = (total - length) % (1 << 64)  # as in C: what names more than the total reads on
+
+
+def _block(load: Load, at: int, name: str, received: int) -> None:
+    ram, blocks = load.ram, load.target.blocks
+    if blocks is None:
+        load.doubt("the target's RAM blocks are not known")
+        try:
+            ram.put(name, ram.round_up(received))
+        except StreamError as error:
+            raise Undecided(str(error)) from None
+        return
+    local = ram.length(name)
+    if local is None:
+        raise load.refuse("unknown-block", at, "ram", block=name, ram_version=VERSION, ret=-22)
+    if received == local or ram.round_up(received) == ram.round_up(local):
+        return
+    most = blocks[name].max_length or RESIZABLE.get(name)
+    values = {"block": name, "received": ram.round_up(received), "ram_version": VERSION, "ret": -22}
+    if most is None:
+        raise load.refuse("block-size", at, "ram", local=ram.round_up(local), **values)
+    if ram.round_up(received) > most:
+        raise load.refuse("block-too-large", at, "ram", local=most, **values)
+    ram.put(name, ram.round_up(received))
+
+
+def _more(load: Load, at: int, name: str, length: int) -> None:
+    """Read what capabilities put behind a block's length."""
+    cursor = load.cursor
+    if load.postcopy:
+        # Only a block of other pages than the host's has this word; neither a name nor a record can look like it.
+        word = int.from_bytes(cursor.peek(8), "big")
+        if word > load.ram.page_size and word & (word - 1) == 0:
+            cursor.skip(8)
+            load.miss(f"the page size of RAM block {name}, which must be {word:#x} in the target")
+    if "x-ignore-shared" in load.capabilities:
+        cursor.be64()
+        load.miss(f"the guest-physical address of RAM block {name}, which must be the target's (x-ignore-shared)")
+    if "mapped-ram" in load.capabilities:
+        header, _ = MappedRamHeader.parse(Window(cursor.take(28).ljust(28, b"\0"), final=True), 0)
+        if header.version != 1:
+            raise Undecided(f"mapped-ram header version {header.version} at {at:#x}")
+        if header.pages_offset:
+            cursor.skip(max(0, header.pages_offset + length - cursor.pos))

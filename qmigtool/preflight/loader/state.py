@@ -1,0 +1,89 @@
+"""What one walk of the loader knows and gathers; every part of it works on the same :class:`Load`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.configuration import Configuration
+    from qmigtool.preflight.loader.cursor import Cursor
+    from qmigtool.preflight.loader.ramblocks import RamLoader
+    from qmigtool.preflight.loader.words import Refusal, Vocabulary
+    from qmigtool.preflight.target.model import Target
+
+__all__ = ["Load", "Undecided", "signed"]
+
+MAX_NOTES = 100  # a hostile stream has a section every 16 bytes
+
+
+class Undecided(Exception):  # noqa: N818 - a signal that ends the walk, never seen by a caller
+    """What follows depends on something that is not known of the target; the text says on what."""
+
+
+@dataclass(slots=True)
+class Load:
+    """A loader at work: what it reads, what it knows of itself (``target``), and what it has come to.
+
+    ``doubts`` are what may make it refuse the stream and is not known; ``unseen`` what could not be checked but is not
+    expected to. ``started`` are the ids of the sections so far. ``registers`` has the fields of each ``cpu`` section by
+    name, for what comes after loading.
+    """
+
+    cursor: Cursor
+    target: Target
+    words: Vocabulary
+    ram: RamLoader
+    configuration: Configuration | None = None
+    capabilities: frozenset[str] = frozenset()
+    postcopy: int = 0
+    return_path: bool = False
+    started: set[int] = field(default_factory=set)
+    registers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The version of the target's QEMU, which decides what it does; of none that is known, that of its words."""
+        return self.target.qemu or self.words.family
+
+    def refuse(self, rule: str, offset: int | None = None, section: str | None = None, **values: Any) -> Refusal:
+        """Make a refusal in the target's words, to be raised."""
+        return self.words.refusal(rule, self.cursor.pos if offset is None else offset, section, **values)
+
+    def doubt(self, text: str) -> None:
+        """Note what may make the target refuse the stream."""
+        _add(self.doubts, text)
+
+    def miss(self, text: str) -> None:
+        """Note what could not be checked."""
+        _add(self.unseen, text)
+
+    def note(self, text: str) -> None:
+        """Note what else is worth knowing."""
+        _add(self.notes, text)
+
+    def warn(self, name: str, **values: Any) -> None:
+        """Note what the target prints without stopping."""
+        _add(self.warnings, self.words.warning(name, **values))
+
+    def has(self, capability: str) -> bool | None:
+        """Say whether a capability of the target is on; None if that is not known."""
+        return self.target.capabilities.get(capability)
+
+    def is_on(self, prop: str, default: bool) -> bool:
+        """Say whether a ``-global migration.X`` of the target is on."""
+        return self.target.properties.get(prop, default)
+
+
+def signed(word: int) -> int:
+    """Return a 32-bit word as ``%d`` prints it."""
+    return word - (1 << 32) if word >= 1 << 31 else word
+
+
+def _add(texts: list[str], text: str) -> None:
+    if len(texts) < MAX_NOTES and text not in texts:
+        texts.append(text)

@@ -1,0 +1,300 @@
+"""Silent losses inside a vCPU that the target's CPU decides: components, features that the guest uses, subsections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import XsaveError
+from qmigtool.findings import Finding, Severity
+from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.preflight.target.cpuidflags import KNOWN
+from qmigtool.rewrite.accelerators.traits import TRAITS
+from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
+from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
+
+if TYPE_CHECKING:
+    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.preflight.target.model import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["allowed_components", "cpu_losses"]
+
+MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
+TSC_TOLERANCE_PPM = 250  # KVM's own tolerance, below which it does not scale
+MSHV_PAGE = 4096  # bytes of the page in which QEMU 11.1 hands an area to MSHV
+
+# Subsection of cpu that the target sends only if its CPU has one of these features (`needed` asks CPUID, not contents).
+GATED: dict[str, tuple[str, ...]] = {
+    "cpu/intel_amx_xtile": ("amx-tile",),
+    "cpu/msr_xfd": ("xfd",),
+    "cpu/arch_lbr": ("arch-lbr",),
+    "cpu/fred": ("fred",),
+    "cpu/apx": ("apxf",),
+    "cpu/cet": ("shstk", "ibt"),
+    "cpu/intel_sgx": ("sgxlc", "sgx-lc"),
+    "cpu/msr_tsx_ctrl": ("tsx-ctrl",),
+    "cpu/amd_tsc_scale_msr": ("tsc-scale",),
+}
+# Those that were loaded by TCG and never came back, whatever -cpu was asked for.
+NOT_IN_TCG = frozenset(
+    {"cpu/intel_amx_xtile", "cpu/msr_xfd", "cpu/arch_lbr", "cpu/fred", "cpu/apx", "cpu/cet"},
+)
+
+# Bit of CR4 -> the features of which a CPU must have one for a guest to set it (SDM volume 3, 2.5).
+CR4_FEATURES: dict[int, tuple[str, ...]] = {
+    0: ("vme",),
+    3: ("de",),
+    4: ("pse",),
+    5: ("pae",),
+    6: ("mce",),
+    7: ("pge",),
+    9: ("fxsr",),
+    10: ("sse",),
+    11: ("umip",),
+    12: ("la57",),
+    13: ("vmx",),
+    14: ("smx",),
+    16: ("fsgsbase",),
+    17: ("pcid",),
+    18: ("xsave",),
+    20: ("smep",),
+    21: ("smap",),
+    22: ("pku",),
+    23: ("shstk", "ibt"),
+    24: ("pks",),
+    27: ("lass",),
+    28: ("lam",),
+    32: ("fred",),
+}
+EFER_FEATURES: dict[int, tuple[str, ...]] = {
+    0: ("syscall",),
+    8: ("lm",),
+    11: ("nx", "xd"),
+    12: ("svm",),
+    14: ("fxsr-opt", "ffxsr"),
+}
+HYPERV = "cpu/msr_hyperv_"
+
+
+def cpu_losses(stream: Stream, target: Target) -> tuple[list[Finding], list[str]]:
+    """Return findings, and what could not be judged."""
+    found: list[Finding] = []
+    unknown: list[str] = []
+    allowed = allowed_components(target)
+    for vcpu in stream.vcpus:
+        if allowed is None:
+            if vcpu.xcr0 & ~LEGACY_MASK or vcpu.live & ~LEGACY_MASK:
+                unknown.append("which components XCR0 may have: give a CPUID dump, a CPU model or a layout")
+        else:
+            found += _components(vcpu, target, allowed)
+        found += _placement(vcpu, target)
+        found += _gated(vcpu, target, unknown)
+        found += _features(vcpu, target, unknown)
+        found += _frequency(vcpu, target, unknown)
+    return found, unknown
+
+
+def allowed_components(target: Target) -> int | None:
+    """Return the components that a vCPU of the target may have in XCR0 and IA32_XSS, or None if that is not known."""
+    traits = TRAITS.get(target.accelerator or "")
+    bound = (traits.components & ~SUPERVISOR_MASK | traits.supervisor) if traits else (1 << 63) - 1
+    user = target.xcr0
+    if user is None:
+        # TCG has the same on every machine, if the CPU model leaves it; what MSHV has no bit for no partition has.
+        return bound | LEGACY_MASK if target.accelerator in ("tcg", "mshv") else None
+    supervisor = SUPERVISOR_MASK if target.xss is None else target.xss & SUPERVISOR_MASK
+    return (user & ~SUPERVISOR_MASK | supervisor) & bound | LEGACY_MASK
+
+
+def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
+    live = vcpu.live & ~allowed
+    idle = vcpu.xcr0 & ~allowed & ~live
+    where = vcpu.device.get("env.xcr0")
+    offset = None if where is None else where.offset
+    mask = f"{target.accelerator or 'the target'} has {allowed & ~SUPERVISOR_MASK:#x}"
+    if live:
+        yield Finding(
+            "component-not-in-target",
+            Severity.ERROR,
+            f"{' '.join(mask_names(live))} live; {mask}",
+            _fate(target),
+            device=vcpu.device.label,
+            field="env.xcr0",
+            offset=offset,
+        )
+    if idle:
+        yield Finding(
+            "xcr0-not-in-target",
+            Severity.ERROR if target.accelerator == "kvm" else Severity.WARNING,
+            f"XCR0 {vcpu.xcr0:#x} enables {' '.join(mask_names(idle))}; {mask}",
+            _fate(target),
+            device=vcpu.device.label,
+            field="env.xcr0",
+            offset=offset,
+        )
+
+
+def _fate(target: Target) -> str:
+    """Say what becomes of components that the target has not."""
+    if target.accelerator == "kvm":
+        return (
+            "KVM refuses all of XCR0 for one bit that the host has not: QEMU 10.0 and 11.1 then end, 7.2 silently "
+            "drops XCR0, every MSR, the MTRRs, pending events and mp_state (measured)"
+        )
+    if target.accelerator == "tcg":
+        return f"TCG keeps the bytes, but the guest's next such instruction is #UD ({MEASURED})"
+    if target.accelerator in ("mshv", "whpx"):
+        return "the partition's XSAVE page has no place for it, and QEMU does not mask XSTATE_BV (read in QEMU 11.1)"
+    return "what the CPU has not it cannot hold (SDM volume 1, 13.3)"
+
+
+def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
+    """Judge where components would lie: a layout that cannot place them, a page that is too small."""
+    layout = target.layout
+    used = vcpu.live | vcpu.effective_xstate_bv()
+    if layout is not None:
+        lacking = vcpu.live & ~layout.mask & ~LEGACY_MASK
+        reasons = [f"{mask_names(1 << bit)[0]}: {layout.absent[bit]}" for bit in bits(lacking) if bit in layout.absent]
+        if reasons:
+            yield Finding(
+                "component-without-place",
+                Severity.ERROR,
+                f"the layout {layout.name} cannot place what is live: {'; '.join(reasons)}",
+                "CPUID leaf 0xD of the target says where a component lies",
+                device=vcpu.device.label,
+            )
+    if target.accelerator != "mshv":
+        return
+    size = target.xsave_max or MSHV_PAGE
+    if vcpu.live & AMX_MASK:
+        yield Finding(
+            "amx-on-mshv",
+            Severity.ERROR,
+            f"AMX is live and has 8 KiB, the partition's XSAVE area at most {size} bytes",
+            "QEMU 11.1 gives MSHV one page (read in QEMU 11.1)",
+            device=vcpu.device.label,
+        )
+    elif layout is not None and target.xsave_max is not None:
+        try:
+            needed = layout.compacted_size(used & layout.mask)
+        except XsaveError:
+            return
+        if needed > size:
+            yield Finding(
+                "area-too-large",
+                Severity.ERROR,
+                f"the compacted area has {needed} bytes, the partition takes {size} (MAX_XSAVE_DATA_SIZE)",
+                "Hyper-V refuses a larger one (read in Linux's MSHV driver)",
+                device=vcpu.device.label,
+            )
+
+
+def _gated(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
+    """Judge subsections that the target sends again only if its CPU has the feature."""
+    for field in vcpu.device.fields:
+        if field.kind is not Kind.SUBSECTION or field.name not in GATED:
+            continue
+        flags = GATED[field.name]
+        has = _has(target, field.name, flags)
+        if has:
+            continue
+        used = _any_set(field)
+        if has is None:
+            unknown.append(f"whether the target's CPU has {' or '.join(flags)}: {field.name} depends on it")
+        yield Finding(
+            "cpuid-gated-subsection",
+            (Severity.WARNING if has is None else Severity.ERROR) if used else Severity.NOTE,
+            f"{field.name} loads and is not sent again"
+            + (f" if the CPU has no {' or '.join(flags)}" if has is None else f": the CPU has no {' or '.join(flags)}")
+            + ("" if used else "; it holds zeros"),
+            f"whether it is sent is a matter of CPUID, not of contents ({MEASURED})",
+            device=vcpu.device.label,
+            field=field.name,
+            offset=field.offset,
+        )
+
+
+def _has(target: Target, subsection: str, flags: tuple[str, ...]) -> bool | None:
+    if target.accelerator == "tcg" and subsection in NOT_IN_TCG:
+        return False
+    has = _has_feature(target, flags)
+    if has is not None:
+        return has
+    if subsection == "cpu/intel_amx_xtile" and target.xcr0 is not None:
+        return bool(target.xcr0 & AMX_MASK)
+    return None
+
+
+def _has_feature(target: Target, flags: tuple[str, ...]) -> bool | None:
+    """Say whether the target's CPU has one of these features; None if that is not known."""
+    if target.cpu_flags is not None:
+        return any(flag in target.cpu_flags for flag in flags)
+    if target.cpuid_flags is None or not KNOWN & {*flags}:
+        return None
+    return any(flag in target.cpuid_flags for flag in flags)
+
+
+def _any_set(field: Field) -> bool:
+    if field.kind is Kind.LEAF:
+        return any(field.raw)
+    return any(map(_any_set, field.children)) if field.children else any(field.raw)
+
+
+def _features(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
+    """Judge control registers: what a guest has switched on, its CPU must have."""
+    if target.cpu_flags is None and target.cpuid_flags is None:
+        unknown.append("whether the CPU has the features that the guest uses: give its query-cpu-model-expansion")
+        return
+    for path, name, table in (("env.cr[4]", "CR4", CR4_FEATURES), ("env.efer", "EFER", EFER_FEATURES)):
+        field = vcpu.device.get(path)
+        value = vcpu.device.number(path)
+        if field is None or value is None:
+            continue
+        lacking = [
+            " or ".join(needed)
+            for bit, needed in table.items()
+            if value >> bit & 1 and _has_feature(target, needed) is False
+        ]
+        if lacking:
+            yield Finding(
+                "cpu-feature-missing",
+                Severity.WARNING,
+                f"{name} {value % (1 << 64):#x} uses {', '.join(lacking)}, which the target's CPU lacks",
+                "CPUID is never compared: QEMU loads it, and KVM took such a CR4 (measured); the guest may fault later",
+                device=vcpu.device.label,
+                field=path,
+                offset=field.offset,
+            )
+    flags = target.cpu_flags
+    if target.accelerator != "kvm" or flags is None or any(flag.startswith("hv-") for flag in flags):
+        return
+    for sub in vcpu.device.fields:
+        if sub.kind is Kind.SUBSECTION and sub.name.startswith(HYPERV):
+            yield Finding(
+                "hyperv-without-enlightenments",
+                Severity.WARNING,
+                f"{sub.name} is loaded, but the CPU has no hv-* feature: KVM ignores it",
+                f"a KVM guest without hv-* loads it without a word ({MEASURED})",
+                device=vcpu.device.label,
+                field=sub.name,
+                offset=sub.offset,
+            )
+
+
+def _frequency(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
+    khz = vcpu.device.number("cpu/tsc_khz/env.tsc_khz")
+    if not khz or target.accelerator not in ("kvm", None):
+        return
+    host = target.host_tsc_khz
+    if host is None:
+        unknown.append(f"whether the host's TSC runs at the guest's {khz} kHz, or can be scaled")
+    elif abs(host - khz) * 1_000_000 > khz * TSC_TOLERANCE_PPM:
+        yield Finding(
+            "tsc-frequency",
+            Severity.WARNING,
+            f"the guest's TSC ran at {khz} kHz, the host's runs at {host} kHz",
+            "without TSC scaling KVM goes on at the host's frequency, with a warning only (measured)",
+            device=vcpu.device.label,
+            field="cpu/tsc_khz/env.tsc_khz",
+        )

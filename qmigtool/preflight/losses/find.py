@@ -1,0 +1,178 @@
+"""What would be lost although QEMU says nothing: for a stream and a target, as findings.
+
+===================  ============================================================================================
+losses               what the target has and the stream lacks: sections, subsections, RAM blocks
+losses_cpu           what a vCPU has and the target's CPU has not: components, features, subsections behind CPUID
+losses_accelerator   what the same bytes mean to another accelerator, and what one does not write to its vCPUs
+===================  ============================================================================================
+
+An ``error`` is guest state that is surely lost, a ``warning`` may be or cannot be told, a ``note`` is a reset value
+that stays. ``reason`` says how the fact is known: measured with real QEMU, read in its source, or inferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from qmigtool.errors import QmigError
+from qmigtool.findings import Finding, Severity
+from qmigtool.parsers.vmstate import Kind
+from qmigtool.preflight.losses.accelerator import accelerator_losses
+from qmigtool.preflight.losses.cpu import cpu_losses
+
+if TYPE_CHECKING:
+    from qmigtool.device import Device
+    from qmigtool.preflight.target.model import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["MISSING_PAGES", "Losses", "find_losses", "grouped"]
+
+ANY_INSTANCE = 0xFFFFFFFF  # -1: an alias that fits every instance
+PER_VCPU = ("cpu", "cpu_common")
+MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
+MISSING_PAGES = "missing-pages"
+_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
+
+
+class Losses(NamedTuple):
+    """The findings, gravest first, and what could not be judged, in words."""
+
+    findings: tuple[Finding, ...]
+    unknown: tuple[str, ...]
+
+
+def find_losses(stream: Stream, target: Target) -> Losses:
+    """Return what a target would lose of a stream if it loads it."""
+    findings = list(_missing_sections(stream, target))
+    findings += _missing_blocks(stream, target)
+    findings += _missing_pages(stream)
+    unknown = []
+    if target.sections is None:
+        unknown.append("sections that the target has and the file lacks: give a stream that the target saved")
+    for judge in (cpu_losses, accelerator_losses):
+        try:
+            found, words = judge(stream, target)
+        except QmigError as error:
+            unknown.append(f"the state of the vCPUs: {error}")
+            continue
+        findings += found
+        unknown += words
+    # A stable sort: within a severity they stay in the order of the stream.
+    return Losses(tuple(sorted(findings, key=lambda f: _ORDER[f.severity])), tuple(dict.fromkeys(unknown)))
+
+
+def grouped(findings: Sequence[Finding]) -> list[Finding]:
+    """Make one finding of those that differ in the device's instance alone: ``cpu@0,2-5``, with the first's offset."""
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for one in findings:
+        name, _, instance = (one.device or "").rpartition("@")
+        alone = one.device if not instance.isdecimal() else None
+        groups.setdefault((one.rule, one.severity, one.message, one.reason, name, alone, one.field), []).append(one)
+    return [
+        group[0] if len(group) == 1 else replace(group[0], device=f"{key[4]}@{_ranges(group)}")
+        for key, group in groups.items()
+    ]
+
+
+def _ranges(group: Sequence[Finding]) -> str:
+    numbers = sorted({int((one.device or "").rpartition("@")[2]) for one in group})
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+# -- what the file lacks ---------------------------------------------------------------------------------------------
+
+
+def _missing_sections(stream: Stream, target: Target) -> Iterator[Finding]:
+    there = {(device.name, device.instance_id): device for device in stream.devices}
+    vcpus = {instance for name, instance in there if name in PER_VCPU}
+    for (name, instance), section in (target.sections or {}).items():
+        if section.description is None and section.template is None:
+            continue  # a live section: memory
+        device = _sent_as(there, name, instance)
+        label = f"{name}@{instance}"
+        if device is None:
+            grave = name == "timer" or (name in PER_VCPU and instance in vcpus)
+            if name == "kvmclock":
+                grave = any((vcpu.device.number("env.system_time_msr") or 0) & 1 for vcpu in stream.vcpus)
+            yield Finding(
+                "missing-section",
+                Severity.WARNING if grave else Severity.NOTE,
+                "the target has this section, the file has not: it keeps the values of a reset",
+                f"QEMU never complains about a section that does not come ({MEASURED})",
+                device=label,
+            )
+        else:
+            yield from _missing_subsections(device, section.description)
+
+
+def _sent_as(there: dict[tuple[str, int], Device], name: str, instance: int) -> Device | None:
+    """Return the device that a target's section takes: also by its name without a path, and by an alias instance."""
+    for one in dict.fromkeys((name, name.rsplit("/", 1)[-1])):
+        for number in (instance, ANY_INSTANCE):
+            if (one, number) in there:
+                return there[one, number]
+    return None
+
+
+def _missing_subsections(device: Device, description: object) -> Iterator[Finding]:
+    """Give the subsections that the target itself sends when it is fresh, and the file does not have."""
+    try:
+        sent = {field.name for field in device.fields if field.kind is Kind.SUBSECTION}
+    except QmigError:
+        return
+    for subsection in getattr(description, "subsections", ()):
+        if subsection.name not in sent:
+            yield Finding(
+                "missing-subsection",
+                Severity.NOTE,
+                f"the target sends {subsection.name}, the file has not: its fields keep the values of a reset",
+                f"a subsection that does not come is no error ({MEASURED})",
+                device=device.label,
+                field=subsection.name,
+                offset=device.section.offset,
+            )
+
+
+def _missing_blocks(stream: Stream, target: Target) -> Iterator[Finding]:
+    listed = {block.idstr: block.used_length for block in stream.ram_blocks}
+    for name, block in (target.blocks or {}).items():
+        size = listed.get(name)
+        if size is None:
+            memory = not _is_rom(name)
+            yield Finding(
+                "missing-block",
+                Severity.WARNING if memory else Severity.NOTE,
+                f"the target has the RAM block {name} of {block.used_length:#x} bytes, the file has not: "
+                + ("it stays empty" if memory else "it keeps the target's own bytes"),
+                f"QEMU never complains about a block that is not listed ({MEASURED})",
+                device=name,
+            )
+
+
+def _missing_pages(stream: Stream) -> Iterator[Finding]:
+    """Say that the file does not hold all of memory: it travelled on other channels, or was not sent at all."""
+    held, pages = stream.pages_held
+    if held >= pages or any(device.name.rsplit("/", 1)[-1].startswith("virtio-mem") for device in stream.devices):
+        return  # what virtio-mem has not plugged is not sent
+    shared = "x-ignore-shared" in stream.capabilities
+    yield Finding(
+        MISSING_PAGES,
+        Severity.NOTE if shared else Severity.ERROR,
+        f"the file holds at most {held} of {pages} pages of memory"
+        + (": the others are shared, the target must map the same" if shared else ""),
+        "a page that is not sent keeps what the target has there; multifd and postcopy send pages on other channels, "
+        f"which `rewrite --channel ... --ram plain` joins ({MEASURED})",
+        device="ram@0",
+    )
+
+
+def _is_rom(name: str) -> bool:
+    return name.startswith("/rom@") or name.endswith(".rom") or name in ("pc.bios", "pc.rom", "isa-bios")

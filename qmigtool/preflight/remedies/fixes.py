@@ -1,0 +1,66 @@
+"""What mends each kind of refusal.
+
+:data:`PLANNERS` maps the rule of a :class:`~.predict.Verdict` to a function of the stream as it is
+by then, the target and the verdict. It compares stream and target itself: a verdict says what QEMU met first, and one
+fix may take all of its kind away.
+
+==============  =========================================================
+fix             one fix: edits, or options of QEMU
+fixes_header    machine type, configuration, capabilities, UUID, commands
+fixes_sections  sections and subsections
+fixes_memory    RAM blocks and records
+fixes_pci       configuration spaces, virtqueues
+==============  =========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from qmigtool.preflight.remedies import header, memory, pci, sections
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.loader.predict import Verdict
+    from qmigtool.preflight.remedies.fix import Fix
+    from qmigtool.preflight.target.model import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["PLANNERS", "Planner"]
+
+Planner = Callable[["Stream", "Target", "Verdict"], "Fix | None"]
+
+PLANNERS: dict[str, Planner] = {
+    "machine-type": header.machine,
+    "configuration-missing": header.configuration,
+    "section-type": header.section_type,
+    "footer-missing": header.footer,
+    "capability": header.capability,
+    "unknown-capability": header.unknown_capability,
+    "uuid": header.uuid,
+    "unknown-section": sections.unknown_section,
+    "unknown-subsection": sections.subsection,
+    "version-too-new": sections.subsection_version,
+    "version-too-old": sections.subsection_version,
+    "unknown-block": memory.unknown_block,
+    "block-size": memory.block_size,
+    "block-too-large": memory.block_size,
+    "pci-config": pci.pci_config,
+    "virtqueue-size": pci.queue_size,
+    "record-flags": memory.as_records,
+    "record-compressed": memory.as_records,
+    "record-fill": memory.as_records,
+    "record-hook": memory.as_records,
+    "command": header.command,
+    "command-length": header.command,
+    "colo": header.command,
+    "ping": header.command,
+    "recv-bitmap": header.command,
+    "advise-disabled": header.advise,
+    "advise-enabled": header.advise,
+    "advise-pages": header.advise,
+    "advise-target-page": header.advise,
+    "postcopy-state": header.command,
+    "tsc-frequency": sections.tsc,
+}
+"""Rule of a verdict -> what plans a fix of it. A rule that is missing has none."""

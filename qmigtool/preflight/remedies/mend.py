@@ -1,0 +1,267 @@
+"""The command that mends a stream for a target: found by mending, and predicting again, until it loads.
+
+Each step asks :mod:`.fixes` what mends the refusal that comes first, makes all edits so far on the
+original stream, reads the result and predicts again. Nothing is written but a temporary file.
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import LiveStateError, QmigError
+from qmigtool.findings import Severity
+from qmigtool.preflight.losses.find import MISSING_PAGES, Losses, find_losses
+from qmigtool.preflight.remedies.fix import Fix
+from qmigtool.preflight.remedies.fixes import PLANNERS
+from qmigtool.rewrite import Rewriter
+from qmigtool.rewrite.accelerators import TARGETS
+from qmigtool.rewrite.accelerators.traits import TRAITS
+from qmigtool.rewrite.edits import Edit, apply
+from qmigtool.stream import open_stream
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from qmigtool.findings import Finding
+    from qmigtool.preflight.loader.predict import Verdict
+    from qmigtool.preflight.target.model import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["Remedy", "find_remedy"]
+
+MAX_STEPS = 24
+IN_MEMORY = 64 << 20  # bytes of a stream that is mended in memory; a larger one goes through a temporary file
+MAX_TRIAL = 1 << 30  # ... and one larger than this is not tried
+
+NOT_TRIED = "the stream is large, so the edits were not tried: run preflight again on the result"
+
+KVM_COMPONENTS = frozenset({"kvm-xsave", "kvm-xcr0", "kvm-msr"})
+COMPONENTS = frozenset({"xcr0-not-in-target", "component-not-in-target", "kvm-drops-registers", "undeclared-mxcsr"})
+
+
+Predict = Callable[["Stream", "Target"], "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What mends a stream for a target.
+
+    ``words`` are the words of a command, none if no edit is known (or needed). ``options`` are options of the target's
+    QEMU, or things to do there, that do instead of edits; ``needed`` are those without which it does not load.
+    ``loses`` says what the command gives up. ``verdict`` and ``losses`` are what is predicted for the result, None if
+    that was not tried; ``why`` says what remains, or why nothing is proposed.
+    """
+
+    words: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    options: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    loses: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+    losses: Losses | None = None
+    why: str = ""
+
+    @property
+    def command(self) -> str | None:
+        """The command as a shell takes it, or None."""
+        return shlex.join(self.words) if self.words else None
+
+
+def find_remedy(stream: Stream, target: Target, verdict: Verdict, losses: Losses, predict: Predict) -> Remedy | None:
+    """Return what mends a stream, or None if there is nothing to mend.
+
+    ``verdict`` and ``losses`` are those of the stream as it is, ``predict`` the function that made the first.
+    """
+    lost = any(one.severity is not Severity.NOTE for one in losses.findings)
+    if verdict.loads is not False and not lost:
+        return None
+    if stream.problems:
+        return Remedy(why=f"the stream is broken, and no edit is made of such: {stream.problems[0]}")
+    with _Search(stream, target, predict) as search:
+        search.convert(verdict, losses.findings)
+        return search.run(verdict, losses)
+
+
+class _Search:
+    """Fixes found so far, and the target as the options among them make it."""
+
+    def __init__(self, stream: Stream, target: Target, predict: Predict) -> None:
+        self.stream, self.target, self.predict = stream, target, predict
+        self.fixes: list[Fix] = []
+        self.extra: tuple[str, ...] = ()
+        self.lossy = False
+        self.rewriter_losses: tuple[str, ...] = ()
+        self._made = ExitStack()  # closes the mended stream
+        self._mended: Stream | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._made.close()
+
+    # -- one fix for all that an accelerator wants -------------------------------------------------------------------
+
+    def convert(self, verdict: Verdict, findings: Sequence[Finding]) -> None:
+        """Turn the state into the accelerator's, if its rules say that something is lost, or refused, without."""
+        name, source = self.target.accelerator, self.stream.accelerator.name
+        if name not in TARGETS or source not in TRAITS:
+            return
+        rules = {one.rule for one in findings if "(rule " in one.reason}
+        foreign = verdict.rule == "unknown-section" and verdict.section in TRAITS[source].sections
+        parts = verdict.rule in KVM_COMPONENTS or any(one.rule in COMPONENTS for one in findings)
+        if not parts and (source == name or not (rules or foreign)):
+            return
+        self.extra = () if self.target.xcr0 is None else ("--xcr0", f"{self.target.xcr0:#x}")
+        parameters = {"name": name} | ({} if self.target.xcr0 is None else {"xcr0": f"{self.target.xcr0:#x}"})
+        fix = Fix(("--to-accelerator", name), (Edit("to-accelerator", parameters),))
+        # What cannot be held goes: between accelerators, or where KVM would refuse more than that for its sake.
+        for lossy in (False, True) if source != name or name == "kvm" else (False,):
+            rewriter = Rewriter(self.stream, lossy=lossy)
+            try:
+                apply(rewriter, fix.edits[0])
+            except LiveStateError:
+                continue
+            except QmigError:
+                break
+            if rewriter.changes:
+                self.fixes, self.lossy = [fix], lossy
+                self.rewriter_losses = tuple(rewriter.losses)
+            return
+        self.extra = ()
+
+    # -- one after the other -----------------------------------------------------------------------------------------
+
+    def run(self, verdict: Verdict, losses: Losses) -> Remedy:
+        """Add fixes until the result loads, or nothing more is known."""
+        why = "" if self._tries else NOT_TRIED
+        if self.fixes and not why:
+            verdict, losses, why = self._again(verdict, losses)
+        while verdict.loads is False and len(self.fixes) < MAX_STEPS and (not why or not self.fixes):
+            fix, reason = self._plan(verdict)
+            if fix is None or fix in self.fixes:
+                why = reason or f"nothing is known that mends it: {_words(verdict)}"
+                break
+            self.fixes.append(fix)
+            if not fix.edits and fix.target is None:
+                why = "what the target would be then is not known: judge it again"
+                break
+            self.target = fix.target or self.target
+            if self._tries:
+                verdict, losses, why = self._again(verdict, losses)
+                if why:
+                    self.fixes.pop()
+                    break
+        return self._remedy(verdict, losses, why)
+
+    @property
+    def _tries(self) -> bool:
+        return (self.stream.size or 0) <= MAX_TRIAL
+
+    def _plan(self, verdict: Verdict) -> tuple[Fix | None, str]:
+        """Return what mends a refusal, or why that cannot be said."""
+        planner = PLANNERS.get(verdict.rule or "")
+        if planner is None:
+            return None, ""
+        try:
+            return planner(self._mended or self.stream, self.target, verdict), ""
+        except QmigError as error:
+            return None, str(error)
+
+    def _again(self, verdict: Verdict, losses: Losses) -> tuple[Verdict, Losses, str]:
+        """Make the edits, and predict for what they make."""
+        self._made.close()
+        self._mended = None
+        try:
+            self._mended = self._made.enter_context(self._mend())
+            found = find_losses(self._mended, self.target)
+            if not any(one.rule == MISSING_PAGES for one in losses.findings):
+                # A block that was made larger: the guest never had what is beyond its old end.
+                found = found._replace(findings=tuple(one for one in found.findings if one.rule != MISSING_PAGES))
+            return self.predict(self._mended, self.target), found, ""
+        except QmigError as error:
+            return verdict, losses, f"the edits cannot be made: {error}"
+        except OSError as error:
+            return verdict, losses, f"the edits were not tried: {error.strerror or error}"  # no space, say
+
+    @property
+    def _edits(self) -> list[Edit]:
+        return [one for fix in self.fixes for one in fix.edits]
+
+    @contextmanager
+    def _mend(self) -> Iterator[Stream]:
+        """Give the stream with all edits so far."""
+        if not self._edits:
+            yield self.stream
+            return
+        rewriter = Rewriter(self.stream, lossy=self.lossy)
+        for one in self._edits:
+            apply(rewriter, one)
+        splices = rewriter.splices()
+        accelerator = rewriter.draft.accelerator
+        known = accelerator if accelerator in TRAITS else None
+        schema = self.stream.schema if self.stream.borrowed else None
+        if (self.stream.size or 0) <= IN_MEMORY:
+            memory = io.BytesIO()
+            rewriter.write(memory, splices)
+            with open_stream(memory.getvalue(), accelerator=known, schema=schema) as stream:
+                yield stream
+            return
+        with tempfile.TemporaryFile(prefix="qmigtool-preflight-") as file:
+            rewriter.write(file, splices)
+            file.flush()
+            with open_stream(f"/dev/fd/{file.fileno()}", accelerator=known, schema=schema) as stream:
+                yield stream
+
+    def _remedy(self, verdict: Verdict, losses: Losses, why: str) -> Remedy:
+        words = [word for fix in self.fixes for word in fix.words]
+        edits = self._edits
+        given = dict.fromkeys(option for fix in self.fixes for option in fix.options)
+        needed = dict.fromkeys(option for fix in self.fixes if not fix.edits for option in fix.options)
+        loses = (*self.rewriter_losses, *(loss for fix in self.fixes for loss in fix.loses))
+        command: tuple[str, ...] = ()
+        if words and (why in ("", NOT_TRIED) or verdict.loads is not False):
+            more = (*self.extra, *(["--lossy"] if self.lossy else []))
+            if self.stream.accelerator.given and any(one.op == "to-accelerator" for one in edits):
+                more = (*more, "--accelerator", self.stream.accelerator.name)
+            command = ("qmigtool", "rewrite", _file(self.stream), *words, *more, "-o", "OUT")
+        tried = bool(self.fixes) and not why
+        return Remedy(
+            words=command,
+            edits=tuple(edits) if command else (),
+            options=tuple(option for option in given if option not in needed),
+            needed=tuple(needed),
+            loses=loses if command else (),
+            verdict=verdict if tried else None,
+            losses=losses if tried else None,
+            why=why or _remaining(verdict, losses, bool(self.fixes)),
+        )
+
+
+def _words(verdict: Verdict) -> str:
+    """Return what QEMU says of it."""
+    return verdict.errors[0] if verdict.errors else str(verdict.rule)
+
+
+def _remaining(verdict: Verdict, losses: Losses, mended: bool) -> str:
+    if verdict.loads is False:
+        return f"it would still not load: {_words(verdict)}"
+    said = ["whether it loads then cannot be decided"] if verdict.loads is None else []
+    grave = ", ".join(dict.fromkeys(one.rule for one in losses.findings if one.severity is not Severity.NOTE))
+    if grave:
+        said.append(f"no edit mends the rest: {grave}" if mended else f"no edit mends it: {grave}")
+    return "; ".join(said)
+
+
+def _file(stream: Stream) -> str:
+    """Return the name of the input as a command takes it."""
+    name = str(stream.source.name)
+    if name.startswith(("<", "/dev/fd/")):
+        return "FILE"
+    return f"./{name}" if name.startswith("-") else name

@@ -1,0 +1,85 @@
+"""Fixes of PCI devices: properties of the target's devices that make their configuration spaces the file's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qmigtool.parsers import pci
+from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.preflight.remedies.fix import Fix
+from qmigtool.preflight.remedies.sections import device_of
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.loader.predict import Verdict
+    from qmigtool.preflight.target.model import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["pci_config", "queue_size"]
+
+_BAD_CONFIG = re.compile(r"Bad config data: i=0x([0-9a-f]{1,4}) read: ([0-9a-f]{1,2}) device: ([0-9a-f]{1,2}) ")
+_VRING = re.compile(r"VQ \d+ vring\.num (\d+) exceeds allocated max \d+")
+PCI_CAP_ID_MSIX = 0x11
+EXTENDED_TAG = 0x20  # bit 5 of DevCap
+
+
+def pci_config(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
+    """Name the property of the target's device that makes this byte of its configuration space the file's."""
+    device = device_of(stream, verdict)
+    match = next((m for line in verdict.errors if (m := _BAD_CONFIG.search(line))), None)
+    if device is None or match is None or target.sections is None:
+        return None
+    at, sent, local = (int(number, 16) for number in match.groups())
+    found = next(((one, start) for one, start in _configurations(device.fields) if one.raw[start + at] == sent), None)
+    if found is None:
+        return None
+    field_, start = found
+    config = field_.raw[start:]
+    express = pci.express_capability(config)
+    if at == (msix := _capability_at(config, PCI_CAP_ID_MSIX)) + 2 and msix:
+        option = f"vectors={sent + 1} for {device.name}, or as many queues as it had"
+    elif express is not None and at == express + pci.PCI_EXP_DEVCAP and sent ^ local == EXTENDED_TAG:
+        option = f"-global pci-device.x-pcie-ext-tag={'on' if sent & EXTENDED_TAG else 'off'}"
+    else:
+        return None
+    key = (device.name, device.instance_id)
+    section = target.sections.get(key)
+    place = field_.offset - device.section.body_offset + start + at
+    if section is None or section.template is None or section.template[place : place + 1] != bytes([local]):
+        return Fix(options=(option,))
+    template = section.template[:place] + bytes([sent]) + section.template[place + 1 :]
+    return Fix(
+        options=(option,),
+        target=replace(target, sections={**target.sections, key: replace(section, template=template)}),
+    )
+
+
+def _configurations(fields: Sequence[Field]) -> Iterator[tuple[Field, int]]:
+    """Give (field, where in it) of every PCI configuration space of a device."""
+    for one in fields:
+        if one.kind is Kind.LEAF:
+            if one.type == "pci config" and one.length >= pci.CONFIG_SIZE:
+                yield one, 0
+            elif one.type == "virtio" and (start := pci.virtio_configuration(one.raw)) is not None:
+                yield one, start
+        elif one.kind is not Kind.ARRAY:
+            yield from _configurations(one.children)
+
+
+def _capability_at(config: bytes, wanted: int) -> int:
+    """Return where a capability lies in a configuration space, or 0."""
+    at, seen = config[0x34] & ~3, set()
+    while 0x40 <= at < pci.CONFIG_SIZE - 4 and at not in seen:
+        if config[at] == wanted:
+            return at
+        seen.add(at)
+        at = config[at + 1] & ~3
+    return 0
+
+
+def queue_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
+    """Name the size that the device's virtqueues had."""
+    match = next((m for line in verdict.errors if (m := _VRING.search(line))), None)
+    return None if match is None else Fix(options=(f"queue-size={match[1]} for {verdict.section}",))

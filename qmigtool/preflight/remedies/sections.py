@@ -1,0 +1,125 @@
+"""Fixes of sections and subsections that the target does not know, or not in this version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.preflight.remedies.fix import Fix, edit, join
+from qmigtool.preflight.target.model import Target, TargetSection
+
+if TYPE_CHECKING:
+    from qmigtool.device import Device
+    from qmigtool.preflight.loader.predict import Verdict
+    from qmigtool.stream import Stream
+
+__all__ = ["device_of", "subsection", "subsection_version", "tsc", "unknown_section"]
+
+VCPU_SECTIONS = ("cpu_common", "cpu", "apic")
+ACCELERATOR_SECTIONS = ("kvmclock", "mshv-clock", "mshv-apic")
+
+
+def unknown_section(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
+    """Leave out a section that the target has not; vCPUs the target must have."""
+    device = device_of(stream, verdict)
+    if device is None or target.sections is None:
+        return None
+    if device.name in VCPU_SECTIONS:
+        # Without them the guest would miss vCPUs: only the target can mend that.
+        count = sum(d.name == "cpu" for d in stream.devices)
+        own = {(d.name, d.instance_id): _as_sent(d) for d in stream.devices if d.name in VCPU_SECTIONS}
+        more = {key: target.sections.get((key[0], 0), section) for key, section in own.items()}
+        known = replace(target, sections={**more, **target.sections}, vcpus=count)
+        lacks = device.name == "apic" and not any(name == "apic" for name, _ in target.sections)
+        return Fix(options=("-cpu with +apic" if lacks else f"-smp {count}",), target=known)
+    lost = [] if device.name in ACCELERATOR_SECTIONS else [f"the state of {device.label}"]
+    return join(_drop(device), options=(f"give the target the device {device.name}",) if lost else (), loses=lost)
+
+
+def _as_sent(device: Device) -> TargetSection:
+    """Return what the target would have registered, were it the machine that saved the stream."""
+    description = device.description
+    return TargetSection(device.version_id, None, description.name if description else None, description)
+
+
+def _drop(device: Device) -> Fix:
+    return edit("drop-section", device.label, path=device.label)
+
+
+def subsection(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
+    """Leave out every subsection that the target does not know, of the device in which it stopped and of its kind."""
+    return _drop_subsections(stream, verdict, lambda device, parent, one: not _knows(device, target, parent, one.name))
+
+
+def subsection_version(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
+    """Leave out the subsections whose version the target does not take."""
+    return _drop_subsections(stream, verdict, lambda device, parent, one: not _takes(target, one))
+
+
+def _takes(target: Target, subsection: Field) -> bool:
+    known = (target.vmsds or {}).get(subsection.name)
+    if known is None or known.version is None or subsection.version_id is None:
+        return True
+    return (known.minimum_version or 0) <= subsection.version_id <= known.version
+
+
+def _drop_subsections(stream: Stream, verdict: Verdict, unwanted: Callable[[Device, str, Field], bool]) -> Fix | None:
+    fixes, lost = [], []
+    stopped = device_of(stream, verdict)
+    for device in stream.devices:
+        if stopped is None or device.name != stopped.name:
+            continue
+        for path, parent, one in _subsections(device):
+            if unwanted(device, parent, one):
+                where = f"{device.label}/{path}"
+                fixes.append(edit("drop-subsection", where, path=where))
+                lost.append(f"what {where} holds")
+    return join(*fixes, loses=lost) if fixes else None
+
+
+def _subsections(device: Device) -> Iterator[tuple[str, str, Field]]:
+    """Give (path, name of the vmsd around it, field) of each subsection, none inside another one."""
+    own = device.description.name if device.description is not None else device.name
+
+    def walk(fields: Sequence[Field], prefix: str, around: str) -> Iterator[tuple[str, str, Field]]:
+        for one in fields:
+            if one.kind is Kind.SUBSECTION:
+                yield prefix + one.name, around, one
+            elif one.kind is Kind.STRUCT:
+                yield from walk(one.children, f"{prefix}{one.name}/", one.struct_name or "")
+            elif one.kind is Kind.ARRAY:
+                for index, element in enumerate(one.children):
+                    if element.children:
+                        here = f"{prefix}{one.name}[{index}]/"
+                        yield from walk(element.children, here, element.struct_name or one.struct_name or "")
+
+    yield from walk(device.fields, "", own)
+
+
+def _knows(device: Device, target: Target, parent: str, name: str) -> bool:
+    vmsd = (target.vmsds or {}).get(parent)
+    if vmsd is not None:
+        return name in vmsd.subsections
+    section = (target.sections or {}).get((device.name, device.instance_id))
+    return section is None or section.subsections is None or name in section.subsections
+
+
+def device_of(stream: Stream, verdict: Verdict) -> Device | None:
+    """Return the device in which the target stopped."""
+    if verdict.offset is not None:
+        for device in stream.devices:
+            section = device.section
+            if section.offset <= verdict.offset < section.end:
+                return device
+    return next((device for device in stream.devices if device.name == verdict.section), None)
+
+
+def tsc(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
+    """Do not tell the TSC's frequency: the target is told another one."""
+    fix = _drop_subsections(stream, verdict, lambda device, parent, one: one.name == "cpu/tsc_khz")
+    khz = next((k for v in stream.vcpus if (k := v.device.number("cpu/tsc_khz/env.tsc_khz"))), None)
+    if fix is None or khz is None:
+        return None
+    return replace(fix, options=(f"-cpu MODEL,tsc-frequency={khz * 1000}",), loses=())

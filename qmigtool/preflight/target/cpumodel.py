@@ -1,0 +1,73 @@
+"""What QMP's ``query-cpu-model-expansion`` says of a CPU: its features by name, and the extended state that they bring.
+
+::
+
+    { "execute": "query-cpu-model-expansion", "arguments": { "type": "full", "model": { "name": "host" } } }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from qmigtool.errors import StreamError
+from qmigtool.preflight.target.model import Target
+from qmigtool.xsave.components import APX_MASK, CET_MASK, LEGACY_MASK, MPX_MASK, PKRU_MASK
+
+__all__ = ["masks_of_flags", "target_from_expansion"]
+
+SECTION = "query-cpu-model-expansion"
+AVX_MASK, AVX512_MASK, TILE_MASK = 0x4, 0xE0, 0x60000
+PT_MASK, LBR_MASK = 0x100, 0x8000
+
+# CPU feature -> components (x86_ext_save_areas in target/i386/cpu.c).
+USER = {
+    "avx": AVX_MASK,
+    "mpx": MPX_MASK,
+    "avx512f": AVX512_MASK,
+    "avx10": AVX512_MASK,
+    "pku": PKRU_MASK,
+    "amx-tile": TILE_MASK,
+    "apxf": APX_MASK,
+}
+SUPERVISOR = {"intel-pt": PT_MASK, "shstk": CET_MASK, "ibt": CET_MASK, "arch-lbr": LBR_MASK}
+FULL = 100  # properties that a full expansion has at least: that of QEMU 5.2 has some 400
+
+
+def masks_of_flags(flags: Collection[str]) -> tuple[int, int]:
+    """Return the masks of XCR0 and IA32_XSS that a CPU with these features has; without xsave, only x87 and SSE."""
+    if "xsave" not in flags:
+        return LEGACY_MASK, 0
+    xcr0, xss = LEGACY_MASK, 0
+    for flag in flags:
+        xcr0 |= USER.get(flag, 0)
+        xss |= SUPERVISOR.get(flag, 0)
+    return xcr0, xss if "xsaves" in flags else 0
+
+
+def target_from_expansion(reply: dict[str, Any], name: str) -> Target:
+    """Return what a reply (without its ``return``) says; raises :class:`~qmigtool.errors.StreamError` if it is none.
+
+    A static expansion names only what its base model has not, so the features that it lists are not all.
+    """
+    model = reply.get("model")
+    props = model.get("props") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(props, dict):
+        raise StreamError("there is no model with props", section=SECTION, expected='a reply of type "full"')
+    how = f"{name}, query-cpu-model-expansion of {str(model.get('name'))[:64]!r}"
+    flags = frozenset(str(flag).replace("_", "-") for flag, on in props.items() if on is True)
+    if model.get("name") != "base" and len(props) < FULL:
+        raise StreamError(
+            f"a model with {len(props)} properties", section=SECTION, expected='the reply to "type": "full", or a base'
+        )
+    xcr0, xss = masks_of_flags(flags)
+    frequency = props.get("tsc-frequency")
+    hertz = frequency if type(frequency) is int and 0 < frequency < 1 << 63 else 0
+    return Target(
+        name=name,
+        xcr0=xcr0,
+        xss=xss,
+        cpu_flags=flags,
+        tsc_khz=hertz // 1000 or None,
+        evidence=dict.fromkeys(("xcr0", "xss", "cpu_flags", *(["tsc_khz"] if hertz else [])), how),
+    )

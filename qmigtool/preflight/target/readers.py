@@ -1,0 +1,246 @@
+"""Targets from files of every kind, recognised by what is in them: see :func:`read_target`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
+from qmigtool.files import open_input
+from qmigtool.preflight.target.builds import live_sections, target_from_version, version_text
+from qmigtool.preflight.target.cpuidflags import features_of_dump
+from qmigtool.preflight.target.cpumodel import target_from_expansion
+from qmigtool.preflight.target.dump import MACHINE_KEY, target_from_dump
+from qmigtool.preflight.target.masks import properties_of_table, properties_of_text, target_from_properties
+from qmigtool.preflight.target.model import Target
+from qmigtool.preflight.target.reference import merge, target_from_stream
+from qmigtool.preflight.target.targetfile import KEYS, load_toml, parse_version, target_from_layout, target_from_table
+from qmigtool.stream import open_stream
+from qmigtool.xsave import layout as find_layout
+from qmigtool.xsave import layout_names, parse_cpuid_dump
+
+__all__ = ["read_target", "read_targets"]
+
+MAGIC = b"QEVM"
+HEAD = 4096  # bytes that tell text from a stream
+MAX_TEXT = 16 << 20  # bytes; -dump-vmstate has 0.9 MB, a CPUID dump of 192 CPUs 2.6 MB
+MAX_FILES = 64  # that one command names, those in TOML files included
+MAX_DOCUMENTS = 10_000
+KINDS = (
+    "a TOML file, a migration stream that the target saved, -dump-vmstate JSON, a QMP reply, a CPUID dump, "
+    "partition properties of MSHV, a built-in layout or a version of QEMU"
+)
+
+_CPUID = re.compile(r"\b0x0000000[dD]\s+0x[0-9A-Fa-f]{1,2}:|\bCPUID 0000000[dD]:")
+
+
+def read_targets(specs: list[str], note: Callable[[str], None] = lambda path: None) -> Target:
+    """Read what ``--target`` names and join it; a later one overrides, see :func:`~.reference.merge`.
+
+    What follows from the version is added where nothing better is known. ``note`` is told of each file that is read.
+    """
+    if not specs:
+        raise UsageError("no target is named", expected=KINDS)
+    reader = _Reader(note)
+    joined = merge(*(reader.read(spec, Path()) for spec in specs))
+    if joined.qemu is not None:
+        joined = replace(merge(target_from_version(joined.qemu), joined), name=joined.name)
+    if joined.sections is not None:
+        joined = replace(joined, sections={**live_sections(joined.qemu), **joined.sections})
+    return joined
+
+
+def read_target(spec: str, note: Callable[[str], None] = lambda path: None) -> Target:
+    """Read one target: a file of any of the kinds in :data:`KINDS`, the name of a layout, or a version like ``7.2``.
+
+    Raises :class:`~qmigtool.errors.UsageError` for what is none of them, what the reader of its kind raises for what is
+    broken, and :class:`OSError`.
+    """
+    return read_targets([spec], note)
+
+
+class _Reader:
+    """Reads files, and counts them: a TOML file may name others, but not for ever."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._left = MAX_FILES
+        self._open: list[Path] = []
+
+    def read(self, spec: str, folder: Path) -> Target:
+        if "\0" in spec:
+            raise UsageError("a file name has a NUL byte")
+        path = folder / spec
+        if not path.exists():
+            named = _named(spec)
+            if named is not None:
+                return named
+            if "/" not in spec and "." not in spec:
+                close = difflib.get_close_matches(spec.lower(), layout_names(), n=4, cutoff=0.4)
+                raise UsageError(f"no file and no layout {spec[:64]!r}", expected=", ".join(close) or KINDS)
+        self._left -= 1
+        if self._left < 0:
+            raise UsageError(f"the targets name more than {MAX_FILES} files")
+        self._note(str(path))
+        try:
+            return self._file(path)
+        except QmigError as error:
+            error.file = error.file or str(path)
+            raise
+
+    def _file(self, path: Path) -> Target:
+        with os.fdopen(open_input(path), "rb") as file:
+            head = file.read(HEAD)
+            # A stream may start behind a hole (file:PATH,offset=N); text has no zero bytes.
+            binary = head.startswith(MAGIC) or b"\0" in head
+            raw = b"" if binary else head + file.read(MAX_TEXT + 1 - len(head))
+        if binary:
+            return self._stream(path, sure=head.startswith(MAGIC))
+        if len(raw) > MAX_TEXT:
+            raise LimitError(f"{path.name} has more than {MAX_TEXT} bytes", expected=KINDS)
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UsageError(f"{path.name} is neither text nor a migration stream", expected=KINDS) from None
+        return self._text(text, path)
+
+    def _stream(self, path: Path, *, sure: bool) -> Target:
+        try:
+            with open_stream(path) as stream:
+                return target_from_stream(stream, path.name)
+        except StreamError:
+            if sure:
+                raise
+            raise UsageError(f"{path.name} is neither text nor a migration stream", expected=KINDS) from None
+
+    def _text(self, text: str, path: Path) -> Target:
+        name = path.name
+        if text.lstrip().startswith(("{", "[")):
+            documents = _documents(text)
+            if documents is not None:
+                return _from_json(documents, name)
+        if _CPUID.search(text):
+            return _from_cpuid(text, name)
+        properties = properties_of_text(text)
+        try:
+            table = load_toml(text, name)
+        except UsageError:
+            if properties:
+                return target_from_properties(properties, name)
+            raise
+        if properties and not table.keys() & KEYS.keys():
+            return target_from_properties(properties, name)
+        if not table:
+            raise UsageError(f"{name} says nothing of a target", expected=KINDS)
+        if path.resolve() in self._open:
+            raise UsageError(f"{name} names itself", expected="other files")
+        self._open.append(path.resolve())
+        try:
+            return target_from_table(table, name, lambda file: self.read(file, path.parent))
+        finally:
+            self._open.pop()
+
+
+def _from_cpuid(text: str, name: str) -> Target:
+    how = f"{name}, a CPUID dump"
+    target = target_from_layout(parse_cpuid_dump(text, name), how)
+    flags = features_of_dump(text)
+    if flags is None:
+        return target
+    return replace(target, cpuid_flags=flags, evidence={**target.evidence, "cpuid_flags": how})
+
+
+def _named(spec: str) -> Target | None:
+    """Return the target that a name alone means, or None."""
+    version = parse_version(spec)
+    if version is not None:
+        return Target(name=f"QEMU {spec}", qemu=version, evidence={"qemu": "given"})
+    if spec.strip().lower() in layout_names():
+        return target_from_layout(find_layout(spec), "a built-in layout")
+    return None
+
+
+# -- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def _refuse(token: str) -> Any:
+    raise ValueError(f"a number {token[:32]!r}")
+
+
+def _documents(text: str) -> list[Any] | None:
+    """Return the JSON documents that a text is made of, as in what a QMP session printed; None if it is none."""
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    found: list[Any] = []
+    at = 0
+    try:
+        while at < len(text):
+            while at < len(text) and text[at].isspace():
+                at += 1
+            if at < len(text):
+                document, at = decoder.raw_decode(text, at)
+                found.append(document)
+            if len(found) > MAX_DOCUMENTS:
+                raise LimitError("too many JSON documents", expected=f"at most {MAX_DOCUMENTS}")
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _from_json(documents: list[Any], name: str) -> Target:
+    parts = [part for document in documents for part in _from_document(document, name)]
+    if not parts:
+        raise StreamError(
+            f"{name} is JSON that says nothing of a target",
+            expected="-dump-vmstate, replies to query-cpu-model-expansion, query-version or "
+            "query-migrate-capabilities, or partition properties",
+        )
+    return replace(merge(*parts), name=name)
+
+
+def _from_document(document: Any, name: str) -> Iterator[Target]:
+    """Give what one document says; a greeting, an event or the reply to another command says nothing."""
+    if isinstance(document, dict):
+        if MACHINE_KEY in document:
+            yield target_from_dump(document, name)
+            return
+        if "QMP" in document:
+            document = document["QMP"].get("version") if isinstance(document["QMP"], dict) else None
+        elif "return" in document:
+            document = document["return"]
+    if isinstance(document, list):
+        switches = _switches(document)
+        if switches:
+            evidence = {"capabilities": f"{name}, query-migrate-capabilities"}
+            yield Target(name=name, capabilities=switches, evidence=evidence)
+    if not isinstance(document, dict):
+        return
+    if isinstance(document.get("model"), dict):
+        yield target_from_expansion(document, name)
+    version = document.get("qemu")
+    if isinstance(version, dict):
+        yield _from_qmp_version(version, name)
+    properties = properties_of_table(document)
+    if properties:
+        yield target_from_properties(properties, name)
+
+
+def _from_qmp_version(version: dict[str, Any], name: str) -> Target:
+    numbers = [version.get(part) for part in ("major", "minor", "micro")]
+    if not all(type(number) is int and 0 <= number < 1000 for number in numbers):
+        raise StreamError(f"{name} has a version of {str(version)[:60]}", expected='"major", "minor" and "micro"')
+    found = tuple(number for number in numbers if isinstance(number, int))
+    return Target(name=name, qemu=found, evidence={"qemu": f"{name}, QMP's version {version_text(found)}"})
+
+
+def _switches(reply: list[Any]) -> dict[str, bool]:
+    return {
+        one["capability"]: one["state"]
+        for one in reply
+        if isinstance(one, dict) and isinstance(one.get("capability"), str) and type(one.get("state")) is bool
+    }

@@ -1,0 +1,186 @@
+"""A target as a stream shows it that the target itself has saved, and several partial targets joined to one.
+
+Such a *reference* is made in a second: the target's own command line with ``-S`` instead of ``-incoming``, and then
+``migrate "exec:cat > reference.mig"`` in its monitor. It has every section that is registered, with its version and a
+body; what only some guests cause (subsections) it does not show. That :mod:`.dump` adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.errors import QmigError, UsageError
+from qmigtool.parsers.savevm import Type
+from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection, TargetVmsd
+
+if TYPE_CHECKING:
+    from qmigtool.device import Device
+    from qmigtool.stream import Stream
+
+__all__ = ["COMPARED", "merge", "target_from_stream"]
+
+COMPARED = ("x-ignore-shared", "mapped-ram")
+"""The capabilities that the loading QEMU compares with its own; a stream that does not list them has them off."""
+
+# idstr of a RAMBlock that QEMU makes resizable -> its max_length, as 7.2, 10.0 and 11.1 say when it is exceeded.
+_RESIZABLE = {
+    "/rom@etc/acpi/tables": 0x200000,
+    "/rom@etc/table-loader": 0x10000,
+    "/rom@etc/acpi/rsdp": 0x1000,
+}
+
+
+def target_from_stream(stream: Stream, name: str | None = None) -> Target:
+    """Return what a reference stream shows of the target that saved it.
+
+    The accelerator is what the stream tells (``evidence`` says how), and its QEMU's version is not in it. Raises
+    :class:`~qmigtool.errors.UsageError` if there is no device state, and the stream's first problem if it is broken.
+    """
+    sections = {(one.name or "", one.instance_id or 0): TargetSection(one.version_id or 0) for one in _live(stream)}
+    if stream.problems:
+        raise stream.problems[0]
+    if not stream.devices:
+        raise UsageError("the reference has no device state", expected="a stream that the target saved")
+    sections |= {(device.name, device.instance_id): _section(device) for device in stream.devices}
+    configuration = stream.configuration
+    origin = name or stream.source.name
+    accelerator = stream.accelerator
+    vcpus = sum(device.name == "cpu" for device in stream.devices)
+    target = Target(
+        name=origin,
+        machine=stream.machine,
+        accelerator=None if accelerator.name == "unknown" else accelerator.name,
+        vcpus=vcpus or None,
+        page_bits=stream.page_size.bit_length() - 1,
+        capabilities={} if configuration is None else {one: one in configuration.capabilities for one in COMPARED},
+        properties={
+            "send-configuration": configuration is not None,
+            "send-section-footer": stream.footers,
+            "suppress-vmdesc": stream.vmdesc is None,
+        },
+        sections=sections,
+        blocks={
+            block.idstr: TargetBlock(block.used_length, _RESIZABLE.get(block.idstr)) for block in stream.ram_blocks
+        },
+        # Only KVM has one that nobody asked for.
+        tsc_khz=None if accelerator.name == "kvm" else _tsc_khz(stream),
+        host_tsc_khz=_tsc_khz(stream) if accelerator.name == "kvm" else None,
+    )
+    how = f"{origin}, a stream that it saved"
+    more = {"accelerator": f"{how}: {accelerator.evidence[0]}"} if target.accelerator else {}
+    return replace(target, evidence=dict.fromkeys(known_parts(target), how) | more)
+
+
+def _live(stream: Stream) -> Iterator[Any]:
+    """Give the sections that are sent in several parts: memory."""
+    return (section for section in stream.sections if section.type is Type.START)
+
+
+def _section(device: Device) -> TargetSection:
+    """Return what a section shows; a body that nothing describes remains a template."""
+    description = device.description
+    try:
+        _ = device.fields
+    except QmigError:
+        description = None
+    named = description is not None and (len(description.fields) != 1 or description.fields[0].name != "data")
+    return TargetSection(
+        version=device.version_id,
+        vmsd=description.name if description is not None and named else None,
+        description=description,
+        template=device.body,
+    )
+
+
+def _tsc_khz(stream: Stream) -> int | None:
+    for vcpu in stream.vcpus:
+        khz = vcpu.device.number("cpu/tsc_khz/env.tsc_khz")
+        if khz:
+            return khz
+    return None
+
+
+# -- several of them -------------------------------------------------------------------------------------------------
+
+
+def known_parts(target: Target) -> list[str]:
+    """Return the names of the parts of a target that are known."""
+    parts = (field.name for field in fields(Target) if field.name not in ("name", "evidence"))
+    return [part for part in parts if getattr(target, part) not in (None, (), {})]
+
+
+def merge(*targets: Target) -> Target:
+    """Join partial targets: a later one overrides what an earlier one says, and tables are joined entry by entry.
+
+    Of two masks of components what both have is taken.
+    What a :class:`~.model.TargetVmsd` says of the vmsd of a section then stands in the section.
+    ``evidence`` stays with each part; where several spoke, all are named.
+    """
+    joined = targets[0] if targets else Target()
+    for other in targets[1:]:
+        joined = _join(joined, other)
+    if joined.sections is None or joined.vmsds is None:
+        return joined
+    vmsds = _of_this_machine(joined.vmsds, joined.sections)
+    filled = {key: _filled(section, vmsds) for key, section in joined.sections.items()}
+    return replace(joined, sections=filled, vmsds=vmsds)
+
+
+def _of_this_machine(
+    vmsds: Mapping[str, TargetVmsd], sections: Mapping[tuple[str, int], TargetSection]
+) -> dict[str, TargetVmsd]:
+    """Leave out what a section of the target shows to be another: ``cpu`` is one thing on x86, and another on s390x."""
+    others = set()
+    for section in sections.values():
+        vmsd = vmsds.get(section.vmsd or "")
+        if vmsd is not None and vmsd.version not in (None, section.version):
+            others.add(section.vmsd)
+    return {name: one for name, one in vmsds.items() if name.partition("/")[0] not in others and name not in others}
+
+
+_JOINED = ("capabilities", "properties", "sections", "vmsds", "blocks", "xcr0", "xss")
+
+
+def _join(first: Target, second: Target) -> Target:
+    changes: dict[str, Any] = {"name": f"{first.name} + {second.name}"}
+    evidence = dict(first.evidence)
+    known = known_parts(first)
+    for part in known_parts(second):
+        old, new = getattr(first, part), getattr(second, part)
+        both = part in known and isinstance(old, Mapping)
+        if both and part in ("sections", "vmsds"):
+            changes[part] = {**old, **{key: _over(old.get(key), value) for key, value in new.items()}}
+        elif both:
+            changes[part] = {**old, **new}
+        elif part in ("xcr0", "xss") and part in known:
+            changes[part] = old & new  # a vCPU has what its model and its host both have
+        else:
+            changes[part] = new
+        words = second.evidence.get(part)
+        if words is not None:
+            evidence[part] = f"{evidence[part]}; {words}" if part in _JOINED and part in evidence else words
+    return replace(first, **changes, evidence=evidence)
+
+
+def _over(old: Any, new: Any) -> Any:
+    """Lay an entry over another one of the same key: what the new one does not know stays."""
+    if old is None:
+        return new
+    told = {field.name: value for field in fields(new) if (value := getattr(new, field.name)) is not None}
+    if isinstance(new, TargetVmsd):
+        told["subsections"] = old.subsections | new.subsections
+    return replace(old, **told)
+
+
+def _filled(section: TargetSection, vmsds: Mapping[str, TargetVmsd]) -> TargetSection:
+    vmsd = vmsds.get(section.vmsd or "")
+    if vmsd is None or vmsd.version not in (None, section.version):
+        return section
+    known = section.minimum_version
+    return replace(
+        section,
+        minimum_version=vmsd.minimum_version if known is None else known,
+        subsections=(section.subsections or frozenset()) | vmsd.subsections,
+    )

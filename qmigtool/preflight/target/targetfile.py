@@ -1,0 +1,337 @@
+"""Targets in TOML: what a person knows of one, and the names of files that know the rest.
+
+::
+
+    qemu = "7.2"                          # its version: decides the words of errors, and which vmsds are known
+    files = ["reference.mig", "cpu.json"] # any kind of file that --target takes, from this file's folder
+
+    machine = "pc-q35-7.2"                # what `query-machines` calls it, not an alias
+    accelerator = "kvm"                   # kvm, tcg, mshv, whpx, hvf
+    irqchip = "kernel"                    # kernel, split, off
+    vcpus = 4
+    uuid = "12345678-1234-1234-1234-123456789abc"
+    capabilities = ["x-ignore-shared"]    # those that are on
+    globals = ["migration.send-configuration=off"]
+
+    layout = "amd-zen4"                   # a built-in layout: places of components, and masks
+    xcr0 = "x87,sse,avx"                  # or "0xe7": what XCR0 may have
+    xss = "0x1800"
+    cpu_flags = ["avx", "pku"]            # all of them, by QEMU's names
+    tsc_khz = 2000000                     # of -cpu ...,tsc-frequency=
+    host_tsc_khz = 2596138
+
+    [blocks]                              # RAM blocks that are more, or other, than what the files say
+    "pc.ram" = "16M"
+    "/rom@etc/acpi/tables" = { size = "128K", max = "2M" }
+
+    [[section]]
+    name = "serial"
+    instance = 0
+    version = 3
+    minimum_version = 2
+    subsections = ["serial/tsr"]
+
+``samples/target.toml`` has every key there is (:data:`KEYS`). One that is not known is refused: a typing error would
+make a rule pass in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from qmigtool.accelerator import NAMES
+from qmigtool.errors import UsageError
+from qmigtool.preflight.target.masks import properties_of_table, target_from_properties
+from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection
+from qmigtool.preflight.target.reference import known_parts, merge
+from qmigtool.xsave import Layout, parse_mask
+from qmigtool.xsave import layout as find_layout
+
+__all__ = ["KEYS", "load_toml", "target_from_layout", "target_from_table"]
+
+MAX_DOTS = 200  # in a line: each may be a level
+IRQCHIPS = ("kernel", "split", "off")
+MAX_SIZE = 1 << 56
+MAX_WORD = (1 << 32) - 1
+_SIZE = re.compile(r"(0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})([KMGT]?)(?:iB)?")
+_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
+_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,2}")
+
+
+def load_toml(text: str, name: str) -> dict[str, Any]:
+    """Parse TOML; raises :class:`~qmigtool.errors.UsageError`."""
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise UsageError(f"{name} has a line with more than {MAX_DOTS} dots")
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{name} is not TOML: {error}") from None
+
+
+def target_from_layout(layout: Layout, how: str) -> Target:
+    """Return what a layout says: where components lie, and which may be enabled."""
+    return Target(
+        name=layout.name,
+        layout=layout,
+        xcr0=layout.user_mask,
+        xss=layout.supervisor_mask,
+        evidence=dict.fromkeys(("layout", "xcr0", "xss"), how),
+    )
+
+
+def parse_version(text: str) -> tuple[int, ...] | None:
+    """Return the numbers of a version like 7.2 or 7.2.22, or None."""
+    return tuple(map(int, text.split("."))) if _VERSION.fullmatch(text) else None
+
+
+def target_from_table(table: Mapping[str, Any], name: str, read: Callable[[str], Target]) -> Target:
+    """Return what a parsed TOML file says; ``read`` reads the files that it names.
+
+    Its own keys override what those say. Raises :class:`~qmigtool.errors.UsageError` that names what is wrong.
+    """
+    for key in table:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=3)
+            raise UsageError(f"{name} has the key {key[:40]!r}", expected="one of " + ", ".join(near or sorted(KEYS)))
+    parts: list[Target] = [read(_text(file, f"{name}: files")) for file in _list(table, "files", name)]
+    if "layout" in table:
+        parts.append(target_from_layout(find_layout(_text(table["layout"], f"{name}: layout")), f"{name}, layout"))
+    if "partition" in table:
+        properties = _table(table["partition"], f"{name}: partition")
+        known = properties_of_table(properties)
+        if len(known) < len(properties):
+            raise UsageError(f"{name}: partition has other keys", expected="names of partition properties")
+        parts.append(target_from_properties(known, name))
+    own = _own(table, name)
+    # Masks of several sources are cut down to what all have; what is written here is meant.
+    parts = [_without(part, table) for part in parts]
+    joined = merge(*parts, own)
+    absent = [_label(one, name) for one in _list(table, "absent", name)]
+    return _renamed(joined, own.name, absent)
+
+
+def _renamed(target: Target, name: str, absent: list[tuple[str, int]]) -> Target:
+    if absent and target.sections is None:
+        raise UsageError(
+            f"{name}: absent names sections, but the target's are not known", expected="a reference stream"
+        )
+    sections = target.sections
+    if sections is not None:
+        for key in absent:
+            if key not in sections:
+                raise UsageError(f"{name}: absent has {key[0]!r}, which the target has not")
+        sections = {key: section for key, section in sections.items() if key not in absent}
+    return replace(target, name=name, sections=sections)
+
+
+def _without(target: Target, table: Mapping[str, Any]) -> Target:
+    """Take the masks away that the file gives itself."""
+    return replace(target, xcr0=None if "xcr0" in table else target.xcr0, xss=None if "xss" in table else target.xss)
+
+
+def _own(table: Mapping[str, Any], name: str) -> Target:
+    """Return what the file itself says."""
+    told = {part: reader(table[key], f"{name}: {key}") for key, (part, reader) in KEYS.items() if part and key in table}
+    sections = [_section(one, f"{name}: section") for one in _list(table, "section", name)]
+    if sections:
+        told["sections"] = dict(sections)
+    target = Target(**{"name": name, **told})
+    return replace(target, evidence=dict.fromkeys(known_parts(target), name))
+
+
+# -- values ----------------------------------------------------------------------------------------------------------
+
+
+def _fail(where: str, value: Any, expected: str) -> UsageError:
+    text = repr(value)
+    return UsageError(f"{where} is {text if len(text) < 60 else text[:57] + '...'}", expected=expected)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 4096:
+        raise _fail(where, value, "text")
+    return value
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _fail(where, value, "a table")
+    return value
+
+
+def _list(table: Mapping[str, Any], key: str, name: str) -> list[Any]:
+    value = table.get(key, [])
+    if not isinstance(value, list):
+        raise _fail(f"{name}: {key}", value, "a list")
+    return value
+
+
+def _integer(value: Any, where: str, most: int = MAX_WORD, least: int = 0) -> int:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = int(value, 0)
+    if type(value) is not int or not least <= value <= most:
+        raise _fail(where, value, f"a number from {least} to {most:#x}")
+    return value
+
+
+def _positive(value: Any, where: str) -> int:
+    return _integer(value, where, least=1)
+
+
+def _size(value: Any, where: str) -> int:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    size = int(match[1], 0) << 10 * " KMGT".index(match[2] or " ") if match else value
+    if type(size) is not int or not 0 < size <= MAX_SIZE:
+        raise _fail(where, value, "bytes, or with a unit: 0x80000, 512K, 1M")
+    return size
+
+
+def _version(value: Any, where: str) -> tuple[int, ...]:
+    version = parse_version(value) if isinstance(value, str) else None
+    if version is None:
+        raise _fail(where, value, 'a version as text, like "7.2"')
+    return version
+
+
+def _choice(*names: str) -> Callable[[Any, str], str]:
+    def read(value: Any, where: str) -> str:
+        if value not in names:
+            raise _fail(where, value, "one of " + ", ".join(names))
+        return str(value)
+
+    return read
+
+
+def _uuid(value: Any, where: str) -> str:
+    if value == "":
+        return ""  # a target without -uuid
+    try:
+        return str(uuid.UUID(_text(value, where)))
+    except ValueError:
+        raise _fail(where, value, "a UUID") from None
+
+
+def _mask(value: Any, where: str) -> int:
+    if isinstance(value, str):
+        return parse_mask(value)
+    return _integer(value, where, (1 << 63) - 1)
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _fail(where, value, "a list")
+    return tuple(_text(one, where) for one in value)
+
+
+def _flags(value: Any, where: str) -> frozenset[str]:
+    return frozenset(one.lower().replace("_", "-") for one in _texts(value, where))
+
+
+def _capabilities(value: Any, where: str) -> dict[str, bool]:
+    if isinstance(value, dict):
+        return _switches(value, where)
+    return dict.fromkeys(_texts(value, where), True)
+
+
+def _switches(value: Any, where: str) -> dict[str, bool]:
+    for name, on in _table(value, where).items():
+        if type(on) is not bool:
+            raise _fail(f"{where}: {name}", on, "true or false")
+    return dict(value)
+
+
+_GLOBAL = re.compile(r"(?:-global\s+)?migration\.([\w-]+)=(on|off|true|false|yes|no)")
+
+
+def _globals(value: Any, where: str) -> dict[str, bool]:
+    found = {}
+    for one in _texts(value, where):
+        match = _GLOBAL.fullmatch(one)
+        if match is None:
+            raise _fail(where, one, "migration.PROPERTY=on or off; what other globals change, a reference stream shows")
+        found[match[1]] = match[2] in ("on", "true", "yes")
+    return found
+
+
+def _page_bits(value: Any, where: str) -> int:
+    size = _size(value, where)
+    if size & (size - 1):
+        raise _fail(where, value, "a power of two")
+    return size.bit_length() - 1
+
+
+def _blocks(value: Any, where: str) -> dict[str, TargetBlock]:
+    found = {}
+    for name, size in _table(value, where).items():
+        here = f"{where}: {name}"
+        if isinstance(size, dict):
+            if size.keys() - {"size", "max"} or "size" not in size:
+                raise _fail(here, size, '{ size = "128K", max = "2M" }')
+            most = _size(size["max"], here) if "max" in size else None
+            found[name] = TargetBlock(_size(size["size"], here), most)
+        else:
+            found[name] = TargetBlock(_size(size, here))
+    return found
+
+
+def _label(value: Any, name: str) -> tuple[str, int]:
+    idstr, at, instance = _text(value, f"{name}: absent").rpartition("@")
+    return (idstr, int(instance)) if at and instance.isdecimal() and len(instance) <= 10 else (value, 0)
+
+
+_SECTION_KEYS = ("name", "instance", "version", "minimum_version", "vmsd", "subsections")
+
+
+def _section(value: Any, where: str) -> tuple[tuple[str, int], TargetSection]:
+    table = _table(value, where)
+    for key in table:
+        if key not in _SECTION_KEYS:
+            raise UsageError(f"{where} has the key {key[:40]!r}", expected="one of " + ", ".join(_SECTION_KEYS))
+    for key in ("name", "version"):
+        if key not in table:
+            raise UsageError(f"{where} has no {key}", expected='name = "serial" and version = 3')
+    name = _text(table["name"], f"{where}: name")
+    minimum, subsections = table.get("minimum_version"), table.get("subsections")
+    section = TargetSection(
+        version=_integer(table["version"], f"{where} {name}: version"),
+        minimum_version=None if minimum is None else _integer(minimum, f"{where} {name}: minimum_version"),
+        vmsd=_text(table["vmsd"], f"{where} {name}: vmsd") if "vmsd" in table else name.rsplit("/", 1)[-1],
+        subsections=None if subsections is None else frozenset(_texts(subsections, f"{where} {name}: subsections")),
+    )
+    return (name, _integer(table.get("instance", 0), f"{where} {name}: instance")), section
+
+
+KEYS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
+    "name": ("name", _text),
+    "qemu": ("qemu", _version),
+    "machine": ("machine", _text),
+    "accelerator": ("accelerator", _choice(*NAMES)),
+    "irqchip": ("irqchip", _choice(*IRQCHIPS)),
+    "vcpus": ("vcpus", _positive),
+    "uuid": ("uuid", _uuid),
+    "page_size": ("page_bits", _page_bits),
+    "page_size_host": ("page_size_host", _size),
+    "capabilities": ("capabilities", _capabilities),
+    "globals": ("properties", _globals),
+    "xcr0": ("xcr0", _mask),
+    "xss": ("xss", _mask),
+    "xsave_max": ("xsave_max", _size),
+    "cpu_flags": ("cpu_flags", _flags),
+    "tsc_khz": ("tsc_khz", _positive),
+    "host_tsc_khz": ("host_tsc_khz", _positive),
+    "unmigratable": ("unmigratable", _texts),
+    "blocks": ("blocks", _blocks),
+    # Read elsewhere: they are more than one part.
+    "files": ("", _text),
+    "layout": ("", _text),
+    "partition": ("", _table),
+    "section": ("", _table),
+    "absent": ("", _texts),
+}
+"""Key of a TOML file -> the part of a target that it is, and what reads its value."""
