@@ -14,10 +14,20 @@ from typing import Any
 
 from qmigtool.errors import LimitError, StreamError
 
-__all__ = ["DumpDescription", "DumpDevice", "DumpField", "VmstateDump", "parse_vmstate_dump"]
+__all__ = [
+    "MACHINE_KEY",
+    "DumpDescription",
+    "DumpDevice",
+    "DumpField",
+    "VmstateDump",
+    "parse_vmstate_dump",
+    "vmstate_dump",
+]
 
 SECTION = "vmstate dump"
-MACHINE = "vmschkmachine"
+MACHINE_KEY = "vmschkmachine"
+"""The key that has the machine type; no device type is called so."""
+
 MAX_DEPTH = 64  # the deepest seen is 6
 MAX_SIZE = 1 << 48
 MAX_PARTS = 1 << 20  # descriptions and fields; QEMU 11.1 has six thousand
@@ -81,7 +91,6 @@ def parse_vmstate_dump(text: bytes) -> VmstateDump:
     """
     try:
         document = json.loads(text.decode("utf-8", "surrogateescape"), parse_float=_refuse, parse_constant=_refuse)
-        return _Builder().dump(document)
     except StreamError as error:
         error.section = SECTION
         raise
@@ -89,6 +98,16 @@ def parse_vmstate_dump(text: bytes) -> VmstateDump:
         raise LimitError("nested too deeply", section=SECTION) from None
     except ValueError as error:
         raise StreamError(f"not JSON: {error}", section=SECTION) from None
+    return vmstate_dump(document)
+
+
+def vmstate_dump(document: Any) -> VmstateDump:
+    """Make a dump of JSON that has been read already; raises as :func:`parse_vmstate_dump` does."""
+    try:
+        return _Builder().dump(document)
+    except StreamError as error:
+        error.section = SECTION
+        raise
 
 
 def _refuse(token: str) -> Any:
@@ -127,8 +146,8 @@ class _Builder:
     def dump(self, document: Any) -> VmstateDump:
         if type(document) is not dict:
             raise StreamError(f"{_show(document)} where an object belongs")
-        machine = _get(document[MACHINE], "Name", str) if MACHINE in document else None
-        devices = tuple(self.device(name, entry) for name, entry in document.items() if name != MACHINE)
+        machine = _get(document[MACHINE_KEY], "Name", str) if MACHINE_KEY in document else None
+        devices = tuple(self.device(name, entry) for name, entry in document.items() if name != MACHINE_KEY)
         return VmstateDump(machine, devices)
 
     def device(self, name: str, entry: Any) -> DumpDevice:

@@ -6,6 +6,7 @@ import json
 import lzma
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,11 @@ def test_a_dump_knows_minimum_versions_and_every_subsection(dump: Path) -> None:
     target = read_target(str(dump))
     assert target.machine == "pc-i440fx-7.2"
     assert target.vmsds is not None
-    assert target.vmsds["hpet"] == TargetVmsd(2, 1, frozenset({"hpet/rtc_irq_level", "hpet/offset"}))
+    hpet = target.vmsds["hpet"]
+    assert (hpet.version, hpet.minimum_version) == (2, 1)
+    assert hpet.subsections == {"hpet/rtc_irq_level", "hpet/offset"}
+    # VMSTATE_UINT8_V(num_timers, HPETState, 2) in hw/timer/hpet.c
+    assert hpet.field_versions == {"config": 0, "isr": 0, "hpet_counter": 0, "num_timers": 2, "timer": 0}
     assert target.vmsds["i8254"].minimum_version == 2
     assert "fdrive/media_rate" in target.vmsds["fdrive"].subsections  # of a struct inside a device
     assert target.vmsds["hpet/offset"].version == 1
@@ -145,8 +150,9 @@ def test_a_dump_nested_without_end(written: Callable[[str], str]) -> None:
     body = '{"name": "a", "version_id": 1, "minimum_version_id": 1}'
     for _ in range(80):
         body = f'{{"name": "a", "version_id": 1, "minimum_version_id": 1, "Subsections": [{body}]}}'
+    device = f'{{"version_id": 1, "minimum_version_id": 1, "Description": {body}}}'
     with pytest.raises(QmigError, match="deep"):
-        read_target(written(f'{{"vmschkmachine": {{"Name": "pc"}}, "x": {{"Description": {body}}}}}'))
+        read_target(written(f'{{"vmschkmachine": {{"Name": "pc"}}, "x": {device}}}'))
 
 
 # -- QEMU's versions -------------------------------------------------------------------------------------------------
@@ -173,7 +179,7 @@ def test_a_version_knows_its_vmsds() -> None:
 def test_the_tables_agree_with_a_dump_of_the_same_qemu(dump: Path) -> None:
     built_in = target_from_version((7, 2)).vmsds or {}
     for name, vmsd in (read_target(str(dump)).vmsds or {}).items():
-        assert built_in[name] == vmsd, name
+        assert built_in[name] == replace(vmsd, field_versions={}), name  # the tables have no fields
 
 
 def test_between_two_builds_only_what_both_have_alike_is_known() -> None:

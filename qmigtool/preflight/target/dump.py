@@ -10,33 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from qmigtool.errors import LimitError, StreamError
+from qmigtool.errors import StreamError
+from qmigtool.parsers.vmstatedump import DumpDescription, vmstate_dump
 from qmigtool.preflight.target.model import Target, TargetVmsd
 
-__all__ = ["MACHINE_KEY", "join_vmsds", "target_from_dump"]
-
-MACHINE_KEY = "vmschkmachine"
-"""The key that has the machine type; no device type is called so."""
+__all__ = ["join_vmsds", "target_from_dump"]
 
 SECTION = "-dump-vmstate"
-MAX_DEPTH = 64  # the deepest seen is 8
-MAX_VERSION = 1 << 31
 
 
 def target_from_dump(document: dict[str, Any], name: str) -> Target:
     """Return what a parsed ``-dump-vmstate`` says; raises :class:`~qmigtool.errors.StreamError` if it is none."""
-    machine = _part(document, MACHINE_KEY, dict).get("Name")
-    if not isinstance(machine, str):
-        raise StreamError(f"{MACHINE_KEY!r} has no machine type", section=SECTION, expected='{"Name": "pc-q35-7.2"}')
+    dump = vmstate_dump(document)
+    if dump.machine is None or not dump.devices:
+        raise StreamError("there is no machine type or no device", section=SECTION, expected="what QEMU writes")
     vmsds: dict[str, TargetVmsd] = {}
-    for device, entry in document.items():
-        if device != MACHINE_KEY and isinstance(entry, dict) and "Description" in entry:
-            for found, vmsd in _walk(_part(entry, "Description", dict), 1):
-                vmsds[found] = join_vmsds(vmsds.get(found), vmsd)
-    if not vmsds:
-        raise StreamError("there is no description of any device", section=SECTION, expected="what QEMU writes")
-    how = f"{name}, -dump-vmstate of {machine}"
-    return Target(name=name, machine=machine, vmsds=vmsds, evidence={"machine": how, "vmsds": how})
+    for device in dump.devices:
+        for found, vmsd in _walk(device.description):
+            vmsds[found] = join_vmsds(vmsds.get(found), vmsd)
+    how = f"{name}, -dump-vmstate of {dump.machine}"
+    return Target(name=name, machine=dump.machine, vmsds=vmsds, evidence={"machine": how, "vmsds": how})
 
 
 def join_vmsds(old: TargetVmsd | None, new: TargetVmsd) -> TargetVmsd:
@@ -47,32 +40,23 @@ def join_vmsds(old: TargetVmsd | None, new: TargetVmsd) -> TargetVmsd:
         old.version if old.version == new.version else None,
         old.minimum_version if old.minimum_version == new.minimum_version else None,
         old.subsections | new.subsections,
+        old.field_versions if old.field_versions == new.field_versions else {},
     )
 
 
-def _walk(description: dict[str, Any], depth: int) -> Iterator[tuple[str, TargetVmsd]]:
+def _walk(description: DumpDescription) -> Iterator[tuple[str, TargetVmsd]]:
     """Give a description, those of its structs and those of its subsections."""
-    if depth > MAX_DEPTH:
-        raise LimitError("nested too deeply", section=SECTION, expected=f"at most {MAX_DEPTH} levels")
-    subsections = [_part({"a subsection": one}, "a subsection", dict) for one in _list(description, "Subsections")]
-    names = frozenset(_part(one, "name", str) for one in subsections)
-    version, minimum = _part(description, "version_id", int), _part(description, "minimum_version_id", int)
-    if not (0 <= version < MAX_VERSION and 0 <= minimum < MAX_VERSION):
-        raise StreamError(f"version_id {version} and minimum_version_id {minimum}", section=SECTION)
-    yield _part(description, "name", str), TargetVmsd(version, minimum, names)
-    for one in subsections:
-        yield from _walk(one, depth + 1)
-    for field in _list(description, "Fields"):
-        if isinstance(field, dict) and "Description" in field:
-            yield from _walk(_part(field, "Description", dict), depth + 1)
-
-
-def _list(description: dict[str, Any], key: str) -> list[Any]:
-    return _part(description, key, list) if key in description else []
-
-
-def _part(document: dict[str, Any], key: str, kind: type) -> Any:
-    value = document.get(key)
-    if type(value) is not kind:
-        raise StreamError(f"{key!r} is {str(value)[:40]!r}", section=SECTION, expected=kind.__name__)
-    return value
+    yield (
+        description.name,
+        TargetVmsd(
+            description.version_id,
+            description.minimum_version_id,
+            frozenset(one.name for one in description.subsections),
+            {field.name: field.version_id for field in description.fields},
+        ),
+    )
+    for one in description.subsections:
+        yield from _walk(one)
+    for field in description.fields:
+        if field.description is not None:
+            yield from _walk(field.description)

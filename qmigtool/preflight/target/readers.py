@@ -13,10 +13,11 @@ from typing import Any
 
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.files import open_input
+from qmigtool.parsers.vmstatedump import MACHINE_KEY
 from qmigtool.preflight.target.builds import live_sections, target_from_version, version_text
 from qmigtool.preflight.target.cpuidflags import features_of_dump
 from qmigtool.preflight.target.cpumodel import target_from_expansion
-from qmigtool.preflight.target.dump import MACHINE_KEY, target_from_dump
+from qmigtool.preflight.target.dump import target_from_dump
 from qmigtool.preflight.target.masks import properties_of_table, properties_of_text, target_from_properties
 from qmigtool.preflight.target.model import Target
 from qmigtool.preflight.target.reference import merge, target_from_stream
