@@ -34,7 +34,7 @@ from qmigtool.errors import (
 
 if TYPE_CHECKING:
     from qmigtool import check, diff, preflight, tables, xsave
-    from qmigtool.diff import compare
+    from qmigtool.diff.compare import compare
     from qmigtool.rewrite import Rewriter
     from qmigtool.stream import Stream
     from qmigtool.stream import open_stream as open  # noqa: A004 - it is called qmigtool.open
