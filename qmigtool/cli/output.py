@@ -85,7 +85,7 @@ def opened(
     remember_inputs(file, *channels, *([] if schema is None else [schema]))
     try:
         with open_stream(
-            _standard_input() if file == "-" else file,
+            standard_input() if file == "-" else file,
             accelerator=accelerator,
             forward=forward,
             channels=channels,
@@ -100,7 +100,7 @@ def opened(
         raise
 
 
-def _standard_input() -> BinaryIO | str:
+def standard_input() -> BinaryIO | str:
     """Return stdin: as a file if it is one (``< FILE``), which can be read from its end, else as a pipe."""
     if sys.stdin is None:
         raise UsageError("there is no standard input")
