@@ -8,8 +8,8 @@
     same = true                  # in all instances
     why = "the fleet has hosts without AVX-512"
 
-Values are compared as numbers where the field is one, else as text: bytes are ``show``'s hexadecimal digits, or their
-text up to the first NUL where they are text.
+Values are compared as numbers where the field is one (names of state components are one, too), else as text: bytes are
+``show``'s hexadecimal digits, or their text up to the first NUL where they are text.
 """
 
 from __future__ import annotations
@@ -125,9 +125,10 @@ class FieldRule:
         tested = value & self.mask if numeric and self.mask is not None else value
         shown = _show(value) if tested is value else f"{_show(value)} ({_show(tested)} of the bits {self.mask:#x})"
         if self.equals is not None and not _equal(tested, self.equals):
-            yield f"is {shown}, but the policy wants {_show(self.equals)}"
+            yield f"is {shown}, but the policy wants {_shown_for(value, self.equals)}"
         if self.one_of is not None and not any(_equal(tested, wanted) for wanted in self.one_of):
-            yield f"is {shown}, but the policy wants one of {_show(self.one_of)}"
+            wanted = tuple(_shown_for(value, one) for one in self.one_of)
+            yield f"is {shown}, but the policy wants one of {_show(wanted)}"
         asked = [(name, getattr(self, name)) for name in ("minimum", "maximum", "within", "has")]
         if not numeric and any(limit is not None for _, limit in asked):
             yield f"is {_show(value)}, not a number, but the policy asks for one"
@@ -193,13 +194,26 @@ def _equal(value: Any, wanted: Any) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool):
         return value is wanted
     if isinstance(value, int):
-        try:
-            return value == number(wanted, "")
-        except UsageError:
-            return False
+        return value == _number(wanted)
     if isinstance(value, bytes) and isinstance(wanted, str) and value.hex() == wanted.lower():
         return True
     return isinstance(wanted, str) and _text(value) == wanted
+
+
+def _number(wanted: Any) -> int | None:
+    """Return the number that a policy's value is, as such or by names of state components; None for other text."""
+    try:
+        return _bits(wanted, "")
+    except UsageError:
+        return None
+
+
+def _shown_for(value: Any, wanted: Any) -> str:
+    """Write what a policy wants of such a value; with the number that names stand for."""
+    if isinstance(value, int) and isinstance(wanted, str) and wanted[:1].isalpha():
+        mask = _number(wanted)
+        return f"the text {_show(wanted)}" if mask is None else f"{_show(wanted)} ({mask:#x})"
+    return _show(wanted)
 
 
 # -- reading a policy's table ----------------------------------------------------------------------------------------

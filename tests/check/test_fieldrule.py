@@ -42,6 +42,23 @@ XCR0 = 'path = "cpu@*/env.xcr0"\n'
             ["cpu@3/env.xcr0 is 0x7 (0x0 of the bits 0x210), but the policy wants 0x210"],
         ),
         ("mask = 7\nequals = 7", []),
+        (
+            'equals = "x87,sse,avx,mpx,pkru"',
+            ["cpu@3/env.xcr0 is 0x7, but the policy wants x87,sse,avx,mpx,pkru (0x21f)"],
+        ),
+        ('mask = "sse"\nequals = "sse"', []),
+        ('one_of = ["x87,sse,avx", "0x21f"]', []),
+        (
+            'one_of = ["X87, SSE, bit2", 1]',
+            [f"cpu@{n}/env.xcr0 is 0x21f, but the policy wants one of X87, SSE, bit2 (0x7), 0x1" for n in range(3)],
+        ),
+        (
+            'equals = "x87,ssse"',
+            [
+                f"cpu@{n}/env.xcr0 is {v}, but the policy wants the text x87,ssse"
+                for n, v in enumerate(["0x21f"] * 3 + ["0x7"])
+            ],
+        ),
         ("same = true", ["cpu@3/env.xcr0 is 0x7, but cpu@0/env.xcr0 is 0x21f"]),
         ('matches = "^0x2"', ["cpu@3/env.xcr0 is 0x7, which does not match ^0x2"]),
         ("absent = true", [f"cpu@{n}/env.xcr0 is there, but the policy wants it not to be" for n in range(4)]),
