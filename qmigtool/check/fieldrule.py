@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.check.patterns import check_glob, matches, number
+from qmigtool.check.patterns import Expression, check_glob, matches, number
 from qmigtool.check.rule import Context, Hit
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.vmstate import Kind
@@ -90,6 +90,7 @@ class FieldRule:
         """Ask every field that the path fits."""
         first: tuple[str, Any] | None = None
         found = False
+        expression = None if self.matches is None else Expression(self.matches)
         for device, path, field in self._fields(context):
             found = True
             where = (device.label, path, field.offset, field.length)
@@ -97,7 +98,7 @@ class FieldRule:
                 yield Hit("is there, but the policy wants it not to be", *where)
                 continue
             value = _value(field)
-            for message in self._wrong(value):
+            for message in self._wrong(value, expression):
                 yield Hit(message, *where)
             if self.same:
                 first = first or (f"{device.label}/{path}", value)
@@ -117,9 +118,9 @@ class FieldRule:
             except QmigError as error:
                 context.stream.report(error)
 
-    def _wrong(self, value: Any) -> Iterator[str]:
+    def _wrong(self, value: Any, expression: Expression | None) -> Iterator[str]:
         """Say what is wrong with a value."""
-        if self.matches is not None and re.search(self.matches, _text(value)[:MAX_TEXT]) is None:
+        if expression is not None and not expression.found_in(_text(value)[:MAX_TEXT]):
             yield f"is {_show(value)}, which does not match {self.matches}"
         numeric = isinstance(value, int)
         tested = value & self.mask if numeric and self.mask is not None else value
