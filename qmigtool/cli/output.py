@@ -229,9 +229,10 @@ def remember_inputs(*paths: str) -> None:
 
 
 def inputs_read() -> tuple[str, ...]:
-    """Return what :func:`remember_inputs` was told of during this command."""
+    """Return what :func:`remember_inputs` was told of during this command, and is there."""
     context = click.get_current_context(silent=True)
-    return () if context is None else tuple(context.meta.get(_READ, ()))
+    named = () if context is None else context.meta.get(_READ, ())
+    return tuple(one for one in named if one == "-" or os.path.exists(one))  # noqa: PTH110 - pathlib's may raise
 
 
 @contextmanager
