@@ -272,6 +272,12 @@ def test_a_file_that_is_not_there_keeps_none_from_being_checked(
     cut = tmp_path / "cut.mig"
     cut.write_bytes(sample("pc-7.2")[:500_000])
     assert run(["check", str(cut), none]) == 2
+    capsys.readouterr()
+    # One that is no snapshot's image is not opened either; alone, it is the option that is wrong.
+    image = path("x").parent / "containers" / "savevm-7.2.qcow2.xz"
+    assert run(["check", str(image), KVM, "--snapshot", "snap1", "--json"]) == 2
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [one["opened"] for one in files] == [True, False]
     # Options are asked of all files: they are no file's fault.
     assert run(["check", KVM, bad, "--schema", none, "-o", str(tmp_path / "no")]) == 2
     assert not (tmp_path / "no").exists()
