@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from qmigtool.preflight.loader.state import Load
 
-__all__ = ["HOOKS", "RECORDED"]
+__all__ = ["HOOKS", "PLACED", "RECORDED"]
 
 HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
 VAPIC_INACTIVE = 0
@@ -79,5 +79,7 @@ HOOKS: dict[str, Callable[[Load, Values, Mapping[str, Any], int], None]] = {
     "kvm-tpr-opt": _vapic,
 }
 
-RECORDED = frozenset({"cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"})
+PLACED = frozenset({"segment", "mtrr_var"})
+"""Structs of which there are several: their fields are kept by path."""
+RECORDED = PLACED | {"cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"}
 """The vmsds whose plain fields are kept while they are read: those of hooks, and what counts an array."""
