@@ -10,6 +10,9 @@
             area = vcpu.xsave                                   # standard format
             blob = area.compact(qmigtool.layout("amd-zen4")).data
 
+    with qmigtool.open("before.mig") as a, qmigtool.open("after.mig") as b:
+        print(qmigtool.diff.differences(qmigtool.compare(a, b)))    # a DataFrame
+
 Names are imported when they are first used, so that ``import qmigtool`` costs next to nothing.
 """
 
@@ -30,7 +33,8 @@ from qmigtool.errors import (
 )
 
 if TYPE_CHECKING:
-    from qmigtool import tables, xsave
+    from qmigtool import check, diff, preflight, tables, xsave
+    from qmigtool.diff.compare import compare
     from qmigtool.rewrite import Rewriter
     from qmigtool.stream import Stream
     from qmigtool.stream import open_stream as open  # noqa: A004 - it is called qmigtool.open
@@ -51,8 +55,12 @@ __all__ = [
     "XsaveArea",
     "XsaveError",
     "__version__",
+    "check",
+    "compare",
+    "diff",
     "layout",
     "open",
+    "preflight",
     "tables",
     "xsave",
 ]
@@ -61,8 +69,12 @@ _LAZY = {
     "Rewriter": ("qmigtool.rewrite", "Rewriter"),
     "Stream": ("qmigtool.stream", "Stream"),
     "XsaveArea": ("qmigtool.xsave", "XsaveArea"),
+    "check": ("qmigtool.check", None),
+    "compare": ("qmigtool.diff", "compare"),
+    "diff": ("qmigtool.diff", None),
     "layout": ("qmigtool.xsave", "layout"),
     "open": ("qmigtool.stream", "open_stream"),
+    "preflight": ("qmigtool.preflight", None),
     "tables": ("qmigtool.tables", None),
     "xsave": ("qmigtool.xsave", None),
 }

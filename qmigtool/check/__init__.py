@@ -7,6 +7,7 @@ fieldrule  rules that a policy makes of its own, over field values
 patterns   names with ``*``, numbers as text
 policy     which rules are asked, how much they weigh: TOML
 engine     asking them
+folder     which files of a folder are streams
 =========  ===================================================================================
 
 ``default.toml`` is the policy without a file.
@@ -15,7 +16,18 @@ engine     asking them
 from __future__ import annotations
 
 from qmigtool.check.engine import report, run, unreadable
-from qmigtool.check.policy import Policy, default_policy, load_policy
+from qmigtool.check.folder import streams_in
+from qmigtool.check.policy import Policy, default_policy, default_text, load_policy
 from qmigtool.check.rules import RULES
 
-__all__ = ["RULES", "Policy", "default_policy", "load_policy", "report", "run", "unreadable"]
+__all__ = [
+    "RULES",
+    "Policy",
+    "default_policy",
+    "default_text",
+    "load_policy",
+    "report",
+    "run",
+    "streams_in",
+    "unreadable",
+]

@@ -75,9 +75,14 @@ def report(file: str, stream: Stream, policy: Policy | None = None, *, baseline:
 
 
 def unreadable(file: str, error: QmigError, policy: Policy | None = None) -> Report:
-    """Return the report of a file that could not be opened: ``error`` is its only finding, no other rule was asked."""
+    """Return the report of a file that could not be opened: ``error`` is its only finding, no other rule was asked.
+
+    A :class:`~qmigtool.errors.UsageError` says that nothing is known of its bytes, as if it is not there.
+    """
     asked = default_policy() if policy is None else policy
     spec = SUPPORTED if isinstance(error, UnsupportedError) else READABLE
     severity = asked.settings[spec.id].severity
-    rule = Rule(spec.id, Severity.NOTE if severity == OFF else Severity(severity), spec.title, spec.reason)
-    return Report(file, (rule,), (_finding(rule, problem(error)),), spec is READABLE)
+    opened = not isinstance(error, UsageError)
+    reason = spec.reason if opened else "It could not be opened, so no rule has looked at it."
+    rule = Rule(spec.id, Severity.NOTE if severity == OFF else Severity(severity), spec.title, reason)
+    return Report(file, (rule,), (_finding(rule, problem(error)),), spec is READABLE, opened=opened)

@@ -8,8 +8,8 @@
     same = true                  # in all instances
     why = "the fleet has hosts without AVX-512"
 
-Values are compared as numbers where the field is one, else as text: bytes are ``show``'s hexadecimal digits, or their
-text up to the first NUL where they are text.
+Values are compared as numbers where the field is one (names of state components are one, too), else as text: bytes are
+``show``'s hexadecimal digits, or their text up to the first NUL where they are text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.check.patterns import check_glob, matches, number
+from qmigtool.check.patterns import Expression, check_glob, matches, number
 from qmigtool.check.rule import Context, Hit
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.vmstate import Kind
@@ -90,6 +90,7 @@ class FieldRule:
         """Ask every field that the path fits."""
         first: tuple[str, Any] | None = None
         found = False
+        expression = None if self.matches is None else Expression(self.matches)
         for device, path, field in self._fields(context):
             found = True
             where = (device.label, path, field.offset, field.length)
@@ -97,7 +98,7 @@ class FieldRule:
                 yield Hit("is there, but the policy wants it not to be", *where)
                 continue
             value = _value(field)
-            for message in self._wrong(value):
+            for message in self._wrong(value, expression):
                 yield Hit(message, *where)
             if self.same:
                 first = first or (f"{device.label}/{path}", value)
@@ -117,17 +118,18 @@ class FieldRule:
             except QmigError as error:
                 context.stream.report(error)
 
-    def _wrong(self, value: Any) -> Iterator[str]:
+    def _wrong(self, value: Any, expression: Expression | None) -> Iterator[str]:
         """Say what is wrong with a value."""
-        if self.matches is not None and re.search(self.matches, _text(value)[:MAX_TEXT]) is None:
+        if expression is not None and not expression.found_in(_text(value)[:MAX_TEXT]):
             yield f"is {_show(value)}, which does not match {self.matches}"
         numeric = isinstance(value, int)
         tested = value & self.mask if numeric and self.mask is not None else value
         shown = _show(value) if tested is value else f"{_show(value)} ({_show(tested)} of the bits {self.mask:#x})"
         if self.equals is not None and not _equal(tested, self.equals):
-            yield f"is {shown}, but the policy wants {_show(self.equals)}"
+            yield f"is {shown}, but the policy wants {_shown_for(value, self.equals)}"
         if self.one_of is not None and not any(_equal(tested, wanted) for wanted in self.one_of):
-            yield f"is {shown}, but the policy wants one of {_show(self.one_of)}"
+            wanted = tuple(_shown_for(value, one) for one in self.one_of)
+            yield f"is {shown}, but the policy wants one of {_show(wanted)}"
         asked = [(name, getattr(self, name)) for name in ("minimum", "maximum", "within", "has")]
         if not numeric and any(limit is not None for _, limit in asked):
             yield f"is {_show(value)}, not a number, but the policy asks for one"
@@ -193,13 +195,26 @@ def _equal(value: Any, wanted: Any) -> bool:
     if isinstance(value, bool) or isinstance(wanted, bool):
         return value is wanted
     if isinstance(value, int):
-        try:
-            return value == number(wanted, "")
-        except UsageError:
-            return False
+        return value == _number(wanted)
     if isinstance(value, bytes) and isinstance(wanted, str) and value.hex() == wanted.lower():
         return True
     return isinstance(wanted, str) and _text(value) == wanted
+
+
+def _number(wanted: Any) -> int | None:
+    """Return the number that a policy's value is, as such or by names of state components; None for other text."""
+    try:
+        return _bits(wanted, "")
+    except UsageError:
+        return None
+
+
+def _shown_for(value: Any, wanted: Any) -> str:
+    """Write what a policy wants of such a value; with the number that names stand for."""
+    if isinstance(value, int) and isinstance(wanted, str) and wanted[:1].isalpha():
+        mask = _number(wanted)
+        return f"the text {_show(wanted)}" if mask is None else f"{_show(wanted)} ({mask:#x})"
+    return _show(wanted)
 
 
 # -- reading a policy's table ----------------------------------------------------------------------------------------

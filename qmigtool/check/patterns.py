@@ -1,17 +1,24 @@
-"""Names with ``*`` and ``?``, and numbers as a policy may write them."""
+"""Names with ``*`` and ``?``, regular expressions, and numbers as a policy may write them."""
 
 from __future__ import annotations
 
 import re
+import signal
+import threading
+import time
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from qmigtool.errors import UsageError
 
-__all__ = ["check_glob", "matches", "number", "size", "version_of"]
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["Expression", "check_glob", "matches", "number", "size", "version_of"]
 
 MAX_STARS = 8  # each may be tried at every place of a name
 MAX_GLOB = 512
+MAX_SECONDS = 2.0  # of processor time, for all values that an expression is held against
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d{1,20})\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _VERSION = re.compile(r"(?:^|-)(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?$")
@@ -33,6 +40,47 @@ def matches(pattern: str, name: str) -> bool:
 def _compiled(pattern: str) -> re.Pattern[str]:
     escaped = re.sub(r"\*+", "*", pattern)
     return re.compile("".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in escaped), re.DOTALL)
+
+
+class _ExpiredError(Exception):
+    """The time of an expression is over."""
+
+
+class Expression:
+    """A regular expression that a policy holds against values, for so long altogether: ``(a+)+$`` hardly ever ends.
+
+    A search looks for signals now and then, so a timer of processor time (SIGVTALRM) can end it. Python handles signals
+    in the main thread only: elsewhere nothing ends a search.
+    """
+
+    def __init__(self, pattern: str, seconds: float | None = None) -> None:
+        self.pattern = pattern
+        self._compiled = re.compile(pattern)
+        self._left = MAX_SECONDS if seconds is None else seconds
+
+    def found_in(self, text: str) -> bool:
+        """Say whether it is found in ``text``; raises :class:`~qmigtool.errors.UsageError` when its time is over."""
+        if threading.current_thread() is not threading.main_thread():
+            return self._compiled.search(text) is not None
+        started = time.process_time()
+        try:
+            before = signal.signal(signal.SIGVTALRM, _expire)
+            try:
+                signal.setitimer(signal.ITIMER_VIRTUAL, max(self._left, 0.001))  # 0 would be for ever
+                return self._compiled.search(text) is not None
+            finally:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
+                self._left -= time.process_time() - started
+        except _ExpiredError:
+            raise UsageError(
+                f"the regular expression {self.pattern[:60]!r} takes too long",
+                expected="one that does not repeat what is repeated already, as (a+)+ does",
+            ) from None
+
+
+def _expire(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _ExpiredError
 
 
 def number(value: Any, what: str) -> int:

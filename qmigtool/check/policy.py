@@ -32,7 +32,7 @@ from qmigtool.errors import UsageError
 from qmigtool.files import open_input
 from qmigtool.findings import Rule, Severity
 
-__all__ = ["OFF", "Policy", "Setting", "default_policy", "load_policy", "read_policy"]
+__all__ = ["OFF", "Policy", "Setting", "default_policy", "default_text", "load_policy", "read_policy"]
 
 MAX_TEXT = 1 << 20  # bytes of a policy
 MAX_DOTS = 200  # in a line: each may be a level
@@ -79,16 +79,20 @@ class Policy:
 
 def default_policy() -> Policy:
     """Return the policy without a file: ``default.toml`` in the package."""
-    text = resources.files("qmigtool.check").joinpath("default.toml").read_text("utf-8")
-    return _merge(_nothing(), _parse(text, "the default policy"), DEFAULT)
+    return _merge(_nothing(), _parse(default_text(), "the default policy"), DEFAULT)
+
+
+def default_text() -> str:
+    """Return the TOML of the default policy, with its comments."""
+    return resources.files("qmigtool.check").joinpath("default.toml").read_text("utf-8")
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Read a policy's file, and those that it extends.
+    """Read a policy's file, and those that it extends; the text ``default`` or ``nothing`` means what it does there.
 
     Raises :class:`~qmigtool.errors.UsageError` that names what is wrong, and :class:`OSError`.
     """
-    return _load(Path(path), [])
+    return (_shipped(path) if isinstance(path, str) else None) or _load(Path(path), [])
 
 
 def read_policy(text: str, name: str = "the policy") -> Policy:
@@ -130,13 +134,19 @@ def _base(document: Mapping[str, Any], name: str, folder: Path | None, above: li
     wanted = document.get("extends", DEFAULT)
     if not isinstance(wanted, str):
         raise UsageError(f"extends of {name} is {wanted!r:.60}", expected='"default", "nothing" or a file')
-    if wanted == DEFAULT:
-        return default_policy()
-    if wanted == NOTHING:
-        return _nothing()
+    shipped = _shipped(wanted)
+    if shipped is not None:
+        return shipped
     if folder is None:
         raise UsageError(f"{name} extends {wanted!r}", expected='"default" or "nothing": it is no file itself')
     return _load(folder / wanted, above)
+
+
+def _shipped(name: str) -> Policy | None:
+    """Return a policy that has a name, not a file."""
+    if name == DEFAULT:
+        return default_policy()
+    return _nothing() if name == NOTHING else None
 
 
 def _nothing() -> Policy:

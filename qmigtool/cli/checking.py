@@ -7,15 +7,26 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from qmigtool import __version__
-from qmigtool.check import RULES, Policy, default_policy, load_policy, report, unreadable
+from qmigtool.check import (
+    RULES,
+    Policy,
+    default_policy,
+    default_text,
+    load_policy,
+    report,
+    streams_in,
+    unreadable,
+)
 from qmigtool.cli.output import (
     SCHEMA,
     accelerator_option,
+    complain,
     finish,
     json_option,
     on_terminal,
@@ -24,6 +35,7 @@ from qmigtool.cli.output import (
     print_json,
     remember_inputs,
     schema_option,
+    terminal_width,
     write_output,
 )
 from qmigtool.errors import QmigError, UsageError
@@ -35,16 +47,20 @@ if TYPE_CHECKING:
     from qmigtool.stream import Stream
 
 FORMATS = ("text", "json", "junit", "sarif", "github", "codequality")
-FINDING, UNSUPPORTED, BROKEN = 1, 63, 3
+FINDING, USAGE, BROKEN, UNSUPPORTED = 1, 2, 3, 63
 SUPPORTED = "stream-supported"
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="FILE...")
-@click.option("--policy", metavar="TOML", help="What to ask (default: the default policy; see samples/policy.toml).")
+@click.option(
+    "--policy", metavar="TOML", help='What to ask: a file, or "default", which is the one that --print-policy prints.'
+)
 @click.option("--baseline", metavar="OLD", help="A stream that was right: whatever differs is a finding.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", help="How to print the findings.")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), help="How to print the findings.  [default: text; --json: json]"
+)
 @click.option("-o", "--output", metavar="OUT", help="Where to write them, by default standard output.")
 @click.option(
     "--report", "reports", multiple=True, metavar="FORMAT=OUT", help="Also write them in another format (repeatable)."
@@ -59,6 +75,9 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cy
 @click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration.")
 @click.option("--snapshot", metavar="NAME", help="Which one of a qcow2 image's snapshots.")
 @click.option("--list-rules", is_flag=True, help="List the rules and their options as the policy has them; no FILE.")
+@click.option(
+    "--print-policy", is_flag=True, help="Print the default policy, to start one's own from; no FILE, no other option."
+)
 @accelerator_option
 @schema_option
 @json_option
@@ -66,29 +85,41 @@ def check(
     files: tuple[str, ...],
     policy: str | None,
     baseline: str | None,
-    form: str,
+    form: str | None,
     output: str | None,
     reports: tuple[str, ...],
     fail_on: str,
     channels: tuple[str, ...],
     snapshot: str | None,
     list_rules: bool,
+    print_policy: bool,
     accelerator: str | None,
     schema: str | None,
     as_json: bool,
 ) -> int:
     """Ask every FILE the rules of a policy: is it whole, do its vCPUs make sense, is it what it should be?
 
-    Exit status 1 if a rule found something that weighs enough (--fail-on), 3 if a file is broken: what is left of it is
-    checked all the same.
+    A folder stands for the streams in it, not those in its folders; what else is in it is named on standard error.
+
+    Exit status 1 if a rule found something that weighs enough (--fail-on); 3 if a file is broken: what is left of it is
+    checked all the same; 2 if one cannot be opened. The others are checked then, too, and the reports are written.
     """
-    asked = _policy(policy)
-    form = "json" if as_json else form
-    if list_rules:
-        _list_rules(asked, as_json=form == "json")
+    if as_json and form not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {form}", expected="one of them")
+    form = form or ("json" if as_json else "text")
+    if list_rules or print_policy:
+        if files or reports or output is not None or (list_rules and print_policy):
+            raise UsageError("--list-rules and --print-policy stand alone", expected="no FILE, -o or --report")
+        if print_policy:
+            return _print_policy(policy, form)
+        if form not in ("text", "json"):
+            raise UsageError(f"rules are not listed as {form}", expected="--format text or json")
+        _list_rules(_policy(policy), as_json=form == "json")
         return 0
+    asked = _policy(policy)
     if not files:
-        raise UsageError("which file shall be checked?", expected="FILE..., or --list-rules")
+        raise UsageError("which file shall be checked?", expected="FILE..., a folder, --list-rules or --print-policy")
+    files = tuple(one for given in files for one in _streams(given))
     if channels and len(files) > 1:
         raise UsageError("--channel goes with one FILE")
     others = [_other(one) for one in reports]
@@ -96,7 +127,7 @@ def check(
     with ExitStack() as stack:
         old = None if baseline is None else stack.enter_context(opened(baseline, accelerator, schema=schema))
         given = {"accelerator": accelerator, "schema": schema, "channels": channels, "snapshot": snapshot}
-        found = [_checked(file, asked, old, given) for file in files]
+        found = [_checked(file, asked, old, given, alone=len(files) == 1) for file in files]
         doubtful = 0 if old is None else finish(old)
     for other, path in others:
         write_output(path, _bytes(_render(other, found, threshold)))
@@ -108,16 +139,37 @@ def check(
         _print_text(found)
     else:
         sys.stdout.write(_render(form, found, threshold))
-    return BROKEN if doubtful == BROKEN else _status(found, threshold)
+    status = _status(found, threshold)
+    return BROKEN if doubtful == BROKEN and status != USAGE else status
 
 
 def _policy(path: str | None) -> Policy:
     if path is None:
         return default_policy()
-    remember_inputs(path)
     policy = load_policy(path)
     remember_inputs(*policy.files)
     return policy
+
+
+def _print_policy(policy: str | None, form: str) -> int:
+    if policy not in (None, "default") or form != "text":
+        raise UsageError(
+            "--print-policy prints the default policy, as TOML", expected="no --policy, --json or --format"
+        )
+    sys.stdout.write(default_text())
+    return 0
+
+
+def _streams(given: str) -> list[str]:
+    """Return the files that an argument stands for."""
+    if given == "-" or not Path(given).is_dir():
+        return [given]
+    streams, others = streams_in(given)
+    if not streams:
+        raise UsageError(f"there is no migration stream in the folder {given!r}", expected="a folder with streams")
+    if others:
+        print(f"{printable(given)}: passed over, being no streams: {printable(', '.join(others))}", file=sys.stderr)
+    return streams
 
 
 def _other(given: str) -> tuple[str, str]:
@@ -127,18 +179,33 @@ def _other(given: str) -> tuple[str, str]:
     return form, path
 
 
-def _checked(file: str, policy: Policy, baseline: Stream | None, given: Mapping[str, Any]) -> Report:
-    """Check one file, opened as the options say."""
+def _checked(file: str, policy: Policy, baseline: Stream | None, given: Mapping[str, Any], *, alone: bool) -> Report:
+    """Check one file, opened as the options say; ``alone`` says that there is no other."""
+    stream = None
     try:
         with opened(file, **given, keep_runs=True) as stream:
             return report(file, stream, policy, baseline=baseline)
-    except UsageError:
-        raise
+    except UsageError as error:
+        if alone or stream is not None:  # it is about the options or the policy
+            raise
+        return _not_opened(file, error, policy)
     except QmigError as error:  # it is no migration stream, or of a kind that is not supported
         return unreadable(file, error, policy)
+    except OSError as error:
+        if error.filename is not None and Path(os.fsdecode(error.filename)) != Path(file):
+            raise  # a channel or a schema
+        return _not_opened(file, UsageError(error.strerror or str(error)), policy)
+
+
+def _not_opened(file: str, error: UsageError, policy: Policy) -> Report:
+    error.file = file
+    complain(error)
+    return unreadable(file, error, policy)
 
 
 def _status(found: Sequence[Report], threshold: Severity) -> int:
+    if not all(one.opened for one in found):
+        return USAGE
     if any(one.broken for one in found):
         return BROKEN
     findings = [finding for one in found for finding in one.findings]
@@ -170,6 +237,7 @@ def _json(found: Sequence[Report]) -> str:
         "files": [
             {
                 "file": one.file,
+                "opened": one.opened,
                 "broken": one.broken,
                 "rules": [rule.id for rule in one.rules],
                 "findings": [finding.as_dict() for finding in one.findings],
@@ -183,7 +251,7 @@ def _json(found: Sequence[Report]) -> str:
 
 def _print_text(found: Sequence[Report]) -> None:
     coloured = on_terminal() and "NO_COLOR" not in os.environ
-    for severity, line in text.lines(found):
+    for severity, line in text.lines(found, terminal_width() if on_terminal() else None):
         shown = printable(line)
         if coloured and severity is not None:
             shown = shown.replace(severity.value, click.style(severity.value, fg=COLOURS[severity], bold=True), 1)

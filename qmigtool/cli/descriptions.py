@@ -21,9 +21,10 @@ from qmigtool.cli.output import (
     print_json,
     remember_inputs,
     say,
+    standard_input,
     write_output,
 )
-from qmigtool.errors import UnsupportedError
+from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.plaintext import printable
 from qmigtool.schema import Schema
 from qmigtool.schemadiff import (
@@ -100,15 +101,18 @@ def diff(a: str, b: str, devices: str | None, direction: str, strict: bool, as_c
     """Would device state that A describes load in B, and the other way round?
 
     A and B each are a stream, the text of a vmdesc (`compat -d desc`), what QEMU's -dump-vmstate writes, or a schema
-    (`schema learn`). The exit status is 1 if a difference breaks, or may break, a direction that counts.
+    (`schema learn`); one of A, B and --devices may be "-". The exit status is 1 if a difference breaks, or may break, a
+    direction that counts.
     """
+    if [a, b, devices].count("-") > 1:
+        raise UsageError("standard input is given twice", expected="- for one of A, B and --devices")
     remember_inputs(a, b)
     present = None
     if devices is not None:
         with opened(devices) as stream:
             present = present_in(stream)
     counts = Direction(direction)
-    one, other = read_shapes(a), read_shapes(b)
+    one, other = (read_shapes(standard_input() if given == "-" else given, given) for given in (a, b))
     comparison = compare_schemas(one, other, present)
     if as_csv:
         print_csv(schema_differences.columns, schema_differences.rows(comparison))

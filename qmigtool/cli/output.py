@@ -85,7 +85,7 @@ def opened(
     remember_inputs(file, *channels, *([] if schema is None else [schema]))
     try:
         with open_stream(
-            _standard_input() if file == "-" else file,
+            standard_input() if file == "-" else file,
             accelerator=accelerator,
             forward=forward,
             channels=channels,
@@ -100,7 +100,7 @@ def opened(
         raise
 
 
-def _standard_input() -> BinaryIO | str:
+def standard_input() -> BinaryIO | str:
     """Return stdin: as a file if it is one (``< FILE``), which can be read from its end, else as a pipe."""
     if sys.stdin is None:
         raise UsageError("there is no standard input")
@@ -229,9 +229,10 @@ def remember_inputs(*paths: str) -> None:
 
 
 def inputs_read() -> tuple[str, ...]:
-    """Return what :func:`remember_inputs` was told of during this command."""
+    """Return what :func:`remember_inputs` was told of during this command, and is there."""
     context = click.get_current_context(silent=True)
-    return () if context is None else tuple(context.meta.get(_READ, ()))
+    named = () if context is None else context.meta.get(_READ, ())
+    return tuple(one for one in named if one == "-" or os.path.exists(one))  # noqa: PTH110 - pathlib's may raise
 
 
 @contextmanager

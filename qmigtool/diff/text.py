@@ -47,7 +47,7 @@ def _values(d: Difference | Change) -> tuple[str, str]:
 
 
 def _part(raw: bytes, first: int) -> str:
-    part = raw[first : first + SHOWN].hex(" ")
+    part = raw[first : first + SHOWN].hex(" ") or "(ends)"
     return f"{part}{' ...' if first + SHOWN < len(raw) else ''}"
 
 

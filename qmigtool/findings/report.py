@@ -36,7 +36,8 @@ class Report:
     """What the rules say of one file.
 
     ``broken`` says that the file could not be read to its end, or not at all; ``in_place`` that the findings' offsets,
-    which count bytes of the stream, are the file's: not so in a container, or if it is compressed.
+    which count bytes of the stream, are the file's: not so in a container, or if it is compressed. ``opened`` is false
+    for a file whose bytes nobody has seen, such as one that is not there.
     """
 
     file: str
@@ -44,6 +45,7 @@ class Report:
     findings: tuple[Finding, ...]
     broken: bool = False
     in_place: bool = True
+    opened: bool = True
 
     def of(self, rule: Rule) -> tuple[Finding, ...]:
         """Return the findings of one rule."""

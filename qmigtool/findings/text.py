@@ -7,40 +7,53 @@ from textwrap import wrap
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, count
+from qmigtool.plaintext import printable
 
 __all__ = ["REASON", "lines", "place", "sentence", "summary"]
 
 WIDTH = max(map(len, Severity))
-REASON = 96  # columns of a reason, which is prose; findings are not folded, so that they can be searched
+REASON = 96  # columns of a reason, which is prose
+LEAST = 20
 
 
-def lines(reports: Sequence[Report]) -> Iterator[tuple[Severity | None, str]]:
+def lines(reports: Sequence[Report], width: int | None = None) -> Iterator[tuple[Severity | None, str]]:
     """Give (severity of what the line says, line): the findings by file and rule, then one line that sums up.
 
-    Names in them come from the files as they are: whoever prints a line escapes it.
+    ``width`` is that of a terminal, for which they are folded at words; without it findings are not, so that they can
+    be searched. Names in them come from the files as they are: whoever prints a line escapes it.
     """
     for number, report in enumerate(reports):
         if number and (report.findings or reports[number - 1].findings):
             yield None, ""
-        yield from _file(report)
+        yield from _file(report, width)
     if len(reports) != 1 or reports[0].findings:
         yield None, ""
         yield None, summary(reports)
 
 
-def _file(report: Report) -> Iterator[tuple[Severity | None, str]]:
+def _file(report: Report, width: int | None) -> Iterator[tuple[Severity | None, str]]:
     if not report.findings:
         yield None, f"{report.file}: nothing found by {len(report.rules)} rules"
         return
     yield None, f"{report.file}:"
+    indent = " " * (WIDTH + 4)
+    room = REASON if width is None else max(width - len(indent), LEAST)
     for rule in report.rules:
         found = report.of(rule)
         for finding in found:
-            yield finding.severity, f"  {finding.severity.value:{WIDTH}}  {sentence(finding)}"
-        if found:
-            indent = " " * (WIDTH + 4)
-            for line in wrap(f"{found[0].reason} [{rule.id}]".strip(), REASON, break_long_words=False):
+            first, *more = (
+                [sentence(finding)] if width is None else _folded(printable(sentence(finding)), room, hyphens=False)
+            )
+            yield finding.severity, f"  {finding.severity.value:{WIDTH}}  {first}"
+            for line in more:
                 yield None, indent + line
+        if found:
+            for line in _folded(f"{found[0].reason} [{rule.id}]".strip(), room):
+                yield None, indent + line
+
+
+def _folded(text: str, room: int, *, hyphens: bool = True) -> list[str]:
+    return wrap(text, room, break_long_words=False, break_on_hyphens=hyphens) or [text]
 
 
 def sentence(finding: Finding) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import lzma
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
+from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.files import open_input
 from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
 from qmigtool.parsers.vmstatedump import DumpDescription, DumpField, VmstateDump, parse_vmstate_dump
@@ -17,6 +19,9 @@ from qmigtool.schema import Schema, load
 from qmigtool.schema.model import Node, NodeField
 from qmigtool.schemadiff.model import Body, Origin, Shape, ShapeField, Shapes
 from qmigtool.stream import Stream, open_stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["of_dump", "of_schema", "of_stream", "of_vmdesc", "read_shapes"]
 
@@ -26,25 +31,81 @@ MAX_MEMORY = 80 << 20  # for unpacking: xz -9 asks for 65 MB
 XZ = b"\xfd7zXZ\0"
 NUMBERED = re.compile(r"\[[0-9]+\]$")
 LISTS = ("qtailq", "qlist", "gtree")  # as many elements as there happen to be
+VERSION = re.compile(r"[0-9]+(\.[0-9]+)+")  # of QEMU
+READABLE = (
+    "a file: a stream with a vmdesc, the text of a vmdesc (`compat -d desc`), the output of -dump-vmstate, "
+    "or a schema (`schema learn`)"
+)
 
 
-def read_shapes(path: str) -> Shapes:
-    """Read what a file describes; raises :class:`~qmigtool.errors.StreamError` if it describes nothing of the kind.
+def read_shapes(target: str | BinaryIO, source: str | None = None) -> Shapes:
+    """Read what a file or a pipe describes; ``source`` is what to call it, by default the file's name.
 
-    :class:`~qmigtool.errors.UnsupportedError` is a stream without a vmdesc.
+    Raises :class:`~qmigtool.errors.StreamError` if it describes nothing of the kind,
+    :class:`~qmigtool.errors.UnsupportedError` for a stream without a vmdesc, and
+    :class:`~qmigtool.errors.UsageError` if there is no such file.
     """
+    name = source or (target if isinstance(target, str) else "<pipe>")
     try:
-        with os.fdopen(open_input(path), "rb") as file:
+        if not isinstance(target, str):
+            return _of_pipe(target, name)
+        with os.fdopen(_opened(target), "rb") as file:
             head = file.read(len(XZ))
-            is_text = head == XZ or head.lstrip()[:1] == b"{"
-            text = head + file.read(MAX_TEXT + 1 - len(head)) if is_text else b""
-        if not is_text:
-            with open_stream(path) as stream:
-                return of_stream(stream, path)
-        return _of_text(_unpacked(text), path)
+            if _is_text(head):
+                return _of_text(_unpacked(_rest(head, file)), name)
+        with open_stream(target) as stream:
+            return of_stream(stream, name)
     except QmigError as error:
-        error.file = error.file or path
+        if not isinstance(error, UsageError):
+            error.file = error.file or name
         raise
+
+
+def _opened(path: str) -> int:
+    try:
+        return open_input(path)
+    except FileNotFoundError:
+        versions = ", and no schema of a single version of QEMU is built in" if VERSION.fullmatch(path) else ""
+        raise UsageError(f"there is no file {path!r}{versions}", expected=READABLE) from None
+
+
+def _of_pipe(pipe: BinaryIO, source: str) -> Shapes:
+    head = pipe.read(len(XZ))
+    if _is_text(head):
+        return _of_text(_unpacked(_rest(head, pipe)), source)
+    with open_stream(io.BufferedReader(_Rejoined(head, pipe))) as stream:
+        return of_stream(stream, source)
+
+
+def _is_text(head: bytes) -> bool:
+    return head == XZ or head.lstrip()[:1] == b"{"
+
+
+def _rest(head: bytes, file: BinaryIO) -> bytes:
+    """Read a text to its end, or so much of it that it is seen to be too long."""
+    return head + file.read(MAX_TEXT + 1 - len(head))
+
+
+class _Rejoined(io.RawIOBase):
+    """A pipe whose first bytes were looked at, as if they had not been."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        super().__init__()
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        """A pipe is read, and nothing else."""
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Fill ``buffer``: the head first."""
+        view = memoryview(buffer).cast("B")
+        part = self._head[: len(view)]
+        self._head = self._head[len(part) :]
+        part = part or self._rest.read(len(view))
+        view[: len(part)] = part
+        return len(part)
 
 
 def _unpacked(text: bytes) -> bytes:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
+import os
 import re
+import shutil
+import struct
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -126,6 +131,174 @@ def test_list_rules(capsys: pytest.CaptureFixture[str]) -> None:
     rules = {rule["id"]: rule for rule in json.loads(capsys.readouterr().out)["rules"]}
     assert rules["vmdesc-present"]["severity"] == "error"
     assert rules["avx512-fleet"]["title"] == "cpu@*/env.xcr0 is 0xe7 and is the same everywhere"
+
+
+def test_print_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed is the policy that is asked without a file, comments and all."""
+    assert run(["check", "--print-policy"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("# The policy of `qmigtool check` without a file")
+    assert "[[field]]" in printed
+    assert list(tomllib.loads(printed)["rules"]) == list(RULES)
+    policy = tmp_path / "policy.toml"
+    policy.write_text(printed)
+    assert run(["check", "--list-rules"]) == 0
+    listed = capsys.readouterr().out
+    for named in (str(policy), "default"):
+        assert run(["check", "--list-rules", "--policy", named]) == 0
+        assert capsys.readouterr().out == listed
+    assert run(["check", "--print-policy", "--policy", "default"]) == 0
+    assert capsys.readouterr().out == printed
+    assert run(["check", "--help"]) == 0
+    assert "--print-policy" in capsys.readouterr().out
+
+
+def test_policies_with_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    for named, rules in (("default", 32), ("nothing", 2)):
+        assert run(["check", KVM, "--policy", named, "--policy", named, "--report", f"text={out}"]) == 0
+        assert capsys.readouterr().out == f"{KVM}: nothing found by {rules} rules\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([KVM, "--json", "--format", "junit"], "--json contradicts --format junit"),
+        ([KVM, "--json", "--format", "text"], "--json contradicts --format text"),
+        (["--list-rules", "--format", "sarif"], "rules are not listed as sarif"),
+        (["--list-rules", KVM], "stand alone"),
+        (["--list-rules", "-o", "x"], "stand alone"),
+        (["--print-policy", KVM], "stand alone"),
+        (["--print-policy", "--list-rules"], "stand alone"),
+        (["--print-policy", "--report", "json=x"], "stand alone"),
+        (["--print-policy", "--policy", "x"], "prints the default policy"),
+        (["--print-policy", "--json"], "prints the default policy"),
+    ],
+)
+def test_options_that_contradict_each_other(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", *options]) == 2
+    streams = capsys.readouterr()
+    assert says in streams.err
+
+
+def test_json_is_no_contradiction_to_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", KVM, "--json"]) == 0
+    plain = capsys.readouterr().out
+    assert run(["check", KVM, "--json", "--format", "json"]) == 0
+    assert capsys.readouterr().out == plain
+
+
+def test_a_folder_stands_for_its_streams(bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    shutil.copy(bad, folder / "b.mig")
+    shutil.copy(bad, folder / "inner" / "not-this.mig")
+    shutil.copy(KVM, folder / "-")
+    (folder / "a.mig.gz").write_bytes(gzip.compress(sample("kvm-avx512-7.2"), 1))
+    (folder / "late").write_bytes(bytes(8192) + sample("kvm-avx512-7.2"))  # migrate file:late,offset=8192
+    for name, data in (
+        ("notes.txt", b"seen"),
+        ("notes.gz", gzip.compress(b"seen")),
+        ("empty", b""),
+        ("channel", b"\x11\x22\x33\x44\0\0\0\1"),
+        (
+            "disk.qcow2",
+            b"QFI\xfb" + struct.pack(">IQIIQIIQQIIQ", 2, 0, 0, 16, 1 << 20, 0, 1, 1 << 16, 1 << 17, 1, 0, 0),
+        ),
+        ("e\x1b[1m", b"x"),
+    ):
+        (folder / name).write_bytes(data)
+    os.mkfifo(folder / "pipe")
+    assert run(["check", str(folder), "--json"]) == 1
+    streams = capsys.readouterr()
+    files = json.loads(streams.out)["files"]
+    assert [one["file"] for one in files] == [f"{folder}/{name}" for name in ("-", "a.mig.gz", "b.mig", "late")]
+    assert [bool(one["findings"]) for one in files] == [False, False, True, False]
+    assert streams.err == (
+        f"{folder}: passed over, being no streams: "
+        "channel, disk.qcow2, e\\x1b[1m, empty, inner, notes.gz, notes.txt, pipe\n"
+    )
+    assert run(["check", f"{folder}/", KVM, "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["files"]) == 5
+    assert run(["check", str(folder), "--channel", KVM]) == 2
+    capsys.readouterr()
+
+
+def test_a_folder_that_is_named_by_a_dot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file called - in it is not standard input."""
+    shutil.copy(KVM, tmp_path / "-")
+    monkeypatch.chdir(tmp_path)
+    assert run(["check", "."]) == 0
+    assert capsys.readouterr().out == "./-: nothing found by 32 rules\n"
+
+
+def test_a_folder_without_streams_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", str(tmp_path)]) == 2
+    (tmp_path / "notes").write_text("seen")
+    assert run(["check", str(tmp_path), KVM]) == 2
+    assert "no migration stream in the folder" in capsys.readouterr().err
+
+
+def test_a_folder_keeps_what_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that begins like a stream, or cannot be looked at, is not passed over in silence."""
+    (tmp_path / "cut.mig").write_bytes(sample("pc-7.2")[:12])
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(sample("pc-7.2"))[:5])
+    (tmp_path / "gone").symlink_to("nowhere")
+    assert run(["check", str(tmp_path), "--json"]) == 2
+    streams = capsys.readouterr()
+    assert [one["opened"] for one in json.loads(streams.out)["files"]] == [True, True, False]
+    assert "passed over" not in streams.err
+
+
+def test_a_file_that_is_not_there_keeps_none_from_being_checked(
+    bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    none, xml = str(tmp_path / "none.mig"), tmp_path / "out.xml"
+    assert run(["check", none, bad, KVM, "--json", "--report", f"junit={xml}"]) == 2
+    streams = capsys.readouterr()
+    files = json.loads(streams.out)["files"]
+    assert [(one["file"], one["opened"], one["broken"]) for one in files] == [
+        (none, False, True),
+        (bad, True, False),
+        (KVM, True, False),
+    ]
+    assert [finding["message"] for finding in files[0]["findings"]] == ["No such file or directory"]
+    assert streams.err == f"qmigtool: {none}: No such file or directory\n"
+    suites = JUnitXml.fromfile(str(xml))
+    assert (suites.errors, suites.failures) == (1, 2)
+    # What is not there weighs more than what is broken: it was not even looked at.
+    cut = tmp_path / "cut.mig"
+    cut.write_bytes(sample("pc-7.2")[:500_000])
+    assert run(["check", str(cut), none]) == 2
+    capsys.readouterr()
+    # One that is no snapshot's image is not opened either; alone, it is the option that is wrong.
+    image = path("x").parent / "containers" / "savevm-7.2.qcow2.xz"
+    assert run(["check", str(image), KVM, "--snapshot", "snap1", "--json"]) == 2
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [one["opened"] for one in files] == [True, False]
+    # Options are asked of all files: they are no file's fault.
+    assert run(["check", KVM, bad, "--schema", none, "-o", str(tmp_path / "no")]) == 2
+    assert not (tmp_path / "no").exists()
+    capsys.readouterr()
+
+
+def test_the_terminal_is_as_wide_as_it_is(
+    bad: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["check", bad]) == 1
+    plain = capsys.readouterr().out
+    monkeypatch.setattr("qmigtool.cli.checking.on_terminal", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    for columns in (60, 100, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert run(["check", bad]) == 1
+        shown = capsys.readouterr().out
+        head, *rest = shown.splitlines()
+        assert head == f"{bad}:"
+        assert columns - 25 < max(map(len, rest)) <= columns
+        assert shown.split() == plain.split()
 
 
 def test_channels(capsys: pytest.CaptureFixture[str]) -> None:

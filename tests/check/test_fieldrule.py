@@ -5,8 +5,14 @@ pc-7.2 has four vCPUs with XCR0 0x21f, 0x21f, 0x21f, 0x7 (samples/MANIFEST.md); 
 
 from __future__ import annotations
 
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from qmigtool.check.patterns import Expression
+from qmigtool.errors import UsageError
 from tests.check.checking import found, poked, sample
 
 PC = "pc-7.2"
@@ -42,6 +48,23 @@ XCR0 = 'path = "cpu@*/env.xcr0"\n'
             ["cpu@3/env.xcr0 is 0x7 (0x0 of the bits 0x210), but the policy wants 0x210"],
         ),
         ("mask = 7\nequals = 7", []),
+        (
+            'equals = "x87,sse,avx,mpx,pkru"',
+            ["cpu@3/env.xcr0 is 0x7, but the policy wants x87,sse,avx,mpx,pkru (0x21f)"],
+        ),
+        ('mask = "sse"\nequals = "sse"', []),
+        ('one_of = ["x87,sse,avx", "0x21f"]', []),
+        (
+            'one_of = ["X87, SSE, bit2", 1]',
+            [f"cpu@{n}/env.xcr0 is 0x21f, but the policy wants one of X87, SSE, bit2 (0x7), 0x1" for n in range(3)],
+        ),
+        (
+            'equals = "x87,ssse"',
+            [
+                f"cpu@{n}/env.xcr0 is {v}, but the policy wants the text x87,ssse"
+                for n, v in enumerate(["0x21f"] * 3 + ["0x7"])
+            ],
+        ),
         ("same = true", ["cpu@3/env.xcr0 is 0x7, but cpu@0/env.xcr0 is 0x21f"]),
         ('matches = "^0x2"', ["cpu@3/env.xcr0 is 0x7, which does not match ^0x2"]),
         ("absent = true", [f"cpu@{n}/env.xcr0 is there, but the policy wants it not to be" for n in range(4)]),
@@ -73,6 +96,34 @@ def test_what_is_not_there() -> None:
     assert not asked(path + "has = 1\nrequired = false")
     assert not asked(path + "absent = true")
     assert not asked(path + "required = true", "kvm-avx512-7.2")
+
+
+@pytest.mark.parametrize("pattern", ["^(0+)+$", "^(0|0)*x", "^(0*)*(0*)*x"])
+def test_an_expression_without_end_is_ended(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty zeros, which such a pattern takes apart in more ways than there is time for."""
+    monkeypatch.setattr("qmigtool.check.patterns.MAX_SECONDS", 0.2)
+    data = poked(PC, {"globalstate/runstate": b"0" * 60 + b"!" + bytes(39)})
+    before = signal.signal(signal.SIGVTALRM, signal.default_int_handler)
+    try:
+        started = time.process_time()
+        with pytest.raises(UsageError, match="takes too long"):
+            asked(f'path = "globalstate/runstate"\nmatches = "{pattern}"', data=data)
+        assert time.process_time() - started < 2
+        assert signal.getsignal(signal.SIGVTALRM) is signal.default_int_handler
+        assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+    finally:
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def test_the_time_of_an_expression_is_for_all_values() -> None:
+    slow = Expression("^(0|0)*x", seconds=0.3)
+    for length in (10, 12, 14):
+        assert not slow.found_in("0" * length)
+    assert Expression("^r[a-z]+$").found_in("running")
+    with pytest.raises(UsageError, match="takes too long"):
+        any(slow.found_in("0" * 16) for _ in range(10_000))
+    with ThreadPoolExecutor(1) as pool:  # where no signal comes
+        assert pool.submit(Expression("b").found_in, "abc").result()
 
 
 def test_types() -> None:

@@ -383,6 +383,9 @@ def test_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
                 Difference("cpu@0", "env.cr[4]", Change.CHANGED, 0x620, 0x40620, 5, 6, "CR4: +OSXSAVE", type="uint64"),
                 Difference("cpu@0", "[ST0]", Change.CHANGED, 1, 2, 5, 77, type="register"),
                 Difference("hpet@0", "", Change.ONLY_A, None, None),
+                Difference("a@0", "", Change.ONLY_A, 151, None, 7, None, "the section is only in A", type="section"),
+                Difference("b@0", "", Change.ONLY_B, None, 1, None, 9, "the section is only in B", type="bytes"),
+                Difference("c@0", "d/e", Change.ONLY_B, None, 5, meaning="RAX, A has no c/d", type="uint64"),
                 Difference(None, "[machine]", Change.CHANGED, "pc-7.1", "pc-7.2"),
                 Difference("new@0", "", Change.ONLY_B, None, None, None, 9),
             ),
@@ -395,12 +398,15 @@ def test_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cpu@0/env.cr[4]", "was 0x620, is 0x40620: CR4: +OSXSAVE"),
         ("cpu@0/[ST0]", "was 0x1, is 0x2"),
         ("hpet@0", "is gone"),
+        ("a@0", "is gone (was 151 bytes)"),
+        ("b@0", "is new (1 byte)"),
+        ("c@0/d/e", "is new (0x5): RAX, the baseline has no c/d"),
         ("[machine]", "was pc-7.1, is pc-7.2"),
         ("new@0", "is new"),
     ]
     with qmigtool.open(sample(KVM)) as stream:
         assert findings[0].offset == stream.field("cpu@0/env.cr[4]").offset
-    assert [finding.offset for finding in findings[1:]] == [77, None, None, 9]
+    assert [finding.offset for finding in findings[1:]] == [77, None, None, 9, None, None, 9]
 
 
 def test_without_a_baseline_nothing_is_compared() -> None:
@@ -416,3 +422,10 @@ def test_baseline_with_a_real_comparison() -> None:
     assert finding.message == "was 0x40620, is 0x40621: CR4: +VME"
     gone = found(edited(KVM, lambda r: r.drop_section("hpet")), baseline=sample(KVM))
     assert places(gone, "baseline") == [("error", "hpet@0")]
+    assert gone[0].message == "is gone (was 151 bytes)"
+    new = found(sample(KVM), baseline=edited(KVM, lambda r: r.drop_section("hpet")))
+    assert [one.message for one in new] == ["is new (151 bytes)"]
+    whole, bare = sample(KVM), edited(KVM, lambda r: r.drop_subsection("cpu@0/cpu/tsc_khz"))
+    for old, now, words in ((whole, bare, "the stream has no"), (bare, whole, "the baseline has no")):
+        (message,) = [finding.message for finding in found(now, baseline=old) if finding.rule == "baseline"]
+        assert message.endswith(f"): {words} cpu/tsc_khz")

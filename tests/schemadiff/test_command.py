@@ -5,11 +5,13 @@ import csv
 import io
 import json
 import lzma
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmigtool import open as open_stream
 from qmigtool.cli import main
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
 from qmigtool.schemadiff import compare, read_shapes, sources
@@ -145,6 +147,80 @@ def test_usage(call, tmp_path):
     assert call(PC, PC, "--direction", "sideways")[0] == 2
     assert call(PC, tmp_path)[0] != 0
     assert call(PC, tmp_path / "nothing")[0] != 0
+
+
+def test_what_a_and_b_may_be_is_said_of_a_file_that_is_not_there(call, tmp_path):
+    code, _, err = call("7.2", tmp_path / "b")
+    assert code == 2
+    assert "no file '7.2', and no schema of a single version of QEMU is built in" in err
+    code, _, err = call(PC, tmp_path / "b")
+    assert code == 2
+    assert "version" not in err
+    for kind in ("a stream", "vmdesc", "-dump-vmstate", "a schema"):
+        assert kind in err
+
+
+def piped(monkeypatch, data):
+    """Standard input is a pipe: it can be read once, and has no place to go back to."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Once(data))))
+
+
+class Once(io.RawIOBase):
+    """Gives a few bytes at a time, as a pipe may."""
+
+    def __init__(self, data):
+        self._rest = io.BytesIO(data)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        part = self._rest.read(min(len(buffer), 3 if self._rest.tell() < 9 else 1 << 16))
+        buffer[: len(part)] = part
+        return len(part)
+
+
+@pytest.mark.parametrize("kind", ["stream", "vmdesc", "dump", "packed dump"])
+def test_standard_input_is_one_of_a_and_b(kind, call, write, monkeypatch):
+    def of(machine):
+        if kind == "stream":
+            return machine.read_bytes()
+        if kind == "vmdesc":
+            with open_stream(machine) as stream:
+                return stream.vmdesc_text
+        document = dump(nic()) if machine == old else changed(lambda e, d, f: f.pop(0))
+        return lzma.compress(text(document)) if "packed" in kind else text(document)
+
+    old, new = (samplefiles.path(name) for name in ("pc-7.2", "pc-11.1"))
+    a, b = write("a", of(old)), write("b", of(new))
+    wanted = call(a, b, "--csv")
+    assert len(wanted[1].splitlines()) > 1
+    piped(monkeypatch, of(old))
+    assert call("-", b, "--csv") == wanted
+    piped(monkeypatch, of(new))
+    assert call(a, "-", "--csv") == wanted
+    with b.open() as redirected:  # < FILE
+        monkeypatch.setattr(sys, "stdin", redirected)
+        code, out, _ = call(a, "-", "--json")
+        assert (code, json.loads(out)["b"]["source"]) == (wanted[0], "-")
+
+
+def test_standard_input_of_devices_and_its_limits(call, write, monkeypatch):
+    disk = device("disk", nic()["nic"]["Description"])
+    a, b = write("a", dump(disk)), write("b", dump())
+    piped(monkeypatch, samplefiles.read("pc-7.2"))
+    assert call(a, b, "--devices", "-")[0] == 0
+    for twice in (("-", "-"), (a, "-", "--devices", "-")):
+        assert call(*twice)[0] == 2
+    for data, says in ((b"", "ends here"), (b"no stream", "migration stream"), (b"{}", "describes no device state")):
+        piped(monkeypatch, data)
+        code, _, err = call("-", b)
+        assert code == 3
+        assert err.startswith("qmigtool: -: ")
+        assert says in err
+    monkeypatch.setattr(sources, "MAX_TEXT", 100)
+    piped(monkeypatch, b"{" + bytes(1000))
+    assert "too long" in call("-", b)[2]
 
 
 def test_a_text_has_an_end(monkeypatch, write):

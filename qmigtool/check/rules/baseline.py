@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["RULES"]
 
 MAX_SHOWN = 80  # characters of a value
+SIZES = ("section", "bytes")  # the types of a difference that is a whole section: its values count bytes
+SIDES = {"A": "the baseline", "B": "the stream"}  # what a comparison calls them
 
 
 @rule(
@@ -39,7 +42,8 @@ def _hit(context: Context, difference: Difference) -> Hit:
         "only in A": f"is gone (was {old})" if difference.a is not None else "is gone",
         "only in B": f"is new ({new})" if difference.b is not None else "is new",
     }[difference.kind.value]
-    message = f"{text}: {difference.meaning}" if difference.meaning else text
+    meaning = _meaning(difference)
+    message = f"{text}: {meaning}" if meaning else text
     if difference.device is not None and difference.path:
         try:
             found = at(context.stream.device(difference.device), difference.path, message)
@@ -51,7 +55,16 @@ def _hit(context: Context, difference: Difference) -> Hit:
     return Hit(message, difference.device, difference.path or None, difference.offset_b)
 
 
+def _meaning(difference: Difference) -> str:
+    """Return the meaning without the letters of `diff`; nothing where only they say which side has the device."""
+    if not difference.path and difference.kind.value != "changed":
+        return ""
+    return re.sub(r"(?<![^ ])[AB](?= has no )", lambda found: SIDES[found[0]], difference.meaning)
+
+
 def _shown(type_: str, value: Any) -> str:
+    if type_ in SIZES and isinstance(value, int):
+        return f"{value} byte{'' if value == 1 else 's'}"
     text = text_value(type_, value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 

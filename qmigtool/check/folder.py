@@ -1,0 +1,62 @@
+"""The streams of a folder: what in it begins like a migration stream, or like something that a stream comes in."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from qmigtool.errors import QmigError
+from qmigtool.parsers.container import Kind, recognise
+from qmigtool.parsers.multifd import MULTIFD_MAGIC
+from qmigtool.parsers.packed import unpack
+from qmigtool.parsers.qcow2 import read_qcow2
+from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
+from qmigtool.parsers.source import BufferSource, FileSource
+from qmigtool.probe import find_start
+
+__all__ = ["streams_in"]
+
+HEAD = 16
+STREAM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
+PARTS = (MULTIFD_MAGIC.to_bytes(4, "big"), b"QCPR")  # belong to a stream, and are none
+MAX_LAYERS = 4  # of packing
+
+
+def streams_in(folder: str) -> tuple[list[str], list[str]]:
+    """Return the paths of the files in a folder that are worth opening, and the names of the rest; both sorted.
+
+    The folders in it are among the rest. A file that cannot be looked at is worth opening: that says why. Raises
+    :class:`OSError` if the folder cannot be listed.
+    """
+    streams, rest = [], []
+    for name in sorted(one.name for one in Path(folder).iterdir()):
+        # Not joined by pathlib, which makes "-" of "./-".
+        path = f"{folder.rstrip('/')}/{name}"
+        if _worth_opening(path):
+            streams.append(path)
+        else:
+            rest.append(name)
+    return streams, rest
+
+
+def _worth_opening(path: str) -> bool:
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            return False
+        with FileSource(Path(path)) as source:
+            return _begins_like_one(source)
+    except (QmigError, OSError):
+        return True
+
+
+def _begins_like_one(source: BufferSource, layers: int = MAX_LAYERS) -> bool:
+    start = find_start(source)
+    head = bytes(source.whole[start : start + HEAD])
+    found = recognise(head)
+    if found is None or head.startswith(PARTS):
+        return head.startswith(STREAM)
+    if found.kind is Kind.PACKED and layers:
+        return _begins_like_one(BufferSource(next(unpack(source, found.packer, start), b"")), layers - 1)
+    if found.kind is Kind.QCOW2:  # most of them are disks
+        return any(snapshot.vm_state_size for snapshot in read_qcow2(source).snapshots)
+    return True
