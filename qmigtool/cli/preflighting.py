@@ -31,6 +31,7 @@ from qmigtool.parsers.source import FileSource
 from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
+from qmigtool.preflight.loader.words import printed
 from qmigtool.preflight.losses.find import grouped
 from qmigtool.preflight.outcome import condensed, preflight_other
 from qmigtool.preflight.target.readers import template
@@ -185,7 +186,7 @@ def _print(result: Preflight) -> None:
         place += f" at offset {verdict.offset:#x}" + (f" in {verdict.section}" if verdict.section else "")
     print(printable(WORDS[verdict.loads] + place))
     for line in verdict.errors or verdict.warnings:
-        print(printable(f"{PROGRAM}: {line}"))
+        print(printable(printed(line, PROGRAM)))
     if result.losses:
         _print_losses(result)
     if result.remedy is not None:
