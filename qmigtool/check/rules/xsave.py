@@ -121,8 +121,7 @@ def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 @vcpu_rule(
     "mxcsr-reserved",
     "MXCSR has no reserved bit",
-    "XRSTOR and FXRSTOR fault, and KVM_SET_XSAVE fails with EINVAL if x87, SSE or AVX is declared (SDM volume 1, 13.8; "
-    "Linux copy_uabi_to_xstate). Bit 17 is AMD's.",
+    "XRSTOR and FXRSTOR fault, and KVM_SET_XSAVE fails with EINVAL (SDM volume 1, 13.8). Bit 17 is AMD's.",
 )
 def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     if context.accelerator != "tcg":
