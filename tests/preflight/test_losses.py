@@ -16,9 +16,11 @@ import pytest
 import qmigtool
 from qmigtool.findings import Finding, Severity
 from qmigtool.preflight import Target, TargetBlock, read_targets
+from qmigtool.preflight.losses import accelerator
 from qmigtool.preflight.losses.find import Losses, find_losses, grouped
 from qmigtool.preflight.target.reference import target_from_stream
 from qmigtool.rewrite import Rewriter
+from qmigtool.rewrite.accelerators import RULES
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 DATA = Path(__file__).parents[1] / "data" / "preflight" / "targets"
@@ -284,6 +286,52 @@ def test_registers_that_are_not_written_to_a_partition() -> None:
 
     assert fields("mshv") == {"env.dr[7]", "env.mp_state", "cpu/msr_hyperv_stimer", "spurious_vec"}
     assert fields("whpx") == {"env.dr[7]", "env.pat", "env.mtrr_deftype", "cpu/msr_hyperv_stimer"}
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "there"),
+    [
+        ("mshv", {"env.dr[7]", "spurious_vec", "cpu/msr_hyperv_synic", "cpu/msr_hyperv_time", "cpu/msr_hyperv_vapic"}),
+        (
+            "whpx",
+            {
+                *("env.dr[7]", "env.pat", "env.mtrr_deftype", "cpu/xss", "cpu/msr_hyperv_hypercall"),
+                *("cpu/msr_hyperv_synic", "cpu/msr_hyperv_time", "cpu/msr_hyperv_vapic"),
+            },
+        ),
+    ],
+)
+def test_conversion_and_losses_name_the_same_that_is_not_written(accelerator: str, there: set[str]) -> None:
+    rest = {
+        "mshv": {"env.mp_state", "cpu/msr_tscdeadline/env.tsc_deadline", "cpu/mpx/env.msr_bndcfgs"},
+        "whpx": set(),
+    }[accelerator]
+
+    def use(edits: Rewriter) -> None:
+        edits.set("cpu@0/env.dr", [0x1000, 0, 0, 0, 0, 0, 0xFFFF0FF0, 0x401])
+        edits.set("cpu@0/env.pat", 0)  # no type but UC: a guest may want it, and a reset gives another
+        edits.set("cpu@0/env.mp_state", 1)
+        edits.add_subsection("cpu@0", "cpu/msr_tscdeadline", {"env.tsc_deadline": 5})
+        edits.add_subsection("cpu@0", "cpu/mpx", {"env.msr_bndcfgs": 1})
+        edits.add_subsection("cpu@0", "cpu/xss", {})
+        for name in ("hypercall", "time", "synic", "vapic"):
+            edits.add_subsection("cpu@0", f"cpu/msr_hyperv_{name}", {})
+
+    found = losses("kvm-avx512-7.2", Target(accelerator=accelerator), use)
+    written = only(found, "not-written")
+    assert {one.field for one in written} == there | rest
+    with qmigtool.open(SAMPLES / "kvm-avx512-7.2.mig") as stream:
+        rewriter = Rewriter(stream, lossy=True)
+        use(rewriter)
+        rewriter.to_accelerator(accelerator)
+        told = [note.partition("QEMU does not restore it: ")[2] for note in rewriter.notes if note.endswith("(MS5)")]
+    # The conversion writes what is halted elsewhere, and says of the rest what the losses say.
+    assert set(told) == {f"{one.message} (MS5)" for one in written}
+
+
+def test_every_rule_of_a_conversion_is_known_as_a_finding() -> None:
+    assert set(accelerator.RULES) | accelerator.ELSEWHERE == {rule.name for rule in RULES}
+    assert not set(accelerator.RULES) & accelerator.ELSEWHERE
 
 
 def test_amx_does_not_fit_mshvs_page() -> None:
