@@ -97,7 +97,7 @@ def test_the_measured_kvm_matrix(row):
 @pytest.mark.parametrize(("declared", "ok"), [(0, True), (1, False), (2, False), (4, False), (0xE0, True)])
 def test_kvm_looks_at_mxcsr_if_x87_is_declared_too(declared, ok):
     """Measured with QEMU 10.0: "Failed to set XSAVE" with 1, 2 and 4."""
-    assert ask("KVM", edited(STANDARD, BAD_MXCSR, (XSTATE, "<Q", declared))).ok is ok
+    assert ask("KVM_SET_XSAVE", edited(STANDARD, BAD_MXCSR, (XSTATE, "<Q", declared))).ok is ok
 
 
 def test_kvm_tells_that_an_undeclared_mxcsr_is_lost():
