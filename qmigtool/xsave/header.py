@@ -41,7 +41,7 @@ def effective_mxcsr(area: bytes, declared: int, form: Format) -> tuple[int, int]
 
     Compacted XRSTOR loads it with XSTATE_BV[1] and else gives 1F80; standard XRSTOR always loads it (SDM 13.8). Where a
     standard area declares neither SSE nor AVX and has a value there with reserved bits, on which XRSTOR faults and
-    which KVM replaces by 1F80, it is taken for what was in memory before.
+    which KVM replaces by 1F80 (or refuses, if x87 is declared), it is taken for what was in memory before.
     """
     (memory,) = struct.unpack_from("<I", area, MXCSR_OFFSET)
     if form is Format.COMPACTED:
