@@ -25,13 +25,14 @@ from qmigtool.xsave.components import (
     mask_names,
 )
 from qmigtool.xsave.convert import PAGE_SIZE, mshv_buffer_size
+from qmigtool.xsave.header import MXCSR_DEFINED
 from qmigtool.xsave.layout import FEATURE_XSAVEC, FEATURE_XSAVES, Layout
 
 MSHV_MASK = 0x61CFF
 """hv_x64_xsave_xfem_register: x87, SSE, AVX, MPX, AVX-512, PASID, CET_U, CET_S, AMX. It has no PKRU and no APX_F."""
 
 MXCSR_MASK_INTEL = 0xFFFF
-MXCSR_MASK_AMD = 0x2FFFF
+MXCSR_MASK_AMD = MXCSR_DEFINED
 """AMD defines bit 17 (misaligned exception mask) too; measured on a Zen 4."""
 
 CONSUMERS = ("XRSTOR", "XRSTORS", "KVM_SET_XSAVE", "MSHV", "WHPX")
