@@ -221,8 +221,8 @@ def test_an_expansion_with_and_without_its_return(written: Callable[[str], str])
 def test_features_bring_components() -> None:
     assert masks_of_flags({"avx"}) == (3, 0)  # without xsave there is no XCR0
     assert masks_of_flags({"xsave", "avx", "avx512f", "pku", "amx-tile"}) == (0x602E7, 0)
-    assert masks_of_flags({"xsave", "xsaves", "shstk", "arch-lbr"}) == (3, 0x9800)
-    assert masks_of_flags({"xsave", "shstk"}) == (3, 0)  # IA32_XSS is there with XSAVES only
+    assert masks_of_flags({"xsave", "xsaves", "cet-ss", "arch-lbr"}) == (3, 0x9800)
+    assert masks_of_flags({"xsave", "cet-ss"}) == (3, 0)  # IA32_XSS is there with XSAVES only
 
 
 def test_a_few_properties_are_no_expansion(written: Callable[[str], str]) -> None:
@@ -252,7 +252,7 @@ def test_a_cpuid_dump() -> None:
         "xfd",
         "xsaves",
     } <= target.cpuid_flags
-    assert not {"pku", "shstk", "svm", "fred", "apxf"} & target.cpuid_flags
+    assert not {"pku", "cet-ss", "svm", "fred", "apxf"} & target.cpuid_flags
 
 
 def test_features_of_an_instlatx64_dump() -> None:
@@ -264,7 +264,7 @@ CPUID 80000001: 00A60F12-40000000-75C237FF-2FD3FBFF
 """
     flags = features_of_dump(text)  # a Ryzen 7000: PKU, SHSTK, SVM, no AMX
     assert flags is not None
-    assert {"pku", "shstk", "svm", "fxsr-opt", "avx512f"} <= flags
+    assert {"pku", "cet-ss", "svm", "fxsr-opt", "avx512f"} <= flags
     assert not {"amx-tile", "xfd", "la57", "lass"} & flags
     assert features_of_dump("CPUID 00000001: 00A60F12-00100800-7EF8320B-178BFBFF") is None
 

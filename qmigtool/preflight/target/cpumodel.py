@@ -30,7 +30,7 @@ USER = {
     "amx-tile": TILE_MASK,
     "apxf": APX_MASK,
 }
-SUPERVISOR = {"intel-pt": PT_MASK, "shstk": CET_MASK, "ibt": CET_MASK, "arch-lbr": LBR_MASK}
+SUPERVISOR = {"intel-pt": PT_MASK, "cet-ss": CET_MASK, "cet-ibt": CET_MASK, "arch-lbr": LBR_MASK}
 FULL = 100  # properties that a full expansion has at least: that of QEMU 5.2 has some 400
 
 
