@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.parsers.record import decode_name
+from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
 from qmigtool.preflight.loader.ramblocks import LOW, PACKED
 
 if TYPE_CHECKING:
@@ -17,14 +17,6 @@ __all__ = ["HOOKS", "RECORDED"]
 HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
 VAPIC_INACTIVE = 0
 ROM_BLOCK_SIZE = 512
-
-# qapi/run-state.json: 7.2 to 11.1 (preconfig has gone before, colo since)
-_RUN_STATES = frozenset(
-    {
-        *("debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate"),
-        *("restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked", "colo"),
-    }
-)
 
 Values = dict[str, Any]
 
@@ -40,10 +32,10 @@ def _cpu(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> 
 
 
 def _globalstate(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    text = values.get("runstate")
+    text = values.get(RUN_STATE)
     if isinstance(text, bytes):
-        name = decode_name(text.partition(b"\0")[0])
-        if name not in _RUN_STATES:
+        name = run_state_name(text)
+        if name not in RUN_STATES:
             raise load.refuse("runstate", received=name, **hook)
 
 
