@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from qmigtool.cli.output import (
     file_argument,
     finish,
     json_option,
+    on_terminal,
     opened,
     print_cells,
     print_json,
@@ -22,21 +26,34 @@ from qmigtool.cli.output import (
     schema_option,
 )
 from qmigtool.errors import StreamError
+from qmigtool.findings import Severity
 from qmigtool.parsers.source import FileSource
 from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
+from qmigtool.preflight.loader.words import printed
 from qmigtool.preflight.losses.find import grouped
 from qmigtool.preflight.outcome import condensed, preflight_other
+from qmigtool.preflight.target.readers import template
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qmigtool.findings import Finding
     from qmigtool.preflight import Preflight, Target
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.remedies.mend import Remedy
 
-LOST = 1
+LOST, UNDECIDED = 1, 63
 PROGRAM = "qemu-system-x86_64"
+HEAD = ("severity", "loss", "offset", "where", "what")
 WORDS = {True: "loads", False: "does not load", None: "cannot be decided"}
+
+
+def _print_target(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        sys.stdout.write(template())
+        context.exit()
 
 
 @click.command()
@@ -49,26 +66,36 @@ WORDS = {True: "loads", False: "does not load", None: "cannot be decided"}
     required=True,
     help="What is known of the target; several are joined, a later one overrides.",
 )
+@click.option(
+    "--print-target",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_target,
+    help="Print a TOML file that has every key, to begin with; no FILE.",
+)
 @accelerator_option
 @schema_option
 @json_option
 def preflight(file: str, targets: tuple[str, ...], accelerator: str | None, schema: str | None, as_json: bool) -> int:
     """Say whether a target loads FILE, in which words its QEMU refuses it, and what it would lose in silence.
 
-    T is a TOML file (samples/target.toml has every key), a stream that the target has saved itself (started with -S,
-    then migrated to a file), -dump-vmstate JSON, replies to QMP's query-cpu-model-expansion, query-version and
+    T is a TOML file (--print-target prints one with every key), a stream that the target has saved itself (started with
+    -S, then migrated to a file), -dump-vmstate JSON, replies to QMP's query-cpu-model-expansion, query-version and
     query-migrate-capabilities, a CPUID dump (cpuid -r), the properties of an MSHV partition, the name of a built-in
-    layout, or a version of QEMU. What is not known is not judged, and said.
+    layout, a version of QEMU (7.2), a machine type (pc-q35-7.2, q35) or an accelerator (kvm). What is not known is not
+    judged, and said.
 
-    Where a `rewrite` mends it, that command is printed; it has been tried in memory. Exit status 1 if it does not load
-    or something is lost; notes do not count.
+    Where a `rewrite` mends it, that command is printed; it has been tried in memory. Exit status 0 if it loads and
+    nothing is lost (notes do not count), 1 if it does not load or something is lost, 63 if whether it loads cannot be
+    decided from what is known of the target (--json: "loads" is null).
     """
     target = read_targets(list(targets), remember_inputs)
     try:
         with opened(file, accelerator, schema=schema) as stream:
             result = judge(stream, target)
             _report(result, target, problems_json(stream), as_json=as_json)
-            return finish(stream) or (0 if result.clean else LOST)
+            return finish(stream) or _status(result)
     except StreamError as error:
         if file == "-" or not Path(file).is_file():
             raise
@@ -76,6 +103,14 @@ def preflight(file: str, targets: tuple[str, ...], accelerator: str | None, sche
             _report(preflight_other(source, target, error), target, {"problems": [error.as_dict()]}, as_json=as_json)
         complain(error)
         return error.exit_code
+
+
+def _status(result: Preflight) -> int:
+    """Return 0 only for what surely loads and loses nothing: what cannot be decided cannot be fine."""
+    if result.clean:
+        return 0
+    grave = any(one.severity is not Severity.NOTE for one in result.losses)
+    return UNDECIDED if result.verdict.loads is None and not grave else LOST
 
 
 def _report(result: Preflight, target: Target, problems: dict[str, Any], *, as_json: bool) -> None:
@@ -144,11 +179,14 @@ def _remedy(remedy: Remedy) -> dict[str, Any]:
 def _print(result: Preflight) -> None:
     verdict = result.verdict
     place = f": {verdict.rule}" if verdict.rule else ""
+    lost = _lost(result.losses)
+    if lost and verdict.loads is not False:
+        place = f", {'but' if verdict.loads else 'and'} {lost}"
     if verdict.offset is not None:
         place += f" at offset {verdict.offset:#x}" + (f" in {verdict.section}" if verdict.section else "")
     print(printable(WORDS[verdict.loads] + place))
     for line in verdict.errors or verdict.warnings:
-        print(printable(f"{PROGRAM}: {line}"))
+        print(printable(printed(line, PROGRAM)))
     if result.losses:
         _print_losses(result)
     if result.remedy is not None:
@@ -160,38 +198,71 @@ def _print(result: Preflight) -> None:
                 say(printable(f"- {line}"))
 
 
+def _lost(losses: Sequence[Finding]) -> str:
+    """Say how much is lost, if anything is: ``loses state: 2 errors, 1 warning``."""
+    numbers = Counter(one.severity for one in losses)
+    found = [
+        f"{numbers[severity]} {severity.value}{'s' if numbers[severity] > 1 else ''}"
+        for severity in (Severity.ERROR, Severity.WARNING)
+        if numbers[severity]
+    ]
+    verb = "loses" if numbers[Severity.ERROR] else "may lose"
+    return f"{verb} state: {', '.join(found)}" if found else ""
+
+
 def _print_losses(result: Preflight) -> None:
     findings = grouped(result.losses)
-    print()
-    print_cells(
-        ["severity", "loss", "offset", "where", "what"],
+    rows = [
         [
-            [
-                one.severity.value,
-                one.rule,
-                "-" if one.offset is None else f"{one.offset:#x}",
-                printable(one.where or "-"),
-                printable(one.message),
-            ]
-            for one in findings
-        ],
-        [False, False, True, False, False],
-    )
+            one.severity.value,
+            one.rule,
+            "-" if one.offset is None else f"{one.offset:#x}",
+            printable(one.where or "-"),
+            printable(one.message),
+        ]
+        for one in findings
+    ]
+    print()
+    if on_terminal() and "NO_COLOR" not in os.environ:
+        _print_coloured(findings, rows)
+    else:
+        print_cells(HEAD, rows, [name == "offset" for name in HEAD])
     print()
     for rule, reason in dict.fromkeys((one.rule, one.reason) for one in findings):
         say(printable(f"{rule}: {reason}"))
 
 
+def _print_coloured(findings: Sequence[Finding], rows: Sequence[Sequence[str]]) -> None:
+    """Print the same columns with severities in the colours of `check`; nothing is folded: it can be searched."""
+    from qmigtool.cli.checking import COLOURS
+
+    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
+    for finding, row in zip((None, *findings), (HEAD, *rows), strict=True):
+        cells = [c.rjust(w) if n == "offset" else c.ljust(w) for c, w, n in zip(row, widths, HEAD, strict=True)]
+        style: dict[str, Any] = {} if finding is None else {"fg": COLOURS[finding.severity]}
+        print("  ".join([click.style(cells[0], bold=True, **style), *cells[1:]]).rstrip())
+
+
 def _print_remedy(remedy: Remedy) -> None:
+    then = remedy.verdict.loads if remedy.verdict is not None else None
     print()
     if remedy.command is not None:
-        then = remedy.verdict.loads if remedy.verdict is not None else None
         print("mended by" if then else "in part mended by" if then is None else "not mended by")
         print(f"  {printable(remedy.command)}")
-        if then:
-            print("  and then it loads")
-    for head, lines in (("it gives up", remedy.loses), ("needed", remedy.needed), ("or instead", remedy.options)):
-        for line in lines:
-            say(printable(f"  {head}: {line}"))
+    lines = [f"needed: {line}" for line in remedy.needed]
+    if then and (remedy.command is not None or remedy.needed):
+        lost = _lost(remedy.losses.findings) if remedy.losses is not None else ""
+        lines.append(f"{_with(remedy)} it loads{f', but {lost}' if lost else ''}")
+    lines += [f"it gives up: {line}" for line in remedy.loses]
+    instead = "or instead" if remedy.command is not None or remedy.needed else "instead"
+    lines += [f"{instead}: {line}" for line in remedy.options]
+    for line in lines:
+        say(printable(f"  {line}"))
     if remedy.why:
-        say(printable(f"  {remedy.why}" if remedy.command is not None or remedy.needed else remedy.why))
+        say(printable(f"  {remedy.why}" if lines or remedy.command is not None else remedy.why))
+
+
+def _with(remedy: Remedy) -> str:
+    """Name what has to be done before it loads."""
+    steps = len(remedy.needed) + (remedy.command is not None)
+    return {1: "and then", 2: "with both"}.get(steps, "with all of them")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import lzma
 import random
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -78,7 +79,7 @@ def test_it_does_not_load(call: Call, tmp_path: Path) -> None:
 def test_it_loads_and_loses(call: Call) -> None:
     code, out, _ = call(str(SAMPLES / "twin-tcg-10.0.mig"), "--target", str(SAMPLES / "target.toml"))
     assert code == 1
-    assert out.startswith("loads\n")
+    assert out.startswith("loads, but loses state: 2 errors, 2 warnings\n")
     assert "undeclared-state" in out
     assert "--to-accelerator kvm --xcr0 0xe7 -o OUT" in out
 
@@ -116,11 +117,71 @@ def test_json_of_a_refusal(call: Call, fresh: str) -> None:
 
 def test_a_target_of_which_little_is_known(call: Call) -> None:
     code, out, _ = call(PC, "--target", "7.2")
-    assert code == 1
+    assert code == 63  # neither what loads, nor what does not
     assert out.startswith("cannot be decided\n")
     # One line for all that are alike.
     (line,) = [line for line in out.splitlines() if "what the target expects here is not known" in line]
     assert line.startswith("- timer@0, cpu_common@0, cpu@0 and 37 more: ")
+
+
+def test_what_cannot_be_decided_in_json(call: Call) -> None:
+    code, out, _ = call(PC, "--target", "7.2", "--json")
+    assert code == 63
+    assert json.loads(out)["loads"] is None
+
+
+def test_a_dump_has_no_list_of_instances(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "dump.json"
+    path.write_bytes(lzma.decompress((DATA / "dump-pc-7.2.json.xz").read_bytes()))
+    code, out, _ = call(PC, "--target", str(path))
+    assert code == 63
+    (line,) = [line for line in out.splitlines() if "-dump-vmstate" in line]
+    assert line.endswith("give a stream that it saved")
+
+
+def test_what_is_needed_comes_before_it_loads(call: Call, tmp_path: Path) -> None:
+    # The stream has 16 MiB and hpet; the target 15 MiB (t07) and no hpet.
+    aim, toml = tmp_path / "t07.mig", tmp_path / "no-hpet.toml"
+    aim.write_bytes(reference("t07-7.2"))
+    toml.write_text('absent = ["hpet@0"]')
+    _, out, _ = call(PC, "--target", str(aim), "--target", str(toml), "--target", "7.2")
+    lines = out.splitlines()
+    at = lines.index("mended by")
+    assert lines[at + 1] == f"  qmigtool rewrite {PC} --drop-section hpet@0 -o OUT"
+    assert lines[at + 2 : at + 4] == ["  needed: -m 16M", "  with both it loads"]
+
+
+def test_less_vcpus_than_the_guest_has(call: Call, tmp_path: Path) -> None:
+    # As QEMU 7.2 with -smp 1 says it; known with a reference of four, and with none.
+    aim, toml = tmp_path / "t00.mig", tmp_path / "one.toml"
+    aim.write_bytes(reference("t00-7.2"))
+    toml.write_text("vcpus = 1")
+    for more in (["--target", str(aim)], []):
+        code, out, _ = call(PC, *more, "--target", str(toml), "--target", "7.2")
+        assert code == 1
+        assert out.splitlines()[1] == (
+            "qemu-system-x86_64: Unknown savevm section or instance 'cpu_common' 1. Make sure that your current VM "
+            "setup matches your saved VM setup, including any hotplugged devices"
+        )
+        assert "  needed: -smp 4" in out.splitlines()
+
+
+def test_the_template(call: Call) -> None:
+    code, out, _ = call("--print-target")
+    assert code == 0
+    assert out == (SAMPLES / "target.toml").read_text()
+
+
+def test_colours_on_a_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (str(SAMPLES / "twin-tcg-10.0.mig"), "--target", str(SAMPLES / "target.toml"))
+    monkeypatch.setenv("NO_COLOR", "")
+    plain = call(*arguments)[1]
+    monkeypatch.setattr("qmigtool.cli.preflighting.on_terminal", lambda: True)
+    assert call(*arguments)[1] == plain  # NO_COLOR is set
+    monkeypatch.delenv("NO_COLOR")
+    coloured = call(*arguments)[1]
+    assert "\x1b[31m\x1b[1merror   \x1b[0m  undeclared-state  " in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
 
 
 def test_who_saved_it_may_be_given(call: Call, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,18 @@ def qemu() -> str:
     return found
 
 
-def compare(data: bytes, reference: str, qemu: str, folder: Path, target: Target | None = None) -> None:
+def compare(
+    data: bytes,
+    reference: str,
+    qemu: str,
+    folder: Path,
+    target: Target | None = None,
+    command: list[str] | None = None,
+) -> None:
     """Let both judge a stream."""
     path = folder / "stream.mig"
     path.write_bytes(data)
-    real = incoming.load(path, arguments(reference))
+    real = incoming.load(path, command or arguments(reference))
     found = predict_source(BufferSource(data), target or recorded.target(reference, qemu))
     printed = found.errors if found.loads is False else found.warnings
     assert (found.loads, printed) == (real.loaded, real.lines)
@@ -110,6 +118,11 @@ OWN: dict[str, Edit] = {
     "version of a body": lambda e: e.version(e.section("timer"), 0xFD000001),
     "page bits": lambda e: e.configure(subsection("configuration/target-page-bits", be32(0xFFFFFFFF))),
     "more than the total": lambda e: e.total(-0x1000),
+    "transmitter not empty": set_fields(("serial@0/state/lsr", 0x20)),
+    "transmitter empty, holding empty or not": set_fields(("serial@0/state/lsr", 0x40)),
+    "tables too large": set_fields(("fw_cfg@0/fw_cfg/acpi_mr/table_mr_size", 0x200001)),
+    "tables as large as can be": set_fields(("fw_cfg@0/fw_cfg/acpi_mr/table_mr_size", 0x200000)),
+    "linker too large": set_fields(("fw_cfg@0/fw_cfg/acpi_mr/linker_mr_size", 1 << 48)),
 }
 
 
@@ -119,6 +132,32 @@ def test_real_qemu_says_it_of_what_was_not_recorded(name: str, qemu: str, tmp_pa
     edited = Edited("pc-7.2")
     OWN[name](edited)
     compare(edited.result(), "t00", qemu, tmp_path)
+
+
+DISK = "0000:00:1f.2/ich9_ahci@0/ahci/dev[1]/"
+DISKS: dict[str, Edit] = {
+    "as it is": lambda e: None,
+    "halted, not in use": set_fields((DISK + "ncq_tfs[6]/halt", 1)),
+    "in use, not halted": set_fields((DISK + "ncq_tfs[6]/used", 1)),
+    "of another slot, not in use": set_fields((DISK + "ncq_tfs[6]/slot", 3)),
+    "no command of a queue": set_fields(*((DISK + f"ncq_tfs[6]/{name}", 1) for name in ("halt", "used", "cmd"))),
+    "no such slot": set_fields((DISK + "busy_slot", 40)),
+    "DMA engine": set_fields((DISK + "port_regs.cmd", 0x8000)),
+    "FIS engine, and no such slot": set_fields((DISK + "port_regs.cmd", 0x4000), (DISK + "busy_slot", 40)),
+}
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", DISKS)
+def test_real_qemu_says_it_of_disks(name: str, qemu: str, tmp_path: Path) -> None:
+    edited = Edited("q35-7.2")
+    DISKS[name](edited)
+    disk = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], check=True)
+    machine = ["-M", "pc-q35-7.2", *PC[2:], "-smp", "3", "-drive", f"if=none,id=d,file={disk},format=qcow2"]
+    for device in ("virtio-blk-pci,drive=d", "virtio-net-pci", "virtio-rng-pci", "qemu-xhci", "usb-tablet"):
+        machine += ["-device", device]
+    compare(edited.result(), "t23", qemu, tmp_path, command=[*machine, "-vga", "std"])
 
 
 @pytest.mark.qemu

@@ -363,7 +363,19 @@ def test_from_kvm_to_tcg(tmp_path: Path) -> None:
     assert result.remedy is not None
     assert result.remedy.words[3:-2] == ("--to-accelerator", "tcg")
     after = mended(result, path, tmp_path / "out.mig", aim, "tcg")
-    assert after.clean
+    assert {one.rule for one in after.losses if one.severity is not Severity.NOTE} == {"missing-vcpu"}  # it has four
+
+
+def test_more_vcpus_than_the_guest_has() -> None:
+    # t06 has -smp 5, the stream four vCPUs: it loads without the option, and no edit does instead.
+    result = judge(SAMPLES / "pc-7.2.mig", target("t06", "7.2"))
+    assert result.verdict.loads is True
+    assert [(one.rule, one.device) for one in result.losses if one.severity is Severity.WARNING] == [
+        ("missing-vcpu", "cpu@4")
+    ]
+    assert not any("@4" in (one.device or "") for one in result.losses if one.rule == "missing-section")
+    assert result.remedy is not None
+    assert (result.remedy.command, result.remedy.needed, result.remedy.options) == (None, (), ("-smp 4",))
 
 
 def kvm_target() -> Target:

@@ -14,15 +14,21 @@ import pytest
 import qmigtool
 from qmigtool.errors import QmigError, StreamError, UsageError
 from qmigtool.preflight import Target, read_target, read_targets
+from qmigtool.preflight.losses.cpu import GATED
 from qmigtool.preflight.target.builds import target_from_version
-from qmigtool.preflight.target.cpuidflags import features_of_dump
-from qmigtool.preflight.target.cpumodel import masks_of_flags
+from qmigtool.preflight.target.cpuidflags import KNOWN, features_of_dump
+from qmigtool.preflight.target.cpumodel import SUPERVISOR, USER, masks_of_flags
 from qmigtool.preflight.target.masks import PartitionProperty, properties_of_table, properties_of_text
 from qmigtool.preflight.target.model import TargetBlock, TargetSection, TargetVmsd
+from qmigtool.preflight.target.names import cpu_flags
+from qmigtool.preflight.target.readers import template
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS
+from qmigtool.preflight.target.vcpus import with_vcpus
+from tests.preflight.recorded import reference
 
 SAMPLES = Path(__file__).parents[2] / "samples"
+PC = str(SAMPLES / "pc-7.2.mig")
 DATA = Path(__file__).parents[1] / "data" / "preflight" / "targets"
 
 
@@ -191,9 +197,8 @@ def test_between_two_builds_only_what_both_have_alike_is_known() -> None:
 
 
 def test_block_migration_ended_with_9_1() -> None:
-    reference = str(SAMPLES / "pc-7.2.mig")
     for version, there in (("7.2", True), ("9.0", True), ("9.1", False), ("11.1", False)):
-        assert (("block", 0) in (read_targets([reference, version]).sections or {})) is there
+        assert (("block", 0) in (read_targets([PC, version]).sections or {})) is there
 
 
 # -- QMP -------------------------------------------------------------------------------------------------------------
@@ -426,6 +431,12 @@ def test_every_key_is_read(written: Callable[[str], str]) -> None:
         ("a = [", "TOML"),
         ("# nothing", "says nothing"),
         ("{}", "says nothing"),
+        ('cpu_flags = ["avx", "bogus"]', "unknown 'bogus'"),
+        ('cpu_flags = ["avx512"]', "avx512f"),
+        ('capabilities = ["foo"]', "unknown 'foo'"),
+        ("capabilities = { ignore-shared = true }", "x-ignore-shared"),
+        ('globals = ["migration.send-bogus=off"]', "unknown 'send-bogus'"),
+        ('[[section]]\nname = "a"\nversion = 1\nversio = 1', "unknown key 'versio'"),
         ("hello world", "TOML"),
     ],
 )
@@ -458,12 +469,138 @@ def test_files_in_a_circle(tmp_path: Path) -> None:
 
 
 def test_a_section_that_is_absent(written: Callable[[str], str]) -> None:
-    reference = SAMPLES / "pc-7.2.mig"
-    target = read_target(written(f"files = ['{reference}']\nabsent = ['hpet@0']"))
+    target = read_target(written(f"files = ['{PC}']\nabsent = ['hpet@0']"))
     assert target.sections is not None
     assert ("hpet", 0) not in target.sections
     with pytest.raises(UsageError, match="hpex"):
-        read_target(written(f"files = ['{reference}']\nabsent = ['hpex']"))
+        read_target(written(f"files = ['{PC}']\nabsent = ['hpex']"))
+
+
+def test_absent_holds_for_what_other_targets_show(written: Callable[[str], str]) -> None:
+    toml = written("absent = ['hpet@0', 'block']")
+    for order in ([PC, toml, "7.2"], [toml, "7.2", PC]):
+        sections = read_targets(order).sections
+        assert sections is not None
+        assert not {("hpet", 0), ("block", 0)} & sections.keys()
+        assert ("timer", 0) in sections
+    with pytest.raises(UsageError, match="which the target has not"):
+        read_targets([toml, PC, "9.1"])  # which has no block migration any more
+
+
+# -- as many vCPUs as it says ----------------------------------------------------------------------------------------
+
+
+def shown(name: str, path: Path) -> str:
+    path.write_bytes(reference(name))
+    return str(path)
+
+
+@pytest.mark.parametrize(("count", "like"), [(2, "t01"), (4, "t00"), (5, "t06")])
+def test_vcpus_are_those_that_a_qemu_with_so_many_shows(count: int, like: str, tmp_path: Path) -> None:
+    (tmp_path / "n.toml").write_text(f"vcpus = {count}")
+    real = read_target(shown(f"{like}-7.2", tmp_path / "real.mig"))
+    for other in ("t00", "t01", "t06"):
+        target = read_targets([shown(f"{other}-7.2", tmp_path / "other.mig"), str(tmp_path / "n.toml")])
+        assert target.sections is not None
+        assert real.sections is not None
+        assert target.vcpus == count
+        assert {key: one.version for key, one in target.sections.items()} == {
+            key: one.version for key, one in real.sections.items()
+        }
+
+
+def test_a_reference_that_comes_later_overrides_vcpus(tmp_path: Path) -> None:
+    (tmp_path / "n.toml").write_text("vcpus = 1")
+    target = read_targets([str(tmp_path / "n.toml"), PC])
+    assert target.vcpus == 4
+    assert ("cpu", 3) in (target.sections or {})
+
+
+def test_sections_of_vcpus_that_somebody_wrote_down_stay(written: Callable[[str], str]) -> None:
+    target = read_targets([PC, written('vcpus = 2\n[[section]]\nname = "cpu"\ninstance = 9\nversion = 12')])
+    assert target.sections is not None
+    assert sorted(i for name, i in target.sections if name == "cpu") == [0, 1, 9]
+
+
+def test_apic_ids_with_gaps(written: Callable[[str], str]) -> None:
+    section = TargetSection(3, template=b"x")
+    gaps = {("apic", 0): section, ("apic", 1): section, ("apic", 4): section}
+    less = with_vcpus(Target(vcpus=2, sections=gaps))
+    assert (less.sections or {}).keys() == {("apic", 0), ("apic", 1)}
+    with pytest.raises(UsageError, match="gaps"):
+        with_vcpus(Target(vcpus=4, sections=gaps))
+    with pytest.raises(UsageError, match="0x1000"):
+        read_target(written("vcpus = 4097"))
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "machine"),
+    [
+        # `-M help` of 7.2.22, 10.0.13 and 11.1.3: what pc and q35 are aliases of
+        (["pc", "7.2"], "pc-i440fx-7.2"),
+        (["q35", "10.0"], "pc-q35-10.0"),
+        (["q35", "11.1.3"], "pc-q35-11.1"),
+        (["q35", "10.0.50"], "pc-q35-10.1"),
+        (["q35", "10.2.50"], "pc-q35-11.0"),
+        ([str(SAMPLES / "q35-7.2.mig"), "q35"], "pc-q35-7.2"),
+        (["pc", str(SAMPLES / "q35-7.2.mig")], "pc-q35-7.2"),  # a later one overrides
+        (["pc-q35-7.2"], "pc-q35-7.2"),
+        (["pc-q35-rhel9.2.0"], "pc-q35-rhel9.2.0"),
+        (["microvm", "10.0"], "microvm"),
+    ],
+)
+def test_machine_types_and_their_aliases(words: list[str], machine: str) -> None:
+    assert read_targets(words).machine == machine
+
+
+def test_an_alias_that_nothing_explains(written: Callable[[str], str]) -> None:
+    with pytest.raises(UsageError, match="alias"):
+        read_target(written('machine = "q35"'))
+    with pytest.raises(UsageError, match="pc-i440fx-X"):
+        read_targets([str(SAMPLES / "q35-7.2.mig"), "pc"])  # another family
+    assert read_target(written('machine = "q35"\nqemu = "7.2"')).machine == "pc-q35-7.2"
+    assert read_target(written('machine = "virt"')).machine == "virt"  # RISC-V's own name
+
+
+def test_an_accelerator_by_name() -> None:
+    target = read_targets(["kvm", "7.2"])
+    assert (target.accelerator, target.evidence["accelerator"]) == ("kvm", "given")
+    with pytest.raises(UsageError, match="kvm"):
+        read_target("kvn")
+
+
+def test_every_feature_that_is_asked_for_is_one_of_qemus() -> None:
+    expansion = json.loads((DATA / "expansion-max-11.1.json").read_text())["return"]["model"]["props"]
+    switches = {name.replace("_", "-") for name, on in expansion.items() if type(on) is bool}
+    assert switches <= cpu_flags()
+    asked = {*KNOWN, *USER, *SUPERVISOR, *(one for flags in GATED.values() for one in flags)}
+    # QEMU has no LASS; sgx-lc is how Linux writes sgxlc.
+    assert asked - cpu_flags() == {"lass", "sgx-lc"}
+
+
+def test_the_sample_is_the_template() -> None:
+    assert template() == (SAMPLES / "target.toml").read_text()
+
+
+def test_errors_name_the_file_once_and_who_named_it(tmp_path: Path) -> None:
+    path = tmp_path / "t1.toml"
+    path.write_text("target = 1")
+    with pytest.raises(UsageError) as caught:
+        read_target(str(path))
+    assert (caught.value.file, caught.value.message) == (str(path), "unknown key 'target'")
+    path.write_text('files = ["nosuch.mig"]')
+    with pytest.raises(UsageError) as caught:
+        read_target(str(path))
+    assert (caught.value.file, caught.value.message) == (str(path), "files: nosuch.mig: No such file or directory")
+    path.write_text('files = ["x"]')
+    (tmp_path / "x").write_text("root:x:0:0:root:/root:/bin/bash")
+    with pytest.raises(UsageError) as caught:
+        read_target(str(path))
+    assert caught.value.file == f"{path}: files: {tmp_path / 'x'}"
+    assert "a migration stream that the target saved" in str(caught.value.expected)
 
 
 def test_bytes_that_are_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import SectionType
 from qmigtool.preflight.loader.state import signed
 from qmigtool.preflight.loader.words import Refusal
+from qmigtool.preflight.target.names import CAPABILITIES as NAMES
+from qmigtool.preflight.target.names import CAPABILITIES_CAME, CAPABILITIES_WENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,18 +23,6 @@ __all__ = ["load_configuration"]
 VMSD = "configuration"
 VERSION, MINIMUM = 1, 0
 PAGE_BITS, CAPABILITIES, UUID = (f"{VMSD}/{name}" for name in ("target-page-bits", "capabilities", "uuid"))
-
-# MigrationCapability of 7.2
-_KNOWN = frozenset(
-    {
-        *("xbzrle", "rdma-pin-all", "auto-converge", "zero-blocks", "compress", "events", "postcopy-ram", "x-colo"),
-        *("release-ram", "block", "return-path", "pause-before-switchover", "multifd", "dirty-bitmaps"),
-        *("postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid", "background-snapshot"),
-        *("zero-copy-send", "postcopy-preempt"),
-    }
-)
-_CAME = {"switchover-ack": (8, 1), "dirty-limit": (8, 2), "mapped-ram": (9, 0)}
-_WENT = {"compress": (9, 1), "block": (9, 1)}
 
 
 def load_configuration(load: Load) -> None:
@@ -155,9 +145,9 @@ def _capabilities(load: Load) -> Configuration:
 
 
 def _is_known(name: str, version: tuple[int, ...]) -> bool:
-    if name in _CAME:
-        return version >= _CAME[name]
-    return name in _KNOWN and not (name in _WENT and version >= _WENT[name])
+    if name in CAPABILITIES_CAME:
+        return version >= CAPABILITIES_CAME[name]
+    return name in NAMES and not (name in CAPABILITIES_WENT and version >= CAPABILITIES_WENT[name])
 
 
 def _uuid(load: Load) -> Configuration:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
 from qmigtool.preflight.loader.ramblocks import LOW, PACKED
+from qmigtool.preflight.loader.state import signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,6 +18,20 @@ __all__ = ["HOOKS", "RECORDED"]
 HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
 VAPIC_INACTIVE = 0
 ROM_BLOCK_SIZE = 512
+LSR_TEMT = 0x40
+HOST_PAGE = 4096
+AHCI_MAX_CMDS = 32
+
+_WORD64 = (1 << 64) - 1
+# fw_cfg's field with the size of a table -> the RAM block in which the table lies
+_TABLES = {
+    "table_mr_size": "/rom@etc/acpi/tables",
+    "linker_mr_size": "/rom@etc/table-loader",
+    "rsdp_mr_size": "/rom@etc/acpi/rsdp",
+}
+_NCQ_FIELDS = ("used", "halt", "cmd", "slot", "tag")
+_NCQ_COMMANDS = (0x60, 0x61, 0x63, 0x64, 0x65)  # is_ncq in hw/ide/ahci.c
+_NCQ_BAD, _PORT_BAD = "a command is wrong", "a port is wrong"  # among the values: what was found further inside
 
 Values = dict[str, Any]
 
@@ -65,11 +80,70 @@ def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -
         raise load.refuse("hook", **hook)
 
 
+def _serial(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    """The transmitter is empty (LSR.TEMT), or it is being tried again: ``serial_post_load`` in hw/char/serial.c."""
+    status = values.pop("lsr", values.pop("serial/lsr", None))
+    retry = values.pop("serial/tsr/tsr_retry", 0)
+    if status is None:
+        return  # the device around the registers, which have been looked at
+    empty = bool(status & LSR_TEMT)
+    if bool(retry) is empty:
+        text = f"tsr empty, tsr_retry={signed(retry)}" if empty else "tsr not empty, tsr_retry=0"
+        raise load.refuse("serial-transmitter", text=text, **hook)
+
+
+def _fw_cfg_sizes(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    """ACPI's tables are made as large as they were; QEMU aborts where a RAM block cannot be (hw/nvram/fw_cfg.c)."""
+    for name, idstr in _TABLES.items():
+        block = (load.target.blocks or {}).get(idstr)
+        size = -(-values.get(f"fw_cfg/acpi_mr/{name}", 0) // HOST_PAGE) * HOST_PAGE & _WORD64
+        if block is not None and block.max_length is not None and size > block.max_length:
+            raise load.refuse("fw-cfg-resize", block=idstr, received=size, local=block.max_length)
+
+
+def _ncq(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    """A command of a disk's queue is in use if, and only if, it waits: then it is one of these, in its own slot."""
+    used, halt, command, slot, tag = (values.get(f"ncq state/{name}", 0) for name in _NCQ_FIELDS)
+    if bool(used) != bool(halt) or (halt and (command not in _NCQ_COMMANDS or slot != tag)):
+        values[_NCQ_BAD] = True
+    elif halt:
+        load.miss("whether the commands that AHCI's ports wait for lie where they say")
+
+
+def _ahci_port(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    command, busy = values.get("ahci port/port_regs.cmd", 0), values.get("ahci port/busy_slot", -1)
+    bad = values.pop(_NCQ_BAD, False) or not -1 <= busy < AHCI_MAX_CMDS
+    for start, running, engine in ((1 << 0, 1 << 15, "DMA"), (1 << 4, 1 << 14, "FIS RX")):
+        if command & running and not command & start:
+            values.setdefault(
+                _PORT_BAD, f"AHCI: {engine} engine should be off, but status bit indicates it is still running."
+            )
+    if bad:
+        values.setdefault(_PORT_BAD, "")
+
+
+def _ahci(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    """The first port that is wrong is one too many (``ahci_state_post_load`` in hw/ide/ahci.c)."""
+    text = values.pop(_PORT_BAD, None)
+    if text is not None:
+        raise load.refuse("ahci-engine" if text else "hook", text=text, **hook)
+
+
 HOOKS: dict[str, Callable[[Load, Values, Mapping[str, Any], int], None]] = {
     "cpu": _cpu,
     "globalstate": _globalstate,
     "kvm-tpr-opt": _vapic,
+    "serial": _serial,
+    "fw_cfg/acpi_mr": _fw_cfg_sizes,
+    "ncq state": _ncq,
+    "ahci port": _ahci_port,
+    "ahci": _ahci,
 }
 
-RECORDED = frozenset({"cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"})
+RECORDED = frozenset(
+    {
+        *("cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"),
+        *("serial", "serial/tsr", "fw_cfg/acpi_mr", "ncq state", "ahci port"),
+    }
+)
 """The vmsds whose plain fields are kept while they are read: those of hooks, and what counts an array."""

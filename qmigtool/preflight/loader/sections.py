@@ -11,6 +11,7 @@ from qmigtool.preflight.loader.bodies import load_body
 from qmigtool.preflight.loader.ramlist import load_ram
 from qmigtool.preflight.loader.state import Undecided, signed
 from qmigtool.preflight.loader.words import Refusal
+from qmigtool.preflight.target.vcpus import NUMBERED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Registry", "load_part", "load_start", "vmsd_of"]
 
 MAX_SECTIONS = 1 << 16  # held of a target whose sections are not known; a large machine has hundreds
+UNKNOWN = (
+    "the target's sections are not known (neither a version nor -dump-vmstate lists the instances of a machine): "
+    "give a stream that it saved"
+)
 ANY_INSTANCE = 0xFFFFFFFF  # the alias of nearly every device (SaveStateEntry.alias_id is -1)
 
 
@@ -114,7 +119,9 @@ def load_start(load: Load, registry: Registry) -> None:
     if entry is None:
         if registry.known:
             raise load.refuse("unknown-section", start, idstr, idstr=idstr, instance=instance)
-        load.doubt("the target's sections are not known")
+        if _beyond(load, idstr, instance):
+            raise load.refuse("unknown-section", start, idstr, idstr=idstr, instance=instance)
+        load.doubt(UNKNOWN)
         if registry.count >= MAX_SECTIONS:
             raise Undecided(f"more than {MAX_SECTIONS} sections")
         entry = Entry(idstr, instance, None)
@@ -137,6 +144,12 @@ def load_start(load: Load, registry: Registry) -> None:
     except Undecided as doubt:
         raise Undecided(f"{idstr}@{instance}: {doubt}") from None
     _footer(load, entry)
+
+
+def _beyond(load: Load, idstr: str, instance: int) -> bool:
+    """Whether a section is that of a vCPU which the target has not, whatever else it may have."""
+    count = load.target.vcpus
+    return count is not None and idstr in NUMBERED and count <= instance != ANY_INSTANCE
 
 
 def load_part(load: Load, registry: Registry) -> None:

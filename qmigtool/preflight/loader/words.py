@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-__all__ = ["FAMILIES", "Refusal", "Vocabulary", "family_of"]
+__all__ = ["FAMILIES", "Refusal", "Vocabulary", "family_of", "printed"]
 
 FAMILIES = ((7, 2), (10, 0), (11, 1))
 """The versions whose words are known."""
@@ -54,6 +54,9 @@ def _printed(number: int, *reports: str, cause: str = "") -> tuple[Words, Words,
     return old, old, Words(number, reports, cause)
 
 
+UNEXPECTED = "Unexpected error in "
+BARE = ("irq state ", UNEXPECTED)
+"""How lines begin that QEMU prints without its name before them."""
 _HOOK = "post load hook failed for: {vmsd}, version_id: {version}, minimum_version: {minimum}"
 _RAM = "Failed to load vmstate version_id: {ram_version}, ret: {ret}"
 _SETUP = "Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices"
@@ -75,6 +78,17 @@ def _hook(report: str) -> tuple[Words, Words, Words]:
 
 def _footer(report: str) -> tuple[Words, Words, Words]:
     return _printed(EINVAL, report, cause=_FOOTER)
+
+
+def _refused(report: str) -> tuple[Words, Words, Words]:
+    """A post_load hook that prints its reason and returns -1."""
+    return _printed(EPERM, report, cause=_HOOK + ", ret: -1")
+
+
+def _resize(place: str) -> Words:
+    """A RAM block that cannot be resized: QEMU aborts. The place is that of the release whose words these are."""
+    first = f"{UNEXPECTED}qemu_ram_resize() at {place}:"
+    return Words(0, (first, "Size too large: {block}: 0x{received:x} > 0x{local:x}: Invalid argument"))
 
 
 def _put(what: str) -> tuple[Words, Words, Words]:
@@ -200,6 +214,10 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
         Words(EINVAL, ("VQ {queue} vring.num {received} exceeds allocated max {local}",)),
     ),
     "hook": (Words(EPERM), Words(EPERM), Words(EPERM, (), _HOOK + ", ret: -1")),
+    "serial-transmitter": _refused("inconsistent state in serial device ({text}"),
+    "ahci-engine": _refused("{text}"),
+    "fw-cfg-resize": (_resize("../../softmmu/physmem.c:1852"), _resize("system/physmem.c:1742"),
+                      _resize("system/physmem.c:2051")),
     "non-softfloat": _hook("Unsupported old non-softfloat CPU state"),
     "guest-mode": _hook("vCPU set in guest-mode inconsistent with migrated kernel nested state"),
     "tsc-frequency": _hook("Mismatch between user-specified TSC frequency and migrated TSC frequency"),
@@ -326,6 +344,8 @@ class Vocabulary:
     def wrap(self, refusal: Refusal, level: str, **values: Any) -> None:
         """Add what a level around the place adds."""
         wrap = WRAPS[level][self.index]
+        if not refusal.number:
+            return  # it has ended on the spot
         if wrap.report is not None:
             refusal.reports.append(wrap.report.format_map(values))
         if wrap.instead is not None:
@@ -339,6 +359,11 @@ class Vocabulary:
     def warning(self, name: str, **values: Any) -> str:
         """Return what QEMU prints without stopping."""
         return WARNINGS[name][self.index].format_map(values)
+
+
+def printed(line: str, program: str) -> str:
+    """Return a line as it stands on the stderr of a QEMU of this name."""
+    return line if line.startswith(BARE) else f"{program}: {line}"
 
 
 def family_of(version: tuple[int, ...] | None) -> Vocabulary:

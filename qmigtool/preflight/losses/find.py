@@ -21,18 +21,18 @@ from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.preflight.losses.accelerator import accelerator_losses
 from qmigtool.preflight.losses.cpu import cpu_losses
+from qmigtool.preflight.target.vcpus import MAX_VCPUS, NUMBERED, VCPU_SECTIONS, vcpus_of
 
 if TYPE_CHECKING:
     from qmigtool.device import Device
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
 
-__all__ = ["MISSING_PAGES", "Losses", "find_losses", "grouped"]
+__all__ = ["MISSING_PAGES", "MISSING_VCPU", "Losses", "find_losses", "grouped"]
 
 ANY_INSTANCE = 0xFFFFFFFF  # -1: an alias that fits every instance
-PER_VCPU = ("cpu", "cpu_common")
 MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
-MISSING_PAGES = "missing-pages"
+MISSING_PAGES, MISSING_VCPU = "missing-pages", "missing-vcpu"
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
@@ -45,7 +45,8 @@ class Losses(NamedTuple):
 
 def find_losses(stream: Stream, target: Target) -> Losses:
     """Return what a target would lose of a stream if it loads it."""
-    findings = list(_missing_sections(stream, target))
+    findings = list(_missing_vcpus(stream, target))
+    findings += _missing_sections(stream, target)
     findings += _missing_blocks(stream, target)
     findings += _missing_pages(stream)
     unknown = []
@@ -90,16 +91,49 @@ def _ranges(group: Sequence[Finding]) -> str:
 # -- what the file lacks ---------------------------------------------------------------------------------------------
 
 
+def _missing_vcpus(stream: Stream, target: Target) -> Iterator[Finding]:
+    """Say which vCPUs of the target the guest does not have."""
+    sent = vcpus_of(stream)
+    for instance in sorted(_missing(sent, target)):
+        yield Finding(
+            MISSING_VCPU,
+            Severity.WARNING,
+            f"the target has this vCPU, the file has only {len(sent)}: it waits as after a reset",
+            f"QEMU never complains about a section that does not come ({MEASURED}); the guest has not been told of it",
+            device=f"cpu@{instance}",
+        )
+
+
+def _missing(sent: set[int], target: Target) -> set[int]:
+    """Return the vCPUs of the target that the file has not; none if it has none at all."""
+    shown = {instance for name, instance in target.sections or {} if name == "cpu"}
+    own = shown or set(range(min(target.vcpus or 0, MAX_VCPUS)))
+    return own - sent if sent else set()
+
+
+def _sections_of(vcpus: set[int], target: Target) -> set[tuple[str, int]]:
+    """Return the sections of these vCPUs; APIC IDs may have gaps, and rise with the vCPUs' numbers."""
+    instances = {name: sorted(i for other, i in target.sections or {} if other == name) for name in VCPU_SECTIONS}
+    number = dict(zip(instances["apic"], instances["cpu"], strict=False))
+    return {
+        (name, instance)
+        for name, found in instances.items()
+        for instance in found
+        if (number.get(instance) if name == "apic" else instance) in vcpus
+    }
+
+
 def _missing_sections(stream: Stream, target: Target) -> Iterator[Finding]:
     there = {(device.name, device.instance_id): device for device in stream.devices}
-    vcpus = {instance for name, instance in there if name in PER_VCPU}
+    vcpus = vcpus_of(stream)
+    told = _sections_of(_missing(vcpus, target), target)
     for (name, instance), section in (target.sections or {}).items():
-        if section.description is None and section.template is None:
-            continue  # a live section: memory
+        if (section.description is None and section.template is None) or (name, instance) in told:
+            continue  # a live section: memory; or said already
         device = _sent_as(there, name, instance)
         label = f"{name}@{instance}"
         if device is None:
-            grave = name == "timer" or (name in PER_VCPU and instance in vcpus)
+            grave = name == "timer" or (name in NUMBERED and instance in vcpus)
             if name == "kvmclock":
                 grave = any((vcpu.device.number("env.system_time_msr") or 0) & 1 for vcpu in stream.vcpus)
             yield Finding(

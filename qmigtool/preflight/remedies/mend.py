@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
-from qmigtool.preflight.losses.find import MISSING_PAGES, Losses, find_losses
+from qmigtool.preflight.losses.find import MISSING_PAGES, MISSING_VCPU, Losses, find_losses
 from qmigtool.preflight.remedies.fix import Fix
 from qmigtool.preflight.remedies.fixes import PLANNERS
+from qmigtool.preflight.target.vcpus import vcpus_of
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import TARGETS
 from qmigtool.rewrite.accelerators.traits import TRAITS
@@ -223,6 +224,8 @@ class _Search:
         words = [word for fix in self.fixes for word in fix.words]
         edits = self._edits
         given = dict.fromkeys(option for fix in self.fixes for option in fix.options)
+        if any(one.rule == MISSING_VCPU for one in losses.findings):
+            given[f"-smp {len(vcpus_of(self.stream))}"] = None
         needed = dict.fromkeys(option for fix in self.fixes if not fix.edits for option in fix.options)
         loses = (*self.rewriter_losses, *(loss for fix in self.fixes for loss in fix.loses))
         command: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.preflight.target.model import Target, TargetSection
+from qmigtool.preflight.target.vcpus import VCPU_SECTIONS, vcpus_of
 
 if TYPE_CHECKING:
     from qmigtool.device import Device
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["device_of", "subsection", "subsection_version", "tsc", "unknown_section"]
 
-VCPU_SECTIONS = ("cpu_common", "cpu", "apic")
 ACCELERATOR_SECTIONS = ("kvmclock", "mshv-clock", "mshv-apic")
 
 
 def unknown_section(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     """Leave out a section that the target has not; vCPUs the target must have."""
     device = device_of(stream, verdict)
-    if device is None or target.sections is None:
+    if device is None:
         return None
+    if target.sections is None:  # of which only the number of vCPUs is known
+        count = len(vcpus_of(stream))
+        return Fix(options=(f"-smp {count}",), target=replace(target, vcpus=count))
     if device.name in VCPU_SECTIONS:
         # Without them the guest would miss vCPUs: only the target can mend that.
         count = sum(d.name == "cpu" for d in stream.devices)

@@ -67,7 +67,8 @@ class Target:
     those that a CPUID dump shows (:data:`.cpuidflags.KNOWN` and no others). ``xsave_max`` is
     the size in bytes of the compacted area that an MSHV partition takes at most. ``tsc_khz`` is what
     ``-cpu ...,tsc-frequency=`` asks for, ``host_tsc_khz`` what the host's TSC has. ``evidence`` says of each part where
-    it comes from. ``uuid`` is empty where it is known that the target was given none.
+    it comes from. ``uuid`` is empty where it is known that the target was given none. ``absent`` are sections that it
+    has not, whatever a reference says: they are taken away once all that is known is joined.
     """
 
     name: str = "target"
@@ -93,4 +94,5 @@ class Target:
     tsc_khz: int | None = None
     host_tsc_khz: int | None = None
     unmigratable: tuple[str, ...] = ()
+    absent: tuple[tuple[str, int], ...] = ()
     evidence: Mapping[str, str] = field(default_factory=dict)

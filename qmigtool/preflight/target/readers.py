@@ -8,9 +8,11 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from qmigtool.accelerator import NAMES
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.files import open_input
 from qmigtool.parsers.vmstatedump import MACHINE_KEY
@@ -18,15 +20,17 @@ from qmigtool.preflight.target.builds import live_sections, target_from_version,
 from qmigtool.preflight.target.cpuidflags import features_of_dump
 from qmigtool.preflight.target.cpumodel import target_from_expansion
 from qmigtool.preflight.target.dump import target_from_dump
+from qmigtool.preflight.target.machines import is_machine, resolve
 from qmigtool.preflight.target.masks import properties_of_table, properties_of_text, target_from_properties
 from qmigtool.preflight.target.model import Target
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS, load_toml, parse_version, target_from_layout, target_from_table
+from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.stream import open_stream
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave import layout_names, parse_cpuid_dump
 
-__all__ = ["read_target", "read_targets"]
+__all__ = ["read_target", "read_targets", "template"]
 
 MAGIC = b"QEVM"
 HEAD = 4096  # bytes that tell text from a stream
@@ -35,8 +39,9 @@ MAX_FILES = 64  # that one command names, those in TOML files included
 MAX_DOCUMENTS = 10_000
 KINDS = (
     "a TOML file, a migration stream that the target saved, -dump-vmstate JSON, a QMP reply, a CPUID dump, "
-    "partition properties of MSHV, a built-in layout or a version of QEMU"
+    "partition properties of MSHV, a built-in layout, a version of QEMU (7.2), a machine type or an accelerator"
 )
+TEMPLATE = "template.toml"
 
 _CPUID = re.compile(r"\b0x0000000[dD]\s+0x[0-9A-Fa-f]{1,2}:|\bCPUID 0000000[dD]:")
 
@@ -50,15 +55,38 @@ def read_targets(specs: list[str], note: Callable[[str], None] = lambda path: No
         raise UsageError("no target is named", expected=KINDS)
     reader = _Reader(note)
     joined = merge(*(reader.read(spec, Path()) for spec in specs))
+    if joined.machine is not None:
+        joined = replace(joined, machine=resolve(joined.machine, joined.qemu, reader.machines))
     if joined.qemu is not None:
         joined = replace(merge(target_from_version(joined.qemu), joined), name=joined.name)
     if joined.sections is not None:
         joined = replace(joined, sections={**live_sections(joined.qemu), **joined.sections})
-    return joined
+    return _without_absent(with_vcpus(joined))
+
+
+def template() -> str:
+    """Return a TOML file that has every key, with what it means."""
+    return resources.files("qmigtool.preflight.target").joinpath(TEMPLATE).read_text(encoding="utf-8")
+
+
+def _without_absent(target: Target) -> Target:
+    """Take away the sections that are said to be absent."""
+    if not target.absent:
+        return target
+    if target.sections is None:
+        raise UsageError("absent names sections, but the target's are not known", expected="a reference stream")
+    for name, instance in target.absent:
+        if (name, instance) not in target.sections:
+            near = difflib.get_close_matches(name, {key[0] for key in target.sections}, n=4)
+            raise UsageError(
+                f"absent has {name[:64]!r}@{instance}, which the target has not", expected=", ".join(near) or None
+            )
+    left = {key: section for key, section in target.sections.items() if key not in target.absent}
+    return replace(target, sections=left, absent=())
 
 
 def read_target(spec: str, note: Callable[[str], None] = lambda path: None) -> Target:
-    """Read one target: a file of any of the kinds in :data:`KINDS`, the name of a layout, or a version like ``7.2``.
+    """Read one target: a file of any of the kinds in :data:`KINDS`, or one of the words there.
 
     Raises :class:`~qmigtool.errors.UsageError` for what is none of them, what the reader of its kind raises for what is
     broken, and :class:`OSError`.
@@ -73,6 +101,8 @@ class _Reader:
         self._note = note
         self._left = MAX_FILES
         self._open: list[Path] = []
+        self.machines: list[str] = []
+        """The machine types that streams and dumps have shown."""
 
     def read(self, spec: str, folder: Path) -> Target:
         if "\0" in spec:
@@ -83,8 +113,9 @@ class _Reader:
             if named is not None:
                 return named
             if "/" not in spec and "." not in spec:
-                close = difflib.get_close_matches(spec.lower(), layout_names(), n=4, cutoff=0.4)
-                raise UsageError(f"no file and no layout {spec[:64]!r}", expected=", ".join(close) or KINDS)
+                words = (*layout_names(), *NAMES, "pc", "q35", "microvm")
+                close = difflib.get_close_matches(spec.lower(), words, n=4, cutoff=0.4)
+                raise UsageError(f"no file and no other target {spec[:64]!r}", expected=", ".join(close) or KINDS)
         self._left -= 1
         if self._left < 0:
             raise UsageError(f"the targets name more than {MAX_FILES} files")
@@ -93,6 +124,16 @@ class _Reader:
             return self._file(path)
         except QmigError as error:
             error.file = error.file or str(path)
+            raise
+
+    def _named_by(self, toml: Path, spec: str) -> Target:
+        """Read a file that a TOML file names; what is wrong with it is said of both."""
+        try:
+            return self.read(spec, toml.parent)
+        except OSError as error:
+            raise UsageError(f"files: {spec[:200]}: {error.strerror or error}", expected="a file beside it") from None
+        except QmigError as error:
+            error.file = f"{toml}: files: {error.file or spec[:200]}"
             raise
 
     def _file(self, path: Path) -> Target:
@@ -104,48 +145,55 @@ class _Reader:
         if binary:
             return self._stream(path, sure=head.startswith(MAGIC))
         if len(raw) > MAX_TEXT:
-            raise LimitError(f"{path.name} has more than {MAX_TEXT} bytes", expected=KINDS)
+            raise LimitError(f"more than {MAX_TEXT} bytes", expected=KINDS)
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise UsageError(f"{path.name} is neither text nor a migration stream", expected=KINDS) from None
+            raise UsageError("neither text nor a migration stream", expected=KINDS) from None
         return self._text(text, path)
 
     def _stream(self, path: Path, *, sure: bool) -> Target:
         try:
             with open_stream(path) as stream:
-                return target_from_stream(stream, path.name)
+                return self._seen(target_from_stream(stream, path.name))
         except StreamError:
             if sure:
                 raise
-            raise UsageError(f"{path.name} is neither text nor a migration stream", expected=KINDS) from None
+            raise UsageError("neither text nor a migration stream", expected=KINDS) from None
 
     def _text(self, text: str, path: Path) -> Target:
         name = path.name
         if text.lstrip().startswith(("{", "[")):
             documents = _documents(text)
             if documents is not None:
-                return _from_json(documents, name)
+                return self._seen(_from_json(documents, name))
         if _CPUID.search(text):
             return _from_cpuid(text, name)
         properties = properties_of_text(text)
         try:
-            table = load_toml(text, name)
-        except UsageError:
+            table = load_toml(text)
+        except UsageError as error:
             if properties:
                 return target_from_properties(properties, name)
+            if path.suffix != ".toml":
+                error.expected = KINDS
             raise
         if properties and not table.keys() & KEYS.keys():
             return target_from_properties(properties, name)
         if not table:
-            raise UsageError(f"{name} says nothing of a target", expected=KINDS)
+            raise UsageError("it says nothing of a target", expected=KINDS)
         if path.resolve() in self._open:
-            raise UsageError(f"{name} names itself", expected="other files")
+            raise UsageError("it names itself", expected="other files")
         self._open.append(path.resolve())
         try:
-            return target_from_table(table, name, lambda file: self.read(file, path.parent))
+            return target_from_table(table, name, lambda file: self._named_by(path, file))
         finally:
             self._open.pop()
+
+    def _seen(self, target: Target) -> Target:
+        if target.machine is not None:
+            self.machines.append(target.machine)
+        return target
 
 
 def _from_cpuid(text: str, name: str) -> Target:
@@ -164,6 +212,10 @@ def _named(spec: str) -> Target | None:
         return Target(name=f"QEMU {spec}", qemu=version, evidence={"qemu": "given"})
     if spec.strip().lower() in layout_names():
         return target_from_layout(find_layout(spec), "a built-in layout")
+    if spec in NAMES:
+        return Target(name=spec, accelerator=spec, evidence={"accelerator": "given"})
+    if is_machine(spec):
+        return Target(name=spec, machine=spec, evidence={"machine": "given"})
     return None
 
 
@@ -197,7 +249,7 @@ def _from_json(documents: list[Any], name: str) -> Target:
     parts = [part for document in documents for part in _from_document(document, name)]
     if not parts:
         raise StreamError(
-            f"{name} is JSON that says nothing of a target",
+            "JSON that says nothing of a target",
             expected="-dump-vmstate, replies to query-cpu-model-expansion, query-version or "
             "query-migrate-capabilities, or partition properties",
         )
@@ -234,7 +286,7 @@ def _from_document(document: Any, name: str) -> Iterator[Target]:
 def _from_qmp_version(version: dict[str, Any], name: str) -> Target:
     numbers = [version.get(part) for part in ("major", "minor", "micro")]
     if not all(type(number) is int and 0 <= number < 1000 for number in numbers):
-        raise StreamError(f"{name} has a version of {str(version)[:60]}", expected='"major", "minor" and "micro"')
+        raise StreamError(f"a version of {str(version)[:60]}", expected='"major", "minor" and "micro"')
     found = tuple(number for number in numbers if isinstance(number, int))
     return Target(name=name, qemu=found, evidence={"qemu": f"{name}, QMP's version {version_text(found)}"})
 

@@ -138,7 +138,7 @@ def _of_this_machine(
     return {name: one for name, one in vmsds.items() if name.partition("/")[0] not in others and name not in others}
 
 
-_JOINED = ("capabilities", "properties", "sections", "vmsds", "blocks", "xcr0", "xss")
+_JOINED = ("capabilities", "properties", "sections", "vmsds", "blocks", "xcr0", "xss", "absent")
 
 
 def _join(first: Target, second: Target) -> Target:
@@ -154,6 +154,8 @@ def _join(first: Target, second: Target) -> Target:
             changes[part] = {**old, **new}
         elif part in ("xcr0", "xss") and part in known:
             changes[part] = old & new  # a vCPU has what its model and its host both have
+        elif part == "absent":
+            changes[part] = (*old, *new)
         else:
             changes[part] = new
         words = second.evidence.get(part)

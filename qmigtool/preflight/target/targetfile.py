@@ -5,10 +5,10 @@
     qemu = "7.2"                          # its version: decides the words of errors, and which vmsds are known
     files = ["reference.mig", "cpu.json"] # any kind of file that --target takes, from this file's folder
 
-    machine = "pc-q35-7.2"                # what `query-machines` calls it, not an alias
+    machine = "pc-q35-7.2"                # what `query-machines` calls it; an alias needs qemu, or a reference
     accelerator = "kvm"                   # kvm, tcg, mshv, whpx, hvf
     irqchip = "kernel"                    # kernel, split, off
-    vcpus = 4
+    vcpus = 4                             # of -smp: more or less than a reference has
     uuid = "12345678-1234-1234-1234-123456789abc"
     capabilities = ["x-ignore-shared"]    # those that are on
     globals = ["migration.send-configuration=off"]
@@ -31,8 +31,9 @@
     minimum_version = 2
     subsections = ["serial/tsr"]
 
-``samples/target.toml`` has every key there is (:data:`KEYS`). One that is not known is refused: a typing error would
-make a rule pass in silence.
+``template.toml`` has every key there is (:data:`KEYS`). One that is not known is refused, as are names of capabilities,
+globals and CPU features that no QEMU has (:mod:`.names`): a typing error would make a rule pass in silence. Errors name
+the key; the file is named by whoever reads it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ from qmigtool.accelerator import NAMES
 from qmigtool.errors import UsageError
 from qmigtool.preflight.target.masks import properties_of_table, target_from_properties
 from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection
+from qmigtool.preflight.target.names import CAPABILITIES, CAPABILITIES_CAME, GLOBALS, cpu_flags, near
 from qmigtool.preflight.target.reference import known_parts, merge
+from qmigtool.preflight.target.vcpus import MAX_VCPUS
 from qmigtool.xsave import Layout, parse_mask
 from qmigtool.xsave import layout as find_layout
 
@@ -64,14 +67,14 @@ _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,2}")
 
 
-def load_toml(text: str, name: str) -> dict[str, Any]:
+def load_toml(text: str) -> dict[str, Any]:
     """Parse TOML; raises :class:`~qmigtool.errors.UsageError`."""
     if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise UsageError(f"{name} has a line with more than {MAX_DOTS} dots")
+        raise UsageError(f"a line with more than {MAX_DOTS} dots")
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name} is not TOML: {error}") from None
+        raise UsageError(f"not TOML: {error}") from None
 
 
 def target_from_layout(layout: Layout, how: str) -> Target:
@@ -97,37 +100,21 @@ def target_from_table(table: Mapping[str, Any], name: str, read: Callable[[str],
     """
     for key in table:
         if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=3)
-            raise UsageError(f"{name} has the key {key[:40]!r}", expected="one of " + ", ".join(near or sorted(KEYS)))
-    parts: list[Target] = [read(_text(file, f"{name}: files")) for file in _list(table, "files", name)]
+            close = difflib.get_close_matches(key, KEYS, n=3)
+            raise UsageError(f"unknown key {key[:40]!r}", expected="one of " + ", ".join(close or sorted(KEYS)))
+    parts: list[Target] = [read(_text(file, "files")) for file in _list(table, "files")]
     if "layout" in table:
-        parts.append(target_from_layout(find_layout(_text(table["layout"], f"{name}: layout")), f"{name}, layout"))
+        parts.append(target_from_layout(find_layout(_text(table["layout"], "layout")), f"{name}, layout"))
     if "partition" in table:
-        properties = _table(table["partition"], f"{name}: partition")
+        properties = _table(table["partition"], "partition")
         known = properties_of_table(properties)
         if len(known) < len(properties):
-            raise UsageError(f"{name}: partition has other keys", expected="names of partition properties")
+            raise UsageError("partition has other keys", expected="names of partition properties")
         parts.append(target_from_properties(known, name))
     own = _own(table, name)
     # Masks of several sources are cut down to what all have; what is written here is meant.
     parts = [_without(part, table) for part in parts]
-    joined = merge(*parts, own)
-    absent = [_label(one, name) for one in _list(table, "absent", name)]
-    return _renamed(joined, own.name, absent)
-
-
-def _renamed(target: Target, name: str, absent: list[tuple[str, int]]) -> Target:
-    if absent and target.sections is None:
-        raise UsageError(
-            f"{name}: absent names sections, but the target's are not known", expected="a reference stream"
-        )
-    sections = target.sections
-    if sections is not None:
-        for key in absent:
-            if key not in sections:
-                raise UsageError(f"{name}: absent has {key[0]!r}, which the target has not")
-        sections = {key: section for key, section in sections.items() if key not in absent}
-    return replace(target, name=name, sections=sections)
+    return replace(merge(*parts, own), name=own.name)
 
 
 def _without(target: Target, table: Mapping[str, Any]) -> Target:
@@ -137,8 +124,8 @@ def _without(target: Target, table: Mapping[str, Any]) -> Target:
 
 def _own(table: Mapping[str, Any], name: str) -> Target:
     """Return what the file itself says."""
-    told = {part: reader(table[key], f"{name}: {key}") for key, (part, reader) in KEYS.items() if part and key in table}
-    sections = [_section(one, f"{name}: section") for one in _list(table, "section", name)]
+    told = {part: reader(table[key], key) for key, (part, reader) in KEYS.items() if part and key in table}
+    sections = [_section(one, "section") for one in _list(table, "section")]
     if sections:
         told["sections"] = dict(sections)
     target = Target(**{"name": name, **told})
@@ -153,6 +140,10 @@ def _fail(where: str, value: Any, expected: str) -> UsageError:
     return UsageError(f"{where} is {text if len(text) < 60 else text[:57] + '...'}", expected=expected)
 
 
+def _unknown(where: str, word: str, expected: str) -> UsageError:
+    return UsageError(f"{where}: unknown {word[:64]!r}", expected=expected)
+
+
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= 4096:
         raise _fail(where, value, "text")
@@ -165,10 +156,10 @@ def _table(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _list(table: Mapping[str, Any], key: str, name: str) -> list[Any]:
+def _list(table: Mapping[str, Any], key: str) -> list[Any]:
     value = table.get(key, [])
     if not isinstance(value, list):
-        raise _fail(f"{name}: {key}", value, "a list")
+        raise _fail(key, value, "a list")
     return value
 
 
@@ -182,6 +173,10 @@ def _integer(value: Any, where: str, most: int = MAX_WORD, least: int = 0) -> in
 
 def _positive(value: Any, where: str) -> int:
     return _integer(value, where, least=1)
+
+
+def _vcpus(value: Any, where: str) -> int:
+    return _integer(value, where, MAX_VCPUS, 1)
 
 
 def _size(value: Any, where: str) -> int:
@@ -230,13 +225,20 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _flags(value: Any, where: str) -> frozenset[str]:
-    return frozenset(one.lower().replace("_", "-") for one in _texts(value, where))
+    flags = frozenset(one.lower().replace("_", "-") for one in _texts(value, where))
+    for one in sorted(flags - cpu_flags()):
+        else_ = "a feature of QEMU 7.2 to 11.1 by its name; what a newer one has, query-cpu-model-expansion tells"
+        raise _unknown(where, one, near(one, cpu_flags(), else_))
+    return flags
 
 
 def _capabilities(value: Any, where: str) -> dict[str, bool]:
-    if isinstance(value, dict):
-        return _switches(value, where)
-    return dict.fromkeys(_texts(value, where), True)
+    found = _switches(value, where) if isinstance(value, dict) else dict.fromkeys(_texts(value, where), True)
+    known = sorted({*CAPABILITIES, *CAPABILITIES_CAME})
+    for one in found:
+        if one not in known:
+            raise _unknown(where, one, near(one, known, ", ".join(known)))
+    return found
 
 
 def _switches(value: Any, where: str) -> dict[str, bool]:
@@ -255,6 +257,8 @@ def _globals(value: Any, where: str) -> dict[str, bool]:
         match = _GLOBAL.fullmatch(one)
         if match is None:
             raise _fail(where, one, "migration.PROPERTY=on or off; what other globals change, a reference stream shows")
+        if match[1] not in GLOBALS:
+            raise _unknown(where, match[1], near(match[1], GLOBALS, "a switch of -global migration.X"))
         found[match[1]] = match[2] in ("on", "true", "yes")
     return found
 
@@ -280,9 +284,13 @@ def _blocks(value: Any, where: str) -> dict[str, TargetBlock]:
     return found
 
 
-def _label(value: Any, name: str) -> tuple[str, int]:
-    idstr, at, instance = _text(value, f"{name}: absent").rpartition("@")
-    return (idstr, int(instance)) if at and instance.isdecimal() and len(instance) <= 10 else (value, 0)
+def _labels(value: Any, where: str) -> tuple[tuple[str, int], ...]:
+    return tuple(_label(one) for one in _texts(value, where))
+
+
+def _label(text: str) -> tuple[str, int]:
+    idstr, at, instance = text.rpartition("@")
+    return (idstr, int(instance)) if at and instance.isdecimal() and len(instance) <= 10 else (text, 0)
 
 
 _SECTION_KEYS = ("name", "instance", "version", "minimum_version", "vmsd", "subsections")
@@ -292,7 +300,7 @@ def _section(value: Any, where: str) -> tuple[tuple[str, int], TargetSection]:
     table = _table(value, where)
     for key in table:
         if key not in _SECTION_KEYS:
-            raise UsageError(f"{where} has the key {key[:40]!r}", expected="one of " + ", ".join(_SECTION_KEYS))
+            raise UsageError(f"{where}: unknown key {key[:40]!r}", expected="one of " + ", ".join(_SECTION_KEYS))
     for key in ("name", "version"):
         if key not in table:
             raise UsageError(f"{where} has no {key}", expected='name = "serial" and version = 3')
@@ -313,7 +321,7 @@ KEYS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "machine": ("machine", _text),
     "accelerator": ("accelerator", _choice(*NAMES)),
     "irqchip": ("irqchip", _choice(*IRQCHIPS)),
-    "vcpus": ("vcpus", _positive),
+    "vcpus": ("vcpus", _vcpus),
     "uuid": ("uuid", _uuid),
     "page_size": ("page_bits", _page_bits),
     "page_size_host": ("page_size_host", _size),
@@ -327,11 +335,11 @@ KEYS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "host_tsc_khz": ("host_tsc_khz", _positive),
     "unmigratable": ("unmigratable", _texts),
     "blocks": ("blocks", _blocks),
+    "absent": ("absent", _labels),
     # Read elsewhere: they are more than one part.
     "files": ("", _text),
     "layout": ("", _text),
     "partition": ("", _table),
     "section": ("", _table),
-    "absent": ("", _texts),
 }
 """Key of a TOML file -> the part of a target that it is, and what reads its value."""

@@ -1,0 +1,50 @@
+"""Names of machine types: ``pc`` is none that QEMU ever writes into a stream, but an alias of the newest it has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from qmigtool.errors import UsageError
+
+__all__ = ["is_machine", "resolve"]
+
+ALIASES = {"pc": "pc-i440fx", "q35": "pc-q35", "s390-ccw-virtio": "s390-ccw-virtio", "pseries": "pseries"}
+"""What a person types -> the family, of which the version's own machine type is meant (``-M help``)."""
+OWN = ("microvm", "isapc")  # no aliases: these names stand in the stream
+
+DEVELOPMENT = 50  # a micro version from here on comes before the next release
+_VERSIONED = re.compile(r"(pc|pc-i440fx|pc-q35|virt|s390-ccw-virtio|pseries)-(rhel-?)?\d{1,3}(\.\d{1,3}){1,2}")
+_FAMILY = re.compile(r"(.+?)-(?:rhel-?)?\d{1,3}(?:\.\d{1,3}){1,2}")
+
+
+def is_machine(word: str) -> bool:
+    """Whether a word is the name of a machine type, or an alias of one."""
+    return word in ALIASES or word in OWN or _VERSIONED.fullmatch(word) is not None
+
+
+def resolve(machine: str, qemu: tuple[int, ...] | None, seen: Collection[str]) -> str:
+    """Return the machine type that a name means to a QEMU of this version.
+
+    Without a version it is the one of the same family in ``seen``, the machine types that the target has shown. Raises
+    :class:`~qmigtool.errors.UsageError` for an alias that neither explains.
+    """
+    shown = [one for one in seen if (match := _FAMILY.fullmatch(one)) and match[1] == ALIASES.get(machine, machine)]
+    if machine in ALIASES and qemu is not None:
+        return f"{ALIASES[machine]}-{'.'.join(map(str, _release(qemu)))}"
+    if shown:
+        return shown[-1]  # such as virt, which is an alias on Arm and a name of its own on RISC-V
+    if machine in ALIASES:
+        raise UsageError(
+            f"the machine type {machine!r} is an alias, and which one it means depends on QEMU's version",
+            expected=f'{ALIASES[machine]}-X.Y, or the version: qemu = "7.2", or --target 7.2',
+        )
+    return machine
+
+
+def _release(version: tuple[int, ...]) -> tuple[int, int]:
+    """Return the release whose machine types a version has: 10.0.50 is on the way to 10.1, 10.2.50 to 11.0."""
+    major, minor = version[0], version[1]
+    if len(version) > 2 and version[2] >= DEVELOPMENT:
+        return (major, minor + 1) if minor < 2 else (major + 1, 0)
+    return major, minor
