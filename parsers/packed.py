@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError
+from qmigtool.errors import LimitError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.multifd import zstd_decompressor
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["PACKERS", "unpack"]
 
 PIECE = 1 << 20  # bytes, of what is read and of what is given
+FIRST = 1 << 12
+MAX_EMPTY = 1000
 MAX_MEMORY = 1 << 30  # xz -9e wants 65 MiB to unpack; a file may ask for more
 
 
@@ -65,21 +67,27 @@ def unpack(source: BufferSource, packer: str, start: int = 0) -> Iterator[bytes]
     if packer not in PACKERS:
         raise UnsupportedError(f"{packer} compression", offset=start)
     magic, make = PACKERS[packer]
-    whole, at = source.whole, start
+    whole, at, empty = source.whole, start, 0
     while at < len(whole) and bytes(whole[at : at + len(magic)]) == magic:
         member, data = make(), b""
+        taken = FIRST  # a file may have very many members: each is offered a little first
+        given = False
         while not member.eof:
             if member.needs_input and not data:
-                data = bytes(whole[at : at + PIECE])
+                data = bytes(whole[at : at + taken])
                 if not data:
                     raise TruncatedError(f"the {packer} data ends early", offset=at)
-                at += len(data)
+                at, taken = at + len(data), min(2 * taken, PIECE)
                 source.passed(at)
             piece = _piece(member, data, packer, at)
             data = b""
             if piece:
+                given = True
                 yield piece
         at -= len(member.unused_data)
+        empty = 0 if given else empty + 1
+        if empty > MAX_EMPTY:
+            raise LimitError(f"{empty} members with nothing in them", offset=at, expected=f"at most {MAX_EMPTY}")
 
 
 def _piece(member: Any, data: bytes, packer: str, at: int) -> bytes:

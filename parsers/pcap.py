@@ -6,10 +6,10 @@ fills what was not captured with zeros. A hole ends a direction: nothing behind 
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
@@ -22,7 +22,8 @@ __all__ = ["Flow", "read_flows"]
 SECTION = "capture"
 MAX_FLOWS = 4096
 MAX_PACKET = 1 << 20  # scapy cuts them at 32 KiB, which loopback and segmentation offload go beyond
-MAX_WAITING = 64 << 20  # bytes of segments that came too early, of one direction
+MAX_WAITING = 64 << 20  # bytes of segments that came too early, of one direction; then the gap is one
+MAX_SEGMENTS = 1 << 16
 TCP, IPV4, IPV6 = 6, 0x0800, 0x86DD
 VLAN = (0x8100, 0x88A8)
 # Link type (LINKTYPE_*) -> bytes before the EtherType; None: the packet starts with IP.
@@ -40,57 +41,45 @@ class Flow:
 
     name: str
     file: BinaryIO
+    ends: tuple[bytes, bytes] = (b"", b"")
     size: int = 0
     missing: int | None = None
-    _next: int | None = None  # the sequence number of the next byte
-    _waiting: dict[int, bytes] = field(default_factory=dict)
+    _first: int | None = None  # the sequence number of the first byte
+    _waiting: list[tuple[int, bytes]] = field(default_factory=list)  # a heap of what came too early, by its place
     _held: int = 0
+
+    def starts_anew(self, sequence: int) -> bool:
+        """Say whether a SYN with this number begins another connection between the same two ends."""
+        return self._first is not None and self._first != sequence + 1 & 0xFFFFFFFF
 
     def segment(self, sequence: int, data: bytes, *, starts: bool) -> None:
         """Take a segment; they may come twice and in any order."""
         if starts:
             sequence = sequence + 1 & 0xFFFFFFFF
-            if self._next is None:
-                self._next = sequence
-        if not data:
-            return
-        if self._next is None:
-            self._next = sequence  # the capture began later than the connection
-        ahead = (sequence - self._next + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
-        if ahead > 0:
-            self._wait(sequence, data)
-            return
-        self._append(data[-ahead:] if -ahead < len(data) else b"")
+        if self._first is None:
+            if not starts and not data:
+                return
+            self._first = sequence  # the capture may have begun later than the connection
+        # Sequence numbers go round: where this one is meant to be is the nearest such place.
+        behind = (self.size + self._first - sequence + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
+        place = self.size - behind
+        if behind < 0:
+            self._wait(place, data)
+        elif behind < len(data):
+            self._append(data[behind:])
+            while self._waiting and self._waiting[0][0] <= self.size:
+                place, data = heappop(self._waiting)
+                self._held -= len(data)
+                self._append(data[self.size - place :])
 
     def _append(self, data: bytes) -> None:
-        while data:
-            self.file.write(data)
-            self.size += len(data)
-            self._next = ((self._next or 0) + len(data)) & 0xFFFFFFFF
-            data = self._taken()
+        self.file.write(data)
+        self.size += len(data)
 
-    def _taken(self) -> bytes:
-        """Take the next bytes out of what came too early."""
-        at = self._next or 0
-        if at in self._waiting:
-            data = self._waiting.pop(at)
-            self._held -= len(data)
-            return data
-        for sequence, data in list(self._waiting.items()):
-            behind = (at - sequence + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
-            if behind >= 0:
-                del self._waiting[sequence]
-                self._held -= len(data)
-                if behind < len(data):
-                    return data[behind:]
-        return b""
-
-    def _wait(self, sequence: int, data: bytes) -> None:
-        if self._held + len(data) > MAX_WAITING:
-            return  # so much behind a gap: it will not be filled any more
-        if len(data) > len(self._waiting.get(sequence, b"")):
-            self._held += len(data) - len(self._waiting.get(sequence, b""))
-            self._waiting[sequence] = data
+    def _wait(self, place: int, data: bytes) -> None:
+        if data and self._held + len(data) <= MAX_WAITING and len(self._waiting) < MAX_SEGMENTS:
+            self._held += len(data)
+            heappush(self._waiting, (place, data))
 
     def finish(self) -> None:
         """Note a gap, if one was never filled."""
@@ -107,21 +96,24 @@ def read_flows(source: BufferSource, new_file: Callable[[], BinaryIO]) -> list[F
     :class:`~qmigtool.errors.StreamError` if it is no capture, and :class:`~qmigtool.errors.UnsupportedError` for a kind
     of link that is not known.
     """
-    flows: dict[tuple[bytes, bytes], Flow] = {}
+    flows: dict[tuple[bytes, bytes], Flow] = {}  # the latest between two ends
+    all_flows: list[Flow] = []
     for link, packet in _packets(source):
         found = _tcp(link, packet)
         if found is None:
             continue
         ends, sequence, flags, data = found
         flow = flows.get(ends)
-        if flow is None:
-            if len(flows) >= MAX_FLOWS:
+        if flow is None or (flags & SYN and flow.starts_anew(sequence)):
+            if len(all_flows) >= MAX_FLOWS:
                 raise LimitError(f"more than {MAX_FLOWS} connections", section=SECTION)
-            flow = flows[ends] = Flow(f"{_end(ends[0])} -> {_end(ends[1])}", new_file())
+            again = "" if flow is None else f" (connection {1 + sum(one.ends == ends for one in all_flows)})"
+            flow = flows[ends] = Flow(f"{_end(ends[0])} -> {_end(ends[1])}{again}", new_file(), ends)
+            all_flows.append(flow)
         flow.segment(sequence, data, starts=bool(flags & SYN))
-    for flow in flows.values():
+    for flow in all_flows:
         flow.finish()
-    return [flow for flow in flows.values() if flow.size]
+    return [flow for flow in all_flows if flow.size]
 
 
 def _packets(source: BufferSource) -> Iterator[tuple[int, bytes]]:
@@ -130,7 +122,7 @@ def _packets(source: BufferSource) -> Iterator[tuple[int, bytes]]:
     from scapy.utils import RawPcapNgReader, RawPcapReader
 
     try:
-        file: Any = io.BufferedReader(_Reader(source), 1 << 20)
+        file: Any = _Reader(source)
         reader: Any = RawPcapReader(file)
         while True:
             try:
@@ -143,30 +135,30 @@ def _packets(source: BufferSource) -> Iterator[tuple[int, bytes]]:
         raise StreamError(f"not a capture that can be read: {error}", section=SECTION) from None
 
 
-class _Reader(io.RawIOBase):
-    """The bytes of a source as a file, for those who want one."""
+class _Reader:
+    """The bytes of a source as a file, for those who want one; whatever length is asked for, no more than is there."""
 
     def __init__(self, source: BufferSource) -> None:
         self._source = source
         self._at = 0
         self.name = source.name
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, len(self._source.whole))[whence]
+        self._at = max(0, offset + (0, self._at, len(self._source.whole))[whence])
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
-        part = self._source.whole[self._at : self._at + len(buffer)]
-        buffer[: len(part)] = part
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = len(self._source.whole) - self._at
+        part = bytes(self._source.whole[self._at : self._at + (min(size, left) if size >= 0 else left)])
         self._at += len(part)
         self._source.passed(self._at)
-        return len(part)
+        return part
+
+    def close(self) -> None:
+        """Nothing: the source is its owner's."""
 
 
 def _tcp(link: int, packet: bytes) -> tuple[tuple[bytes, bytes], int, int, bytes] | None:

@@ -6,6 +6,7 @@ table. Clusters that were never written read as zeros.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,15 +128,19 @@ def state_pieces(source: BufferSource, image: Qcow2, snapshot: Snapshot) -> Iter
     """
     size = image.cluster_size
     per_table = size // image.l2_entry_size
+    first = snapshot.vm_state_offset // (size * per_table)
+    tables = struct.unpack(f">{snapshot.l1_entries}Q", source.view(snapshot.l1_offset, 8 * snapshot.l1_entries))
+    # Within one snapshot nothing is shared: what is named twice only makes a small file look large.
+    seen: set[int] = set()
     zeros = 0
-    for index in range(snapshot.vm_state_offset // (size * per_table), snapshot.l1_entries):
-        table = _number(source, snapshot.l1_offset + 8 * index, 8) & OFFSET_MASK
-        if not table:
+    for entry in tables[first:]:
+        table = entry & OFFSET_MASK
+        entries = bytes(source.view(_once(table, seen), size)) if table else b""
+        if not any(entries):
             zeros += size * per_table
             continue
-        entries = source.view(table, size)
         for at in range(0, size, image.l2_entry_size):
-            cluster = _cluster(source, image, int.from_bytes(entries[at : at + 8], "big"))
+            cluster = _cluster(source, image, int.from_bytes(entries[at : at + 8], "big"), seen)
             if cluster is None:
                 zeros += size
                 continue
@@ -145,14 +150,22 @@ def state_pieces(source: BufferSource, image: Qcow2, snapshot: Snapshot) -> Iter
             yield cluster
 
 
-def _cluster(source: BufferSource, image: Qcow2, entry: int) -> bytes | None:
+def _once(offset: int, seen: set[int]) -> int:
+    if offset in seen:
+        raise StreamError("a cluster has two places in one snapshot", offset=offset, section=SECTION)
+    seen.add(offset)
+    return offset
+
+
+def _cluster(source: BufferSource, image: Qcow2, entry: int, seen: set[int]) -> bytes | None:
     """Return a cluster's bytes, or None if it reads as zeros."""
     size = image.cluster_size
     if entry & COMPRESSED:
-        return _unpacked(source, image, entry)
+        return _unpacked(source, image, entry, seen)
     offset = entry & OFFSET_MASK
     if not offset or entry & ZERO:
         return None
+    _once(offset, seen)
     if image.features & EXTENDED_L2:
         raise UnsupportedError("qcow2 images with subclusters", offset=offset)
     if image.features & EXTERNAL_DATA:
@@ -164,11 +177,11 @@ def _cluster(source: BufferSource, image: Qcow2, entry: int) -> bytes | None:
     return there + bytes(size - len(there))
 
 
-def _unpacked(source: BufferSource, image: Qcow2, entry: int) -> bytes:
+def _unpacked(source: BufferSource, image: Qcow2, entry: int, seen: set[int]) -> bytes:
     if image.features & COMPRESSION_TYPE:
         raise UnsupportedError("qcow2 clusters that zstd has packed")
     shift = 62 - (image.cluster_bits - 8)
-    offset = entry & (1 << shift) - 1
+    offset = _once(entry & (1 << shift) - 1, seen)
     sectors = (entry >> shift & (1 << (62 - shift)) - 1) + 1
     length = sectors * SECTOR - offset % SECTOR
     packed = bytes(source.whole[offset : offset + length])

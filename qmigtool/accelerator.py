@@ -17,9 +17,12 @@ from qmigtool.errors import QmigError, UsageError
 if TYPE_CHECKING:
     from qmigtool.device import Device
 
-__all__ = ["NAMES", "UNKNOWN", "Accelerator", "infer", "parse"]
+__all__ = ["HYPERVISORS", "NAMES", "UNKNOWN", "Accelerator", "infer", "parse"]
 
 NAMES = ("kvm", "tcg", "mshv", "whpx", "hvf")
+HYPERVISORS = frozenset(NAMES) - {"tcg"}
+"""Those that fill XSTATE_BV: what it does not declare is in its initial configuration."""
+
 UNKNOWN = "unknown"
 
 

@@ -8,8 +8,14 @@ __all__ = ["hexadecimal", "json_value", "printable", "text_value"]
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would act on: names come from the file."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    """Escape what a terminal would act on, or a CI runner that reads what is printed: names come from the file.
+
+    GitHub's runner takes ``::command::`` at the start of a line, and ``##[command]`` anywhere in it, for its own.
+    """
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    if "##[" in text:
+        text = text.replace("##[", "#\\x23[")
+    return f"\\x3a{text[1:]}" if text.lstrip().startswith("::") and text.startswith(":") else text
 
 
 def hexadecimal(value: int | None) -> str | None:

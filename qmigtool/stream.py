@@ -196,6 +196,11 @@ class Stream:
         return self._source
 
     @property
+    def start(self) -> int:
+        """Where the stream starts in :attr:`source`, in bytes: behind a save image's head, or a hole."""
+        return self._start or 0
+
+    @property
     def road(self) -> str:
         """``tail-first`` or ``forward``: how the device state was reached."""
         return "tail-first" if self._walk is not None else "forward"

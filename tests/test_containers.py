@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,18 @@ def test_packed_twice() -> None:
         qmigtool.open(data)
 
 
+@pytest.mark.parametrize(("name", "pack"), [("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)])
+def test_many_members(name: str, pack: object) -> None:
+    assert callable(pack)
+    parts = [PC[at : at + 300] for at in range(0, 60_000, 300)]
+    with qmigtool.open(b"".join(map(pack, parts)) + pack(PC[60_000:])) as stream:
+        assert stream.complete
+    with pytest.raises(LimitError, match="1001 members with nothing in them"):
+        qmigtool.open(pack(b"") * 1500)
+    with qmigtool.open(pack(b"") * 500 + pack(PC)) as stream:
+        assert stream.complete
+
+
 def test_what_can_be_unpacked_of_a_broken_file_is_shown() -> None:
     packed = gzip.compress(PC)
     with qmigtool.open(packed[:-20000]) as stream:
@@ -281,6 +294,43 @@ def test_broken_images_raise_nothing_but_our_errors() -> None:
                     _ = stream.devices, stream.sections
             except QmigError:
                 pass
+
+
+def image_of(l1: list[int], l2: bytes, *, cluster_bits: int = 16, data: int = 1) -> bytes:
+    """A snapshot with this L1 table; one L2 table in cluster 6, then clusters of data."""
+    size = 1 << cluster_bits
+    head = struct.pack(
+        ">4sIQIIQIIQQIIQQQQII",
+        *(b"QFI\xfb", 3, 0, 0, cluster_bits, size, 0, 1, 3 * size, size, 1, 1, 4 * size),
+        *(0, 0, 0, 4, 104),
+    )
+    entry = (
+        struct.pack(">QIHHIIQII", 5 * size, len(l1), 1, 1, 0, 0, 0, 0, 24) + struct.pack(">QQQ", 100, size, 0) + b"1a"
+    )
+    table = struct.pack(f">{len(l1)}Q", *l1)
+    assert len(table) <= size
+    parts = (head, b"", b"", b"", entry, table, l2)
+    return b"".join(part.ljust(size, b"\0") for part in parts) + b"\xff" * size * data
+
+
+@pytest.mark.parametrize("what", ["tables", "clusters"])
+def test_a_small_image_does_not_become_a_large_stream(what: str) -> None:
+    """Every entry of the L1 table names one L2 table, or every entry of that one cluster."""
+    size = 1 << 16
+    if what == "tables":
+        l1, l2 = [6 * size] * 4000, struct.pack(">Q", 7 * size)
+    else:
+        l1, l2 = [0, 6 * size], struct.pack(">Q", 7 * size) * (size // 8)
+    with pytest.raises(StreamError):
+        qmigtool.open(image_of([0, *l1], l2))
+
+
+def test_an_image_of_empty_tables_is_walked_at_once() -> None:
+    size = 1 << 16
+    started = time.process_time()
+    with pytest.raises(StreamError):
+        qmigtool.open(image_of([0] + [6 * size] + [0] * 8000, b""))
+    assert time.process_time() - started < 5
 
 
 def test_an_image_without_a_snapshot() -> None:

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.check.patterns import Expression, check_glob, matches, number
+from qmigtool.check.patterns import Expression, number
 from qmigtool.check.rule import Context, Hit
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.vmstate import Kind
+from qmigtool.patterns import matches
 from qmigtool.xsave.components import parse_mask
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def read_field_rule(table: Mapping[str, Any], severity: Callable[[Any, str], str
     path = table.get("path")
     if not isinstance(path, str) or "/" not in path:
         raise UsageError(f"the path of a [[field]] is {path!r:.60}", expected='a device and a field: "cpu@*/env.xcr0"')
-    given: dict[str, Any] = {"path": check_glob(path), "id": _slug(path)}
+    given: dict[str, Any] = {"path": path, "id": _slug(path)}
     for key, value in table.items():
         if key != "path":
             what = f"{key} of the field {path}"

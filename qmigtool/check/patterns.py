@@ -1,4 +1,4 @@
-"""Names with ``*`` and ``?``, regular expressions, and numbers as a policy may write them."""
+"""Regular expressions, and numbers, as a policy may write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import signal
 import threading
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from qmigtool.errors import UsageError
@@ -14,32 +13,12 @@ from qmigtool.errors import UsageError
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Expression", "check_glob", "matches", "number", "size", "version_of"]
+__all__ = ["Expression", "number", "size", "version_of"]
 
-MAX_STARS = 8  # each may be tried at every place of a name
-MAX_GLOB = 512
 MAX_SECONDS = 2.0  # of processor time, for all values that an expression is held against
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d{1,20})\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _VERSION = re.compile(r"(?:^|-)(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?$")
-
-
-def check_glob(pattern: str) -> str:
-    """Return a pattern as it is; raises :class:`~qmigtool.errors.UsageError` for one that is endless to match."""
-    if pattern.count("*") > MAX_STARS or len(pattern) > MAX_GLOB:
-        raise UsageError(f"the pattern {pattern[:60]!r} is too long", expected=f"at most {MAX_STARS} stars")
-    return pattern
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Say whether ``name`` is like ``pattern``; only ``*`` and ``?`` are special, names have brackets of their own."""
-    return _compiled(pattern).fullmatch(name) is not None
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    escaped = re.sub(r"\*+", "*", pattern)
-    return re.compile("".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in escaped), re.DOTALL)
 
 
 class _ExpiredError(Exception):

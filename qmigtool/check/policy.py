@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -29,13 +28,11 @@ from typing import Any
 from qmigtool.check.fieldrule import KEYS, FieldRule, read_field_rule
 from qmigtool.check.rules import RULES
 from qmigtool.errors import UsageError
-from qmigtool.files import open_input
 from qmigtool.findings import Rule, Severity
+from qmigtool.tomlfile import load_toml, parse_toml
 
 __all__ = ["OFF", "Policy", "Setting", "default_policy", "default_text", "load_policy", "read_policy"]
 
-MAX_TEXT = 1 << 20  # bytes of a policy
-MAX_DOTS = 200  # in a line: each may be a level
 MAX_CHAIN = 8  # policies that extend one another
 MAX_FIELDS = 1024
 OFF = "off"
@@ -104,27 +101,17 @@ def read_policy(text: str, name: str = "the policy") -> Policy:
 def _load(path: Path, above: list[Path]) -> Policy:
     if len(above) >= MAX_CHAIN:
         raise UsageError(f"{above[0]} extends a chain of policies", expected=f"at most {MAX_CHAIN}")
-    with os.fdopen(open_input(path), "rb") as file:
-        raw = file.read(MAX_TEXT + 1)
     name = str(path)
-    if len(raw) > MAX_TEXT:
-        raise UsageError(f"{name} has more than {MAX_TEXT} bytes", expected="a policy")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not TOML: {error}") from None
-    document = _parse(text, name)
+    document = _checked(load_toml(path), name)
     base = _base(document, name, path.parent, [*above, path])
     return _merge(base, document, name, (name, *base.files))
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:
-    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise UsageError(f"{name} has a line with more than {MAX_DOTS} dots")
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name} is not TOML: {error}") from None
+    return _checked(parse_toml(text, name), name)
+
+
+def _checked(document: dict[str, Any], name: str) -> dict[str, Any]:
     _known(document, ("extends", "rules", "field"), name)
     return document
 

@@ -124,6 +124,7 @@ def check(
         raise UsageError("--channel goes with one FILE")
     others = [_other(one) for one in reports]
     threshold = Severity(fail_on)
+    _refuse_twice([*(path for _, path in others), *([] if output is None else [output])])
     with ExitStack() as stack:
         old = None if baseline is None else stack.enter_context(opened(baseline, accelerator, schema=schema))
         given = {"accelerator": accelerator, "schema": schema, "channels": channels, "snapshot": snapshot}
@@ -177,6 +178,14 @@ def _other(given: str) -> tuple[str, str]:
     if form not in FORMATS or not equals or path in ("", "-"):
         raise UsageError(f"--report {given!r}", expected="FORMAT=OUT, FORMAT one of " + ", ".join(FORMATS))
     return form, path
+
+
+def _refuse_twice(outputs: list[str]) -> None:
+    """Refuse outputs of which one would replace another."""
+    places = [str(Path(path).resolve()) for path in outputs]
+    for path, place in zip(outputs, places, strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"{path!r} is to hold two reports", expected="a file for each")
 
 
 def _checked(file: str, policy: Policy, baseline: Stream | None, given: Mapping[str, Any], *, alone: bool) -> Report:

@@ -27,10 +27,9 @@ from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, d
 from qmigtool.diff.html import page
 from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver, verdict
 from qmigtool.errors import UsageError
-from qmigtool.plaintext import hexadecimal, json_value, printable
+from qmigtool.plaintext import printable
 
 if TYPE_CHECKING:
-    from qmigtool.diff import Difference
     from qmigtool.diff.ram import RamComparison
     from qmigtool.stream import Stream
 
@@ -185,8 +184,8 @@ def _memory(a: Stream, b: Stream) -> RamComparison:
 def _document(found: Found) -> dict[str, Any]:
     document: dict[str, Any] = {
         "same": found.same,
-        "differences": [_as_dict(d) for d in found.state.differences],
-        "excused": [_as_dict(d) for d in found.state.excused],
+        "differences": [d.as_dict() for d in found.state.differences],
+        "excused": [d.as_dict() for d in found.state.excused],
         "notes": list(found.state.notes),
     }
     if found.memory is not None:
@@ -239,22 +238,6 @@ def _print_memory(memory: RamComparison, limit: int | None, *, moved: bool) -> N
             print(printable(f"{block.name}: {problem}"))
 
 
-def _as_dict(d: Difference) -> dict[str, Any]:
-    return {
-        "where": d.where,
-        "device": d.device,
-        "path": d.path,
-        "kind": d.kind.value,
-        "a": json_value(d.type, d.a),
-        "b": json_value(d.type, d.b),
-        "offset_a": hexadecimal(d.offset_a),
-        "offset_b": hexadecimal(d.offset_b),
-        "meaning": d.meaning,
-        "topic": d.topic,
-        "rule": d.rule,
-    }
-
-
 def _page(found: Found) -> str:
     about = [[n, str(s.source.name), f"{s.machine}, {saver(s)}"] for n, s in zip("AB", found.streams, strict=True)]
     parts: list[tuple[str, list[str], list[list[str]]]] = [
@@ -276,16 +259,7 @@ def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: 
         print_json(
             {
                 "same": found.same,
-                "changes": [
-                    {
-                        "where": c.where,
-                        "who": c.who.value,
-                        **{name: json_value(c.type, getattr(c, name)) for name in ("base", "a", "b")},
-                        "meaning": c.meaning,
-                        "topic": c.topic,
-                    }
-                    for c in found.changes
-                ],
+                "changes": [change.as_dict() for change in found.changes],
                 "notes": list(found.notes),
             }
         )

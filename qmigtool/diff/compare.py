@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from qmigtool.accelerator import UNKNOWN
+from qmigtool.accelerator import HYPERVISORS, UNKNOWN
 from qmigtool.diff.fields import Pair, differing
 from qmigtool.diff.model import BYTES, Comparison, Difference, Kind
 from qmigtool.diff.noise import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
+MAX_DIFFERENCES = 100_000  # of those that count, and of those that are excused
 FSW_ES = 1 << 7  # an unmasked x87 exception is pending
 
 
@@ -50,8 +51,10 @@ class _Comparer:
         self._excused: list[Difference] = []
         self._notes: list[str] = []
         self._vcpus = {id(vcpu.device): vcpu for stream in (a, b) for vcpu in stream.vcpus}
+        self._left = 0
         self._conditions: list[str] = []
         ours, theirs = a.accelerator.name, b.accelerator.name
+        self._hypervisors = [name in HYPERVISORS for name in (ours, theirs)]
         if ours != theirs:
             self._notes.append(f"A was saved by {ours} ({_how(a)}), B by {theirs} ({_how(b)})")
             if UNKNOWN not in (ours, theirs):
@@ -65,6 +68,8 @@ class _Comparer:
                 self._take(_alone(a, b))
             else:
                 self._device(a, b)
+        if self._left:
+            self._notes.append(f"{self._left} more differences are left out")
         used = {difference.rule for difference in self._excused}
         idle = (rule.id for rule in self._noise.rules if rule.topic == IGNORED and rule.id not in used)
         self._notes += (f"{rule} fits no difference" for rule in idle)
@@ -75,7 +80,11 @@ class _Comparer:
         rule = self._noise.find(difference.where, types, difference.a, difference.b, holds)
         if rule is not None:
             difference = difference.named(rule.id, rule.topic, excused=rule.excuse)
-        (self._excused if difference.excused else self._found).append(difference)
+        kept = self._excused if difference.excused else self._found
+        if len(kept) < MAX_DIFFERENCES:
+            kept.append(difference)
+        else:
+            self._left += 1
 
     def _whole(self) -> Iterator[Difference]:
         """Compare what belongs to no device."""
@@ -116,7 +125,7 @@ class _Comparer:
     def _registers(self, a: VCpu, b: VCpu) -> set[int]:
         """Compare extended state; return the ``id`` of each field that this has dealt with."""
         try:
-            found = list(differing_registers(a, b))
+            found = list(differing_registers(a, b, declared=(self._hypervisors[0], self._hypervisors[1])))
             pending = (a.xsave.fsw | b.xsave.fsw) & FSW_ES
         except QmigError as error:
             self._notes.append(f"{a.device.label}: extended state is compared field by field: {error}")

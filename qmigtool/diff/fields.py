@@ -74,11 +74,14 @@ def _renamed(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | N
         yield from zip(a, b, strict=True)
         return
     # The order of subsections is free, so a name that was passed over may still stand further on.
-    later = {_key(field): field for field in b}
+    later: dict[tuple[str, bool, str | None], list[Field]] = {}
+    for field in b:
+        later.setdefault(_key(field), []).append(field)
     for field in a:
-        yield field, later.pop(_key(field), None)
-    for field in later.values():
-        yield None, field
+        same = later.get(_key(field))
+        yield field, same.pop(0) if same else None
+    for same in later.values():
+        yield from ((None, field) for field in same)
 
 
 def _key(field: Field) -> tuple[str, bool, str | None]:
@@ -118,8 +121,7 @@ def _arrays(a: Field, b: Field, path: str) -> Iterator[Pair]:
         return
     ours, theirs = a.value, b.value
     if ours is None or theirs is None:
-        for i, (one, other) in enumerate(zip_longest(a.iter_children(), b.iter_children())):
-            yield from _elements(one, other, f"{path}[{i}]")
+        yield from _structs(a, b, path)
         return
     # An array can have millions of elements: only so many places are remembered.
     where: list[int] = []
@@ -139,6 +141,20 @@ def _arrays(a: Field, b: Field, path: str) -> Iterator[Pair]:
     for i in where:
         one, other = elements_a.get(i), elements_b.get(i)
         yield Pair(f"{path}[{i}]", one, other, one and ours[i], other and theirs[i])
+
+
+def _structs(a: Field, b: Field, path: str) -> Iterator[Pair]:
+    """Compare arrays of structs: the first elements that differ part by part, how many more there are in one line."""
+    shown = more = last = 0
+    for i, (one, other) in enumerate(zip_longest(a.iter_children(), b.iter_children())):
+        if shown < MAX_ELEMENTS:
+            found = list(_elements(one, other, f"{path}[{i}]"))
+            shown += bool(found)
+            yield from found
+        elif one is None or other is None or one.raw != other.raw:
+            more, last = more + 1, i
+    if more:
+        yield Pair(f"{path}[...{last}]", a, b, None, None, more)
 
 
 def _elements(a: Field | None, b: Field | None, path: str) -> Iterator[Pair]:

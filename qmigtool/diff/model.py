@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from qmigtool.plaintext import hexadecimal, json_value
+
 __all__ = ["BYTES", "Comparison", "Difference", "Kind"]
 
 BYTES = "bytes"
@@ -49,6 +51,22 @@ class Difference:
     def where(self) -> str:
         """The place as a path: ``cpu@0/env.xcr0``."""
         return "/".join(part for part in (self.device, self.path) if part)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts, as ``--json`` has them."""
+        return {
+            "where": self.where,
+            "device": self.device,
+            "path": self.path,
+            "kind": self.kind.value,
+            "a": json_value(self.type, self.a),
+            "b": json_value(self.type, self.b),
+            "offset_a": hexadecimal(self.offset_a),
+            "offset_b": hexadecimal(self.offset_b),
+            "meaning": self.meaning,
+            "topic": self.topic,
+            "rule": self.rule,
+        }
 
     def named(self, rule: str, topic: str, *, excused: bool) -> Difference:
         """Return the difference with the rule that it falls under."""

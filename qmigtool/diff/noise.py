@@ -6,21 +6,21 @@ one's own adds rules, and replaces those that it names again.
 
 from __future__ import annotations
 
-import os
-import re
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import LimitError, UsageError
-from qmigtool.files import open_input
+from qmigtool.errors import UsageError
+from qmigtool.patterns import matches
+from qmigtool.tomlfile import load_toml, parse_toml
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["Noise", "Rule", "default_noise", "load_noise"]
 
-MAX_TEXT = 1 << 20
 IGNORED = "ignored"
 """The topic of what the caller ignores by a pattern."""
 ACCELERATORS_DIFFER = "accelerators differ"
@@ -33,7 +33,7 @@ CONDITIONS = (ACCELERATORS_DIFFER, NO_X87_EXCEPTION, ANOTHER_INSTRUCTION)
 class Rule:
     """One rule.
 
-    ``fields`` are patterns over ``device@instance/path``, in which ``*`` stands for anything; ``types`` are words of
+    ``fields`` are patterns over ``device@instance/path`` (:mod:`qmigtool.patterns`); ``types`` are words of
     the vmdesc for a field's type. A difference is the rule's if one of either fits, and if
 
     - every condition in ``when`` holds (:data:`CONDITIONS`),
@@ -57,15 +57,11 @@ class Rule:
     keep: tuple[int, ...] = ()
     excuse: bool = True
 
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        return re.compile("|".join(".*".join(map(re.escape, one.split("*"))) for one in self.fields) or r"(?!)")
-
     def fits(self, where: str, types: Iterable[str], a: Any, b: Any, conditions: Collection[str]) -> bool:
         """Say whether a difference at ``where`` is this rule's; ``types`` are those of the fields on both sides."""
         if any(condition not in conditions for condition in self.when):
             return False
-        if not (any(word in self.types for word in types) or self._pattern.fullmatch(where)):
+        if not (any(word in self.types for word in types) or any(matches(one, where) for one in self.fields)):
             return False
         if any(value in self.keep for value in (a, b) if isinstance(value, int)):
             return False
@@ -142,26 +138,23 @@ def default_noise() -> Noise:
 
 
 def load_noise(path: str | os.PathLike[str]) -> Noise:
-    """Read rules from a TOML file; raises :class:`~qmigtool.errors.UsageError` if it is none."""
-    with os.fdopen(open_input(path), "rb") as file:
-        raw = file.read(MAX_TEXT + 1)
-    if len(raw) > MAX_TEXT:
-        raise LimitError("the file of noise rules is too long", expected=f"at most {MAX_TEXT} bytes")
+    """Read rules from a TOML file; raises as :func:`~qmigtool.tomlfile.load_toml` and :func:`parse_noise` do."""
     try:
-        return parse_noise(raw.decode())
+        return _noise(load_toml(path))
     except UsageError as error:
         error.file = str(path)
         raise
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{str(path)!r} is not text: {error}") from None
 
 
 def parse_noise(text: str) -> Noise:
-    """Read rules from TOML text: an array ``rule`` of tables, whose keys are the fields of :class:`Rule`."""
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"not TOML: {error}") from None
+    """Read rules from TOML text: an array ``rule`` of tables, whose keys are the fields of :class:`Rule`.
+
+    Raises :class:`~qmigtool.errors.UsageError` if it is none.
+    """
+    return _noise(parse_toml(text, "a file of noise rules"))
+
+
+def _noise(document: dict[str, Any]) -> Noise:
     rules = document.pop("rule", [])
     if document or not isinstance(rules, list):
         raise UsageError(f"unknown keys: {', '.join(document)}", expected="[[rule]] tables only")

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.diff.compare import compare
+from qmigtool.plaintext import json_value
 
 if TYPE_CHECKING:
     from qmigtool.diff.model import Difference
@@ -37,6 +38,16 @@ class Change:
     meaning: str
     topic: str | None
     type: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts, as ``--json`` has them."""
+        return {
+            "where": self.where,
+            "who": self.who.value,
+            **{name: json_value(self.type, getattr(self, name)) for name in ("base", "a", "b")},
+            "meaning": self.meaning,
+            "topic": self.topic,
+        }
 
 
 @dataclass(frozen=True, slots=True)

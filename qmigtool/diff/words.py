@@ -21,10 +21,10 @@ def change(pair: Pair, *, x86: bool) -> str:
     view = register_for("cpu", pair.path) if x86 else None
     if view is not None and all(isinstance(value, int | None) for value in (a, b)):
         words = [f"{view.name}: {bits_changed(view, a or 0, b or 0)}"]
-    elif isinstance(a, bytes | None) and isinstance(b, bytes | None):
+    elif isinstance(a, bytes | None) and isinstance(b, bytes | None) and pair.elements == 1:
         words.append(_bytes_changed(a or b"", b or b""))
     elif pair.elements > 1 and pair.a is not None and pair.a.kind is Kind.ARRAY:
-        words.append(f"{pair.elements} elements differ")
+        words.append(f"{pair.elements} {'more ' if a is None else ''}elements differ")
     for one, field in (("A", pair.a), ("B", pair.b)):
         if field is None and "/" in pair.path:
             words.append(f"{one} has no {pair.path.rpartition('/')[0]}")

@@ -2,7 +2,8 @@
 
 A component in its initial configuration is equal to one that is not there, and x87 registers are compared in stack
 order, whichever accelerator saved them. What XSTATE_BV does not declare is initial, as for the processor that would
-restore it; TCG, which declares nothing, is read by what is live (:meth:`VCpu.effective_xstate_bv`).
+restore it. TCG declares nothing: its state is what is live, and so it is where nobody knows who saved the stream
+(:meth:`VCpu.effective_xstate_bv`).
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ class _Side(NamedTuple):
     area: XsaveArea
 
 
-def differing_registers(a: VCpu, b: VCpu) -> Iterator[Difference]:
+def differing_registers(a: VCpu, b: VCpu, *, declared: tuple[bool, bool]) -> Iterator[Difference]:
     """Give every register in which the extended state of two vCPUs differs.
 
-    Raises :class:`~qmigtool.errors.XsaveError` if the state of one cannot be told: a component that nobody knows is
-    declared.
+    ``declared`` says of each side that a hypervisor saved it, so that only what XSTATE_BV declares counts. Raises
+    :class:`~qmigtool.errors.XsaveError` if the state of one cannot be told: a component that nobody knows is declared.
     """
-    one, other = _Side(a, a.xsave), _Side(b, b.xsave)
+    one, other = (
+        _Side(vcpu, vcpu.xsave_area(xstate_bv="declared" if only else "auto"))
+        for vcpu, only in zip((a, b), declared, strict=True)
+    )
     if one.area.mxcsr != other.area.mxcsr:
         yield _register(one, other, SSE, Slot("MXCSR", 0, 4), one.area.mxcsr, other.area.mxcsr)
     for bit in bits(one.area.live | other.area.live):

@@ -20,7 +20,6 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.errors import UsageError
 from qmigtool.rewrite.rewriter import EDITS
 from qmigtool.rewrite.values import brief
+from qmigtool.tomlfile import parse_toml
 from qmigtool.xsave import Layout
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Edit", "apply", "load_edits"]
 
-MAX_DOTS = 200
+MAX_TEXT = 64 << 20  # bytes: an edit may hold what a section is to have
 # The annotations of the methods' parameters -> what values of them are; all others are text, as a TOML file has it.
 _KINDS: dict[str, type] = {
     "Any": object,
@@ -60,12 +60,7 @@ class Edit:
 
 def load_edits(text: str, name: str = "the edits") -> list[Edit]:
     """Read the edits of a TOML file; raises :class:`~qmigtool.errors.UsageError` that names what is wrong with it."""
-    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise UsageError(f"{name} has a line with more than {MAX_DOTS} dots")  # each may be a level
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name} is not TOML: {error}") from None
+    document = parse_toml(text, name, limit=MAX_TEXT)
     tables = document.pop("edit", None)
     if not isinstance(tables, list) or document:
         more = f"; it also has {', '.join(document)}" if document else ""

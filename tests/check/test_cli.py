@@ -358,3 +358,11 @@ def test_containers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", str(image), "--snapshot", "snap1"]) == 0
     assert run(["check", str(image), "--snapshot", "none"]) == 2
     capsys.readouterr()
+
+
+def test_two_reports_want_two_files(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    pc = str(path("pc-7.2"))
+    assert run(["check", pc, "--report", f"junit={out}", "--report", f"sarif={out}"]) == 2
+    assert run(["check", pc, "--report", f"junit={out}", "-o", f"{tmp_path}/./out"]) == 2
+    assert not Path(out).exists()

@@ -128,7 +128,6 @@ FIELD = '[[field]]\npath = "cpu/env.xcr0"\n'
         ("[rules.ram-zero-ratio]\nmaximum = 2", "from 0 to 1"),
         ('[rules.components]\nforbidden = ["amx", "mmx"]', "mmx"),
         ("[rules.components]\nforbidden = 5", "component names"),
-        ("[rules.vmdesc-present]\nseverity = 'off'\n[rules.devices]\nrequired = '" + "*" * 20 + "'", "too long"),
         ("extends = 5", "extends of the policy is 5"),
         ('extends = "other.toml"', "no file itself"),
         ("field = 5", r"tables: \[\[field\]\]"),
@@ -166,11 +165,11 @@ def test_what_is_wrong_is_said(text: str, says: str) -> None:
 def test_files_that_are_no_policies(tmp_path: Path) -> None:
     huge = tmp_path / "huge.toml"
     huge.write_bytes(b"#" * ((1 << 20) + 1))
-    with pytest.raises(UsageError, match="more than 1048576 bytes"):
+    with pytest.raises(UsageError, match="at most 1048576 bytes"):
         load_policy(huge)
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="is not TOML"):
+    with pytest.raises(UsageError, match="is not text"):
         load_policy(binary)
     with pytest.raises(FileNotFoundError):
         load_policy(tmp_path / "none.toml")

@@ -1,6 +1,7 @@
 """Comparing what somebody has broken: nothing but findings and problems comes of it."""
 
 import random
+import sys
 import tracemalloc
 
 import pytest
@@ -8,10 +9,11 @@ import pytest
 import qmigtool
 from qmigtool.diff import compare
 from qmigtool.errors import QmigError
+from qmigtool.plaintext import printable
 from tests import samplefiles
 from tests.diff.comparing import compared, places
 from tests.rewrite.editing import stream_of
-from tests.streamwriter import Vmsd, nums
+from tests.streamwriter import Vmsd, num, nums, structs
 
 
 @pytest.mark.parametrize(("name", "rounds"), [("kvm-avx512-7.2", 100), ("novmdesc-7.2", 20)])
@@ -44,6 +46,30 @@ def test_a_long_array_that_differs_everywhere_is_one_difference() -> None:
     assert found.differences[0].meaning == f"{size} elements differ"
     assert len(found.differences[0].a) == 16
     assert peak < 64 * size
+
+
+def test_a_long_array_of_structs_is_told_by_its_first_elements() -> None:
+    def array(fill: int) -> bytes:
+        parts = [Vmsd("part", 1, [num("x", "uint8", fill)]) for _ in range(2000)]
+        return stream_of(("d", 0, Vmsd("d", 1, [structs("t", parts)])))
+
+    found = compared(array(0), array(1))
+    assert places(found) == [*(f"d@0/t[{i}]/x" for i in range(16)), "d@0/t[...1999]"]
+    assert found.differences[-1].meaning == "1984 more elements differ"
+
+
+def test_differences_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["qmigtool.diff.compare"], "MAX_DIFFERENCES", 5)  # the name is a function's, too
+    found = compared(samplefiles.path("pc-7.2"), samplefiles.path("q35-7.2"))
+    assert (len(found.differences), len(found.excused)) == (5, 5)
+    assert found.notes[-1].endswith("more differences are left out")
+
+
+def test_what_is_printed_is_no_command_of_a_ci_runner() -> None:
+    """GitHub's runner reads ``::command::`` at the start of a line, and ``##[command]`` anywhere."""
+    assert printable("::stop-commands::x") == "\\x3a:stop-commands::x"
+    assert printable("a ##[error]b ::c") == "a #\\x23[error]b ::c"
+    assert printable("cpu::x") == "cpu::x"
 
 
 def test_devices_of_one_name_are_paired_in_their_order() -> None:

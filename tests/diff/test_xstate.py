@@ -3,8 +3,8 @@
 import struct
 
 import qmigtool
-from qmigtool.diff import Kind
-from qmigtool.xsave.components import COMPONENTS
+from qmigtool.diff import Kind, default_noise
+from qmigtool.xsave.components import COMPONENTS, USER_MASK
 from qmigtool.xsave.registerfile import registers_in, x87_value
 from tests.diff.comparing import compared, edited, places
 from tests.rewrite.editing import sample
@@ -26,6 +26,22 @@ def test_a_live_component_that_is_no_longer_declared_is_lost() -> None:
     found = compared(KVM, edited(KVM, lambda r: r.set("cpu@0/env.xstate_bv", 0xE3)))
     assert found.differences
     assert all(d.meaning.startswith("YMM") and d.b == 0 for d in found.differences)
+
+
+def test_nothing_declared_is_nothing_restored() -> None:
+    """Under a hypervisor XSTATE_BV 0 means that all registers are initialised; only TCG never declares any."""
+    found = compared(KVM, edited(KVM, lambda r: r.set("cpu@0/env.xstate_bv", 0)))
+    words = {d.meaning.split(":")[0].split("[")[0] for d in found.differences}
+    assert {"FCW", "XMM1", "ST0", "k0"} <= words
+    assert not found.same
+
+
+def test_a_bit_that_no_component_has_is_a_difference() -> None:
+    """KVM_SET_XSAVE answers EINVAL to it."""
+    found = compared(KVM, edited(KVM, lambda r: r.set("cpu@0/env.xstate_bv", 1 << 40 | 0xE7)))
+    assert places(found) == ["cpu@0/env.xstate_bv"]
+    rule = next(rule for rule in default_noise().rules if rule.id == "xstate-bv-by-meaning")
+    assert rule.mask == USER_MASK
 
 
 def test_every_register_is_found_by_name_and_place() -> None:

@@ -71,6 +71,25 @@ def test_a_capture_that_began_late(tmp_path: Path) -> None:
     assert content(flow) == DATA
 
 
+def test_many_segments_behind_a_gap(tmp_path: Path) -> None:
+    count = 4000
+    late = [Ether() / tcp(1 + 1 + i, bytes([i & 255])) for i in reversed(range(count))]
+    packets = [Ether() / tcp(0, flags="S"), *late, Ether() / tcp(1, b"!")]
+    (flow,) = flows(packets, tmp_path)
+    assert content(flow) == b"!" + bytes(i & 255 for i in range(count))
+
+
+def test_two_connections_between_the_same_ends(tmp_path: Path) -> None:
+    packets = [Ether() / tcp(9, flags="S"), Ether() / tcp(10, b"one"), Ether() / tcp(9, flags="S")]
+    packets += [Ether() / tcp(5000, flags="S"), Ether() / tcp(5001, b"two")]
+    found = flows(packets, tmp_path)
+    assert [(flow.name.partition(" (")[2], content(flow)) for flow in found] == [
+        ("", b"one"),
+        ("connection 2)", b"two"),
+    ]
+    assert [flow.missing for flow in found] == [None, None]
+
+
 def test_both_directions_and_other_traffic(tmp_path: Path) -> None:
     back = IP(src="10.0.0.2", dst="10.0.0.1") / TCP(sport=4444, dport=1, seq=7, flags="A") / b"answer"
     packets = [Ether() / tcp(1, b"question"), Ether() / back, Ether() / IP() / b"no tcp", Ether(type=0x88CC) / b"lldp"]

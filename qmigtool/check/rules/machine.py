@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.accelerator import NAMES
-from qmigtool.check.patterns import check_glob, matches, number, version_of
+from qmigtool.check.patterns import number, version_of
 from qmigtool.check.rule import Context, Hit, Option, Options, on, policy_rule
 from qmigtool.errors import UsageError
+from qmigtool.patterns import matches
 
 if TYPE_CHECKING:
     from qmigtool.device import Device
@@ -24,7 +25,7 @@ def names(value: Any, what: str) -> tuple[str, ...]:
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed) or len(listed) > MAX_NAMES:
         raise UsageError(f"{what} is {value!r:.60}", expected='a name or a list of names, such as "pc-q35-*"')
-    return tuple(map(check_glob, listed))
+    return tuple(listed)
 
 
 def _maybe_names(value: Any, what: str) -> tuple[str, ...] | None:
@@ -161,7 +162,7 @@ def _versions(value: Any, what: str) -> dict[str, tuple[int, int]]:
         low, dash, high = wanted.partition("-") if isinstance(wanted, str) else (wanted, "", "")
         first = number(low, f"{what} of {name}")
         last = first if not dash else number(high, f"{what} of {name}") if high.strip() else MAX_VERSION
-        out[check_glob(name)] = (first, last)
+        out[name] = (first, last)
     return out
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from qmigtool.check.patterns import check_glob, matches, size
+from qmigtool.check.patterns import size
 from qmigtool.check.rule import Context, Hit, Option, Options, policy_rule, rule
 from qmigtool.errors import UsageError
+from qmigtool.patterns import matches
 
 __all__ = ["RULES"]
 
@@ -19,7 +20,7 @@ SPARSE = ("*virtio-mem", "*virtio-mem-device*")
 def _sizes(value: Any, what: str) -> dict[str, int]:
     if not isinstance(value, Mapping):
         raise UsageError(f"{what} is {value!r:.60}", expected='a table, such as { "pc.ram" = "4G" }')
-    return {check_glob(name): size(wanted, f"{what} of {name}") for name, wanted in value.items()}
+    return {name: size(wanted, f"{what} of {name}") for name, wanted in value.items()}
 
 
 def _flag(value: Any, what: str) -> bool:

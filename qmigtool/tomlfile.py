@@ -1,0 +1,67 @@
+"""TOML files that people write: policies, noise rules, edits, targets; read within bounds, whatever is in them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import Any
+
+from qmigtool.errors import UsageError
+from qmigtool.files import open_input
+
+__all__ = ["load_toml", "parse_toml"]
+
+MAX_TEXT = 1 << 20  # bytes
+# A dot may be a level, and every level is a table: tomllib makes each of them.
+MAX_DOTS = 64  # in a line
+MAX_ALL_DOTS = 20_000
+MAX_NUMBER = 1 << 64
+MAX_DEPTH = 64
+
+
+def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a file; raises as :func:`parse_toml` does, OSError, and UsageError for what is no regular file."""
+    with os.fdopen(open_input(path), "rb") as file:
+        raw = file.read(MAX_TEXT + 1)
+    try:
+        return parse_toml(raw, str(path))
+    except UsageError as error:
+        error.file = str(path)
+        raise
+
+
+def parse_toml(raw: bytes | str, name: str, *, limit: int = MAX_TEXT) -> dict[str, Any]:
+    """Read TOML text of at most ``limit`` bytes; ``name`` is what messages call it.
+
+    Raises :class:`~qmigtool.errors.UsageError` if it is none, or longer, or nested deeper, than anybody writes.
+    """
+    if len(raw) > limit:
+        raise UsageError(f"{name} is too long", expected=f"at most {limit} bytes")
+    try:
+        text = raw if isinstance(raw, str) else raw.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not text: {error}") from None
+    if text.count(".") > MAX_ALL_DOTS or any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise UsageError(f"{name} has a line with more than {MAX_DOTS} dots, or more than {MAX_ALL_DOTS} in all")
+    try:
+        document = tomllib.loads(text)
+    except RecursionError:
+        raise UsageError(f"{name} is not TOML: nested too deeply") from None
+    except ValueError as error:  # also what Python says of numbers with thousands of digits
+        raise UsageError(f"{name} is not TOML: {error}") from None
+    _bounded(document, name, 0)
+    return document
+
+
+def _bounded(value: Any, name: str, depth: int) -> None:
+    """Refuse what only costs to print: numbers that no register holds, tables in tables without end."""
+    if depth > MAX_DEPTH:
+        raise UsageError(f"{name} is not what anybody writes: nested too deeply")
+    if isinstance(value, dict):
+        for inner in value.values():
+            _bounded(inner, name, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _bounded(inner, name, depth + 1)
+    elif type(value) is int and not -MAX_NUMBER < value < MAX_NUMBER:
+        raise UsageError(f"{name} has a number of {value.bit_length()} bits", expected="at most 64")
