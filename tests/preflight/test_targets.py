@@ -274,6 +274,51 @@ CPUID 80000001: 00A60F12-40000000-75C237FF-2FD3FBFF
     assert features_of_dump("CPUID 00000001: 00A60F12-00100800-7EF8320B-178BFBFF") is None
 
 
+SPR_LINES = (SAMPLES / "cpuid" / "intel-spr-guest.txt").read_text().splitlines()
+
+
+def cpu(number: int, amx: bool = True, lines: int | None = None) -> str:
+    """One CPU of a dump; without AMX its leaf 7 says so, and leaf 0xD is the same."""
+    rows = "\n".join(line for line in SPR_LINES if "0x" in line and "eax" in line)
+    if not amx:
+        old = next(line for line in rows.splitlines() if "0x00000007 0x00:" in line)
+        edx = int(old[-8:], 16)
+        assert edx >> 24 & 1
+        rows = rows.replace(old, f"{old[:-8]}{edx & ~(1 << 24):08x}")
+    return f"CPU {number}:\n" + "\n".join(rows.splitlines()[:lines]) + "\n"
+
+
+def test_a_feature_is_what_every_cpu_has() -> None:
+    alike = features_of_dump(cpu(0) + cpu(1))
+    assert alike is not None
+    assert "amx-tile" in alike
+    assert features_of_dump(cpu(0)) == alike
+    unnumbered = (cpu(0) + cpu(1, amx=False)).replace("CPU 0:", "").replace("CPU 1:", "")
+    for mixed in (cpu(0) + cpu(1, amx=False), cpu(0, amx=False) + cpu(1), unnumbered):
+        assert features_of_dump(mixed) == alike - {"amx-tile"}
+
+
+def test_the_cpu_in_which_a_dump_ends_does_not_count() -> None:
+    whole = features_of_dump(cpu(0))
+    assert whole
+    for lines in (1, 5, 12):
+        assert features_of_dump(cpu(0) + cpu(1, lines=lines)) == whole
+    # In the middle it does: nothing is known of its leaf 7.
+    assert features_of_dump(cpu(0) + cpu(1, lines=5) + cpu(2)) is None
+
+
+def test_a_dump_that_was_quoted_has_the_same_features(written: Callable[[str], str]) -> None:
+    text = "\n".join(SPR_LINES) + "\n"
+    plain = read_target(written(text))
+    assert plain.cpuid_flags
+    assert plain.layout is not None
+    for quoted in ("> " + text.replace("\n", "\n> "), text.replace(" ecx", "\n>> ecx")):
+        target = read_target(written(quoted))
+        assert target.cpuid_flags == plain.cpuid_flags
+        assert target.layout is not None
+        assert target.layout.rows == plain.layout.rows
+
+
 def test_a_layout_by_name() -> None:
     target = read_target("amd-zen4")
     assert target.layout is qmigtool.layout("amd-zen4") or target.layout == qmigtool.layout("amd-zen4")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import resources
@@ -29,6 +28,7 @@ from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.stream import open_stream
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave import layout_names, parse_cpuid_dump
+from qmigtool.xsave.cpuid import parse_cpuid_rows
 
 __all__ = ["read_target", "read_targets", "template"]
 
@@ -42,8 +42,6 @@ KINDS = (
     "partition properties of MSHV, a built-in layout, a version of QEMU (7.2), a machine type or an accelerator"
 )
 TEMPLATE = "template.toml"
-
-_CPUID = re.compile(r"\b0x0000000[dD]\s+0x[0-9A-Fa-f]{1,2}:|\bCPUID 0000000[dD]:")
 
 
 def read_targets(specs: list[str], note: Callable[[str], None] = lambda path: None) -> Target:
@@ -167,7 +165,7 @@ class _Reader:
             documents = _documents(text)
             if documents is not None:
                 return self._seen(_from_json(documents, name))
-        if _CPUID.search(text):
+        if parse_cpuid_rows(text):
             return _from_cpuid(text, name)
         properties = properties_of_text(text)
         try:
