@@ -5,11 +5,21 @@ Little-endian, as in the device; 256 bytes, 4096 for PCI Express.
 
 from __future__ import annotations
 
-__all__ = ["CONFIG_SIZE", "PCI_EXP_DEVCAP", "express_capability", "extended_capability", "virtio_configuration"]
+from collections.abc import Iterator
+
+__all__ = [
+    "CONFIG_SIZE",
+    "PCI_EXP_DEVCAP",
+    "capabilities",
+    "capability",
+    "express_capability",
+    "extended_capability",
+    "virtio_configuration",
+]
 
 CONFIG_SIZE, EXPRESS_CONFIG_SIZE = 256, 4096
 PCI_STATUS, PCI_STATUS_CAP_LIST, PCI_CAPABILITY_LIST = 0x06, 0x10, 0x34
-PCI_CAP_ID_EXP = 0x10
+PCI_CAP_ID_VNDR, PCI_CAP_ID_EXP, PCI_CAP_ID_MSIX = 0x09, 0x10, 0x11
 PCI_EXP_DEVCAP = 4
 """Device Capabilities in the PCI Express capability; bit 5 (of the first byte) is Extended Tag Field Supported."""
 PCI_EXT_CAP_ID_ERR = 0x0001
@@ -17,17 +27,26 @@ PCI_ERR_UNCOR_MASK = 8
 """The mask of uncorrectable errors in the Advanced Error Reporting capability."""
 
 
-def express_capability(config: bytes) -> int | None:
-    """Return where the PCI Express capability lies in a configuration space, or None."""
+def capabilities(config: bytes) -> Iterator[tuple[int, int]]:
+    """Give (offset, id) of each capability in the list of a configuration space; a list in a circle ends."""
     if len(config) < CONFIG_SIZE or not config[PCI_STATUS] & PCI_STATUS_CAP_LIST:
-        return None
+        return
     at, seen = config[PCI_CAPABILITY_LIST] & ~3, set()
-    while 0x40 <= at < CONFIG_SIZE - PCI_EXP_DEVCAP and at not in seen:
-        if config[at] == PCI_CAP_ID_EXP:
-            return at
+    while 0x40 <= at < CONFIG_SIZE and at not in seen:
+        yield at, config[at]
         seen.add(at)
         at = config[at + 1] & ~3
-    return None
+
+
+def capability(config: bytes, wanted: int) -> int | None:
+    """Return where the first capability of an id lies, or None."""
+    return next((at for at, name in capabilities(config) if name == wanted), None)
+
+
+def express_capability(config: bytes) -> int | None:
+    """Return where the PCI Express capability lies in a configuration space, Device Capabilities and all, or None."""
+    at = capability(config, PCI_CAP_ID_EXP)
+    return at if at is not None and at < CONFIG_SIZE - PCI_EXP_DEVCAP else None
 
 
 def extended_capability(config: bytes, wanted: int = PCI_EXT_CAP_ID_ERR) -> int | None:

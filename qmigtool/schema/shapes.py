@@ -11,7 +11,7 @@ from qmigtool.schema.cpusubsections import order_of
 if TYPE_CHECKING:
     from qmigtool.schema.model import Node, NodeField, Schema
 
-__all__ = ["find_shape", "place_of"]
+__all__ = ["bare", "find_shape", "place_of", "subsections"]
 
 
 def find_shape(schema: Schema, name: str, version: int | None = None) -> Description | None:
@@ -21,12 +21,12 @@ def find_shape(schema: Schema, name: str, version: int | None = None) -> Descrip
     """
     if version is not None:
         variants = schema.variants(name, version)
-        return _bare(variants[0].node) if variants else None
+        return bare(variants[0].node) if variants else None
     for variants in schema.devices.values():
         for variant in variants:
-            for node in _subsections(variant.node):
+            for node in subsections(variant.node):
                 if node.name == name:
-                    return _bare(node)
+                    return bare(node)
     return None
 
 
@@ -40,17 +40,17 @@ def place_of(name: str, there: Sequence[str]) -> int:
     return len(there)
 
 
-def _subsections(node: Node) -> Iterator[Node]:
+def subsections(node: Node) -> Iterator[Node]:
     """Give every subsection of a shape, those of its structs included."""
     for sub in node.subsections:
         yield sub
-        yield from _subsections(sub)
+        yield from subsections(sub)
     for field in node.fields:
         for struct in field.structs:
-            yield from _subsections(struct)
+            yield from subsections(struct)
 
 
-def _bare(node: Node) -> Description:
+def bare(node: Node) -> Description:
     """Describe a body of this shape that has no subsections."""
     return Description.of(node.name, node.version, tuple(map(_field, node.fields)), ())
 
@@ -58,5 +58,5 @@ def _bare(node: Node) -> Description:
 def _field(field: NodeField) -> FieldDescription:
     if not field.structs:
         return FieldDescription(field.name, field.type, field.size, field.array_len, None, field.inline)
-    struct = _bare(field.structs[0])
+    struct = bare(field.structs[0])
     return FieldDescription(field.name, field.type, struct.size, field.array_len, struct, field.inline)

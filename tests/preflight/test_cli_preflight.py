@@ -216,6 +216,26 @@ def test_no_stream_at_all(call: Call, tmp_path: Path) -> None:
     assert json.loads(out)["loads"] is False
 
 
+CONTAINERS = sorted((SAMPLES / "containers").iterdir())
+
+
+@pytest.mark.parametrize("packed", CONTAINERS, ids=lambda path: path.name)
+def test_a_stream_in_a_container_begins_where_it_begins(packed: Path, call: Call, tmp_path: Path) -> None:
+    path = tmp_path / packed.stem
+    path.write_bytes(lzma.decompress(packed.read_bytes()))
+    with qmigtool.open(path) as stream:
+        container, machine = stream.container, stream.machine
+    aim = tmp_path / "t.toml"
+    aim.write_text(f'machine = "{machine}"\npage_size = 4096')
+    _, out, _ = call(str(path), "--target", str(aim), "--json")
+    document = json.loads(out)
+    assert container is not None
+    assert document["rule"] not in ("magic", "version", "empty", "configuration-missing", "machine-type")
+    command = (document["remedy"] or {}).get("command")
+    assert command is None or f"rewrite {path} " in command  # and not the flow that was captured
+    assert not any("offset=" in note for note in document["notes"])
+
+
 def test_usage(call: Call, tmp_path: Path) -> None:
     assert call(PC)[0] == 2
     assert call(PC, "--target", str(tmp_path / "nosuch"))[0] == 2

@@ -366,6 +366,28 @@ def test_from_kvm_to_tcg(tmp_path: Path) -> None:
     assert {one.rule for one in after.losses if one.severity is not Severity.NOTE} == {"missing-vcpu"}  # it has four
 
 
+@pytest.mark.parametrize("declared", [0, 3])
+def test_state_that_a_hypervisor_has_not_declared(declared: int, edited: Callable[..., Path], tmp_path: Path) -> None:
+    # SDM volume 1, 13.8: what XSTATE_BV does not have, XRSTOR initialises; who saved the file does not matter.
+    path = edited("kvm-avx512-7.2", lambda edits: edits.set("cpu@0/env.xstate_bv", declared))
+    aim = replace(kvm_reference(), accelerator="kvm", xcr0=KVM_XCR0)
+    result = judge(path, aim, "kvm")
+    assert result.verdict.loads is True
+    (finding,) = [one for one in result.losses if one.severity is Severity.ERROR]
+    assert (finding.rule, finding.where) == ("undeclared-state", "cpu@0/env.xstate_bv")
+    assert ("x87 SSE AVX" in finding.message) is (declared == 0)
+    assert "AVX opmask ZMM_Hi256 Hi16_ZMM: lost" in finding.message
+    assert result.remedy is not None
+    assert result.remedy.words[3:-2] == ("--repair", "xstate-bv")
+    assert mended(result, path, tmp_path / "out.mig", aim, "kvm").clean
+    assert judge(SAMPLES / "kvm-avx512-7.2.mig", aim).clean
+
+
+def kvm_reference() -> Target:
+    with qmigtool.open(SAMPLES / "kvm-avx512-7.2.mig") as stream:
+        return replace(target_from_stream(stream), qemu=(7, 2))
+
+
 def test_more_vcpus_than_the_guest_has() -> None:
     # t06 has -smp 5, the stream four vCPUs: it loads without the option, and no edit does instead.
     result = judge(SAMPLES / "pc-7.2.mig", target("t06", "7.2"))

@@ -491,6 +491,19 @@ def test_what_is_wrong_with_it_is_said(written: Callable[[str], str], text: str,
     assert isinstance(caught.value, UsageError | StreamError)
 
 
+def test_a_toml_that_nobody_writes(written: Callable[[str], str]) -> None:
+    # Of 16 MB of lines with 199 dots tomllib makes tables of 4.6 GB; Python refuses to print numbers of 5000 digits.
+    for text in (
+        "\n".join(f"a{n}{'.a' * 199} = 1" for n in range(3000)),
+        "a.b = 1\n" * 30_000,
+        "xcr0 = " + "1" * 5000,
+        "xcr0 = 0x" + "f" * 5000,
+        "x = " + "[" * 5000,
+    ):
+        with pytest.raises(UsageError):
+            read_target(written(text))
+
+
 def test_files_of_a_toml_lie_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "there"
     folder.mkdir()

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from qmigtool.parsers.pci import (
     CONFIG_SIZE,
     PCI_CAP_ID_EXP,
+    PCI_CAP_ID_MSIX,
+    PCI_CAP_ID_VNDR,
     PCI_CAPABILITY_LIST,
     PCI_STATUS,
     PCI_STATUS_CAP_LIST,
+    capabilities,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Masks", "compare_config", "masks", "msix_entries"]
 
-PCI_CAP_ID_VNDR, PCI_CAP_ID_MSIX = 0x09, 0x11
 # Vendor and device id, revision and class, header type (without the multifunction bit's neighbours none is writable).
 _HEADER = (*range(4), *range(8, 12), 0x0E)
 VIRTIO_PCI_CAP_PCI_CFG = 5  # its fields are the guest's to write
@@ -51,7 +53,7 @@ def masks(config: bytes) -> dict[int, Masks]:
     """Return the masks of the bytes for which they follow from a device's own configuration space."""
     found = dict.fromkeys((*_HEADER, PCI_CAPABILITY_LIST), _READ_ONLY)
     found[PCI_STATUS] = Masks(PCI_STATUS_CAP_LIST, 0, 0)
-    for at, name in _capabilities(config):
+    for at, name in capabilities(config):
         found |= {at + i: m for i, m in _capability(config, at, name) if at + i < CONFIG_SIZE}
     return found
 
@@ -76,21 +78,10 @@ def compare_config(load: Load, received: bytes, own: bytes, offset: int) -> None
 
 def msix_entries(config: bytes) -> int:
     """Return how many MSI-X vectors a device has; 0 if it has no MSI-X."""
-    for at, name in _capabilities(config):
+    for at, name in capabilities(config):
         if name == PCI_CAP_ID_MSIX and at + 4 <= len(config):
             return (int.from_bytes(config[at + 2 : at + 4], "little") & 0x7FF) + 1
     return 0
-
-
-def _capabilities(config: bytes) -> Iterator[tuple[int, int]]:
-    """Give (offset, id) of each capability of the list."""
-    if not config[PCI_STATUS] & PCI_STATUS_CAP_LIST:
-        return
-    at, seen = config[PCI_CAPABILITY_LIST] & ~3, set()
-    while 0x40 <= at < CONFIG_SIZE - 2 and at not in seen:
-        seen.add(at)
-        yield at, config[at]
-        at = config[at + 1] & ~3
 
 
 def _capability(config: bytes, at: int, name: int) -> Iterator[tuple[int, Masks]]:

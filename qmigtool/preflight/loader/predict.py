@@ -59,18 +59,24 @@ def predict(stream: Stream, target: Target) -> Verdict:
     """Predict what ``target`` does with a stream. A stream that is broken is no reason not to."""
     source = stream.source
     if isinstance(source, BufferSource):
-        return predict_source(source, target)
+        return predict_source(source, target, stream.start, contained=stream.container is not None)
     return Verdict(None, unknown=("the stream came through a pipe and its RAM was not kept: save it in a file first",))
 
 
-def predict_source(source: BufferSource, target: Target) -> Verdict:
-    """Predict what ``target`` does with bytes, which need not be a stream at all."""
+def predict_source(
+    source: BufferSource, target: Target, start: int | None = None, *, contained: bool = False
+) -> Verdict:
+    """Predict what ``target`` does with bytes, which need not be a stream at all.
+
+    ``start`` is where it begins to read, by default behind a hole; ``contained`` says that somebody else's format lies
+    before it, such as libvirt's, who reads that himself.
+    """
     words = family_of(target.qemu)
-    cursor = Cursor(source, find_start(source))
+    cursor = Cursor(source, find_start(source) if start is None else start)
     blocks = None if target.blocks is None else {name: block.used_length for name, block in target.blocks.items()}
     load = Load(cursor, target, words, RamLoader.of(blocks, target.page_bits))
     _about_words(load)
-    if cursor.pos:
+    if cursor.pos and not contained:
         load.note(f"the stream begins at {cursor.pos:#x}: taken as loaded from file:PATH,offset={cursor.pos:#x}")
     try:
         _load_state(load)

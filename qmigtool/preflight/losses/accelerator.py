@@ -18,6 +18,7 @@ from qmigtool.rewrite import accelerators
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.rewrite.draft import Draft
 from qmigtool.xsave import check_xcr0, mask_names
+from qmigtool.xsave.components import LEGACY_MASK
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
@@ -95,7 +96,10 @@ def accelerator_losses(stream: Stream, target: Target) -> tuple[list[Finding], l
         unknown.append("what the state means to another accelerator: who saved the file is not known (--accelerator)")
     elif source != target.accelerator:
         found += _conversion(stream, target)
+    told = {one.device for one in found if one.rule == RULES["TK1"].name}
     for vcpu in stream.vcpus:
+        if vcpu.device.label not in told:
+            found += _undeclared(vcpu, target)
         if target.accelerator == "kvm":
             found += _dropped(vcpu, target)
         elif target.accelerator in ("mshv", "whpx"):
@@ -159,6 +163,25 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
         match = _RULE.search(note)
         if match is not None and match[1] not in ELSEWHERE:
             yield made(match[1], note[: match.start()])
+
+
+def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
+    """Give what XSTATE_BV does not declare: a hypervisor initialises it, whoever saved the stream."""
+    traits = TRAITS.get(target.accelerator or "")
+    if traits is None or not traits.declares:
+        return
+    lost = vcpu.undeclared & (vcpu.xcr0 | LEGACY_MASK)  # with SSE goes MXCSR
+    where = vcpu.device.get("env.xstate_bv")
+    if lost:
+        yield Finding(
+            RULES["TK1"].name,
+            RULES["TK1"].severity,
+            f"XSTATE_BV {vcpu.xstate_bv:#x} does not declare {' '.join(mask_names(lost))}: lost on load",
+            f"{_how('proved', target)} (rule TK1)",
+            device=vcpu.device.label,
+            field="env.xstate_bv",
+            offset=None if where is None else where.offset,
+        )
 
 
 def _how(status: str, target: Target) -> str:

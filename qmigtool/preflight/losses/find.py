@@ -1,10 +1,7 @@
 """What would be lost although QEMU says nothing: for a stream and a target, as findings.
 
-===================  ============================================================================================
-losses               what the target has and the stream lacks: sections, subsections, RAM blocks
-losses_cpu           what a vCPU has and the target's CPU has not: components, features, subsections behind CPUID
-losses_accelerator   what the same bytes mean to another accelerator, and what one does not write to its vCPUs
-===================  ============================================================================================
+What the target has and the stream lacks (vCPUs, sections, subsections, RAM blocks) is found here; :mod:`.cpu` and
+:mod:`.accelerator` find the rest.
 
 An ``error`` is guest state that is surely lost, a ``warning`` may be or cannot be told, a ``note`` is a reset value
 that stays. ``reason`` says how the fact is known: measured with real QEMU, read in its source, or inferred.

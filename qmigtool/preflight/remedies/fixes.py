@@ -4,13 +4,13 @@
 by then, the target and the verdict. It compares stream and target itself: a verdict says what QEMU met first, and one
 fix may take all of its kind away.
 
-==============  =========================================================
-fix             one fix: edits, or options of QEMU
-fixes_header    machine type, configuration, capabilities, UUID, commands
-fixes_sections  sections and subsections
-fixes_memory    RAM blocks and records
-fixes_pci       configuration spaces, virtqueues
-==============  =========================================================
+========  =========================================================
+fix       one fix: edits, or options of QEMU
+header    machine type, configuration, capabilities, UUID, commands
+sections  vCPUs, sections and subsections
+memory    RAM blocks and records
+pci       configuration spaces, virtqueues
+========  =========================================================
 """
 
 from __future__ import annotations

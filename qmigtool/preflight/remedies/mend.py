@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
 from qmigtool.preflight.losses.find import MISSING_PAGES, MISSING_VCPU, Losses, find_losses
-from qmigtool.preflight.remedies.fix import Fix
+from qmigtool.preflight.remedies.fix import Fix, edit
 from qmigtool.preflight.remedies.fixes import PLANNERS
 from qmigtool.preflight.target.vcpus import vcpus_of
 from qmigtool.rewrite import Rewriter
@@ -42,6 +42,7 @@ MAX_TRIAL = 1 << 30  # ... and one larger than this is not tried
 
 NOT_TRIED = "the stream is large, so the edits were not tried: run preflight again on the result"
 
+UNDECLARED = "undeclared-state"
 KVM_COMPONENTS = frozenset({"kvm-xsave", "kvm-xcr0", "kvm-msr"})
 COMPONENTS = frozenset({"xcr0-not-in-target", "component-not-in-target", "kvm-drops-registers", "undeclared-mxcsr"})
 
@@ -112,6 +113,8 @@ class _Search:
     def convert(self, verdict: Verdict, findings: Sequence[Finding]) -> None:
         """Turn the state into the accelerator's, if its rules say that something is lost, or refused, without."""
         name, source = self.target.accelerator, self.stream.accelerator.name
+        if any(one.rule == UNDECLARED for one in findings) and (source not in TRAITS or TRAITS[source].declares):
+            self.fixes = [edit("repair", "xstate-bv", what="xstate-bv")]  # what TCG leaves out, the conversion declares
         if name not in TARGETS or source not in TRAITS:
             return
         rules = {one.rule for one in findings if "(rule " in one.reason}
@@ -132,7 +135,7 @@ class _Search:
             except QmigError:
                 break
             if rewriter.changes:
-                self.fixes, self.lossy = [fix], lossy
+                self.fixes, self.lossy = [*self.fixes, fix], lossy
                 self.rewriter_losses = tuple(rewriter.losses)
             return
         self.extra = ()
@@ -265,6 +268,8 @@ def _remaining(verdict: Verdict, losses: Losses, mended: bool) -> str:
 def _file(stream: Stream) -> str:
     """Return the name of the input as a command takes it."""
     name = str(stream.source.name)
+    if stream.container is not None and stream.container.name.startswith("pcap"):
+        name = name.rpartition(" (")[0] or name  # behind it, between whom the stream went
     if name.startswith(("<", "/dev/fd/")):
         return "FILE"
     return f"./{name}" if name.startswith("-") else name

@@ -21,7 +21,6 @@ __all__ = ["pci_config", "queue_size"]
 
 _BAD_CONFIG = re.compile(r"Bad config data: i=0x([0-9a-f]{1,4}) read: ([0-9a-f]{1,2}) device: ([0-9a-f]{1,2}) ")
 _VRING = re.compile(r"VQ \d+ vring\.num (\d+) exceeds allocated max \d+")
-PCI_CAP_ID_MSIX = 0x11
 EXTENDED_TAG = 0x20  # bit 5 of DevCap
 
 
@@ -38,7 +37,8 @@ def pci_config(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     field_, start = found
     config = field_.raw[start:]
     express = pci.express_capability(config)
-    if at == (msix := _capability_at(config, PCI_CAP_ID_MSIX)) + 2 and msix:
+    msix = pci.capability(config, pci.PCI_CAP_ID_MSIX)
+    if msix is not None and at == msix + 2:
         option = f"vectors={sent + 1} for {device.name}, or as many queues as it had"
     elif express is not None and at == express + pci.PCI_EXP_DEVCAP and sent ^ local == EXTENDED_TAG:
         option = f"-global pci-device.x-pcie-ext-tag={'on' if sent & EXTENDED_TAG else 'off'}"
@@ -66,17 +66,6 @@ def _configurations(fields: Sequence[Field]) -> Iterator[tuple[Field, int]]:
                 yield one, start
         elif one.kind is not Kind.ARRAY:
             yield from _configurations(one.children)
-
-
-def _capability_at(config: bytes, wanted: int) -> int:
-    """Return where a capability lies in a configuration space, or 0."""
-    at, seen = config[0x34] & ~3, set()
-    while 0x40 <= at < pci.CONFIG_SIZE - 4 and at not in seen:
-        if config[at] == wanted:
-            return at
-        seen.add(at)
-        at = config[at + 1] & ~3
-    return 0
 
 
 def queue_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:

@@ -23,9 +23,10 @@ from qmigtool.preflight.target.machines import is_machine, resolve
 from qmigtool.preflight.target.masks import properties_of_table, properties_of_text, target_from_properties
 from qmigtool.preflight.target.model import Target
 from qmigtool.preflight.target.reference import merge, target_from_stream
-from qmigtool.preflight.target.targetfile import KEYS, load_toml, parse_version, target_from_layout, target_from_table
+from qmigtool.preflight.target.targetfile import KEYS, parse_version, target_from_layout, target_from_table
 from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.stream import open_stream
+from qmigtool.tomlfile import parse_toml
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave import layout_names, parse_cpuid_dump
 from qmigtool.xsave.cpuid import parse_cpuid_rows
@@ -169,7 +170,7 @@ class _Reader:
             return _from_cpuid(text, name)
         properties = properties_of_text(text)
         try:
-            table = load_toml(text)
+            table = parse_toml(text, "it")
         except UsageError as error:
             if properties:
                 return target_from_properties(properties, name)

@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -56,25 +55,14 @@ from qmigtool.preflight.target.vcpus import MAX_VCPUS
 from qmigtool.xsave import Layout, parse_mask
 from qmigtool.xsave import layout as find_layout
 
-__all__ = ["KEYS", "load_toml", "target_from_layout", "target_from_table"]
+__all__ = ["KEYS", "target_from_layout", "target_from_table"]
 
-MAX_DOTS = 200  # in a line: each may be a level
 IRQCHIPS = ("kernel", "split", "off")
 MAX_SIZE = 1 << 56
 MAX_WORD = (1 << 32) - 1
 _SIZE = re.compile(r"(0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})([KMGT]?)(?:iB)?")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,2}")
-
-
-def load_toml(text: str) -> dict[str, Any]:
-    """Parse TOML; raises :class:`~qmigtool.errors.UsageError`."""
-    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise UsageError(f"a line with more than {MAX_DOTS} dots")
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"not TOML: {error}") from None
 
 
 def target_from_layout(layout: Layout, how: str) -> Target:
