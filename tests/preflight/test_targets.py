@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
 import pickle
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool.errors import QmigError, StreamError, UsageError
+from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.preflight import Target, read_target, read_targets
 from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.cpuidflags import KNOWN, features_of_dump
@@ -25,6 +26,7 @@ from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS
 from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.schema.cpusubsections import BY_CPUID
+from tests import samplefiles
 from tests.preflight.recorded import reference
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -658,6 +660,22 @@ def test_errors_name_the_file_once_and_who_named_it(tmp_path: Path) -> None:
         read_target(str(path))
     assert caught.value.file == f"{path}: files: {tmp_path / 'x'}"
     assert "a migration stream that the target saved" in str(caught.value.expected)
+
+
+def test_what_is_packed_is_what_it_would_be(tmp_path: Path) -> None:
+    stream, dump = samplefiles.path("pc-7.2"), lzma.decompress((DATA / "dump-pc-7.2.json.xz").read_bytes())
+    (tmp_path / "a").write_bytes(dump)
+    for plain, pack in ((stream, gzip.compress), (stream, lzma.compress), (tmp_path / "a", lzma.compress)):
+        packed = tmp_path / "packed"
+        packed.write_bytes(pack(plain.read_bytes()))
+        one, other = read_target(str(plain)), read_target(str(packed))
+        assert one.sections or one.vmsds
+        assert (other.sections, other.vmsds, other.machine) == (one.sections, one.vmsds, one.machine)
+    packed.write_bytes(gzip.compress(b'accelerator = "kvm"'))
+    assert read_target(str(packed)).accelerator == "kvm"
+    packed.write_bytes(gzip.compress(b"#" * (17 << 20)))
+    with pytest.raises(LimitError, match="too long"):
+        read_target(str(packed))
 
 
 def test_bytes_that_are_nothing(tmp_path: Path) -> None:
