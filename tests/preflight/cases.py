@@ -621,7 +621,7 @@ CASES: dict[str, Case] = {
     "K4": tcg(set_fields(("cpu/env.cr[4]", 1 << 40))),
     "K4b": tcg(set_fields(("cpu/env.cr[4]", 0x40620 | 1 << 22))),
     "K5": tcg(set_fields(("cpu/env.cr[0]", 0x80000032))),
-    "K6": tcg(set_fields(("cpu/env.efer", 1 << 20))),
+    "K6": tcg(set_fields(("cpu/env.efer", 0x501 | 1 << 20))),
     "K7": tcg(set_fields(("cpu/env.pat", (1 << 64) - 1))),
     "K8": tcg(set_fields(("cpu/env.kernelgsbase", 0x1122334455667788))),
     "K9": tcg(set_fields(("cpu/env.mp_state", 77))),

@@ -318,7 +318,7 @@ def test_what_mshv_and_whpx_do_not_restore_is_told():
         assert any("kvmclock is set up" in note for note in rewriter.notes)
     with opened("twin-kvm-10.0") as stream:
         rewriter = converted(stream, "whpx")
-        assert any("PAT 0x7050100070406" in note for note in rewriter.notes)
+        assert any("PAT is 0x7050100070406" in note for note in rewriter.notes)
 
 
 def test_sections_of_mshv_go_under_kvm():

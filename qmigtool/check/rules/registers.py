@@ -1,6 +1,6 @@
 """Rules over the control registers and MSRs of x86 vCPUs.
 
-The contradictions are those of Intel's SDM (volume 3) and of Linux ``kvm_is_valid_sregs()``, which KVM_SET_SREGS asks.
+What no vCPU can have is what KVM refuses (:mod:`qmigtool.kvm`) and what Intel's SDM, volume 3, calls a contradiction.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from qmigtool import kvm
 from qmigtool.check.rule import Context, Hit, Options, at, vcpu_rule
 from qmigtool.cpu_x86 import HF_AVX_EN, HFLAGS, tcg_hflags
 
@@ -16,16 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-CR0, CR4, EFER, CS = "env.cr[0]", "env.cr[4]", "env.efer", "env.segs[1]/flags"
-PE, WP, NW, CD, PG = 1 << 0, 1 << 16, 1 << 29, 1 << 30, 1 << 31
-PAE, PCIDE, OSXSAVE, CET = 1 << 5, 1 << 17, 1 << 18, 1 << 23
-LME, LMA = 1 << 8, 1 << 10
-DESC_L = 1 << 21  # of a segment's flags: 64-bit code
+CR4 = "env.cr[4]"
+OSXSAVE = 1 << 18
+LINEAR_BITS = 57  # with LA57, which a CPU may have whether CR4 says so or not
 
 
 def _number(vcpu: VCpu, path: str) -> int:
     value = vcpu.device.number(path)
     return 0 if value is None else value & (1 << 64) - 1
+
+
+def _refused(vcpu: VCpu, group: kvm.Group, name: str) -> Iterator[Hit]:
+    for refusal in kvm.refusals(vcpu.device.number, groups=(group,)):
+        if refusal.name == name and refusal.certain:
+            yield at(vcpu.device, refusal.path, refusal.why)
 
 
 @vcpu_rule(
@@ -34,70 +39,56 @@ def _number(vcpu: VCpu, path: str) -> int:
     "MOV to CR0 faults on such a value and KVM_SET_SREGS refuses it: the vCPU cannot go on as it was.",
 )
 def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
-    cr0 = _number(vcpu, CR0)
-    if cr0 & PG and not cr0 & PE:
-        yield at(vcpu.device, CR0, f"CR0 is {cr0:#x}: paging (PG) without protected mode (PE)")
-    if cr0 & NW and not cr0 & CD:
-        yield at(vcpu.device, CR0, f"CR0 is {cr0:#x}: not write-through (NW) with the cache on (CD is 0)")
-    if cr0 >> 32:
-        yield at(vcpu.device, CR0, f"CR0 is {cr0:#x}, but its bits 63:32 are reserved")
+    yield from _refused(vcpu, kvm.Group.SREGS, "cr0")
 
 
 @vcpu_rule(
     "cr4-legal",
-    "CR4 does not contradict CR0 and EFER",
+    "CR4 has no reserved bit and does not contradict CR0 and EFER",
     "MOV to CR4 faults on such a value (SDM volume 3, 2.5 and 4.10.1): no guest can have come here.",
 )
-def cr4_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
-    cr0, cr4, efer = (_number(vcpu, path) for path in (CR0, CR4, EFER))
-    if cr4 & PCIDE and not efer & LMA:
-        yield at(vcpu.device, CR4, f"CR4 is {cr4:#x}: PCIDE outside of long mode (EFER.LMA is 0)")
-    if cr4 & CET and not cr0 & WP:
-        yield at(vcpu.device, CR4, f"CR4 is {cr4:#x}: CET without CR0.WP")
+def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+    yield from _refused(vcpu, kvm.Group.SREGS, "cr4")
+    if context.accelerator == "kvm":
+        yield from _refused(vcpu, kvm.Group.SREGS, "cr4-foreign")
+    for fault in kvm.faults(vcpu.device.number):
+        yield at(vcpu.device, fault.path, fault.why)
 
 
 @vcpu_rule(
     "long-mode",
-    "EFER, CR0, CR4 and CS agree on long mode",
+    "EFER, CR0, CR3, CR4 and CS agree on long mode",
     "EFER.LMA is what EFER.LME and CR0.PG make of it, and 64-bit paging needs CR4.PAE. KVM_SET_SREGS refuses anything "
     "else (Linux kvm_is_valid_sregs).",
 )
 def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
-    cr0, cr4, efer, cs = (_number(vcpu, path) for path in (CR0, CR4, EFER, CS))
-    if efer & LME and cr0 & PG:
-        if not efer & LMA:
-            yield at(vcpu.device, EFER, f"EFER is {efer:#x}: LMA is 0 although LME and CR0.PG are 1")
-        if not cr4 & PAE:
-            yield at(vcpu.device, CR4, f"CR4 is {cr4:#x}: PAE is 0 in long mode")
-    elif efer & LMA:
-        yield at(vcpu.device, EFER, f"EFER is {efer:#x}: LMA is 1, but LME and CR0.PG are not both")
-    elif cs & DESC_L and context.accelerator != "tcg":  # TCG keeps the raw descriptor, where the bit means nothing then
-        yield at(vcpu.device, CS, f"CS is a 64-bit code segment (flags {cs:#x}) outside of long mode")
-
-
-BASES = (
-    ("env.segs[4]/base", "FS base"),
-    ("env.segs[5]/base", "GS base"),
-    ("env.kernelgsbase", "IA32_KERNEL_GS_BASE"),
-    ("env.lstar", "IA32_LSTAR"),
-    ("env.cstar", "IA32_CSTAR"),
-    ("env.sysenter_esp", "IA32_SYSENTER_ESP"),
-    ("env.sysenter_eip", "IA32_SYSENTER_EIP"),
-)
-LINEAR_BITS = 57  # with LA57, which a CPU may have whether CR4 says so or not
+    for hit in _refused(vcpu, kvm.Group.SREGS, "long-mode"):
+        # TCG keeps the raw descriptor, where the bit means nothing then.
+        if hit.field != kvm.CS or context.accelerator != "tcg":
+            yield hit
 
 
 @vcpu_rule(
     "msr-canonical",
-    "MSRs that hold addresses hold canonical ones",
+    "Registers that hold addresses hold canonical ones",
+    "WRMSR faults on others, and KVM refuses some: QEMU aborts as it loads (kvm_buf_set_msrs). Of the rest, no Intel "
+    "CPU runs the vCPU. TCG lets a guest write them.",
+)
+def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+    for address in kvm.ADDRESSES:
+        value = _number(vcpu, address.path)
+        if not kvm.is_canonical(value, LINEAR_BITS):
+            yield at(vcpu.device, address.path, f"{address.name} is {value:#x}, which is not canonical")
+
+
+@vcpu_rule(
+    "mtrr-legal",
+    "MTRRs have memory types and no reserved bit",
     "WRMSR faults on others, and KVM refuses them: QEMU aborts as it loads (kvm_buf_set_msrs). TCG lets a guest write "
     "them.",
 )
-def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
-    for path, name in BASES:
-        value = _number(vcpu, path)
-        if value >> LINEAR_BITS - 1 not in (0, (1 << 65 - LINEAR_BITS) - 1):
-            yield at(vcpu.device, path, f"{name} is {value:#x}, which is not canonical")
+def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+    yield from _refused(vcpu, kvm.Group.MSRS, "mtrr")
 
 
 @vcpu_rule(
@@ -144,19 +135,13 @@ def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
         yield at(vcpu.device, HFLAGS, message)
 
 
-MP_STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED", 4: "SIPI_RECEIVED", 9: "AP_RESET_HOLD"}
-
-
 @vcpu_rule(
     "mp-state",
     "mp_state is one that an x86 vCPU can be in",
     "KVM_SET_MP_STATE refuses other values: QEMU 10.0 and later exit, 7.2 goes on without a word (KVM_MP_STATE_*).",
 )
 def mp_state(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
-    value = vcpu.device.number("env.mp_state")
-    if value is not None and value not in MP_STATES:
-        known = ", ".join(f"{number} {name}" for number, name in MP_STATES.items())
-        yield at(vcpu.device, "env.mp_state", f"mp_state is {value}, not one of {known}")
+    yield from _refused(vcpu, kvm.Group.MP_STATE, "mp-state")
 
 
 @vcpu_rule(
@@ -175,6 +160,7 @@ RULES = (
     cr4_legal,
     long_mode,
     msr_canonical,
+    mtrr_legal,
     xcr0_osxsave,
     tr_busy,
     tcg_hflags_avx,

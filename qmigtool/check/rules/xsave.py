@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from qmigtool import kvm
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
-from qmigtool.xsave.check import MXCSR_MASK_AMD
-from qmigtool.xsave.components import LEGACY_MASK, PKRU_MASK, USER_MASK, check_xcr0, parse_mask
+from qmigtool.xsave.components import LEGACY_MASK, PKRU_MASK, USER_MASK, parse_mask
+from qmigtool.xsave.header import MXCSR_DEFINED
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
@@ -32,8 +33,8 @@ def _names(mask: int) -> str:
     "and every MSR that it sets afterwards (SDM volume 1, 13.3).",
 )
 def xcr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
-    for reason in check_xcr0(vcpu.xcr0):
-        yield at(vcpu.device, XCR0, f"XCR0 is {vcpu.xcr0:#x}, but {reason}")
+    for refusal in kvm.refusals(vcpu.device.number, groups=(kvm.Group.XCRS,)):
+        yield at(vcpu.device, refusal.path, refusal.why)
 
 
 @vcpu_rule(
@@ -53,9 +54,15 @@ def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "validate_user_xstate_header). MSHV and WHPX may leave supervisor bits in it, which is not judged.",
 )
 def xstate_bv_legal(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
-    allowed = USER_MASK | (SUPERVISOR_MASK if context.accelerator in ("mshv", "whpx") else 0)
-    if wrong := vcpu.xstate_bv & ~allowed:
-        yield at(vcpu.device, XSTATE_BV, f"XSTATE_BV is {vcpu.xstate_bv:#x}: {_names(wrong)} cannot stand in it")
+    extra = SUPERVISOR_MASK if context.accelerator in ("mshv", "whpx") else 0
+    for refusal in _xsave(vcpu, "xstate-bv", USER_MASK | extra):
+        yield at(vcpu.device, refusal.path, refusal.why)
+
+
+def _xsave(vcpu: VCpu, name: str, allowed: int | None = None) -> Iterator[kvm.Refusal]:
+    for refusal in kvm.refusals(vcpu.device.number, allowed, groups=(kvm.Group.XSAVE,)):
+        if refusal.name == name and refusal.certain:
+            yield refusal
 
 
 @vcpu_rule(
@@ -116,8 +123,11 @@ def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "MXCSR has no reserved bit",
     "XRSTOR and FXRSTOR fault, and KVM_SET_XSAVE fails with EINVAL (SDM volume 1, 13.8). Bit 17 is AMD's.",
 )
-def mxcsr_reserved(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
-    if wrong := vcpu.mxcsr & ~MXCSR_MASK_AMD:
+def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+    if context.accelerator != "tcg":
+        for refusal in _xsave(vcpu, "mxcsr"):  # what XSTATE_BV does not declare is initialised
+            yield at(vcpu.device, refusal.path, refusal.why)
+    elif wrong := vcpu.mxcsr & ~MXCSR_DEFINED:
         yield at(vcpu.device, MXCSR, f"MXCSR is {vcpu.mxcsr:#x}, whose bits {wrong:#x} are reserved")
 
 

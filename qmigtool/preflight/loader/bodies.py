@@ -20,7 +20,7 @@ from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, SectionType
 from qmigtool.parsers.vmstate import INTEGERS, decode_value, inside
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.loader import fieldfacts as facts
-from qmigtool.preflight.loader.hooks import HOOKS, RECORDED
+from qmigtool.preflight.loader.hooks import HOOKS, PLACED, RECORDED
 from qmigtool.preflight.loader.pciconfig import compare_config
 from qmigtool.preflight.loader.shapes import known_shapes
 from qmigtool.preflight.loader.state import Undecided
@@ -75,6 +75,8 @@ class _Body:
     instance: int
     section_id: int
     values: dict[str, Any] = field(default_factory=dict)
+    place: str = ""
+    """Of the struct that is read, as a path begins."""
 
     # -- one vmsd ------------------------------------------------------------------------------------------------
 
@@ -160,7 +162,10 @@ class _Body:
         for index in range(count):
             place = _Own(own.data, own.at + index * entry.size) if index < known else _Own(None)
             if inner is not None:
+                outer = self.place
+                self.place += f"{name}/" if entry.array_len is None else f"{name}[{index}]/"
                 self.state(inner, inner.version, place)
+                self.place = outer
             elif entry.type in facts.LISTS:
                 self.list_of(entry)
             elif entry.type in ("struct", "tmp", "vstruct"):
@@ -217,9 +222,12 @@ class _Body:
                 self.compare(type_, raw, mine, at)
 
     def record(self, vmsd: str, name: str, entry: FieldDescription, raw: bytes) -> None:
-        """Keep a value by its name, or by its vmsd and name in a subsection."""
+        """Keep a value by its name, or by its vmsd and name in a subsection, or by its path in one of ``PLACED``."""
         value = decode_value(entry.type, raw) if entry.array_len is None else raw
-        self.values[name if vmsd == self.section.vmsd else f"{vmsd}/{name}"] = value
+        if vmsd in PLACED:
+            self.values[self.place + name] = value
+        else:
+            self.values[name if vmsd == self.section.vmsd else f"{vmsd}/{name}"] = value
 
     def compare(self, type_: str, raw: bytes, mine: bytes, at: int) -> None:
         """Compare what must equal the target's, or not be more."""

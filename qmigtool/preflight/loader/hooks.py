@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from qmigtool.preflight.loader.state import Load
 
-__all__ = ["HOOKS", "RECORDED"]
+__all__ = ["HOOKS", "PLACED", "RECORDED"]
 
 HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
 VAPIC_INACTIVE = 0
@@ -140,7 +140,9 @@ HOOKS: dict[str, Callable[[Load, Values, Mapping[str, Any], int], None]] = {
     "ahci": _ahci,
 }
 
-RECORDED = frozenset(
+PLACED = frozenset({"segment", "mtrr_var"})
+"""Structs of which there are several: their fields are kept by path."""
+RECORDED = PLACED | frozenset(
     {
         *("cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"),
         *("serial", "serial/tsr", "fw_cfg/acpi_mr", "ncq state", "ahci port"),

@@ -6,7 +6,6 @@ leaving it out. They are tried here on a draft that nobody writes: what they wou
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,18 +13,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import LiveStateError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
+from qmigtool.kvm import Group, lost_with, refusals
 from qmigtool.rewrite import accelerators
 from qmigtool.rewrite.accelerators.traits import TRAITS
+from qmigtool.rewrite.accelerators.unwritten import SOURCES, unwritten
 from qmigtool.rewrite.draft import Draft
-from qmigtool.xsave import check_xcr0, mask_names
+from qmigtool.xsave import mask_names
 from qmigtool.xsave.components import LEGACY_MASK
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
+    from qmigtool.device import Device
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
 
-__all__ = ["accelerator_losses", "kvm_refusals"]
+__all__ = ["accelerator_losses"]
 
 
 class _Known(NamedTuple):
@@ -71,14 +73,6 @@ HOW = {
 _RULE = re.compile(r" ?\((?:rule )?([A-Z]{2}\d+[a-z]?)(?:; --lossy drops it)?\)$")
 _WHERE = re.compile(r"(.+?@\d+)(?:/(.*))?", re.DOTALL)
 MAX_REFUSALS = 16
-
-CR0_PE, CR0_NW, CR0_CD, CR0_PG = 1, 1 << 29, 1 << 30, 1 << 31
-CR4_DEFINED = (1 << 33) - 1
-MXCSR_DEFINED = 0x2FFFF
-MAX_MP_STATE = 10
-DR7_ENABLE = 0xFF
-DEFAULT_PAT = 0x0007040600070406
-APIC_ENABLED = 0x100  # SVR bit 8
 
 
 def accelerator_losses(stream: Stream, target: Target) -> tuple[list[Finding], list[str]]:
@@ -194,90 +188,38 @@ def _how(status: str, target: Target) -> str:
 # -- what KVM refuses, and 7.2 does not say --------------------------------------------------------------------------
 
 
-def kvm_refusals(vcpu: VCpu, target: Target) -> Iterator[tuple[str, str, str]]:
-    """Give (registers, field, why) for each group of registers that KVM would refuse, in the order they are written."""
-    number = vcpu.device.number
-    cr0, cr4 = number("env.cr[0]") or 0, (number("env.cr[4]") or 0) % (1 << 64)
-    if cr0 & CR0_PG and not cr0 & CR0_PE:
-        yield "special registers", "env.cr[0]", f"CR0 {cr0:#x} has PG without PE"
-    if cr0 & CR0_NW and not cr0 & CR0_CD:
-        yield "special registers", "env.cr[0]", f"CR0 {cr0:#x} has NW without CD"
-    if cr4 & ~CR4_DEFINED:
-        yield "special registers", "env.cr[4]", f"CR4 {cr4:#x} has reserved bits"
-    if target.xcr0 is not None and vcpu.xstate_bv & ~target.xcr0:
-        yield "XSAVE", "env.xstate_bv", f"XSTATE_BV {vcpu.xstate_bv:#x} has bits outside {target.xcr0:#x}"
-    if vcpu.mxcsr & ~MXCSR_DEFINED:
-        yield "XSAVE", "env.mxcsr", f"MXCSR {vcpu.mxcsr:#x} has reserved bits"
-    reasons = check_xcr0(vcpu.xcr0) if vcpu.xcr0 else []
-    if reasons:
-        yield "XCRs", "env.xcr0", f"XCR0 {vcpu.xcr0:#x}: {'; '.join(reasons)}"
-    state = number("env.mp_state") or 0
-    if not 0 <= state <= MAX_MP_STATE:
-        yield "MP state", "env.mp_state", f"mp_state {state}"
-
-
 def _dropped(vcpu: VCpu, target: Target) -> Iterator[Finding]:
     """Give the group that KVM refuses, where QEMU goes on without a word: with it go those behind it."""
     if target.qemu is not None and target.qemu >= (10, 0):
         return  # it ends with an error, which is predicted
-    for group, path, why in itertools.islice(kvm_refusals(vcpu, target), 1):
-        field = vcpu.device.get(path)
-        yield Finding(
-            "kvm-drops-registers",
-            Severity.ERROR,
-            f"{why}: KVM refuses {group}, and QEMU drops it and every group behind it",
-            "QEMU 7.2 prints nothing and drops that group and all that follow: XSAVE, XCR0, every MSR, the MTRRs, "
-            "pending events, mp_state (measured; 10.0 and 11.1 end with an error)",
-            device=vcpu.device.label,
-            field=path,
-            offset=None if field is None else field.offset,
-        )
+    first = next((one for one in refusals(vcpu.device.number, target.xcr0) if one.certain), None)
+    if first is None or first.group is Group.MSRS:
+        return  # 7.2 aborts at an MSR, too
+    field = vcpu.device.get(first.path)
+    yield Finding(
+        "kvm-drops-registers",
+        Severity.ERROR,
+        f"{first.why}: KVM refuses {first.group}, and QEMU drops it and every group behind it",
+        f"QEMU 7.2 prints nothing and drops {lost_with(first.group)} (measured; 10.0 and 11.1 end with an error)",
+        device=vcpu.device.label,
+        field=first.path,
+        offset=None if field is None else field.offset,
+    )
 
 
 # -- what Hyper-V's accelerators do not write ------------------------------------------------------------------------
 
 
 def _not_written(stream: Stream, vcpu: VCpu, accelerator: str) -> Iterator[Finding]:
-    """Give what QEMU 11.1 does not write to a vCPU of an MSHV or WHPX partition, where it is not as after a reset."""
-    source = "seen in what QEMU 11.1 wrote to a stand-in of /dev/mshv" if accelerator == "mshv" else "read in QEMU 10.2"
-    reason = f"QEMU does not write it to the partition ({source})"
-    number = vcpu.device.number
-
-    def made(what: str, path: str, device: str | None = None, severity: Severity = Severity.ERROR) -> Finding:
-        field = vcpu.device.get(path) if device is None else stream.device(device).get(path)
+    """Give what QEMU does not write to a vCPU of an MSHV or WHPX partition, where it is not as after a reset."""
+    reason = f"QEMU does not write it to the partition ({SOURCES[accelerator]})"
+    for lost in unwritten(accelerator, vcpu.device, _apic(stream, vcpu)):
+        field = lost.device.get(lost.path)
         offset = None if field is None else field.offset
-        return Finding("not-written", severity, what, reason, device or vcpu.device.label, path, offset)
-
-    debug = vcpu.device.get("env.dr")
-    values = debug.value if debug is not None else None
-    if isinstance(values, list) and len(values) == 8 and isinstance(values[7], int) and values[7] & DR7_ENABLE:
-        yield made(f"debug registers are in use: DR7 {values[7]:#x}", "env.dr")
-    if accelerator == "whpx":
-        pat = (number("env.pat") or 0) % (1 << 64)
-        if pat not in (0, DEFAULT_PAT):
-            yield made(f"PAT is {pat:#x}", "env.pat")
-        if number("env.mtrr_deftype"):
-            yield made("MTRRs are set up", "env.mtrr_deftype", severity=Severity.WARNING)
-        for path in ("cpu/xss", "cpu/cet"):
-            if vcpu.device.subsection(path) is not None:
-                yield made(f"{path} is there", path)
-    for name in ("synic", "stimer") if accelerator == "mshv" else ("hypercall", "time", "synic", "stimer"):
-        path = f"cpu/msr_hyperv_{name}"
-        if vcpu.device.subsection(path) is not None:
-            yield made(f"the guest uses Hyper-V's {name}", path)
-    if accelerator == "mshv":
-        # A vCPU that is halted (3) is so in cpu_common, too.
-        if number("env.mp_state") in (1, 2):
-            yield made(f"mp_state is {number('env.mp_state')}", "env.mp_state")
-        if number("cpu/msr_tscdeadline/env.tsc_deadline"):
-            yield made("the TSC deadline timer is armed", "cpu/msr_tscdeadline/env.tsc_deadline")
-        apic = _apic(stream, vcpu)
-        if apic is not None and (stream.device(apic).number("spurious_vec") or 0) & APIC_ENABLED:
-            yield made("the local APIC is enabled: its timer, vectors and what is in service", "spurious_vec", apic)
+        yield Finding("not-written", lost.severity, lost.what, reason, lost.device.label, lost.path, offset)
 
 
-def _apic(stream: Stream, vcpu: VCpu) -> str | None:
-    """Return the label of a vCPU's APIC: both rise together, but APIC IDs may have gaps."""
-    apics = sorted(d.instance_id for d in stream.devices if d.name == "apic")
-    index = stream.vcpus.index(vcpu)
-    return f"apic@{apics[index]}" if len(apics) == len(stream.vcpus) else None
+def _apic(stream: Stream, vcpu: VCpu) -> Device | None:
+    """Return a vCPU's APIC: both rise together, but APIC IDs may have gaps."""
+    apics = sorted((one for one in stream.devices if one.name == "apic"), key=lambda one: one.instance_id)
+    return apics[stream.vcpus.index(vcpu)] if len(apics) == len(stream.vcpus) else None

@@ -7,6 +7,7 @@ extended     extended state: XCR0, XSTATE_BV, the order of the x87 registers
 registers    the other registers of a vCPU
 board        devices beside the CPU: clocks, timers, interrupt controllers
 limits       what a target cannot take or does not restore
+unwritten    what QEMU does not write to a partition of Hyper-V
 ===========  ===================================================================================
 
 A rule applies where the traits of source and target differ in what it is about; so every pair of accelerators has its

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from qmigtool.cpu_x86 import HFLAGS
+from qmigtool.kvm import ADDRESSES, faults, is_canonical, linear_width, refusals
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.sectiondraft import SectionDraft
-from qmigtool.xsave import check_xcr0
+from qmigtool.xsave import SUPERVISOR_MASK
+from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT
+
+if TYPE_CHECKING:
+    from qmigtool.cpu_x86 import VCpu
 
 __all__ = ["RULES"]
 
-CR4 = "env.cr[4]"
-CR4_LA57 = 1 << 12
-CR0_PE, CR0_NW, CR0_CD, CR0_PG = 1, 1 << 29, 1 << 30, 1 << 31
-CR4_PAE, CR4_PCIDE = 1 << 5, 1 << 17
-EFER_LME = 1 << 8
-MXCSR_DEFINED = 0x2FFFF  # 0xFFFF with Intel; AMD has MM in bit 17
-MAX_MP_STATE = 10  # KVM_MP_STATE_AP_RESET_HOLD and what else there is
 CPU_INTERRUPT_INIT, CPU_INTERRUPT_SIPI = 0x400, 0x800
 HF_SMM, HF_GUEST = 1 << 19, 1 << 21
-DR7_ENABLE = 0xFF  # L0 to G3
-DEFAULT_PAT = 0x0007040600070406
 SMBASE = 0x30000  # as a reset leaves it
 
-CANONICAL = (
-    *("env.kernelgsbase", "env.lstar", "env.cstar", "env.sysenter_esp", "env.sysenter_eip"),
-    *("env.tr/base", "env.ldt/base", "env.gdt/base", "env.idt/base"),
-    *(f"env.segs[{i}]/base" for i in range(6)),
-)
 # KVM's paravirtual MSRs: the field, and what is in it while the guest uses it.
 PARAVIRTUAL = (
     ("env.system_time_msr", "kvmclock"),
@@ -43,7 +36,6 @@ OWN = {
     "cpu/svn_npt": "nested virtualisation",
     "cpu/xen_vcpu": "Xen emulation",
 }
-HYPERV = ("cpu/msr_hyperv_synic", "cpu/msr_hyperv_stimer")
 # Field, its value if nothing is queued, and what it is.
 QUEUED = (
     ("env.interrupt_injected", -1, "interrupt"),
@@ -54,42 +46,45 @@ QUEUED = (
 
 
 def canonical(conversion: Conversion) -> None:
-    """Refuse addresses that no WRMSR takes."""
+    """Refuse addresses that are not canonical: those that KVM refuses, and those that no CPU runs with."""
     for section, vcpu in conversion.cpus():
-        width = 57 if conversion.number(section, CR4) & CR4_LA57 else 48
-        for path in CANONICAL:
-            value = conversion.number(section, path) % (1 << 64)
-            high = value >> width - 1
-            if high not in (0, (1 << 65 - width) - 1):
-                conversion.lose(f"vCPU {vcpu.index}: {path} is {value:#x}, which is not canonical")
+        width = linear_width(section.device.number)
+        for address in ADDRESSES:
+            value = conversion.number(section, address.path) % (1 << 64)
+            if not is_canonical(value, width):
+                conversion.lose(f"vCPU {vcpu.index}: {address.path} is {value:#x}, which is not canonical")
                 low = value & (1 << width) - 1
                 extended = low | ((1 << 64) - (1 << width) if low >> width - 1 else 0)
-                conversion.assign(section, path, extended)
+                conversion.assign(section, address.path, extended)
 
 
 def illegal(conversion: Conversion) -> None:
     """Refuse register values that no hypervisor takes; there is nothing right to put in their place."""
     for section, vcpu in conversion.cpus():
-        for reason in (*_illegal(conversion, section), *(check_xcr0(vcpu.xcr0) if vcpu.xcr0 else ())):
-            conversion.refuse(f"vCPU {vcpu.index}: {reason}")
+        if reasons := list(_illegal(conversion, section, vcpu)):
+            conversion.refuse(f"vCPU {vcpu.index}: {'; '.join(reasons)}")
 
 
-def _illegal(conversion: Conversion, section: SectionDraft) -> Iterator[str]:
-    mxcsr = conversion.number(section, "env.mxcsr")
-    if mxcsr & ~MXCSR_DEFINED:
-        yield f"MXCSR {mxcsr:#x} has reserved bits"
-    cr0, cr4 = conversion.number(section, "env.cr[0]"), conversion.number(section, CR4)
-    efer, state = conversion.number(section, "env.efer"), conversion.number(section, "env.mp_state")
-    if cr0 & CR0_PG and not cr0 & CR0_PE:
-        yield f"CR0 {cr0:#x} has PG without PE"
-    if cr0 & CR0_NW and not cr0 & CR0_CD:
-        yield f"CR0 {cr0:#x} has NW without CD"
-    if cr0 & CR0_PG and efer & EFER_LME and not cr4 & CR4_PAE:
-        yield f"long mode with paging, but CR4 {cr4:#x} has no PAE"
-    if cr4 & CR4_PCIDE and not efer & EFER_LME:
-        yield f"CR4 {cr4:#x} has PCIDE outside long mode"
-    if state > MAX_MP_STATE:
-        yield f"mp_state {state}"
+def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Iterator[str]:
+    """Ask KVM's rules of what the vCPU will be: XSTATE_BV as the later rules leave it."""
+    declared = vcpu.xstate_bv if conversion.source.declares else vcpu.live & ~SUPERVISOR_MASK
+    if conversion.mask is not None:
+        declared &= conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
+    if vcpu.mxcsr != MXCSR_INIT:
+        declared |= 2
+
+    def number(path: str) -> int | None:
+        return declared if path == "env.xstate_bv" else section.device.number(path)
+
+    # What only KVM does not know; and what TK8 has looked at.
+    passed = set() if conversion.target.name == "kvm" else {"cr4-foreign", "xstate-bv"}
+    if not conversion.source.hypervisor:
+        passed.add("canonical")
+    for refusal in refusals(number):
+        if refusal.certain and refusal.name not in passed:
+            yield refusal.why
+    for fault in faults(number):
+        yield fault.why
 
 
 def system_management(conversion: Conversion) -> None:
@@ -151,30 +146,18 @@ def paravirtual(conversion: Conversion) -> None:
 
 def not_restored(conversion: Conversion) -> None:
     """Say what QEMU does not hand to Hyper-V's hypervisor."""
-    whpx = conversion.target.name == "whpx"
-    for section, vcpu in conversion.cpus():
-        lost = []
-        debug = section.device.get("env.dr")
-        value = debug.value if debug is not None else None
-        if isinstance(value, list) and len(value) == 8 and value[7] & DR7_ENABLE:
-            lost.append("debug registers in use")
-        pat = conversion.number(section, "env.pat")
-        if whpx and pat != DEFAULT_PAT:
-            lost.append(f"PAT {pat:#x}")
-        lost += [name for name in HYPERV if section.device.subsection(name) is not None]
-        for what in lost:
-            conversion.note(f"vCPU {vcpu.index}: QEMU does not restore {what}")
-    conversion.note(
-        "WHPX restores no MTRRs, no pending events and no Hyper-V MSRs"
-        if whpx
-        else "QEMU 11.1 restores neither the local APICs' registers nor the partition's reference time"
-    )
+    cpus, apics = list(conversion.cpus()), conversion.draft.named("apic")
+    paired = len(apics) == len(cpus)
+    for index, (section, vcpu) in enumerate(cpus):
+        apic = apics[index].device if paired else None
+        for lost in unwritten(conversion.target.name, section.device, apic):
+            conversion.note(f"vCPU {vcpu.index}: QEMU does not restore it: {lost.what}")
 
 
 RULES = (
     Rule(
         "TK8",
-        "TCG does not check addresses; KVM refuses the MSR, and QEMU aborts",
+        "TCG does not check addresses; KVM refuses the MSR and QEMU aborts, or no Intel CPU runs the vCPU",
         "proved",
         lambda source, target: target.hypervisor and not source.hypervisor,
         canonical,

@@ -1,0 +1,281 @@
+"""What KVM refuses of a vCPU: its registers are put group by group once all is loaded, each with an ioctl of its own.
+
+QEMU 10.0 and later end at the first group that is refused. 7.2 says nothing and goes on with the next vCPU: that group
+and every one behind it keep what they had at reset. An MSR that is refused ends every version, with an assertion.
+
+Everything here was seen with QEMU 7.2, 10.0 and 11.1 on a real /dev/kvm, but for what ``source`` says was only read.
+What depends on the guest's CPUID or on the kernel's version is not refused here (CR4.CET of a CPU without CET), or is
+not ``certain``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, USER_MASK, check_xcr0, mask_names
+from qmigtool.xsave.header import MXCSR_DEFINED
+
+__all__ = [
+    *("ADDRESSES", "MP_STATES", "Address", "Fault", "Group", "Refusal"),
+    *("faults", "is_canonical", "linear_width", "lost_with", "refusals"),
+]
+
+Number = Callable[[str], int | None]
+"""Returns the number in a field of section ``cpu``, by its path; None where the stream has none."""
+
+CR0, CR3, CR4, EFER, EFLAGS, CS = "env.cr[0]", "env.cr[3]", "env.cr[4]", "env.efer", "env.eflags", "env.segs[1]/flags"
+PE, WP, NW, CD, PG = 1 << 0, 1 << 16, 1 << 29, 1 << 30, 1 << 31
+PAE, LA57, PCIDE, CET = 1 << 5, 1 << 12, 1 << 17, 1 << 23
+LME, LMA = 1 << 8, 1 << 10
+VM = 1 << 17  # of EFLAGS
+DESC_L = 1 << 21  # of a segment's flags: 64-bit code
+
+CR3_HIGH = 1 << 63 | 0x1FF << 52  # no CPU has more than 52 address bits; 62:61 are LAM's
+CR4_RESERVED = ~0x1_1BFF_7FFF & (1 << 64) - 1  # bits that no CPU has: 15, 26, 31:29, 63:33
+CR4_FOREIGN = 1 << 14 | 1 << 19 | 1 << 24 | 1 << 25  # SMXE, KL, PKS, UINTR: CPUs have them, KVM's guests do not
+MTRR_TYPES = frozenset({0, 1, 4, 5, 6})
+PHYSICAL = (1 << 52) - 1
+
+MP_STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED", 4: "SIPI_RECEIVED", 9: "AP_RESET_HOLD"}
+"""The KVM_MP_STATE_* that an x86 vCPU can be in."""
+
+
+class Group(StrEnum):
+    """The groups of registers, as QEMU calls them where one is refused, in the order in which it puts them."""
+
+    SREGS = "special registers"
+    REGS = "general registers"
+    XSAVE = "XSAVE"
+    XCRS = "XCRs"
+    MSRS = "MSRs"
+    EVENTS = "vCPU events"
+    MP_STATE = "MP state"
+    DEBUG = "debug registers"
+
+
+_HOLDS = {
+    Group.SREGS: "the special registers",
+    Group.REGS: "the general registers",
+    Group.XSAVE: "the XSAVE state",
+    Group.XCRS: "XCR0",
+    Group.MSRS: "every MSR with the MTRRs",
+    Group.EVENTS: "pending events",
+    Group.MP_STATE: "mp_state",
+    Group.DEBUG: "the debug registers",
+}
+
+
+def lost_with(group: Group) -> str:
+    """Return what QEMU 7.2 drops where this group is refused: it, and all behind it."""
+    groups = list(_HOLDS)
+    return ", ".join(_HOLDS[one] for one in groups[groups.index(group) :])
+
+
+class Refusal(NamedTuple):
+    """An ioctl that fails: for which group, because of which field, and why.
+
+    ``name`` is short and the same for one kind of refusal. ``source`` is where Linux does it. ``msr`` is (number,
+    value) of an MSR. Not ``certain`` is what some hosts take.
+    """
+
+    group: Group
+    name: str
+    path: str
+    why: str
+    source: str
+    msr: tuple[int, int] | None = None
+    certain: bool = True
+
+
+class Fault(NamedTuple):
+    """What every ioctl takes, and a CPU refuses when it is to run the vCPU (SDM volume 3, checks on guest state)."""
+
+    name: str
+    path: str
+    why: str
+
+
+class Address(NamedTuple):
+    """A register that holds a linear address. ``msr`` is its number if KVM compares it when it is set."""
+
+    path: str
+    name: str
+    msr: int | None = None
+
+
+ADDRESSES = (
+    Address("env.sysenter_esp", "IA32_SYSENTER_ESP"),  # KVM makes these two canonical, without a word
+    Address("env.sysenter_eip", "IA32_SYSENTER_EIP"),
+    # In QEMU's order, which decides what its message is about.
+    Address("env.cstar", "IA32_CSTAR", 0xC0000083),
+    Address("env.kernelgsbase", "IA32_KERNEL_GS_BASE", 0xC0000102),
+    Address("env.lstar", "IA32_LSTAR", 0xC0000082),
+    # KVM takes these; VM entry fails, or the CPU cuts them (AMD).
+    Address("env.tr/base", "TR base"),
+    Address("env.ldt/base", "LDTR base"),
+    Address("env.gdt/base", "GDTR base"),
+    Address("env.idt/base", "IDTR base"),
+    *(Address(f"env.segs[{i}]/base", f"{name} base") for i, name in enumerate(("ES", "CS", "SS", "DS", "FS", "GS"))),
+)
+"""The registers that hold linear addresses."""
+
+
+def is_canonical(address: int, width: int) -> bool:
+    """Say whether all bits from ``width`` - 1 on are the same."""
+    return address >> width - 1 in (0, (1 << 65 - width) - 1)
+
+
+def linear_width(number: Number) -> int:
+    """Return how many bits of an address count: 57 with CR4.LA57, else 48."""
+    return 57 if _word(number, CR4) & LA57 else 48
+
+
+def refusals(number: Number, xcr0: int | None = None, *, groups: Collection[Group] = tuple(Group)) -> Iterator[Refusal]:
+    """Give everything that KVM refuses of a vCPU, in the order in which QEMU meets it.
+
+    ``xcr0``: the user components that the host lets a guest have; None if that is not known. Only ``groups`` are
+    looked at.
+    """
+    if Group.SREGS in groups:
+        yield from _special_registers(number)
+    if Group.XSAVE in groups:
+        yield from _xsave(number, xcr0)
+    if Group.XCRS in groups:
+        yield from _xcr0(number, xcr0)
+    if Group.MSRS in groups:
+        yield from _msrs(number)
+    if Group.MP_STATE in groups:
+        yield from _mp_state(number)
+
+
+def faults(number: Number) -> Iterator[Fault]:
+    """Give what KVM takes of a vCPU, and no Intel CPU runs."""
+    cr0, cr4, efer = (_word(number, path) for path in (CR0, CR4, EFER))
+    if cr4 & PCIDE and not efer & LMA:
+        yield Fault("cr4", CR4, f"CR4 is {cr4:#x}: PCIDE outside of long mode (EFER.LMA is 0)")
+    if cr4 & CET and not cr0 & WP:
+        yield Fault("cr4", CR4, f"CR4 is {cr4:#x}: CET without CR0.WP")
+
+
+def _word(number: Number, path: str) -> int:
+    value = number(path)
+    return 0 if value is None else value & (1 << 64) - 1
+
+
+def _special_registers(number: Number) -> Iterator[Refusal]:
+    """KVM_SET_SREGS (CR0 since Linux 6.6)."""
+    cr0, cr3, cr4, efer = (_word(number, path) for path in (CR0, CR3, CR4, EFER))
+
+    def made(name: str, path: str, why: str) -> Refusal:
+        source = "kvm_is_valid_sregs" if name == "long-mode" else f"kvm_is_valid_{name[:3]}"
+        return Refusal(Group.SREGS, name, path, why, source)
+
+    if efer & LME and cr0 & PG:
+        if not efer & LMA:
+            yield made("long-mode", EFER, f"EFER is {efer:#x}: LMA is 0 although LME and CR0.PG are 1")
+        if not cr4 & PAE:
+            yield made("long-mode", CR4, f"CR4 is {cr4:#x}: PAE is 0 in long mode")
+        if cr3 & CR3_HIGH:
+            yield made("long-mode", CR3, f"CR3 is {cr3:#x}, whose bits {cr3 & CR3_HIGH:#x} are reserved")
+    elif efer & LMA:
+        yield made("long-mode", EFER, f"EFER is {efer:#x}: LMA is 1, but LME and CR0.PG are not both")
+    elif (cs := _word(number, CS)) & DESC_L and not _word(number, EFLAGS) & VM:
+        yield made("long-mode", CS, f"CS is a 64-bit code segment (flags {cs:#x}) outside of long mode")
+    if cr4 & CR4_RESERVED:
+        yield made("cr4", CR4, f"CR4 is {cr4:#x}, whose bits {cr4 & CR4_RESERVED:#x} are reserved")
+    if cr4 & CR4_FOREIGN:
+        yield made("cr4-foreign", CR4, f"CR4 is {cr4:#x}, whose bits {cr4 & CR4_FOREIGN:#x} KVM's guests do not have")
+    if cr0 & PG and not cr0 & PE:
+        yield made("cr0", CR0, f"CR0 is {cr0:#x}: paging (PG without PE)")
+    if cr0 & NW and not cr0 & CD:
+        yield made("cr0", CR0, f"CR0 is {cr0:#x}: not write-through with the cache on (NW without CD)")
+    if cr0 >> 32:
+        yield made("cr0", CR0, f"CR0 is {cr0:#x}, but its bits 63:32 are reserved")
+
+
+def _xsave(number: Number, xcr0: int | None) -> Iterator[Refusal]:
+    """KVM_SET_XSAVE: MXCSR counts if x87, SSE or AVX is declared."""
+    declared = _word(number, "env.xstate_bv")
+    mxcsr = number("env.mxcsr")
+    mxcsr = MXCSR_INIT if mxcsr is None else mxcsr & (1 << 32) - 1
+    allowed = USER_MASK if xcr0 is None else xcr0 | LEGACY_MASK
+    if wrong := declared & ~allowed:
+        why = f"XSTATE_BV is {declared:#x}: {' '.join(mask_names(wrong))} cannot stand in it"
+        yield Refusal(Group.XSAVE, "xstate-bv", "env.xstate_bv", why, "validate_user_xstate_header")
+    if declared & 7 and (wrong := mxcsr & ~MXCSR_DEFINED):
+        why = f"MXCSR is {mxcsr:#x}, whose bits {wrong:#x} are reserved"
+        yield Refusal(Group.XSAVE, "mxcsr", "env.mxcsr", why, "copy_uabi_to_xstate")
+    elif declared & 7 and mxcsr >> 17:
+        why = f"MXCSR is {mxcsr:#x}: bit 17 is AMD's, and not every host has it"
+        yield Refusal(Group.XSAVE, "mxcsr", "env.mxcsr", why, "copy_uabi_to_xstate", certain=False)
+
+
+def _xcr0(number: Number, allowed: int | None) -> Iterator[Refusal]:
+    """KVM_SET_XCRS."""
+    value = number("env.xcr0")
+    if value is None:
+        return
+    value &= (1 << 64) - 1
+    reasons = check_xcr0(value)
+    if not reasons and allowed is not None and (foreign := value & ~(allowed | 1)):
+        reasons = [f"the host's mask {allowed:#x} does not have {' '.join(mask_names(foreign))}"]
+    for reason in reasons:
+        why = f"XCR0 is {value:#x}, but {reason}"
+        yield Refusal(Group.XCRS, "xcr0", "env.xcr0", why, "__kvm_set_xcr")
+
+
+def _msrs(number: Number) -> Iterator[Refusal]:
+    """KVM_SET_MSRS."""
+    width = linear_width(number)
+    for path, name, msr in ADDRESSES:
+        value = _word(number, path)
+        if msr is not None and not is_canonical(value, width):
+            # Before 6.13 CR4.LA57 decided, since then it is whether the host has it.
+            certain = not is_canonical(value, 57)
+            why = f"{name} is {value:#x}, which is not canonical{'' if certain else ' without 57-bit addresses'}"
+            yield Refusal(Group.MSRS, "canonical", path, why, "__kvm_set_msr", (msr, value), certain)
+    for path, msr, legal in _MTRRS:
+        value = _word(number, path)
+        if not legal(value):
+            why = f"the MTRR {msr:#x} is {value:#x}, which has reserved bits or no memory type"
+            yield Refusal(Group.MSRS, "mtrr", path, why, "kvm_mtrr_valid", (msr, value))
+
+
+def _mp_state(number: Number) -> Iterator[Refusal]:
+    """KVM_SET_MP_STATE."""
+    state = number("env.mp_state")
+    if state is not None and state not in MP_STATES:
+        known = ", ".join(f"{value} {name}" for value, name in MP_STATES.items())
+        why = f"mp_state is {state}, not one of {known}"
+        yield Refusal(Group.MP_STATE, "mp-state", "env.mp_state", why, "kvm_arch_vcpu_ioctl_set_mpstate")
+
+
+def _is_default(value: int) -> bool:
+    return not value & ~0xCFF and value & 0xFF in MTRR_TYPES
+
+
+def _is_fixed(value: int) -> bool:
+    return all(value >> shift & 0xFF in MTRR_TYPES for shift in range(0, 64, 8))
+
+
+def _is_base(value: int) -> bool:
+    return not value & (~PHYSICAL | 0xF00) and value & 0xFF in MTRR_TYPES
+
+
+def _is_mask(value: int) -> bool:
+    return not value & 0x7FF  # QEMU cuts the high bits
+
+
+def _mtrrs() -> Iterator[tuple[str, int, Callable[[int], bool]]]:
+    """Give the MTRRs in QEMU's order."""
+    yield "env.mtrr_deftype", 0x2FF, _is_default
+    for i, msr in enumerate((0x250, 0x258, 0x259, *range(0x268, 0x270))):
+        yield f"env.mtrr_fixed[{i}]", msr, _is_fixed
+    for i in range(8):
+        yield f"env.mtrr_var[{i}]/base", 0x200 + 2 * i, _is_base
+        yield f"env.mtrr_var[{i}]/mask", 0x201 + 2 * i, _is_mask
+
+
+_MTRRS = tuple(_mtrrs())
