@@ -12,6 +12,7 @@ after ``migration/vmstate.c``). What the numbers mean (an accelerator, a vCPU, a
 ``window``         the part of a stream that is in memory, with absolute offsets
 ``savevm``         framing: header, configuration, sections, footers, commands, EOF; sans-IO and forward
 ``configuration``  the configuration section
+``globalstate``    the section globalstate: the run state
 ``bodies``         section bodies whose end is told, or searched for
 ``livebodies``     bodies of live sections other than RAM
 ``ram``            bodies of the ``ram`` section

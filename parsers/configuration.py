@@ -15,14 +15,20 @@ from qmigtool.parsers.records import SectionType, Subsection
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qmigtool.parsers.window import Window
 
-__all__ = ["Configuration", "parse_configuration"]
+__all__ = ["COMPARED", "Configuration", "parse_configuration"]
 
 SECTION = "configuration"
 CAPABILITIES = "configuration/capabilities"
 MAX_NAME = 255  # QEMU would allocate whatever it reads; no machine type comes near
 MAX_CAPABILITIES = 64  # the QAPI enumeration has fewer
+
+COMPARED: Mapping[str, tuple[int, int]] = {"x-ignore-shared": (4, 0), "mapped-ram": (9, 0)}
+"""The capabilities that the loading QEMU compares with its own, and the version that began to; in the order of
+the QAPI enumeration. One that a stream does not list is off in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,18 +48,19 @@ class _Gzip:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-# The words by which a container is recognised -> (magic, what unpacks one member).
-PACKERS: dict[str, tuple[bytes, Callable[[], Any]]] = {
-    "gzip": (b"\x1f\x8b", _Gzip),
-    "bzip2": (b"BZh", bz2.BZ2Decompressor),
-    "xz": (b"\xfd7zXZ\x00", lambda: lzma.LZMADecompressor(memlimit=MAX_MEMORY)),
-    "zstd": (b"\x28\xb5\x2f\xfd", zstd_decompressor),
+# The words by which a container is recognised -> (magic, what unpacks one member in so many bytes of memory).
+PACKERS: dict[str, tuple[bytes, Callable[[int], Any]]] = {
+    "gzip": (b"\x1f\x8b", lambda _: _Gzip()),
+    "bzip2": (b"BZh", lambda _: bz2.BZ2Decompressor()),
+    "xz": (b"\xfd7zXZ\x00", lambda memory: lzma.LZMADecompressor(memlimit=memory)),
+    "zstd": (b"\x28\xb5\x2f\xfd", lambda _: zstd_decompressor()),
 }
 
 
-def unpack(source: BufferSource, packer: str, start: int = 0) -> Iterator[bytes]:
+def unpack(source: BufferSource, packer: str, start: int = 0, *, memory: int = MAX_MEMORY) -> Iterator[bytes]:
     """Give the bytes that are packed from ``start`` on, in pieces of at most 1 MiB.
 
+    ``memory`` bounds what xz may ask for to unpack it; the others ask for little.
     Raises :class:`~qmigtool.errors.StreamError` where the packed data is damaged,
     :class:`~qmigtool.errors.TruncatedError` where it ends early, and :class:`~qmigtool.errors.UnsupportedError` for a
     packer that nobody here can undo. What comes before has been given by then.
@@ -69,7 +70,7 @@ def unpack(source: BufferSource, packer: str, start: int = 0) -> Iterator[bytes]
     magic, make = PACKERS[packer]
     whole, at, empty = source.whole, start, 0
     while at < len(whole) and bytes(whole[at : at + len(magic)]) == magic:
-        member, data = make(), b""
+        member, data = make(memory), b""
         taken = FIRST  # a file may have very many members: each is offered a little first
         given = False
         while not member.eof:

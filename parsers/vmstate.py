@@ -16,7 +16,7 @@ from qmigtool.parsers.records import SectionType
 from qmigtool.parsers.records import Subsection as SubsectionHead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from qmigtool.parsers.vmdesc import Description, FieldDescription
 
@@ -31,6 +31,7 @@ __all__ = [
     "encode_field",
     "encode_value",
     "inside",
+    "leaves",
 ]
 
 MAX_ELEMENTS = 1 << 20  # of a list; an honest one has hundreds
@@ -161,17 +162,18 @@ class Field:
         """A leaf's value; the list of values of an array of leaves; None for anything else."""
         if self.kind is Kind.LEAF:
             return decode_value(self.type, self.raw)
-        if self.kind is Kind.ARRAY and isinstance(self._parts, tuple):
-            return self._values()
-        return None
+        return self._values() if self.is_plain_array else None
 
-    def _values(self) -> list[Any] | None:
+    @property
+    def is_plain_array(self) -> bool:
+        """Whether this is an array of leaves, which has a :attr:`value` as a whole."""
+        return self.kind is Kind.ARRAY and isinstance(self._parts, tuple) and all(map(_is_leaf, self._parts))
+
+    def _values(self) -> list[Any]:
         """Decode an array of leaves in one go: xtiledata alone has 8192."""
         values: list[Any] = []
         raw, at = self.raw, 0
         for part in self._parts:
-            if _element(self._source, "", part, 0).kind is not Kind.LEAF:
-                return None
             count, integer = 1 if part.array_len is None else part.array_len, INTEGERS.get(part.type)
             if integer is not None and integer.size == part.size:
                 code = "bhiq"[integer.size.bit_length() - 1]
@@ -212,6 +214,23 @@ class Field:
                     index += 1
         else:
             yield from _list_elements(self._source, self.name, self._parts, self.offset)
+
+
+def leaves(fields: Iterable[Field], prefix: str = "", *, whole_arrays: bool = False) -> Iterator[tuple[str, Field]]:
+    """Give every leaf in ``fields``, those of subsections included, with its path; in the order of the stream.
+
+    An array of leaves is as many leaves as it has elements, or with ``whole_arrays`` one: env.regs is 16, or one.
+    Raises :class:`~qmigtool.errors.StreamError` where the stream contradicts the description.
+    """
+    for field in fields:
+        if field.kind is Kind.LEAF or (whole_arrays and field.is_plain_array):
+            yield prefix + field.name, field
+            continue
+        # What is not looked at again is not kept: an array can have millions.
+        children = field.children if whole_arrays else field.iter_children()
+        # An element's name has its array's name in front already.
+        inner = prefix if field.kind is Kind.ARRAY else f"{prefix}{field.name}/"
+        yield from leaves(children, inner, whole_arrays=whole_arrays)
 
 
 def encode_field(field: Field) -> bytes:
@@ -274,6 +293,10 @@ def inside(part: FieldDescription) -> Description | None:
     if inner is None and part.type not in _LISTS and len(part.inline) == 1:
         inner = part.inline[0]
     return inner if inner is not None and inner.size == part.size and (inner.fields or inner.subsections) else None
+
+
+def _is_leaf(part: FieldDescription) -> bool:
+    return inside(part) is None and not (part.struct is None and part.type in _LISTS)
 
 
 def _element(source: Bytes, name: str, part: FieldDescription, offset: int) -> Field:

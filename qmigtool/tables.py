@@ -12,11 +12,11 @@ corrupt it), names are ``category``, flags ``boolean``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
 
-from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.parsers.vmstate import leaves
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, layout, layout_names
 from qmigtool.xsave.components import bit_name
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from qmigtool.device import Device
+    from qmigtool.parsers.vmstate import Field
     from qmigtool.stream import Stream
     from qmigtool.xsave import Layout
 
@@ -147,19 +148,8 @@ def devices(stream: Stream) -> Iterator[Row]:
 def fields(stream: Stream, device: Device | None = None, inside: Field | None = None) -> Iterator[Row]:
     """Every leaf of device state: of all devices, of one, or inside one of its fields."""
     for d in stream.devices if device is None else (device,):
-        for path, field in _leaves(d.fields if inside is None else (inside,), ""):
+        for path, field in leaves(d.fields if inside is None else (inside,)):
             yield d.name, d.instance_id, path, field.type, field.offset, field.length, field.value
-
-
-def _leaves(found: Iterable[Field], prefix: str) -> Iterator[tuple[str, Field]]:
-    for field in found:
-        if field.kind is Kind.LEAF:
-            yield prefix + field.name, field
-        elif field.kind is Kind.ARRAY:
-            # An element's name has its array's name in front already.
-            yield from _leaves(field.iter_children(), prefix)
-        else:
-            yield from _leaves(field.iter_children(), f"{prefix}{field.name}/")
 
 
 @table(

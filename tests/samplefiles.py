@@ -1,8 +1,10 @@
 """The real streams in samples/, by name, and what is known about them from elsewhere than qmigtool."""
 
+import lzma
 from pathlib import Path
 
 SAMPLES = Path(__file__).parents[1] / "samples"
+CONTAINERS = SAMPLES / "containers"
 
 NAMES = (
     "arm-7.2",
@@ -26,3 +28,8 @@ def path(name: str) -> Path:
 
 def read(name: str) -> bytes:
     return path(name).read_bytes()
+
+
+def container(name: str) -> bytes:
+    """One of samples/containers, without the xz that it is stored in."""
+    return lzma.decompress((CONTAINERS / f"{name}.xz").read_bytes())

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.check.patterns import Expression, number
 from qmigtool.check.rule import Context, Hit
 from qmigtool.errors import QmigError, UsageError
-from qmigtool.parsers.vmstate import Kind
+from qmigtool.parsers.vmstate import Kind, leaves
 from qmigtool.patterns import matches
 from qmigtool.xsave.components import parse_mask
 
@@ -113,7 +113,7 @@ class FieldRule:
             try:
                 for path in _inside(self.path, device):
                     if "*" in path or "?" in path:
-                        yield from ((device, name, leaf) for name, leaf in _leaves(device) if matches(path, name))
+                        yield from ((device, name, leaf) for name, leaf in _like(path, device))
                     elif (exact := device.get(path)) is not None:
                         yield device, path, exact
             except QmigError as error:
@@ -155,17 +155,17 @@ def _inside(pattern: str, device: Device) -> Iterator[str]:
     yield from sorted(parts)
 
 
-def _leaves(device: Device) -> Iterator[tuple[str, Field]]:
-    def walk(found: tuple[Field, ...], prefix: str) -> Iterator[tuple[str, Field]]:
-        for field in found:
-            if field.kind is Kind.LEAF or field.value is not None:
-                yield prefix + field.name, field
-            elif field.kind is Kind.ARRAY:
-                yield from walk(field.children, prefix)  # an element's name has its array's name in front already
-            else:
-                yield from walk(field.children, f"{prefix}{field.name}/")
-
-    yield from walk(device.fields, "")
+def _like(pattern: str, device: Device) -> Iterator[tuple[str, Field]]:
+    """Give the leaves whose paths are like a pattern: arrays of leaves as a whole, or elements if it asks for them."""
+    array = pattern.rpartition("[")[0]
+    for path, field in leaves(device.fields, whole_arrays=True):
+        if matches(pattern, path):
+            yield path, field
+        elif array and field.kind is Kind.ARRAY and matches(array, path):
+            parent = path.removesuffix(field.name)
+            for element in field.children:
+                if matches(pattern, parent + element.name):
+                    yield parent + element.name, element
 
 
 def _value(field: Field) -> Any:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from qmigtool.schema.cpusubsections import CPU_SUBSECTIONS
+
 __all__ = ["default_of"]
 
 _DEFAULTS: dict[str, int] = {
-    "cpu/poll_control_msr/env.poll_control_msr": 1,  # target/i386/machine.c, poll_control_msr_needed
-    "cpu/msr_ia32_misc_enable/env.msr_ia32_misc_enable": 1,  # MSR_IA32_MISC_ENABLE_DEFAULT
+    **{f"{one.name}/{path}": value for one in CPU_SUBSECTIONS for path, value in one.defaults.items()},
     "cpu_common/exception_index/exception_index": -1,  # cpu-common: no exception is pending
     "serial/poll/poll_msl": -1,  # hw/char/serial.c: the lines of the host are not polled
     "kbd_outport/outport": 3,  # hw/input/pckbd.c: KBD_OUT_RESET | KBD_OUT_A20

@@ -13,15 +13,10 @@ from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.fields import assign, shown
+from qmigtool.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, Format, XsaveArea, bits, mask_names
 from qmigtool.xsave.components import (
-    AMX_MASK,
-    APX_MASK,
-    AVX512_MASK,
-    CET_MASK,
-    LBR_MASK,
     LEGACY_MASK,
-    MPX_MASK,
     MXCSR_INIT,
     PKRU_MASK,
     XCOMP_BV_COMPACTED,
@@ -47,23 +42,11 @@ __all__ = [
 ]
 
 XSTATE_BV, XCR0, XSS = "env.xstate_bv", "env.xcr0", "cpu/xss/env.xss"
-# Subsections that QEMU sends if any of their fields is not 0: without one, it would not be there. (The others are sent
-# if the CPU has the feature.) The components that live in them.
-SENT_IF_USED = {
-    "cpu/fpop_ip_dp": 1,
-    "cpu/mpx": MPX_MASK,
-    "cpu/avx512": AVX512_MASK,
-    "cpu/pkru": PKRU_MASK,
-    "cpu/msr_pl0_ssp": CET_MASK,
-}
+# Subsections that QEMU sends if any of their fields is not 0, and the components that live in them: without one, it
+# would not be there.
+SENT_IF_USED = {one.name: one.components for one in CPU_SUBSECTIONS if one.components and not one.features}
 # All that a component has beside, and that is as foreign as it is to a CPU that does not have it.
-BESIDE = {
-    "cpu/intel_amx_xtile": AMX_MASK,
-    "cpu/msr_xfd": AMX_MASK,
-    "cpu/apx": APX_MASK,
-    "cpu/arch_lbr": LBR_MASK,
-    "cpu/cet": CET_MASK,
-}
+BESIDE = {one.name: one.components for one in BY_CPUID.values() if one.components}
 CR4_PKE = 1 << 22
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import UsageError
 from qmigtool.parsers import pci
 from qmigtool.parsers.vmdesc import FieldDescription
-from qmigtool.parsers.vmstate import Kind
+from qmigtool.parsers.vmstate import leaves
 from qmigtool.rewrite import header
 from qmigtool.rewrite.body import Body, Entry
 
@@ -140,24 +140,13 @@ def _configurations(section: SectionDraft) -> Iterator[tuple[str, Field, int]]:
     """Give (path, field, where in it) of every PCI configuration space of a device."""
     if section.description is None:
         return
-    for path, field in _leaves(section.device.fields, ""):
+    for path, field in leaves(section.device.fields, whole_arrays=True):
         if field.type == "pci config" and field.length >= pci.CONFIG_SIZE:
             yield path, field, 0
         elif field.type == "virtio":
             start = pci.virtio_configuration(field.raw)
             if start is not None:
                 yield path, field, start
-
-
-def _leaves(fields: tuple[Field, ...], prefix: str) -> Iterator[tuple[str, Field]]:
-    for field in fields:
-        if field.kind is Kind.LEAF:
-            yield prefix + field.name, field
-        elif field.kind is Kind.ARRAY:
-            if field.value is None:
-                yield from _leaves(field.children, prefix)  # their names have the array's in them
-        else:
-            yield from _leaves(field.children, f"{prefix}{field.name}/")
 
 
 def switchover(draft: Draft, later: bool, why: str) -> None:

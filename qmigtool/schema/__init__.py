@@ -1,10 +1,11 @@
 """Schemas: descriptions of device state learned from streams that have a vmdesc, for streams that have none.
 
-=======  =====================================================================================
-model    what a schema knows, how it is learned, and its JSON
-fit      finding the description of one body by a schema
-shapes   the shape of a section or subsection that is to be put into a stream
-=======  =====================================================================================
+==============  =================================================================================
+model           what a schema knows, how it is learned, and its JSON
+fit             finding the description of one body by a schema
+shapes          the shape of a section or subsection that is to be put into a stream
+cpusubsections  what is known of each subsection of an x86 cpu: its order, when it is sent
+==============  =================================================================================
 
 A vmdesc says what one stream holds. A schema says what streams of such devices can hold: which subsections exist, which
 shapes a body has had. ``x86.json.xz`` ships with the package: pc, q35, microvm and isapc machines of QEMU 5.2, 7.2,

@@ -6,26 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from qmigtool.parsers.vmdesc import Description, FieldDescription
+from qmigtool.schema.cpusubsections import order_of
 
 if TYPE_CHECKING:
     from qmigtool.schema.model import Node, NodeField, Schema
 
-__all__ = ["CPU_SUBSECTIONS", "bare", "find_shape", "place_of", "subsections"]
-
-# In the order of vmstate_x86_cpu in target/i386/machine.c, the names as they are sent (QEMU 5.2 to 11.1; read from
-# the tables in the binaries of 7.2, 10.0 and 11.1).
-CPU_SUBSECTIONS = (
-    *("cpu/exception_info", "cpu/error_code", "cpu/async_pf_msr", "cpu/async_pf_int_msr", "cpu/async_pv_eoi_msr"),
-    *("cpu/steal_time_msr", "cpu/poll_control_msr", "cpu/fpop_ip_dp", "cpu/msr_tsc_adjust", "cpu/msr_tscdeadline"),
-    *("cpu/msr_ia32_misc_enable", "cpu/msr_ia32_feature_control", "cpu/msr_architectural_pmu", "cpu/mpx"),
-    *("cpu/msr_hyperv_hypercall", "cpu/msr_hyperv_vapic", "cpu/msr_hyperv_time", "cpu/msr_hyperv_crash"),
-    *("cpu/msr_hyperv_runtime", "cpu/msr_hyperv_synic", "cpu/msr_hyperv_stimer", "cpu/msr_hyperv_reenlightenment"),
-    *("cpu/avx512", "cpu/xss", "cpu/umwait", "cpu/tsc_khz", "cpu/msr_smi_count", "cpu/pkru", "cpu/pkrs"),
-    *("cpu/spec_ctrl", "cpu/amd_tsc_scale_msr", "cpu/mcg_ext_ctl", "cpu/intel_pt", "cpu/virt_ssbd", "cpu/svn_npt"),
-    *("cpu/svm_guest", "cpu/efer32", "cpu/nested_state", "cpu/xen_vcpu", "cpu/msr_tsx_ctrl", "cpu/intel_sgx"),
-    *("cpu/pdptrs", "cpu/msr_xfd", "cpu/msr_hwcr", "cpu/fred", "cpu/intel_amx_xtile", "cpu/arch_lbr"),
-    *("cpu/triple_fault", "cpu/msr_pl0_ssp", "cpu/cet", "cpu/apx"),
-)
+__all__ = ["bare", "find_shape", "place_of", "subsections"]
 
 
 def find_shape(schema: Schema, name: str, version: int | None = None) -> Description | None:
@@ -46,12 +32,11 @@ def find_shape(schema: Schema, name: str, version: int | None = None) -> Descrip
 
 def place_of(name: str, there: Sequence[str]) -> int:
     """Return where a subsection belongs among those that are there: for a loader anywhere, for a reader in order."""
-    if name not in CPU_SUBSECTIONS:
-        return len(there)
-    order = CPU_SUBSECTIONS.index(name)
-    for index, other in enumerate(there):
-        if other in CPU_SUBSECTIONS and CPU_SUBSECTIONS.index(other) > order:
-            return index
+    order = order_of(name)
+    if order is not None:
+        for index, other in enumerate(there):
+            if (order_of(other) or 0) > order:
+                return index
     return len(there)
 
 

@@ -1,24 +1,25 @@
-"""Inputs, recognised by their content: a stream, a vmdesc's text, -dump-vmstate, a schema of `schema learn`."""
+"""Inputs, told apart by their content, packed or not: a stream, a vmdesc's text, -dump-vmstate, a learned schema."""
 
 from __future__ import annotations
 
 import io
 import itertools
-import lzma
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError, UsageError
-from qmigtool.files import open_input
+from qmigtool.parsers.container import Kind, recognise
+from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
 from qmigtool.parsers.vmstatedump import DumpDescription, DumpField, VmstateDump, parse_vmstate_dump
 from qmigtool.schema import Schema, load
 from qmigtool.schema.model import Node, NodeField
 from qmigtool.schemadiff.model import Body, Origin, Shape, ShapeField, Shapes
 from qmigtool.stream import Stream, open_stream
+from qmigtool.textinput import HEAD, is_text, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -27,8 +28,6 @@ __all__ = ["of_dump", "of_schema", "of_stream", "of_vmdesc", "read_shapes"]
 
 MAX_TEXT = 64 << 20  # of JSON; QEMU 11.1 dumps 0.9 MB
 MAX_ALTERNATIVES = 16  # shapes of one struct; the built-in schema has up to 4
-MAX_MEMORY = 80 << 20  # for unpacking: xz -9 asks for 65 MB
-XZ = b"\xfd7zXZ\0"
 NUMBERED = re.compile(r"\[[0-9]+\]$")
 LISTS = ("qtailq", "qlist", "gtree")  # as many elements as there happen to be
 VERSION = re.compile(r"[0-9]+(\.[0-9]+)+")  # of QEMU
@@ -49,10 +48,10 @@ def read_shapes(target: str | BinaryIO, source: str | None = None) -> Shapes:
     try:
         if not isinstance(target, str):
             return _of_pipe(target, name)
-        with os.fdopen(_opened(target), "rb") as file:
-            head = file.read(len(XZ))
-            if _is_text(head):
-                return _of_text(_unpacked(_rest(head, file)), name)
+        with _opened(target) as file:
+            text = text_of(file, MAX_TEXT)
+        if text is not None:
+            return _of_text(text, name)
         with open_stream(target) as stream:
             return of_stream(stream, name)
     except QmigError as error:
@@ -61,29 +60,30 @@ def read_shapes(target: str | BinaryIO, source: str | None = None) -> Shapes:
         raise
 
 
-def _opened(path: str) -> int:
+def _opened(path: str) -> FileSource:
     try:
-        return open_input(path)
+        return FileSource(Path(path))
     except FileNotFoundError:
         versions = ", and no schema of a single version of QEMU is built in" if VERSION.fullmatch(path) else ""
         raise UsageError(f"there is no file {path!r}{versions}", expected=READABLE) from None
 
 
 def _of_pipe(pipe: BinaryIO, source: str) -> Shapes:
-    head = pipe.read(len(XZ))
-    if _is_text(head):
-        return _of_text(_unpacked(_rest(head, pipe)), source)
-    with open_stream(io.BufferedReader(_Rejoined(head, pipe))) as stream:
+    """Read a pipe: a text, or what is packed and can be either, to its end, if that is not too far."""
+    head = pipe.read(HEAD)
+    magic = recognise(head)
+    if is_text(head) or (magic is not None and magic.kind is Kind.PACKED):
+        data = head + pipe.read(max(MAX_TEXT + 1 - len(head), 0))
+        if len(data) > MAX_TEXT:
+            raise LimitError("what comes from the pipe is too long", expected=f"at most {MAX_TEXT} bytes, or a file")
+        text = text_of(BufferSource(data), MAX_TEXT)
+        if text is not None:
+            return _of_text(text, source)
+        opened = open_stream(data)
+    else:
+        opened = open_stream(io.BufferedReader(_Rejoined(head, pipe)))
+    with opened as stream:
         return of_stream(stream, source)
-
-
-def _is_text(head: bytes) -> bool:
-    return head == XZ or head.lstrip()[:1] == b"{"
-
-
-def _rest(head: bytes, file: BinaryIO) -> bytes:
-    """Read a text to its end, or so much of it that it is seen to be too long."""
-    return head + file.read(MAX_TEXT + 1 - len(head))
 
 
 class _Rejoined(io.RawIOBase):
@@ -108,22 +108,10 @@ class _Rejoined(io.RawIOBase):
         return len(part)
 
 
-def _unpacked(text: bytes) -> bytes:
-    if text.startswith(XZ):
-        try:
-            unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
-            text = unpacker.decompress(text, MAX_TEXT + 1)
-        except lzma.LZMAError as error:
-            raise StreamError(f"not xz: {error}") from None
-        if len(text) <= MAX_TEXT and not unpacker.eof:
-            raise StreamError("the compressed file ends early")
-    if len(text) > MAX_TEXT:
-        raise LimitError("the text is too long", expected=f"at most {MAX_TEXT} bytes")
-    return text
-
-
 def _of_text(text: bytes, source: str) -> Shapes:
     """Tell which JSON it is by the keys that only one of them has at its head."""
+    if text.lstrip()[:1] != b"{":
+        raise StreamError("neither JSON nor a migration stream", expected=READABLE)
     if b'"vmschkmachine"' in text:
         return of_dump(parse_vmstate_dump(text), source)
     if b'"shapes"' in text and b'"vmsd_name"' not in text:

@@ -1,4 +1,4 @@
-"""Layouts from a text dump of CPUID: Todd Allen's ``cpuid -r``, and InstLatx64 (AIDA64).
+"""CPUID from a text dump, and layouts from its leaf 0xD: Todd Allen's ``cpuid -r``, and InstLatx64 (AIDA64).
 
 Both have one line per subleaf and one block per logical CPU::
 
@@ -8,41 +8,97 @@ Both have one line per subleaf and one block per logical CPU::
     ------[ CPUID Registers / Logical CPU #0 ]------
     CPUID 0000000D: 00000100-00000240-00000000-00000000 [SL 02] [AVX]
 
-Text that went through a mail (quoted with ``>``, wrapped) is read too. Old InstLatx64 dumps have no ``[SL ..]``: their
-lines are subleaves 0, 1, 2 and so on, which holds only where no subleaf was left out, and so it is checked.
+Text that went through a mail (quoted with ``>``, wrapped between words) is read too. Old InstLatx64 dumps have no
+``[SL ..]``: the lines of a leaf are its subleaves 0, 1, 2 and so on, which holds only where no subleaf was left out, as
+is checked for leaf 0xD.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from qmigtool.errors import LimitError, UsageError, XsaveError
 from qmigtool.xsave.layout import CpuidRow, Layout
 
+__all__ = ["CpuidBlock", "CpuidLine", "parse_cpuid_dump", "parse_cpuid_rows"]
+
 MAX_TEXT = 16 << 20
 """Characters. A real dump of 192 CPUs (EPYC 9654, InstLatx64) has 2.6 million; two sockets of 384 would have 11."""
+
+XSTATE_LEAF = 0xD
 
 _HEX = "([0-9A-Fa-f]{8})"
 _GAP = r"[\s>]+"
 _LINE = re.compile(
-    # cpuid -r: a row of leaf 0xD
-    rf"\b0x0000000[dD]{_GAP}0x(?P<cpuid_subleaf>[0-9A-Fa-f]{{1,2}}):{_GAP}"
+    # cpuid -r: a row
+    rf"\b0x(?P<cpuid_leaf>[0-9A-Fa-f]{{8}}){_GAP}0x(?P<cpuid_subleaf>[0-9A-Fa-f]{{1,2}}):{_GAP}"
     rf"eax=0x{_HEX}{_GAP}ebx=0x{_HEX}{_GAP}ecx=0x{_HEX}{_GAP}edx=0x{_HEX}\b"
-    # InstLatx64: a row of leaf 0xD
-    rf"|\b(?P<aida>CPUID) 0000000[dD]: {_HEX}-{_HEX}-{_HEX}-{_HEX}(?:[ \t]*\[SL (?P<aida_subleaf>[0-9A-Fa-f]{{2}})\])?"
+    # InstLatx64: a row
+    rf"|\bCPUID{_GAP}(?P<aida_leaf>[0-9A-Fa-f]{{8}}):{_GAP}{_HEX}-{_HEX}-{_HEX}-{_HEX}\b"
+    rf"(?:[\s>]*\[SL{_GAP}(?P<aida_subleaf>[0-9A-Fa-f]{{2}})\])?"
     # a new block in either
     r"|\bCPU (?P<cpuid_cpu>\d{1,6}):"
     r"|\bCPU ?#(?P<aida_cpu>\d{1,6})\b"
 )
 
 
+class CpuidLine(NamedTuple):
+    """One row of a dump; ``labelled`` says whether the dump tells the subleaf, or it was counted."""
+
+    leaf: int
+    subleaf: int
+    labelled: bool
+    registers: CpuidRow
+
+
+@dataclass(slots=True)
+class CpuidBlock:
+    """What a dump has of one logical CPU, in its order; ``cpu`` is its number, None if the dump has none."""
+
+    cpu: int | None
+    lines: list[CpuidLine] = field(default_factory=list)
+
+
+def parse_cpuid_rows(text: str, leaves: Container[int] | None = None) -> list[CpuidBlock]:
+    """Return the blocks of a dump that have rows, with the rows of ``leaves`` (default: all).
+
+    Of anything but a dump there are none. Raises LimitError if the text is longer than 16 Mi characters.
+    """
+    if len(text) > MAX_TEXT:
+        raise LimitError(f"the CPUID dump has {len(text)} characters", expected=f"at most {MAX_TEXT}")
+    blocks: list[CpuidBlock] = []
+    block = CpuidBlock(None)
+    counted: dict[int, int] = {}  # leaf -> rows without a label
+    for match in _LINE.finditer(text):
+        number = match["cpuid_cpu"] or match["aida_cpu"]
+        if number is not None:
+            block, counted = CpuidBlock(int(number)), {}
+            continue
+        leaf = int(match["cpuid_leaf"] or match["aida_leaf"], 16)
+        if leaves is not None and leaf not in leaves:
+            continue
+        label = match["cpuid_subleaf"] or match["aida_subleaf"]
+        subleaf = counted.get(leaf, 0) if label is None else int(label, 16)
+        if label is None:
+            counted[leaf] = subleaf + 1
+        first = 3 if match["cpuid_leaf"] else 8  # the groups of the form that matched
+        eax, ebx, ecx, edx = (int(word, 16) for word in match.group(*range(first, first + 4)))
+        if not block.lines:
+            blocks.append(block)
+        block.lines.append(CpuidLine(leaf, subleaf, label is not None, (eax, ebx, ecx, edx)))
+    return blocks
+
+
 @dataclass(slots=True)
 class _Block:
+    """The rows of leaf 0xD of one CPU."""
+
     cpu: int | None
     rows: dict[int, CpuidRow] = field(default_factory=dict)
     unlabelled: int = 0
-    labelled: bool = False
 
     @property
     def shape(self) -> tuple[tuple[int, CpuidRow], ...]:
@@ -64,9 +120,7 @@ def parse_cpuid_dump(text: str, name: str, *, cpu: int | None = None, source: st
     with different contents, or if rows without ``[SL ..]`` cannot be numbered; UsageError if there is no such CPU;
     LimitError if the text is longer than 16 Mi characters.
     """
-    if len(text) > MAX_TEXT:
-        raise LimitError(f"the CPUID dump has {len(text)} characters", section=name, expected=f"at most {MAX_TEXT}")
-    blocks = _blocks(text, name)
+    blocks = [_xstate(block, name) for block in parse_cpuid_rows(text, (XSTATE_LEAF,))]
     if not blocks:
         raise XsaveError(
             "no row of CPUID leaf 0xD found", section=name, expected="the output of cpuid -r or InstLatx64"
@@ -77,33 +131,19 @@ def parse_cpuid_dump(text: str, name: str, *, cpu: int | None = None, source: st
     return Layout.from_leaf_0xd(name, chosen.rows, title=name, source=source or f"CPUID dump{where}")
 
 
-def _blocks(text: str, name: str) -> list[_Block]:
-    """Return the blocks that have rows."""
-    blocks: list[_Block] = []
-    block = _Block(None)
-    for match in _LINE.finditer(text):
-        number = match["cpuid_cpu"] or match["aida_cpu"]
-        if number is not None:
-            block = _Block(int(number))
-            continue
-        if not block.rows:
-            blocks.append(block)
-        registers = [int(word, 16) for word in match.groups() if word is not None and len(word) == 8]
-        label = match["cpuid_subleaf"] or match["aida_subleaf"]
-        if label is not None:
-            subleaf = int(label, 16)
-            block.labelled = True
-        else:
-            subleaf = block.unlabelled
-            block.unlabelled += 1
-        row = (registers[0], registers[1], registers[2], registers[3])
-        if block.rows.setdefault(subleaf, row) != row or (block.labelled and block.unlabelled):
+def _xstate(block: CpuidBlock, name: str) -> _Block:
+    """Return a block's rows by subleaf."""
+    found = _Block(block.cpu)
+    for line in block.lines:
+        found.unlabelled += not line.labelled
+        different = found.rows.setdefault(line.subleaf, line.registers) != line.registers
+        if different or found.unlabelled not in (0, len(found.rows)):
             raise XsaveError(
-                f"subleaf {subleaf:#x} of CPUID leaf 0xD has two different rows, or only some rows say [SL ..]",
+                f"subleaf {line.subleaf:#x} of CPUID leaf 0xD has two different rows, or only some rows say [SL ..]",
                 section=name,
                 expected="one block of rows per CPU",
             )
-    return blocks
+    return found
 
 
 def _choose(blocks: list[_Block], name: str, cpu: int | None) -> _Block:

@@ -28,6 +28,20 @@ def asked(text: str, name: str = PC, data: bytes | None = None) -> list[str]:
 XCR0 = 'path = "cpu@*/env.xcr0"\n'
 
 
+def test_elements_of_an_array_by_pattern():
+    data = poked(PC, {"cpu@2/env.regs[5]": 0x1234, "cpu@2/env.fpregs[3]/tmp/tmp_exp": 0x777})
+    for path in ("cpu@*/env.regs[*]", "cpu@2/env.regs[?]", "*/env.regs[5]"):
+        says = asked(f'path = "{path}"\none_of = [0]\nrequired = true', data=data)
+        assert "cpu@2/env.regs[5] is 0x1234, but the policy wants one of 0x0" in says
+        assert not any(line.startswith("nothing") for line in says)
+    count = len(asked('path = "cpu@*/env.regs[*]"\nabsent = true'))
+    assert count == 4 * 16
+    # Structs have elements of their own, and a pattern for the whole array finds it once.
+    says = asked('path = "cpu@2/env.fpregs[*]/tmp/tmp_exp"\nequals = 0x777', data=data)
+    assert [line.split()[0] for line in says] == [f"cpu@2/env.fpregs[{i}]/tmp/tmp_exp" for i in range(8) if i != 3]
+    assert len(asked('path = "cpu@*/env.reg*"\nabsent = true')) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

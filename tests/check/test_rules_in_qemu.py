@@ -51,6 +51,7 @@ def test_the_sample_loads_as_it_is(tmp_path: Path) -> None:
         ("long-mode", {"cpu@0/env.efer": 0x100}, SREGS),
         ("long-mode", {"cpu@0/env.efer": 0x400, "cpu@0/env.cr[0]": 0x10}, SREGS),
         ("run-state", {"globalstate/runstate": b"foo".ljust(32, b"\0")}, "invalid parameter value: foo"),
+        ("run-state", {"globalstate/runstate": b"preconfig".ljust(32, b"\0")}, "invalid parameter value: preconfig"),
         ("fpregs-format", {"cpu@0/env.fpregs_format_vmstate": 1}, "Unsupported old non-softfloat CPU state"),
     ],
 )

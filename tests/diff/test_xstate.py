@@ -75,13 +75,20 @@ def test_a_component_that_nobody_knows_leaves_the_fields_to_be_compared() -> Non
     assert "cpu@0/env.mxcsr" in places(compared(KVM, changed))
 
 
+# Bytes of a component that are no register (SDM volume 1, 13.4 and 13.5), or one that QEMU does not migrate.
+HOLES = {
+    "x87": [5, *(at for start in range(34, 152, 16) for at in range(start, start + 6))],  # behind FTW, and each ST
+    "BNDCSR": [*range(16, 64)],
+    "PKRU": [*range(4, 8)],
+    "LBR": [*range(16, 40)],  # LER_FROM, LER_TO, LER_INFO
+}
+
+
 def test_registers_cover_their_components_without_overlap() -> None:
     for bit, component in COMPONENTS.items():
-        end = 0
-        for slot in registers_in(bit):
-            assert slot.offset >= end, slot
-            end = slot.offset + slot.size
-        assert end <= component.size
+        covered = [at for slot in registers_in(bit) for at in range(slot.offset, slot.offset + slot.size)]
+        assert len(set(covered)) == len(covered), component.name
+        assert sorted(covered + HOLES.get(component.name, [])) == [*range(component.size)], component.name
 
 
 def test_x87_values() -> None:

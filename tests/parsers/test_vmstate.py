@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from qmigtool.errors import QmigError, StreamError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.vmdesc import parse_vmdesc
-from qmigtool.parsers.vmstate import Kind, body_fields, decode_value, encode_value
+from qmigtool.parsers.vmstate import Kind, body_fields, decode_value, encode_value, leaves
 from tests.streamwriter import (
     Pairs,
     StreamWriter,
@@ -283,18 +283,29 @@ def test_repr_says_where():
     assert repr(fields_of(POINT)["y"]) == "<Field 'y' uint16 leaf at 0x3e9, 2 bytes>"
 
 
+def test_leaves_with_arrays_in_pieces_or_as_one():
+    w = StreamWriter()
+    vmsd = Vmsd("d", 1, [num("a", "uint8", 1), structs("m", [POINT] * 2), nums("n", "uint16", [1, 2, 3])])
+    w.device(1, "d", 0, vmsd)
+    found = fields_of(vmsd).values()
+    structured = ["a", "m[0]/x", "m[0]/y", "m[1]/x", "m[1]/y"]
+    pieces = dict(leaves(found))
+    assert [*pieces] == [*structured, "n[0]", "n[1]", "n[2]"]
+    assert [pieces[f"n[{i}]"].value for i in range(3)] == [1, 2, 3]
+    whole = dict(leaves(found, "d/", whole_arrays=True))
+    assert [*whole] == [f"d/{name}" for name in (*structured, "n")]
+    assert whole["d/n"].value == [1, 2, 3]
+    for one in (pieces, whole):
+        assert sum(field.length for field in one.values()) == len(vmsd.body())
+    assert [field.is_plain_array for field in found] == [False, False, True]
+
+
 def test_every_leaf_covers_its_bytes_once():
     w = StreamWriter()
     vmsd = Vmsd("d", 1, [num("a", "uint8", 1), structs("m", [POINT] * 3), tmp("t", POINT), nums("n", "uint16", [1, 2])])
     w.device(1, "d", 0, vmsd)
     covered = []
 
-    def leaves(field):
-        if field.kind is Kind.LEAF:
-            covered.extend(range(field.offset, field.offset + field.length))
-        for child in field.children:
-            leaves(child)
-
-    for field in fields_of(vmsd).values():
-        leaves(field)
+    for _, field in leaves(fields_of(vmsd).values()):
+        covered.extend(range(field.offset, field.offset + field.length))
     assert covered == list(range(1000, 1000 + len(vmsd.body())))

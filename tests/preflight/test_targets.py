@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
 import pickle
@@ -12,9 +13,8 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool.errors import QmigError, StreamError, UsageError
+from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.preflight import Target, read_target, read_targets
-from qmigtool.preflight.losses.cpu import GATED
 from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.cpuidflags import KNOWN, features_of_dump
 from qmigtool.preflight.target.cpumodel import SUPERVISOR, USER, masks_of_flags
@@ -25,6 +25,8 @@ from qmigtool.preflight.target.readers import template
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS
 from qmigtool.preflight.target.vcpus import with_vcpus
+from qmigtool.schema.cpusubsections import BY_CPUID
+from tests import samplefiles
 from tests.preflight.recorded import reference
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -272,6 +274,51 @@ CPUID 80000001: 00A60F12-40000000-75C237FF-2FD3FBFF
     assert {"pku", "cet-ss", "svm", "fxsr-opt", "avx512f"} <= flags
     assert not {"amx-tile", "xfd", "la57", "lass"} & flags
     assert features_of_dump("CPUID 00000001: 00A60F12-00100800-7EF8320B-178BFBFF") is None
+
+
+SPR_LINES = (SAMPLES / "cpuid" / "intel-spr-guest.txt").read_text().splitlines()
+
+
+def cpu(number: int, amx: bool = True, lines: int | None = None) -> str:
+    """One CPU of a dump; without AMX its leaf 7 says so, and leaf 0xD is the same."""
+    rows = "\n".join(line for line in SPR_LINES if "0x" in line and "eax" in line)
+    if not amx:
+        old = next(line for line in rows.splitlines() if "0x00000007 0x00:" in line)
+        edx = int(old[-8:], 16)
+        assert edx >> 24 & 1
+        rows = rows.replace(old, f"{old[:-8]}{edx & ~(1 << 24):08x}")
+    return f"CPU {number}:\n" + "\n".join(rows.splitlines()[:lines]) + "\n"
+
+
+def test_a_feature_is_what_every_cpu_has() -> None:
+    alike = features_of_dump(cpu(0) + cpu(1))
+    assert alike is not None
+    assert "amx-tile" in alike
+    assert features_of_dump(cpu(0)) == alike
+    unnumbered = (cpu(0) + cpu(1, amx=False)).replace("CPU 0:", "").replace("CPU 1:", "")
+    for mixed in (cpu(0) + cpu(1, amx=False), cpu(0, amx=False) + cpu(1), unnumbered):
+        assert features_of_dump(mixed) == alike - {"amx-tile"}
+
+
+def test_the_cpu_in_which_a_dump_ends_does_not_count() -> None:
+    whole = features_of_dump(cpu(0))
+    assert whole
+    for lines in (1, 5, 12):
+        assert features_of_dump(cpu(0) + cpu(1, lines=lines)) == whole
+    # In the middle it does: nothing is known of its leaf 7.
+    assert features_of_dump(cpu(0) + cpu(1, lines=5) + cpu(2)) is None
+
+
+def test_a_dump_that_was_quoted_has_the_same_features(written: Callable[[str], str]) -> None:
+    text = "\n".join(SPR_LINES) + "\n"
+    plain = read_target(written(text))
+    assert plain.cpuid_flags
+    assert plain.layout is not None
+    for quoted in ("> " + text.replace("\n", "\n> "), text.replace(" ecx", "\n>> ecx")):
+        target = read_target(written(quoted))
+        assert target.cpuid_flags == plain.cpuid_flags
+        assert target.layout is not None
+        assert target.layout.rows == plain.layout.rows
 
 
 def test_a_layout_by_name() -> None:
@@ -589,9 +636,8 @@ def test_every_feature_that_is_asked_for_is_one_of_qemus() -> None:
     expansion = json.loads((DATA / "expansion-max-11.1.json").read_text())["return"]["model"]["props"]
     switches = {name.replace("_", "-") for name, on in expansion.items() if type(on) is bool}
     assert switches <= cpu_flags()
-    asked = {*KNOWN, *USER, *SUPERVISOR, *(one for flags in GATED.values() for one in flags)}
-    # QEMU has no LASS; sgx-lc is how Linux writes sgxlc.
-    assert asked - cpu_flags() == {"lass", "sgx-lc"}
+    asked = {*KNOWN, *USER, *SUPERVISOR, *(one for sub in BY_CPUID.values() for one in sub.features)}
+    assert asked - cpu_flags() == {"lass"}  # QEMU has no LASS
 
 
 def test_the_sample_is_the_template() -> None:
@@ -614,6 +660,22 @@ def test_errors_name_the_file_once_and_who_named_it(tmp_path: Path) -> None:
         read_target(str(path))
     assert caught.value.file == f"{path}: files: {tmp_path / 'x'}"
     assert "a migration stream that the target saved" in str(caught.value.expected)
+
+
+def test_what_is_packed_is_what_it_would_be(tmp_path: Path) -> None:
+    stream, dump = samplefiles.path("pc-7.2"), lzma.decompress((DATA / "dump-pc-7.2.json.xz").read_bytes())
+    (tmp_path / "a").write_bytes(dump)
+    for plain, pack in ((stream, gzip.compress), (stream, lzma.compress), (tmp_path / "a", lzma.compress)):
+        packed = tmp_path / "packed"
+        packed.write_bytes(pack(plain.read_bytes()))
+        one, other = read_target(str(plain)), read_target(str(packed))
+        assert one.sections or one.vmsds
+        assert (other.sections, other.vmsds, other.machine) == (one.sections, one.vmsds, one.machine)
+    packed.write_bytes(gzip.compress(b'accelerator = "kvm"'))
+    assert read_target(str(packed)).accelerator == "kvm"
+    packed.write_bytes(gzip.compress(b"#" * (17 << 20)))
+    with pytest.raises(LimitError, match="too long"):
+        read_target(str(packed))
 
 
 def test_bytes_that_are_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """``qmigtool schema diff``: shapes of JSON and CSV, exit codes, and what is said of inputs that describe nothing."""
 
+import bz2
 import contextlib
 import csv
+import gzip
 import io
 import json
 import lzma
@@ -124,7 +126,7 @@ def test_names_from_a_file_are_escaped(call, write):
         (b'{"vmschkmachine": 7}', 3, "an object belongs"),
         (b'{"page_size": 4096, "devices": 7}', 3, "devices"),
         (b'{"schema": 1, "shapes": 7, "devices": []}', 3, "not a schema"),
-        (b"\xfd7zXZ\0 and no more", 3, "not xz"),
+        (b"\xfd7zXZ\0 and no more", 3, "damaged xz data"),
         (lzma.compress(b'{"vmschkmachine"')[:-9], 3, "ends early"),
     ],
 )
@@ -180,11 +182,11 @@ class Once(io.RawIOBase):
         return len(part)
 
 
-@pytest.mark.parametrize("kind", ["stream", "vmdesc", "dump", "packed dump"])
+@pytest.mark.parametrize("kind", ["stream", "packed stream", "vmdesc", "dump", "packed dump"])
 def test_standard_input_is_one_of_a_and_b(kind, call, write, monkeypatch):
     def of(machine):
-        if kind == "stream":
-            return machine.read_bytes()
+        if "stream" in kind:
+            return lzma.compress(machine.read_bytes(), preset=1) if "packed" in kind else machine.read_bytes()
         if kind == "vmdesc":
             with open_stream(machine) as stream:
                 return stream.vmdesc_text
@@ -219,7 +221,7 @@ def test_standard_input_of_devices_and_its_limits(call, write, monkeypatch):
         assert err.startswith("qmigtool: -: ")
         assert says in err
     monkeypatch.setattr(sources, "MAX_TEXT", 100)
-    piped(monkeypatch, b"{" + bytes(1000))
+    piped(monkeypatch, b"{" + b" " * 1000)
     assert "too long" in call("-", b)[2]
 
 
@@ -232,6 +234,15 @@ def test_a_text_has_an_end(monkeypatch, write):
     for one in (path, packed):
         with pytest.raises(LimitError, match="too long"):
             read_shapes(str(one))
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, bz2.compress])
+def test_packed_or_not_the_answer_is_the_same(pack, call, write):
+    old, new = (samplefiles.read(name) for name in ("pc-7.2", "pc-11.1"))
+    plain = call(write("a", old), write("b", new), "--csv")
+    assert len(plain[1].splitlines()) > 1
+    assert call(write("a", pack(old)), write("b", pack(new)), "--csv") == plain
+    assert call(write("a", pack(text(dump(nic())))), write("b", text(dump(nic()))))[0] == 0
 
 
 def shared(depth):

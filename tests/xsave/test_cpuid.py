@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from qmigtool.errors import LimitError, QmigError, UsageError, XsaveError
 from qmigtool.xsave import Layout, layout, parse_cpuid_dump
+from qmigtool.xsave.cpuid import parse_cpuid_rows
 
 SPR = [
     (0x00, "000602e7", "00002b00", "00002b00"),
@@ -87,6 +88,8 @@ def is_sapphire_rapids(cpu):
         header(0) + aida(SPR) + header(1) + aida(SPR),
         aida(SPR),
         aida(SPR).replace("\n", "\r\n"),
+        "> " + aida(SPR).replace("\n", "\n> "),
+        aida(SPR).replace("CPUID ", "CPUID\n> ").replace(" [SL", "\n>[SL"),
         "CPU#000 AffMask: 0x00000001\n" + aida(SPR),
     ],
 )
@@ -195,6 +198,24 @@ def test_the_text_is_bounded():
 def test_no_such_cpu_in_an_unnumbered_dump():
     with pytest.raises(UsageError, match="no numbered one"):
         parse_cpuid_dump(cpuid_r(SPR), "x", cpu=0)
+
+
+def test_the_rows_of_every_leaf():
+    text = header(3) + aida(SPR[:2], labels=False) + header(4) + aida(SPR[:1])
+    first, second = parse_cpuid_rows(text)
+    assert (first.cpu, second.cpu) == (3, 4)
+    assert [(line.leaf, line.subleaf, line.labelled) for line in first.lines] == [
+        (0, 0, False),
+        (0xC, 0, False),
+        (0xD, 0, False),
+        (0xD, 1, False),
+        (0xE, 0, False),
+        (0x8000000D, 0, False),
+    ]
+    assert first.lines[0].registers == (0x20, 0x756E6547, 0x6C65746E, 0x49656E69)
+    (block,) = parse_cpuid_rows(cpuid_r(SPR), {0xD, 0xE})
+    assert [line[:3] for line in block.lines][-2:] == [(0xD, 0x12, True), (0xE, 0, True)]
+    assert parse_cpuid_rows("CPU 0:\nCPU 1:\n") == []
 
 
 @settings(deadline=None)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from qmigtool.check.rule import Context, Hit, Options, at, on, rule
 from qmigtool.errors import QmigError, UnsupportedError
+from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
 from qmigtool.parsers.savevm import Type
 from qmigtool.schema import built_in
 
@@ -14,14 +15,6 @@ __all__ = ["READABLE", "RULES", "SUPPORTED", "problem"]
 
 CHUNK = 1 << 20
 MAX_PADDING = 1 << 28  # bytes behind the stream that are looked at; a block device may have terabytes
-RUN_STATES = frozenset(
-    {
-        *("colo", "debug", "finish-migrate", "guest-panicked", "inmigrate", "internal-error", "io-error", "paused"),
-        *("postmigrate", "prelaunch", "preconfig", "restore-vm", "running", "save-vm", "shutdown", "suspended"),
-        "watchdog",
-    }
-)
-RUN_STATE = "runstate"
 
 
 def problem(error: QmigError) -> Hit:
@@ -155,7 +148,7 @@ def run_state(context: Context, _: Options) -> Iterator[Hit]:
     for device in context.devices:
         found = device.get(RUN_STATE) if device.name == "globalstate" else None
         if found is not None:
-            name = found.raw.split(b"\0")[0].decode("ascii", "backslashreplace")
+            name = run_state_name(found.raw)
             if name not in RUN_STATES:
                 yield at(device, RUN_STATE, f"the run state is {name!r}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.check.patterns import number
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, policy_rule, rule
 from qmigtool.errors import QmigError
+from qmigtool.schema.cpusubsections import BY_CPUID
 from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
@@ -15,18 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-# Sent if the CPU model has the feature, whatever the registers hold (target/i386/machine.c).
-BY_CPUID = (
-    "cpu/intel_amx_xtile",
-    "cpu/msr_xfd",
-    "cpu/arch_lbr",
-    "cpu/fred",
-    "cpu/apx",
-    "cpu/cet",
-    "cpu/intel_sgx",
-    "cpu/msr_tsx_ctrl",
-    "cpu/amd_tsc_scale_msr",
-)
 UNINITIALIZED = 1  # KVM_MP_STATE_UNINITIALIZED: not started since reset
 RESET_XCR0 = 1
 DEFAULT_KHZ = 3_000_000

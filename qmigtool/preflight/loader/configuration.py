@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.parsers.configuration import Configuration
+from qmigtool.parsers.configuration import COMPARED, Configuration
 from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import SectionType
 from qmigtool.preflight.loader.state import signed
@@ -23,9 +23,6 @@ __all__ = ["load_configuration"]
 VMSD = "configuration"
 VERSION, MINIMUM = 1, 0
 PAGE_BITS, CAPABILITIES, UUID = (f"{VMSD}/{name}" for name in ("target-page-bits", "capabilities", "uuid"))
-
-# The capabilities that are compared, in the order of the QAPI enumeration, and the version that began to.
-COMPARED: tuple[tuple[str, tuple[int, int]], ...] = (("x-ignore-shared", (4, 0)), ("mapped-ram", (9, 0)))
 
 
 def load_configuration(load: Load) -> None:
@@ -102,7 +99,7 @@ def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
         load.doubt("the target's page size is not known")
     elif bits is not None and bits != target.page_bits:
         raise load.refuse("page-bits", start, received=signed(bits), local=target.page_bits, **hook)
-    for name, since in COMPARED:
+    for name, since in COMPARED.items():
         if load.version < since:
             continue
         local, sent = load.has(name), name in load.capabilities

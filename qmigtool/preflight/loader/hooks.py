@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.parsers.record import decode_name
+from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
 from qmigtool.preflight.loader.ramblocks import LOW, PACKED
 from qmigtool.preflight.loader.state import signed
 
@@ -33,14 +33,6 @@ _NCQ_FIELDS = ("used", "halt", "cmd", "slot", "tag")
 _NCQ_COMMANDS = (0x60, 0x61, 0x63, 0x64, 0x65)  # is_ncq in hw/ide/ahci.c
 _NCQ_BAD, _PORT_BAD = "a command is wrong", "a port is wrong"  # among the values: what was found further inside
 
-# qapi/run-state.json: 7.2 to 11.1 (preconfig has gone before, colo since)
-_RUN_STATES = frozenset(
-    {
-        *("debug", "inmigrate", "internal-error", "io-error", "paused", "postmigrate", "prelaunch", "finish-migrate"),
-        *("restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog", "guest-panicked", "colo"),
-    }
-)
-
 Values = dict[str, Any]
 
 
@@ -55,10 +47,10 @@ def _cpu(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> 
 
 
 def _globalstate(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    text = values.get("runstate")
+    text = values.get(RUN_STATE)
     if isinstance(text, bytes):
-        name = decode_name(text.partition(b"\0")[0])
-        if name not in _RUN_STATES:
+        name = run_state_name(text)
+        if name not in RUN_STATES:
             raise load.refuse("runstate", received=name, **hook)
 
 

@@ -10,12 +10,14 @@ from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.target.cpuidflags import KNOWN
 from qmigtool.rewrite.accelerators.traits import TRAITS
+from qmigtool.schema.cpusubsections import BY_CPUID
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
     from qmigtool.preflight.target.model import Target
+    from qmigtool.schema.cpusubsections import CpuSubsection
     from qmigtool.stream import Stream
 
 __all__ = ["allowed_components", "cpu_losses"]
@@ -23,23 +25,6 @@ __all__ = ["allowed_components", "cpu_losses"]
 MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
 TSC_TOLERANCE_PPM = 250  # KVM's own tolerance, below which it does not scale
 MSHV_PAGE = 4096  # bytes of the page in which QEMU 11.1 hands an area to MSHV
-
-# Subsection of cpu that the target sends only if its CPU has one of these features (`needed` asks CPUID, not contents).
-GATED: dict[str, tuple[str, ...]] = {
-    "cpu/intel_amx_xtile": ("amx-tile",),
-    "cpu/msr_xfd": ("xfd",),
-    "cpu/arch_lbr": ("arch-lbr",),
-    "cpu/fred": ("fred",),
-    "cpu/apx": ("apxf",),
-    "cpu/cet": ("cet-ss", "cet-ibt"),
-    "cpu/intel_sgx": ("sgxlc", "sgx-lc"),
-    "cpu/msr_tsx_ctrl": ("tsx-ctrl",),
-    "cpu/amd_tsc_scale_msr": ("tsc-scale",),
-}
-# Those that were loaded by TCG and never came back, whatever -cpu was asked for.
-NOT_IN_TCG = frozenset(
-    {"cpu/intel_amx_xtile", "cpu/msr_xfd", "cpu/arch_lbr", "cpu/fred", "cpu/apx", "cpu/cet"},
-)
 
 # Bit of CR4 -> the features of which a CPU must have one for a guest to set it (SDM volume 3, 2.5).
 CR4_FEATURES: dict[int, tuple[str, ...]] = {
@@ -193,10 +178,11 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
 def _gated(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
     """Judge subsections that the target sends again only if its CPU has the feature."""
     for field in vcpu.device.fields:
-        if field.kind is not Kind.SUBSECTION or field.name not in GATED:
+        if field.kind is not Kind.SUBSECTION or field.name not in BY_CPUID:
             continue
-        flags = GATED[field.name]
-        has = _has(target, field.name, flags)
+        known = BY_CPUID[field.name]
+        flags = known.features
+        has = _has(target, known)
         if has:
             continue
         used = _any_set(field)
@@ -215,13 +201,13 @@ def _gated(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
         )
 
 
-def _has(target: Target, subsection: str, flags: tuple[str, ...]) -> bool | None:
-    if target.accelerator == "tcg" and subsection in NOT_IN_TCG:
+def _has(target: Target, subsection: CpuSubsection) -> bool | None:
+    if target.accelerator == "tcg" and not subsection.tcg:
         return False
-    has = _has_feature(target, flags)
+    has = _has_feature(target, subsection.features)
     if has is not None:
         return has
-    if subsection == "cpu/intel_amx_xtile" and target.xcr0 is not None:
+    if subsection.name == "cpu/intel_amx_xtile" and target.xcr0 is not None:
         return bool(target.xcr0 & AMX_MASK)
     return None
 

@@ -7,8 +7,8 @@ import uuid as uuids
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qmigtool.parsers.configuration import COMPARED
 from qmigtool.preflight.remedies.fix import Fix, edit, join
-from qmigtool.preflight.target.reference import COMPARED
 
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.predict import Verdict

@@ -1,12 +1,15 @@
 """Features of a CPU from a text dump of CPUID, by QEMU's names: those that preflight asks about.
 
 Bits are those of the SDM (volume 2, CPUID) and of AMD's APM (volume 3, appendix E), names those of
-``feature_word_info`` in QEMU's target/i386/cpu.c. ``cpuid -r`` and InstLatx64 are read, of several CPUs the first.
+``feature_word_info`` in QEMU's target/i386/cpu.c. A machine has what all of its CPUs have, and nothing else can a vCPU
+be given that may run on any of them.
 """
 
 from __future__ import annotations
 
-import re
+from operator import and_
+
+from qmigtool.xsave.cpuid import CpuidBlock, parse_cpuid_rows
 
 __all__ = ["KNOWN", "features_of_dump"]
 
@@ -29,23 +32,38 @@ BITS: dict[tuple[int, int, int], dict[int, str]] = {
 KNOWN = frozenset(name for names in BITS.values() for name in names.values())
 """The features that a dump tells: of others nothing is known by it."""
 
-_HEX = "([0-9A-Fa-f]{8})"
-_LINE = re.compile(
-    rf"\b0x(?P<leaf>[0-9A-Fa-f]{{8}})\s+0x(?P<subleaf>[0-9A-Fa-f]{{1,2}}):\s+"
-    rf"eax=0x{_HEX}\s+ebx=0x{_HEX}\s+ecx=0x{_HEX}\s+edx=0x{_HEX}\b"
-    rf"|\bCPUID (?P<aida>[0-9A-Fa-f]{{8}}): {_HEX}-{_HEX}-{_HEX}-{_HEX}(?:[ \t]*\[SL (?P<label>[0-9A-Fa-f]{{2}})\])?"
-)
+LEAVES = frozenset(leaf for leaf, _, _ in BITS)
 
 
 def features_of_dump(text: str) -> frozenset[str] | None:
-    """Return the features of :data:`KNOWN` that the first CPU of a dump has; None if leaf 1 or leaf 7 is not there."""
-    rows: dict[tuple[int, int], list[int]] = {}
-    for match in _LINE.finditer(text):
-        leaf = int(match["leaf"] or match["aida"], 16)
-        label = match["subleaf"] or match["label"]
-        key = leaf, int(label, 16) if label else 0
-        # Without a label the first row of a leaf is its subleaf 0.
-        rows.setdefault(key, [int(word, 16) for word in match.groups() if word is not None and len(word) == 8][-4:])
+    """Return the features of :data:`KNOWN` that every CPU of a dump has.
+
+    None if leaf 1 or leaf 7 of one is not there; a last CPU in which the dump ends does not count.
+    """
+    blocks = parse_cpuid_rows(text, LEAVES)
+    if len(blocks) > 1 and _ends_early(blocks[-1], blocks[0]):
+        blocks = blocks[:-1]
+    common: frozenset[str] | None = None
+    for block in blocks:
+        found = _features(block)
+        if found is None:
+            return None
+        common = found if common is None else common & found
+    return common
+
+
+def _ends_early(last: CpuidBlock, first: CpuidBlock) -> bool:
+    """Say whether a block has the rows with which another one starts, and no more."""
+    ours, theirs = ([(line.leaf, line.subleaf) for line in block.lines] for block in (last, first))
+    return len(ours) < len(theirs) and theirs[: len(ours)] == ours
+
+
+def _features(block: CpuidBlock) -> frozenset[str] | None:
+    rows: dict[tuple[int, int], tuple[int, ...]] = {}
+    for line in block.lines:
+        key = line.leaf, line.subleaf
+        # What stands there twice is two CPUs that nothing tells apart.
+        rows[key] = tuple(map(and_, rows.get(key, line.registers), line.registers))
     if (1, 0) not in rows or (7, 0) not in rows:
         return None
     return frozenset(

@@ -12,13 +12,22 @@ from typing import Any
 
 from qmigtool.errors import StreamError
 from qmigtool.preflight.target.model import Target
-from qmigtool.xsave.components import APX_MASK, CET_MASK, LEGACY_MASK, MPX_MASK, PKRU_MASK
+from qmigtool.xsave.components import (
+    AMX_MASK,
+    APX_MASK,
+    AVX512_MASK,
+    AVX_MASK,
+    CET_MASK,
+    LBR_MASK,
+    LEGACY_MASK,
+    MPX_MASK,
+    PKRU_MASK,
+    PT_MASK,
+)
 
 __all__ = ["masks_of_flags", "target_from_expansion"]
 
 SECTION = "query-cpu-model-expansion"
-AVX_MASK, AVX512_MASK, TILE_MASK = 0x4, 0xE0, 0x60000
-PT_MASK, LBR_MASK = 0x100, 0x8000
 
 # CPU feature -> components (x86_ext_save_areas in target/i386/cpu.c).
 USER = {
@@ -27,7 +36,7 @@ USER = {
     "avx512f": AVX512_MASK,
     "avx10": AVX512_MASK,
     "pku": PKRU_MASK,
-    "amx-tile": TILE_MASK,
+    "amx-tile": AMX_MASK,
     "apxf": APX_MASK,
 }
 SUPERVISOR = {"intel-pt": PT_MASK, "cet-ss": CET_MASK, "cet-ibt": CET_MASK, "arch-lbr": LBR_MASK}

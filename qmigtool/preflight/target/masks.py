@@ -22,12 +22,20 @@ from qmigtool.errors import StreamError
 from qmigtool.preflight.target.model import Target
 from qmigtool.xsave import mask_names
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import APX_MASK, CET_MASK, LEGACY_MASK, MPX_MASK
+from qmigtool.xsave.components import (
+    AMX_MASK,
+    APX_MASK,
+    AVX512_MASK,
+    AVX_MASK,
+    CET_MASK,
+    LEGACY_MASK,
+    MPX_MASK,
+    PASID_MASK,
+)
 
 __all__ = ["PartitionProperty", "properties_of_table", "properties_of_text", "target_from_properties"]
 
 SECTION = "partition properties"
-AVX_MASK, AVX512_MASK, PASID_MASK, TILE_MASK = 0x4, 0xE0, 0x400, 0x60000
 
 
 class PartitionProperty(IntEnum):
@@ -41,7 +49,7 @@ class PartitionProperty(IntEnum):
 PREFIX = "HV_PARTITION_PROPERTY_"
 FEATURE_XSAVE = 1 << 0
 # Bit of PROCESSOR_XSAVE_FEATURES -> the components that it brings.
-FEATURES = {2: AVX_MASK, 5: MPX_MASK, 6: AVX512_MASK, 27: TILE_MASK, 38: APX_MASK}
+FEATURES = {2: AVX_MASK, 5: MPX_MASK, 6: AVX512_MASK, 27: AMX_MASK, 38: APX_MASK}
 MAX_VALUE = (1 << 64) - 1
 
 _LINE = re.compile(

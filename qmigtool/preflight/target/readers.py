@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import resources
@@ -14,7 +12,7 @@ from typing import Any
 
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
-from qmigtool.files import open_input
+from qmigtool.parsers.source import FileSource
 from qmigtool.parsers.vmstatedump import MACHINE_KEY
 from qmigtool.preflight.target.builds import live_sections, target_from_version, version_text
 from qmigtool.preflight.target.cpuidflags import features_of_dump
@@ -27,14 +25,14 @@ from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS, parse_version, target_from_layout, target_from_table
 from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.stream import open_stream
+from qmigtool.textinput import HEAD, is_stream, text_of
 from qmigtool.tomlfile import parse_toml
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave import layout_names, parse_cpuid_dump
+from qmigtool.xsave.cpuid import parse_cpuid_rows
 
 __all__ = ["read_target", "read_targets", "template"]
 
-MAGIC = b"QEVM"
-HEAD = 4096  # bytes that tell text from a stream
 MAX_TEXT = 16 << 20  # bytes; -dump-vmstate has 0.9 MB, a CPUID dump of 192 CPUs 2.6 MB
 MAX_FILES = 64  # that one command names, those in TOML files included
 MAX_DOCUMENTS = 10_000
@@ -43,8 +41,6 @@ KINDS = (
     "partition properties of MSHV, a built-in layout, a version of QEMU (7.2), a machine type or an accelerator"
 )
 TEMPLATE = "template.toml"
-
-_CPUID = re.compile(r"\b0x0000000[dD]\s+0x[0-9A-Fa-f]{1,2}:|\bCPUID 0000000[dD]:")
 
 
 def read_targets(specs: list[str], note: Callable[[str], None] = lambda path: None) -> Target:
@@ -138,15 +134,10 @@ class _Reader:
             raise
 
     def _file(self, path: Path) -> Target:
-        with os.fdopen(open_input(path), "rb") as file:
-            head = file.read(HEAD)
-            # A stream may start behind a hole (file:PATH,offset=N); text has no zero bytes.
-            binary = head.startswith(MAGIC) or b"\0" in head
-            raw = b"" if binary else head + file.read(MAX_TEXT + 1 - len(head))
-        if binary:
-            return self._stream(path, sure=head.startswith(MAGIC))
-        if len(raw) > MAX_TEXT:
-            raise LimitError(f"more than {MAX_TEXT} bytes", expected=KINDS)
+        with FileSource(path) as file:
+            raw, sure = text_of(file, MAX_TEXT), is_stream(bytes(file.whole[:HEAD]))
+        if raw is None:
+            return self._stream(path, sure=sure)
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -168,7 +159,7 @@ class _Reader:
             documents = _documents(text)
             if documents is not None:
                 return self._seen(_from_json(documents, name))
-        if _CPUID.search(text):
+        if parse_cpuid_rows(text):
             return _from_cpuid(text, name)
         properties = properties_of_text(text)
         try:

@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.parsers.configuration import COMPARED
 from qmigtool.parsers.savevm import Type
 from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection, TargetVmsd
 
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
     from qmigtool.device import Device
     from qmigtool.stream import Stream
 
-__all__ = ["COMPARED", "merge", "target_from_stream"]
-
-COMPARED = ("x-ignore-shared", "mapped-ram")
-"""The capabilities that the loading QEMU compares with its own; a stream that does not list them has them off."""
+__all__ = ["merge", "target_from_stream"]
 
 # idstr of a RAMBlock that QEMU makes resizable -> its max_length, as 7.2, 10.0 and 11.1 say when it is exceeded.
 _RESIZABLE = {

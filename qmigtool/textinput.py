@@ -1,0 +1,70 @@
+"""Which of two things a file is: text to be read as a whole, or a stream to be opened; packed or not.
+
+Commands that take either (descriptions, targets) ask here, and not by the name of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import LimitError
+from qmigtool.parsers.container import Kind, recognise
+from qmigtool.parsers.packed import unpack
+from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.source import BufferSource
+
+__all__ = ["HEAD", "is_stream", "is_text", "text_of"]
+
+HEAD = 4096  # bytes that tell text from a stream
+MAGIC = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
+MAX_MEMORY = 80 << 20  # for unpacking: xz -9 asks for 65 MB
+
+
+def is_stream(head: bytes) -> bool:
+    """Say whether what starts with ``head`` (16 bytes are enough) is a stream, or what one may come in."""
+    return head.startswith(MAGIC) or recognise(head) is not None
+
+
+def is_text(head: bytes) -> bool:
+    """Say whether what starts with ``head`` (4096 bytes are enough) is text: no stream, not packed, and no zero byte.
+
+    A stream may start behind a hole (``migrate file:PATH,offset=N``): then it starts with zeros.
+    """
+    return head != b"" and not is_stream(head) and b"\0" not in head[:HEAD]
+
+
+def text_of(source: BufferSource, limit: int) -> bytes | None:
+    """Return the text that a file is, unpacked if it is packed, or None if it is anything else.
+
+    No more is unpacked than tells which. Raises :class:`~qmigtool.errors.LimitError` for a text of more than ``limit``
+    bytes, and what :func:`~qmigtool.parsers.packed.unpack` does.
+    """
+    magic = recognise(bytes(source.whole[:HEAD]))
+    if magic is not None and magic.kind is not Kind.PACKED:
+        return None
+    pieces = _slices(source) if magic is None else unpack(source, magic.packer, memory=MAX_MEMORY)
+    text = bytearray()
+    for piece in pieces:
+        text += piece
+        if len(text) >= HEAD:
+            break
+    if not is_text(bytes(text)):
+        return None
+    for piece in pieces:
+        text += piece
+        if len(text) > limit:
+            break
+    if len(text) > limit:
+        raise LimitError("the text is too long", expected=f"at most {limit} bytes")
+    return bytes(text)
+
+
+def _slices(source: BufferSource) -> Iterator[bytes]:
+    """Give a file's bytes: so many as tell what it is, then the rest in larger pieces."""
+    at, size = 0, HEAD
+    while at < len(source.whole):
+        yield bytes(source.whole[at : at + size])
+        at, size = at + size, 1 << 20
