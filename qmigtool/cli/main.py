@@ -43,9 +43,10 @@ COMMANDS = {
 )
 @click.version_option(__version__, prog_name="qmigtool", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Read, convert and rewrite QEMU migration streams: the files in which a virtual machine lies saved.
+    """Read, compare, judge and rewrite QEMU migration streams: the files in which a virtual machine lies saved.
 
-    FILE is a stream that QEMU wrote; "-" is standard input. Every command that prints facts takes --json.
+    FILE is a stream that QEMU wrote, or what it came in (a libvirt save image, a snapshot in a qcow2 image, a packed
+    file, a capture); "-" is standard input. Every command that prints facts takes --json.
 
     Exit status: 0 fine; 1 a difference or a finding; 2 wrong usage; 3 broken input (what could be read is shown);
     63 legal, but not supported, and named; 70 a defect of qmigtool.

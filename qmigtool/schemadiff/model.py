@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from qmigtool.findings import Finding, Severity
+from qmigtool.findings import Severity
 
 __all__ = [
     "Body",
@@ -172,18 +172,6 @@ class SchemaDifference:
     def severity(self) -> Severity:
         """That of the worse direction."""
         return _SEVERITY[self.effect()]
-
-    def as_finding(self) -> Finding:
-        """Return it as any other judgement, for whoever writes reports."""
-        effects = f"A to B: {self.forward}; B to A: {self.backward}"
-        return Finding(
-            f"schema-{self.rule}",
-            self.severity,
-            self.message,
-            f"{self.reason} ({effects})",
-            device=self.device,
-            field=self.path or None,
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, as ``--json`` has them."""
