@@ -35,9 +35,9 @@ from qmigtool.errors import (
 if TYPE_CHECKING:
     from qmigtool import check, diff, preflight, tables, xsave
     from qmigtool.diff.compare import compare
+    from qmigtool.opening import open_stream as open  # noqa: A004 - it is called qmigtool.open
     from qmigtool.rewrite import Rewriter
     from qmigtool.stream import Stream
-    from qmigtool.stream import open_stream as open  # noqa: A004 - it is called qmigtool.open
     from qmigtool.xsave import XsaveArea, layout
 
 __version__ = "0.1.0"
@@ -73,7 +73,7 @@ _LAZY = {
     "compare": ("qmigtool.diff", "compare"),
     "diff": ("qmigtool.diff", None),
     "layout": ("qmigtool.xsave", "layout"),
-    "open": ("qmigtool.stream", "open_stream"),
+    "open": ("qmigtool.opening", "open_stream"),
     "preflight": ("qmigtool.preflight", None),
     "tables": ("qmigtool.tables", None),
     "xsave": ("qmigtool.xsave", None),

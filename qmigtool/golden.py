@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.files import open_input, replacing
+from qmigtool.opening import open_stream
 from qmigtool.rewrite import Rewriter
-from qmigtool.stream import open_stream
 
 if TYPE_CHECKING:
     from qmigtool.stream import Stream

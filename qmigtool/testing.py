@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from qmigtool.diff import compare, default_noise
 from qmigtool.diff.text import HEAD, cells, saver, verdict
+from qmigtool.opening import open_stream
 from qmigtool.plaintext import printable
-from qmigtool.stream import Stream, open_stream
+from qmigtool.stream import Stream
 
 if TYPE_CHECKING:
     import os

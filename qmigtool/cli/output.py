@@ -20,9 +20,10 @@ import click
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import QmigError, UnsupportedError, UsageError
 from qmigtool.files import refuse_input, replacing
+from qmigtool.opening import open_stream
 from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.schema.model import load_file
-from qmigtool.stream import Stream, open_stream
+from qmigtool.stream import Stream
 from qmigtool.tables import Column
 
 if TYPE_CHECKING:

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpe
 
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.files import replacing
+from qmigtool.opening import open_stream
 from qmigtool.rewrite import accelerators, blocks, components, fields, header, machines, structure
 from qmigtool.rewrite.draft import Draft
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
-from qmigtool.stream import open_stream
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave import parse_mask
 

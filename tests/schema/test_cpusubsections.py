@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from qmigtool.opening import open_stream
 from qmigtool.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS, order_of
 from qmigtool.schema.shapes import place_of
-from qmigtool.stream import open_stream
 from tests.samplefiles import SAMPLES, X86, path
 
 RESAVED = Path(__file__).parents[1] / "data" / "preflight" / "targets" / "resaved.json"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
+from qmigtool.opening import open_stream
 from qmigtool.preflight.losses.find import MISSING_PAGES, MISSING_VCPU, Losses, find_losses
 from qmigtool.preflight.remedies.fix import Fix, edit
 from qmigtool.preflight.remedies.fixes import PLANNERS
@@ -24,7 +25,6 @@ from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import TARGETS
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.rewrite.edits import Edit, apply
-from qmigtool.stream import open_stream
 
 if TYPE_CHECKING:
     from typing import Self

@@ -12,6 +12,7 @@ from typing import Any
 
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
+from qmigtool.opening import open_stream
 from qmigtool.parsers.source import FileSource
 from qmigtool.parsers.vmstatedump import MACHINE_KEY
 from qmigtool.preflight.target.builds import live_sections, target_from_version, version_text
@@ -24,7 +25,6 @@ from qmigtool.preflight.target.model import Target
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS, parse_version, target_from_layout, target_from_table
 from qmigtool.preflight.target.vcpus import with_vcpus
-from qmigtool.stream import open_stream
 from qmigtool.textinput import HEAD, is_stream, text_of
 from qmigtool.tomlfile import parse_toml
 from qmigtool.xsave import layout as find_layout

@@ -1,0 +1,69 @@
+"""Opening a stream: from a path, from bytes, from a file object to a :class:`~qmigtool.stream.Stream`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from qmigtool.parsers.source import BufferSource, FileSource
+from qmigtool.stream import Stream
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from qmigtool.schema import Schema
+
+__all__ = ["open_stream"]
+
+
+def open_stream(
+    target: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    accelerator: str | None = None,
+    forward: bool = False,
+    channels: Sequence[str | os.PathLike[str] | bytes] = (),
+    schema: Schema | None = None,
+    keep_runs: bool = False,
+    snapshot: str | None = None,
+) -> Stream:
+    """Open a migration stream: a path, the bytes themselves, or a binary file object (a pipe, say).
+
+    ``accelerator`` overrides what is inferred (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
+    tail-first road. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return path),
+    for :attr:`Stream.ram`; ``schema`` describes device state where the stream itself does not (default: the built-in
+    one); ``snapshot`` names one of a qcow2 image that has several. ``keep_runs`` keeps the records of RAM as they are
+    read: of a pipe there is no other way to have them, and of a file it spares :attr:`Stream.ram` a second reading.
+    Broken input does not raise here, only in :attr:`Stream.problems`, unless it is no migration stream at all: then
+    :class:`~qmigtool.errors.StreamError`. :class:`OSError` is left as it is.
+    """
+    with contextlib.ExitStack() as stack:  # what was opened is closed again if something raises
+        opened = [
+            stack.enter_context(BufferSource(c) if isinstance(c, bytes) else FileSource(Path(c))) for c in channels
+        ]
+
+        def make(source: BufferSource | BinaryIO) -> Stream:
+            return Stream(
+                source,
+                accelerator=accelerator,
+                forward=forward,
+                channels=opened,
+                schema=schema,
+                keep_runs=keep_runs,
+                snapshot=snapshot,
+            )
+
+        if isinstance(target, bytes | bytearray | memoryview):
+            stream = make(BufferSource(target))
+        elif isinstance(target, str) or hasattr(target, "__fspath__"):
+            path = Path(target)
+            if path.is_fifo() or path.is_char_device():
+                with path.open("rb") as pipe:
+                    stream = make(pipe)
+            else:
+                stream = make(stack.enter_context(FileSource(path)))
+        else:
+            stream = make(target)
+        stack.pop_all()
+    return stream
