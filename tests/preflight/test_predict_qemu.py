@@ -57,11 +57,12 @@ def compare(
     [
         *("A1", "A3", "A6", "B1", "B4", "B8", "B9", "B12", "B14", "C1", "C3", "C4", "C4c", "C8", "C9", "C11", "C14"),
         *("C17", "C19", "D1", "D2", "D3", "D8", "D12", "E1", "E3", "E4", "E5", "E6", "E7", "E9", "F1", "F2", "F3"),
-        *("F5b", "F6d", "F7", "F8", "F9", "F10", "F12b", "F13", "F16", "F18", "G1", "G2", "G4", "G7b", "G8", "G11"),
+        *("F5b", "F6d", "F7", "F8", "F9", "F10", "F12b", "F13", "F16", "F18", "G1", "G2", "G4", "G7b", "G8"),
         *("H1", "H2", "H3", "H4", "I1", "I7", "P7", "P13"),
     ],
 )
 def test_real_qemu_says_it(name: str, qemu: str, tmp_path: Path) -> None:
+    """Not G11: a QEMU that enters COLO may or may not say what becomes of it before it is asked to go."""
     case = CASES[name]
     compare(case.data(), case.reference, qemu, tmp_path, case.target(qemu))
 
