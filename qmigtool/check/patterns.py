@@ -43,9 +43,11 @@ class Expression:
             return self._compiled.search(text) is not None
         started = time.process_time()
         try:
+            if self._left <= 0:  # a timer of the system is no finer than some milliseconds
+                raise _ExpiredError
             before = signal.signal(signal.SIGVTALRM, _expire)
             try:
-                signal.setitimer(signal.ITIMER_VIRTUAL, max(self._left, 0.001))  # 0 would be for ever
+                signal.setitimer(signal.ITIMER_VIRTUAL, self._left)
                 return self._compiled.search(text) is not None
             finally:
                 signal.setitimer(signal.ITIMER_VIRTUAL, 0)
