@@ -47,7 +47,7 @@ class Expression:
                 raise _ExpiredError
             before = signal.signal(signal.SIGVTALRM, _expire)
             try:
-                signal.setitimer(signal.ITIMER_VIRTUAL, self._left)
+                signal.setitimer(signal.ITIMER_VIRTUAL, max(self._left, 0.001))  # 0 would be for ever
                 return self._compiled.search(text) is not None
             finally:
                 signal.setitimer(signal.ITIMER_VIRTUAL, 0)
