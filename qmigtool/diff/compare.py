@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
+_Key = tuple[str, int]  # a label, and which one of those that have it
+
 MAX_DIFFERENCES = 100_000  # of those that count, and of those that are excused
 FSW_ES = 1 << 7  # an unmasked x87 exception is pending
 
@@ -148,15 +150,29 @@ def _facts(stream: Stream) -> dict[str, Any]:
 
 
 def _pairs(a: Sequence[Device], b: Sequence[Device]) -> Iterator[tuple[Device | None, Device | None]]:
-    """Pair devices by idstr and instance; of several of one name, the first with the first."""
-    theirs = dict(_numbered(b))
-    for key, device in _numbered(a):
-        yield device, theirs.pop(key, None)
+    """Pair devices by idstr and instance; of several of one name, the first with the first.
+
+    An old machine type sends ``ide`` where a newer one sends ``0000:00:01.1/ide`` (QEMU: ``find_se`` takes both): what
+    only one side has is paired by the name without its path, if that leaves no choice.
+    """
+    ours, theirs = dict(_numbered(a)), dict(_numbered(b))
+    left_a, left_b = (_without_path(one, other) for one, other in ((ours, theirs), (theirs, ours)))
+    # One of them must be without a path: a device in another slot is another device.
+    alias = {left_a[n]: left_b[n] for n in left_a.keys() & left_b.keys() if n in (left_a[n][0], left_b[n][0])}
+    for key, device in ours.items():
+        yield device, theirs.pop(alias.get(key, key), None)
     for device in theirs.values():
         yield None, device
 
 
-def _numbered(devices: Sequence[Device]) -> Iterator[tuple[tuple[str, int], Device]]:
+def _without_path(some: dict[_Key, Device], others: dict[_Key, Device]) -> dict[str, _Key]:
+    """Return label without a device path -> key, of the devices that only ``some`` has; none that is ambiguous."""
+    labels = [(key[0].rpartition("/")[2], key) for key in some if key not in others]
+    counts = Counter(label for label, _ in labels)
+    return {label: key for label, key in labels if counts[label] == 1}
+
+
+def _numbered(devices: Sequence[Device]) -> Iterator[tuple[_Key, Device]]:
     seen: Counter[str] = Counter()
     for device in devices:
         seen[device.label] += 1

@@ -64,6 +64,23 @@ def test_sections_are_aligned_by_name_and_instance_not_by_order_or_number() -> N
     assert compared(a, b).same
 
 
+def test_a_name_without_its_path_is_the_same_device() -> None:
+    """find_se in migration/savevm.c takes the compat name for the other."""
+    bare = edited("pc-7.2", lambda r: r.rename_section("0000:00:01.1/ide", "ide"))
+    assert compared("pc-7.2", bare).same
+    assert compared(bare, "pc-7.2").same
+    found = compared("pc-7.2", edited("pc-7.2", lambda r: r.rename_section("0000:00:01.1/ide", "idf")))
+    assert places(found) == ["0000:00:01.1/ide@0", "idf@0"]
+
+
+def test_two_that_one_name_could_mean_are_not_paired() -> None:
+    one = Vmsd("d", 1, [num("x", "uint32", 1)])
+    a = stream_of(("p/d", 0, one), ("q/d", 0, one))
+    assert places(compared(a, stream_of(("d", 0, one)))) == ["p/d@0", "q/d@0", "d@0"]
+    # And a device in another slot is another one.
+    assert places(compared(stream_of(("p/d", 0, one)), stream_of(("q/d", 0, one)))) == ["p/d@0", "q/d@0"]
+
+
 def test_a_section_on_one_side() -> None:
     found = compared("pc-7.2", edited("pc-7.2", lambda r: r.drop_section("hpet")))
     (difference,) = found.differences
