@@ -1,18 +1,17 @@
 """Captures of migration traffic: the bytes of each direction of each TCP connection, put together again.
 
-scapy reads the file formats (pcap and pcapng, both byte orders); TCP is put together here, since scapy's own session
-fills what was not captured with zeros. A hole ends a direction: nothing behind it is given.
+scapy's own sessions fill what was not captured with zeros. Here a hole ends a direction: nothing behind it is given.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.errors import LimitError, StreamError, UnsupportedError
+from qmigtool.errors import LimitError, UnsupportedError
+from qmigtool.parsers.capturefile import read_packets
 
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
@@ -21,7 +20,6 @@ __all__ = ["Flow", "read_flows"]
 
 SECTION = "capture"
 MAX_FLOWS = 4096
-MAX_PACKET = 1 << 20  # scapy cuts them at 32 KiB, which loopback and segmentation offload go beyond
 MAX_WAITING = 64 << 20  # bytes of segments that came too early, of one direction; then the gap is one
 MAX_SEGMENTS = 1 << 16
 TCP, IPV4, IPV6 = 6, 0x0800, 0x86DD
@@ -98,7 +96,7 @@ def read_flows(source: BufferSource, new_file: Callable[[], BinaryIO]) -> list[F
     """
     flows: dict[tuple[bytes, bytes], Flow] = {}  # the latest between two ends
     all_flows: list[Flow] = []
-    for link, packet in _packets(source):
+    for link, packet in read_packets(source):
         found = _tcp(link, packet)
         if found is None:
             continue
@@ -114,51 +112,6 @@ def read_flows(source: BufferSource, new_file: Callable[[], BinaryIO]) -> list[F
     for flow in all_flows:
         flow.finish()
     return [flow for flow in all_flows if flow.size]
-
-
-def _packets(source: BufferSource) -> Iterator[tuple[int, bytes]]:
-    # scapy costs 170 ms to import: only where a capture is read.
-    from scapy.error import Scapy_Exception
-    from scapy.utils import RawPcapNgReader, RawPcapReader
-
-    try:
-        file: Any = _Reader(source)
-        reader: Any = RawPcapReader(file)
-        while True:
-            try:
-                packet, about = reader._read_packet(MAX_PACKET)
-            except EOFError:
-                return
-            linktype = about.linktype if isinstance(reader, RawPcapNgReader) else reader.linktype
-            yield linktype, packet
-    except (Scapy_Exception, struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        raise StreamError(f"not a capture that can be read: {error}", section=SECTION) from None
-
-
-class _Reader:
-    """The bytes of a source as a file, for those who want one; whatever length is asked for, no more than is there."""
-
-    def __init__(self, source: BufferSource) -> None:
-        self._source = source
-        self._at = 0
-        self.name = source.name
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = max(0, offset + (0, self._at, len(self._source.whole))[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = len(self._source.whole) - self._at
-        part = bytes(self._source.whole[self._at : self._at + (min(size, left) if size >= 0 else left)])
-        self._at += len(part)
-        self._source.passed(self._at)
-        return part
-
-    def close(self) -> None:
-        """Nothing: the source is its owner's."""
 
 
 def _tcp(link: int, packet: bytes) -> tuple[tuple[bytes, bytes], int, int, bytes] | None:

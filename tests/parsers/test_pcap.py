@@ -3,6 +3,8 @@
 import io
 import random
 import struct
+import subprocess
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from scapy.layers.l2 import CookedLinux, Dot1Q, Ether
 from scapy.utils import wrpcap, wrpcapng
 
 from qmigtool.errors import StreamError, UnsupportedError
+from qmigtool.parsers.capturefile import read_packets
 from qmigtool.parsers.pcap import Flow, read_flows
 from qmigtool.parsers.source import BufferSource
+from tests import samplefiles
 
 DATA = bytes(range(256)) * 40
 
@@ -137,3 +141,28 @@ def test_what_is_no_capture() -> None:
         except (StreamError, UnsupportedError):
             continue
         assert found == []
+
+
+def test_each_kind_of_block() -> None:
+    """By hand, big-endian: two interfaces, an enhanced, an obsolete and a simple packet, a block that nobody knows."""
+
+    def block(kind: int, body: bytes) -> bytes:
+        body += bytes(-len(body) % 4)
+        return struct.pack(">II", kind, 12 + len(body)) + body + struct.pack(">I", 12 + len(body))
+
+    data = block(0x0A0D0D0A, bytes.fromhex("1a2b3c4d00010000ffffffffffffffff"))
+    data += block(1, struct.pack(">HHI", 101, 0, 0)) + block(1, struct.pack(">HHI", 1, 0, 0)) + block(0xBAD, b"?")
+    data += block(6, struct.pack(">5I", 1, 0, 0, 3, 3) + b"one")
+    data += block(2, struct.pack(">HH4I", 1, 0, 0, 0, 3, 3) + b"two") + block(3, struct.pack(">I", 5) + b"three")
+    assert list(read_packets(BufferSource(data))) == [(1, b"one"), (1, b"two"), (101, b"three")]
+    with pytest.raises(StreamError, match="a packet of interface 7"):
+        list(read_packets(BufferSource(data + block(6, struct.pack(">5I", 7, 0, 0, 1, 1) + b"x"))))
+    with pytest.raises(StreamError, match="a block of 4 bytes"):
+        list(read_packets(BufferSource(data + struct.pack(">3I", 6, 4, 0))))
+
+
+def test_captures_open_where_scapy_is_not() -> None:
+    code = "import sys; sys.modules['scapy'] = None; import qmigtool; print(qmigtool.open(sys.argv[1]).container.name)"
+    path = samplefiles.SAMPLES / "containers" / "multifd-10.0.pcap.xz"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "pcap\n"
