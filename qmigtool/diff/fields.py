@@ -44,8 +44,22 @@ def differing(
     :class:`~qmigtool.errors.StreamError` where a side contradicts its description.
     """
     ours, theirs = ([field for field in side if id(field) not in skip] for side in (a, b))
-    for one, other in _aligned(ours, theirs):
+    fields = [[field for field in side if field.kind is not Kind.SUBSECTION] for side in (ours, theirs)]
+    subsections = [[field for field in side if field.kind is Kind.SUBSECTION] for side in (ours, theirs)]
+    for one, other in (*_aligned(*fields), *_by_name(*subsections)):
         yield from _differ(one, other, prefix, skip)
+
+
+def _by_name(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | None, Field | None]]:
+    """Pair subsections, whose order is free; of several of one name, the first with the first."""
+    later: dict[str, list[Field]] = {}
+    for field in b:
+        later.setdefault(field.name, []).append(field)
+    for field in a:
+        same = later.get(field.name)
+        yield field, same.pop(0) if same else None
+    for same in later.values():
+        yield from ((None, field) for field in same)
 
 
 def _aligned(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | None, Field | None]]:
@@ -67,26 +81,18 @@ def _aligned(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | N
 
 def _renamed(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | None, Field | None]]:
     alike = len(a) == len(b) and all(
-        (one.kind, one.length) == (other.kind, other.length) and one.kind is not Kind.SUBSECTION
-        for one, other in zip(a, b, strict=True)
+        (one.kind, one.length) == (other.kind, other.length) for one, other in zip(a, b, strict=True)
     )
     if alike:
         yield from zip(a, b, strict=True)
         return
-    # The order of subsections is free, so a name that was passed over may still stand further on.
-    later: dict[tuple[str, bool, str | None], list[Field]] = {}
-    for field in b:
-        later.setdefault(_key(field), []).append(field)
-    for field in a:
-        same = later.get(_key(field))
-        yield field, same.pop(0) if same else None
-    for same in later.values():
-        yield from ((None, field) for field in same)
+    yield from ((field, None) for field in a)
+    yield from ((None, field) for field in b)
 
 
-def _key(field: Field) -> tuple[str, bool, str | None]:
+def _key(field: Field) -> tuple[str, str | None]:
     # QEMU appends [0], [1] to names that occur twice; the nested description tells such apart.
-    return field.name, field.kind is Kind.SUBSECTION, field.struct_name
+    return field.name, field.struct_name
 
 
 def _differ(a: Field | None, b: Field | None, prefix: str, skip: Container[int]) -> Iterator[Pair]:

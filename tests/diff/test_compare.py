@@ -117,6 +117,17 @@ def test_a_missing_subsection_equals_one_with_all_defaults() -> None:
         assert compared(more, bare).same, name
 
 
+def test_the_order_of_subsections_is_free() -> None:
+    """QEMU loads them in any order (savevm's vmstate_subsection_load looks each up by its name)."""
+    subs = [Vmsd(f"d/{name}", 1, [num("x", "uint32", value)]) for name, value in (("one", 1), ("two", 2), ("three", 3))]
+    a, b = (stream_of(("d", 0, Vmsd("d", 1, [num("a", "uint8", 1)], order))) for order in (subs, subs[::-1]))
+    assert a != b
+    assert compared(a, b).same
+    other = Vmsd("d/two", 1, [num("x", "uint32", 9)])
+    found = compared(a, stream_of(("d", 0, Vmsd("d", 1, [num("a", "uint8", 1)], [subs[2], other, subs[0]]))))
+    assert places(found) == ["d@0/d/two/x"]
+
+
 def test_a_missing_subsection_differs_from_one_with_something_in_it() -> None:
     more = edited("kvm-avx512-7.2", lambda r: r.add_subsection("cpu@0", "cpu/xss", data=struct.pack(">Q", 0x800)))
     found = compared("kvm-avx512-7.2", more)
