@@ -6,6 +6,12 @@ after ``migration/vmstate.c``). What the numbers mean (an accelerator, a vCPU, a
 
 =================  ==================================================================================
 ``container``      what wraps a stream, by its first bytes
+``saveimage``      the head of a libvirt save image
+``qcow2``          the state in an internal snapshot of a qcow2 image
+``packed``         files that gzip, bzip2, xz or zstd have packed
+``capturefile``    packets in pcap and pcapng files
+``pcap``           the connections that such packets are of, put together again
+``pci``            PCI config space: its capabilities
 ``record``         how a wire record is declared once, and what is made from that one declaration
 ``records``        the declarations themselves
 ``source``         where bytes come from: a file (mapped), a pipe, a buffer

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError
-from qmigtool.files import open_input, replacing
+from qmigtool.files import replacing
 from qmigtool.opening import open_stream
+from qmigtool.parsers.packed import unpack
+from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite import Rewriter
 
 if TYPE_CHECKING:
@@ -45,17 +47,16 @@ def write_golden(stream: Stream, path: str | os.PathLike[str]) -> int:
 
 def open_golden(path: str | os.PathLike[str]) -> Stream:
     """Open a golden; raises :class:`~qmigtool.errors.StreamError` if it is none, OSError if it is not there."""
-    with os.fdopen(open_input(path), "rb") as file:
-        packed = file.read(MAX_PACKED + 1)
-    if len(packed) > MAX_PACKED:
-        raise LimitError("the golden is too long", expected=f"at most {MAX_PACKED} bytes")
-    unpacker = lzma.LZMADecompressor(memlimit=MAX_MEMORY)
-    try:
-        data = unpacker.decompress(packed, MAX_UNPACKED)
-    except lzma.LZMAError as error:
-        raise StreamError(f"not a golden: {error}") from None
-    if not unpacker.eof:
-        raise LimitError("the golden ends early, or unpacks to too much", expected=f"at most {MAX_UNPACKED} bytes")
-    stream = open_stream(data)
+    data = bytearray()
+    with FileSource(Path(path)) as source:
+        if len(source.whole) > MAX_PACKED:
+            raise LimitError("the golden is too long", expected=f"at most {MAX_PACKED} bytes")
+        for piece in unpack(source, "xz", memory=MAX_MEMORY):
+            data += piece
+            if len(data) > MAX_UNPACKED:
+                raise LimitError("the golden unpacks to too much", expected=f"at most {MAX_UNPACKED} bytes")
+    if not data:
+        raise StreamError("not a golden", expected="a stream that xz has packed")
+    stream = open_stream(bytes(data))
     stream.source.name = str(path)
     return stream
