@@ -9,6 +9,7 @@ cpumodel    QMP's query-cpu-model-expansion
 cpuidflags  features of a CPUID dump
 masks       the properties of an MSHV partition
 builds      QEMU's version (``vmsds.json``)
+offers      what each version offers: machine types, devices, properties (``offers.json.xz``)
 targetfile  TOML, as a person writes it (``template.toml`` has every key)
 names       QEMU's own names, that a person may write there
 machines    names of machine types, and their aliases
