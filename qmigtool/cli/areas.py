@@ -26,6 +26,7 @@ from qmigtool.cli.parameters import (
     layout_option,
     mask_option,
     read_small,
+    register_option,
     target_mask_option,
     the_layout_option,
 )
@@ -34,6 +35,8 @@ from qmigtool.errors import UsageError
 from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.xsave import Format, Layout, XsaveArea
 from qmigtool.xsave.check import MSHV_MASK
+from qmigtool.xsave.header import area_format, header
+from qmigtool.xsave.qemu_policy import Policy
 
 
 def read_area(path: str) -> bytes:
@@ -102,7 +105,7 @@ def export(
         if form == Format.COMPACTED:
             notes += _mshv_notes(result.data, layout, one.xcr0)
         write_output(output, result.data)
-        _report(result.data, layout, result.supervisor, result.dropped, notes, output, as_json)
+        _report(result, layout, notes, output, as_json=as_json)
         return finish(stream)
 
 
@@ -118,39 +121,39 @@ def _mshv_notes(data: bytes, layout: Layout, xcr0: int) -> list[str]:
     ]
 
 
-def _report(
-    data: bytes,
-    layout: Layout,
-    beside: Any,
-    dropped: int,
-    notes: Sequence[str],
-    output: str,
-    as_json: bool,
-    **more: Any,
-) -> None:
-    """Say what was written: JSON on stdout if asked for, and words on stderr."""
-    area = XsaveArea(data, layout)
-    document = {
+def _report(result: core.Result, layout: Layout, notes: Sequence[str], output: str, *, as_json: bool) -> None:
+    """Say what a conversion by ``strict`` has written."""
+    beside = {core.mask_names(1 << bit)[0]: contents.hex() for bit, contents in result.supervisor.items()}
+    document = _document(result.data, layout, notes)
+    _say(document | {"dropped": list(core.mask_names(result.dropped)), "msrs": beside}, output, as_json=as_json)
+
+
+def _document(data: bytes, layout: Layout, notes: Sequence[str]) -> dict[str, Any]:
+    """Return the facts about bytes that were written: from their header alone, for QEMU's may be no legal area."""
+    xstate_bv, xcomp_bv = header(data)
+    return {
         "size": len(data),
-        "format": area.format.value,
+        "format": area_format(data).value,
         "layout": layout.name,
-        "xstate_bv": hexadecimal(area.xstate_bv),
-        "xcomp_bv": hexadecimal(area.xcomp_bv),
-        "dropped": list(core.mask_names(dropped)),
-        "msrs": {core.mask_names(1 << bit)[0]: contents.hex() for bit, contents in beside.items()},
+        "xstate_bv": hexadecimal(xstate_bv),
+        "xcomp_bv": hexadecimal(xcomp_bv),
+        "dropped": [],
+        "msrs": {},
         "notes": list(notes),
-        **more,
     }
+
+
+def _say(document: dict[str, Any], output: str, *, as_json: bool) -> None:
+    """Print what was written: JSON on stdout if asked for, else words on stderr."""
     if as_json and output != "-":
         print_json(document)
         return
-    words = printable(f"{output}: {len(data)} bytes, {area.format} format of {layout.name}")
-    print(f"{words}, XSTATE_BV {area.xstate_bv:#x}, XCOMP_BV {area.xcomp_bv:#x}", file=sys.stderr)
-    for note in notes:
+    words = printable(f"{output}: {document['size']} bytes, {document['format']} format of {document['layout']}")
+    print(f"{words}, XSTATE_BV {document['xstate_bv']}, XCOMP_BV {document['xcomp_bv']}", file=sys.stderr)
+    for note in document["notes"]:
         print(f"note: {printable(note)}", file=sys.stderr)
-    if beside:
-        names = " ".join(core.mask_names(sum(1 << bit for bit in beside)))
-        print(f"note: not in the area, to be written as MSRs: {names}", file=sys.stderr)
+    if document["msrs"]:
+        print(f"note: not in the area, to be written as MSRs: {' '.join(document['msrs'])}", file=sys.stderr)
 
 
 @click.command()
@@ -161,18 +164,16 @@ def _report(
 @layout_option("--source-layout", help="Where IN's components lie, if not as in --layout.")
 @click.option(
     "--policy",
-    type=click.Choice(["strict", "qemu-v1", "qemu-11.1"]),
+    type=click.Choice(["strict", *(policy.value for policy in Policy)]),
     default="strict",
-    help="strict: as the architecture says, refusing to lose live state. qemu-*: as QEMU's two functions do.",
+    help="strict: as the architecture says, refusing to lose live state. qemu-*: as QEMU's two functions do: as "
+    "posted (qemu-v1), in the 11.1 binaries (the same), in a later source that skips supervisor state (qemu-next).",
 )
 @target_mask_option
 @mask_option("--drop", default=0, help="Components that may be lost (strict).")
 @layout_option("--guest-layout", help="The guest's CPUID (qemu-*), by default --layout.")
-@mask_option(
-    "--guest-xcr0",
-    help="The guest's XCR0 features (qemu-*), by default those of --guest-layout.",
-)
-@mask_option("--xcr0", help="env->xcr0 (qemu-*, to compacted), by default --guest-xcr0.")
+@register_option("--guest-xcr0", help="The guest's XCR0 features (qemu-*), by default those of --guest-layout.")
+@register_option("--xcr0", help="env->xcr0 (qemu-*, to compacted), by default --guest-xcr0.")
 @click.option("--size", type=SIZE, help="Bytes of the target buffer: a limit (strict), or what QEMU fills (4096).")
 @json_option
 def convert(
@@ -193,7 +194,8 @@ def convert(
     """Convert the XSAVE area in the file IN, and write it to OUT.
 
     For the qemu-* policies --layout is the host's CPUID. Their result is what the C function leaves in the buffer,
-    also where it fails; its return value is "rc" in --json.
+    also where it fails or where that is no legal area; its return value is "rc" in --json. Exit status 0 if that is
+    not negative, else 1; 3, and nothing is written, where C would leave its buffers.
     """
     data = read_area(source)
     if policy == "strict":
@@ -203,7 +205,7 @@ def convert(
             data, source_layout or layout, Format(form), target=layout, mask=mask, drop=drop, max_size=size
         )
         write_output(output, result.data)
-        _report(result.data, layout, result.supervisor, result.dropped, result.notes, output, as_json)
+        _report(result, layout, result.notes, output, as_json=as_json)
         return 0
     if mask is not None or drop or source_layout is not None:
         raise UsageError("--mask, --drop and --source-layout go with the strict policy")
@@ -223,7 +225,8 @@ def convert(
             data, host=layout, guest=guest_layout, guest_xcr0=features, xsave_buf_len=buffer, policy=policy
         )
     write_output(output, done.data)
-    _report(done.data, layout, {}, 0, [f"the C function returns {done.rc}"], output, as_json, rc=done.rc)
+    notes = [f"the C function returns {done.rc}"]
+    _say(_document(done.data, layout, notes) | {"rc": done.rc}, output, as_json=as_json)
     return 0 if done.rc >= 0 else 1
 
 

@@ -34,6 +34,17 @@ def _mask(value: str | int) -> int:
     return value if isinstance(value, int) else core.parse_mask(value)
 
 
+def _register(value: str | int) -> int:
+    """Return 64 bits: a number of any of them, or what ``_mask`` reads (which knows no bit 63)."""
+    if isinstance(value, int):
+        return value
+    try:
+        number = int(value, 0)
+    except ValueError:
+        return core.parse_mask(value)
+    return number if 0 <= number < 1 << 64 else core.parse_mask(value)
+
+
 SIZE = click.IntRange(0, MAX_AREA)
 
 
@@ -45,6 +56,11 @@ def layout_option(*names: str, **more: Any) -> Callable[[F], F]:
 def mask_option(*names: str, **more: Any) -> Callable[[F], F]:
     """Make an option that takes a mask of components."""
     return click.option(*names, type=_mask, metavar="MASK", **more)
+
+
+def register_option(*names: str, **more: Any) -> Callable[[F], F]:
+    """Make an option that takes the 64 bits of a register or a feature word, bit 63 too."""
+    return click.option(*names, type=_register, metavar="MASK", **more)
 
 
 the_layout_option = layout_option(

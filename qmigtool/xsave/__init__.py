@@ -9,7 +9,7 @@ area             one area: its bytes and the registers that they mean
 header           the first 576 bytes: format, XSTATE_BV, XCOMP_BV, MXCSR
 convert          the ``strict`` policy: convert an area, and lose nothing silently
 plan, batch      the moves of a conversion, for one area or for many
-qemu_policy      the policies ``qemu-v1`` and ``qemu-11.1``: what QEMU's own two functions do, quirks included
+qemu_policy      the policies ``qemu-v1``, ``qemu-11.1`` and ``qemu-next``: what QEMU's own two functions do
 check            would XRSTOR, XRSTORS, KVM, MSHV or WHPX take an area, and why not
 ===============  ================================================================================================
 

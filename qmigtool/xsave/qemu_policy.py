@@ -1,12 +1,14 @@
-"""The policies ``qemu-v1`` and ``qemu-11.1``: QEMU's own two functions, reproduced bit for bit, quirks included.
+"""The policies ``qemu-v1``, ``qemu-11.1`` and ``qemu-next``: QEMU's own two functions, reproduced bit for bit.
 
 ``qemu-v1`` is compact_xsave_area() and decompact_xsave_area() of "[PATCH 30/34] target/i386: add de/compaction to
-xsave_helper" (2026-04-17), ``qemu-11.1`` the same functions in target/i386/xsave_helper.c of QEMU 11.1. They differ in
-one point: the merged decompact_xsave_area() does not copy supervisor components.
+xsave_helper" (2026-04-17). ``qemu-11.1`` is what the binaries of QEMU 11.1 do (target/i386/xsave_helper.c, 11.1.2 and
+11.1.3: the same instructions), and equal to it. ``qemu-next`` is a later source, whose decompact_xsave_area() does not
+copy supervisor components.
 
 They exist so that dumps can be compared. They lose state, by design of what they copy; to convert for use, take the
-``strict`` policy of :mod:`qmigtool.xsave.convert`. Where C would read or write outside a buffer, or hit an assert(),
-there is nothing to reproduce, and XsaveError names the place.
+``strict`` policy of :mod:`qmigtool.xsave.convert`. For every input on which C stays inside its buffers, the return
+value and the bytes are C's, legal area or not. Where C would read or write outside a buffer, or hit its assert(), there
+is nothing to reproduce, and XsaveError names the access: function, buffer, offset, size.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ Leaf = Layout | Mapping[int, CpuidRow]
 
 
 class Policy(StrEnum):
-    """Which version of QEMU's functions to follow."""
+    """Which version of QEMU's functions to follow; the first two do the same."""
 
     QEMU_V1 = "qemu-v1"
     QEMU_11_1 = "qemu-11.1"
+    QEMU_NEXT = "qemu-next"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +73,17 @@ def decompact_xsave_area(
     _check_masks(guest_xcr0)
     buflen = len(buf) if buflen is None else buflen
     host_leaf, guest_leaf = _leaf(host), _leaf(host if guest is None else guest)
-    _readable("buf", buf, XCOMP_BV_OFFSET, 8)
+    for field in (XSTATE_BV_OFFSET, XCOMP_BV_OFFSET):
+        _readable(_DECOMPACT, "buf", buf, field, 8)
     xstate_bv, xcomp_bv = struct.unpack_from("<QQ", buf, XSTATE_BV_OFFSET)
     if not xcomp_bv >> 63 & 1:
         raise XsaveError(
-            f"QEMU aborts at assert((compacted_xcomp_bv >> 63) & 1): XCOMP_BV is {xcomp_bv:#x}",
+            f"{_DECOMPACT}() aborts at assert((compacted_xcomp_bv >> 63) & 1): XCOMP_BV is {xcomp_bv:#x}",
             offset=XCOMP_BV_OFFSET,
             expected="bit 63 to be 1 (compacted format)",
         )
     out = bytearray(_checked_length("xsave_buf_len", xsave_buf_len))
-    _memcpy("xsave_buf", out, 0, "buf", buf, 0, EXTENDED_OFFSET)
+    _memcpy(_DECOMPACT, "xsave_buf", out, 0, "buf", buf, 0, EXTENDED_OFFSET)
     struct.pack_into("<QQ", out, XSTATE_BV_OFFSET, xstate_bv & guest_xcr0, xcomp_bv & ~XCOMP_BV_COMPACTED)
 
     offset = EXTENDED_OFFSET
@@ -101,9 +105,9 @@ def decompact_xsave_area(
             # Both are uint32_t in C, and so is their sum.
             if dst + size & UINT32_MAX > xsave_buf_len:
                 return PolicyResult(-E2BIG, bytes(out))
-            skip = supervisor and policy is Policy.QEMU_11_1
+            skip = supervisor and policy is Policy.QEMU_NEXT
             if xstate_bv >> bit & 1 and not skip:
-                _memcpy("xsave_buf", out, dst, "buf", buf, offset, size)
+                _memcpy(_DECOMPACT, "xsave_buf", out, dst, "buf", buf, offset, size)
         offset += size
     return PolicyResult(0, bytes(out))
 
@@ -120,7 +124,7 @@ def compact_xsave_area(
     """Do what ``int compact_xsave_area(CPUX86State *env, void *buf, size_t buflen)`` does.
 
     ``xsave_buf`` is env->xsave_buf, ``host`` what host_cpuid(0xD, i) returns, ``guest_xcr0``
-    env->features[FEAT_XSAVE_XCR0_HI:LO], ``xcr0`` env->xcr0, ``buflen`` the bytes of the destination. Both policies
+    env->features[FEAT_XSAVE_XCR0_HI:LO], ``xcr0`` env->xcr0, ``buflen`` the bytes of the destination. All policies
     do the same here.
 
     Returns the walked end of the layout as a C int (it may be more than ``buflen``: C does not compare them), and the
@@ -130,7 +134,7 @@ def compact_xsave_area(
     _check_masks(guest_xcr0, xcr0)
     leaf = _leaf(host)
     out = bytearray(_checked_length("buflen", buflen))
-    _memcpy("buf", out, 0, "xsave_buf", xsave_buf, 0, EXTENDED_OFFSET)
+    _memcpy(_COMPACT, "buf", out, 0, "xsave_buf", xsave_buf, 0, EXTENDED_OFFSET)
     eax, _, _, edx = leaf.get(0, _NO_ROW)
     layout_bv = (edx << 32 | eax) & guest_xcr0
     struct.pack_into("<Q", out, XCOMP_BV_OFFSET, layout_bv | XCOMP_BV_COMPACTED)
@@ -145,10 +149,12 @@ def compact_xsave_area(
         if ecx & 2:
             offset = _align_up(offset)
         if xcr0 >> bit & 1:
-            _memcpy("buf", out, offset, "xsave_buf", xsave_buf, src, size)
+            _memcpy(_COMPACT, "buf", out, offset, "xsave_buf", xsave_buf, src, size)
         offset += size
     return PolicyResult(_c_int(offset), bytes(out))
 
+
+_DECOMPACT, _COMPACT = "decompact_xsave_area", "compact_xsave_area"
 
 _NO_ROW: CpuidRow = (0, 0, 0, 0)
 
@@ -189,19 +195,22 @@ def _c_int(value: int) -> int:
     return value - (1 << 32) if value >> 31 else value
 
 
-def _readable(name: str, buffer: bytes, offset: int, size: int) -> None:
+def _readable(function: str, name: str, buffer: bytes, offset: int, size: int) -> None:
     if offset + size > len(buffer):
         raise XsaveError(
-            f"QEMU reads {size} bytes at offset {offset} of {name}, past its end: it has {len(buffer)} bytes",
+            f"{function}() reads {size} bytes at offset {offset} of {name}, past its end: it has {len(buffer)} bytes",
             offset=offset,
         )
 
 
-def _memcpy(dst_name: str, dst: bytearray, dst_off: int, src_name: str, src: bytes, src_off: int, size: int) -> None:
-    _readable(src_name, src, src_off, size)
+def _memcpy(
+    function: str, dst_name: str, dst: bytearray, dst_off: int, src_name: str, src: bytes, src_off: int, size: int
+) -> None:
+    _readable(function, src_name, src, src_off, size)
     if dst_off + size > len(dst):
         raise XsaveError(
-            f"QEMU writes {size} bytes at offset {dst_off} of {dst_name}, a buffer overflow: it has {len(dst)} bytes",
+            f"{function}() writes {size} bytes at offset {dst_off} of {dst_name}, a buffer overflow: "
+            f"it has {len(dst)} bytes",
             offset=dst_off,
         )
     dst[dst_off : dst_off + size] = src[src_off : src_off + size]
