@@ -2,6 +2,9 @@
 
 ========  =====================================================================================
 process   one QEMU of any version, talked to by QMP
+cases     the command lines (``cases.txt``), and the rows of the table
+make      streams, references and the table, from real QEMUs
+judge     preflight against the table
 offers    what each version offers: machine types, devices, properties (data for preflight)
 ========  =====================================================================================
 """

@@ -1,0 +1,125 @@
+"""Ask preflight about every row of a table, and compare with what real QEMU did.
+
+    python -m tests.fleet judge FOLDER [--only GLOB] [--write TABLE]
+
+Each stream is judged against the target's reference twice: with QEMU's version given, and without it. ``--write``
+writes the table with a column for each. Exit status 1 if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import fnmatch
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import qmigtool
+from qmigtool.preflight import Preflight, preflight, read_targets
+from tests.fleet.cases import Case, Row, read_cases, read_rows
+
+RIGHT, UNDECIDED, WRONG_LOADS, WRONG_REFUSAL, BUG = "right", "undecided", "WRONG loads", "WRONG refusal", "BUG"
+WRONG = (WRONG_LOADS, WRONG_REFUSAL, BUG)
+
+
+class Judged(NamedTuple):
+    """What preflight says of one row, and what that is: ``why`` are its words, or its reasons."""
+
+    row: Row
+    known: bool
+    """Whether the version was given."""
+    kind: str
+    why: str
+
+    @property
+    def across(self) -> bool:
+        """Whether another version saved the stream."""
+        return self.row.saved_by != self.row.loaded_by
+
+
+def judge(row: Row, stream: Path, reference: Path, version: str | None) -> Judged:
+    """Judge one row."""
+    try:
+        target = read_targets([str(reference), *([version] if version else [])])
+        with qmigtool.open(str(stream)) as opened:
+            found = preflight(opened, target)
+    except Exception:  # whatever it is, it is ours
+        return Judged(row, version is not None, BUG, traceback.format_exc().strip().split("\n")[-1])
+    return Judged(row, version is not None, kind(row, found.verdict.loads), why(found))
+
+
+def kind(row: Row, loads: bool | None) -> str:
+    """Compare a verdict with what QEMU did."""
+    if loads is None:
+        return UNDECIDED
+    if loads == (row.outcome == "loads"):
+        return RIGHT
+    return WRONG_LOADS if loads else WRONG_REFUSAL
+
+
+def why(found: Preflight) -> str:
+    """Give the words of a refusal, or what keeps it undecided."""
+    verdict = found.verdict
+    return " / ".join(verdict.errors if verdict.loads is False else verdict.unknown if verdict.loads is None else ())
+
+
+def judge_all(folder: Path, rows: Iterable[Row]) -> Iterator[Judged]:
+    """Judge rows whose files are in a folder."""
+    for row in rows:
+        for version in (row.loaded_by, None):
+            yield judge(row, folder / row.stream, folder / row.reference, version)
+
+
+def figures(judged: list[Judged], architectures: dict[str, str]) -> Iterator[str]:
+    """Give the lines of a table of how many are what."""
+    groups: dict[str, collections.Counter[str]] = {}
+    for one in judged:
+        x86 = architectures.get(one.row.case) in ("x86_64", "i386")
+        name = (
+            f"{'x86' if x86 else 'other targets'}, {'across versions' if one.across else 'one version'}, "
+            f"version {'given' if one.known else 'not given'}"
+        )
+        groups.setdefault(name, collections.Counter())[one.kind] += 1
+    for name, counts in sorted(groups.items()):
+        total = counts.total()
+        decided = 100 * (total - counts[UNDECIDED]) / total
+        parts = ", ".join(f"{counts[one]} {one}" for one in (RIGHT, UNDECIDED, *WRONG) if counts[one])
+        yield f"{name}: {total} pairs, {decided:.1f} % decided: {parts}"
+
+
+def main(*arguments: str) -> None:
+    """Judge a fleet."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fleet judge")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="*", metavar="GLOB")
+    parser.add_argument("--write", type=Path, metavar="TABLE")
+    parser.add_argument("--words", action="store_true", help="print refusals whose words differ from QEMU's, too")
+    given = parser.parse_args(arguments)
+    cases: dict[str, Case] = {case.name: case for case in read_cases()}
+    table = [row for row in read_rows(given.folder / "table.tsv") if fnmatch.fnmatch(row.case, given.only)]
+    judged = []
+    for one in judge_all(given.folder, table):
+        judged.append(one)
+        row = one.row
+        place = f"{row.case} {row.saved_by} -> {row.loaded_by}{'' if one.known else ' (version not given)'}"
+        if one.kind != RIGHT:
+            print(f"{one.kind}: {place}: {one.why}")
+        if one.kind in WRONG or (given.words and row.outcome != "loads" and one.known and one.why != row.words):
+            print(f"    ours: {one.why}\n    QEMU {row.outcome}: {row.words}")
+    print(*figures(judged, {name: case.architecture for name, case in cases.items()}), sep="\n")
+    if given.write is not None:
+        _write(given.write, judged)
+    sys.exit(1 if any(one.kind in WRONG for one in judged) else 0)
+
+
+def _write(path: Path, judged: list[Judged]) -> None:
+    """Write the table with our verdicts: with the version given, and without."""
+    verdicts: dict[Row, list[str]] = {}
+    for one in judged:
+        verdicts.setdefault(one.row, []).append(one.kind)
+    lines = ["# " + "\t".join((*Row._fields, "version_given", "version_not_given"))]
+    lines += ["\t".join((*row, *kinds)) for row, kinds in verdicts.items()]
+    path.write_text("\n".join(lines) + "\n")
