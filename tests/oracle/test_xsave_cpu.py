@@ -17,6 +17,9 @@ MATRIX = json.loads((Path(__file__).parent / "data" / "xrstor_matrix.json").read
 X87, SSE, AVX, AVX512 = 1, 2, 4, 0xE0
 COMPACTED = 1 << 63
 TILES = 3 << 17
+PENDING = 0x027E, 0x8081 | 5 << 11  # FCW with IM 0; FSW with IE, ES, B and TOP 5
+QUIET = 0x027F, 5 << 11
+POINTERS = 0x1AB, 0x1122334455, 0x66778899AA  # FOP, FIP, FDP
 LEGACY_WRITTEN = [*range(28), *range(32, 416)]  # without MXCSR_MASK, which XRSTOR ignores
 
 
@@ -40,16 +43,31 @@ def fcw(area: bytes) -> int:
     return int(struct.unpack_from("<H", area, 0)[0])
 
 
+def pointers(area: bytes) -> tuple[int, int, int]:
+    """Return (FOP, FIP, FDP)."""
+    return struct.unpack_from("<HQQ", area, 6)
+
+
 @functools.cache
 def usable() -> int:
     return cpu.usable_xcr0()
 
 
 @functools.cache
+def vendor() -> str:
+    """Return CPUID's vendor string, e.g. AuthenticAMD."""
+    _, ebx, ecx, edx = cpu.cpuid(0)
+    return struct.pack("<III", ebx, edx, ecx).decode("latin-1")
+
+
+@functools.cache
 def made_up(mask: int) -> bytes:
-    """Return a standard-format area in which every component of mask is live and every register is different."""
+    """Return a standard-format area in which every component of mask is live and every register is different.
+
+    An unmasked x87 exception (IE) is pending: without one, AMD's CPUs neither save nor restore FOP, FIP and FDP.
+    """
     area = bytearray(cpu.standard_size(mask))
-    struct.pack_into("<HHBxHQQ", area, 0, 0x027F, 5 << 11, 0xE0, 0x1AB, 0x1122334455, 0x66778899AA)
+    struct.pack_into("<HHBxHQQ", area, 0, *PENDING, 0xE0, *POINTERS)
     struct.pack_into("<I", area, 24, 0x9FC0)
     for i in range(8):
         struct.pack_into("<QH", area, 32 + 16 * i, 1 << 63 | 0x0123_4567_89AB_0000 | i, 0x3FF0 + i)
@@ -106,6 +124,25 @@ def test_round_trip(source: str) -> None:
     saved = cpu.restore_and_save(area, mask, "xsavec")
     assert header(saved) == (mask, COMPACTED | mask)
     components_equal(saved, made_up_compacted(mask), cpu.compacted_offsets(mask)[0], mask)
+
+
+@pytest.mark.parametrize("instruction", ["xsave", "xsavec"])
+def test_x87_pointers(instruction: str) -> None:
+    """Both vendors keep them while an exception is pending; without one, Intel keeps them and AMD does not.
+
+    What AMD's CPUs write then is 0 with CPUID Fn8000_0008_EBX[2] (RstrFpErrPtrs: Zen and later), else nothing.
+    """
+    area = made_up(X87)
+    assert pointers(cpu.restore_and_save(area, X87, instruction)) == POINTERS
+    quiet = put(put(area, 0, "H", QUIET[0]), 2, "H", QUIET[1])
+    saved = cpu.restore_and_save(quiet, X87, instruction)
+    assert struct.unpack_from("<HH", saved, 0) == QUIET
+    if vendor() not in {"AuthenticAMD", "HygonGenuine"}:
+        assert pointers(saved) == POINTERS
+    elif cpu.cpuid(0x80000008)[1] & 4:
+        assert pointers(saved) == (0, 0, 0)
+    else:
+        assert pointers(saved) == (0xCCCC, 0xCCCC_CCCC_CCCC_CCCC, 0xCCCC_CCCC_CCCC_CCCC)
 
 
 def masks() -> list[int]:
