@@ -1,11 +1,13 @@
 """Fixtures and skips that all tests share.
 
-A test marked `qemu`, `kvm` or `xsavec` is skipped, with the reason, where the machine cannot do it. With
-QMIGTOOL_REQUIRE_QEMU=1 in the environment (CI sets it) a missing QEMU is a failure instead.
+A test marked `qemu`, `kvm`, `xsavec` or `needs(PROGRAM...)` is skipped, with the reason, where the machine cannot do
+it. With QMIGTOOL_REQUIRE_QEMU=1 in the environment (CI sets it) a missing QEMU or program is a failure instead. What a
+run writes lies in one temporary folder, which is removed however the run ends (tests/temporary.py).
 """
 
 import functools
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Protocol
 
 import pytest
 
+from tests import temporary
 from tests.oracle import guest, xsave_cpu
 from tests.oracle.qemu import Machine, MonitorRegisters, Qemu, find_qemu, parse_registers, why_no_kvm
 
@@ -21,14 +24,45 @@ _why_no_kvm = functools.cache(why_no_kvm)
 _why_no_xsavec = functools.cache(xsave_cpu.why_no_xsavec)
 
 
+_PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "objdump": "binutils"}
+"""The Debian packages of programs that are called otherwise."""
+
+
+def _missing(program: str) -> None:
+    reason = f"no {program} on PATH (Debian: apt install {_PACKAGES.get(program, program)})"
+    if os.environ.get("QMIGTOOL_REQUIRE_QEMU") == "1":
+        pytest.fail(f"{reason}, and QMIGTOOL_REQUIRE_QEMU=1", pytrace=False)
+    pytest.skip(reason)
+
+
+_TEMPORARY = pytest.StashKey[temporary.Temporary]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run a temporary folder of its own."""
+    config.stash[_TEMPORARY] = temporary.join() if hasattr(config, "workerinput") else temporary.begin()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove it."""
+    temporary.end(config.stash[_TEMPORARY])
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: what a compressor makes may depend on the time, and xdist compares the names."""
+    return argname if isinstance(val, bytes | bytearray | memoryview) else None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot do."""
     needs_kvm = item.get_closest_marker("kvm") is not None
     if (needs_kvm or item.get_closest_marker("qemu") is not None) and find_qemu() is None:
-        reason = "no qemu-system-x86_64 on PATH (Debian: apt install qemu-system-x86)"
-        if os.environ.get("QMIGTOOL_REQUIRE_QEMU") == "1":
-            pytest.fail(f"{reason}, and QMIGTOOL_REQUIRE_QEMU=1", pytrace=False)
-        pytest.skip(reason)
+        _missing("qemu-system-x86_64")
+    for program in (name for marker in item.iter_markers("needs") for name in marker.args):
+        if shutil.which(program) is None:
+            _missing(program)
     if needs_kvm and (why := _why_no_kvm()) is not None:
         pytest.skip(f"no KVM: {why}")
     if item.get_closest_marker("xsavec") is not None and (why := _why_no_xsavec()) is not None:

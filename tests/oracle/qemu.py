@@ -136,8 +136,14 @@ def find_qemu() -> Path | None:
     return Path(found) if found else None
 
 
+def dies_with_us(command: list[str]) -> list[str]:
+    """Return the command so that the kernel kills its process when this one ends (where setpriv exists)."""
+    setpriv = shutil.which("setpriv")
+    return [*([setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []), *command]
+
+
 def why_no_kvm() -> str | None:
-    """Return why QEMU cannot use KVM here, or None if it can."""
+    """Return why QEMU cannot use KVM here, or None if a vCPU starts and runs."""
     if find_qemu() is None:
         return "no qemu-system-x86_64"
     try:
@@ -145,10 +151,13 @@ def why_no_kvm() -> str | None:
     except OSError as error:
         return f"/dev/kvm: {error.strerror}"
     try:
-        with Qemu(Machine(accel="kvm", machine="pc", cpu="host")):
+        with Qemu(Machine(accel="kvm", machine="pc", cpu="host"), timeout=20) as qemu:
+            reset = qemu.hmp("info registers")
+            qemu.cont()
+            qemu.wait_for("a vCPU to run", lambda: qemu.running() and qemu.hmp("info registers") != reset)
             return None
     except QemuError as error:
-        return f"QEMU does not start with KVM: {error}"
+        return f"QEMU runs no vCPU with KVM: {error}"
 
 
 class Qemu:
@@ -180,10 +189,9 @@ class Qemu:
                 *(("-kernel", str(self._kernel)) if self._kernel else ()),
                 *(("-incoming", "defer") if self._incoming else ()),
             ]
-            setpriv = shutil.which("setpriv")
             try:
                 self._process = subprocess.Popen(
-                    [*([setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []), *self.command],
+                    dies_with_us(self.command),
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=self._log,
@@ -272,6 +280,12 @@ class Qemu:
         status: str = self.execute("query-status")["status"]
         return status
 
+    def running(self) -> bool:
+        """Return True, or raise QemuError with the run state that the guest has come to."""
+        if (state := self.status()) != "running":
+            raise self._error(f"the guest is {state}")
+        return True
+
     def cont(self) -> None:
         """Let the vCPUs run."""
         self.execute("cont")
@@ -332,10 +346,7 @@ class Qemu:
         """Wait until every vCPU of the running guest has loaded its registers; return the records."""
 
         def spinning() -> bool:
-            status = self.status()
-            if status != "running":
-                raise self._error(f"the guest is {status}")
-            return all(record.spinning for record in self.guest_status())
+            return self.running() and all(record.spinning for record in self.guest_status())
 
         self.wait_for("all vCPUs to spin", spinning)
         return self.guest_status()

@@ -95,6 +95,7 @@ def patched(path: Path, to: Path, changes: Changes) -> Path:
     return to
 
 
+@pytest.mark.needs("objdump")
 @pytest.mark.parametrize("bits", ARCHITECTURES)
 def test_guest_disassembles_as_commented(bits: int, tmp_path: Path) -> None:
     _, listing = selfcheck.assemble(park=3)

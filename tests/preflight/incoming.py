@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.oracle.qemu import find_qemu
+from tests.oracle.qemu import dies_with_us, find_qemu
 
 TIMEOUT = 30.0
 # What a QEMU says of its own command line.
@@ -44,7 +44,7 @@ def load(path: Path, arguments: list[str]) -> Outcome:
     ]
     with theirs:
         process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            dies_with_us(command), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
     try:
         with ours:

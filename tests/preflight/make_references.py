@@ -24,6 +24,7 @@ from typing import Any
 
 from qmigtool.parsers.savevm import Reader, Type
 from qmigtool.parsers.window import Window
+from tests.oracle.qemu import dies_with_us
 
 MANIFEST = Path(__file__).parents[1] / "data" / "preflight" / "MANIFEST.md"
 TIMEOUT = 60.0
@@ -54,7 +55,7 @@ def save(binary: str, arguments: list[str], out: Path) -> None:
     command = [binary, "-display", "none", "-S", *arguments]
     command += ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
     with theirs:
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(dies_with_us(command), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     ours.settimeout(TIMEOUT)
     with ours, ours.makefile("r") as answers:
 

@@ -149,6 +149,7 @@ DISKS: dict[str, Edit] = {
 
 
 @pytest.mark.qemu
+@pytest.mark.needs("qemu-img")
 @pytest.mark.parametrize("name", DISKS)
 def test_real_qemu_says_it_of_disks(name: str, qemu: str, tmp_path: Path) -> None:
     edited = Edited("q35-7.2")

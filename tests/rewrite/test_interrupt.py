@@ -52,7 +52,14 @@ def command(source, target, *more):
 
 
 def start(arguments):
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    """Start it as a terminal does: a run in a script's background ignores SIGINT, and its children inherit that."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Copied by the kernel; every page through Python; every page moved to another place.
