@@ -1,8 +1,8 @@
 """Fixtures and skips that all tests share.
 
-A test marked `qemu`, `kvm`, `xsavec` or `needs(PROGRAM...)` is skipped, with the reason, where the machine cannot do
-it. With QMIGTOOL_REQUIRE_QEMU=1 in the environment (CI sets it) a missing QEMU or program is a failure instead. What a
-run writes lies in one temporary folder, which is removed however the run ends (tests/temporary.py).
+A test marked `qemu`, `kvm`, `mshv`, `xsavec` or `needs(PROGRAM...)` is skipped, with the reason, where the machine
+cannot do it. With QMIGTOOL_REQUIRE_QEMU=1 in the environment (CI sets it) a missing QEMU or program is a failure
+instead. What a run writes lies in one temporary folder, which is removed however the run ends (tests/temporary.py).
 """
 
 import functools
@@ -16,7 +16,7 @@ from typing import Protocol
 import pytest
 
 from tests import temporary
-from tests.oracle import guest, xsave_cpu
+from tests.oracle import guest, mshv, xsave_cpu
 from tests.oracle.qemu import Machine, MonitorRegisters, Qemu, find_qemu, parse_registers, why_no_kvm
 
 _DEFAULT_MACHINE = Machine()
@@ -65,6 +65,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             _missing(program)
     if needs_kvm and (why := _why_no_kvm()) is not None:
         pytest.skip(f"no KVM: {why}")
+    if item.get_closest_marker("mshv") is not None and (why := mshv.why_no_mshv()) is not None:
+        pytest.skip(f"no MSHV: {why}")
     if item.get_closest_marker("xsavec") is not None and (why := _why_no_xsavec()) is not None:
         pytest.skip(f"no XSAVEC: {why}")
 

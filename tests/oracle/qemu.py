@@ -25,7 +25,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -164,9 +164,19 @@ class Qemu:
     """One running QEMU, made by `with Qemu(machine, ...) as qemu`; it starts stopped (-S)."""
 
     def __init__(
-        self, machine: Machine, *, kernel: Path | None = None, incoming: bool = False, timeout: float = 60
+        self,
+        machine: Machine,
+        *,
+        kernel: Path | None = None,
+        incoming: bool = False,
+        timeout: float = 60,
+        binary: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """Take the QEMU of `find_qemu` unless `binary` is another; `environment` is added to ours."""
         self.machine = machine
+        self._binary = binary
+        self._environment = {**os.environ, **(environment or {})}
         self.timeout = timeout
         self.events: list[dict[str, Any]] = []
         self._kernel = kernel
@@ -175,7 +185,7 @@ class Qemu:
         self._buffer = b""
 
     def __enter__(self) -> Self:
-        binary = find_qemu()
+        binary = self._binary or find_qemu()
         if binary is None:
             raise QemuError("no qemu-system-x86_64")
         self._directory = tempfile.TemporaryDirectory(prefix="qmigtool-qemu-")
@@ -196,6 +206,7 @@ class Qemu:
                     stdin=subprocess.DEVNULL,
                     stdout=self._log,
                     stderr=subprocess.STDOUT,
+                    env=self._environment,
                 )
             except OSError:
                 self._close()
@@ -221,7 +232,8 @@ class Qemu:
         self._log.close()
         self._directory.cleanup()
 
-    def _stderr(self) -> str:
+    def stderr(self) -> str:
+        """Return what QEMU has said so far, on stdout too."""
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace").strip()
 
@@ -232,7 +244,7 @@ class Qemu:
             status = f"exit status {self._process.wait(0.5)}"
         except subprocess.TimeoutExpired:
             status = "running"
-        return QemuError(f"{what} ({status}): {self._stderr() or 'nothing on stderr'}\n{shlex.join(self.command)}")
+        return QemuError(f"{what} ({status}): {self.stderr() or 'nothing on stderr'}\n{shlex.join(self.command)}")
 
     def _read(self, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._buffer:
