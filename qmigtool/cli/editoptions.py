@@ -31,6 +31,18 @@ def _set(text: str) -> dict[str, Any]:
     return {"path": pair["path"], "to": parse(pair["value"])}
 
 
+_FIELD = re.compile(r"(?P<type>[^,=]*)(?:,after=(?P<after>[^=]*))?(?:=(?P<value>.*))?", re.DOTALL)
+
+
+def _field(path: str, text: str) -> dict[str, Any]:
+    match = _FIELD.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--add-field: {brief(text)}", expected="TYPE[,after=FIELD][=VALUE]")
+    value = match["value"]
+    parsed = None if value is None else parse(value)
+    return {"path": path, "type": match["type"] or None, "after": match["after"], "value": parsed}
+
+
 def _named(text: str) -> dict[str, Any]:
     name, _, data = text.partition("=")
     return {"name": name, "data": data or None}
@@ -105,6 +117,13 @@ def _two(first: str, second: str) -> Callable[[str, str], dict[str, Any]]:
 EDIT_OPTIONS = (
     EditOption("set", ("PATH=VALUE",), "Give a field another value: cpu@0/env.mxcsr=0x1f80, .../env.dr=[0,...].", _set),
     EditOption(
+        "add-field",
+        ("PATH", "TYPE[,after=FIELD][=VALUE]"),
+        "Put one field into a body: 0000:00:01.3/piix4_pm/acpi_pci_hotplug.acpi_index uint32.",
+        _field,
+    ),
+    EditOption("drop-field", ("PATH",), "Leave one field of a body out.", _one("path")),
+    EditOption(
         "add-subsection",
         ("PARENT", "NAME[=HEX]"),
         "Put a subsection in, its fields zero (or these bytes).",
@@ -120,6 +139,10 @@ EDIT_OPTIONS = (
     EditOption(
         "upgrade-machine", ("NAME",), "Give the stream another version of its machine type, and fit it.", _one("name")
     ),
+    EditOption("add-configuration", ("MACHINE",), "Put a configuration section in.", _one("machine")),
+    EditOption("drop-configuration", (), "Leave the configuration section out.", dict),
+    EditOption("add-footers", (), "Close every section by a footer.", dict),
+    EditOption("drop-footers", (), "Leave the footers of all sections out.", dict),
     EditOption("add-capability", ("NAME",), "List a migration capability.", _one("name")),
     EditOption("drop-capability", ("NAME",), "List a migration capability no more.", _one("name")),
     EditOption("drop-command", ("NAME",), "Leave commands out: SWITCHOVER_START.", _one("name")),

@@ -11,7 +11,9 @@ undo            same-size edits as a small patch that can be taken back
 body, values    a section's body taken apart; values turned into bytes
 fields          edits of values
 structure       edits of sections and subsections
+bodyfields      fields that come or go inside a body
 header          edits of the machine type, capabilities and commands
+framing         edits of the configuration section as a whole, and of footers
 blocks          edits of memory: blocks, format, scrubbing
 records, plain  memory written: records that stay, all of it anew as records,
 mapped, live    or as mapped-ram; which pages there are to write

@@ -51,6 +51,7 @@ class Draft:
         self.losses: list[str] = []
         self.checks: list[Callable[[], None]] = []  # what must hold of the result, when all edits are made
         self.configuration = stream.configuration
+        self.footers = stream.footers
         self.accelerator = stream.accelerator.name
         self.memory = MemoryDraft(stream)
         self.dropped_commands: list[Section] = []
@@ -161,10 +162,10 @@ class Draft:
         """Return everything that an edit can change."""
         lists = [list(one) for one in self._lists]
         sections = [section.state() for section in self.all_sections]
-        return lists, sections, self.configuration, self.accelerator, self.memory.state()
+        return lists, sections, self.configuration, self.footers, self.accelerator, self.memory.state()
 
     def _restore(self, state: tuple[Any, ...]) -> None:
-        lists, sections, self.configuration, self.accelerator, memory = state
+        lists, sections, self.configuration, self.footers, self.accelerator, memory = state
         for mine, old in zip(self._lists, lists, strict=True):
             mine[:] = old
         for section, old in zip(self.all_sections, sections, strict=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
 from qmigtool.parsers.vmstate import Kind
-from qmigtool.rewrite.values import encode
+from qmigtool.rewrite.values import encode, text_of
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
@@ -74,5 +74,8 @@ def _differing(old: Field, new: Field, path: str) -> Iterator[tuple[str, Field, 
 
 
 def shown(field: Field) -> Any:
-    """Return what a change shows of a field: its value, or its bytes where it has none."""
-    return field.raw if field.value is None or field.kind is Kind.SUBSECTION else field.value
+    """Return what a change shows of a field: its value, the text in a buffer of text, its bytes where it has none."""
+    if field.value is None or field.kind is Kind.SUBSECTION:
+        return field.raw
+    text = text_of(field.raw) if field.type == "buffer" else None
+    return field.value if text is None else text

@@ -18,7 +18,7 @@ from qmigtool.parsers import pci
 from qmigtool.parsers.vmdesc import FieldDescription
 from qmigtool.parsers.vmstate import leaves
 from qmigtool.rewrite import header
-from qmigtool.rewrite.body import Body, Entry
+from qmigtool.rewrite.bodyfields import put_in, take_out
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
@@ -85,16 +85,10 @@ def trailing_field(device: str, described: FieldDescription, draft: Draft, later
         where = f"{section.label}/{described.name}"
         if there is None:
             draft.change(where, None, None, 0, why)
+            put_in(section, "", described, {one.name for one in section.description.fields})
         else:
             draft.change(where, draft.source_offset(section, described.name), there.value, None, why)
-
-        def change(tree: Body) -> None:
-            if later:
-                tree.entries.append(Entry(described, bytes(described.size)))
-            else:
-                tree.entries = [entry for entry in tree.entries if entry.description.name != described.name]
-
-        section.reshape(change)
+            take_out(section, "", described.name)
 
 
 EXTENDED_TAG = 0x20  # bit 5 of DevCap

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from qmigtool.parsers.bodies import footer_of
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.parsers.vmdesctext import describe, describe_device, find_parts, format_pairs, is_spaced
+from qmigtool.rewrite.framing import configuration_splices, footer_splices
 from qmigtool.rewrite.memory import Format
 from qmigtool.rewrite.splice import Splice, differing, ordered
 
@@ -27,11 +28,15 @@ PACKAGED = "PACKAGED"
 
 def splices_of(draft: Draft) -> list[Splice]:
     """Return the splices, in the order of the source; raises what reading memory raises."""
-    found = [*_configuration(draft), *_commands(draft), *_devices(draft)]
+    found = [*configuration_splices(draft), *_commands(draft), *_devices(draft)]
+    behind = list(_inserted(draft))
     ram = _first(draft, Type.START, "ram")
     if ram is not None:
-        shift = sum(splice.growth for splice in found if splice.offset <= ram.offset)
-        found += _memory(draft.memory, shift)
+        before = [*found, *footer_splices(draft, found), *behind]
+        shift = sum(splice.growth for splice in before if splice.offset <= ram.offset)
+        behind += _memory(draft.memory, shift, footers=draft.footers)
+    # Where several put something in at one place: the end of a body, its footer, what comes behind the section.
+    found = [*found, *footer_splices(draft, [*found, *behind]), *behind]
     found += _packages(draft, found)
     found += _vmdesc(draft)
     return ordered(found, len(draft.source.whole))
@@ -39,14 +44,6 @@ def splices_of(draft: Draft) -> list[Splice]:
 
 def _first(draft: Draft, type_: Type, name: str | None = None) -> Section | None:
     return next((s for s in draft.stream.sections if s.type is type_ and s.name == name), None)
-
-
-def _configuration(draft: Draft) -> Iterator[Splice]:
-    old, new = draft.stream.configuration, draft.configuration
-    section = _first(draft, Type.CONFIGURATION)
-    if new != old and new is not None and section is not None:
-        body = bytes(draft.source.view(section.body_offset, section.body_length))
-        yield from differing(section.body_offset, body, new.build())
 
 
 def _commands(draft: Draft) -> Iterator[Splice]:
@@ -57,11 +54,9 @@ def _commands(draft: Draft) -> Iterator[Splice]:
 def _devices(draft: Draft) -> Iterator[Splice]:
     for section in draft.all_sections:
         original = section.original
-        footer = footer_of(section.section.section_id or 0) if draft.stream.footers else b""
         if original is None:
-            if not section.dropped:
-                yield Splice(section.at, 0, section.header() + section.body + footer)
-        elif section.dropped:
+            continue
+        if section.dropped:
             yield Splice(original.section.offset, original.section.length, b"")
         elif section.touched:
             place = original.section
@@ -71,7 +66,14 @@ def _devices(draft: Draft) -> Iterator[Splice]:
             yield from differing(place.body_offset, original.body, section.body)
 
 
-def _memory(memory: MemoryDraft, shift: int) -> Iterator[Splice]:
+def _inserted(draft: Draft) -> Iterator[Splice]:
+    for section in draft.all_sections:
+        if section.original is None and not section.dropped:
+            footer = footer_of(section.section.section_id or 0) if draft.footers else b""
+            yield Splice(section.at, 0, section.header() + section.body + footer)
+
+
+def _memory(memory: MemoryDraft, shift: int, *, footers: bool) -> Iterator[Splice]:
     """Give the splices of memory; the output's ``ram`` START body lies ``shift`` bytes further back."""
     mapped = memory.format is Format.MAPPED or (memory.format is Format.KEEP and memory.mapped_before)
     if not memory.touched and not (mapped and shift):
@@ -83,7 +85,7 @@ def _memory(memory: MemoryDraft, shift: int) -> Iterator[Splice]:
     if mapped:
         yield from mapped_ram.splices(memory, shift)
     elif memory.format is Format.PLAIN:
-        yield from plain.splices(memory)
+        yield from plain.splices(memory, footers=footers)
     else:
         yield from memory.list_splices()
         yield from records.splices(memory)
@@ -137,11 +139,23 @@ def _vmdesc_text(draft: Draft, text: bytes) -> bytes:
     place = (parts.devices[0][0], parts.devices[-1][1]) if parts.devices else parts.array
     replaced = [(*place, entries)]
     configuration = _described_configuration(draft)
-    if parts.configuration is not None and configuration is not None:
+    if parts.configuration is not None and draft.configuration is None:
+        replaced.append((*_entry_of(text, parts.configuration), b""))
+    elif parts.configuration is not None and configuration is not None:
         replaced.append((*parts.configuration, format_pairs(describe(configuration), spaced=spaced)))
     for start, end, new in sorted(replaced, reverse=True):  # from the end: places before stay what they are
         text = text[:start] + new + text[end:]
     return text
+
+
+def _entry_of(text: bytes, value: tuple[int, int]) -> tuple[int, int]:
+    """Return the span of ``"configuration": value``, with the comma that parts it from what follows."""
+    start = text.rindex(b'"configuration"', 0, value[0])
+    behind = text[value[1] :]
+    rest = behind.lstrip()
+    if rest[:1] == b",":
+        return start, len(text) - len(rest[1:].lstrip())
+    return text.rindex(b",", 0, start), value[1]
 
 
 def _described_configuration(draft: Draft) -> Description | None:

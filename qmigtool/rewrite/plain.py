@@ -20,8 +20,8 @@ from qmigtool.rewrite.splice import Made, Part, Splice
 __all__ = ["splices"]
 
 
-def splices(memory: MemoryDraft) -> Iterator[Splice]:
-    """Give the splices of all of ``ram``."""
+def splices(memory: MemoryDraft, *, footers: bool) -> Iterator[Splice]:
+    """Give the splices of all of ``ram``; ``footers``: whether sections end with one."""
     memory.check_list()
     start = memory.start
     yield Splice(start.body_offset, start.body_length, memory.block_list() + EOS)
@@ -31,7 +31,7 @@ def splices(memory: MemoryDraft) -> Iterator[Splice]:
             parts += _block(memory, block)
     section_id = start.section_id or 0
     head = bytes([SectionType.QEMU_VM_SECTION_PART]) + SectionReference(section_id).build()
-    footer = footer_of(section_id) if memory.stream.footers else b""
+    footer = footer_of(section_id) if footers else b""
     yield Splice(start.end, 0, (head, *parts, EOS + footer))
     yield from memory.without_pages()
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpe
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.files import replacing
 from qmigtool.opening import open_stream
-from qmigtool.rewrite import accelerators, blocks, components, fields, header, machines, structure
+from qmigtool.rewrite import accelerators, blocks, bodyfields, components, fields, framing, header, machines, structure
 from qmigtool.rewrite.draft import Draft
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
@@ -148,6 +148,8 @@ class Rewriter:
                 _defect(f"the output cannot be read: {result.error or 'it has no end'}")
             if result.configuration != draft.configuration:
                 _defect(f"the output's configuration is {result.configuration}, not {draft.configuration}")
+            if result.footers != draft.footers:
+                _defect(f"the output {'has' if result.footers else 'lacks'} footers")
             blocks = [(block.name, block.length) for block in draft.memory.kept]
             if [(block.idstr, block.used_length) for block in result.ram_blocks] != blocks:
                 _defect(f"the output's RAM blocks are not {blocks}")
@@ -167,6 +169,21 @@ class Rewriter:
         ``"hex:..."``, for anything.
         """
         fields.set_field(self.draft, path, to)
+
+    @edit
+    def add_field(self, path: str, type: str | None = None, value: Any = None, after: str | None = None) -> None:  # noqa: A002 - what it is called
+        """Put a field into the device, struct or subsection around ``path``, behind the field ``after``.
+
+        For fields that QEMU sends under a condition (``VMSTATE_..._TEST``). ``type`` is a vmdesc's: ``uint32``,
+        ``uint8[16]``, ``buffer:64``, or a struct that QEMU is known to send. What is not given is taken from what QEMU
+        is known to send; the value is zero.
+        """
+        bodyfields.add_field(self.draft, path, type, value, after)
+
+    @edit
+    def drop_field(self, path: str) -> None:
+        """Leave a field out, its bytes and its description."""
+        bodyfields.drop_field(self.draft, path)
 
     @edit
     def add_subsection(
@@ -234,6 +251,26 @@ class Rewriter:
     def upgrade_machine(self, name: str) -> None:
         """Give the stream another version of its machine type, and the state that one wants."""
         machines.upgrade(self.draft, name)
+
+    @edit
+    def add_configuration(self, machine: str, page_size: int | str | None = None) -> None:
+        """Put a configuration section in, of this machine type (``page_size`` in bytes: on Arm)."""
+        framing.add_configuration(self.draft, machine, None if page_size is None else _number(page_size))
+
+    @edit
+    def drop_configuration(self) -> None:
+        """Leave the configuration section out."""
+        framing.drop_configuration(self.draft)
+
+    @edit
+    def add_footers(self) -> None:
+        """Close every section by a footer."""
+        framing.set_footers(self.draft, True)
+
+    @edit
+    def drop_footers(self) -> None:
+        """Leave the footers of all sections out."""
+        framing.set_footers(self.draft, False)
 
     @edit
     def add_capability(self, name: str) -> None:

@@ -14,9 +14,11 @@ from qmigtool.parsers.vmstate import INTEGERS, Kind, encode_value
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
 
-__all__ = ["brief", "encode", "name_bytes", "parse"]
+__all__ = ["brief", "encode", "name_bytes", "parse", "text_of"]
 
 RAW = "hex:"
+TEXT = "text:"
+TEXTS = frozenset({"runstate"})  # buffers that QEMU reads as C strings, whatever they hold
 SHOWN = 60
 
 
@@ -41,7 +43,8 @@ def name_bytes(name: str) -> bytes:
 
 
 def parse(text: str) -> Any:
-    """Read a value from a command line: a number (``0x1f80``, ``-1``), ``true``, text, ``hex:00ff``, or JSON.
+    """Read a value from a command line: a number (``0x1f80``, ``-1``), ``true``, text, ``hex:00ff``,
+    ``text:paused``, or JSON.
 
     JSON is what starts with a bracket: a list for an array, an object for a struct; numbers in it may be strings, as in
     ``["0x10", 3]``.
@@ -61,7 +64,8 @@ def encode(field: Field, value: Any) -> bytes:
 
     A leaf takes what :func:`parse` gives, or what decoding gave; an array a sequence of as many values; a struct or a
     subsection a mapping of some of its fields, the others stay. ``hex:`` and as many digits as the field has bytes is
-    taken for anything. Raises :class:`~qmigtool.errors.UsageError` for a value that does not fit.
+    taken for anything, ``text:`` and text for a buffer, which NULs fill up; a buffer that holds text now takes text
+    without that. Raises :class:`~qmigtool.errors.UsageError` for a value that does not fit.
     """
     raw = _raw(value)
     if raw is not None:
@@ -116,6 +120,8 @@ def _leaf(field: Field, value: Any) -> bytes:
         value = words[word]
     elif integer is not None:
         value = _number(field, value)
+    elif isinstance(value, str) and field.type == "buffer":
+        value = _text(field, value)
     elif isinstance(value, str) and field.type != "capability":
         raise UsageError(
             f"{field.name} is a {field.type} of {field.length} bytes", expected=f"{RAW} and {2 * field.length} digits"
@@ -127,6 +133,38 @@ def _leaf(field: Field, value: Any) -> bytes:
     if len(raw) != field.length:
         raise UsageError(f"{field.name} has {field.length} bytes, not {len(raw)}")
     return raw
+
+
+def text_of(raw: bytes) -> str | None:
+    """Return the text that a buffer holds: printable ASCII and then NULs to its end; None if it holds anything else."""
+    text = raw.rstrip(b"\0")
+    if not text or len(text) == len(raw) or not text.isascii() or not text.decode("ascii").isprintable():
+        return None
+    return text.decode("ascii")
+
+
+def _text(field: Field, value: str) -> bytes:
+    """Return text as the bytes of a buffer."""
+    forced = value.startswith(TEXT)
+    if not forced and ((text_of(field.raw) is None and field.name not in TEXTS) or _is_number(value)):
+        raise UsageError(
+            f"{field.name} is a buffer of {field.length} bytes",
+            expected=f"{RAW} and {2 * field.length} digits, or {TEXT} and text",
+        )
+    raw = name_bytes(value.removeprefix(TEXT))
+    if len(raw) >= field.length:
+        raise UsageError(
+            f"{brief(value)} is too long for {field.name}", expected=f"at most {field.length - 1} bytes: a NUL ends it"
+        )
+    return raw + bytes(field.length - len(raw))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        int(text, 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(field: Field, value: Any) -> int:

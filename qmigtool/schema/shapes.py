@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from qmigtool.parsers.vmdesc import Description, FieldDescription
@@ -11,7 +11,7 @@ from qmigtool.schema.cpusubsections import order_of
 if TYPE_CHECKING:
     from qmigtool.schema.model import Node, NodeField, Schema
 
-__all__ = ["bare", "find_shape", "place_of", "subsections"]
+__all__ = ["bare", "find_field", "find_shape", "find_struct", "place_of", "subsections"]
 
 
 def find_shape(schema: Schema, name: str, version: int | None = None) -> Description | None:
@@ -28,6 +28,45 @@ def find_shape(schema: Schema, name: str, version: int | None = None) -> Descrip
                 if node.name == name:
                     return bare(node)
     return None
+
+
+def find_struct(schema: Schema, name: str) -> Description | None:
+    """Return the description of the struct ``name`` that devices have inside them, or None if the schema has none."""
+    return next((bare(node) for node in _nodes(schema) if node.name == name), None)
+
+
+def find_field(
+    schema: Schema, vmsd: str, name: str, there: Collection[str]
+) -> tuple[FieldDescription, tuple[str, ...]] | None:
+    """Return the field ``name`` of bodies called ``vmsd``, and the names of those before it; None if none is known.
+
+    Of several shapes of such a body the one is taken that is most like ``there``, the names that one has.
+    """
+    best: tuple[FieldDescription, tuple[str, ...]] | None = None
+    least = -1
+    for node in _nodes(schema):
+        if node.name != vmsd:
+            continue
+        names = [field.name for field in node.fields]
+        if name in names:
+            unlike = len({*names} ^ {*there, name})
+            if least < 0 or unlike < least:
+                least, at = unlike, names.index(name)
+                best = _field(node.fields[at]), tuple(names[:at])
+    return best
+
+
+def _nodes(schema: Schema) -> Iterator[Node]:
+    """Give every shape of a schema once: of devices, of structs inside them, of subsections."""
+    seen: set[int] = set()
+    left = [variant.node for variants in schema.devices.values() for variant in variants]
+    while left:
+        node = left.pop(0)
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            left += node.subsections
+            left += [struct for field in node.fields for struct in field.structs]
 
 
 def place_of(name: str, there: Sequence[str]) -> int:

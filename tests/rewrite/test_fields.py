@@ -331,3 +331,37 @@ def test_a_stream_of_vcpus():
             assert new.field(path).value == old.field(path).value
     with qmigtool.open(source) as old, pytest.raises(QmigError):
         Rewriter(old).set("cpu@4/env.mxcsr", 0)
+
+
+# -- text in buffers --------------------------------------------------------------------------------------------------
+
+
+def test_a_buffer_of_text_takes_text():
+    done = check("buffer", "text:ab", {"buffer": raw("buffer", b"ab\0\0\0\0")})
+    again = rewritten(done.data, lambda r: r.set("dev@1/buffer", "cdefg"))
+    assert again.data == stream(buffer=raw("buffer", b"cdefg\0"))
+    assert [(one.old, one.new) for one in again.changes] == [("ab", "cdefg")]
+
+
+@pytest.mark.parametrize("now", [b"\0\0\0\0\0\0", b"buffer", b"a\0b\0\0\0", b"\xff\0\0\0\0\0", b"\n\0\0\0\0\0"])
+def test_a_buffer_of_anything_else_takes_text_only_where_that_is_said(now):
+    source = stream(buffer=raw("buffer", now))
+    with pytest.raises(UsageError, match="text:"):
+        rewritten(source, lambda r: r.set("dev@1/buffer", "ab"))
+    done = rewritten(source, lambda r: r.set("dev@1/buffer", "text:ab"))
+    assert done.data == stream(buffer=raw("buffer", b"ab\0\0\0\0"))
+
+
+@pytest.mark.parametrize("value", ["text:abcdef", "abcdef", "12", "0x5", "-1"])
+def test_text_that_does_not_fit_and_numbers(value):
+    with pytest.raises(UsageError):
+        rewritten(stream(buffer=raw("buffer", b"ab\0\0\0\0")), lambda r: r.set("dev@1/buffer", value))
+
+
+@pytest.mark.parametrize("now", [b"s2e", b"\xff" * 32, b""])
+def test_the_run_state_is_text_whatever_it_is_now(now):
+    def globalstate(text):
+        return stream_of(("globalstate", 0, Vmsd("globalstate", 1, [raw("runstate", text.ljust(32, b"\0"))])))
+
+    done = rewritten(globalstate(now), lambda r: r.set("globalstate/runstate", "paused"))
+    assert done.data == globalstate(b"paused")

@@ -1,0 +1,153 @@
+"""Fields that come or go: a body with one more field, or one fewer, as another machine type sends it.
+
+QEMU sends some fields under a condition that both sides must share (``VMSTATE_..._TEST``): nothing on the wire says
+whether such a field is there, so a loader with another condition reads every byte behind it as something else. Here the
+one field is put in, or left out, and the sizes that the vmdesc gives follow.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.errors import UsageError
+from qmigtool.parsers.vmdesc import MAX_NUMBER, Description, FieldDescription
+from qmigtool.parsers.vmstate import INTEGERS, inside
+from qmigtool.rewrite.body import Body, Entry
+from qmigtool.rewrite.fields import shown
+from qmigtool.rewrite.values import brief, encode
+from qmigtool.schema.shapes import find_field, find_struct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from qmigtool.rewrite.draft import Draft
+    from qmigtool.rewrite.sectiondraft import SectionDraft
+    from qmigtool.schema.model import Schema
+
+__all__ = ["MAX_FIELD", "add_field", "drop_field", "put_in", "take_out"]
+
+MAX_FIELD = 16 << 20  # bytes of a field that is put in; the largest known are a display's palettes
+_TYPE = re.compile(r"(?P<type>[^:\[\]]{1,255}?)(?::(?P<bytes>[0-9]{1,9}))?(?:\[(?P<count>[0-9]{1,9})\])?")
+_EXPECTED = "as uint32, uint8[16], buffer:64, or the name of a struct that is known"
+
+
+def add_field(
+    draft: Draft, path: str, kind: str | None = None, value: Any = None, after: str | None = None, why: str = ""
+) -> None:
+    """Put a field into the device, struct or subsection that ``path`` leads to, its last part the field's name.
+
+    ``kind`` is a vmdesc's type: ``uint32``, ``bool``; ``uint8[16]`` for an array; ``buffer:64`` (or any other type) for
+    so many bytes; the name of a struct that QEMU is known to send. Without it, type and place are those that QEMU is
+    known to send (see :mod:`qmigtool.schema`). It stands behind the field ``after`` (``""``: before all), else where it
+    is known to stand, else behind the last. Without ``value`` it is zero. Raises :class:`~qmigtool.errors.UsageError`.
+    """
+    section, rest = draft.find(path)
+    body, name = _inside(section, rest, path)
+    there = [entry.description.name for entry in body.entries]
+    if name in there:
+        raise UsageError(f"{section.label} has the field {rest!r} already")
+    known = find_field(draft.stream.schema, body.name, name, there)
+    if kind is None and known is None:
+        raise UsageError(f"nothing is known of a field {name!r} in {body.name!r}", expected=f"its type, {_EXPECTED}")
+    described = known[0] if kind is None and known is not None else _described(draft.stream.schema, name, kind or "")
+    if after is not None and after and after not in there:
+        raise UsageError(f"{body.name!r} has no field {after!r}", expected="one of " + ", ".join(dict.fromkeys(there)))
+    before = {after} if after is not None else {*known[1]} if known is not None else {*there}
+    put_in(section, body.path, described, before)
+    if value is not None:
+        try:
+            field = section.device.field(rest)
+            section.patch(field, encode(field, value))
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+    draft.change(f"{section.label}/{rest}", None, None, shown(section.device.field(rest)), why)
+
+
+def drop_field(draft: Draft, path: str, why: str = "") -> None:
+    """Leave a field out of the device, struct or subsection that has it: a whole array, no element of one."""
+    section, rest = draft.find(path)
+    body, name = _inside(section, rest, path)
+    if all(entry.description.name != name for entry in body.entries):
+        section.device.field(rest)  # raises, with names that come close, if there is nothing
+        raise UsageError(f"{path!r} is no field of its own", expected="a field or a whole array; --drop-subsection")
+    old = shown(section.device.field(rest))
+    draft.change(f"{section.label}/{rest}", draft.source_offset(section, rest), old, None, why)
+    take_out(section, body.path, name)
+
+
+def put_in(section: SectionDraft, path: str, described: FieldDescription, before: Collection[str | None]) -> None:
+    """Put a field of zeros into the body at ``path``, behind the last of those called as in ``before``."""
+
+    def change(body: Body) -> None:
+        names = [entry.description.name for entry in body.entries]
+        at = 1 + max((index for index, name in enumerate(names) if name in before), default=-1)
+        body.entries.insert(at, _entry(described))
+
+    _at(section, path, change)
+
+
+def take_out(section: SectionDraft, path: str, name: str) -> None:
+    """Leave the field ``name`` of the body at ``path`` out."""
+
+    def change(body: Body) -> None:
+        body.entries = [entry for entry in body.entries if entry.description.name != name]
+
+    _at(section, path, change)
+
+
+def _at(section: SectionDraft, path: str, change: Callable[[Body], None]) -> None:
+    def find(tree: Body) -> None:
+        change(next(body for body in tree.walk() if body.path == path))
+
+    section.reshape(find)
+
+
+def _inside(section: SectionDraft, rest: str, path: str) -> tuple[Body, str]:
+    """Return the innermost body on the way to a field, and the field's name in it."""
+    if section.old_style:
+        raise UsageError(f"{section.label} has no vmstate description, and so no fields")
+    _ = section.device.fields
+    assert section.description is not None  # noqa: S101 - for the type checker: fields has seen to it
+    tree = Body.load(section.description, section.body)
+    found = tree
+    for body in tree.walk():
+        if rest.startswith(f"{body.path}/") and len(body.path) > len(found.path):
+            found = body
+    name = rest[len(found.path) + 1 :] if found.path else rest
+    if not name:
+        raise UsageError(f"{path!r} is a whole device", expected="a field, as in cpu@0/env.mxcsr")
+    return found, name
+
+
+def _described(schema: Schema, name: str, kind: str) -> FieldDescription:
+    """Describe a field of a type as people write it."""
+    match = _TYPE.fullmatch(kind)
+    if match is None:
+        raise UsageError(f"{brief(kind)} is no type of a field", expected=_EXPECTED)
+    type_, count = match["type"], None if match["count"] is None else int(match["count"])
+    struct: Description | None = None
+    if match["bytes"] is not None:
+        size = int(match["bytes"])
+    elif type_ in INTEGERS:
+        size = INTEGERS[type_].size
+    elif type_ == "bool":
+        size = 1
+    else:
+        struct = find_struct(schema, type_)
+        if struct is None:
+            raise UsageError(f"{brief(type_)} is no type and no struct that is known", expected=_EXPECTED)
+        type_, size = "struct", struct.size
+    described = FieldDescription(name, type_, size, count, struct, ())
+    if count == 0 or not 0 < described.total <= min(MAX_FIELD, MAX_NUMBER):
+        raise UsageError(f"a field of {described.total} bytes", expected=f"1 to {MAX_FIELD}")
+    return described
+
+
+def _entry(described: FieldDescription) -> Entry:
+    """Return an entry of zeros."""
+    data, inner = bytes(described.total), inside(described)
+    if inner is None:
+        return Entry(described, data)
+    count = 1 if described.array_len is None else described.array_len
+    return Entry(described, [Body.load(inner, data, index * described.size) for index in range(count)])
