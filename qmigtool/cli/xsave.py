@@ -119,14 +119,15 @@ def _print_components(stream: Stream, vcpus: Sequence[VCpu]) -> None:
         shown |= vcpu.enabled | vcpu.xstate_bv | vcpu.carried | vcpu.live
     shown_bits = list(core.bits(shown))
     lines = []
-    for masks, run in groupby(vcpus, key=lambda v: (v.enabled, v.xstate_bv, v.carried, v.live)):
-        indexes = [vcpu.index for vcpu in run]
-        cells = [_letters(masks, bit) for bit in shown_bits]
-        lines.append([ranges(indexes), f"{masks[0]:#x}", f"{masks[1]:#x}", f"{masks[3]:#x}", *cells])
-    head = ["vCPU", "XCR0", "XSTATE_BV", "live", *core.mask_names(shown)]
-    print_cells(head, lines, [False, True, True, True, *(False for _ in shown_bits)])
+    for (xcr0, xss, *masks), run in groupby(vcpus, key=lambda v: (v.xcr0, v.xss, v.xstate_bv, v.carried, v.live)):
+        declared, carried, live = masks
+        cells = [_letters((xcr0 | xss, declared, carried, live), bit) for bit in shown_bits]
+        numbers = [f"{mask:#x}" for mask in (xcr0, xss, declared, live)]
+        lines.append([ranges(vcpu.index for vcpu in run), *numbers, *cells])
+    head = ["vCPU", "XCR0", "XSS", "XSTATE_BV", "live", *core.mask_names(shown)]
+    print_cells(head, lines, [False, True, True, True, True, *(False for _ in shown_bits)])
     print()
-    say("e enabled in XCR0   d declared in XSTATE_BV   c carried by the stream   l live (not initial)")
+    say("e enabled (XCR0, IA32_XSS)  d declared (XSTATE_BV)  c carried  l live (not initial)")
     if stream.accelerator.given:
         say(f"saved by {stream.accelerator.name} (given)")
     else:

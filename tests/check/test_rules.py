@@ -15,7 +15,7 @@ from qmigtool.diff import Comparison, Difference
 from qmigtool.diff import Kind as Change
 from qmigtool.findings import Severity
 from qmigtool.parsers.savevm import Type
-from tests import packedsamples, samplefiles
+from tests import casefiles, packedsamples, samplefiles
 from tests.check.checking import edited, found, places, poked, sample
 
 KVM, PC, Q35 = "kvm-avx512-7.2", "pc-7.2", "q35-7.2"
@@ -160,6 +160,34 @@ CASES = (
         says="cpu/msr_xfd",
     ),
     Case("xcr0-equal", lambda: sample(PC), [("note", "cpu@3/env.xcr0")], Q35, says="it lacks BNDREGS BNDCSR PKRU"),
+    Case(
+        "xss-equal",
+        lambda: edited(PC, lambda r: r.add_subsection("cpu@1", "cpu/xss", {"env.xss": 0x800})),
+        [("note", "cpu@1/cpu/xss/env.xss")],
+        Q35,
+        says="it has CET_U",
+    ),
+    Case(
+        "xfd-component-declared",
+        lambda: casefiles.read("xsave", "xfd.mig"),
+        [("error", "cpu@0/cpu/msr_xfd/env.msr_xfd")],
+        KVM,
+        says="IA32_XFD is 0x40000, but XSTATE_BV 0x600e7 declares XTILEDATA",
+    ),
+    Case(
+        "cet-in-xss",
+        lambda: casefiles.read("xsave", "cetz.mig"),
+        [("warning", "cpu@0/cpu/cet/env.u_cet")],
+        PC,
+        says="CET_U is live, but IA32_XSS is 0x0",
+    ),
+    Case(
+        "x87-overwritten",
+        lambda: casefiles.read("xsave", "qemu-11.1.3-mshv-cet.mig"),
+        [("error", "cpu@0/env.fpuc")],
+        KVM,
+        says="FCW is 0xc176 and FOP is 0xeda5",
+    ),
     Case("tsc-together", lambda: poked(PC, TSCS), [("warning", "cpu@3/env.tsc")], PC, accelerator="kvm", says="40.0 s"),
     Case("tsc-together", lambda: poked(PC, SLACK), [], PC, accelerator="kvm"),
     Case("tsc-together", lambda: poked(PC, TSCS), [], PC),

@@ -83,21 +83,39 @@ def vcpu_features_equal(context: Context, _: Options) -> Iterator[Hit]:
 
 @rule(
     "xcr0-equal",
-    "All vCPUs have enabled the same components",
+    "All vCPUs have the same XCR0",
     "An operating system sets XCR0 alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
     "Where they differ, threads lose registers as they move. Firmware and test programs may do so.",
 )
 def xcr0_equal(context: Context, _: Options) -> Iterator[Hit]:
-    enabled = [(vcpu, vcpu.enabled) for vcpu in _readable(context) if vcpu.xcr0 != RESET_XCR0]
-    for vcpu, mask in enabled[1:]:
-        first, other = enabled[0]
+    yield from _different("XCR0", "env.xcr0", [(vcpu, vcpu.xcr0) for vcpu in _running(context)])
+
+
+@rule(
+    "xss-equal",
+    "All vCPUs have the same IA32_XSS",
+    "An operating system sets IA32_XSS alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
+    "Where they differ, threads lose supervisor state (CET) as they move.",
+)
+def xss_equal(context: Context, _: Options) -> Iterator[Hit]:
+    yield from _different("IA32_XSS", "cpu/xss/env.xss", [(vcpu, vcpu.xss) for vcpu in _running(context)])
+
+
+def _running(context: Context) -> Iterator[VCpu]:
+    """Give the vCPUs on which an operating system has set XCR0."""
+    return (vcpu for vcpu in _readable(context) if vcpu.xcr0 != RESET_XCR0)
+
+
+def _different(register: str, path: str, masks: list[tuple[VCpu, int]]) -> Iterator[Hit]:
+    """Give a hit for each vCPU whose mask is not that of the first."""
+    for vcpu, mask in masks[1:]:
+        first, other = masks[0]
         if mask != other:
             more, less = " ".join(mask_names(mask & ~other)), " ".join(mask_names(other & ~mask))
             differs = " and ".join(
                 part for part in (f"it has {more}" if more else "", f"it lacks {less}" if less else "") if part
             )
-            message = f"has {mask:#x} enabled, {first.device.label} {other:#x}: {differs}"
-            yield at(vcpu.device, "env.xcr0", message)
+            yield at(vcpu.device, path, f"{register} is {mask:#x}, that of {first.device.label} {other:#x}: {differs}")
 
 
 @rule(
@@ -185,6 +203,7 @@ RULES = (
     vcpu_numbers,
     vcpu_features_equal,
     xcr0_equal,
+    xss_equal,
     tsc_together,
     kvmclock_sent,
     vcpu_count,

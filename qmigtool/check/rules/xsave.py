@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qmigtool import kvm
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
-from qmigtool.xsave import SUPERVISOR_MASK, mask_names
-from qmigtool.xsave.components import LEGACY_MASK, PKRU_MASK, USER_MASK, parse_mask
+from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
+from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, PKRU_MASK, USER_MASK, X87_PIECES, parse_mask
 from qmigtool.xsave.header import MXCSR_DEFINED
 
 if TYPE_CHECKING:
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["RULES"]
 
 XCR0, XSTATE_BV, XSS, MXCSR = "env.xcr0", "env.xstate_bv", "cpu/xss/env.xss", "env.mxcsr"
-CR4_PKE = 1 << 22
+XFD, U_CET, FPUC = "cpu/msr_xfd/env.msr_xfd", "cpu/cet/env.u_cet", "env.fpuc"
+CR4_PKE, CR4_CET = 1 << 22, 1 << 23
 AVX = 1 << 2
+CET_U, CET_S = 1 << 11, 1 << 12
+XFD_MASK = sum(one.mask for one in COMPONENTS.values() if one.xfd)
+FCW_FIXED, FCW_RESERVED = 1 << 6, 0xE080  # a CPU stores bit 6 as 1 and these as 0 (measured)
+FOP_BITS = 0x7FF
 
 
 def _names(mask: int) -> str:
@@ -131,6 +136,62 @@ def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
         yield at(vcpu.device, MXCSR, f"MXCSR is {vcpu.mxcsr:#x}, whose bits {wrong:#x} are reserved")
 
 
+@vcpu_rule(
+    "xfd-component-declared",
+    "XSTATE_BV declares nothing that IA32_XFD disables",
+    "With IA32_XFD[i] set, XSAVE takes component i for initial and writes XSTATE_BV[i] = 0, and XRSTOR of an area that "
+    "declares it raises #NM (SDM volume 1, 13.14): one of the two registers is not of this guest.",
+)
+def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+    xfd = vcpu.device.number(XFD) or 0
+    if both := vcpu.xstate_bv & xfd & XFD_MASK:
+        message = f"IA32_XFD is {xfd:#x}, but XSTATE_BV {vcpu.xstate_bv:#x} declares {_names(both)}"
+        yield at(vcpu.device, XFD, message)
+
+
+@vcpu_rule(
+    "cet-in-xss",
+    "IA32_XSS has the CET state that the guest uses",
+    "A guest saves the CET registers of its threads with XSAVES, for which IA32_XSS[12:11] have to be 1 (SDM volume 1, "
+    "13.5.9). Without them they stay as they are when threads change: the next shadow-stack check fails. IA32_XSS may "
+    "have been lost on the way (cpu/xss).",
+)
+def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+    if not (vcpu.device.number("env.cr[4]") or 0) & CR4_CET:
+        return
+    lacking = vcpu.live & CET_MASK & ~vcpu.xss
+    if vcpu.xss & CET_MASK:
+        lacking &= CET_U  # its kernel may change IA32_PL0_SSP to IA32_PL2_SSP itself
+    if lacking:
+        yield at(vcpu.device, U_CET, f"CR4.CET is 1 and {_names(lacking)} is live, but IA32_XSS is {vcpu.xss:#x}")
+
+
+@vcpu_rule(
+    "x87-overwritten",
+    "The x87 pointers are the guest's",
+    "QEMU 11.1 copies supervisor state of an MSHV page to byte 0 of its area: CET_S (or CET_U) takes the place of FCW, "
+    "FSW, FTW, FOP, FIP and FDP. What was there is in this stream no more; a save by a QEMU that leaves supervisor "
+    "state out has it.",
+)
+def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+    if context.accelerator == "tcg" or not vcpu.carried & CET_MASK:
+        return
+    control = vcpu.contents(0)[: X87_PIECES[0][1]]
+    for bit in bits(CET_MASK):
+        cet = vcpu.contents(bit)
+        carried = bytearray(cet)
+        carried[5] = 0  # the area's byte 5 is in no stream
+        if any(carried) and control.startswith(carried):
+            yield at(vcpu.device, FPUC, f"x87 bytes 0 to {len(cet) - 1} are the {len(cet)} bytes of {_names(1 << bit)}")
+            return
+    fcw, fop = int.from_bytes(control[0:2], "little"), int.from_bytes(control[6:8], "little")
+    wrong = [f"FCW is {fcw:#x}"] if fcw & FCW_RESERVED or not fcw & FCW_FIXED else []
+    if fop & ~FOP_BITS:
+        wrong.append(f"FOP is {fop:#x}")
+    if wrong:
+        yield at(vcpu.device, FPUC, f"{' and '.join(wrong)}, which no CPU saves: as where CET state was copied over x87's")
+
+
 def _mask(value: Any, what: str) -> int:
     """Read components: ``["amx", "pkru"]``, ``"amx,pkru"`` or ``"0x60200"``."""
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
@@ -174,5 +235,8 @@ RULES = (
     tcg_state_undeclared,
     live_state_enabled,
     mxcsr_reserved,
+    xfd_component_declared,
+    cet_in_xss,
+    x87_overwritten,
     components,
 )
