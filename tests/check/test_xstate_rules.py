@@ -1,0 +1,106 @@
+"""The rules that hold extended state against XFD, IA32_XSS and CET: variants, and what is healthy."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import casefiles
+from tests.check.checking import edited, found, places, sample
+from tests.rewrite.editing import rewritten
+
+KVM = "kvm-avx512-7.2"
+CET_GUEST = casefiles.read("xsave", "cet-guest.mig")  # XSS 0x1800, CR4.CET 0, CET_U and CET_S live
+CR4 = 0x40620
+XFD, BV = "cpu@0/cpu/msr_xfd/env.msr_xfd", "cpu@0/env.xstate_bv"
+
+
+def with_xfd(xfd: int, more: int) -> bytes:
+    def edit(r):
+        r.add_subsection("cpu@0", "cpu/msr_xfd", {"env.msr_xfd": xfd})
+        r.set(BV, 0xE7 | more)
+
+    return edited(KVM, edit)
+
+
+@pytest.mark.parametrize(
+    ("xfd", "more", "hits"),
+    [(1 << 18, 1 << 18, 1), (1 << 18, 1 << 17, 0), (0, 3 << 17, 0), (1 << 18, 0, 0), (1 << 9, 1 << 9, 0)],
+)
+def test_xfd_and_xstate_bv(xfd, more, hits):
+    """Only XTILEDATA can be disabled by XFD; either of the two alone is as a guest has it."""
+    assert len(places(found(with_xfd(xfd, more)), "xfd-component-declared")) == hits
+
+
+@pytest.mark.parametrize(
+    ("cr4", "xss", "says"),
+    [
+        (CR4 | 1 << 23, 0x1800, None),
+        (CR4 | 1 << 23, 0x800, None),  # a kernel may change the supervisor pointers itself
+        (CR4 | 1 << 23, 0x1000, "CET_U is live, but IA32_XSS is 0x1000"),
+        (CR4 | 1 << 23, 0x8000, "CET_U CET_S is live, but IA32_XSS is 0x8000"),
+        (CR4, 0, None),  # CET is off
+    ],
+)
+def test_cet_and_xss(cr4, xss, says):
+    def put(r):
+        r.set("cpu@0/env.cr[4]", cr4)
+        r.set("cpu@0/cpu/xss/env.xss", xss)
+
+    data = rewritten(CET_GUEST, put).data
+    messages = [finding.message for finding in found(data, accelerator="mshv") if finding.rule == "cet-in-xss"]
+    assert bool(messages) == (says is not None)
+    assert says is None or says in messages[0]
+
+
+def x87(fcw, fsw, ftw, fop, fip, fdp):
+    names = ("env.fpuc", "env.fpus_vmstate", "env.fptag_vmstate")
+    return {
+        **dict(zip((f"cpu@0/{name}" for name in names), (fcw, fsw, ftw), strict=True)),
+        "cpu@0/cpu/fpop_ip_dp/env.fpop": fop,
+        "cpu@0/cpu/fpop_ip_dp/env.fpip": fip,
+        "cpu@0/cpu/fpop_ip_dp/env.fpdp": fdp,
+    }
+
+
+# U_CET 3, PL3_SSP 0x7fff0000; PL0_SSP 0xfeed0000, PL1_SSP 0x1111, PL2_SSP 0x2222: the bytes in an area, read as x87's
+@pytest.mark.parametrize(
+    ("registers", "says"),
+    [
+        (x87(0, 0xFEED, 0, 0, 0x1111, 0x2222), "x87 bytes 0 to 23 are the 24 bytes of CET_S"),
+        (x87(3, 0, 0, 0, 0x7FFF0000, 0x123456), "x87 bytes 0 to 15 are the 16 bytes of CET_U"),
+        (x87(0x37F, 0, 0, 0x800, 0, 0), "FOP is 0x800"),
+        (x87(0x33F, 0, 0, 0, 0, 0), "FCW is 0x33f"),
+        (x87(0x37F, 0xFEED, 0, 0x7FF, 0x1111, 0x2222), None),
+        (x87(0x40, 0, 0, 0, 0, 0), None),
+        (x87(0x1F7F, 0xFFFF, 0xFF, 0x7FF, (1 << 64) - 1, (1 << 64) - 1), None),
+    ],
+)
+def test_x87_under_cet(registers, says):
+    def put(r):
+        if r.draft.section("cpu@0").device.get("cpu/fpop_ip_dp") is None:
+            r.add_subsection("cpu@0", "cpu/fpop_ip_dp")
+        for path, value in registers.items():
+            r.set(path, value)
+
+    for accelerator, hits in (("mshv", says is not None), ("kvm", says is not None), ("tcg", False)):
+        data = rewritten(CET_GUEST, put).data
+        messages = [one.message for one in found(data, accelerator=accelerator) if one.rule == "x87-overwritten"]
+        assert bool(messages) == hits
+        assert not hits or says in messages[0]
+
+
+@pytest.mark.parametrize("name", ["cet7.mig", "cet-guest.mig", "cetz.mig", "xfd.mig"])
+def test_each_rule_is_silent_on_the_others_cases(name):
+    rules = {finding.rule for finding in found(casefiles.read("xsave", name))}
+    mine = {"cetz.mig": {"cet-in-xss"}, "xfd.mig": {"xfd-component-declared"}}.get(name, set())
+    assert rules - {"kvmclock-sent"} == mine
+
+
+def test_only_xcr0_counts_as_xcr0():
+    data = edited(KVM, lambda r: r.add_subsection("cpu@0", "cpu/xss", {"env.xss": 0x800}))
+    assert not places(found(data), "xcr0-equal")
+    both = edited("pc-7.2", lambda r: r.add_subsection("cpu@0", "cpu/xss", {"env.xss": 0x1800}))
+    assert [one.message for one in found(both) if one.rule == "xcr0-equal"] == [
+        one.message for one in found(sample("pc-7.2")) if one.rule == "xcr0-equal"
+    ]
+    assert len(places(found(both), "xss-equal")) == 3
