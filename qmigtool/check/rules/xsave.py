@@ -189,7 +189,8 @@ def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     if fop & ~FOP_BITS:
         wrong.append(f"FOP is {fop:#x}")
     if wrong:
-        yield at(vcpu.device, FPUC, f"{' and '.join(wrong)}, which no CPU saves: as where CET state was copied over x87's")
+        message = f"{' and '.join(wrong)}, which no CPU saves: as where CET state was copied over x87's"
+        yield at(vcpu.device, FPUC, message)
 
 
 def _mask(value: Any, what: str) -> int:
