@@ -1,7 +1,8 @@
 """What is known of QEMU's own builds: the VMStateDescriptions that are in them, by name (``vmsds.json``).
 
-Read from the tables in the binaries of Debian's 7.2.22, 10.0.13 and 11.1.3 (qemu-system-x86_64): those that belong to
-no device type, such as ``cpu`` with its subsections, and those that ``-dump-vmstate`` prints. What a module or a later
+Read from the tables in the binaries of Debian's 5.2.0, 7.2.22, 10.0.13 and 11.1.3 (qemu-system-x86_64, by
+``python -m tests.fleet vmsds``): those that belong to no device type, such as ``cpu`` with its subsections, and those
+that ``-dump-vmstate`` prints. What a module or a later
 stable release adds is not among them, so a name that is missing is not known, not absent.
 """
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUILDS", "live_sections", "target_from_version", "version_text"]
 
-BUILDS = ((7, 2), (10, 0), (11, 1))
+BUILDS = ((5, 2), (7, 2), (10, 0), (11, 1))
 """The versions whose tables have been read."""
 
 # Live sections that every QEMU registers (migration_object_init), and the first version that does no more.
