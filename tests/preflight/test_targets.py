@@ -194,7 +194,17 @@ def test_between_two_builds_only_what_both_have_alike_is_known() -> None:
     between = target_from_version((9, 0)).vmsds or {}
     assert "cpu" not in between
     assert between["hpet"].version == 2
-    assert target_from_version((5, 2)).vmsds is None
+    assert target_from_version((5, 1)).vmsds is None
+    assert target_from_version((11, 2)).vmsds is None
+
+
+def test_what_5_2_knows_of_a_vcpu_and_of_its_own_misspelt_subsection() -> None:
+    """As include/migration and target/i386/machine.c of 5.2 have it, and hw/virtio/virtio-balloon.c."""
+    vmsds = target_from_version((5, 2)).vmsds or {}
+    assert "cpu/msr_smi_count" in vmsds["cpu"].subsections
+    assert "cpu/pkrs" not in vmsds["cpu"].subsections  # came with 6.0
+    assert (vmsds["esp"].version, (target_from_version((7, 2)).vmsds or {})["esp"].version) == (4, 6)
+    assert "vitio-balloon-device/page-poison" in vmsds["virtio-balloon-device"].subsections
     assert target_from_version((12, 0)).vmsds is None
 
 
