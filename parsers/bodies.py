@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
-from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, Command, SectionFooter, SectionType
+from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC, QEMU_VM_SECTION_FOOTER, Command, SectionFooter, SectionType
 from qmigtool.parsers.window import NeedMoreData
 
 if TYPE_CHECKING:
@@ -78,20 +78,27 @@ class SearchedBody:
 
     The footer's five bytes can occur in a body by chance, so what follows is looked at too: the end of the stream or
     of the package, EOF with a vmdesc, a section header with a printable name, a PART or END of a started section, or a
-    known command. A last section may be followed by EOF and anything at all (padding, garbage); that is taken when the
-    search has found nothing better.
+    known command. A last section may be followed by EOF and anything at all (padding, garbage, the rest of another
+    stream); that is taken when the search has found nothing better, or when ``fits`` says that so many bytes are what a
+    body of this section has.
     """
 
     measured = "footer search"
 
     def __init__(
-        self, section_id: int, body_offset: int, started: Container[int], package_end: int | None = None
+        self,
+        section_id: int,
+        body_offset: int,
+        started: Container[int],
+        package_end: int | None = None,
+        fits: Callable[[memoryview], bool] | None = None,
     ) -> None:
         self._needle = footer_of(section_id)
         self._body_offset = body_offset
         self._search_from = body_offset
         self._started = started
         self._package_end = package_end
+        self._fits = fits
         self._last: int | None = None  # where a footer with a bare EOF behind it is
         # What is searched is copied once, however many footers it holds that are none.
         self._chunk = b""
@@ -108,7 +115,7 @@ class SearchedBody:
                 return self._last, True
             behind = at + FOOTER_SIZE
             if self._plausible(window, behind):
-                return at, True
+                return self._last if self._last is not None and self._whole(window, self._last) else at, True
             if (
                 self._last is None
                 and self._package_end is None
@@ -128,9 +135,28 @@ class SearchedBody:
             if found >= 0:
                 return self._chunk_at + found
             at = self._search_from = max(at, self._chunk_at + len(self._chunk) - FOOTER_SIZE + 1)
-            window.need(at, FOOTER_SIZE, f"a device section that ends with the footer {self._needle.hex(' ')}")
+            if window.final and at + FOOTER_SIZE > window.end:
+                raise self._cut(window)
+            window.need(at, FOOTER_SIZE, "a device section")
             self._chunk = window.bytes(at, min(_CHUNK, window.end - at), "a device section")
             self._chunk_at = at
+
+    def _cut(self, window: Window) -> TruncatedError:
+        """Return the error of an input that ends before the footer, with the bytes counted that are there."""
+        there = window.end - self._body_offset
+        last = window.bytes(window.end - min(there, FOOTER_SIZE - 1), min(there, FOOTER_SIZE - 1), "a device section")
+        begun = max(n for n in range(FOOTER_SIZE) if last.endswith(self._needle[:n]))
+        of_it = f"of which the first {begun} may be there" if begun else "of which no byte is there"
+        return TruncatedError(
+            f"the stream ends here, {there} bytes into the body of a section",
+            offset=window.end,
+            expected=f"the footer {self._needle.hex(' ')} behind the body, {of_it}",
+        )
+
+    def _whole(self, window: Window, end: int) -> bool:
+        """Say whether what lies before ``end`` is known to be a body of this section, and all of it."""
+        body = window.view(self._body_offset, end - self._body_offset, "a device section")
+        return self._fits is not None and self._fits(body)
 
     def _plausible(self, window: Window, pos: int) -> bool:
         return pos == self._package_end or plausible(window, pos, self._started)
@@ -178,9 +204,13 @@ def plausible(window: Window, pos: int, started: Container[int]) -> bool:
 def _item_at(window: Window, pos: int, started: Container[int]) -> bool:
     kind = window.u8(pos, "an item")
     if kind == SectionType.QEMU_VM_EOF:
-        return window.at_end(pos + 1) or (
-            window.u8(pos + 1, "a vmdesc") == SectionType.QEMU_VM_VMDESCRIPTION
-            and window.u8(pos + 6, "a vmdesc") == ord("{")
+        return (
+            window.at_end(pos + 1)
+            or (
+                window.u8(pos + 1, "a vmdesc") == SectionType.QEMU_VM_VMDESCRIPTION
+                and window.u8(pos + 6, "a vmdesc") == ord("{")
+            )
+            or window.be32(pos + 1, "another stream") == QEMU_VM_FILE_MAGIC
         )
     if kind in (SectionType.QEMU_VM_SECTION_START, SectionType.QEMU_VM_SECTION_FULL):
         length = window.u8(pos + 5, "a name")

@@ -113,7 +113,7 @@ class Reader:
     ``lengths(idstr, instance_id)`` gives the body length of the next device section of that name, or None.
     ``page_size`` is the target page size if it is known from elsewhere (the vmdesc). ``measure`` tells the length of a
     device section from its bytes, where the stream has neither a vmdesc nor footers. ``start`` is where the stream
-    starts, if not at once.
+    starts, if not at once; at or behind ``limit``, :meth:`sections` gives no more until it is called with a later one.
     """
 
     window: Window
@@ -123,6 +123,7 @@ class Reader:
     keep_runs: bool = False
 
     start: int = 0
+    limit: int | None = None
     pos: int = 0
     configuration: Configuration | None = None
     footers: bool | None = None
@@ -156,7 +157,7 @@ class Reader:
         """
         if self._state is None:
             self._state = self._prefix
-        while not self.done:
+        while not self.done and (self.limit is None or self.pos < self.limit):
             try:
                 section = self._state()
             except NeedMoreData:
@@ -335,7 +336,12 @@ class Reader:
         """Make the search for a section's footer; None where there are no footers."""
         if self.footers is False:
             return None
-        return SearchedBody(header.section_id, body_offset, self.started, self._package_end)
+        measure = self.measure
+
+        def fits(body: memoryview) -> bool:
+            return measure is not None and measure(header, body, lambda length: length == len(body)) is not None
+
+        return SearchedBody(header.section_id, body_offset, self.started, self._package_end, fits)
 
     def _in_body(self) -> Section | None:
         open_ = self._open

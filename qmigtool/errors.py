@@ -4,6 +4,7 @@
 
     QmigError                 the root: catch this one
     +-- UsageError            the caller asked for something that does not exist        exit code 2
+    |   +-- OutputError       an output is an input, or its reader is gone              exit code 2
     +-- StreamError           the bytes are not what the format says                    exit code 3
     |   +-- TruncatedError    the input ends in the middle of something
     |   +-- LimitError        a number in the file is larger than any honest file needs
@@ -75,6 +76,10 @@ class UsageError(QmigError):
     """The caller named something that is not there: a field path, a vCPU, a layout, a mask."""
 
     exit_code = 2
+
+
+class OutputError(UsageError):
+    """What is written cannot go where it was to go: that place is an input, or who read it is gone."""
 
 
 class StreamError(QmigError):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from qmigtool.errors import UsageError
+from qmigtool.errors import OutputError, UsageError
 
 __all__ = ["copy_range", "new_folder", "open_input", "refuse_input", "replacing", "skip_zeros"]
 
@@ -103,7 +103,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path).resolve()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UsageError(f"{str(path)!r} is there already", expected="a folder that is not there, or empty")
+        raise OutputError(f"{str(path)!r} is there already", expected="a folder that is not there, or empty")
     made = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.parent))
     try:
         yield made
@@ -117,9 +117,9 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def refuse_input(output: os.stat_result, name: str, *inputs: str | int) -> None:
-    """Raise :class:`~qmigtool.errors.UsageError` if an output is one of the inputs, under whatever name."""
+    """Raise :class:`~qmigtool.errors.OutputError` if an output is one of the inputs, under whatever name."""
     if any(os.path.samestat(output, _stat(one)) for one in inputs):
-        raise UsageError(f"the output {name!r} is the input", expected="another name")
+        raise OutputError(f"the output {name!r} is the input", expected="another name")
 
 
 def _stat(name: str | int) -> os.stat_result:

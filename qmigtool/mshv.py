@@ -97,6 +97,7 @@ def export_bundle(
     and MSHV can hold). Raises :class:`~qmigtool.errors.LiveStateError` for live state that has no place in it,
     :class:`~qmigtool.errors.UsageError` if the folder is there already.
     """
+    stream.prove()
     if stream.accelerator.name == "unknown":
         raise UsageError(
             "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",

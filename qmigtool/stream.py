@@ -1,9 +1,10 @@
 """A migration stream, opened: what a person imports.
 
-There are two roads to the device state. *Tail-first* starts from the vmdesc at the end and never touches RAM; it is
-taken when headers and footers prove it. *Forward* reads everything in order and is taken for pipes and for whatever
-the other cannot prove. Both give the same devices. Where the bytes are broken, what can be read from the front and
-what can be read from the back is shown all the same, and :attr:`Stream.problems` says what lies between.
+There are two roads to the device state. *Tail-first* starts from the vmdesc at the end and does not touch RAM; what it
+finds is whole, and :meth:`Stream.prove` says whether it is this stream's. *Forward* reads everything in order and is
+taken for pipes and where the other does not lead. Both give the same devices. Where the bytes are broken, what can be
+read from the front and what can be read from the end is shown all the same, and :attr:`Stream.problems` says what lies
+between.
 """
 
 from __future__ import annotations
@@ -14,29 +15,20 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
-from qmigtool.consistency import Descriptions, disagreements, wrong_lengths
+from qmigtool.consistency import Descriptions, wrong_lengths
 from qmigtool.device import Device, find
-from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
-from qmigtool.parsers.bodies import FOOTER_SIZE
-from qmigtool.parsers.container import recognise
-from qmigtool.parsers.records import (
-    QEMU_VM_SECTION_FOOTER,
-    RamSaveFlag,
-    SectionType,
-)
-from qmigtool.parsers.savevm import Reader, Section, Type
+from qmigtool.errors import QmigError, UsageError
+from qmigtool.filereading import FileReading
+from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
-from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
-from qmigtool.parsers.vmdesc import parse_vmdesc
-from qmigtool.parsers.window import Window
-from qmigtool.probe import PROBED, find_start, probe_page_size
+from qmigtool.pipereading import PipeReading
+from qmigtool.probe import find_start
 from qmigtool.schema import fit
 from qmigtool.schema.model import built_in
-from qmigtool.sectionindex import SectionIndex
 from qmigtool.unwrap import Container, unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -45,15 +37,14 @@ if TYPE_CHECKING:
     from qmigtool.parsers.configuration import Configuration
     from qmigtool.parsers.ram import RamBlock
     from qmigtool.parsers.records import SectionHeader
+    from qmigtool.parsers.savevm import Section
     from qmigtool.parsers.vmdesc import Vmdesc
     from qmigtool.parsers.vmstate import Field
     from qmigtool.ram import Ram
     from qmigtool.schema import Schema
+    from qmigtool.sectionindex import SectionIndex
 
 __all__ = ["Stream"]
-
-PIPE_CHUNK = 1 << 20
-MAGIC_SIZE = 16  # bytes that tell what a file is
 
 
 class Stream:
@@ -82,11 +73,9 @@ class Stream:
         self._given_schema = schema
         self._channels = tuple(channels)
         self._keep_runs = keep_runs
-        self._located: LocatedVmdesc | None = None
-        self._walk: TailWalk | None = None
-        self._index: SectionIndex | None = None
-        self._probed_page_size: int | None = None
-        self._early = SectionIndex()  # what comes before the first PART
+        self._forgotten = False  # what was made of another stream's device state
+        self._read_to_end = False
+        self._reading: FileReading | PipeReading
         if isinstance(source, BufferSource):
             found = unwrap(source, snapshot)
             self.container, self._start, self._outer = found.container, found.start, found.outer
@@ -94,13 +83,21 @@ class Stream:
             self.problems += found.problems
             self._source: Source = found.source
             try:
-                self._open_seekable(found.source, forward=forward)
+                if self._start is None:
+                    self._start = find_start(found.source)
+                self._reading = file = FileReading(
+                    found.source, self._start, self.problems, self._measure, keep_runs=keep_runs
+                )
+                file.open(forward=forward)
             except BaseException:
                 found.close(source)
                 raise
         else:
-            self._source = KeptSource(getattr(source, "name", "<pipe>"))
-            self._read_pipe(source, self._source)
+            kept = self._source = KeptSource(getattr(source, "name", "<pipe>"))
+            self._reading = pipe = PipeReading(kept, self.problems, self._measure, keep_runs=keep_runs)
+            pipe.read(source)
+            self._start = pipe.start
+            self._read_all()
 
     def __enter__(self) -> Self:
         return self
@@ -150,12 +147,12 @@ class Stream:
     @property
     def road(self) -> str:
         """``tail-first`` or ``forward``: how the device state was reached."""
-        return "tail-first" if self._walk is not None else "forward"
+        return "tail-first" if self._reading.tail_first else "forward"
 
     @property
     def configuration(self) -> Configuration | None:
         """The configuration section, or None if the stream has none."""
-        return self._reader.configuration
+        return self._reading.reader.configuration
 
     @property
     def machine(self) -> str | None:
@@ -170,22 +167,22 @@ class Stream:
     @property
     def footers(self) -> bool:
         """Whether sections have footers; known once :attr:`sections` have been read."""
-        return bool(self._reader.footers)
+        return bool(self._reading.reader.footers)
 
     @property
     def page_size(self) -> int:
         """The target page size in bytes."""
-        return self._reader.ram.page_size
+        return self._reading.reader.ram.page_size
 
     @property
     def page_size_inferred(self) -> bool:
         """Whether nothing in the stream says the page size, so that it is the first one with which RAM reads well."""
-        return self._probed_page_size is not None and self._located is None
+        return self._reading.probed_page_size is not None and self.vmdesc is None
 
     @property
     def ram_blocks(self) -> tuple[RamBlock, ...]:
         """The RAMBlocks in the order of the ``ram`` START section."""
-        return tuple(self._reader.ram.blocks)
+        return tuple(self._reading.reader.ram.blocks)
 
     @property
     def pages_held(self) -> tuple[int, int]:
@@ -195,17 +192,18 @@ class Stream:
         (shared memory, what virtio-mem has not plugged).
         """
         _ = self.sections
-        return self._reader.ram.held()
+        return self._reading.reader.ram.held()
 
     @property
     def vmdesc(self) -> Vmdesc | None:
         """The description at the end of the stream, or None."""
-        return self._located.vmdesc if self._located is not None else None
+        located = self._reading.located
+        return located.vmdesc if located is not None else None
 
     @property
     def vmdesc_text(self) -> bytes | None:
         """The JSON text of the vmdesc as it stands in the stream, or None."""
-        located = self._located
+        located = self._reading.located
         if located is None:
             return None
         return bytes(self._source.view(located.body_offset, located.end - located.body_offset))
@@ -226,19 +224,15 @@ class Stream:
     @property
     def sections(self) -> SectionIndex:
         """Every item of the stream in order; their spans cover every byte. Reads all of RAM's headers."""
-        if self._index is None:
-            self._index = SectionIndex(self._early)
-            self._forward()
-        return self._index
+        self._read_all()
+        return self._reading.sections
 
     @cached_property
     def devices(self) -> tuple[Device, ...]:
         """The sections of device state, in stream order; RAM and other live sections are not among them."""
-        sections: Iterable[Section]
-        if self._walk is not None:
-            sections = [s for s in self._early if s.type is Type.FULL] + list(self._walk.sections)
-        else:
-            sections = [s for s in self.sections if s.type is Type.FULL and s.complete]
+        if not self._reading.tail_first:
+            self._read_all()
+        sections = tuple(self._reading.full)
         descriptions = Descriptions(self.vmdesc) if self.vmdesc is not None else None
         return tuple(self._device(section, descriptions) for section in sections)
 
@@ -276,9 +270,9 @@ class Stream:
         from qmigtool.ram.build import build_ram
 
         _ = self.sections  # reads to the end
-        reader = self._reader
-        if isinstance(self._source, BufferSource) and not self._keep_runs:
-            reader = self._new_reader(self._source, keep_runs=True)
+        reader = self._reading.reader
+        if isinstance(self._reading, FileReading) and not self._keep_runs:
+            reader = self._reading.new_reader(keep_runs=True)
             with contextlib.suppress(QmigError):  # reading the sections reports it
                 for _ in reader.sections():
                     pass
@@ -326,180 +320,45 @@ class Stream:
         device, rest = find(self.devices, path)
         return device.field(rest)
 
-    # -- the two roads ---------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
-    def _open_seekable(self, source: BufferSource, *, forward: bool) -> None:
-        if self._start is None:
-            self._start = find_start(source)
-        try:
-            self._located = find_vmdesc(source)
-        except QmigError as error:
-            self.problems.append(error)
-        if self._located is None:
-            self._probed_page_size = probe_page_size(source, self._start)
-        self._reader = self._new_reader(source, keep_runs=self._keep_runs)
-        self._unread = self._reader.sections()
-        head_error = self._read_head(source)
-        walk = walk_back(source, self._located) if self._located is not None else None
-        self._back = walk
-        if head_error is not None:
-            if self._reader.pos == self._reader.start and (walk is None or not walk.sections):
-                raise head_error  # neither end of it looks like a migration stream
-            self._index = SectionIndex(self._early)
-            self._stopped(head_error)
-        elif walk is not None and not forward and self._proved(source, walk):
-            self._walk = walk
+    @property
+    def proved(self) -> bool:
+        """Whether :attr:`devices` are known to be this stream's: reached from its front, over RAM's records.
 
-    def _new_reader(self, source: BufferSource, *, keep_runs: bool = False) -> Reader:
-        vmdesc = self.vmdesc
-        return Reader(
-            Window(source.whole, final=True, passed=source.passed),
-            Descriptions(vmdesc).length if vmdesc is not None else None,
-            vmdesc.page_size if vmdesc is not None else self._probed_page_size,
-            self._measure,
-            keep_runs,
-            self._start or 0,
-        )
+        What was found from the end of a file may be the rest of another stream, written over by this one. Until
+        :meth:`prove` is called, or :attr:`sections` is read, that is not looked at.
+        """
+        return self._reading.proved
+
+    def prove(self, limit: int | None = None) -> bool:
+        """Walk RAM's records from the front to where device state was found from the end; return :attr:`proved`.
+
+        Goes over at most ``limit`` bytes of them, by default over all. What is refuted, or broken, goes to
+        :attr:`problems`; then :attr:`devices`, and whatever is made of them, are what reading forward finds.
+        """
+        self._reading.prove(limit)
+        self._settle()
+        if not self._reading.tail_first:
+            self._read_all()
+        return self.proved
+
+    def _read_all(self) -> None:
+        if not self._read_to_end:
+            self._read_to_end = True
+            self._reading.read_all()
+            self._settle()
+            if not self.problems:
+                self.problems += wrong_lengths(self.devices)
+
+    def _settle(self) -> None:
+        """Forget what was made of device state that turned out to be another stream's."""
+        if self._reading.given_up and not self._forgotten:
+            self._forgotten = True
+            for name in ("devices", "vcpus", "accelerator"):
+                self.__dict__.pop(name, None)
 
     def _measure(self, header: SectionHeader, data: memoryview, ends: Callable[[int], bool]) -> int | None:
         """Tell the length of a device section from its bytes, for a stream with neither footers nor a vmdesc."""
         fitted = fit(self.schema, header.idstr, header.version_id, data, self.machine, ends=ends)
         return None if fitted is None else fitted.description.size
-
-    def _read_head(self, source: BufferSource) -> QmigError | None:
-        """Read what comes before the first PART or END: setup, where nothing is large."""
-        later = (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END)
-        try:
-            for section in self._unread:
-                self._early.append(section)
-                pos = self._reader.pos
-                if pos < len(source.whole) and section.type is not Type.TAIL and source.whole[pos] in later:
-                    break
-        except QmigError as error:
-            return error
-        return None
-
-    def _proved(self, source: BufferSource, walk: TailWalk) -> bool:
-        """Say whether what was found from the end joins what was read from the front."""
-        early = [section for section in self._early if section.type is Type.FULL]
-        if [(s.name, s.instance_id) for s in early] != [(d.idstr, d.instance_id) for d in walk.missing]:
-            return False
-        if not walk.sections:
-            return False
-        # Behind padding might lie a stream that was here before, and longer: a volume is not cut to what is written.
-        if self._located is None or self._located.end != len(source.whole):
-            return False
-        # The last thing before device state is the END (or PART) of a live section.
-        if walk.footers:
-            marker, *raw = source.view(walk.start - FOOTER_SIZE, FOOTER_SIZE)
-            return marker == QEMU_VM_SECTION_FOOTER and int.from_bytes(raw, "big") in self._reader.started
-        return bytes(source.view(walk.start - 8, 8)) == int(RamSaveFlag.EOS).to_bytes(8, "big")
-
-    def _forward(self) -> None:
-        """Read on from where the head ended, to the end."""
-        index = self._index
-        assert index is not None  # noqa: S101 - for the type checker: the caller has just made it
-        try:
-            for section in self._unread:
-                index.append(section)
-        except QmigError as error:
-            self._stopped(error)
-        self._take_reader_problems()
-        if not self.problems and not self._reader.done:
-            self._stopped(TruncatedError("the stream ends here", offset=self._reader.window.end))
-        self._check_end()
-
-    def _check_end(self) -> None:
-        """Compare what reading forward found with the vmdesc."""
-        if not self.problems and self._located is not None and self._index is not None:
-            self.problems += disagreements(self._index, self._located)
-        if not self.problems:
-            self.problems += wrong_lengths(self.devices)
-
-    def _stopped(self, error: QmigError) -> None:
-        """Note where reading forward stopped, and go on with what is known from the end."""
-        self._take_reader_problems()
-        self.problems.append(error)
-        index = self._index
-        partial = self._reader.partial()
-        if index is None or partial is None:
-            return
-        behind = [s for s in self._back.sections if s.offset > partial.offset] if self._back is not None else []
-        if behind and self._located is not None:
-            located, end = self._located, self._located.offset
-            partial = _cut(partial, behind[0].offset)
-            behind.append(Section(Type.EOF, end - 1, 1, end, 0))
-            text = located.body_offset
-            behind.append(Section(Type.VMDESC, end, located.end - end, text, located.end - text))
-            if located.end < self._reader.window.end:
-                rest = self._reader.window.end - located.end
-                behind.append(Section(Type.TAIL, located.end, rest, located.end, rest))
-        index.append(partial)
-        for section in behind:
-            index.append(section)
-
-    def _take_reader_problems(self) -> None:
-        self.problems += self._reader.problems
-        self._reader.problems = []
-
-    def _read_pipe(self, pipe: BinaryIO, kept: KeptSource) -> None:
-        """Read a pipe to its end: RAM passes by, everything else is kept."""
-        self._back = None
-        self._index = index = SectionIndex([])
-        head = BufferSource(_read_up_to(pipe, PROBED))
-        wrapped = recognise(bytes(head.whole[:MAGIC_SIZE]))
-        if wrapped is not None:
-            raise UnsupportedError(f"{wrapped.what} through a pipe", offset=0, expected="a file")
-        self._start = find_start(head)
-        self._probed_page_size = probe_page_size(head, self._start)
-        reader = self._reader = Reader(
-            Window(), None, self._probed_page_size, self._measure, self._keep_runs, self._start
-        )
-        chunk: bytes | memoryview = head.whole
-        try:
-            while True:
-                if chunk:
-                    reader.feed(chunk)
-                else:
-                    reader.close()
-                for section in reader.sections():
-                    index.append(section)
-                    # Live sections (START, PART, END) and the tail pass by.
-                    if section.type in (Type.FULL, Type.VMDESC):
-                        kept.keep(section.offset, reader.window.bytes(section.offset, section.length, "a section"))
-                    if section.type is Type.VMDESC:
-                        self._keep_vmdesc(section)
-                if not chunk:
-                    break
-                chunk = pipe.read(PIPE_CHUNK)
-            self._take_reader_problems()
-            if self.vmdesc is not None:
-                reader.ram.page_size = self.vmdesc.page_size  # zero pages read well with many sizes; this one is told
-            self._check_end()
-        except QmigError as error:
-            if not len(index):
-                raise
-            self._stopped(error)
-        kept.size = reader.window.end if reader.done else None
-
-    def _keep_vmdesc(self, section: Section) -> None:
-        try:
-            text = bytes(self._source.view(section.body_offset, section.body_length))
-            self._located = LocatedVmdesc(parse_vmdesc(text, section.body_offset), section.offset, section.end)
-        except StreamError as error:
-            self.problems.append(error)
-
-
-def _read_up_to(pipe: BinaryIO, count: int) -> bytes:
-    """Read so much of a pipe, or all of it: a socket may give a byte at a time."""
-    head = bytearray()
-    while len(head) < count and (chunk := pipe.read(min(PIPE_CHUNK, count - len(head)))):
-        head += chunk
-    return bytes(head)
-
-
-def _cut(partial: Section, end: int) -> Section:
-    """Shorten the unreadable item to end where readable ones go on."""
-    return Section(
-        Type.UNREADABLE, partial.offset, end - partial.offset, partial.offset, end - partial.offset, complete=False
-    )

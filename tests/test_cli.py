@@ -103,6 +103,7 @@ def test_info(call):
         "vmdesc": True,
         "borrowed_schema": None,
         "road": "tail-first",
+        "proved": True,
         "before": 0,
         "behind": 0,
         "complete": True,

@@ -50,7 +50,7 @@ class Encoder:
         self.window = Window(data, final=True)
         self.ram = RamState(stream.page_size, frozenset(stream.capabilities))
         self.devices = {device.section.offset: device for device in stream.devices}
-        self.footers = bool(stream._reader.footers)
+        self.footers = bool(stream.footers)
 
     def section(self, section: Section) -> bytes:
         if section.type is Type.HEADER:

@@ -203,7 +203,7 @@ def problems_with(*channels, rounds=1, uuid=None):
 
     data = multifd_main(rounds, 8).finish()
     with ram_of(data) as stream:
-        reader = stream._new_reader(stream.source, keep_runs=True)
+        reader = stream._reading.new_reader(keep_runs=True)
         list(reader.sections())
         found = []
         build_ram(stream.source, reader.ram, (), [BufferSource(c) for c in channels], found, uuid)

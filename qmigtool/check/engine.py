@@ -28,6 +28,7 @@ def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None
     ``baseline`` is what the rule of that name compares with. Nothing is raised for a broken stream: that is a finding.
     """
     asked = default_policy() if policy is None else policy
+    stream.prove()
     context = Context(stream, baseline)
     found: dict[str, list[Finding]] = {}
     # Asked last: the others may meet what makes it answer.

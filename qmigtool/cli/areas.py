@@ -79,8 +79,7 @@ def export(
     as_json: bool,
 ) -> int:
     """Write one vCPU's XSAVE area."""
-    # Forward: a file that was written over a longer one has the end of another VM, and these bytes go into a VM.
-    with opened(file, accelerator, schema=schema, forward=True) as stream:
+    with opened(file, accelerator, schema=schema) as stream:
         found = {v.index: v for v in some_vcpus(stream)}
         if vcpu not in found:
             raise UsageError(f"no vCPU {vcpu}", expected=f"one of {ranges(sorted(found))}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import click
 
 from qmigtool.accelerator import NAMES
-from qmigtool.errors import QmigError, UnsupportedError, UsageError
+from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.files import refuse_input, replacing
 from qmigtool.opening import open_stream
 from qmigtool.plaintext import hexadecimal, printable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qmigtool.tables import Row
 
 SCHEMA = 1
+SHOWN_WALK = 256 << 20  # bytes of RAM's records that a command which only shows walks over
 F = TypeVar("F", bound=Callable[..., Any])
 _SNAPSHOT = "qmigtool.snapshot"
 _READ = "qmigtool.inputs"  # in click's ``Context.meta``: files that the command has read
@@ -58,6 +59,11 @@ accelerator_option = click.option(
 )
 
 
+prove_option = click.option(
+    "--prove",
+    is_flag=True,
+    help="Walk all records of RAM to prove that the device state is this stream's, not only 256 MiB of them.",
+)
 schema_option = click.option(
     "--schema",
     metavar="FILE",
@@ -75,15 +81,19 @@ def opened(
     keep_runs: bool = False,
     forward: bool = False,
     snapshot: str | None = None,
+    walk: int | None = None,
 ) -> Iterator[Stream]:
-    """Open FILE; ``-`` is standard input. An error that leaves says which file it is about.
+    """Open FILE and prove its device state; ``-`` is standard input. An error that leaves says which file it is about.
 
-    ``snapshot`` is what ``--snapshot`` says, unless it is given.
+    ``snapshot`` is what ``--snapshot`` says, unless it is given. ``walk`` is for commands that only show: over so many
+    bytes of RAM's records the proof goes at most, and if that is not enough, stderr says so. Where the stream is
+    broken, what it lacks is no wrong usage, and what is not supported is not the worst of it: its own error leaves.
     """
     context = click.get_current_context(silent=True)
     if snapshot is None and context is not None:
         snapshot = context.meta.get(_SNAPSHOT)
     remember_inputs(file, *channels, *([] if schema is None else [schema]))
+    stream = None
     try:
         with open_stream(
             standard_input() if file == "-" else file,
@@ -94,11 +104,24 @@ def opened(
             keep_runs=keep_runs,
             snapshot=snapshot,
         ) as stream:
+            if not stream.prove(walk):
+                say_unproved(stream, file)
             yield stream
     except QmigError as error:
+        broken = [] if stream is None else [one for one in stream.problems if isinstance(one, StreamError)]
+        if broken and error.exit_code != StreamError.exit_code and not isinstance(error, OutputError):
+            complain(error)
+            broken[0].file = broken[0].file or file
+            raise broken[0] from None
         if not isinstance(error, UsageError):
             error.file = error.file or file
         raise
+
+
+def say_unproved(stream: Stream, file: str) -> None:
+    """Say on stderr that device state was found from the end of the file, and may be another stream's."""
+    why = "" if stream.problems else ": RAM's records were not walked to it (--prove walks them)"
+    print(f"qmigtool: {printable(file)}: not proved to be this stream's device state{why}", file=sys.stderr)
 
 
 def standard_input() -> BinaryIO | str:
@@ -242,7 +265,7 @@ def output_file(path: str) -> Iterator[BinaryIO]:
     inputs = inputs_read()
     if path == "-":
         if sys.__stdout__ is None:
-            raise UsageError("standard output is closed")
+            raise OutputError("standard output is closed")
         with contextlib.suppress(io.UnsupportedOperation):  # a stand-in without a file, as in a test
             refuse_input(os.fstat(sys.stdout.fileno()), path, *(one for one in inputs if _is_file(one)))
         try:
@@ -251,7 +274,7 @@ def output_file(path: str) -> Iterator[BinaryIO]:
         except BrokenPipeError:
             # Not an end like any other: what was asked for is not whole.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise UsageError("whoever read standard output is gone before the end") from None
+            raise OutputError("whoever read standard output is gone before the end") from None
         return
     with replacing(path, *inputs) as file:
         yield file

@@ -61,7 +61,7 @@ def import_area(
     """
     need_output(output, dry_run=dry_run)
     data = read_area(area)
-    with opened(file, accelerator, schema=schema, forward=True) as stream:
+    with opened(file, accelerator, schema=schema) as stream:
         rewriter = Rewriter(stream)
         if xcr0 is not None:
             rewriter.set_xcr0(vcpu, xcr0)
@@ -97,7 +97,7 @@ def export_bundle(
     as_json: bool,
 ) -> int:
     """Write what MSHV takes of every vCPU of FILE to the folder DIR."""
-    with opened(file, accelerator, schema=schema, forward=True) as stream:
+    with opened(file, accelerator, schema=schema) as stream:
         document = bundles.export_bundle(stream, output, layout, mask)
         if as_json:
             print_json({**document, **problems_json(stream)})
@@ -131,7 +131,7 @@ def import_bundle(
 ) -> int:
     """Put the folder DIR, as `mshv export` wrote it or a hypervisor filled it, back into FILE."""
     need_output(output, dry_run=dry_run)
-    with opened(file, accelerator, schema=schema, forward=True) as stream:
+    with opened(file, accelerator, schema=schema) as stream:
         rewriter = Rewriter(stream)
         bundles.import_bundle(rewriter, folder)
         remember_inputs(*(str(one) for one in Path(folder).iterdir() if one.is_file()))

@@ -12,6 +12,7 @@ import click
 
 from qmigtool import tables
 from qmigtool.cli.output import (
+    SHOWN_WALK,
     accelerator_option,
     as_records,
     csv_option,
@@ -23,6 +24,7 @@ from qmigtool.cli.output import (
     print_csv,
     print_json,
     problems_json,
+    prove_option,
     schema_option,
 )
 from qmigtool.device import find
@@ -42,11 +44,16 @@ if TYPE_CHECKING:
 @file_argument
 @accelerator_option
 @schema_option
+@click.option("--quick", is_flag=True, help="Do not read all of RAM's headers: 256 MiB of them, to prove what is said.")
 @json_option
-def info(file: str, accelerator: str | None, schema: str | None, as_json: bool) -> int:
-    """Say what FILE is."""
-    with opened(file, accelerator, schema=schema) as stream:
-        document = _info(stream)
+def info(file: str, accelerator: str | None, schema: str | None, quick: bool, as_json: bool) -> int:
+    """Say what FILE is.
+
+    All of RAM's headers are read, so that what is broken or missing is found. With --quick, what only they tell
+    (sections, pages, whether it is complete) is left unknown where there are many.
+    """
+    with opened(file, accelerator, schema=schema, walk=SHOWN_WALK if quick else None) as stream:
+        document = _info(stream, whole=not quick or stream.proved)
         if as_json:
             print_json({**document, **problems_json(stream)})
         else:
@@ -54,8 +61,10 @@ def info(file: str, accelerator: str | None, schema: str | None, as_json: bool) 
         return finish(stream)
 
 
-def _info(stream: Stream) -> dict[str, Any]:
-    sections = stream.sections  # before anything else: only this meets what is wrong inside RAM
+def _info(stream: Stream, *, whole: bool) -> dict[str, Any]:
+    """Return the document; what only all of RAM's headers tell is None unless ``whole`` says to read them."""
+    sections = stream.sections if whole else None  # first: only this meets what is wrong inside RAM
+    held, pages = stream.pages_held if whole else (None, None)
     configuration = stream.configuration
     raw_uuid = configuration.uuid if configuration is not None else None
     return {
@@ -73,9 +82,9 @@ def _info(stream: Stream) -> dict[str, Any]:
         },
         "vcpus": sum(device.name == "cpu" for device in stream.devices),
         "devices": len(stream.devices),
-        "sections": len(sections),
-        "pages_held": stream.pages_held[0],
-        "pages": stream.pages_held[1],
+        "sections": None if sections is None else len(sections),
+        "pages_held": held,
+        "pages": pages,
         "channels": stream.channels,
         "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
         "capabilities": list(stream.capabilities),
@@ -83,13 +92,27 @@ def _info(stream: Stream) -> dict[str, Any]:
         "vmdesc": stream.vmdesc is not None,
         "borrowed_schema": stream.borrowed,
         "road": stream.road,
-        **{where: sum(s.length for s in sections if s.type is kind) for where, kind in AROUND.items()},
-        "complete": stream.complete,
+        "proved": stream.proved,
+        **{
+            where: None if sections is None else sum(s.length for s in sections if s.type is kind)
+            for where, kind in AROUND.items()
+        },
+        "complete": stream.complete if whole else None,
     }
 
 
 # What can be in the file besides the stream: a hole (file:PATH,offset=N), padding or garbage.
 AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
+
+
+NOT_READ = "unknown (RAM's headers were not all read)"
+NOT_PROVED = "NO: the device state was found from the end of the file, and may be another stream's"
+
+
+def _short(document: dict[str, Any]) -> bool:
+    """Say whether memory is missing."""
+    held, pages = document["pages_held"], document["pages"]
+    return held is not None and pages is not None and held < pages and not document["channels"]
 
 
 def _held(document: dict[str, Any]) -> str:
@@ -118,15 +141,16 @@ def _print_info(document: dict[str, Any]) -> None:
         *(("", f"- {text}") for text in accelerator["evidence"] if not accelerator["given"]),
         ("vCPUs", str(document["vcpus"])),
         ("devices", str(document["devices"])),
-        ("sections", str(document["sections"])),
+        ("sections", NOT_READ if document["sections"] is None else str(document["sections"])),
         ("RAM", f"{_bytes(sum(block['size'] for block in blocks))} in {len(blocks)} blocks"),
         *(("", f"- {block['name']}: {_bytes(block['size'])}") for block in blocks),
-        *([("", _held(document))] if document["pages_held"] < document["pages"] and not document["channels"] else []),
+        *([("", _held(document))] if _short(document) else []),
         ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
         ("vmdesc", "yes" if document["vmdesc"] else "no"),
         *([("decoded by", _schema(document["borrowed_schema"]))] if document["borrowed_schema"] else []),
         *((f"{where} it", _bytes(document[where])) for where in ("before", "behind") if document[where]),
-        ("complete", "yes" if document["complete"] else "NO"),
+        *([] if document["proved"] else [("proved", NOT_PROVED)]),
+        ("complete", {True: "yes", False: "NO", None: NOT_READ}[document["complete"]]),
     ]
     for name, text in lines:
         print(f"{name:13} {printable(text)}")
@@ -203,15 +227,16 @@ def _squashed(found: Iterable[Section]) -> Iterator[tuple[Section, int, int]]:
 @file_argument
 @click.argument("path", required=False)
 @schema_option
+@prove_option
 @csv_option
 @json_option
-def show(file: str, path: str | None, schema: str | None, as_csv: bool, as_json: bool) -> int:
+def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: bool, as_json: bool) -> int:
     """Show device state: all devices of FILE, or what is at PATH.
 
     PATH is name[@instance]/field/..., for example cpu@1/env.xcr0, cpu@0/cpu/avx512 or "apic/id". A field that holds one
     number is printed as one number: unsigned in hexadecimal, signed in decimal.
     """
-    with opened(file, schema=schema) as stream:
+    with opened(file, schema=schema, walk=None if prove else SHOWN_WALK) as stream:
         device, rest = (None, "") if path is None else find(stream.devices, path)
         if as_csv:
             if device is None:
@@ -249,7 +274,7 @@ def _print_devices(stream: Stream) -> None:
 
 def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
     errors: list[QmigError] = []
-    document: dict[str, Any] = {"devices": []}
+    document: dict[str, Any] = {"proved": stream.proved, "devices": []}
     for one in stream.devices if device is None else (device,):
         entry: dict[str, Any] = {"name": one.name, "instance_id": one.instance_id, "version_id": one.version_id}
         if one.borrowed is not None:

@@ -13,6 +13,7 @@ from qmigtool import xsave as core
 from qmigtool.cli.layoutdraw import draw
 from qmigtool.cli.lazy import LazyGroup
 from qmigtool.cli.output import (
+    SHOWN_WALK,
     accelerator_option,
     csv_option,
     file_argument,
@@ -24,6 +25,7 @@ from qmigtool.cli.output import (
     print_csv,
     print_json,
     problems_json,
+    prove_option,
     say,
     schema_option,
     terminal_width,
@@ -60,17 +62,24 @@ def xsave() -> None:
 @layout_option("--layout", help="Give sizes and offsets in this layout (JSON and CSV).")
 @accelerator_option
 @schema_option
+@prove_option
 @csv_option
 @json_option
 def table(
-    file: str, layout: Layout | None, accelerator: str | None, schema: str | None, as_csv: bool, as_json: bool
+    file: str,
+    layout: Layout | None,
+    accelerator: str | None,
+    schema: str | None,
+    prove: bool,
+    as_csv: bool,
+    as_json: bool,
 ) -> int:
     """Show which components each vCPU of FILE has.
 
     e: enabled in XCR0 (or IA32_XSS); d: declared in XSTATE_BV; c: carried, the stream holds its fields; l: live, the
     contents differ from the initial configuration. The four can disagree: a TCG stream declares nothing.
     """
-    with opened(file, accelerator, schema=schema) as stream:
+    with opened(file, accelerator, schema=schema, walk=None if prove else SHOWN_WALK) as stream:
         vcpus = some_vcpus(stream)
         rows = tables.xsave_components.rows(stream, layout)
         if as_json:
@@ -98,6 +107,7 @@ def _table_json(stream: Stream, vcpus: Sequence[VCpu], rows: list[tuple[Any, ...
     return {
         "accelerator": {"name": stream.accelerator.name, "evidence": list(stream.accelerator.evidence)},
         "borrowed_schema": stream.borrowed,
+        "proved": stream.proved,
         "vcpus": [
             {
                 "vcpu": vcpu.index,

@@ -47,6 +47,8 @@ def compare(a: Stream, b: Stream, *, noise: Noise | None = None) -> Comparison:
 
 class _Comparer:
     def __init__(self, a: Stream, b: Stream, noise: Noise) -> None:
+        for stream in (a, b):
+            stream.prove()  # else the rest of another stream might be compared
         self._a, self._b = a, b
         self._noise = noise
         self._found: list[Difference] = []

@@ -49,6 +49,7 @@ def preflight(stream: Stream, target: Target) -> Preflight:
 
     Raises what reading the stream raises, if it is none.
     """
+    stream.prove()
     verdict = predict(stream, target)
     losses = find_losses(stream, target)
     remedy = find_remedy(stream, target, verdict, losses, predict)

@@ -31,6 +31,7 @@ def present_in(*streams: Stream) -> Present:
     names: set[str] = set()
     subsections: set[str] = set()
     for stream in streams:
+        stream.prove()
         for device in stream.devices:
             names.add(device.name.rsplit("/", 1)[-1])
             if device.description is not None:

@@ -132,6 +132,7 @@ def _of_text(text: bytes, source: str) -> Shapes:
 
 def of_stream(stream: Stream, source: str | None = None) -> Shapes:
     """Return the bodies that a stream holds; raises :class:`~qmigtool.errors.UnsupportedError` without a vmdesc."""
+    stream.prove()
     if stream.vmdesc is None:
         error = stream.error
         if error is not None:

@@ -57,6 +57,7 @@ class Verdict:
 
 def predict(stream: Stream, target: Target) -> Verdict:
     """Predict what ``target`` does with a stream. A stream that is broken is no reason not to."""
+    stream.prove()
     source = stream.source
     if isinstance(source, BufferSource):
         return predict_source(source, target, stream.start, contained=stream.container is not None)

@@ -42,6 +42,7 @@ class Losses(NamedTuple):
 
 def find_losses(stream: Stream, target: Target) -> Losses:
     """Return what a target would lose of a stream if it loads it."""
+    stream.prove()
     findings = list(_missing_vcpus(stream, target))
     findings += _missing_sections(stream, target)
     findings += _missing_blocks(stream, target)

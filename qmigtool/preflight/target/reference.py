@@ -36,6 +36,7 @@ def target_from_stream(stream: Stream, name: str | None = None) -> Target:
     The accelerator is what the stream tells (``evidence`` says how), and its QEMU's version is not in it. Raises
     :class:`~qmigtool.errors.UsageError` if there is no device state, and the stream's first problem if it is broken.
     """
+    stream.prove()
     sections = {(one.name or "", one.instance_id or 0): TargetSection(one.version_id or 0) for one in _live(stream)}
     if stream.problems:
         raise stream.problems[0]

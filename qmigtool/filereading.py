@@ -1,0 +1,348 @@
+"""Both roads through a file: from its end backwards, and from its front to where the first one ended.
+
+*Tail-first*: the vmdesc at the end of the file gives the length of every device section. What is found this way is
+whole, but it may belong to another stream: a file that was written over a longer one keeps the other's end, guest
+memory may hold a stream of its own, and streams may have been written one behind the other. *Forward*: the records of
+RAM are walked from the front. Where that walk arrives at the first section that was found from the end, the device
+state is **proved** to be this stream's; where it does not, what was found from the end is refuted and given up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qmigtool.consistency import Descriptions, disagreements
+from qmigtool.errors import QmigError, StreamError, TruncatedError
+from qmigtool.parsers.bodies import FOOTER_SIZE
+from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType
+from qmigtool.parsers.savevm import Reader, Section, Type
+from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
+from qmigtool.parsers.vmdesc import parse_vmdesc
+from qmigtool.parsers.window import Window
+from qmigtool.probe import probe_page_size
+from qmigtool.sectionindex import SectionIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmigtool.parsers.bodies import Measure
+    from qmigtool.parsers.source import BufferSource
+
+__all__ = ["FileReading"]
+
+MAX_READINGS = 3  # a vmdesc that tells wrong lengths may lead to the wrong end
+
+
+class _Forward:
+    """A reading from the front: its sections so far, and the error that ended it, if one did."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.sections = SectionIndex()
+        self.error: QmigError | None = None
+        self.finished = False
+
+    def read(self, limit: int | None = None, *, goal: int | None = None) -> bool:
+        """Read to the end, or until the reader is at or behind ``limit``; say if a section ended at ``goal``."""
+        met = False
+        self.reader.limit = limit
+        try:
+            for section in () if self.finished else self.reader.sections():
+                self.sections.append(section)
+                met = met or section.end == goal
+        except QmigError as error:
+            self.error, self.finished = error, True
+            return met
+        if self.reader.done:
+            self.finished = True
+        elif limit is None:
+            self.error, self.finished = TruncatedError("the stream ends here", offset=self.reader.window.end), True
+        return met
+
+    @property
+    def vmdesc(self) -> Section | None:
+        """The vmdesc behind this stream's EOF."""
+        return next((s for s in reversed(self.sections[-2:]) if s.type is Type.VMDESC), None)
+
+
+class FileReading:
+    """The sections of a stream in a file, as far as they are read; :mod:`qmigtool.stream` makes devices of them.
+
+    ``problems`` is the stream's list, to which what is met is added. ``located`` is the vmdesc in use, ``tail_first``
+    says whether what was found from the end is used, ``given_up`` whether a vmdesc, and with it whatever was made of
+    it, had to be given up.
+    """
+
+    def __init__(
+        self,
+        source: BufferSource,
+        start: int,
+        problems: list[QmigError],
+        measure: Measure,
+        *,
+        keep_runs: bool = False,
+    ) -> None:
+        self._source = source
+        self._start = start
+        self._problems = problems
+        self._before = len(problems)  # what the container said
+        self._measure = measure
+        self._keep_runs = keep_runs
+        self.located: LocatedVmdesc | None = None
+        self.tail_first = False
+        self.given_up = False
+        self._back: TailWalk | None = None
+        self._joined = False
+        self._only_from_end = False
+        self.probed_page_size: int | None = None
+        self._forward = self._new_forward()
+        self._head = start  # where the first PART or END is
+        self._early: tuple[Section, ...] = ()
+
+    def open(self, *, forward: bool) -> None:
+        """Read what stands before RAM's pages, and what can be found from the end; ``forward`` forbids to use that.
+
+        Raises what is wrong at the front if neither end looks like a migration stream.
+        """
+        try:
+            self.located = find_vmdesc(self._source)
+        except QmigError as error:
+            self._problems.append(error)
+        if self.located is None:
+            self.probed_page_size = probe_page_size(self._source, self._start)
+        self._forward = self._new_forward()
+        self._read_head()
+        self._head = self.reader.pos
+        self._early = tuple(section for section in self.sections if section.type is Type.FULL)
+        if self.located is not None:
+            self._back = walk_back(self._source, self.located)
+        failure = self._forward.error
+        if failure is not None:
+            if self.reader.pos == self.reader.start and (self._back is None or not self._back.sections):
+                raise failure
+            self._stopped(failure)
+        elif self._back is not None and not forward:
+            self.tail_first = self._joins(self._back)
+
+    # -- what is known -------------------------------------------------------------------------------------------
+
+    @property
+    def reader(self) -> Reader:
+        """The reader that went from the front so far."""
+        return self._forward.reader
+
+    @property
+    def sections(self) -> SectionIndex:
+        """What was read from the front so far, and, where that ended with an error, what was found from the end."""
+        return self._forward.sections
+
+    @property
+    def full(self) -> Iterator[Section]:
+        """The sections of device state that are used, in stream order; reads to the end if need be."""
+        if self.tail_first and self._back is not None:
+            yield from self._early
+            yield from self._back.sections
+        else:
+            self.read_all()
+            yield from (section for section in self.sections if section.type is Type.FULL and section.complete)
+
+    @property
+    def proved(self) -> bool:
+        """Whether every section of device state that is used was reached from the front."""
+        return self._joined if self.tail_first else self._forward.finished and not self._only_from_end
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def new_reader(self, *, keep_runs: bool) -> Reader:
+        """Return a reader of the whole stream that knows what the vmdesc in use says."""
+        vmdesc = self.located.vmdesc if self.located is not None else None
+        return Reader(
+            Window(self._source.whole, final=True, passed=self._source.passed),
+            Descriptions(vmdesc).length if vmdesc is not None else None,
+            vmdesc.page_size if vmdesc is not None else self.probed_page_size,
+            self._measure,
+            keep_runs,
+            self._start,
+        )
+
+    def prove(self, limit: int | None = None) -> bool:
+        """Walk from the front to where the walk from the end stopped, over at most ``limit`` bytes of RAM's records.
+
+        Returns :attr:`proved`. What is refuted, or broken, goes to the problems.
+        """
+        back, forward = self._back, self._forward
+        if not self.tail_first or back is None:
+            self.read_all()
+        elif not self._joined and not forward.finished:
+            goal = back.start
+            self._joined = forward.read(goal if limit is None else min(goal, self._head + limit), goal=goal)
+            # Where no item starts at the goal, only the end of the stream tells what is there.
+            if forward.finished:
+                self._settle()
+            elif self.reader.pos >= goal and not self._joined:
+                self.read_all()
+        return self.proved
+
+    def read_all(self) -> None:
+        """Read to the end of the stream."""
+        if not self._forward.finished:
+            goal = self._back.start if self._back is not None else None
+            self._joined = self._forward.read(goal=goal) or self._joined
+            self._settle()
+
+    def _new_forward(self) -> _Forward:
+        return _Forward(self.new_reader(keep_runs=self._keep_runs))
+
+    def _read_head(self) -> None:
+        """Read what comes before the first PART or END: setup, where nothing is large."""
+        later = (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END)
+        forward, whole = self._forward, self._source.whole
+        try:
+            for section in forward.reader.sections():
+                forward.sections.append(section)
+                pos = forward.reader.pos
+                if pos < len(whole) and section.type is not Type.TAIL and whole[pos] in later:
+                    break
+        except QmigError as error:
+            forward.error, forward.finished = error, True
+
+    def _joins(self, walk: TailWalk) -> bool:
+        """Say whether what was found from the end may join what was read from the front."""
+        if [(s.name, s.instance_id) for s in self._early] != [(d.idstr, d.instance_id) for d in walk.missing]:
+            return False
+        if not walk.sections:
+            return False
+        # Behind padding might lie a stream that was here before, and longer: a volume is not cut to what is written.
+        if self.located is None or self.located.end != len(self._source.whole):
+            return False
+        # The last thing before device state is the END (or PART) of a live section.
+        if walk.footers:
+            marker, *raw = self._source.view(walk.start - FOOTER_SIZE, FOOTER_SIZE)
+            return marker == QEMU_VM_SECTION_FOOTER and int.from_bytes(raw, "big") in self.reader.started
+        return bytes(self._source.view(walk.start - 8, 8)) == int(RamSaveFlag.EOS).to_bytes(8, "big")
+
+    # -- what reading forward found, held against what was found from the end -----------------------------------------
+
+    def _settle(self) -> None:
+        """Take in how reading forward ended."""
+        error = self._forward.error
+        if error is None:
+            if self._foreign(self._forward):
+                self._read_with_own()
+            self._take_end()
+            return
+        if self.located is not None and not self._joined:
+            alone = self._alone(self.located)
+            if alone is not None:
+                self._forward = alone
+                self._read_with_own()
+                self._take_end()
+                return
+            if self._inside_ram():
+                # Guest memory may hold a stream of its own. This one is broken, and has no end.
+                self._give_up()
+        self._stopped(error)
+
+    def _take_end(self) -> None:
+        """Note what reading forward met, and what it does not agree on with the vmdesc."""
+        if self._forward.error is not None:
+            self._stopped(self._forward.error)
+            return
+        self._take_reader_problems()
+        if self.located is not None and not self._problems[self._before :]:
+            self._problems += disagreements(self.sections, self.located)
+
+    def _foreign(self, forward: _Forward) -> bool:
+        """Say whether the vmdesc in use is another than the one at which reading forward arrived."""
+        own = forward.vmdesc
+        return (None if own is None else own.offset) != (None if self.located is None else self.located.offset)
+
+    def _alone(self, located: LocatedVmdesc) -> _Forward | None:
+        """Read without the vmdesc: another stream's may have told a wrong page size, or wrong lengths.
+
+        Returns the reading if it comes to an end, and that is not the one of this vmdesc.
+        """
+        page_size = probe_page_size(self._source, self._start)
+        if page_size in (None, self.reader.ram.page_size) and self.reader.footers is not False:
+            return None
+        whole = Window(self._source.whole, final=True, passed=self._source.passed)
+        alone = _Forward(Reader(whole, None, page_size, self._measure, self._keep_runs, self._start))
+        alone.read()
+        own = alone.vmdesc
+        return None if alone.error is not None or (own is not None and own.offset == located.offset) else alone
+
+    def _inside_ram(self) -> bool:
+        """Say whether what was found from the end starts inside a live section that was read from the front."""
+        item = self.reader.partial()
+        live = item is not None and item.type in (Type.START, Type.PART, Type.END)
+        return live and self._back is not None and item is not None and item.offset < self._back.start < self.reader.pos
+
+    def _give_up(self) -> None:
+        """Give up the vmdesc, and what was found from the end."""
+        self.located, self._back, self.tail_first = None, None, False
+        self.given_up = True
+
+    def _read_with_own(self) -> None:
+        """Read again with the vmdesc at which this stream ends; where it has none, what was read stays."""
+        foreign = self.located
+        for _ in range(MAX_READINGS):
+            del self._problems[self._before :]
+            if foreign is not None:
+                self._problems += disagreements(self.sections, foreign)
+            unreadable = self._take_own()
+            if unreadable is not None:
+                self._problems.append(unreadable)
+            if self.located is None:
+                return
+            self._forward = self._new_forward()
+            self._forward.read()
+            if self._forward.error is not None or not self._foreign(self._forward):
+                return
+            foreign = self.located
+
+    def _take_own(self) -> QmigError | None:
+        """Use the vmdesc at which reading forward arrived; return what is wrong with it."""
+        own = self._forward.vmdesc
+        self._give_up()
+        if own is None:
+            return None
+        try:
+            text = bytes(self._source.view(own.body_offset, own.body_length))
+            self.located = LocatedVmdesc(parse_vmdesc(text, own.body_offset), own.offset, own.end)
+        except StreamError as error:
+            return error.with_traceback(None)  # it would keep the text and all that was made of it
+        return None
+
+    # -- where it is broken ------------------------------------------------------------------------------------------
+
+    def _stopped(self, error: QmigError) -> None:
+        """Note where reading forward stopped, and go on with what is known from the end."""
+        self._take_reader_problems()
+        self._problems.append(error)
+        partial = self.reader.partial()
+        if partial is None:
+            return
+        end = self.reader.window.end
+        behind = [s for s in self._back.sections if s.offset > partial.offset] if self._back is not None else []
+        if behind and self.located is not None:
+            self._only_from_end = True
+            at, text, stop = self.located.offset, self.located.body_offset, self.located.end
+            partial = _cut(partial, behind[0].offset)
+            behind.append(Section(Type.EOF, at - 1, 1, at, 0))
+            behind.append(Section(Type.VMDESC, at, stop - at, text, stop - text))
+            if stop < end:
+                behind.append(Section(Type.TAIL, stop, end - stop, stop, end - stop))
+        self.sections.append(partial)
+        for section in behind:
+            self.sections.append(section)
+
+    def _take_reader_problems(self) -> None:
+        self._problems += self.reader.problems
+        self.reader.problems = []
+
+
+def _cut(partial: Section, end: int) -> Section:
+    """Shorten the unreadable item to end where readable ones go on."""
+    return Section(
+        Type.UNREADABLE, partial.offset, end - partial.offset, partial.offset, end - partial.offset, complete=False
+    )

@@ -1,0 +1,130 @@
+"""The road through a pipe: forward, once. RAM passes by, and what describes devices is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from qmigtool.consistency import disagreements
+from qmigtool.errors import QmigError, StreamError, UnsupportedError
+from qmigtool.parsers.container import recognise
+from qmigtool.parsers.savevm import Reader, Section, Type
+from qmigtool.parsers.source import BufferSource, KeptSource
+from qmigtool.parsers.tail import LocatedVmdesc
+from qmigtool.parsers.vmdesc import parse_vmdesc
+from qmigtool.parsers.window import Window
+from qmigtool.probe import PROBED, find_start, probe_page_size
+from qmigtool.sectionindex import SectionIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmigtool.parsers.bodies import Measure
+
+__all__ = ["PipeReading"]
+
+PIPE_CHUNK = 1 << 20
+MAGIC_SIZE = 16  # bytes that tell what a file is
+
+
+class PipeReading:
+    """The sections of a stream that came through a pipe; what is kept of it goes to ``kept``.
+
+    It has what :class:`~qmigtool.filereading.FileReading` has.
+    """
+
+    tail_first = False
+    given_up = False
+
+    def __init__(
+        self, kept: KeptSource, problems: list[QmigError], measure: Measure, *, keep_runs: bool = False
+    ) -> None:
+        self._measure = measure
+        self._keep_runs = keep_runs
+        self._kept = kept
+        self._problems = problems
+        self.located: LocatedVmdesc | None = None
+        self.sections = SectionIndex()
+        self.start = 0
+        self.probed_page_size: int | None = None
+        self.reader = Reader(Window())
+
+    def read(self, pipe: BinaryIO) -> None:
+        """Read a pipe to its end; raises what is wrong before there is any section."""
+        head = BufferSource(_read_up_to(pipe, PROBED))
+        wrapped = recognise(bytes(head.whole[:MAGIC_SIZE]))
+        if wrapped is not None:
+            raise UnsupportedError(f"{wrapped.what} through a pipe", offset=0, expected="a file")
+        self.start = find_start(head)
+        self.probed_page_size = probe_page_size(head, self.start)
+        self.reader = Reader(Window(), None, self.probed_page_size, self._measure, self._keep_runs, self.start)
+        try:
+            self._read(pipe, head.whole)
+        except QmigError as error:
+            if not len(self.sections):
+                raise
+            self._take_reader_problems()
+            self._problems.append(error)
+            partial = self.reader.partial()
+            if partial is not None:
+                self.sections.append(partial)
+        self._kept.size = self.reader.window.end if self.reader.done else None
+
+    @property
+    def full(self) -> Iterator[Section]:
+        """The sections of device state, in stream order."""
+        return (section for section in self.sections if section.type is Type.FULL and section.complete)
+
+    @property
+    def proved(self) -> bool:
+        """Always: everything was reached from the front."""
+        return True
+
+    def prove(self, _limit: int | None = None) -> bool:
+        """Do nothing; see :attr:`proved`."""
+        return True
+
+    def read_all(self) -> None:
+        """Do nothing: all has been read."""
+
+    def _read(self, pipe: BinaryIO, chunk: bytes | memoryview) -> None:
+        reader = self.reader
+        while True:
+            if chunk:
+                reader.feed(chunk)
+            else:
+                reader.close()
+            for section in reader.sections():
+                self.sections.append(section)
+                # Live sections (START, PART, END) and the tail pass by.
+                if section.type in (Type.FULL, Type.VMDESC):
+                    self._kept.keep(section.offset, reader.window.bytes(section.offset, section.length, "a section"))
+                if section.type is Type.VMDESC:
+                    self._take_vmdesc(section)
+            if not chunk:
+                break
+            chunk = pipe.read(PIPE_CHUNK)
+        self._take_reader_problems()
+        if self.located is not None:
+            # Zero pages read well with many sizes; this one is told.
+            reader.ram.page_size = self.located.vmdesc.page_size
+            if not self._problems:
+                self._problems += disagreements(self.sections, self.located)
+
+    def _take_vmdesc(self, section: Section) -> None:
+        try:
+            text = bytes(self._kept.view(section.body_offset, section.body_length))
+            self.located = LocatedVmdesc(parse_vmdesc(text, section.body_offset), section.offset, section.end)
+        except StreamError as error:
+            self._problems.append(error)
+
+    def _take_reader_problems(self) -> None:
+        self._problems += self.reader.problems
+        self.reader.problems = []
+
+
+def _read_up_to(pipe: BinaryIO, count: int) -> bytes:
+    """Read so much of a pipe, or all of it: a socket may give a byte at a time."""
+    head = bytearray()
+    while len(head) < count and (chunk := pipe.read(min(PIPE_CHUNK, count - len(head)))):
+        head += chunk
+    return bytes(head)
