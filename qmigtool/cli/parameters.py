@@ -12,7 +12,9 @@ import click
 from qmigtool import xsave as core
 from qmigtool.cli.output import remember_inputs
 from qmigtool.errors import UsageError
+from qmigtool.plaintext import printable
 from qmigtool.xsave import Format, Layout
+from qmigtool.xsave.cpuid import missing_rows, split_choice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,12 +23,21 @@ MAX_DUMP = 16 << 20  # an InstLatx64 dump of 192 CPUs has 2.6 MB
 
 
 def layout_value(value: str | Layout) -> Layout:
-    """Return a built-in layout, or that of a file with a CPUID dump (``cpuid -r`` or InstLatx64)."""
+    """Return a built-in layout, or that of a file with CPUID in any form of text; ``FILE#N`` chooses one of its CPUs.
+
+    What a cut text leaves out is said on stderr.
+    """
     if isinstance(value, Layout):
         return value
-    if value.lower() in core.layout_names() or not Path(value).exists():
+    file, choice = (value, None) if Path(value).exists() else split_choice(value)
+    if value.lower() in core.layout_names() or not Path(file).exists():
         return core.layout(value)
-    return core.parse_cpuid_dump(read_small(value, MAX_DUMP).decode("utf-8", "replace"), Path(value).name)
+    text = read_small(file, MAX_DUMP).decode("utf-8", "replace")
+    found = core.parse_cpuid_dump(text, Path(file).name, cpu=choice)
+    note = missing_rows(found)
+    if note is not None:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    return found
 
 
 def _mask(value: str | int) -> int:
@@ -64,7 +75,9 @@ def register_option(*names: str, **more: Any) -> Callable[[F], F]:
 
 
 the_layout_option = layout_option(
-    "--layout", required=True, help="A built-in layout (see `xsave layouts`) or a file with a CPUID dump."
+    "--layout",
+    required=True,
+    help="A built-in layout (see `xsave layouts`) or a file with CPUID in it; FILE#N is CPU N of it.",
 )
 target_mask_option = mask_option(
     "--mask", help="Components of the target (XCOMP_BV), by default all user ones of the layout."

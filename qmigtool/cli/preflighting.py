@@ -82,7 +82,7 @@ def preflight(file: str, targets: tuple[str, ...], accelerator: str | None, sche
 
     T is a TOML file (--print-target prints one with every key), a stream that the target has saved itself (started with
     -S, then migrated to a file), -dump-vmstate JSON, replies to QMP's query-cpu-model-expansion, query-version and
-    query-migrate-capabilities, a CPUID dump (cpuid -r), the properties of an MSHV partition, the name of a built-in
+    query-migrate-capabilities, CPUID as text (FILE#N: its CPU N), the properties of an MSHV partition, a built-in
     layout, a version of QEMU (7.2), a machine type (pc-q35-7.2, q35) or an accelerator (kvm). What is not known is not
     judged, and said.
 

@@ -178,7 +178,9 @@ def ranges(indexes: Iterable[int]) -> str:
 def layouts(name: Layout | None, mask: int | None, as_csv: bool, as_json: bool) -> int:
     """List the layouts, or draw one: standard beside compacted format.
 
-    NAME is a built-in layout or a file with a CPUID dump.
+    NAME is a built-in layout or a file with CPUID in it: the output of cpuid, kcpuid -r or xen-cpuid, InstLatx64, a
+    VirtualBox log, dmesg, libvirt's <cpudata>, JSON of Firecracker or Cloud Hypervisor. FILE#N is CPU N of it, where
+    there are several kinds (FILE#guest and FILE#host in a VirtualBox log).
     """
     which = [core.layout(one) for one in core.layout_names()] if name is None else [name]
     if as_csv:

@@ -4,7 +4,8 @@
 components       what each state component is: bit, name, size, initial configuration; masks of them
 layout           where they lie on one CPU, from its CPUID leaf 0xD
 catalog          the built-in layouts (``layouts.json``)
-cpuid            layouts from a text dump of CPUID (``cpuid -r``, InstLatx64)
+cpuid            layouts from CPUID in text
+cputext          the forms of such text, one reader for each
 area             one area: its bytes and the registers that they mean
 header           the first 576 bytes: format, XSTATE_BV, XCOMP_BV, MXCSR
 convert          the ``strict`` policy: convert an area, and lose nothing silently

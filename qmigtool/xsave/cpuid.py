@@ -1,104 +1,81 @@
-"""CPUID from a text dump, and layouts from its leaf 0xD: Todd Allen's ``cpuid -r``, and InstLatx64 (AIDA64).
+"""CPUID from text of any form (see :mod:`qmigtool.xsave.cputext`), and layouts from its leaf 0xD.
 
-Both have one line per subleaf and one block per logical CPU::
-
-    CPU 0:
-       0x0000000d 0x02: eax=0x00000100 ebx=0x00000240 ecx=0x00000000 edx=0x00000000
-
-    ------[ CPUID Registers / Logical CPU #0 ]------
-    CPUID 0000000D: 00000100-00000240-00000000-00000000 [SL 02] [AVX]
-
-Text that went through a mail (quoted with ``>``, wrapped between words) is read too. Old InstLatx64 dumps have no
-``[SL ..]``: the lines of a leaf are its subleaves 0, 1, 2 and so on, which holds only where no subleaf was left out, as
-is checked for leaf 0xD.
+A text may have several CPUs, or several views of one (a VirtualBox log's guest and host). They must have one layout, or
+be chosen: ``FILE#N`` on the command line, N a CPU's number or the word for a view.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from qmigtool.errors import LimitError, UsageError, XsaveError
+from qmigtool.errors import LimitError, UnsupportedError, UsageError, XsaveError
+from qmigtool.xsave.components import mask_names
+from qmigtool.xsave.cputext.decoded import read_decoded
+from qmigtool.xsave.cputext.documents import read_documents
+from qmigtool.xsave.cputext.kernellog import read_kernel_log
+from qmigtool.xsave.cputext.model import XSTATE_LEAF, CpuidBlock, CpuidLine, Leaves
+from qmigtool.xsave.cputext.rawlines import read_lines
+from qmigtool.xsave.cputext.virtualbox import read_virtualbox
 from qmigtool.xsave.layout import CpuidRow, Layout
 
-__all__ = ["CpuidBlock", "CpuidLine", "parse_cpuid_dump", "parse_cpuid_rows"]
+__all__ = [
+    "NO_XSAVE",
+    "CpuidBlock",
+    "CpuidLine",
+    "chosen_blocks",
+    "missing_rows",
+    "no_xsave",
+    "parse_cpuid_dump",
+    "parse_cpuid_rows",
+    "split_choice",
+]
 
 MAX_TEXT = 16 << 20
 """Characters. A real dump of 192 CPUs (EPYC 9654, InstLatx64) has 2.6 million; two sockets of 384 would have 11."""
 
-XSTATE_LEAF = 0xD
+NO_XSAVE = "a layout of a CPU without XSAVE"
+"""The feature that an UnsupportedError names for such a CPU."""
 
-_HEX = "([0-9A-Fa-f]{8})"
-_GAP = r"[\s>]+"
-_LINE = re.compile(
-    # cpuid -r: a row
-    rf"\b0x(?P<cpuid_leaf>[0-9A-Fa-f]{{8}}){_GAP}0x(?P<cpuid_subleaf>[0-9A-Fa-f]{{1,2}}):{_GAP}"
-    rf"eax=0x{_HEX}{_GAP}ebx=0x{_HEX}{_GAP}ecx=0x{_HEX}{_GAP}edx=0x{_HEX}\b"
-    # InstLatx64: a row
-    rf"|\bCPUID{_GAP}(?P<aida_leaf>[0-9A-Fa-f]{{8}}):{_GAP}{_HEX}-{_HEX}-{_HEX}-{_HEX}\b"
-    rf"(?:[\s>]*\[SL{_GAP}(?P<aida_subleaf>[0-9A-Fa-f]{{2}})\])?"
-    # a new block in either
-    r"|\bCPU (?P<cpuid_cpu>\d{1,6}):"
-    r"|\bCPU ?#(?P<aida_cpu>\d{1,6})\b"
+XSAVE_BIT = 1 << 26
+"""CPUID.1:ECX: the CPU has XSAVE."""
+
+FORMS = (
+    "the output of cpuid (-r or not), InstLatx64, kcpuid -r or xen-cpuid, a VirtualBox log, dmesg, libvirt's "
+    "<cpudata>, JSON of Firecracker or Cloud Hypervisor"
 )
 
 
-class CpuidLine(NamedTuple):
-    """One row of a dump; ``labelled`` says whether the dump tells the subleaf, or it was counted."""
-
-    leaf: int
-    subleaf: int
-    labelled: bool
-    registers: CpuidRow
+def split_choice(spec: str) -> tuple[str, str | None]:
+    """Split ``FILE#N`` into the file and the choice, or return the whole and None."""
+    file, sign, choice = spec.rpartition("#")
+    return (file, choice) if sign and file and choice else (spec, None)
 
 
-@dataclass(slots=True)
-class CpuidBlock:
-    """What a dump has of one logical CPU, in its order; ``cpu`` is its number, None if the dump has none."""
+def parse_cpuid_rows(text: str, leaves: Leaves = None, name: str = "text") -> list[CpuidBlock]:
+    """Return the blocks of a text that have rows, with the rows of ``leaves`` (default: all).
 
-    cpu: int | None
-    lines: list[CpuidLine] = field(default_factory=list)
-
-
-def parse_cpuid_rows(text: str, leaves: Container[int] | None = None) -> list[CpuidBlock]:
-    """Return the blocks of a dump that have rows, with the rows of ``leaves`` (default: all).
-
-    Of anything but a dump there are none. Raises LimitError if the text is longer than 16 Mi characters.
+    Of anything but a text with CPUID in it there are none. Raises LimitError if the text is longer than 16 Mi
+    characters, and what the reader of its form raises for what contradicts itself or cannot be decided.
     """
     if len(text) > MAX_TEXT:
         raise LimitError(f"the CPUID dump has {len(text)} characters", expected=f"at most {MAX_TEXT}")
-    blocks: list[CpuidBlock] = []
-    block = CpuidBlock(None)
-    counted: dict[int, int] = {}  # leaf -> rows without a label
-    for match in _LINE.finditer(text):
-        number = match["cpuid_cpu"] or match["aida_cpu"]
-        if number is not None:
-            block, counted = CpuidBlock(int(number)), {}
-            continue
-        leaf = int(match["cpuid_leaf"] or match["aida_leaf"], 16)
-        if leaves is not None and leaf not in leaves:
-            continue
-        label = match["cpuid_subleaf"] or match["aida_subleaf"]
-        subleaf = counted.get(leaf, 0) if label is None else int(label, 16)
-        if label is None:
-            counted[leaf] = subleaf + 1
-        first = 3 if match["cpuid_leaf"] else 8  # the groups of the form that matched
-        eax, ebx, ecx, edx = (int(word, 16) for word in match.group(*range(first, first + 4)))
-        if not block.lines:
-            blocks.append(block)
-        block.lines.append(CpuidLine(leaf, subleaf, label is not None, (eax, ebx, ecx, edx)))
-    return blocks
+    return (
+        read_documents(text, leaves)
+        or read_lines(text, leaves)
+        or read_decoded(text, leaves)
+        or read_virtualbox(text, leaves)
+        or read_kernel_log(text, leaves, name)
+    )
 
 
 @dataclass(slots=True)
 class _Block:
     """The rows of leaf 0xD of one CPU."""
 
-    cpu: int | None
+    of: CpuidBlock
     rows: dict[int, CpuidRow] = field(default_factory=dict)
     unlabelled: int = 0
+    at: int = 0
 
     @property
     def shape(self) -> tuple[tuple[int, CpuidRow], ...]:
@@ -109,49 +86,109 @@ class _Block:
             rows[subleaf] = (eax, 0, ecx, edx)
         return tuple(sorted(rows.items()))
 
+    @property
+    def words(self) -> str:
+        """What messages call it."""
+        return self.of.view or ("the CPU" if self.of.cpu is None else f"CPU {self.of.cpu}")
 
-def parse_cpuid_dump(text: str, name: str, *, cpu: int | None = None, source: str = "") -> Layout:
-    """Make a layout from the leaf 0xD rows of a CPUID dump; ``name`` becomes the layout's name.
 
-    All CPUs of the dump must have the same layout; in a dump of a hybrid machine ``cpu`` names the one to take. A
-    truncated dump gives a layout whose ``absent`` has what is missing.
+def parse_cpuid_dump(text: str, name: str, *, cpu: int | str | None = None, source: str = "") -> Layout:
+    """Make a layout from what a text says of CPUID leaf 0xD; ``name`` becomes the layout's name.
+
+    All CPUs of the text must have the same layout; where they do not, ``cpu`` names the one to take, by its number or
+    the word for a view. A text that is cut gives a layout whose ``absent`` has what is missing.
 
     Raises XsaveError if there is no row for subleaf 0, if CPUs differ and ``cpu`` is not given, if a row is there twice
-    with different contents, or if rows without ``[SL ..]`` cannot be numbered; UsageError if there is no such CPU;
+    with different contents, or if rows without ``[SL ..]`` cannot be numbered; UnsupportedError for a CPU without XSAVE
+    (its feature is NO_XSAVE) and where a log does not tell the standard offsets; UsageError if there is no such CPU;
     LimitError if the text is longer than 16 Mi characters.
     """
-    blocks = [_xstate(block, name) for block in parse_cpuid_rows(text, (XSTATE_LEAF,))]
-    if not blocks:
-        raise XsaveError(
-            "no row of CPUID leaf 0xD found", section=name, expected="the output of cpuid -r or InstLatx64"
-        )
+    found = parse_cpuid_rows(text, (XSTATE_LEAF,), name)
+    if not found:
+        _refuse_without_leaf(text, name)
+    blocks = [_xstate(block, name, text) for block in found]
     chosen = _choose(blocks, name, cpu)
     _check_unlabelled(chosen, name)
-    where = "" if chosen.cpu is None else f", CPU {chosen.cpu}"
-    return Layout.from_leaf_0xd(name, chosen.rows, title=name, source=source or f"CPUID dump{where}")
+    if 0 not in chosen.rows:
+        raise XsaveError(
+            f"line {_line(text, chosen.at)} is the first of CPUID leaf 0xD for {chosen.words}, but no row is there for "
+            "subleaf 0, which says what XCR0 can hold",
+            section=name,
+        )
+    where = f", {chosen.words}" if chosen.of.label else ""
+    return Layout.from_leaf_0xd(name, chosen.rows, title=name, source=source or f"{chosen.of.form}{where}")
 
 
-def _xstate(block: CpuidBlock, name: str) -> _Block:
+def no_xsave(text: str, name: str = "text") -> str | None:
+    """Return why the CPUs of a text have no XSAVE, or None if they may have it, or the text is none of CPUID."""
+    blocks = parse_cpuid_rows(text, None, name)
+    reasons = [_without(block) for block in blocks]
+    return reasons[0] if reasons and all(reasons) else None
+
+
+def _without(block: CpuidBlock) -> str | None:
+    rows = {(line.leaf, line.subleaf): line.registers for line in block.lines}
+    if any(leaf == XSTATE_LEAF and any(row) for (leaf, _), row in rows.items()):
+        return None
+    if (1, 0) in rows and not rows[1, 0][2] & XSAVE_BIT:
+        return "CPUID.1:ECX[26] is 0"
+    if (0, 0) in rows and 0 < rows[0, 0][0] < XSTATE_LEAF:
+        return f"its highest CPUID leaf is {rows[0, 0][0]:#x}"
+    return None
+
+
+def _refuse_without_leaf(text: str, name: str) -> None:
+    """Say of a text without leaf 0xD what it has instead."""
+    reason = no_xsave(text, name)
+    if reason is not None:
+        raise UnsupportedError(
+            NO_XSAVE,
+            f"this CPU has no XSAVE: {reason}; its state is FXSAVE's 512 bytes, in no layout",
+            section=name,
+            expected="a CPU with XSAVE; `preflight --target` takes this one, too",
+        )
+    blocks = parse_cpuid_rows(text, None, name)
+    leaves = sorted({line.leaf for block in blocks for line in block.lines})
+    if not leaves:
+        message = "no row of CPUID leaf 0xD found"
+        if "<cpu" in text:
+            message += ": libvirt's XML has a model and features here, but no <cpudata> with registers"
+        raise XsaveError(message, section=name, expected=FORMS)
+    shown = ", ".join(f"{leaf:#x}" for leaf in leaves[:8]) + (", ..." if len(leaves) > 8 else "")
+    last = max(line.at for block in blocks for line in block.lines)
+    raise XsaveError(
+        f"no row of CPUID leaf 0xD found: there are rows of {shown}, the last at line {_line(text, last)}",
+        section=name,
+        expected="the whole output, leaf 0xD included",
+    )
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+def _xstate(block: CpuidBlock, name: str, text: str) -> _Block:
     """Return a block's rows by subleaf."""
-    found = _Block(block.cpu)
+    found = _Block(block, at=block.lines[0].at)
     for line in block.lines:
         found.unlabelled += not line.labelled
         different = found.rows.setdefault(line.subleaf, line.registers) != line.registers
         if different or found.unlabelled not in (0, len(found.rows)):
             raise XsaveError(
-                f"subleaf {line.subleaf:#x} of CPUID leaf 0xD has two different rows, or only some rows say [SL ..]",
+                f"subleaf {line.subleaf:#x} of CPUID leaf 0xD has two different rows, or only some rows say [SL ..] "
+                f"(line {_line(text, line.at)})",
                 section=name,
                 expected="one block of rows per CPU",
             )
     return found
 
 
-def _choose(blocks: list[_Block], name: str, cpu: int | None) -> _Block:
+def _choose(blocks: list[_Block], name: str, cpu: int | str | None) -> _Block:
     if cpu is not None:
         for block in blocks:
-            if block.cpu == cpu:
+            if _is_chosen(block.of, cpu):
                 return block
-        known = ", ".join(str(block.cpu) for block in blocks[:16] if block.cpu is not None) or "no numbered one"
+        known = ", ".join(block.of.label for block in blocks[:16] if block.of.label) or "no numbered one"
         raise UsageError(f"CPU {cpu} is not in the dump {name}", expected=known)
     if len(blocks) > 1 and set(blocks[-1].shape) < set(blocks[0].shape):
         # The dump ends inside its last CPU.
@@ -160,12 +197,29 @@ def _choose(blocks: list[_Block], name: str, cpu: int | None) -> _Block:
     for block in blocks:
         groups.setdefault(block.shape, []).append(block)
     if len(groups) > 1:
-        kinds = "; ".join(
-            f"CPU {group[0].cpu} and {len(group) - 1} more have the XCR0 mask {group[0].rows.get(0, (0,))[0]:#x}"
-            for group in groups.values()
-        )
-        raise XsaveError(f"the CPUs of this dump have different XSAVE layouts ({kinds}); name one", section=name)
+        kinds = "; ".join(map(_kind, groups.values()))
+        choices = " or ".join(f"{name}#{group[0].of.label}" for group in groups.values() if group[0].of.label)
+        more = f": {choices}" if choices else ""
+        raise XsaveError(f"the CPUs of this dump have different XSAVE layouts ({kinds}); name one{more}", section=name)
     return blocks[0]
+
+
+def _is_chosen(block: CpuidBlock, cpu: int | str) -> bool:
+    return str(cpu).lower() == block.label.lower() != ""
+
+
+def chosen_blocks(blocks: list[CpuidBlock], cpu: int | str | None) -> list[CpuidBlock]:
+    """Return the blocks that a choice leaves: all without one."""
+    return blocks if cpu is None else [block for block in blocks if _is_chosen(block, cpu)]
+
+
+def _kind(group: list[_Block]) -> str:
+    """Describe the CPUs that have one layout."""
+    row = group[0].rows.get(0, (0, 0, 0, 0))
+    if group[0].of.view:
+        return f"{' and '.join(one.of.view for one in group)}: the XCR0 mask {row[3] << 32 | row[0]:#x}"
+    others = f" and {len(group) - 1} more have" if len(group) > 1 else " has"
+    return f"CPU {group[0].of.cpu}{others} the XCR0 mask {row[3] << 32 | row[0]:#x}"
 
 
 def _check_unlabelled(block: _Block, name: str) -> None:
@@ -183,3 +237,14 @@ def _check_unlabelled(block: _Block, name: str) -> None:
                 section=name,
                 expected="a dump with [SL ..], or one with a line for every subleaf",
             )
+
+
+def missing_rows(layout: Layout) -> str | None:
+    """Return a note on components that a cut text advertises and has no row of, or None."""
+    without = sum(1 << bit for bit, reason in layout.absent.items() if "zero or missing" in reason)
+    if not without:
+        return None
+    return (
+        f"{layout.name} is cut: it advertises {' '.join(mask_names(without))}, but has no row that says where they "
+        "lie; the layout is without them"
+    )

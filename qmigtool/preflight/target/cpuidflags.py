@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from operator import and_
 
-from qmigtool.xsave.cpuid import CpuidBlock, parse_cpuid_rows
+from qmigtool.xsave.cpuid import CpuidBlock, chosen_blocks, parse_cpuid_rows
 
 __all__ = ["KNOWN", "features_of_dump"]
 
@@ -35,12 +35,12 @@ KNOWN = frozenset(name for names in BITS.values() for name in names.values())
 LEAVES = frozenset(leaf for leaf, _, _ in BITS)
 
 
-def features_of_dump(text: str) -> frozenset[str] | None:
-    """Return the features of :data:`KNOWN` that every CPU of a dump has.
+def features_of_dump(text: str, cpu: str | None = None) -> frozenset[str] | None:
+    """Return the features of :data:`KNOWN` that every CPU of a dump has, or the one that ``cpu`` chooses.
 
     None if leaf 1 or leaf 7 of one is not there; a last CPU in which the dump ends does not count.
     """
-    blocks = parse_cpuid_rows(text, LEAVES)
+    blocks = chosen_blocks(parse_cpuid_rows(text, LEAVES), cpu)
     if len(blocks) > 1 and _ends_early(blocks[-1], blocks[0]):
         blocks = blocks[:-1]
     common: frozenset[str] | None = None

@@ -29,7 +29,8 @@ from qmigtool.textinput import HEAD, is_stream, text_of
 from qmigtool.tomlfile import parse_toml
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave import layout_names, parse_cpuid_dump
-from qmigtool.xsave.cpuid import parse_cpuid_rows
+from qmigtool.xsave.components import LEGACY_MASK
+from qmigtool.xsave.cpuid import no_xsave, parse_cpuid_rows, split_choice
 
 __all__ = ["read_target", "read_targets", "template"]
 
@@ -104,7 +105,10 @@ class _Reader:
     def read(self, spec: str, folder: Path) -> Target:
         if "\0" in spec:
             raise UsageError("a file name has a NUL byte")
-        path = folder / spec
+        path, choice = folder / spec, None
+        if not path.exists():
+            file, choice = split_choice(spec)
+            path = folder / file
         if not path.exists():
             named = _named(spec)
             if named is not None:
@@ -118,7 +122,7 @@ class _Reader:
             raise UsageError(f"the targets name more than {MAX_FILES} files")
         self._note(str(path))
         try:
-            return self._file(path)
+            return self._file(path, choice)
         except QmigError as error:
             error.file = error.file or str(path)
             raise
@@ -133,7 +137,7 @@ class _Reader:
             error.file = f"{toml}: files: {error.file or spec[:200]}"
             raise
 
-    def _file(self, path: Path) -> Target:
+    def _file(self, path: Path, choice: str | None = None) -> Target:
         with FileSource(path) as file:
             raw, sure = text_of(file, MAX_TEXT), is_stream(bytes(file.whole[:HEAD]))
         if raw is None:
@@ -142,6 +146,8 @@ class _Reader:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UsageError("neither text nor a migration stream", expected=KINDS) from None
+        if choice is not None:
+            return _from_cpuid(text, path.name, choice)
         return self._text(text, path)
 
     def _stream(self, path: Path, *, sure: bool) -> Target:
@@ -155,11 +161,11 @@ class _Reader:
 
     def _text(self, text: str, path: Path) -> Target:
         name = path.name
-        if text.lstrip().startswith(("{", "[")):
+        if text.lstrip().startswith(("{", "[")) and not parse_cpuid_rows(text):
             documents = _documents(text)
             if documents is not None:
                 return self._seen(_from_json(documents, name))
-        if parse_cpuid_rows(text):
+        if parse_cpuid_rows(text, name=name):
             return _from_cpuid(text, name)
         properties = properties_of_text(text)
         try:
@@ -188,10 +194,15 @@ class _Reader:
         return target
 
 
-def _from_cpuid(text: str, name: str) -> Target:
+def _from_cpuid(text: str, name: str, cpu: str | None = None) -> Target:
     how = f"{name}, a CPUID dump"
-    target = target_from_layout(parse_cpuid_dump(text, name), how)
-    flags = features_of_dump(text)
+    reason = no_xsave(text, name)
+    if reason is not None:
+        how = f"{name}, a CPU without XSAVE ({reason})"
+        target = Target(name=name, xcr0=LEGACY_MASK, xss=0, evidence=dict.fromkeys(("xcr0", "xss"), how))
+    else:
+        target = target_from_layout(parse_cpuid_dump(text, name, cpu=cpu), how)
+    flags = features_of_dump(text, cpu)
     if flags is None:
         return target
     return replace(target, cpuid_flags=flags, evidence={**target.evidence, "cpuid_flags": how})
