@@ -167,6 +167,7 @@ def _remedy(remedy: Remedy) -> dict[str, Any]:
         "needed": list(remedy.needed),
         "options": list(remedy.options),
         "gives_up": list(remedy.loses),
+        "guesses": list(remedy.guesses),
         "then": None if remedy.verdict is None else _verdict(remedy.verdict),
         "then_lost": None if remedy.losses is None else [one.as_dict() for one in remedy.losses.findings],
         "why": remedy.why or None,
@@ -254,6 +255,7 @@ def _print_remedy(remedy: Remedy) -> None:
         lost = _lost(remedy.losses.findings) if remedy.losses is not None else ""
         lines.append(f"{_with(remedy)} it loads{f', but {lost}' if lost else ''}")
     lines += [f"it gives up: {line}" for line in remedy.loses]
+    lines += [f"a guess: {line}" for line in remedy.guesses]
     instead = "or instead" if remedy.command is not None or remedy.needed else "instead"
     lines += [f"{instead}: {line}" for line in remedy.options]
     for line in lines:

@@ -19,7 +19,7 @@ records, plain  memory written: records that stay, all of it anew as records,
 mapped, live    or as mapped-ram; which pages there are to write
 components      edits of extended state, in the terms of XSAVE
 accelerators/   from one accelerator to another: rules, each with its reason
-machines        from one machine type to a later one
+machines        from one machine type to a later one; vendors, what vendors call them
 ==============  ===================================================================================
 
 An edit changes a draft; nothing is written before :meth:`Rewriter.write`, and the source is only ever read.

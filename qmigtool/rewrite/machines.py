@@ -19,6 +19,7 @@ from qmigtool.parsers.vmdesc import FieldDescription
 from qmigtool.parsers.vmstate import leaves
 from qmigtool.rewrite import header
 from qmigtool.rewrite.bodyfields import put_in, take_out
+from qmigtool.rewrite.vendors import upstream
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STEPS", "Step", "upgrade"]
 
-_NAME = re.compile(r"(.+)-([0-9]{1,3})\.([0-9]{1,3})")
+_NAME = re.compile(r"(.+)-([0-9]{1,3})\.([0-9]{1,3})(?:(?<=-4\.0)\.1)?")  # there is one pc-q35-4.0.1
 Version = tuple[int, int]
 
 
@@ -43,9 +44,13 @@ class Step:
 def upgrade(draft: Draft, name: str) -> None:
     """Give a stream the machine type ``name``, of the same family and another version, and what that wants.
 
+    A vendor's machine type is taken for the nearest upstream one (:mod:`~qmigtool.rewrite.vendors`), which is said.
     Raises :class:`~qmigtool.errors.UsageError` for another family, or names without a version.
     """
     old = header.configuration(draft).machine
+    for called in (old, name):
+        if (other := upstream(called)) is not None:
+            draft.note(f"{called} is a vendor's machine type, taken for {other}: a guess")
     (family, version), (new_family, new_version) = _parse(old), _parse(name)
     if family != new_family:
         raise UsageError(
@@ -62,9 +67,12 @@ def upgrade(draft: Draft, name: str) -> None:
 
 
 def _parse(name: str) -> tuple[str, Version]:
-    match = _NAME.fullmatch(name)
+    match = _NAME.fullmatch(upstream(name) or name)
     if match is None:
-        raise UsageError(f"the machine type {name!r} has no version", expected="one like pc-q35-9.2")
+        raise UsageError(
+            f"the machine type {name!r} has no version",
+            expected="one like pc-q35-9.2; --machine-type changes the name alone",
+        )
     return match[1], (int(match[2]), int(match[3]))
 
 

@@ -285,12 +285,26 @@ def test_what_only_the_target_can_mend() -> None:
         return result.remedy.needed
 
     assert needed("pc-7.2", target("t01", "7.2")) == ("-smp 4",)  # case I1
-    assert needed("noconfig-7.2", target("t01", "7.2")) == ("-global migration.send-configuration=off",)  # A6
-    off = replace(pc(), properties={"send-configuration": False})
-    assert needed("pc-7.2", off) == ("-global migration.send-configuration=on",)  # A7
-    off = replace(pc(), properties={"send-section-footer": False})
-    assert needed("pc-7.2", off) == ("-global migration.send-section-footer=on",)  # C16
     assert needed("pc-7.2", target("t02", "7.2")) == ("-M pc-i440fx-7.2",)  # I9: another machine is no upgrade
+
+
+@pytest.mark.parametrize(
+    ("file", "properties", "options", "instead"),
+    [
+        # Cases A6, A7, C16.
+        ("noconfig-7.2", None, "--add-configuration pc-i440fx-7.2", "send-configuration=off"),
+        ("pc-7.2", {"send-configuration": False}, "--drop-configuration", "send-configuration=on"),
+        ("pc-7.2", {"send-section-footer": False}, "--drop-footers", "send-section-footer=on"),
+    ],
+)
+def test_framing(file: str, properties: dict[str, bool] | None, options: str, instead: str, tmp_path: Path) -> None:
+    aim = target("t01", "7.2") if properties is None else replace(pc(), properties=properties)
+    path = SAMPLES / f"{file}.mig"
+    result = judge(path, aim)
+    assert result.remedy is not None
+    assert result.remedy.command == f"qmigtool rewrite {path} {options} -o OUT"
+    assert result.remedy.options == (f"-global migration.{instead}",)
+    assert mended(result, path, tmp_path / "out.mig", aim).verdict.loads is True
 
 
 def test_properties_of_the_targets_devices() -> None:

@@ -18,7 +18,8 @@ class Fix:
 
     ``words`` are the options of ``qmigtool rewrite`` and ``edits`` what they mean; ``options`` are options of QEMU, or
     things to do there, that make the edits needless, or that are needed because there are none. ``target`` is the
-    target as these options make it, None if nothing changes. ``loses`` says what the edits give up.
+    target as these options make it, None if nothing changes. ``loses`` says what the edits give up, ``guesses`` what
+    they rest on and nothing in the stream says.
     """
 
     words: tuple[str, ...] = ()
@@ -26,6 +27,7 @@ class Fix:
     options: tuple[str, ...] = ()
     target: Target | None = field(default=None, compare=False)
     loses: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
 
 
 def edit(op: str, *values: str, **parameters: Any) -> Fix:
@@ -41,4 +43,5 @@ def join(*fixes: Fix, options: Sequence[str] = (), loses: Sequence[str] = ()) ->
         tuple(options),
         None,
         tuple(loses) + tuple(loss for fix in fixes for loss in fix.loses),
+        tuple(guess for fix in fixes for guess in fix.guesses),
     )

@@ -6,10 +6,13 @@ fix may take all of its kind away.
 
 ========  =========================================================
 fix       one fix: edits, or options of QEMU
-header    machine type, configuration, capabilities, UUID, commands
+header    machine type, configuration, footers, capabilities, UUID, commands
 sections  vCPUs, sections and subsections
 memory    RAM blocks and records
 pci       configuration spaces, virtqueues
+bodyfields  fields that only the stream or only the target has: tried where a device's body ends in another place
+mainmemory  which blocks may hold the guest's memory
+offered   which options the target's QEMU has
 ========  =========================================================
 """
 
@@ -62,5 +65,6 @@ PLANNERS: dict[str, Planner] = {
     "advise-target-page": header.advise,
     "postcopy-state": header.command,
     "tsc-frequency": sections.tsc,
+    "runstate": sections.run_state,
 }
 """Rule of a verdict -> what plans a fix of it. A rule that is missing has none."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from qmigtool.parsers.configuration import COMPARED
 from qmigtool.preflight.remedies.fix import Fix, edit, join
+from qmigtool.preflight.remedies.offered import offered
+from qmigtool.rewrite.vendors import upstream
 
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.predict import Verdict
@@ -27,40 +29,63 @@ __all__ = [
     "uuid",
 ]
 
-_FAMILY = re.compile(r"(.+)-\d{1,3}\.\d{1,3}")
+_FAMILY = re.compile(r"(.+)-\d{1,3}\.\d{1,3}(?:\.\d{1,3})?")
 
 
 def machine(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Turn the stream into the target's version of its machine type; one of another family nothing mends."""
+    """Turn the stream into the target's version of its machine type; one of another family nothing mends.
+
+    A vendor's machine type is taken for the nearest upstream one, which is a guess.
+    """
     old, new = stream.machine, target.machine
     if old is None or new is None:
         return None
-    options = (f"-M {old}",)
-    families = _FAMILY.fullmatch(old), _FAMILY.fullmatch(new)
-    if families[0] is None or families[1] is None or families[0][1] != families[1][1]:
+    known = offered(target, stream, old)
+    options = (f"-M {old}",) if known else (f"-M {old}, if that QEMU has it",) if known is None else ()
+    taken = {name: upstream(name) or name for name in (old, new)}
+    guesses = tuple(f"{name} is taken for {other}" for name, other in taken.items() if other != name)
+    families = [match[1] if (match := _FAMILY.fullmatch(taken[name])) else None for name in (old, new)]
+    if families[1] is not None and families[0] is None and old.startswith(f"{families[1]}-"):
+        # Another vendor's: whatever it is, what has to be is the target's.
+        guesses = (f"{old} is taken for a version of {families[1]}", *guesses)
+        return replace(edit("machine-type", new, name=new), options=options, guesses=guesses)
+    if families[0] is None or families[0] != families[1]:
         # With another machine its devices, and so its sections, are others, too.
-        return Fix(options=options, target=replace(target, machine=old, sections=None, blocks=None))
-    return replace(edit("upgrade-machine", new, name=new), options=options)
+        return Fix(options=options, target=replace(target, machine=old, sections=None, blocks=None)) if known else None
+    return replace(edit("upgrade-machine", new, name=new), options=options, guesses=guesses)
 
 
 def configuration(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Have the target expect no configuration section."""
-    return _switch(target, "send-configuration", on=False)
+    """Put a configuration section in, or have the target expect none."""
+    if target.machine is None:
+        return _switch(target, "send-configuration", on=False)
+    page_size = None if target.page_bits is None or stream.vcpus else 1 << target.page_bits
+    if page_size is not None:
+        return _switch(target, "send-configuration", on=False)  # whether its page size has to be said is not known
+    options = ("-global migration.send-configuration=off",)
+    return replace(edit("add-configuration", target.machine, machine=target.machine), options=options)
 
 
 def section_type(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Have the target expect what the stream has: a configuration section, or footers."""
+    """Leave out what the target does not expect, the configuration section or the footers; or have it expect them."""
     if stream.configuration is not None and target.properties.get("send-configuration") is False:
-        return _switch(target, "send-configuration", on=True)
-    if target.properties.get("send-section-footer") is False:
-        return _switch(target, "send-section-footer", on=True)
+        if stream.configuration.capabilities:
+            return _switch(target, "send-configuration", on=True)
+        lost = [] if stream.configuration.uuid is None else ["the VM's UUID"]
+        return join(edit("drop-configuration"), options=("-global migration.send-configuration=on",), loses=lost)
+    if stream.footers and target.properties.get("send-section-footer") is False:
+        if stream.vmdesc is None:
+            return _switch(target, "send-section-footer", on=True)
+        return replace(edit("drop-footers"), options=("-global migration.send-section-footer=on",))
     return None
 
 
 def footer(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Have the target expect no footers, if the stream has none at all."""
+    """Close every section by a footer, or have the target expect none, if the stream has none at all."""
     _ = stream.sections
-    return None if stream.footers else _switch(target, "send-section-footer", on=False)
+    if stream.footers or target.properties.get("send-section-footer", True) is False:
+        return None
+    return replace(edit("add-footers"), options=("-global migration.send-section-footer=off",))
 
 
 def _switch(target: Target, name: str, *, on: bool) -> Fix | None:

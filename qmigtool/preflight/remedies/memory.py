@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qmigtool.preflight.remedies.fix import Fix, edit, join
+from qmigtool.preflight.remedies.mainmemory import device_block, guest_memory
 from qmigtool.preflight.target.model import Target, TargetBlock
 
 if TYPE_CHECKING:
@@ -14,23 +16,29 @@ if TYPE_CHECKING:
 
 __all__ = ["as_records", "block_size", "unknown_block"]
 
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")  # what QEMU takes as the id of an object
+
 
 def unknown_block(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Rename main memory if only its name differs; leave other blocks out that the target has not."""
+    """Rename a block of which only the name differs; leave out those of devices that the target does not have.
+
+    What may be the guest's memory is renamed or stays: nobody may leave that out.
+    """
     if target.blocks is None:
         return None
     listed = {block.idstr: block.used_length for block in stream.ram_blocks}
     foreign = {name: size for name, size in listed.items() if name not in target.blocks}
     free = {name: block.used_length for name, block in target.blocks.items() if name not in listed}
+    memory = guest_memory(stream)
     fixes, options, lost = [], [], []
     for name, size in foreign.items():
-        same = [other for other, length in free.items() if length == size]
-        rivals = [other for other, length in foreign.items() if length == size]
-        if len(same) == 1 and len(rivals) == 1 and _plain(name) and _plain(same[0]):
+        same = [other for other, length in free.items() if length == size and _of_one_kind(name, other, size, memory)]
+        rivals = [other for other, length in foreign.items() if length == size and same and _rival(name, other, memory)]
+        if len(same) == 1 and len(rivals) == 1:
             fixes.append(edit("rename-block", name, same[0], name=name, to=same[0]))
-            options.append(f"-machine memory-backend={name} -object memory-backend-ram,id={name},size={size}")
-        elif _plain(name):
-            return None  # the guest's memory: nobody may leave that out
+            options += _backend(name, same[0], size)
+        elif name in memory:
+            return None
         else:
             fixes.append(edit("drop-block", name, name=name))
             lost.append(f"what {name} holds, {size:#x} bytes")
@@ -38,14 +46,38 @@ def unknown_block(stream: Stream, target: Target, verdict: Verdict) -> Fix | Non
     return join(*fixes, options=options, loses=lost) if fixes else None
 
 
-def _plain(name: str) -> bool:
-    """Whether a block is main memory: a backend's name, neither a device's nor a ROM."""
-    return "/" not in name and not name.endswith(".rom") and name not in ("pc.bios", "pc.rom")
+def _of_one_kind(name: str, other: str, size: int, memory: frozenset[str]) -> bool:
+    """Whether a block of the stream and one of the target may be the same thing: memory, or the same device's."""
+    if name in memory:
+        return not device_block(other, size)
+    return _last(name) == _last(other)
+
+
+def _rival(name: str, other: str, memory: frozenset[str]) -> bool:
+    """Whether another block of the stream could be renamed to the same as well as ``name``."""
+    return other in memory if name in memory else other not in memory and _last(name) == _last(other)
+
+
+def _last(name: str) -> str:
+    """Return a block's name without the device's path."""
+    return name.rsplit("/", 1)[-1]
+
+
+def _backend(name: str, other: str, size: int) -> list[str]:
+    """Return the options that give the target's main memory, which is called ``other``, another name."""
+    if not other.endswith(".ram") or "/" in other:
+        return []  # no machine's own memory: a DIMM's, or a device's
+    canonical = ",x-use-canonical-path-for-ramblock-id=on" if name.startswith("/objects/") else ""
+    plain = name.removeprefix("/objects/")
+    if not _ID.fullmatch(plain):
+        return []
+    return [f"-machine memory-backend={plain} -object memory-backend-ram,id={plain},size={size}{canonical}"]
 
 
 def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     """Give blocks the target's sizes; the guest's memory only grows."""
     fixes, options, lost = [], [], []
+    memory = guest_memory(stream)
     blocks = dict(target.blocks or {})
     for block in stream.ram_blocks:
         local = (target.blocks or {}).get(block.idstr)
@@ -54,12 +86,12 @@ def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
         if local.max_length is not None and block.used_length <= local.max_length:
             continue
         name, size = block.idstr, local.used_length
-        if name.endswith(".rom"):
+        if name.endswith(".rom") and name not in memory:
             options.append(f"romsize={block.used_length} for the device of {name}")
-        elif _plain(name):
-            options.append(_memory_option(stream, name, block.used_length))
+        elif name in memory:
+            options.append(_memory_option(memory, name, block.used_length))
         if size < block.used_length:
-            if _plain(name):
+            if name in memory:
                 blocks[name] = TargetBlock(block.used_length)
                 continue  # the guest's memory: nobody may cut that
             lost.append(f"{name} beyond {size:#x}")
@@ -69,9 +101,9 @@ def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     return join(*fixes, options=options, loses=lost)
 
 
-def _memory_option(stream: Stream, name: str, size: int) -> str:
+def _memory_option(memory: frozenset[str], name: str, size: int) -> str:
     """Return what gives the target main memory of this size: -m, where one block is all of it."""
-    if sum(_plain(block.idstr) for block in stream.ram_blocks) == 1 and not size % (1 << 20):
+    if len(memory) == 1 and not size % (1 << 20):
         return f"-m {size >> 20}M"
     return f"a block {name} of {size} bytes"
 

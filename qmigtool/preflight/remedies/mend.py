@@ -18,8 +18,10 @@ from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
 from qmigtool.opening import open_stream
 from qmigtool.preflight.losses.find import MISSING_PAGES, MISSING_VCPU, Losses, find_losses
+from qmigtool.preflight.remedies.bodyfields import fields
 from qmigtool.preflight.remedies.fix import Fix, edit
 from qmigtool.preflight.remedies.fixes import PLANNERS
+from qmigtool.preflight.remedies.sections import device_of
 from qmigtool.preflight.target.vcpus import vcpus_of
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import TARGETS
@@ -56,8 +58,9 @@ class Remedy:
 
     ``words`` are the words of a command, none if no edit is known (or needed). ``options`` are options of the target's
     QEMU, or things to do there, that do instead of edits; ``needed`` are those without which it does not load.
-    ``loses`` says what the command gives up. ``verdict`` and ``losses`` are what is predicted for the result, None if
-    that was not tried; ``why`` says what remains, or why nothing is proposed.
+    ``loses`` says what the command gives up, ``guesses`` what it rests on and nothing in the stream says. ``verdict``
+    and ``losses`` are what is predicted for the result, None if that was not tried; ``why`` says what remains, or why
+    nothing is proposed.
     """
 
     words: tuple[str, ...] = ()
@@ -65,6 +68,7 @@ class Remedy:
     options: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     loses: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
     verdict: Verdict | None = None
     losses: Losses | None = None
     why: str = ""
@@ -170,11 +174,14 @@ class _Search:
 
     def _plan(self, verdict: Verdict) -> tuple[Fix | None, str]:
         """Return what mends a refusal, or why that cannot be said."""
-        planner = PLANNERS.get(verdict.rule or "")
-        if planner is None:
-            return None, ""
+        stream, planner = self._mended or self.stream, PLANNERS.get(verdict.rule or "")
         try:
-            return planner(self._mended or self.stream, self.target, verdict), ""
+            fix = None if planner is None else planner(stream, self.target, verdict)
+            if fix is None:
+                # A body that has a field more or less than the target expects is read wrongly from there on.
+                device = device_of(stream, verdict)
+                fix = None if device is None else fields(stream, self.target, device)
+            return fix, ""
         except QmigError as error:
             return None, str(error)
 
@@ -244,6 +251,7 @@ class _Search:
             options=tuple(option for option in given if option not in needed),
             needed=tuple(needed),
             loses=loses if command else (),
+            guesses=tuple(dict.fromkeys(guess for fix in self.fixes for guess in fix.guesses)),
             verdict=verdict if tried else None,
             losses=losses if tried else None,
             why=why or _remaining(verdict, losses, bool(self.fixes)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qmigtool.parsers import pci
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.remedies.fix import Fix
+from qmigtool.preflight.remedies.offered import has_property
 from qmigtool.preflight.remedies.sections import device_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,16 @@ def _configurations(fields: Sequence[Field]) -> Iterator[tuple[Field, int]]:
             yield from _configurations(one.children)
 
 
+# vmsd -> (device, property that gives the size of all its queues). The queues of other devices have none, or only some.
+_QUEUES = {"virtio-blk": ("virtio-blk-pci", "queue-size"), "virtio-scsi": ("virtio-scsi-pci", "virtqueue_size")}
+
+
 def queue_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Name the size that the device's virtqueues had."""
+    """Name the size that the device's virtqueues had, where the target's device has an option for it."""
     match = next((m for line in verdict.errors if (m := _VRING.search(line))), None)
-    return None if match is None else Fix(options=(f"queue-size={match[1]} for {verdict.section}",))
+    if match is None:
+        return None
+    device, name = _QUEUES.get((verdict.section or "").rsplit("/", 1)[-1], ("", ""))
+    if not name or not has_property(target, device, name):
+        return None
+    return Fix(options=(f"{name}={match[1]} for {verdict.section}",))

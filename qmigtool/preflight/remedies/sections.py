@@ -10,14 +10,16 @@ from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.preflight.target.model import Target, TargetSection
 from qmigtool.preflight.target.vcpus import VCPU_SECTIONS, vcpus_of
+from qmigtool.rewrite.values import text_of
 
 if TYPE_CHECKING:
     from qmigtool.device import Device
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.stream import Stream
 
-__all__ = ["device_of", "subsection", "subsection_version", "tsc", "unknown_section"]
+__all__ = ["device_of", "run_state", "subsection", "subsection_version", "tsc", "unknown_section"]
 
+PAUSED = "paused"
 ACCELERATOR_SECTIONS = ("kvmclock", "mshv-clock", "mshv-apic")
 
 
@@ -110,13 +112,18 @@ def _knows(device: Device, target: Target, parent: str, name: str) -> bool:
 
 
 def device_of(stream: Stream, verdict: Verdict) -> Device | None:
-    """Return the device in which the target stopped."""
-    if verdict.offset is not None:
-        for device in stream.devices:
-            section = device.section
-            if section.offset <= verdict.offset < section.end:
-                return device
-    return next((device for device in stream.devices if device.name == verdict.section), None)
+    """Return the device in which the target stopped: by then it may have read beyond its section's end."""
+    named = [device for device in stream.devices if device.name == verdict.section]
+    if verdict.offset is None:
+        return named[0] if named else None
+    if named:
+        before = [device for device in named if device.section.offset <= verdict.offset]
+        return before[-1] if before else named[0]
+    for device in stream.devices:
+        section = device.section
+        if section.offset <= verdict.offset < section.end:
+            return device
+    return None
 
 
 def tsc(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
@@ -126,3 +133,23 @@ def tsc(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     if fix is None or khz is None:
         return None
     return replace(fix, options=(f"-cpu MODEL,tsc-frequency={khz * 1000}",), loses=())
+
+
+def run_state(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
+    """Give the stream a run state that every QEMU knows: paused, from which a user goes on by hand."""
+    device = device_of(stream, verdict)
+    if device is None or device.name != "globalstate":
+        return None
+    path = f"{device.label}/runstate"
+    field = device.get("runstate")
+    if field is None or field.raw.rstrip(b"\0") == PAUSED.encode():
+        return None
+    fixes = [edit("set", f"{path}={PAUSED}", path=path, to=PAUSED)]
+    size = device.get("size")
+    if size is not None:  # of the text and its NUL, as QEMU writes it
+        fixes.insert(
+            0, edit("set", f"{device.label}/size={len(PAUSED) + 1}", path=f"{device.label}/size", to=len(PAUSED) + 1)
+        )
+    old = text_of(field.raw)
+    options = ("leave the section out: --drop-section globalstate",)
+    return join(*fixes, options=options, loses=[f"the run state {old or field.raw[:16].hex()!r}: it is paused"])

@@ -1,0 +1,112 @@
+"""Which RAM blocks of a stream may hold the guest's memory: those that no remedy may leave out or cut.
+
+A name proves nothing: ``-object memory-backend-ram,id=...`` can be called anything, and a virtio-mem device's block
+stands under a PCI address as a ROM does. A block is a device's own only if a device that is known to have such a block
+has it; and not even then if the memory that the firmware was told of is not among the others, or a vCPU's page tables
+lie in it and in no other one.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import QmigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmigtool.stream import Stream
+
+__all__ = ["device_block", "guest_memory"]
+
+# Blocks that QEMU's devices and firmware have beside the guest's memory, with or without the device's path before them.
+_FIRMWARE = re.compile(r"/rom@.+|pc\.bios|pc\.rom|isa-bios|.+\.rom|tpm-ppi|tpm-crb-cmd")
+_DISPLAY = re.compile(
+    r"(?:.+/)?(?:vga\.vram|qxl\.(?:vga)?(?:vram|vrom|ram)|vmsvga\.fifo|cirrus_vga\.vram|bochs-display\.vram)"
+)
+_ROM_LIMIT = 64 << 20  # bytes; option ROMs have at most 16 MiB, firmware less
+CMOS, CMOS_EXTENDED, CMOS_ABOVE_16M, CMOS_ABOVE_4G = "mc146818rtc", 0x30, 0x34, 0x5B
+MIB = 1 << 20
+CR0_PG = 1 << 31
+_PRESENT = 1
+MAX_SETS = 4096  # of blocks whose sizes are added up
+
+
+def device_block(name: str, size: int) -> bool:
+    """Whether a block is called like one of those that a device or the firmware has; see :func:`guest_memory`."""
+    if _DISPLAY.fullmatch(name):
+        return True
+    return size <= _ROM_LIMIT and _FIRMWARE.fullmatch(name) is not None
+
+
+def guest_memory(stream: Stream) -> frozenset[str]:
+    """Return the names of the blocks that hold the guest's memory, or may."""
+    blocks = {block.idstr: block.used_length for block in stream.ram_blocks}
+    certain = {name: size for name, size in blocks.items() if not device_block(name, size)}
+    found = set(certain)
+    others = {name: size for name, size in blocks.items() if name not in certain}
+    if not others:
+        return frozenset(found)
+    told = _told_by_firmware(stream)
+    if told is not None and not _adds_up(told, list(certain.values())):
+        # Not all of the memory that the firmware was told of is in blocks that are surely memory.
+        missing = told - sum(certain.values())
+        found |= {name for name, size in others.items() if size >= missing > 0} or set(others)
+    if not certain and told is None:
+        found |= {name for name, size in others.items() if size == max(others.values())}
+    for root in _page_tables(stream):
+        if not any(_is_table(stream, name, root) for name in certain):
+            found |= {name for name in others if _is_table(stream, name, root)}
+    return frozenset(found)
+
+
+def _told_by_firmware(stream: Stream) -> int | None:
+    """Return the bytes of memory that a PC's CMOS tells the firmware, or None if there is none or it tells nothing."""
+    device = next((one for one in stream.devices if one.name == CMOS), None)
+    field = None if device is None or device.description is None else device.get("cmos_data")
+    if field is None or field.length < CMOS_ABOVE_4G + 3:
+        return None
+    cmos = field.raw
+    high = int.from_bytes(cmos[CMOS_ABOVE_4G : CMOS_ABOVE_4G + 3], "little") << 16
+    low = int.from_bytes(cmos[CMOS_ABOVE_16M : CMOS_ABOVE_16M + 2], "little") << 16
+    extended = int.from_bytes(cmos[CMOS_EXTENDED : CMOS_EXTENDED + 2], "little") << 10
+    if low:
+        return 16 * MIB + low + high
+    return MIB + extended if extended else None
+
+
+def _adds_up(total: int, sizes: list[int]) -> bool:
+    """Whether some of the blocks make up exactly so many bytes: memory that is plugged in later is not told."""
+    if sum(sizes) == total or total in sizes:
+        return True
+    tried = 0
+    for count in range(2, len(sizes)):
+        for some in combinations(sizes, count):
+            tried += 1
+            if sum(some) == total:
+                return True
+            if tried > MAX_SETS:
+                return False
+    return False
+
+
+def _page_tables(stream: Stream) -> Iterator[int]:
+    """Give the physical address of the first page table of each x86 vCPU that has paging on."""
+    for vcpu in stream.vcpus:
+        cr0, cr3 = vcpu.device.number("env.cr[0]"), vcpu.device.number("env.cr[3]")
+        if cr0 is not None and cr3 is not None and cr0 & CR0_PG:
+            yield cr3 & 0x000F_FFFF_FFFF_F000
+
+
+def _is_table(stream: Stream, name: str, address: int) -> bool:
+    """Whether a block, seen as memory from 0 on, has present entries in the page at ``address``."""
+    size = next(block.used_length for block in stream.ram_blocks if block.idstr == name)
+    if address + 0x1000 > size:
+        return False
+    try:
+        page = stream.ram.read(name, address, 0x1000, absent="zero")
+    except QmigError:
+        return False
+    return any(page[at] & _PRESENT for at in range(0, len(page), 8))

@@ -1,0 +1,29 @@
+"""What a remedy may ask of the target: options that its QEMU has (:mod:`qmigtool.preflight.target.offers`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qmigtool.preflight.target import offers
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.target.model import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["has_property", "offered"]
+
+X86 = "x86_64"
+OTHERS = ("aarch64", "riscv64", "s390x", "ppc64", "sparc", "sparc64", "mips64el", "loongarch64")
+
+
+def offered(target: Target, stream: Stream, machine: str) -> bool | None:
+    """Say whether the target's QEMU has a machine type; None if that is not known."""
+    if stream.vcpus:
+        return offers.offers_machine(target.qemu, machine, X86)
+    answers = {offers.offers_machine(target.qemu, machine, one) for one in OTHERS}
+    return True if True in answers else None if None in answers else False
+
+
+def has_property(target: Target, device: str, name: str) -> bool | None:
+    """Say whether a device of the target has a property; None if that is not known."""
+    return offers.device_property(target.qemu, device, name, X86)
