@@ -30,7 +30,7 @@ def layout_value(value: str | Layout) -> Layout:
     if isinstance(value, Layout):
         return value
     file, choice = (value, None) if Path(value).exists() else split_choice(value)
-    if value.lower() in core.layout_names() or not Path(file).exists():
+    if core.is_layout_name(value) or not Path(file).exists():
         return core.layout(value)
     text = read_small(file, MAX_DUMP).decode("utf-8", "replace")
     found = core.parse_cpuid_dump(text, Path(file).name, cpu=choice)

@@ -203,6 +203,7 @@ def layouts(name: Layout | None, mask: int | None, as_csv: bool, as_json: bool) 
         print_cells(head, lines, [False, True, True, True, True, False])
         print()
         say("standard, compacted: bytes of an area with all user components")
+        say("QEMU's CPU models are layouts, too, on a host of their vendor: SapphireRapids, EPYC-Genoa-v2 ...")
     else:
         shown = core.default_mask(name, Format.COMPACTED) if mask is None else mask
         print(draw(name, shown, terminal_width() if on_terminal() else None))

@@ -22,7 +22,7 @@ Outside ``layouts.json`` and a layout made from CPUID, nothing may know the offs
 from __future__ import annotations
 
 from qmigtool.xsave.area import XsaveArea
-from qmigtool.xsave.catalog import layout, layout_names
+from qmigtool.xsave.catalog import is_layout_name, layout, layout_names, model_names
 from qmigtool.xsave.check import Verdict, check_area
 from qmigtool.xsave.components import (
     COMPONENTS,
@@ -62,10 +62,12 @@ __all__ = [
     "convert",
     "decompact_xsave_area",
     "default_mask",
+    "is_layout_name",
     "layout",
     "layout_names",
     "make_plan",
     "mask_names",
+    "model_names",
     "mshv_buffer_size",
     "parse_cpuid_dump",
     "parse_mask",

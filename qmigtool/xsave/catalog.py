@@ -1,8 +1,11 @@
-"""The built-in layouts: 28 real CPUs and guests, and the two that QEMU itself has (``layouts.json``).
+"""The built-in layouts: 32 real CPUs and guests, two that QEMU itself has (``layouts.json``), and QEMU's CPU models.
 
 Two entries are no CPU. ``qemu`` has every component of QEMU's x86_ext_save_areas, at the offsets that its X86XSaveArea
 had before accelerators copied the host's: the Intel ones, with APX_F at 960. ``tcg`` has only what a TCG guest can
 enumerate, XCR0 0x21f: the X86XSaveArea of tcg-cpu.h has room for AVX-512, but TCG does not offer it.
+
+A CPU model of QEMU (``models.json``, as QEMU 11.1 expands each) says which components a guest has; where they lie it
+takes from the host, so that its layout here is that on a CPU of its own vendor: the offsets of a family.
 """
 
 from __future__ import annotations
@@ -11,37 +14,97 @@ import difflib
 import json
 from functools import cache
 from importlib import resources
+from typing import Any
 
-from qmigtool.errors import UsageError
-from qmigtool.xsave.layout import Layout
+from qmigtool.errors import UnsupportedError, UsageError
+from qmigtool.xsave.components import bits
+from qmigtool.xsave.layout import CpuidRow, Layout
+
+FAMILIES = {"Intel": "qemu", "AMD": "amd-zen5"}
+"""The families of CPUs by their standard offsets, and the layout that has every component of each.
+
+Intel's is also Zhaoxin's; AMD's is that of Zen 3 and later. Within a family no CPU known differs (347 dumps of
+InstLatx64).
+"""
+
+NO_XSAVE = "a layout of a CPU without XSAVE"
+"""The feature that an UnsupportedError names for such a CPU."""
+
+
+def _data(name: str) -> Any:
+    return json.loads(resources.files("qmigtool.xsave").joinpath(name).read_text(encoding="utf-8"))
 
 
 @cache
-def _entries() -> dict[str, dict[str, object]]:
-    text = resources.files("qmigtool.xsave").joinpath("layouts.json").read_text(encoding="utf-8")
-    return {entry["name"]: entry for entry in json.loads(text)}
+def _entries() -> dict[str, dict[str, Any]]:
+    return {entry["name"]: entry for entry in _data("layouts.json")}
+
+
+@cache
+def _models() -> dict[str, tuple[str, list[str] | None]]:
+    """Lower-case name -> the name as QEMU spells it, and family, XCR0, IA32_XSS, features (None without XSAVE)."""
+    return {name.lower(): (name, row) for name, row in _data("models.json")["models"].items()}
 
 
 def layout_names() -> tuple[str, ...]:
-    """Return the names of the built-in layouts, in the catalog's order (by vendor and age)."""
+    """Return the names of the built-in layouts but QEMU's models, in the catalog's order (by vendor and age)."""
     return tuple(_entries())
 
 
-def layout(name: str) -> Layout:
-    """Return the built-in layout ``name``, as in ``layout("amd-zen4")``; case does not matter.
+def model_names() -> tuple[str, ...]:
+    """Return the names of QEMU's CPU models as it spells them, those with a version (``-v1``) included."""
+    return tuple(name for name, _ in _models().values())
 
-    Raises UsageError, which lists the closest names, if there is none.
+
+def is_layout_name(name: str) -> bool:
+    """Say whether :func:`layout` knows the name: a built-in layout or a CPU model; case does not matter."""
+    return name.strip().lower() in {*_entries(), *_models()}
+
+
+def without_xsave(name: str) -> bool:
+    """Say whether the name is that of a CPU model without XSAVE, which has no layout."""
+    found = _models().get(name.strip().lower())
+    return found is not None and found[1] is None
+
+
+def layout(name: str) -> Layout:
+    """Return the built-in layout ``name``, as in ``layout("amd-zen4")`` or ``layout("EPYC-Genoa")``, in any case.
+
+    Raises UsageError, which lists the closest names, if there is none; UnsupportedError for a model without XSAVE.
     """
     return _layout(name.strip().lower())
 
 
 @cache
 def _layout(name: str) -> Layout:
+    if name in _models() and name not in _entries():
+        return _model(*_models()[name])
     entry = _entries().get(name)
     if entry is None:
-        close = difflib.get_close_matches(name, layout_names(), n=4, cutoff=0.5)
+        known = {one.lower(): one for one in (*layout_names(), *model_names())}
+        close = [known[one] for one in difflib.get_close_matches(name, known, n=4, cutoff=0.5)]
         raise UsageError(f"no built-in layout {name!r}", expected="one of " + ", ".join(close or layout_names()))
-    rows = entry["leaf_0xd"]
-    assert isinstance(rows, dict)  # noqa: S101 - our own data file
-    leaf = {int(subleaf): tuple(int(register, 0) for register in row) for subleaf, row in rows.items()}
-    return Layout.from_leaf_0xd(name, leaf, title=str(entry["title"]), source=str(entry["source"]))
+    leaf = {int(subleaf): _row(row) for subleaf, row in entry["leaf_0xd"].items()}
+    return Layout.from_leaf_0xd(name, leaf, title=entry["title"], source=entry["source"])
+
+
+def _row(row: list[str]) -> CpuidRow:
+    eax, ebx, ecx, edx = (int(register, 0) for register in row)
+    return eax, ebx, ecx, edx
+
+
+def _model(name: str, row: list[str] | None) -> Layout:
+    if row is None:
+        raise UnsupportedError(
+            NO_XSAVE,
+            f"QEMU's CPU model {name} has no XSAVE; its state is FXSAVE's 512 bytes, in no layout",
+            expected="a CPU with XSAVE; `preflight --target` takes this one, too",
+        )
+    family = layout(FAMILIES[row[0]])
+    xcr0, xss, features = (int(word, 0) for word in row[1:])
+    # QEMU's leaf 0xD: EBX and ECX of subleaf 0 are the size for the XCR0 and for all of it; it starts with all.
+    size = family.standard_size(xcr0)
+    leaf = {bit: family.leaf[bit] for bit in bits((xcr0 | xss) & ~3)}
+    leaf |= {0: (xcr0, size, size, 0), 1: (features, 0, xss, 0)}
+    source = f"{_data('models.json')['source']}; offsets of the family {row[0]}"
+    return Layout.from_leaf_0xd(name, leaf, title=f"QEMU's CPU model {name} on an {row[0]} host", source=source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qmigtool.errors import LimitError, UnsupportedError, UsageError, XsaveError
+from qmigtool.xsave.catalog import NO_XSAVE
 from qmigtool.xsave.components import mask_names
 from qmigtool.xsave.cputext.decoded import read_decoded
 from qmigtool.xsave.cputext.documents import read_documents
@@ -32,9 +33,6 @@ __all__ = [
 
 MAX_TEXT = 16 << 20
 """Characters. A real dump of 192 CPUs (EPYC 9654, InstLatx64) has 2.6 million; two sockets of 384 would have 11."""
-
-NO_XSAVE = "a layout of a CPU without XSAVE"
-"""The feature that an UnsupportedError names for such a CPU."""
 
 XSAVE_BIT = 1 << 26
 """CPUID.1:ECX: the CPU has XSAVE."""

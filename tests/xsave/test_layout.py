@@ -136,8 +136,10 @@ def test_a_layout_is_made_once():
 def test_an_unknown_layout_is_told_its_neighbours():
     with pytest.raises(UsageError, match="amd-zen4"):
         layout("amd-zen44")
-    with pytest.raises(UsageError, match="intel-spr"):
+    with pytest.raises(UsageError, match="SapphireRapids"):
         layout("sapphire")
+    with pytest.raises(UsageError, match="intel-spr"):
+        layout("zzz")
 
 
 def test_zen2_offers_a_bit_9_that_is_not_pkru():

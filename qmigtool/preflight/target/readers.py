@@ -27,8 +27,9 @@ from qmigtool.preflight.target.targetfile import KEYS, parse_version, target_fro
 from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.textinput import HEAD, is_stream, text_of
 from qmigtool.tomlfile import parse_toml
+from qmigtool.xsave import is_layout_name, layout_names, parse_cpuid_dump
 from qmigtool.xsave import layout as find_layout
-from qmigtool.xsave import layout_names, parse_cpuid_dump
+from qmigtool.xsave.catalog import without_xsave
 from qmigtool.xsave.components import LEGACY_MASK
 from qmigtool.xsave.cpuid import no_xsave, parse_cpuid_rows, split_choice
 
@@ -199,7 +200,7 @@ def _from_cpuid(text: str, name: str, cpu: str | None = None) -> Target:
     reason = no_xsave(text, name)
     if reason is not None:
         how = f"{name}, a CPU without XSAVE ({reason})"
-        target = Target(name=name, xcr0=LEGACY_MASK, xss=0, evidence=dict.fromkeys(("xcr0", "xss"), how))
+        target = _without_xsave(name, how)
     else:
         target = target_from_layout(parse_cpuid_dump(text, name, cpu=cpu), how)
     flags = features_of_dump(text, cpu)
@@ -208,12 +209,19 @@ def _from_cpuid(text: str, name: str, cpu: str | None = None) -> Target:
     return replace(target, cpuid_flags=flags, evidence={**target.evidence, "cpuid_flags": how})
 
 
+def _without_xsave(name: str, how: str) -> Target:
+    """Return a target that can hold FXSAVE's components and no more."""
+    return Target(name=name, xcr0=LEGACY_MASK, xss=0, evidence=dict.fromkeys(("xcr0", "xss"), how))
+
+
 def _named(spec: str) -> Target | None:
     """Return the target that a name alone means, or None."""
     version = parse_version(spec)
     if version is not None:
         return Target(name=f"QEMU {spec}", qemu=version, evidence={"qemu": "given"})
-    if spec.strip().lower() in layout_names():
+    if without_xsave(spec):
+        return _without_xsave(spec, f"QEMU's CPU model {spec}")
+    if is_layout_name(spec):
         return target_from_layout(find_layout(spec), "a built-in layout")
     if spec in NAMES:
         return Target(name=spec, accelerator=spec, evidence={"accelerator": "given"})

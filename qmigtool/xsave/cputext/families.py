@@ -1,7 +1,6 @@
 """Standard offsets by family of CPUs, for a text that names components and not their places.
 
-There are two: Intel's, which Zhaoxin follows, and AMD's since Zen 3. Within a family no CPU known differs (347 dumps of
-InstLatx64; the catalog's rows).
+There are two, see FAMILIES in :mod:`qmigtool.xsave.catalog`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from qmigtool.errors import UnsupportedError
-from qmigtool.xsave.catalog import layout
+from qmigtool.xsave.catalog import FAMILIES, layout
 from qmigtool.xsave.components import bits, mask_names
-
-FAMILIES = {"Intel": "qemu", "AMD": "amd-zen5"}
-"""The family's name, and the layout that has every component of it."""
 
 
 @cache
