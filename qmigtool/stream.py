@@ -189,10 +189,19 @@ class Stream:
         """(pages of guest memory that this input holds at most, pages in all); reads all of RAM's headers.
 
         The first is smaller where memory travelled on other channels (multifd, postcopy), or stayed where it was
-        (shared memory, what virtio-mem has not plugged).
+        (shared memory). What virtio-mem has not plugged is no memory of the guest, and in neither number.
         """
+        from qmigtool.ram.unplugged import find_regions
+
         _ = self.sections
-        return self._reading.reader.ram.held()
+        held, total = self._reading.reader.ram.held()
+        if held == total:
+            return held, total
+        blocks = self.ram_blocks
+        regions = find_regions(self.devices, blocks)
+        fitting = [one for one in regions if any(one.fits(block) for block in blocks)]
+        unplugged = sum(b // self.page_size - -(-a // self.page_size) for one in fitting for a, b in one.unplugged)
+        return held, total - min(max(unplugged, 0), total - held)
 
     @property
     def vmdesc(self) -> Vmdesc | None:
@@ -268,6 +277,7 @@ class Stream:
         """
         # Imported here: numpy is not needed for device state.
         from qmigtool.ram.build import build_ram
+        from qmigtool.ram.unplugged import find_regions
 
         _ = self.sections  # reads to the end
         reader = self._reading.reader
@@ -279,7 +289,15 @@ class Stream:
         ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)
         configuration = self.configuration
         uuid = configuration.uuid if configuration is not None else None
-        return build_ram(self._source, reader.ram, ends, self._channels, self.problems, uuid=uuid)
+        return build_ram(
+            self._source,
+            reader.ram,
+            ends,
+            self._channels,
+            self.problems,
+            uuid=uuid,
+            regions=find_regions(self.devices, reader.ram.blocks),
+        )
 
     @cached_property
     def accelerator(self) -> Accelerator:

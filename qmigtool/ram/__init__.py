@@ -5,6 +5,7 @@ channels   the extra channels: what can be read of each, and whether they belong
 columns    every record of every channel as one table of runs (numpy), in the order they apply
 cover      the last writer of each page: which run wins where
 content    the bytes of pages, whatever their encoding
+unplugged  what virtio-mem has not plugged, and is never sent
 model      what a person uses: pages, their history, their contents
 usage      how memory was sent, in numbers
 build      from a stream and its channels to the model

@@ -23,6 +23,7 @@ from qmigtool.ram.model import Ram
 if TYPE_CHECKING:
     from qmigtool.parsers.ram import RamState
     from qmigtool.parsers.source import BufferSource, Source
+    from qmigtool.ram.unplugged import Region
 
 __all__ = ["build_ram"]
 
@@ -36,11 +37,13 @@ def build_ram(
     channels: Sequence[BufferSource],
     problems: list[QmigError],
     uuid: bytes | None = None,
+    regions: Sequence[Region] = (),
 ) -> Ram:
     """Put together the runs of the main stream (``state``, read with runs kept) and of every extra channel.
 
-    ``ends`` are the offsets of the EOS records, ``uuid`` what the stream's configuration has. Errors of a channel go to
-    ``problems``, and so does what says that the channels are not of one migration; what came before an error counts.
+    ``ends`` are the offsets of the EOS records, ``uuid`` what the stream's configuration has, ``regions`` what its
+    virtio-mem devices say. Errors of a channel go to ``problems``, and so does what says that the channels are not of
+    one migration; what came before an error counts.
     """
     runs = state.runs
     if runs is None:
@@ -76,7 +79,7 @@ def build_ram(
             problems.append(error)
     problems += compare(multifd, len(syncs), uuid)
     ordered = merge(parts) if any(len(part) for part in parts[1:]) else parts[0]
-    return Ram(state.blocks, ordered, Content(sources, packed, page_size), requests)
+    return Ram(state.blocks, ordered, Content(sources, packed, page_size), requests, regions)
 
 
 def _mapped(source: Source, state: RamState, problems: list[QmigError]) -> list[RunColumns]:

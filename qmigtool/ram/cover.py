@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cover", "cover"]
+__all__ = ["Cover", "common", "cover", "without"]
 
 Ints = NDArray[np.int64]
 
@@ -76,3 +76,41 @@ def _sweep(first: list[int], end: list[int], who: list[int], out: list[tuple[int
                 out[-1] = (out[-1][0], right - out[-1][0], winner)
             else:
                 out.append((left, right - left, winner))
+
+
+def common(one: Ints, other: Ints) -> Ints:
+    """Return the stretches that two lists of (first, behind the last), each ascending, have in common."""
+    found: list[tuple[int, int]] = []
+    mine, theirs = one.tolist(), other.tolist()
+    i = j = 0
+    while i < len(mine) and j < len(theirs):
+        start, end = max(mine[i][0], theirs[j][0]), min(mine[i][1], theirs[j][1])
+        if start < end:
+            found.append((start, end))
+        if mine[i][1] < theirs[j][1]:
+            i += 1
+        else:
+            j += 1
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def without(one: Ints, other: Ints) -> Ints:
+    """Return what is left of stretches (first, behind the last), ascending, without those of ``other``."""
+    if not len(other):
+        return one
+    found: list[tuple[int, int]] = []
+    theirs = other.tolist()
+    j = 0
+    for start, end in one.tolist():
+        at = start
+        while j < len(theirs) and theirs[j][1] <= at:
+            j += 1
+        i = j
+        while i < len(theirs) and theirs[i][0] < end:
+            if theirs[i][0] > at:
+                found.append((at, theirs[i][0]))
+            at = max(at, theirs[i][1])
+            i += 1
+        if at < end:
+            found.append((at, end))
+    return np.array(found, np.int64).reshape(-1, 2)

@@ -11,7 +11,7 @@ from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.xbzrle import apply_xbzrle, parse_xbzrle
 from qmigtool.ram.columns import Encoding, RunColumns
-from qmigtool.ram.cover import Cover, cover
+from qmigtool.ram.cover import Cover, common, cover, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.ram import RamBlock
     from qmigtool.parsers.returnpath import Message
     from qmigtool.ram.content import Content
+    from qmigtool.ram.unplugged import Region
 
 __all__ = ["PageRecord", "Ram"]
 
@@ -53,21 +54,29 @@ class Ram:
     A migration sends every page at least once. So a page that no record wrote (or whose last record is a DISCARD) is
     *absent*: it went through a channel that was not given, or the stream is cut. Reading one raises
     :class:`~qmigtool.errors.UnsupportedError`, unless ``absent="zero"`` says that it shall read as zeros: with
-    free-page-hinting and virtio-mem, what the guest does not use or does not have is never sent. A page of which only
-    XBZRLE changes are there, and not what they change, is absent too.
+    free-page-hinting, what the guest does not use is never sent. A page of which only XBZRLE changes are there, and not
+    what they change, is absent too. What virtio-mem has not plugged (``regions``) is no memory of the guest: never
+    sent, never absent, and it reads as zeros.
     """
 
     def __init__(
-        self, blocks: Sequence[RamBlock], runs: RunColumns, content: Content, requests: Sequence[Message] = ()
+        self,
+        blocks: Sequence[RamBlock],
+        runs: RunColumns,
+        content: Content,
+        requests: Sequence[Message] = (),
+        regions: Sequence[Region] = (),
     ) -> None:
         self.blocks = tuple(blocks)
         self.runs = runs
         self.return_path = requests
         self.page_size = content.page_size
         self._content = content
+        self._regions = tuple(regions)
         self._index = {block.idstr: index for index, block in enumerate(self.blocks)}
         self._covers: dict[int, Cover] = {}
         self._gaps: dict[int, NDArray[np.int64]] = {}
+        self._unplugged: dict[int, NDArray[np.int64]] = {}
         self._deltas: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def __repr__(self) -> str:
@@ -109,6 +118,14 @@ class Ram:
     def gaps(self, name: str) -> NDArray[np.int64]:
         """Return the stretches of absent pages of a block, ascending: (first, behind the last) each."""
         return self._absent(self.block(name))
+
+    def unplugged(self, name: str) -> NDArray[np.int64]:
+        """Return the stretches that were never sent because virtio-mem has not plugged them: (first, behind the last)
+        page each, ascending.
+        """
+        index = self.block(name)
+        self._absent(index)
+        return self._unplugged[index]
 
     def channel(self, number: int) -> BufferSource:
         """Return where the bytes of a channel are, for pages that stand in it as they are (RAW encodings).
@@ -260,8 +277,24 @@ class Ram:
             kept = self.runs["encoding"][base.run] != Encoding.DISCARD
             start = np.append(base.start[kept], self._pages_of(index))
             end = np.concatenate(([0], (base.start + base.pages)[kept]))
-            self._gaps[index] = np.stack((end, start), axis=1)[end < start]
+            gaps = np.stack((end, start), axis=1)[end < start]
+            self._unplugged[index] = self._not_plugged(index, gaps) if len(gaps) else gaps
+            self._gaps[index] = without(gaps, self._unplugged[index])
         return self._gaps[index]
+
+    def _not_plugged(self, index: int, gaps: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the parts of ``gaps`` that a virtio-mem device explains: the one whose region is most like them."""
+        block = self.blocks[index]
+        fitting = [region for region in self._regions if region.fits(block)]
+        named = [region for region in fitting if region.path and block.idstr.startswith(f"{region.path}/")]
+        best = np.zeros((0, 2), np.int64)
+        for region in named or fitting:
+            # Whole pages that are not plugged.
+            some = [(-(-a // self.page_size), b // self.page_size) for a, b in region.unplugged]
+            found = common(gaps, np.array(some, np.int64).reshape(-1, 2))
+            if int((found[:, 1] - found[:, 0]).sum()) > int((best[:, 1] - best[:, 0]).sum()):
+                best = found
+        return best
 
     def _check_present(self, index: int, first: int, last: int, absent: Absent) -> None:
         """Refuse to make up pages of ``[first, last)``, unless the caller wants it."""

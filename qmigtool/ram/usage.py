@@ -23,7 +23,8 @@ def blocks(ram: Ram) -> list[dict[str, Any]]:
     """Return one object per RAMBlock: its pages, those sent by encoding, and what they are in the end.
 
     ``sent`` counts a page each time; ``distinct`` once; ``zero`` those whose last record is a zero page (a normal page
-    may be all zeros too); ``absent`` those that are in no channel given; ``discarded`` those that postcopy told the
+    may be all zeros too); ``absent`` those that are in no channel given (what virtio-mem has not plugged is none of
+    them); ``discarded`` those that postcopy told the
     destination to forget; ``elsewhere`` says that the block is shared memory, and absent for that reason.
     """
     out = []
@@ -45,7 +46,7 @@ def blocks(ram: Ram) -> list[dict[str, Any]]:
                 "sent": sum(sent.values()),
                 "distinct": distinct,
                 "zero": zero,
-                "absent": ram.absent(block.idstr) if sent else pages,
+                "absent": pages if block.mr_addr is not None and not sent else ram.absent(block.idstr),
                 "discarded": discarded[block.idstr],
                 "elsewhere": block.mr_addr is not None and not sent,
                 "by_encoding": sent,

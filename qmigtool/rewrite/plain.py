@@ -40,16 +40,31 @@ def _block(memory: MemoryDraft, block: BlockDraft) -> Iterator[Part]:
     """Give the records of a block; its first one names it."""
     name: str | None = block.name
     at = 0
-    for first, last in live_stretches(memory, block):
-        if first > at:
-            yield zero_records(at, first - at, name, memory.page_size)
-            name = None
-        yield _records(memory, block, first, last, name)
-        name, at = None, last
+    unplugged = memory.ram.unplugged(block.block.idstr).tolist()
     # What a larger size has added was never sent, and is not sent now: the loader keeps what it has there.
     pages = -(-min(block.length, block.sent) // memory.page_size)
-    if pages > at:
-        yield zero_records(at, pages - at, name, memory.page_size)
+    for first, last in [*live_stretches(memory, block), (pages, pages)]:
+        for start, end in _outside(at, first, unplugged):
+            yield zero_records(start, end - start, name, memory.page_size)
+            name = None
+        if last > first:
+            yield _records(memory, block, first, last, name)
+            name = None
+        at = last
+
+
+def _outside(first: int, last: int, unplugged: list[list[int]]) -> Iterator[tuple[int, int]]:
+    """Give the stretches of pages from ``first`` to ``last`` that virtio-mem has plugged: others are never sent."""
+    for start, end in unplugged:
+        if end <= first:
+            continue
+        if start >= last:
+            break
+        if start > first:
+            yield first, start
+        first = max(first, end)
+    if last > first:
+        yield first, last
 
 
 def _records(memory: MemoryDraft, block: BlockDraft, first: int, last: int, name: str | None) -> Made:

@@ -115,9 +115,10 @@ class BlockPages:
             known &= start >= np.append(gaps[:, 1], 0)[at_gap]
         run = ram.runs[final.run[at]] if len(final.run) else np.zeros(len(start), ram.runs.dtype)
         held = np.where(known, _HELD[run["encoding"]], Held.ABSENT).astype(np.uint8)
-        if self._absent == "zero":
-            lacking = (held == Held.ABSENT) & (start < pages)
-            held[lacking] = Held.FILL
+        lacking = (held == Held.ABSENT) & (start < pages)
+        if self._absent == "error":  # what virtio-mem has not plugged is not absent
+            lacking &= start >= np.append(gaps[:, 1], 0)[at_gap]
+        held[lacking] = Held.FILL
         fill = np.where(known, run["fill"], 0).astype(np.uint8)
         stride = run["head"].astype(np.int64) + run["payload"].astype(np.int64)
         place = run["offset"].astype(np.int64) + run["head"].astype(np.int64)
