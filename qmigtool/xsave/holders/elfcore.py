@@ -1,0 +1,147 @@
+"""ELF cores of x86 processes: the areas of their threads, and the layout in which Linux wrote them.
+
+A thread begins with its NT_PRSTATUS note (owner CORE); NT_X86_XSTATE (owner LINUX, 0x202) has its area in standard
+format. NT_X86_XSAVE_LAYOUT (0x205, Linux 6.12 and later) has, for each component above bit 1, u32 type, size, offset
+and flags. Source: Linux include/uapi/linux/elf.h, arch/x86/kernel/fpu/xstate.c.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from qmigtool.errors import LimitError, UnsupportedError, UsageError, XsaveError
+from qmigtool.xsave.components import EXTENDED_OFFSET
+from qmigtool.xsave.cputext.model import component_row, mask_row
+from qmigtool.xsave.holders.model import FoundArea
+from qmigtool.xsave.holders.software import software_bytes
+from qmigtool.xsave.layout import CpuidRow, Layout
+
+NT_PRSTATUS = 1
+NT_X86_XSTATE = 0x202
+NT_X86_XSAVE_LAYOUT = 0x205
+
+PT_NOTE = 4
+ET_CORE = 4
+EM_386, EM_X86_64 = 3, 62
+
+PR_PID = {1: 24, 2: 32}
+"""Offset of pr_pid in struct elf_prstatus, by ELF class."""
+
+MAX_NOTES = 100_000
+LAYOUT_ENTRY = 16
+MAX_PLACE = 1 << 16
+"""No component ends behind it; the largest area known has 11 KiB."""
+
+_CLASSES = {1: ("<HHIIIIIHHH", "<IIIII"), 2: ("<HHIQQQIHHH", "<IIQQQQ")}
+"""ELF class -> formats of the header behind e_ident, and of the part of a program header that is read."""
+
+
+class _Thread(NamedTuple):
+    pid: int
+    area: bytes
+
+
+def is_elf(data: bytes) -> bool:
+    """Say whether this is an ELF core: other ELF files hold no area."""
+    if len(data) < 20 or not data.startswith(b"\x7fELF") or data[4] not in _CLASSES or data[5] != 1:
+        return False
+    kind, machine = struct.unpack_from("<HH", data, 16)
+    return kind == ET_CORE and machine in (EM_386, EM_X86_64)
+
+
+def find_in_core(data: bytes, name: str, choice: str | None) -> FoundArea:
+    """Return the area of one thread of a core, and its layout if the core has that.
+
+    ``choice`` is the thread's id. Raises UnsupportedError if no thread has an area, UsageError if there are several and
+    none is chosen, XsaveError if the file is cut or contradicts itself.
+    """
+    threads: list[_Thread] = []
+    pid = 0
+    layout_note = b""
+    for owner, kind, contents in _notes(data, name):
+        if owner == b"CORE" and kind == NT_PRSTATUS:
+            at = PR_PID[data[4]]
+            pid = int.from_bytes(contents[at : at + 4], "little")
+        elif owner == b"LINUX" and kind == NT_X86_XSTATE:
+            threads.append(_Thread(pid, contents))
+        elif owner == b"LINUX" and kind == NT_X86_XSAVE_LAYOUT:
+            layout_note = layout_note or contents
+    if not threads:
+        what = "an ELF core without a note NT_X86_XSTATE"
+        raise UnsupportedError(f"an XSAVE area in {what}", f"not an XSAVE area: {what}", section=name)
+    thread = _choose(threads, name, choice)
+    software = software_bytes(thread.area)
+    layout = layout_of_note(layout_note, name) if layout_note else None
+    how = "its layout as NT_X86_XSAVE_LAYOUT says" if layout else "the core does not say where components lie"
+    note = f"the area of thread {thread.pid} ({len(threads)} in this ELF core); {how}"
+    return FoundArea(thread.area, layout, software.xfeatures if software else None, note)
+
+
+def _choose(threads: list[_Thread], name: str, choice: str | None) -> _Thread:
+    known = ", ".join(f"{name}#{one.pid}" for one in threads[:16]) + (", ..." if len(threads) > 16 else "")
+    if choice is None:
+        if len(threads) > 1:
+            raise UsageError(f"{name} is a core with {len(threads)} threads; name one", expected=known)
+        return threads[0]
+    found = [one for one in threads if str(one.pid) == choice]
+    if not found:
+        raise UsageError(f"no thread {choice} in {name}", expected=known)
+    return found[0]
+
+
+def _notes(data: bytes, name: str) -> Iterator[tuple[bytes, int, bytes]]:
+    """Give owner, type and contents of every note."""
+    header, segment = _CLASSES[data[4]]
+    try:
+        _, _, _, _, start, _, _, _, size, count = struct.unpack_from(header, data, 16)
+        for number in range(count):
+            kind, *fields = struct.unpack_from(segment, data, start + number * size)
+            # 32-bit: offset, vaddr, paddr, filesz; 64-bit: flags, offset, vaddr, paddr, filesz
+            offset, length = (fields[0], fields[3]) if data[4] == 1 else (fields[1], fields[4])
+            if kind == PT_NOTE:
+                yield from _notes_of_segment(data, offset, offset + length, name)
+    except struct.error:
+        raise XsaveError("the core ends inside its program headers", offset=len(data), section=name) from None
+
+
+def _notes_of_segment(data: bytes, at: int, end: int, name: str) -> Iterator[tuple[bytes, int, bytes]]:
+    for _ in range(MAX_NOTES):
+        if at >= end:
+            return
+        if at + 12 > len(data):
+            raise XsaveError("the core ends inside its notes", offset=len(data), section=name)
+        owner_size, size, kind = struct.unpack_from("<III", data, at)
+        start = at + 12 + -(-owner_size // 4) * 4
+        if start + size > len(data):
+            raise XsaveError(
+                f"a note of type {kind:#x} has {size} bytes, but the core ends before them", offset=at, section=name
+            )
+        yield data[at + 12 : at + 12 + owner_size].rstrip(b"\0"), kind, data[start : start + size]
+        at = start + -(-size // 4) * 4
+    raise LimitError("the core has too many notes", expected=f"at most {MAX_NOTES}", section=name)
+
+
+def is_layout_note(data: bytes) -> bool:
+    """Say whether these are the contents of a note NT_X86_XSAVE_LAYOUT: entries in ascending order, none in another."""
+    if not data or len(data) % LAYOUT_ENTRY or len(data) > 61 * LAYOUT_ENTRY:
+        return False
+    entries = list(struct.iter_unpack("<IIII", data))
+    bits = [bit for bit, *_ in entries]
+    return bits == sorted(set(bits)) and all(
+        2 <= bit < 63 and 0 < size <= MAX_PLACE and EXTENDED_OFFSET <= offset <= MAX_PLACE
+        for bit, size, offset, _ in entries
+    )
+
+
+def layout_of_note(data: bytes, name: str) -> Layout:
+    """Return the layout that a note NT_X86_XSAVE_LAYOUT describes. Raises XsaveError if it is not one."""
+    if not is_layout_note(data):
+        raise XsaveError("the note NT_X86_XSAVE_LAYOUT is no list of components", section=name)
+    rows: dict[int, CpuidRow] = {
+        bit: component_row(bit, size, offset) for bit, size, offset, _ in struct.iter_unpack("<IIII", data)
+    }
+    end = max(row[0] + row[1] for row in rows.values())
+    rows[0] = mask_row(3 | sum(1 << bit for bit in rows), end, end)
+    return Layout.from_leaf_0xd(name, rows, title=f"as the core {name} says", source="NT_X86_XSAVE_LAYOUT")

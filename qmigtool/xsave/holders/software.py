@@ -1,0 +1,69 @@
+"""Bytes 464-511 of the legacy region: not the CPU's, and used by Linux to say what the area has.
+
+Two forms. A signal frame (arch/x86/include/uapi/asm/sigcontext.h, ``struct _fpx_sw_bytes``) has the magic number
+FP_XSTATE_MAGIC1, u32 extended_size, u64 xfeatures, u32 xstate_size. A core's or ptrace's NT_X86_XSTATE, and what
+KVM_GET_XSAVE gives, have the XCR0 mask there as u64, and zeros behind it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from qmigtool.errors import XsaveError
+from qmigtool.xsave.components import EXTENDED_OFFSET, LEGACY_MASK, LEGACY_SIZE, check_xcr0
+from qmigtool.xsave.layout import Layout
+
+SOFTWARE_OFFSET = 464
+FP_XSTATE_MAGIC1 = 0x46505853
+FP_XSTATE_MAGIC2 = 0x46505845
+"""Behind the xstate_size bytes of a signal frame's area."""
+
+
+class SoftwareBytes(NamedTuple):
+    """What the software bytes say: the user components of the area, and its bytes (None where they do not say)."""
+
+    xfeatures: int
+    size: int | None
+
+
+def software_bytes(area: bytes) -> SoftwareBytes | None:
+    """Return what bytes 464-511 say, or None if they have neither form (a CPU leaves them as they were)."""
+    if len(area) < EXTENDED_OFFSET:
+        return None
+    magic, _, xfeatures, size = struct.unpack_from("<IIQI", area, SOFTWARE_OFFSET)
+    if magic == FP_XSTATE_MAGIC1:
+        sane = _is_xcr0(xfeatures) and size >= EXTENDED_OFFSET
+        return SoftwareBytes(xfeatures, size) if sane else None
+    (mask,) = struct.unpack_from("<Q", area, SOFTWARE_OFFSET)
+    if not _is_xcr0(mask) or any(area[SOFTWARE_OFFSET + 8 : LEGACY_SIZE]):
+        return None
+    return SoftwareBytes(mask, None)
+
+
+def _is_xcr0(mask: int) -> bool:
+    return mask & LEGACY_MASK == LEGACY_MASK and not check_xcr0(mask)
+
+
+def software_misfit(area: bytes, layout: Layout) -> str | None:
+    """Say how ``layout`` contradicts the software bytes of a standard area, or None.
+
+    They tell the size of an area with these components: by themselves in a signal frame, else by the area's length if
+    that is an area's and not a buffer's (a multiple of 1024).
+    """
+    found = software_bytes(area)
+    if found is None or found.xfeatures & ~layout.user_mask:
+        return None
+    size = found.size if found.size is not None else len(area)
+    if found.size is None and size % 1024 == 0:
+        return None
+    try:
+        expected = layout.standard_size(found.xfeatures)
+    except XsaveError:
+        return None
+    if size == expected:
+        return None
+    return (
+        f"the software bytes (464) say that an area with XCR0 {found.xfeatures:#x} has {size} bytes, but one of "
+        f"{layout.name} has {expected}"
+    )

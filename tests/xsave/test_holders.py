@@ -1,0 +1,207 @@
+"""What an XSAVE area comes in: read where its form says what it is, else named."""
+
+import json
+import struct
+
+import pytest
+
+from qmigtool.errors import UnsupportedError, UsageError, XsaveError
+from qmigtool.xsave import XsaveArea, layout
+from qmigtool.xsave.holders import find_area
+from qmigtool.xsave.holders.elfcore import is_layout_note, layout_of_note
+from qmigtool.xsave.holders.software import software_bytes, software_misfit
+from tests import casefiles
+
+AREA = casefiles.read("xsave", "core.xstate")
+NOTE = casefiles.read("xsave", "core.xlayout")
+
+
+def note(owner, kind, contents):
+    owner += b"\0"
+    pad = b"\0" * (-len(owner) % 4), b"\0" * (-len(contents) % 4)
+    return struct.pack("<III", len(owner), len(contents), kind) + owner + pad[0] + contents + pad[1]
+
+
+def prstatus(pid, *, bits=64):
+    at = 32 if bits == 64 else 24
+    return note(b"CORE", 1, bytes(at) + struct.pack("<I", pid) + bytes(300))
+
+
+def core(*notes, bits=64, kind=4, before=b""):
+    """An ELF core with these notes in one segment, behind one that holds `before`."""
+    contents = b"".join(notes)
+    if bits == 64:
+        start = 64 + 2 * 56
+        head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHH", kind, 62, 1, 0, 64, 0, 0, 64, 56, 2)
+        head += bytes(6)
+        segments = struct.pack("<IIQQQQQQ", 1, 0, start, 0, 0, len(before), 0, 0)
+        segments += struct.pack("<IIQQQQQQ", 4, 0, start + len(before), 0, 0, len(contents), 0, 0)
+    else:
+        start = 52 + 2 * 32
+        head = b"\x7fELF\x01\x01\x01" + bytes(9) + struct.pack("<HHIIIIIHHH", kind, 3, 1, 0, 52, 0, 0, 52, 32, 2)
+        head += bytes(6)
+        segments = struct.pack("<IIIIIIII", 1, start, 0, 0, len(before), 0, 0, 0)
+        segments += struct.pack("<IIIIIIII", 4, start + len(before), 0, 0, len(contents), 0, 0, 0)
+    return head + segments + before + contents
+
+
+def test_a_core_has_an_area_and_its_layout():
+    found = find_area(casefiles.read("xsave", "core.elf"), "core.elf")
+    assert found.data == AREA
+    assert {bit: (row.offset, row.size) for bit, row in found.layout.rows.items()} == {
+        2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024),
+    }  # fmt: skip
+    assert (found.xcr0, found.layout.user_mask, found.layout.standard_size()) == (0xE7, 0xE7, 2432)
+    assert "thread 1 (1 in this ELF core); its layout as NT_X86_XSAVE_LAYOUT says" in found.note
+    state = XsaveArea(found.data, found.layout).architectural_state()
+    assert state == XsaveArea(AREA, layout("amd-zen4")).architectural_state()
+    assert state[5][:16] == bytes.fromhex("80008000000000000102030405060708")
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_a_core_with_several_threads(bits):
+    other = AREA[:24] + b"\x80\x3f" + AREA[26:]
+    notes = [prstatus(10, bits=bits), note(b"LINUX", 0x202, AREA), prstatus(11, bits=bits), note(b"CORE", 2, b"fpu")]
+    notes += [note(b"LINUX", 0x202, other), note(b"LINUX", 0x205, NOTE)]
+    data = core(*notes, bits=bits, before=b"m" * 5000)
+    with pytest.raises(UsageError, match=r"2 threads; name one \(expected c#10, c#11\)"):
+        find_area(data, "c")
+    assert find_area(data, "c", "10").data == AREA
+    assert find_area(data, "c", "11").data == other
+    assert find_area(data, "c", "11").layout.standard_offset(7) == 1408
+    with pytest.raises(UsageError, match="no thread 12 in c"):
+        find_area(data, "c", "12")
+
+
+def test_a_core_without_the_layout_note():
+    found = find_area(core(prstatus(7), note(b"LINUX", 0x202, AREA)), "c")
+    assert (found.layout, found.xcr0, found.data) == (None, 0xE7, AREA)
+    assert "does not say where components lie" in found.note
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (core(prstatus(7)), "ELF core without a note NT_X86_XSTATE"),
+        (core(prstatus(7), note(b"OTHER", 0x202, AREA)), "ELF core without a note NT_X86_XSTATE"),
+        (core(note(b"LINUX", 0x202, AREA), kind=2), "not an XSAVE area: an ELF file"),
+        (b"\x7fELF" + bytes(600), "not an XSAVE area: an ELF file"),
+        (casefiles.read("xsave", "win_xstate.bin"), "not an XSAVE area: Windows' XSTATE of a CONTEXT_EX"),
+        (NOTE, "not an XSAVE area: the layout of one"),
+        (b"QEVM" + bytes(600), "not an XSAVE area: a migration stream"),
+        (b"MDMP" + bytes(600), "not an XSAVE area: a Windows minidump"),
+        (b'{"a": 1}', "not an XSAVE area: JSON without an xsave region"),
+        (b"[" + b"1, " * 500 + b"2]", "not an XSAVE area: JSON without an xsave region"),
+        (casefiles.read("xsave", "dec.cpuid"), "not an XSAVE area: text"),
+        (struct.pack("<IIII", 12, 16 + 832, 0, 0) + bytes(16 + 832 - 8), "not an XSAVE area: Xen's record of a PV"),
+    ],
+)
+def test_what_is_no_area_is_named(data, words):
+    with pytest.raises(UnsupportedError, match=words):
+        find_area(data, "x")
+
+
+def test_a_core_that_is_cut():
+    data = casefiles.read("xsave", "core.elf")
+    with pytest.raises(XsaveError, match=r"a note of type 0x202 has 2432 bytes, but the core ends before them"):
+        find_area(data[:2000], "c")
+    with pytest.raises(XsaveError, match="ends inside its program headers"):
+        find_area(data[:70], "c")
+    for length in range(64, len(data)):
+        if length % 97 == 0:
+            with pytest.raises((XsaveError, UnsupportedError)):
+                find_area(data[:length], "c")
+
+
+def test_windows_xstate_of_other_features():
+    for mask, size in ((0x4, 256), (0x1807 & ~3, 256 + 40), (0x60004, 256 + 64 + 8192), (0x800, 16)):
+        head = struct.pack("<QQ", mask, mask | 1 << 63) + bytes(48)
+        with pytest.raises(UnsupportedError, match="Windows"):
+            find_area(head + b"x" * size, "w")
+    short = struct.pack("<QQ", 4, 4 | 1 << 63) + bytes(48) + bytes(200)
+    assert find_area(short, "w").data == short  # no whole one: what it is, is for others to say
+
+
+def test_a_record_of_xen():
+    data = casefiles.read("xsave", "xen_xsave.rec")
+    found = find_area(data, "xen_xsave.rec")
+    assert (found.data, found.xcr0, found.layout) == (data[32:], 0xE7, None)
+    assert "vCPU 0 in xen_xsave.rec, a save record of Xen; XCR0 0xe7" in found.note
+    other = struct.pack("<HHIQQQ", 16, 3, 24 + 2696, 0x602E7, 0x7, 0x2E7) + bytes(2696)
+    assert "vCPU 3" in find_area(other, "x").note
+    assert find_area(other, "x").xcr0 == 7
+    for wrong in (
+        other[:-1],
+        struct.pack("<HHIQQQ", 16, 3, 24 + 2696, 0x602E7, 0x7, 0x3) + other[32:],
+        b"\x11" + other[1:],
+    ):
+        assert find_area(wrong, "x").data == wrong
+
+
+def test_json_of_cloud_hypervisor():
+    data = casefiles.read("xsave", "ch_state.json")
+    found = find_area(data, "ch_state.json")
+    region = json.loads(data)["cpu_states"][0]["Kvm"]["xsave"]["region"]
+    assert found.data == struct.pack("<1024I", *region)
+    assert (found.xcr0, found.note) == (0xE7, "the area of vCPU 0 (1 in this JSON document)")
+    with pytest.raises(UsageError, match="no vCPU 1"):
+        find_area(data, "ch_state.json", "1")
+
+
+def test_json_of_several_vcpus_and_of_other_forms():
+    def state(byte, **more):
+        return {"xsave": {"region": [byte] * 1024, "extra": [byte] * 8}, **more}
+
+    two = json.dumps({"cpu_states": [{"Kvm": state(1)}, {"Kvm": state(2)}]}).encode()
+    with pytest.raises(UsageError, match=r"2 vCPUs; name one \(expected j#0, j#1\)"):
+        find_area(two, "j")
+    assert find_area(two, "j", "1").data == b"\2\0\0\0" * 1032
+    inside = json.dumps({"snapshot": {"state": json.dumps(state(3))}}).encode()
+    assert find_area(inside, "j").data[:4] == b"\3\0\0\0"
+    mshv = json.dumps({"Mshv": {"xsave": {"buffer": list(bytes(16)) * 256}}}).encode()
+    assert find_area(mshv, "j").data == bytes(4096)
+    for wrong in ([1 << 32] * 1024, [-1] * 1024, [1.5] * 1024, [0] * 100, "no", None, [True] * 1024):
+        with pytest.raises(UnsupportedError):
+            find_area(json.dumps({"xsave": {"region": wrong}}).encode(), "j")
+
+
+def test_an_area_alone_stays_what_it_is():
+    for data in (AREA, bytes(4096), b"", bytes(100), casefiles.read("xsave", "mshv-page-cet.compacted")):
+        assert find_area(data, "a").data == data
+    with pytest.raises(UsageError, match="nothing to choose from"):
+        find_area(AREA, "a", "1")
+
+
+def test_the_layout_note_alone():
+    assert is_layout_note(NOTE)
+    cpu = layout_of_note(NOTE, "core.xlayout")
+    assert (cpu.user_mask, cpu.standard_size()) == (0xE7, 2432)
+    for wrong in (b"", NOTE[:-1], NOTE[16:32] + NOTE[:16], NOTE + NOTE[:16], bytes(64), AREA[:64]):
+        assert not is_layout_note(wrong)
+        with pytest.raises(XsaveError):
+            layout_of_note(wrong, "x")
+
+
+def test_software_bytes():
+    assert software_bytes(AREA) == (0xE7, None)
+    frame = bytearray(AREA + b"EXPF")
+    struct.pack_into("<IIQI", frame, 464, 0x46505853, 2432 + 4, 0xE7, 2432)
+    assert software_bytes(bytes(frame)) == (0xE7, 2432)
+    for mask in (0, 1, 0x6, 0x1807, 0x27, 1 << 63 | 3, 0xCCCCCCCCCCCCCCCC):
+        other = bytearray(AREA)
+        struct.pack_into("<Q", other, 464, mask)
+        assert software_bytes(bytes(other)) is None
+    assert software_bytes(AREA[:500]) is None
+    assert software_bytes(AREA[:500] + b"\1" + AREA[501:]) is None
+
+
+def test_software_bytes_contradict_a_layout():
+    assert software_misfit(AREA, layout("amd-zen4")) is None
+    words = "an area with XCR0 0xe7 has 2432 bytes, but one of intel-spr has 2688"
+    assert words in software_misfit(AREA, layout("intel-spr"))
+    assert software_misfit(AREA, layout("intel-hsw")) is None  # it has no AVX-512: XSTATE_BV is what tells
+    assert software_misfit(AREA + bytes(4096 - len(AREA)), layout("intel-spr")) is None
+    frame = bytearray(AREA + bytes(4096 - len(AREA)))
+    struct.pack_into("<IIQI", frame, 464, 0x46505853, 2436, 0xE7, 2432)
+    assert words in software_misfit(bytes(frame), layout("intel-spr"))
+    assert software_misfit(bytes(frame), layout("amd-zen5")) is None
