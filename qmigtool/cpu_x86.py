@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from qmigtool.device import Device
     from qmigtool.xsave import Layout
 
-__all__ = ["FIELDS", "HFLAGS", "VCpu", "XsaveField", "is_x86", "tcg_hflags"]
+__all__ = ["FIELDS", "HFLAGS", "VCpu", "XsaveField", "has_fields", "is_x86", "tcg_hflags", "unheld", "unheld_words"]
 
 X87, SSE = 0, 1
 FPREGS = "env.fpregs"
@@ -120,6 +120,55 @@ FIELDS: tuple[XsaveField, ...] = (
     XsaveField(("cpu/apx", "env.regs"), 19, 0, _number(8), 8),
 )
 """Every vmstate field that is part of an XSAVE area (QEMU 5.2 to 11.1)."""
+
+
+def _held() -> dict[int, bytes]:
+    """Return, for each extended component with fields, which of its bytes they take: 1 or 0 each."""
+    masks: dict[int, bytearray] = {}
+    for spec in FIELDS:
+        if spec.component in (X87, SSE):
+            continue
+        size = COMPONENTS[spec.component].size
+        mask = masks.setdefault(spec.component, bytearray(size))
+        for start in range(spec.offset, size, spec.stride) if spec.stride else (spec.offset,):
+            for piece in spec.pieces:
+                mask[start + piece.at : start + piece.at + piece.area] = bytes([1]) * piece.area
+    return {bit: bytes(mask) for bit, mask in masks.items()}
+
+
+_HELD = _held()
+_LER = slice(16, 40)
+PT = 8
+
+
+def has_fields(bit: int) -> bool:
+    """Whether any field of a stream takes a part of component ``bit``."""
+    return bit in (X87, SSE) or bit in _HELD
+
+
+def unheld(bit: int, contents: bytes) -> bytes | None:
+    """Return a component with those bytes initial that no field of a stream takes; None if they all are already.
+
+    x87 and SSE are whole in every stream: what lies between their registers is reserved.
+    """
+    if bit in (X87, SSE):
+        return None
+    initial, held = initial_configuration(bit, len(contents)), _HELD.get(bit, bytes(len(contents)))
+    rest = bytes(new if mask else old for new, old, mask in zip(contents, initial, held, strict=True))
+    return None if rest == contents else rest
+
+
+def unheld_words(bit: int, contents: bytes) -> str:
+    """Say what of a component no field takes."""
+    name = mask_names(1 << bit)[0]
+    if bit not in _HELD:
+        return f"{name} (it travels as cpu/intel_pt)" if bit == PT else name
+    initial, held = initial_configuration(bit, len(contents)), _HELD[bit]
+    lost = [i for i, (new, old) in enumerate(zip(contents, initial, strict=True)) if new != old and not held[i]]
+    if name == "LBR" and all(_LER.start <= i < _LER.stop for i in lost):
+        return "LBR's LER_FROM_IP, LER_TO_IP, LER_INFO"
+    return f"{name}'s reserved bytes from {lost[0]} on"
+
 
 # A subsection that is not sent means that all of its fields are zero, which is the initial configuration: so these
 # components are there, and known, in every stream. (A description older than version 12 lacks AVX altogether.)
@@ -295,10 +344,16 @@ class VCpu:
         """
         # Through the strict conversion: stale bytes become the initial configuration.
         clean = area.expand(layout("qemu"))
+        words = []
         missing = clean.live & ~self.carried
+        for bit in bits(clean.live & ~missing):
+            if unheld(bit, clean.component(bit)) is not None:
+                missing |= 1 << bit
+                words.append(unheld_words(bit, clean.component(bit)))
         if missing:
+            whole = list(mask_names(clean.live & ~self.carried))
             raise LiveStateError(
-                f"vCPU {self.index} has no fields in the stream for live state: {' '.join(mask_names(missing))}",
+                f"vCPU {self.index} has no fields in the stream for live state: {' '.join(whole + words)}",
                 components=mask_names(missing),
                 section=self.device.label,
             )

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from qmigtool import xsave as core
+from qmigtool.cli.fitting import (
+    AUTO,
+    agreed,
+    area_layout_option,
+    auto_note,
+    force_option,
+    quirk_option,
+    the_area_layout_option,
+)
 from qmigtool.cli.output import (
     accelerator_option,
     file_argument,
@@ -31,12 +41,16 @@ from qmigtool.cli.parameters import (
     the_layout_option,
 )
 from qmigtool.cli.xsave import ranges, some_vcpus
-from qmigtool.errors import UsageError
+from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.xsave import Format, Layout, XsaveArea
-from qmigtool.xsave.check import MSHV_MASK
+from qmigtool.xsave.check import CONSUMERS, MSHV_MASK
+from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, EXTENDED_OFFSET, MPX_MASK
 from qmigtool.xsave.header import area_format, header
+from qmigtool.xsave.hyperv import declare_hyperv
+from qmigtool.xsave.notes import kvm_amx_note
 from qmigtool.xsave.qemu_policy import Policy
+from qmigtool.xsave.vendor import check_mxcsr
 
 
 def read_area(path: str) -> bytes:
@@ -159,8 +173,8 @@ def _say(document: dict[str, Any], output: str, *, as_json: bool) -> None:
 @click.argument("source", metavar="IN")
 @click.argument("output", metavar="OUT")
 @click.option("--to", "form", type=format_choice, required=True)
-@the_layout_option
-@layout_option("--source-layout", help="Where IN's components lie, if not as in --layout.")
+@the_area_layout_option
+@area_layout_option("--source-layout", help="Where IN's components lie, if not as in --layout; auto finds it.")
 @click.option(
     "--policy",
     type=click.Choice(["strict", *(policy.value for policy in Policy)]),
@@ -170,6 +184,8 @@ def _say(document: dict[str, Any], output: str, *, as_json: bool) -> None:
 )
 @target_mask_option
 @mask_option("--drop", default=0, help="Components that may be lost (strict).")
+@quirk_option
+@force_option
 @layout_option("--guest-layout", help="The guest's CPUID (qemu-*), by default --layout.")
 @register_option("--guest-xcr0", help="The guest's XCR0 features (qemu-*), by default those of --guest-layout.")
 @register_option("--xcr0", help="env->xcr0 (qemu-*, to compacted), by default --guest-xcr0.")
@@ -179,11 +195,13 @@ def convert(
     source: str,
     output: str,
     form: str,
-    layout: Layout,
-    source_layout: Layout | None,
+    layout: Layout | str,
+    source_layout: Layout | str | None,
     policy: str,
     mask: int | None,
     drop: int,
+    quirk: bool | None,
+    force: bool,
     guest_layout: Layout | None,
     guest_xcr0: int | None,
     xcr0: int | None,
@@ -200,14 +218,23 @@ def convert(
     if policy == "strict":
         if guest_layout is not None or guest_xcr0 is not None or xcr0 is not None:
             raise UsageError("--guest-layout, --guest-xcr0 and --xcr0 go with a qemu-* policy")
-        result = core.convert(
-            data, source_layout or layout, Format(form), target=layout, mask=mask, drop=drop, max_size=size
+        return _convert_strictly(
+            data,
+            output,
+            Format(form),
+            layout,
+            source_layout,
+            mask,
+            drop,
+            size,
+            quirk=bool(quirk),
+            force=force,
+            as_json=as_json,
         )
-        write_output(output, result.data)
-        _report(result, layout, result.notes, output, as_json=as_json)
-        return 0
-    if mask is not None or drop or source_layout is not None:
-        raise UsageError("--mask, --drop and --source-layout go with the strict policy")
+    if mask is not None or drop or source_layout is not None or quirk is not None or force:
+        raise UsageError("--mask, --drop, --source-layout, --hyperv-quirk and --force go with the strict policy")
+    if not isinstance(layout, Layout):
+        raise UsageError("--layout auto goes with the strict policy")
     features = guest_xcr0 if guest_xcr0 is not None else (guest_layout or layout).xcr0_mask
     buffer = 4096 if size is None else size
     if form == Format.COMPACTED:
@@ -229,12 +256,70 @@ def convert(
     return 0 if done.rc >= 0 else 1
 
 
+def _convert_strictly(
+    data: bytes,
+    output: str,
+    form: Format,
+    layout: Layout | str,
+    source_layout: Layout | str | None,
+    mask: int | None,
+    drop: int,
+    size: int | None,
+    *,
+    quirk: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Convert an area as the architecture says; refuse one that is not of its layout, or that XRSTOR faults on."""
+    source = source_layout if source_layout is not None else layout
+    if source_layout is not None and not isinstance(layout, Layout):
+        raise UsageError("--layout auto finds the layout of IN", expected="--source-layout auto, and --layout by name")
+    if mask is None and layout == AUTO:
+        # The masks of the layouts that fit differ; what the area itself has is one answer.
+        xstate_bv, xcomp_bv = header(data)
+        mask = (xstate_bv | xcomp_bv) & ~(1 << 63)
+        for group in (AVX512_MASK | AVX_MASK, AMX_MASK, MPX_MASK):
+            mask |= group if mask & group & ~AVX_MASK else 0
+
+    def act(one: Layout) -> tuple[core.Result, Layout]:
+        target = layout if isinstance(layout, Layout) else one
+        misfits = core.misfits(data, one)
+        try:
+            result = core.convert(
+                data, one, form, target=target, mask=mask, drop=drop, max_size=size, hyperv_quirk=quirk
+            )
+        except LiveStateError:
+            raise
+        except XsaveError:
+            if misfits:  # that is why
+                raise LiveStateError(_misfit(one, misfits, None)) from None
+            raise
+        if misfits and not force:
+            raise LiveStateError(_misfit(one, misfits, "--force converts it"))
+        area = XsaveArea(data, one)
+        check_mxcsr(data, area.mxcsr, one)
+        notes = [*misfits, *core.area_notes(data, one, hyperv_quirk=quirk)]
+        if form is Format.STANDARD and (amx := kvm_amx_note(header(result.data)[0], len(result.data))):
+            notes.append(amx)
+        return replace(result, notes=(*dict.fromkeys(notes), *result.notes)), target
+
+    found = agreed(data, source, act, lambda done: (done[0].data, tuple(sorted(done[0].supervisor.items()))))
+    result, target = found.result
+    write_output(output, result.data)
+    _report(result, target, [*auto_note(source, found.layouts), *result.notes], output, as_json=as_json)
+    return 0
+
+
+def _misfit(layout: Layout, misfits: Sequence[str], way: str | None) -> str:
+    return f"the area is not one of {layout.name}: {'; '.join(misfits)}{f' ({way})' if way else ''}"
+
+
 @click.command()
 @click.argument("area", metavar="AREA")
-@the_layout_option
+@the_area_layout_option
 @mask_option("--xcr0", help="XCR0 where the area would be restored, by default all of the layout.")
 @mask_option("--xss", default=0, help="IA32_XSS there.")
-@mask_option("--mxcsr-mask", default=0xFFFF, help="MXCSR bits of that CPU (AMD: 0x2ffff).")
+@mask_option("--mxcsr-mask", help="MXCSR bits of that CPU, by default those of the layout's vendor (AMD: 0x2ffff).")
 @click.option(
     "--for",
     "consumers",
@@ -242,44 +327,83 @@ def convert(
     metavar="NAME",
     help="Judge for this consumer only (repeatable): XRSTOR, XRSTORS, KVM_SET_XSAVE, MSHV, WHPX.",
 )
+@quirk_option
 @json_option
 def check(
     area: str,
-    layout: Layout,
+    layout: Layout | str,
     xcr0: int | None,
     xss: int,
-    mxcsr_mask: int,
+    mxcsr_mask: int | None,
     consumers: tuple[str, ...],
+    quirk: bool | None,
     as_json: bool,
 ) -> int:
     """Say who would take the XSAVE area in the file AREA, and why not.
 
-    Exits 1 if one that is asked refuses; by default those are asked that take AREA's format: KVM takes standard
-    areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.
+    Exits 1 if one that is asked refuses, or if AREA cannot be of that layout; by default those are asked that take
+    AREA's format: KVM takes standard areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.
     """
     data = read_area(area)
-    verdicts = core.check_area(data, layout, xcr0, xss, mxcsr_mask=mxcsr_mask)
-    names = [verdict.consumer for verdict in verdicts]
     asked = [name.upper() for name in consumers]
     for name in asked:
-        if name not in names:
-            near = [known for known in names if known.startswith(name)]
-            raise UsageError(f"no consumer {name!r}", expected="one of " + ", ".join(near or names))
-    verdicts = [verdict for verdict in verdicts if not asked or verdict.consumer in asked]
-    asked = asked or _takers(data)
+        if name not in CONSUMERS:
+            near = [known for known in CONSUMERS if known.startswith(name)]
+            raise UsageError(f"no consumer {name!r}", expected="one of " + ", ".join(near or CONSUMERS))
+
+    def act(one: Layout) -> tuple[tuple[str, ...], list[core.Verdict], list[str]]:
+        declared = declare_hyperv(data, one) if quirk and len(data) >= EXTENDED_OFFSET else data
+        return (
+            core.misfits(data, one),
+            [
+                verdict
+                for verdict in core.check_area(declared, one, xcr0, xss, mxcsr_mask=mxcsr_mask)
+                if not asked or verdict.consumer in asked
+            ],
+            core.area_notes(data, one, hyperv_quirk=bool(quirk)),
+        )
+
+    takers = asked or _takers(data)
+    found = agreed(data, layout, act, lambda done: tuple(v.ok for v in done[1] if v.consumer in takers))
+    misfits, verdicts, notes = found.result
+    notes = [*auto_note(layout, found.layouts), *notes]
     if as_json:
         fields = ("consumer", "ok", "reasons", "notes")
-        found = [{field: getattr(verdict, field) for field in fields} for verdict in verdicts]
-        print_json({"verdicts": found})
+        print_json(
+            {
+                "layout": found.layouts[0].name,
+                "layouts": [one.name for one in found.layouts],
+                "fits": not misfits,
+                "misfits": list(misfits),
+                "verdicts": [{field: getattr(verdict, field) for field in fields} for verdict in verdicts],
+                "notes": notes,
+            }
+        )
     else:
-        for verdict in verdicts:
-            if verdict.consumer not in asked:
-                print(f"{verdict.consumer}: not asked, it takes the other format")
-                continue
-            print(f"{verdict.consumer}: {'accepts' if verdict.ok else 'refuses'}")
-            for text in (*verdict.reasons, *verdict.notes):
-                print(f"  - {text}")
-    return 0 if all(verdict.ok for verdict in verdicts if verdict.consumer in asked) else 1
+        _print_check(found.layouts[0], misfits, verdicts, notes, takers)
+    return 0 if not misfits and all(verdict.ok for verdict in verdicts if verdict.consumer in takers) else 1
+
+
+def _print_check(
+    layout: Layout,
+    misfits: Sequence[str],
+    verdicts: Sequence[core.Verdict],
+    notes: Sequence[str],
+    takers: Sequence[str],
+) -> None:
+    if misfits:
+        print(f"the area is not one of {layout.name}:")
+        for text in misfits:
+            print(f"  - {text}")
+    for verdict in verdicts:
+        if verdict.consumer not in takers:
+            print(f"{verdict.consumer}: not asked, it takes the other format")
+            continue
+        print(f"{verdict.consumer}: {'accepts' if verdict.ok else 'refuses'}")
+        for text in (*verdict.reasons, *verdict.notes):
+            print(f"  - {text}")
+    for note in notes:
+        print(f"note: {note}")
 
 
 def _takers(data: bytes) -> list[str]:

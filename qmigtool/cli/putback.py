@@ -9,6 +9,7 @@ import click
 
 from qmigtool import mshv as bundles
 from qmigtool.cli.areas import read_area
+from qmigtool.cli.fitting import agreed, auto_note, force_option, quirk_option, the_area_layout_option
 from qmigtool.cli.output import (
     accelerator_option,
     file_argument,
@@ -22,12 +23,15 @@ from qmigtool.cli.output import (
 )
 from qmigtool.cli.parameters import mask_option, the_layout_option
 from qmigtool.cli.rewriting import need_output, write_edited
-from qmigtool.errors import LiveStateError, XsaveError
+from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.plaintext import printable
 from qmigtool.rewrite import Rewriter
-from qmigtool.xsave import Layout, XsaveArea
+from qmigtool.xsave import Layout, XsaveArea, impossible_xcr0, parse_mask
 
 output_option = click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
+lossy_option = click.option(
+    "--lossy", is_flag=True, help="Drop live state that no field of a stream takes, and say it."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
 
 
@@ -35,8 +39,11 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would ch
 @file_argument
 @click.argument("area", metavar="AREA")
 @click.option("--vcpu", type=int, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
-@the_layout_option
+@the_area_layout_option
 @click.option("--xcr0", metavar="MASK", help="Set the vCPU's XCR0, too.")
+@quirk_option
+@lossy_option
+@force_option
 @output_option
 @dry_run_option
 @accelerator_option
@@ -46,8 +53,11 @@ def import_area(
     file: str,
     area: str,
     vcpu: int,
-    layout: Layout,
+    layout: Layout | str,
     xcr0: str | None,
+    quirk: bool | None,
+    lossy: bool,
+    force: bool,
     output: str | None,
     dry_run: bool,
     accelerator: str | None,
@@ -57,21 +67,36 @@ def import_area(
     """Put the XSAVE area in the file AREA back into FILE: fields, subsections, XSTATE_BV.
 
     AREA is in standard or compacted format; padding behind it does no harm. Only what means something else than before
-    changes, so that an exported area that comes back unchanged gives the identical stream.
+    changes, so that an exported area that comes back unchanged gives the identical stream. Refused with exit status 1:
+    live state that no field of a stream takes (PT, PASID, HDC, UINTR, HWP, LWP), unless --lossy; an area that cannot be
+    of that layout, unless --force. --hyperv-quirk is on where MSHV or WHPX saved FILE.
     """
     need_output(output, dry_run=dry_run)
     data = read_area(area)
     with opened(file, accelerator, schema=schema) as stream:
-        rewriter = Rewriter(stream)
-        if xcr0 is not None:
-            rewriter.set_xcr0(vcpu, xcr0)
         try:
-            rewriter.import_area(vcpu, XsaveArea(data, layout))
+            found = agreed(data, layout, lambda one: XsaveArea(data, one), _meaning)
+            one = found.layouts[0]
+            rewriter = Rewriter(stream, lossy=lossy)
+            for note in auto_note(layout, found.layouts):
+                rewriter.draft.note(note)
+            if xcr0 is not None:
+                impossible = impossible_xcr0(parse_mask(xcr0), one)
+                if impossible and not force:
+                    raise UsageError(impossible[0], expected="an XCR0 of that CPU, or --force")
+                rewriter.set_xcr0(vcpu, xcr0)
+            rewriter.import_area(vcpu, found.result, force=force, hyperv_quirk=quirk)
         except XsaveError as error:
             if not isinstance(error, LiveStateError):
                 error.file = area  # it is at fault, not the stream
             raise
         return write_edited(rewriter, output or "", as_json=as_json, dry_run=dry_run)
+
+
+def _meaning(area: XsaveArea) -> tuple[object, ...]:
+    """Return what an area means, with what Hyper-V leaves undeclared."""
+    state = area.with_hyperv_quirk().architectural_state()
+    return tuple(sorted((str(key), value) for key, value in state.items()))
 
 
 @click.group(no_args_is_help=False)

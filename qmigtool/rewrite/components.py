@@ -9,21 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from qmigtool.cpu_x86 import HFLAGS, tcg_hflags
-from qmigtool.errors import LiveStateError, UsageError, XsaveError
+from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.fields import assign, shown
 from qmigtool.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS
-from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, Format, XsaveArea, bits, mask_names
-from qmigtool.xsave.components import (
-    LEGACY_MASK,
-    MXCSR_INIT,
-    PKRU_MASK,
-    XCOMP_BV_COMPACTED,
-    check_xcr0,
-    initial_configuration,
-    is_initial,
-)
+from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
+from qmigtool.xsave.components import LEGACY_MASK, PKRU_MASK, check_xcr0, initial_configuration
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
@@ -35,7 +27,7 @@ __all__ = [
     "check_components",
     "check_legal",
     "drop_components",
-    "import_area",
+    "initial",
     "repair_xstate_bv",
     "set_xcr0",
     "write_components",
@@ -79,68 +71,8 @@ def _assign_xcr0(draft: Draft, section: SectionDraft, mask: int) -> None:
         assign(draft, section, HFLAGS, tcg_hflags(section.device), "TCG does not recompute hflags after a load")
 
 
-# -- an area put back ------------------------------------------------------------------------------------------------
-
-
-def import_area(draft: Draft, index: int, area: XsaveArea) -> None:
-    """Give vCPU ``index`` the state of ``area``, standard or compacted, in whatever layout.
-
-    Only what means something else than before changes: a component whose contents are the same keeps its bytes and its
-    XSTATE_BV bit, so that what was exported and comes back unchanged gives the identical stream. A component that
-    ``area`` has no place for keeps its state. Raises :class:`~qmigtool.errors.LiveStateError` for state that XCR0
-    does not enable, unless the vCPU has such already.
-    """
-    section = vcpu_section(draft, index)
-    if draft.accelerator == "unknown":
-        raise UsageError(
-            "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",
-            expected="--accelerator tcg, kvm, mshv, whpx or hvf",
-        )
-    vcpu = draft.vcpu(section)
-    reach = _reach(area)
-    foreign = [bit for bit in bits(reach & area.xstate_bv) if bit not in COMPONENTS]
-    if foreign:
-        raise XsaveError(f"XSTATE_BV declares {' '.join(mask_names(sum(1 << b for b in foreign)))}, which QEMU has not")
-    declared = vcpu.effective_xstate_bv()
-    changed = {}
-    for bit in bits(reach):
-        if bit not in COMPONENTS:
-            continue
-        new = area.component(bit)[: COMPONENTS[bit].size]
-        supervisor = SUPERVISOR_MASK >> bit & 1
-        old = vcpu.contents(bit) if supervisor or declared >> bit & 1 else _initial(bit)
-        if new != old and not (is_initial(bit, new) and is_initial(bit, old)):
-            changed[bit] = new
-    mxcsr = area.mxcsr if area.mxcsr != vcpu.xsave.mxcsr else None
-    if not changed and mxcsr is None:
-        return
-    live = sum(1 << bit for bit, contents in changed.items() if not is_initial(bit, contents))
-    # Supervisor state is MSRs here, and no bit of IA32_XSS is needed to carry it.
-    outside = live & ~vcpu.xcr0 & ~vcpu.live & ~SUPERVISOR_MASK
-    if outside:
-        raise LiveStateError(
-            f"vCPU {index} has not enabled in XCR0 ({vcpu.xcr0:#x}) what the area has live: "
-            + " ".join(mask_names(outside)),
-            components=mask_names(outside),
-            section=section.label,
-        )
-    write_components(draft, section, changed, mxcsr)
-    if draft.accelerator != "tcg":  # TCG never fills it
-        touched = sum(1 << bit for bit in changed) | (2 if mxcsr is not None else 0)
-        bv = declared & ~touched | (area.xstate_bv | live | (2 if area.mxcsr != MXCSR_INIT else 0)) & touched
-        assign(draft, section, XSTATE_BV, bv & ~SUPERVISOR_MASK, "what the components now hold")
-
-
-def _reach(area: XsaveArea) -> int:
-    """Return the components that an area can say something of."""
-    if area.format is Format.COMPACTED:
-        return area.xcomp_bv & ~XCOMP_BV_COMPACTED | LEGACY_MASK
-    beside = sum(1 << bit for bit in area.supervisor)
-    held = sum(1 << bit for bit in bits(area.layout.user_mask) if area.memory(bit) is not None)
-    return held | beside | LEGACY_MASK | area.xstate_bv
-
-
-def _initial(bit: int) -> bytes:
+def initial(bit: int) -> bytes:
+    """Return the initial configuration of a component."""
     return initial_configuration(bit, COMPONENTS[bit].size)
 
 
@@ -207,7 +139,7 @@ def drop_components(draft: Draft, mask: int) -> None:
             raise UsageError(f"without {' '.join(mask_names(mask))}, {reasons[0]}", expected="what depends on it, too")
         for bit in bits(vcpu.live & mask):
             draft.losses.append(f"vCPU {vcpu.index}: {mask_names(1 << bit)[0]} was live: {_some(vcpu, bit)}")
-        contents = {bit: _initial(bit) for bit in bits(vcpu.carried & mask)}
+        contents = {bit: initial(bit) for bit in bits(vcpu.carried & mask)}
         write_components(draft, section, contents)
         for name, components in (SENT_IF_USED | BESIDE).items():
             sub = section.device.subsection(name)

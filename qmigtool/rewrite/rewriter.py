@@ -26,7 +26,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpe
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.files import replacing
 from qmigtool.opening import open_stream
-from qmigtool.rewrite import accelerators, blocks, bodyfields, components, fields, framing, header, machines, structure
+from qmigtool.rewrite import (
+    accelerators,
+    areas,
+    blocks,
+    bodyfields,
+    components,
+    fields,
+    framing,
+    header,
+    machines,
+    structure,
+)
 from qmigtool.rewrite.draft import Draft
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
@@ -75,7 +86,7 @@ def edit(method: Method[P]) -> Method[P]:
 class Rewriter:
     """Edits of one stream. Raises the stream's first problem if it is not whole.
 
-    ``lossy`` lets :meth:`to_accelerator` drop what its target cannot express; else that is a
+    ``lossy`` lets :meth:`to_accelerator` and :meth:`import_area` drop what cannot be expressed; else that is a
     :class:`~qmigtool.errors.LiveStateError`. What an edit drops because it is told to (:meth:`drop_component`,
     :meth:`drop_block`) needs no leave. Both are said in :attr:`losses`.
     Any edit raises :class:`~qmigtool.errors.UsageError` for what is not there
@@ -348,9 +359,24 @@ class Rewriter:
         components.set_xcr0(self.draft, _number(vcpu), _mask(mask))
 
     @whole("xsave-import")
-    def import_area(self, vcpu: int, area: XsaveArea) -> None:
-        """Give a vCPU the state of an XSAVE area, in either format and any layout."""
-        components.import_area(self.draft, _number(vcpu), area)
+    def import_area(
+        self,
+        vcpu: int,
+        area: XsaveArea,
+        *,
+        lossy: bool | None = None,
+        force: bool = False,
+        hyperv_quirk: bool | None = None,
+    ) -> None:
+        """Give a vCPU the state of an XSAVE area, in either format and any layout.
+
+        What no field of a stream takes (PT, PASID, HDC, UINTR, HWP, LWP) is a
+        :class:`~qmigtool.errors.LiveStateError`, or dropped and said in :attr:`losses` if ``lossy``; an area that
+        cannot be of its layout is one, too, unless ``force``. ``hyperv_quirk`` takes CET_U, CET_S and PASID as live
+        although XSTATE_BV does not declare them (default: if MSHV or WHPX saved the stream).
+        """
+        lossy = self.lossy if lossy is None else lossy
+        areas.import_area(self.draft, _number(vcpu), area, lossy=lossy, force=force, hyperv_quirk=hyperv_quirk)
 
     # -- accelerators ------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,11 @@ header           the first 576 bytes: format, XSTATE_BV, XCOMP_BV, MXCSR
 convert          the ``strict`` policy: convert an area, and lose nothing silently
 plan, batch      the moves of a conversion, for one area or for many
 qemu_policy      the policies ``qemu-v1``, ``qemu-11.1`` and ``qemu-next``: what QEMU's own two functions do
+enabled          XCR0 and IA32_XSS that a CPU can have
+vendor           whose CPU a layout is of, and the MXCSR bits that it defines
+fit              does a layout fit an area, and which do
+hyperv           what Hyper-V saves without saying so
+notes            what a careful reader of an area wants to know
 check            would XRSTOR, XRSTORS, KVM, MSHV or WHPX take an area, and why not
 ===============  ================================================================================================
 
@@ -39,7 +44,10 @@ from qmigtool.xsave.components import (
 )
 from qmigtool.xsave.convert import Plan, Result, convert, default_mask, make_plan, mshv_buffer_size
 from qmigtool.xsave.cpuid import parse_cpuid_dump
+from qmigtool.xsave.enabled import impossible_xcr0, impossible_xss
+from qmigtool.xsave.fit import fitting_layouts, misfits
 from qmigtool.xsave.layout import Layout, Row
+from qmigtool.xsave.notes import area_notes
 from qmigtool.xsave.qemu_policy import PolicyResult, compact_xsave_area, decompact_xsave_area
 
 __all__ = [
@@ -55,6 +63,7 @@ __all__ = [
     "Row",
     "Verdict",
     "XsaveArea",
+    "area_notes",
     "bits",
     "check_area",
     "check_xcr0",
@@ -63,11 +72,15 @@ __all__ = [
     "convert",
     "decompact_xsave_area",
     "default_mask",
+    "fitting_layouts",
+    "impossible_xcr0",
+    "impossible_xss",
     "is_layout_name",
     "layout",
     "layout_names",
     "make_plan",
     "mask_names",
+    "misfits",
     "model_names",
     "mshv_buffer_size",
     "parse_cpuid_dump",

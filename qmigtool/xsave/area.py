@@ -24,6 +24,7 @@ from qmigtool.xsave.components import (
 )
 from qmigtool.xsave.convert import convert
 from qmigtool.xsave.header import area_format, effective_mxcsr, header
+from qmigtool.xsave.hyperv import declare_hyperv
 from qmigtool.xsave.layout import Layout
 from qmigtool.xsave.plan import check_supervisor
 
@@ -185,6 +186,13 @@ class XsaveArea:
         data = bytearray(self.data)
         struct.pack_into("<Q", data, XSTATE_BV_OFFSET, found)
         return replace(self, data=bytes(data))
+
+    def with_hyperv_quirk(self) -> XsaveArea:
+        """Return the area with the XSTATE_BV bits of PASID, CET_U and CET_S that Hyper-V leaves out.
+
+        See :mod:`qmigtool.xsave.hyperv`. A standard area, and one that declares all that it has, is returned as it is.
+        """
+        return replace(self, data=declare_hyperv(self.data, self.layout))
 
     def compact(
         self,

@@ -24,7 +24,8 @@ from qmigtool.xsave.components import (
     initial_configuration,
 )
 from qmigtool.xsave.header import MXCSR_DEFINED
-from qmigtool.xsave.plan import HYPERV_QUIRK_MASK, Move, Plan
+from qmigtool.xsave.hyperv import HYPERV_QUIRK_MASK
+from qmigtool.xsave.plan import Move, Plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,15 +53,15 @@ def apply_batch(plan: Plan, areas: Areas) -> Areas:
         for one, other in plan.target.overlapping(plan.target_mask):
             if one in by_bit and other in by_bit:
                 bad |= _leave_idle(areas, kept, by_bit[one], by_bit[other])
-    if bad.any():
-        _raise_for(plan, areas, int(bad.argmax()))
-
     mxcsr = _u32(areas, MXCSR_OFFSET).copy()
     if plan.source_format is Format.COMPACTED:
         mxcsr[~_has(declared, 1)] = MXCSR_INIT
     else:
         stale = (mxcsr & np.uint32(~MXCSR_DEFINED & 0xFFFFFFFF) != 0) & (declared & np.uint64(6) == 0)
         mxcsr[stale] = MXCSR_INIT
+    bad |= (mxcsr & np.uint32(~plan.mxcsr_mask & 0xFFFFFFFF) != 0) & (mxcsr <= np.uint32(MXCSR_DEFINED))
+    if bad.any():
+        _raise_for(plan, areas, int(bad.argmax()))
     kept[mxcsr != MXCSR_INIT] |= np.uint64(2)
 
     out = np.zeros((len(areas), plan.target_size), dtype=np.uint8)

@@ -20,20 +20,21 @@ from qmigtool.xsave.components import (
     XCOMP_BV_COMPACTED,
     XCOMP_BV_OFFSET,
     XSTATE_BV_OFFSET,
+    Format,
     bit_name,
     bits,
     mask_names,
 )
-from qmigtool.xsave.convert import PAGE_SIZE, mshv_buffer_size
-from qmigtool.xsave.header import MXCSR_DEFINED
+from qmigtool.xsave.convert import PAGE_SIZE, default_mask, mshv_buffer_size
+from qmigtool.xsave.enabled import impossible_xcr0, impossible_xss
 from qmigtool.xsave.layout import FEATURE_XSAVEC, FEATURE_XSAVES, Layout
+from qmigtool.xsave.vendor import mxcsr_mask as default_mxcsr_mask
 
 MSHV_MASK = 0x61CFF
 """hv_x64_xsave_xfem_register: x87, SSE, AVX, MPX, AVX-512, PASID, CET_U, CET_S, AMX. It has no PKRU and no APX_F."""
 
-MXCSR_MASK_INTEL = 0xFFFF
-MXCSR_MASK_AMD = MXCSR_DEFINED
-"""AMD defines bit 17 (misaligned exception mask) too; measured on a Zen 4."""
+LINUX_UNKNOWN = 1 << 62
+"""LWP is not in Linux' XFEATURE_MASK_USER_SUPPORTED."""
 
 CONSUMERS = ("XRSTOR", "XRSTORS", "KVM_SET_XSAVE", "MSHV", "WHPX")
 
@@ -59,26 +60,34 @@ def check_area(
     xss: int = 0,
     *,
     rfbm: int | None = None,
-    mxcsr_mask: int = MXCSR_MASK_INTEL,
+    mxcsr_mask: int | None = None,
     address: int = 0,
 ) -> list[Verdict]:
     """Ask each of CONSUMERS whether it would take ``data``.
 
     ``layout`` is that of the CPU (or partition) that would, ``xcr0`` the components enabled there (default: all user
     components of ``layout``), ``xss`` IA32_XSS. ``rfbm`` is EDX:EAX of the instruction (default: everything),
-    ``mxcsr_mask`` the MXCSR bits that the CPU defines (0xFFFF; 0x2FFFF on AMD), ``address`` where in memory the area
-    would lie. Nothing is raised: an area of any length and content gets its verdicts.
+    ``mxcsr_mask`` the MXCSR bits that the CPU defines (default: see :func:`qmigtool.xsave.vendor.mxcsr_mask`),
+    ``address`` where in memory the area would lie. With an ``xcr0`` or ``xss`` that this CPU cannot have, all refuse.
+    Nothing is raised: an area of any length and content gets its verdicts. Whether ``layout`` is the area's at all is
+    for :func:`qmigtool.xsave.fit.misfits` to say.
     """
-    enabled = layout.user_mask if xcr0 is None else xcr0
-    area = _Area(data, layout, enabled, xss, -1 if rfbm is None else rfbm, mxcsr_mask, address)
     checks: tuple[Callable[[_Area], tuple[list[str], list[str]]], ...] = (_xrstor, _xrstors, _kvm, _mshv, _whpx)
+    if len(data) < EXTENDED_OFFSET:
+        short = f"the area has {len(data)} bytes, but its header ends at byte {EXTENDED_OFFSET}"
+        return [Verdict(consumer, ok=False, reasons=(short,)) for consumer in CONSUMERS]
+    if xcr0 is None:
+        xstate_bv, xcomp_bv = struct.unpack_from("<QQ", data, XSTATE_BV_OFFSET)
+        declared = (xstate_bv | xcomp_bv) & ~XCOMP_BV_COMPACTED
+        xcr0 = default_mask(layout, Format.STANDARD, declared=declared)
+    impossible = impossible_xcr0(xcr0, layout) + impossible_xss(xss, layout)
+    if impossible:
+        return [Verdict(consumer, ok=False, reasons=tuple(impossible)) for consumer in CONSUMERS]
+    taken = default_mxcsr_mask(data, layout) if mxcsr_mask is None else mxcsr_mask
+    area = _Area(data, layout, xcr0, xss, -1 if rfbm is None else rfbm, taken, address)
     verdicts = []
     for consumer, check in zip(CONSUMERS, checks, strict=True):
-        if len(data) < EXTENDED_OFFSET:
-            reasons = [f"the area has {len(data)} bytes, but its header ends at byte {EXTENDED_OFFSET}"]
-            notes: list[str] = []
-        else:
-            reasons, notes = check(area)
+        reasons, notes = check(area)
         verdicts.append(Verdict(consumer, not reasons, tuple(reasons), tuple(notes)))
     return verdicts
 
@@ -122,7 +131,7 @@ class _Area:
         wrong = value & ~self.mxcsr_mask
         if not wrong:
             return []
-        return [f"MXCSR (byte {MXCSR_OFFSET}) is {value:#x}, whose bits {wrong:#x} are reserved"]
+        return [f"MXCSR (byte {MXCSR_OFFSET}) is {value:#x}, whose bits {wrong:#x} are reserved there"]
 
     def outside(self, register: str, offset: int, value: int, allowed: int, of: str) -> list[str]:
         wrong = value & ~allowed & ~XCOMP_BV_COMPACTED
@@ -217,8 +226,8 @@ def _kvm(area: _Area) -> tuple[list[str], list[str]]:
     reasons, notes = [], []
     if area.xcomp_bv:
         reasons.append(f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but KVM wants 0 (standard format)")
-    # KVM asks for what the host has, not for what the guest's XCR0 enables.
-    host = area.layout.user_mask
+    # KVM asks for what the host has and Linux knows, not for what the guest's XCR0 enables.
+    host = area.layout.user_mask & ~LINUX_UNKNOWN
     reasons += area.outside("XSTATE_BV", XSTATE_BV_OFFSET, area.xstate_bv, host, "the host's mask")
     if area.xstate_bv & XCOMP_BV_COMPACTED:
         reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {area.xstate_bv:#x}, but its bit 63 must be 0")

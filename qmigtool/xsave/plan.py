@@ -33,15 +33,14 @@ from qmigtool.xsave.components import (
     is_initial,
     mask_names,
 )
-from qmigtool.xsave.header import effective_mxcsr, header
+from qmigtool.xsave.header import MXCSR_DEFINED, effective_mxcsr, header
+from qmigtool.xsave.hyperv import HYPERV_QUIRK_MASK
 from qmigtool.xsave.layout import Layout
+from qmigtool.xsave.vendor import cpu_mxcsr_mask
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-HYPERV_QUIRK_MASK = 0x1C00
-"""PASID, CET_U, CET_S: Hyper-V saves them without setting their XSTATE_BV bits (openvmm's xsaves_state_bv_broken)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +198,7 @@ class Plan:
             notes.append(f"MXCSR {stale:#x} in memory is stale (no CPU can hold it); 1F80 taken")
         elif mxcsr != MXCSR_INIT and not declared & 0x6:
             notes.append(f"MXCSR {mxcsr:#x} taken from memory, as XRSTOR does; KVM would use 1F80 here")
+        self._check_mxcsr(mxcsr, notes)
         if mxcsr != MXCSR_INIT:
             kept |= 2
         if self.target_format is Format.COMPACTED and not self.target.has_xsavec:
@@ -216,6 +216,23 @@ class Plan:
         xcomp_bv = self.target_mask | XCOMP_BV_COMPACTED if self.target_format is Format.COMPACTED else 0
         struct.pack_into("<QQ", out, XSTATE_BV_OFFSET, kept, xcomp_bv)
         return bytes(out), beside
+
+    @property
+    def mxcsr_mask(self) -> int:
+        """The MXCSR bits that both the source and the target can hold."""
+        known = [mask for mask in map(cpu_mxcsr_mask, (self.source, self.target)) if mask is not None]
+        return min(known, default=MXCSR_DEFINED)
+
+    def _check_mxcsr(self, mxcsr: int, notes: list[str]) -> None:
+        """Refuse an MXCSR that one side's CPU has and the other's faults on. What no CPU has is carried, and said."""
+        if wrong := mxcsr & ~MXCSR_DEFINED:
+            notes.append(f"MXCSR is {mxcsr:#x}, whose bits {wrong:#x} no CPU defines: XRSTOR faults on it")
+        elif wrong := mxcsr & ~self.mxcsr_mask:
+            where = next(one for one in (self.source, self.target) if cpu_mxcsr_mask(one) == self.mxcsr_mask)
+            raise LiveStateError(
+                f"MXCSR is {mxcsr:#x}, whose bits {wrong:#x} are reserved on {where.name}: XRSTOR faults there",
+                components=(bit_name(1),),
+            )
 
     def _contents(self, area: bytes, move: Move) -> bytes:
         if move.src + move.size > len(area):

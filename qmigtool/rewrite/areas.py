@@ -1,0 +1,146 @@
+"""An XSAVE area put back into a vCPU: what is taken, what is refused, and what is said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qmigtool.cpu_x86 import has_fields, unheld, unheld_words
+from qmigtool.errors import LiveStateError, UsageError, XsaveError
+from qmigtool.rewrite.components import XSTATE_BV, initial, vcpu_section, write_components
+from qmigtool.rewrite.fields import assign
+from qmigtool.xsave import (
+    COMPONENTS,
+    SUPERVISOR_MASK,
+    Format,
+    XsaveArea,
+    area_notes,
+    bits,
+    make_plan,
+    mask_names,
+    misfits,
+)
+from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, XCOMP_BV_COMPACTED, is_initial
+from qmigtool.xsave.vendor import check_mxcsr
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.draft import Draft
+    from qmigtool.rewrite.sectiondraft import SectionDraft
+
+__all__ = ["import_area"]
+
+HYPERV = ("mshv", "whpx")
+
+
+def import_area(
+    draft: Draft,
+    index: int,
+    area: XsaveArea,
+    *,
+    lossy: bool = False,
+    force: bool = False,
+    hyperv_quirk: bool | None = None,
+) -> None:
+    """Give vCPU ``index`` the state of ``area``, standard or compacted, in whatever layout.
+
+    Only what means something else than before changes: a component whose contents are the same keeps its bytes and its
+    XSTATE_BV bit, so that what was exported and comes back unchanged gives the identical stream. A component that
+    ``area`` has no place for keeps its state. ``hyperv_quirk`` takes state that Hyper-V leaves undeclared as live
+    (default: if MSHV or WHPX saved the stream).
+
+    Raises :class:`~qmigtool.errors.LiveStateError` for state that XCR0 does not enable, unless the vCPU has such
+    already; for state that no field of a stream takes, which is dropped and said in ``draft.losses`` if ``lossy``; and
+    for an area that cannot be of its layout, unless ``force``. Raises :class:`~qmigtool.errors.XsaveError` for an area
+    that XRSTOR refuses.
+    """
+    section = vcpu_section(draft, index)
+    if draft.accelerator == "unknown":
+        raise UsageError(
+            "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",
+            expected="--accelerator tcg, kvm, mshv, whpx or hvf",
+        )
+    quirk = draft.accelerator in HYPERV if hyperv_quirk is None else hyperv_quirk
+    wrong = misfits(area.data, area.layout)
+    if wrong and not force:
+        raise LiveStateError(f"the area is not one of {area.layout.name}: {'; '.join(wrong)} (--force imports it)")
+    for text in (*wrong, *area_notes(area.data, area.layout, hyperv_quirk=quirk)):
+        draft.note(f"vCPU {index}: {text}")
+    if quirk:
+        area = area.with_hyperv_quirk()
+    _check_area(area)
+    vcpu = draft.vcpu(section)
+    reach = _reach(area)
+    foreign = [bit for bit in bits(reach & area.xstate_bv) if bit not in COMPONENTS]
+    if foreign:
+        raise XsaveError(f"XSTATE_BV declares {' '.join(mask_names(sum(1 << b for b in foreign)))}, which QEMU has not")
+    declared = vcpu.effective_xstate_bv()
+    changed = {}
+    for bit in bits(reach):
+        if bit not in COMPONENTS:
+            continue
+        new = area.component(bit)[: COMPONENTS[bit].size]
+        supervisor = SUPERVISOR_MASK >> bit & 1
+        old = vcpu.contents(bit) if supervisor or declared >> bit & 1 else initial(bit)
+        if new != old and not (is_initial(bit, new) and is_initial(bit, old)):
+            changed[bit] = new
+    mxcsr = area.mxcsr if area.mxcsr != vcpu.xsave.mxcsr else None
+    nowhere = _without_field(draft, section, changed, lossy=lossy)
+    if not changed and mxcsr is None:
+        return
+    live = sum(1 << bit for bit, contents in changed.items() if not is_initial(bit, contents))
+    # Supervisor state is MSRs here, and no bit of IA32_XSS is needed to carry it.
+    outside = live & ~vcpu.xcr0 & ~vcpu.live & ~SUPERVISOR_MASK
+    if outside:
+        raise LiveStateError(
+            f"vCPU {index} has not enabled in XCR0 ({vcpu.xcr0:#x}) what the area has live: "
+            + " ".join(mask_names(outside)),
+            components=mask_names(outside),
+            section=section.label,
+        )
+    write_components(draft, section, changed, mxcsr)
+    if draft.accelerator != "tcg":  # TCG never fills it
+        touched = sum(1 << bit for bit in changed) | (2 if mxcsr is not None else 0)
+        bv = declared & ~touched | (area.xstate_bv | live | (2 if area.mxcsr != MXCSR_INIT else 0)) & touched
+        assign(draft, section, XSTATE_BV, bv & ~SUPERVISOR_MASK & ~nowhere, "what the components now hold")
+
+
+def _check_area(area: XsaveArea) -> None:
+    """Make sure that restoring an area does not fault: by its header, its length and MXCSR. Raises XsaveError."""
+    mask = area.xcomp_bv if area.format is Format.COMPACTED else None
+    plain = make_plan(area.layout, area.format, mask or area.layout.user_mask, area.layout, area.format, mask or 3)
+    plain.declared(area.data)
+    check_mxcsr(area.data, area.mxcsr, area.layout)
+
+
+def _without_field(draft: Draft, section: SectionDraft, changed: dict[int, bytes], *, lossy: bool) -> int:
+    """Take out of ``changed`` what no field of a stream takes; return the components of which nothing is left.
+
+    Raises :class:`~qmigtool.errors.LiveStateError` that names it, unless ``lossy``.
+    """
+    lost, nowhere = {}, 0
+    for bit, contents in list(changed.items()):
+        held = unheld(bit, contents)
+        if held is None:
+            continue
+        lost[bit] = unheld_words(bit, contents)
+        changed[bit] = held
+        if not has_fields(bit):
+            del changed[bit]
+            nowhere |= 1 << bit
+    if lost and not lossy:
+        raise LiveStateError(
+            f"no field of a stream takes live state of the area: {', '.join(lost.values())} (--lossy drops it)",
+            components=mask_names(sum(1 << bit for bit in lost)),
+            section=section.label,
+        )
+    for words in lost.values():
+        draft.losses.append(f"{section.label}: no field of a stream takes what the area has live: {words}")
+    return nowhere
+
+
+def _reach(area: XsaveArea) -> int:
+    """Return the components that an area can say something of."""
+    if area.format is Format.COMPACTED:
+        return area.xcomp_bv & ~XCOMP_BV_COMPACTED | LEGACY_MASK
+    beside = sum(1 << bit for bit in area.supervisor)
+    held = sum(1 << bit for bit in bits(area.layout.user_mask) if area.memory(bit) is not None)
+    return held | beside | LEGACY_MASK | area.xstate_bv

@@ -1,0 +1,100 @@
+"""Whose CPU a layout is of, and which MXCSR bits that CPU defines.
+
+A built-in layout says it by where its rows come from or by its name, a dump by what it has and where: the places of
+opmask and PKRU, and the components that only one vendor has. A layout with x87, SSE and AVX alone tells nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+
+from qmigtool.errors import XsaveError
+from qmigtool.xsave.components import (
+    AMX_MASK,
+    APX_MASK,
+    MPX_MASK,
+    MXCSR_MASK_OFFSET,
+    MXCSR_OFFSET,
+    PT_MASK,
+    SUPERVISOR_MASK,
+    component,
+)
+from qmigtool.xsave.header import MXCSR_DEFINED
+from qmigtool.xsave.layout import Layout
+
+__all__ = [
+    "AMD",
+    "INTEL",
+    "MXCSR_MASK_AMD",
+    "MXCSR_MASK_INTEL",
+    "check_mxcsr",
+    "cpu_mxcsr_mask",
+    "mxcsr_mask",
+    "vendor",
+]
+
+AMD, INTEL = "AMD", "Intel"
+
+MXCSR_MASK_INTEL = 0xFFFF
+MXCSR_MASK_AMD = MXCSR_DEFINED
+"""AMD defines bit 17, too (the misaligned exception mask): measured on a Zen 4, and in CPUs since family 10h."""
+
+MXCSR_MASK_LEAST = 0xFFBF
+"""What MXCSR_MASK 0 stands for: every mask has these bits (SDM volume 1, 11.6.6)."""
+
+_SAID = (
+    *((word, AMD) for word in ("AuthenticAMD", "HygonGenuine", "amd-", "hygon-", "EPYC", "SEV-SNP")),
+    # Zhaoxin's and Centaur's CPUs have Intel's places.
+    *((word, INTEL) for word in ("GenuineIntel", "CentaurHauls", "intel-", "zhaoxin-")),
+)
+NO_CPU = ("qemu", "tcg")
+AMD_OPMASK, AMD_PKRU = 832, 2432
+OPMASK, PKRU, LWP = (component(name).bit for name in ("opmask", "PKRU", "LWP"))
+ONLY_INTEL = MPX_MASK | AMX_MASK | APX_MASK | PT_MASK | SUPERVISOR_MASK & ~0x1800
+
+
+@lru_cache(maxsize=256)
+def vendor(layout: Layout) -> str:
+    """Return ``"AMD"`` (Hygon too), ``"Intel"`` (Zhaoxin and Centaur too), or ``""`` where nothing tells."""
+    if layout.name in NO_CPU:
+        return ""
+    for text in (layout.name, layout.source, layout.title):
+        for word, whose in _SAID:
+            if word in text:
+                return whose
+    if layout.mask & ONLY_INTEL:
+        return INTEL
+    if LWP in layout.rows:
+        return AMD
+    for bit, place in ((OPMASK, AMD_OPMASK), (PKRU, AMD_PKRU)):
+        if bit in layout.rows:
+            return AMD if layout.rows[bit].offset == place else INTEL
+    return ""
+
+
+def cpu_mxcsr_mask(layout: Layout) -> int | None:
+    """Return the MXCSR bits that the CPU of a layout defines, or None if nothing tells whose CPU it is."""
+    return {AMD: MXCSR_MASK_AMD, INTEL: MXCSR_MASK_INTEL}.get(vendor(layout))
+
+
+def check_mxcsr(area: bytes, mxcsr: int, layout: Layout) -> None:
+    """Raise XsaveError if restoring ``area``, which gives ``mxcsr``, faults on it on a CPU of ``layout``."""
+    if wrong := mxcsr & ~mxcsr_mask(area, layout):
+        raise XsaveError(
+            f"MXCSR is {mxcsr:#x}, whose bits {wrong:#x} are reserved", offset=MXCSR_OFFSET, section=layout.name
+        )
+
+
+def mxcsr_mask(area: bytes, layout: Layout) -> int:
+    """Return the MXCSR bits that the CPU of ``layout`` takes, as far as it is known.
+
+    Where nothing tells whose CPU it is, MXCSR_MASK (byte 28 of the area) says what the CPU that saved it defines, if
+    that can be such a mask; else every bit counts that any CPU defines.
+    """
+    known = cpu_mxcsr_mask(layout)
+    if known is not None:
+        return known
+    (said,) = struct.unpack_from("<I", area, MXCSR_MASK_OFFSET)
+    possible = said & MXCSR_MASK_LEAST == MXCSR_MASK_LEAST and not said & ~MXCSR_DEFINED
+    return int(said) if possible else MXCSR_DEFINED
