@@ -19,7 +19,7 @@ from qmigtool.xsave import (
     mask_names,
     misfits,
 )
-from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, XCOMP_BV_COMPACTED, is_initial
+from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, USER_MASK, XCOMP_BV_COMPACTED, is_initial
 from qmigtool.xsave.vendor import check_mxcsr
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ def import_area(
     if foreign:
         raise XsaveError(f"XSTATE_BV declares {' '.join(mask_names(sum(1 << b for b in foreign)))}, which QEMU has not")
     declared = vcpu.effective_xstate_bv()
+    if kept := (vcpu.live | vcpu.xstate_bv) & USER_MASK & ~(reach | vcpu.xcr0 | LEGACY_MASK):
+        names = " ".join(mask_names(kept))
+        draft.note(
+            f"vCPU {index} keeps {names}: the area has no place for it, and XCR0 {vcpu.xcr0:#x} does not enable it"
+        )
     changed = {}
     for bit in bits(reach):
         if bit not in COMPONENTS:

@@ -71,9 +71,17 @@ def fitting_layouts(area: bytes) -> tuple[Layout, ...]:
 
 
 def stray_fill(area: bytes, layout: Layout) -> int | None:
-    """Return the value of all bytes outside the layout's components if they are one and not 0: memory nobody wrote."""
-    values = {byte for start, end in _outside(area, layout) for byte in set(area[start:end])}
-    return values.pop() if len(values) == 1 and 0 not in values else None
+    """Return the one value, not 0, that fills whole spans outside the layout's components: memory that nobody wrote.
+
+    None where all of them are zero, or where one has several values.
+    """
+    found = set()
+    for start, end in _outside(area, layout):
+        values = set(area[start:end])
+        if len(values) > 1:
+            return None
+        found |= values - {0}
+    return found.pop() if len(found) == 1 else None
 
 
 def _header(area: bytes, layout: Layout) -> Iterable[str]:

@@ -7,7 +7,6 @@ opmask and PKRU, and the components that only one vendor has. A layout with x87,
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 
 from qmigtool.errors import XsaveError
 from qmigtool.xsave.components import (
@@ -54,7 +53,6 @@ OPMASK, PKRU, LWP = (component(name).bit for name in ("opmask", "PKRU", "LWP"))
 ONLY_INTEL = MPX_MASK | AMX_MASK | APX_MASK | PT_MASK | SUPERVISOR_MASK & ~0x1800
 
 
-@lru_cache(maxsize=256)
 def vendor(layout: Layout) -> str:
     """Return ``"AMD"`` (Hygon too), ``"Intel"`` (Zhaoxin and Centaur too), or ``""`` where nothing tells."""
     if layout.name in NO_CPU:
