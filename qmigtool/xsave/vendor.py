@@ -43,9 +43,9 @@ MXCSR_MASK_LEAST = 0xFFBF
 """What MXCSR_MASK 0 stands for: every mask has these bits (SDM volume 1, 11.6.6)."""
 
 _SAID = (
-    *((word, AMD) for word in ("AuthenticAMD", "HygonGenuine", "amd-", "hygon-", "EPYC", "SEV-SNP")),
+    *((word, AMD) for word in ("AuthenticAMD", "HygonGenuine", "amd-", "hygon-", "EPYC", "SEV-SNP", "family AMD")),
     # Zhaoxin's and Centaur's CPUs have Intel's places.
-    *((word, INTEL) for word in ("GenuineIntel", "CentaurHauls", "intel-", "zhaoxin-")),
+    *((word, INTEL) for word in ("GenuineIntel", "CentaurHauls", "intel-", "zhaoxin-", "family Intel")),
 )
 NO_CPU = ("qemu", "tcg")
 AMD_OPMASK, AMD_PKRU = 832, 2432
