@@ -74,10 +74,24 @@ def _print_target(context: click.Context, _parameter: click.Parameter, asked: bo
     callback=_print_target,
     help="Print a TOML file that has every key, to begin with; no FILE.",
 )
+@click.option(
+    "--channel",
+    "channels",
+    multiple=True,
+    metavar="FILE",
+    help="An extra channel of the same migration, on which memory went: multifd, postcopy preempt (repeatable).",
+)
 @accelerator_option
 @schema_option
 @json_option
-def preflight(file: str, targets: tuple[str, ...], accelerator: str | None, schema: str | None, as_json: bool) -> int:
+def preflight(
+    file: str,
+    targets: tuple[str, ...],
+    channels: tuple[str, ...],
+    accelerator: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> int:
     """Say whether a target loads FILE, in which words its QEMU refuses it, and what it would lose in silence.
 
     T is a TOML file (--print-target prints one with every key), a stream that the target has saved itself (started with
@@ -87,12 +101,13 @@ def preflight(file: str, targets: tuple[str, ...], accelerator: str | None, sche
     judged, and said.
 
     Where a `rewrite` mends it, that command is printed; it has been tried in memory. Exit status 0 if it loads and
-    nothing is lost (notes do not count), 1 if it does not load or something is lost, 63 if whether it loads cannot be
-    decided from what is known of the target (--json: "loads" is null).
+    nothing is lost (notes do not count), 1 if it does not load, or loads and something is lost, 63 if whether it loads
+    cannot be decided (--json: "loads" is null), or if something that is not known may change that, or lose a register
+    or a device of this file.
     """
     target = read_targets(list(targets), remember_inputs)
     try:
-        with opened(file, accelerator, schema=schema) as stream:
+        with opened(file, accelerator, schema=schema, channels=channels) as stream:
             result = judge(stream, target)
             _report(result, target, problems_json(stream), as_json=as_json)
             return finish(stream) or _status(result)
@@ -107,10 +122,11 @@ def preflight(file: str, targets: tuple[str, ...], accelerator: str | None, sche
 
 def _status(result: Preflight) -> int:
     """Return 0 only for what surely loads and loses nothing: what cannot be decided cannot be fine."""
-    if result.clean:
-        return 0
-    grave = any(one.severity is not Severity.NOTE for one in result.losses)
-    return UNDECIDED if result.verdict.loads is None and not grave else LOST
+    if result.loads is None:
+        return UNDECIDED
+    if result.loads is False or result.lost:
+        return LOST
+    return UNDECIDED if result.doubts else 0
 
 
 def _report(result: Preflight, target: Target, problems: dict[str, Any], *, as_json: bool) -> None:
@@ -130,6 +146,7 @@ def _document(result: Preflight, target: Target) -> dict[str, Any]:
         "losses": [one.as_dict() for one in result.losses],
         "remedy": None if result.remedy is None else _remedy(result.remedy),
         "unknown": list(result.unknown),
+        "doubts": list(result.doubts),
         "notes": list(result.verdict.notes),
     }
 
@@ -154,8 +171,18 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "rule": verdict.rule,
         "section": verdict.section,
         "offset": hexadecimal(verdict.offset),
+        "refusal": None if verdict.loads is not False else _refusal(verdict),
         "errors": list(verdict.errors),
         "warnings": list(verdict.warnings),
+    }
+
+
+def _refusal(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "words": list(verdict.errors),
+        "device": verdict.section,
+        "offset": hexadecimal(verdict.offset),
+        "other_versions": [{"versions": who, "words": list(lines)} for who, lines in verdict.otherwise],
     }
 
 
@@ -188,11 +215,19 @@ def _print(result: Preflight) -> None:
     print(printable(WORDS[verdict.loads] + place))
     for line in verdict.errors or verdict.warnings:
         print(printable(printed(line, PROGRAM)))
+    for who, lines in verdict.otherwise:
+        print(f"and {printable(who)}:")
+        for line in lines:
+            print(printable(printed(line, PROGRAM)))
     if result.losses:
         _print_losses(result)
     if result.remedy is not None:
         _print_remedy(result.remedy)
-    for head, lines in (("not known", result.unknown), ("notes", verdict.notes)):
+    others = tuple(one for one in result.unknown if one not in result.doubts)
+    decisive = "this would decide it" if result.loads is None else "this may change it"
+    doubts = () if result.loads is False else result.doubts
+    others = result.unknown if result.loads is False else others
+    for head, lines in ((decisive, doubts), ("not known", others), ("notes", verdict.notes)):
         if lines:
             print(f"\n{head}")
             for line in condensed(lines):

@@ -30,18 +30,30 @@ class Preflight:
     """``verdict`` is whether it loads, ``losses`` what would be lost then, ``remedy`` what mends both.
 
     ``remedy`` is None if nothing has to be mended. ``unknown`` says what could not be judged, for want of knowledge of
-    the target or of the stream.
+    the target or of the stream; ``doubts`` are those of it that may change the verdict, or lose a register or a device
+    of this stream.
     """
 
     verdict: Verdict
     losses: tuple[Finding, ...]
     remedy: Remedy | None
     unknown: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def loads(self) -> bool | None:
+        """Whether the target loads it; None where that cannot be decided."""
+        return self.verdict.loads
+
+    @property
+    def lost(self) -> bool:
+        """Whether something is lost if it loads; notes do not count."""
+        return any(one.severity is not Severity.NOTE for one in self.losses)
 
     @property
     def clean(self) -> bool:
-        """Whether it loads, and nothing is lost; notes do not count."""
-        return self.verdict.loads is True and all(one.severity is Severity.NOTE for one in self.losses)
+        """Whether it loads and loses nothing, and nothing that is not known can change that."""
+        return self.verdict.loads is True and not self.lost and not self.doubts
 
 
 def preflight(stream: Stream, target: Target) -> Preflight:
@@ -53,14 +65,16 @@ def preflight(stream: Stream, target: Target) -> Preflight:
     verdict = predict(stream, target)
     losses = find_losses(stream, target)
     remedy = find_remedy(stream, target, verdict, losses, predict)
-    return Preflight(verdict, losses.findings, remedy, tuple(dict.fromkeys((*verdict.unknown, *losses.unknown))))
+    unknown = tuple(dict.fromkeys((*verdict.unknown, *losses.unknown)))
+    doubts = tuple(dict.fromkeys((*verdict.doubts, *losses.doubts)))
+    return Preflight(verdict, losses.findings, remedy, unknown, doubts)
 
 
 def preflight_other(source: BufferSource, target: Target, error: QmigError) -> Preflight:
     """Judge what cannot be opened as a stream, for ``error``: QEMU has its own words for that."""
     verdict = predict_source(source, target)
     why = f"this is no stream that could be mended: {error.message}"
-    return Preflight(verdict, (), Remedy(why=why), verdict.unknown)
+    return Preflight(verdict, (), Remedy(why=why), verdict.unknown, verdict.doubts)
 
 
 def condensed(texts: Iterable[str]) -> list[str]:

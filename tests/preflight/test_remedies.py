@@ -354,7 +354,7 @@ def test_memory_as_plain_records(name: str, tmp_path: Path) -> None:
     with qmigtool.open(path) as stream:
         version = tuple(map(int, name.rpartition("-")[2].split(".")))
         own = target_from_stream(stream)
-    aim = replace(own, qemu=version, capabilities={"x-ignore-shared": False, "mapped-ram": False})
+    aim = replace(own, qemu=version, capabilities={"x-ignore-shared": False, "mapped-ram": False, "compress": False})
     result = judge(path, aim)
     assert result.verdict.loads is False
     assert result.remedy is not None

@@ -3,13 +3,14 @@
 In the order of ``qemu_loadvm_state`` (QEMU: ``migration/savevm.c``), stopping at the first error.
 
 =============  ==================================================================================
-predict        the walk as a whole: :func:`predict`
+predict        the walk as a whole: :func:`predict`, which makes a :class:`~.verdict.Verdict`
+versions       one walk for each kind of version that the target may be
 configuration  file header, configuration section, capabilities
 sections       which section is meant, its version, its footer
 ramlist        the RAMBlocks; ``records`` their pages, ``ramblocks`` what the target has
-bodies         device state by the target's own description; ``shapes`` and ``fieldfacts`` help it
+bodies         device state by the target's own description; ``shapes``, ``lengths``, ``fieldfacts`` help
 pciconfig      the bytes of PCI config space that must not differ; ``virtio`` what virtio sends
-hooks          what is checked when a section is complete
+hooks          what is checked when a section is complete; ``armregisters``, ``guestmemory`` help
 commands       MIG_CMD_*
 postload       what KVM refuses when all is loaded
 words          QEMU's words, by version

@@ -4,8 +4,9 @@ A body has no tags, so the target reads by its own description, whatever the str
 saved itself. What differs shows up where something else is expected, in general at the footer. Its own body also tells
 what is compared: fields that must be equal, and PCI configuration space.
 
-Not everything can be read that way. A device that loads itself by older functions (virtio) has no description, a list
-may be empty in the target's own body, and a pointer null. From there on the body is passed over, to its footer.
+Not everything can be read that way. A device that loads itself by older functions has no description, a list may be
+empty in the target's own body, and a pointer null. Then its device is undecided, and what lies behind the next footer
+is read again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, SectionType
 from qmigtool.parsers.vmstate import INTEGERS, decode_value, inside
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.loader import fieldfacts as facts
-from qmigtool.preflight.loader.hooks import HOOKS, PLACED, RECORDED
+from qmigtool.preflight.loader.hooks import HOOKS, LISTED, OWN, PLACED, RECORDED
+from qmigtool.preflight.loader.lengths import OLD_STYLE, VARIABLE, other_length
 from qmigtool.preflight.loader.pciconfig import compare_config
 from qmigtool.preflight.loader.shapes import known_shapes
 from qmigtool.preflight.loader.state import Undecided
@@ -37,6 +39,7 @@ __all__ = ["load_body"]
 DISKS = ("block", "dirty-bitmap")
 """Live sections that name the target's block devices."""
 SMALL = 256  # bytes of a value that is kept for later
+MAX_COUNT = 1 << 20  # elements; no list of registers has more
 
 
 class _Opaque(Exception):  # noqa: N818 - a signal
@@ -77,6 +80,10 @@ class _Body:
     values: dict[str, Any] = field(default_factory=dict)
     place: str = ""
     """Of the struct that is read, as a path begins."""
+    read: set[tuple[str, str]] = field(default_factory=set)
+    """(vmsd, field) of what was begun."""
+    shaky: str = ""
+    """What was passed over by a length that is only supposed: what is found behind it decides nothing."""
 
     # -- one vmsd ------------------------------------------------------------------------------------------------
 
@@ -91,9 +98,14 @@ class _Body:
             raise load.refuse("version-too-old", start, vmsd=vmsd, received=version, local=minimum)
         since = self.since(vmsd) if version < local else {}
         tells, dependent, size = facts.CONDITIONAL.get(vmsd, ("", "", 0))
+        not_sent = {dependent} | self.not_sent(vmsd, local)
+        markers = [entry for entry in description.fields if entry.type == "ptr-marker"]
         for entry in description.fields:
             place, behind = own.inner(), own.at + entry.total
-            if since.get(entry.name, 0) <= version and entry.name != dependent:
+            if any(entry.name == marker.name for marker in markers):
+                if entry in markers:
+                    self.pointers(entry, description)
+            elif since.get(entry.name, 0) <= version and entry.name not in not_sent:
                 name = facts.plain_name(entry.name, description)
                 self.field(vmsd, name, entry, place)
                 self.validate(vmsd, name, own.peek(entry.total), local)
@@ -104,6 +116,15 @@ class _Body:
         hook = HOOKS.get(vmsd)
         if hook is not None:
             hook(load, self.values, {"vmsd": vmsd, "version": local, "minimum": minimum}, self.instance)
+
+    def not_sent(self, vmsd: str, local: int) -> set[str]:
+        """Return the fields that are not there for what an earlier field of the stream says."""
+        sent = self.values.get(facts.ESP_VERSION)
+        if vmsd != facts.ESP or sent is None or sent >= local:
+            return set()
+        if sent < facts.ESP_ALIKE:
+            raise _Opaque(f"which fields of esp are there, mig_version_id {sent} says, of which no table is known")
+        return {name for name, since in facts.ESP_SINCE.items() if since > sent}
 
     def versions(self, description: Description) -> tuple[int, int]:
         """Return the version and the minimum version of a vmsd of the target; no minimum that is known is 0."""
@@ -134,6 +155,7 @@ class _Body:
     def field(self, vmsd: str, name: str, entry: FieldDescription, own: _Own) -> None:
         """Read a field, all elements of it; what goes wrong inside is named by it."""
         start = self.load.cursor.pos
+        self.read.add((vmsd, entry.name))
         try:
             self.elements(vmsd, name, entry, own)
             if self.load.cursor.failed:
@@ -145,7 +167,7 @@ class _Body:
     def validate(self, vmsd: str, name: str, own: bytes | None, version: int) -> None:
         """Compare the field that has just been read, if the target does that by itself."""
         check = facts.VALIDATED.get((vmsd, name))
-        if check is not None and own and self.load.version >= facts.VALIDATES:
+        if check is not None and own and self.load.since(facts.VALIDATES):
             at = self.load.cursor.pos - len(own)
             if bytes(self.load.cursor.data[at : at + len(own)]) != own:
                 raise self.load.refuse("validation", at, vmsd=vmsd, field=check, version=version)
@@ -170,6 +192,9 @@ class _Body:
                 self.list_of(entry)
             elif entry.type in ("struct", "tmp", "vstruct"):
                 load.cursor.skip(entry.size)
+            elif entry.type in VARIABLE:
+                if not VARIABLE[entry.type](load.cursor):
+                    raise _Opaque(f"what {name} ({entry.type}) holds is not known")
             else:
                 self.foreign(name, entry, place)
             if load.cursor.failed:
@@ -178,26 +203,41 @@ class _Body:
     def count(self, vmsd: str, entry: FieldDescription, known: int, own: _Own) -> int:
         """Return how many elements an array has in this body: as many as the target's own, with few exceptions."""
         key = vmsd, entry.name
-        if key in facts.COUNTED and self.load.version < facts.VALIDATES:
-            received: int = self.values.get(facts.COUNTED[key], known)
-            return received
+        if key in facts.COUNTED and not (key in facts.COUNTED_BEFORE and self.load.since(facts.COUNTED_BEFORE[key])):
+            received = self.values.get(facts.COUNTED[key], known)
+            return received if isinstance(received, int) and 0 <= received <= MAX_COUNT else known
         if key in facts.PER_VCPU and own.data is None:
-            count = self.load.target.vcpus or known
-            self.load.miss(f"{self.label}: for how many vCPUs {vmsd} is made: taken as {count}")
-            return count
+            if self.load.target.maxcpus is None:
+                raise _Opaque(f"for how many vCPUs {vmsd} is made in the target: `maxcpus` of a TOML target decides it")
+            return self.load.target.maxcpus
         return known
+
+    def pointers(self, entry: FieldDescription, description: Description) -> None:
+        """Read pointers, each behind a mark that says whether it is null (VMSTATE_ARRAY_OF_POINTER since 11.0)."""
+        shapes = [other for other in description.fields if other.name == entry.name and other.type == "struct"]
+        shape = inside(shapes[0]) if shapes else None
+        for _ in range(1 if entry.array_len is None else entry.array_len):
+            at = self.load.cursor.pos
+            marker = self.load.cursor.take(1)
+            if marker == b"1" and shape is None:
+                raise _Opaque(f"what {entry.name} points to is not known: it is null in the target's own")
+            if marker == b"1" and shape is not None:
+                self.state(shape, shape.version, _Own(None))
+            elif marker != b"0":
+                raise self.load.refuse("null-pointer", at)
 
     def leaves(self, vmsd: str, name: str, entry: FieldDescription, own: _Own, count: int) -> None:
         """Read plain values: as a whole, unless each of them is compared."""
         load, type_ = self.load, entry.type
-        if type_ == "ptr-marker":
-            marker, mine = load.cursor.take(1), own.take(1)
-            if mine is not None and marker != mine:
-                raise _Opaque(f"whether {name} is null differs")
+        size = facts.SIZED.get((vmsd, name))
+        if size is not None:
+            load.cursor.skip(max(0, int(self.values.get(f"{vmsd}/{size}", self.values.get(size, entry.size)))))
             return
         if not type_.endswith((" equal", " le")) and type_ not in facts.LOOKED_AT:
             length = entry.size * count
-            if length <= SMALL and vmsd in RECORDED:
+            if vmsd in RECORDED and (length <= SMALL or (vmsd, name) in LISTED):
+                if (vmsd, name) in LISTED:
+                    self.values[OWN + name] = own.peek(entry.total)
                 self.record(vmsd, name, entry, load.cursor.take(length))
             else:
                 load.cursor.skip(length)
@@ -215,11 +255,13 @@ class _Body:
                 if raw != b"0":
                     raise load.refuse("null-pointer", at)
             elif mine is None:
-                load.miss(f"{self.label}: {vmsd}:{name} must equal the target's, which is not known")
+                load.doubt(f"{self.label}: {vmsd}:{name} must equal the target's: a reference that sends it decides it")
             elif type_ == "pci config":
                 compare_config(load, raw, mine, at)
             else:
                 self.compare(type_, raw, mine, at)
+            if vmsd in RECORDED and entry.array_len is None:
+                self.record(vmsd, name, entry, raw)
 
     def record(self, vmsd: str, name: str, entry: FieldDescription, raw: bytes) -> None:
         """Keep a value by its name, or by its vmsd and name in a subsection, or by its path in one of ``PLACED``."""
@@ -249,7 +291,7 @@ class _Body:
             if load.cursor.failed:
                 return
             if shape is None:
-                raise _Opaque(f"the list {entry.name} is empty in the target's own body")
+                raise _Opaque(f"what the list {entry.name} holds is not known: it is empty in the target's own")
             self.state(shape, shape.version, _Own(None))
 
     def foreign(self, name: str, entry: FieldDescription, own: _Own) -> None:
@@ -269,7 +311,10 @@ class _Body:
                         self.load.note(f"{self.label}: the file ends in it: QEMU prints more, from inside it")
                         raise cut_virtio(self.load)
                     return
-        raise _Opaque(f"{name} ({entry.type}) is in the device's own format")
+            raise _Opaque(f"{name} ({entry.type}) is in the device's own format")
+        self.load.doubt(f"{self.label}: {name} ({entry.type}) is in the device's own format")
+        self.load.cursor.skip(entry.size)
+        self.shaky = name
 
     # -- subsections ---------------------------------------------------------------------------------------------
 
@@ -305,9 +350,13 @@ class _Body:
         names = table.subsections if table is not None else None
         if description is self.section.description and self.section.subsections is not None:
             names = self.section.subsections | (names or frozenset())
-        if names is not None:
-            return name in names
-        self.load.doubt(f"whether the target knows the subsection {name}")
+        if names is not None and name in names:
+            return True
+        if names is not None and (table is None or name not in table.maybe):
+            return False
+        self.load.doubt(
+            f"{self.label}: whether the target knows the subsection {name}: its version or its -dump-vmstate decides it"
+        )
         return None
 
     def shape(self, description: Description, name: str, own: _Own) -> tuple[Description, _Own]:
@@ -321,9 +370,11 @@ class _Body:
         if not shapes:
             raise _Opaque(f"what the subsection {name} holds is not known")
         if len(shapes) > 1:
-            self.load.miss(f"{self.label}: of which length {name} is in the target; the one that fits was taken")
-        fitting = (shape for shape in shapes if self.ends(shape.size))
-        return next(fitting, shapes[0]), _Own(None)
+            fitting = [shape for shape in shapes if self.ends(shape.size)]
+            if len(fitting) != 1:
+                raise _Opaque(f"of which length {name} is in the target: a reference that sends it decides it")
+            return fitting[0], _Own(None)
+        return shapes[0], _Own(None)
 
     def ends(self, size: int) -> bool:
         """Say whether the section or another subsection follows behind so many bytes."""
@@ -346,23 +397,63 @@ def load_body(
     body = None
     try:
         if idstr in DISKS:
-            load.doubt(f"{label}: whether the target has the block devices that it names")
-        if section is None or section.description is None:
-            raise _Opaque("what the target expects here is not known")
-        if section.vmsd is None:
-            raise _Opaque("the device has no description")
-        body = _Body(load, section, label, instance, section_id)
-        body.state(section.description, version, _Own(section.template))
+            load.doubt(f"{label}: whether the target has the block devices that it names: the target itself decides it")
+        if idstr in OLD_STYLE and (section is None or section.vmsd is None):
+            if not OLD_STYLE[idstr](load):
+                raise _Opaque("it is in a format of its own, and holds something")
+        elif section is None or section.description is None:
+            raise _Opaque("what the target expects here is not known: a reference that sends it decides it")
+        elif section.vmsd is None:
+            raise _Opaque("the device has no description: the target itself decides it")
+        else:
+            body = _Body(load, section, label, instance, section_id)
+            body.state(section.description, version, _Own(section.template))
+            unsure = _unsure(load, body, section, idstr, instance)
+            if unsure:
+                raise _Opaque(unsure)
     except _Opaque as why:
-        load.miss(f"{label}: {why}; the rest of it was passed over")
-        load.cursor.pos = _end_of(load, start, section_id)
+        load.doubt(f"{label}: {why}")
+        _pass(load, start, section_id)
+    except Refusal:
+        unsure = _unsure(load, body, section, idstr, instance, refused=True) if body and section else ""
+        if not unsure:
+            raise
+        load.doubt(f"{label}: {unsure}")
+        _pass(load, start, section_id)
     if body is not None and section is not None and section.vmsd == "cpu":
         load.registers[instance] = body.values
 
 
+def _pass(load: Load, start: int, section_id: int) -> None:
+    """Go on behind a body that cannot be read to its end."""
+    load.cursor.failed = False
+    load.cursor.pos = _end_of(load, start, section_id)
+
+
+def _unsure(
+    load: Load, body: _Body, section: TargetSection, idstr: str, instance: int, *, refused: bool = False
+) -> str:
+    """Say why it is not sure that a body ends where it should not, or is refused; "" if it is, or ends where it should.
+
+    Only what rests on known rules is: not what lies behind a field that was passed over by its supposed length, nor
+    behind an array or a buffer that is longer here than in the target's own, for a reason that nobody knows.
+    """
+    footer = bytes([QEMU_VM_SECTION_FOOTER]) + body.section_id.to_bytes(4, "big")
+    if load.cursor.peek(len(footer)) == footer or not (refused or load.footers):
+        return ""
+    if body.shaky:
+        return f"what lies behind {body.shaky} was passed over"
+    sent = load.memory.description(idstr, instance)
+    if sent is None or section.description is None:
+        return ""
+    found = other_length(sent, section.description)
+    name = f"{found[0]}:{found[1]}" if found is not None and found in body.read else ""
+    return f"{name} is longer or shorter than the target's own: whose length counts is not known" if name else ""
+
+
 def _end_of(load: Load, start: int, section_id: int) -> int:
     """Find the footer of a body that goes on at ``start``."""
-    if not load.is_on("send-section-footer", True):
+    if not load.footers:
         raise Undecided("without footers nothing tells where this body ends")
     window = Window(load.cursor.data[: load.cursor.end], final=True)
     try:

@@ -45,8 +45,8 @@ def load_command(load: Load) -> int | None:
     number, length = cursor.be16(), cursor.be16()
     if cursor.failed:
         raise load.refuse("command-cut", start)
-    last = Command.MIG_CMD_SWITCHOVER_START if load.version >= SWITCHOVER_START else Command.MIG_CMD_RECV_BITMAP
-    if not Command.MIG_CMD_INVALID < number <= last:
+    known = Command.MIG_CMD_INVALID < number <= Command.MIG_CMD_SWITCHOVER_START
+    if not known or (number == Command.MIG_CMD_SWITCHOVER_START and not load.since(SWITCHOVER_START)):
         raise load.refuse("command", start, cmd=number, length=length)
     command = Command(number)
     name = command.name.removeprefix("MIG_CMD_")
@@ -73,7 +73,7 @@ def _package(load: Load, start: int) -> int:
 
 
 def _colo(load: Load, start: int) -> None:
-    if load.version >= NO_COLO:
+    if load.since(NO_COLO):
         raise load.refuse("colo", start, "ENABLE_COLO")
     load.note("ENABLE_COLO: this QEMU takes the command and starts the VM, whatever -S says")
 

@@ -100,12 +100,16 @@ def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
     elif bits is not None and bits != target.page_bits:
         raise load.refuse("page-bits", start, received=signed(bits), local=target.page_bits, **hook)
     for name, since in COMPARED.items():
-        if load.version < since:
-            continue
         local, sent = load.has(name), name in load.capabilities
+        if local == sent or not load.since(since):
+            continue
         if local is None:
-            load.miss(f"whether the target has the capability {name} on: taken as {_state(sent)}")
-        elif local != sent:
+            told = load.doubt if sent else load.miss
+            told(
+                f"whether the target has the capability {name} {_state(sent)}, as the stream has it: "
+                "query-migrate-capabilities decides it"
+            )
+        else:
             states = {"local": _state(local), "received": _state(sent)}
             raise load.refuse("capability", start, name=name, **states, **hook)
 
@@ -136,7 +140,7 @@ def _capabilities(load: Load) -> Configuration:
     for _ in range(count):
         at = cursor.pos
         name = cursor.name()
-        if not _is_known(name, load.version):
+        if not _is_known(name, load):
             refusal = load.refuse("unknown-capability", at, name=name)
             load.words.wrap(refusal, "field", vmsd=CAPABILITIES, field="capabilities")
             raise refusal
@@ -144,10 +148,10 @@ def _capabilities(load: Load) -> Configuration:
     return Configuration("", capabilities=tuple(dict.fromkeys(names)))
 
 
-def _is_known(name: str, version: tuple[int, ...]) -> bool:
+def _is_known(name: str, load: Load) -> bool:
     if name in CAPABILITIES_CAME:
-        return version >= CAPABILITIES_CAME[name]
-    return name in NAMES and not (name in CAPABILITIES_WENT and version >= CAPABILITIES_WENT[name])
+        return load.since(CAPABILITIES_CAME[name])
+    return name in NAMES and not (name in CAPABILITIES_WENT and load.since(CAPABILITIES_WENT[name]))
 
 
 def _uuid(load: Load) -> Configuration:
@@ -156,7 +160,7 @@ def _uuid(load: Load) -> Configuration:
     _whole(load, start, UUID, "uuid.data")
     received, local = str(uuid.UUID(bytes=raw)), load.target.uuid
     if local is None:
-        load.miss("the target's -uuid: the stream has one, and another one would be refused")
+        load.doubt("the target's -uuid, which must be the stream's: `uuid` of a TOML target decides it")
     elif not local:
         load.warn("uuid", received=received)
     elif local.lower() != received:

@@ -5,23 +5,65 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qmigtool.parsers.vmdesc import Description
 
 FIXED = frozenset(
     {
         *("bool", "buffer", "unused_buffer", "bitmap", "pci config", "pci irq state", "msix state", "shpc"),
-        *("float64",),
+        *("float64", "CPU_Double_U", "uint16_from_uint8", "int32_as_uint16", "tlb entry", "tlb_entry"),
+        *("cpsr", "fpscr", "fpsr", "fpcr", "powered_off", "psr", "fsr", "xcc", "msr", "sr", "psw"),
+        *("fpr", "avr", "vsr", "slbe", "cpu/altivec/vscr"),
+        *("sreg", "rampD", "rampX", "rampY", "rampZ", "eind"),
     }
 )
-"""The types whose length is the field's, beside the integers; of everything else only the device knows it."""
+"""The types whose length is the field's, beside the integers; of everything else only the device knows it.
+
+Those after the first line are the registers that a CPU packs by a function of its own (``VMStateInfo`` in
+target/*/machine.c): as long in every stream.
+"""
 
 LOOKED_AT = frozenset({"pci config", "pci irq state", "nullptr"})
 """The types whose values are checked while they are read, beside those whose name ends with equal or le."""
 
 LISTS = ("qtailq", "qlist")
 
-COUNTED = {("hpet", "timer"): "num_timers"}
-"""(vmsd, array) -> the earlier field that has its length: what is received decides (hw/timer/hpet.c, up to 9.2)."""
+COUNTED: Mapping[tuple[str, str], str] = {
+    ("hpet", "timer"): "num_timers",
+    ("cpu", "cpreg_vmstate_indexes"): "cpreg_vmstate_array_len",
+    ("cpu", "cpreg_vmstate_values"): "cpreg_vmstate_array_len",
+    ("spapr_tce_table", "mig_table"): "mig_nb_table",
+    ("spapr_pci", "msi_devs"): "msi_devs_num",
+}
+"""(vmsd, array) -> the earlier field that has its length: what is received decides (VMSTATE_VARRAY of what is sent).
+
+hw/timer/hpet.c up to 9.2, target/arm/machine.c, hw/ppc/spapr_iommu.c, hw/ppc/spapr_pci.c.
+"""
+COUNTED_BEFORE: Mapping[tuple[str, str], tuple[int, int]] = {("hpet", "timer"): (10, 0)}
+"""(vmsd, array) of COUNTED -> the first version in which the target's own count decides."""
+
+SIZED: Mapping[tuple[str, str], str] = {
+    ("tpm-emulator", "state_blobs.permanent.buffer"): "state_blobs.permanent.size",
+    ("tpm-emulator", "state_blobs.volatil.buffer"): "state_blobs.volatil.size",
+    ("tpm-emulator", "state_blobs.savestate.buffer"): "state_blobs.savestate.size",
+    ("dbus-vmstate", "data"): "data_size",
+    ("vmxnet3/mcast_list", "mcast_list"): "mcast_list_buff_size",
+}
+"""(vmsd, buffer) -> the earlier field that has its bytes (VMSTATE_VBUFFER of a size that is sent)."""
+
+ALIKE = frozenset({("globalstate", "runstate")})
+"""(vmsd, field) whose length changed with a version, and what follows it with it: the whole is as long."""
+
+OWN_COUNTED = frozenset({("memory hotplug state", "devs"), ("ahci", "dev"), ("xhci", "ports"), ("xhci", "slots")})
+"""(vmsd, array) of which the target's own options decide how many elements it has."""
+
+ESP = "esp"
+ESP_VERSION = "esp.mig_version_id"
+ESP_SINCE = {"asc_mode": 8}
+"""Field of ``esp`` -> the ``mig_version_id``, sent before it, from which on it is there (hw/scsi/esp.c)."""
+ESP_ALIKE = 7
+"""The first ``mig_version_id`` whose other fields are those of 10.0 and 11.1; what 5.2 and 7.2 send differs in more."""
 
 VALIDATED = {
     ("hpet", "num_timers"): "num_timers must match",
@@ -39,7 +81,7 @@ depend on the machine, and then the target's own body has them or has them not.
 """
 
 PER_VCPU = {("CPU hotplug state", "devs")}
-"""(vmsd, array) with an element for each vCPU that the target can have (hw/acpi/cpu.c)."""
+"""(vmsd, array) with an element for each vCPU that the target can have, -smp maxcpus= (hw/acpi/cpu.c)."""
 
 SINCE = {
     "cpu": {"env.xcr0": 12, "env.xstate_bv": 12, "env.xmm_regs[1]": 12},

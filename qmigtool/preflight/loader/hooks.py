@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
-from qmigtool.preflight.loader.ramblocks import LOW, PACKED
+from qmigtool.preflight.loader.armregisters import COUNT, LISTED, OWN, compare_registers
+from qmigtool.preflight.loader.guestmemory import main_blocks
 from qmigtool.preflight.loader.state import signed
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from qmigtool.preflight.loader.state import Load
 
-__all__ = ["HOOKS", "PLACED", "RECORDED"]
+__all__ = ["HOOKS", "LISTED", "OWN", "PLACED", "RECORDED"]
 
 HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
 VAPIC_INACTIVE = 0
@@ -37,6 +38,9 @@ Values = dict[str, Any]
 
 
 def _cpu(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    if COUNT in values:
+        compare_registers(load, values, hook, instance)
+        return
     if values.get("env.fpregs_format_vmstate"):
         raise load.refuse("non-softfloat", **hook)
     if values.get("env.hflags", 0) & HF_GUEST and not any(name.startswith("cpu/nested_state") for name in values):
@@ -62,22 +66,26 @@ def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -
     address = values.get("rom_state_paddr", 0)
     if values.get("state", VAPIC_INACTIVE) == VAPIC_INACTIVE and not address:
         return
-    if load.capabilities or load.postcopy:
-        return  # memory comes in other ways than by records
-    main = load.ram.main()
-    size = load.ram.length(main) if main is not None else None
     place = (address & ~(ROM_BLOCK_SIZE - 1)) + 2
-    if main is None or size is None:
-        return
-    if place >= size:
+    blocks = main_blocks(block.idstr for block in load.ram.state.blocks)
+    takes = {block: _has_rom(load, block, place) for block in blocks}
+    if set(takes.values()) == {False}:
         raise load.refuse("hook", **hook)
-    page, offset = divmod(place, load.ram.page_size)
-    at = load.ram.low.get((main, page))
-    if place >= LOW or at == PACKED:
-        load.miss(f"the option ROM that patches the TPR, at {address:#x}")
+    if set(takes.values()) == {True}:
         return
-    if at is None or not load.cursor.data[at + offset]:
-        raise load.refuse("hook", **hook)
+    what = f"kvm-tpr-opt@{instance}: whether the option ROM that patches the TPR lies at {address:#x}"
+    if len(blocks) == 1:
+        load.doubt(f"{what}: {blocks[0]} is not in the file there; its other channels (--channel) decide it")
+    else:
+        load.doubt(f"{what}: which of {', '.join(blocks) or 'no blocks'} is low memory decides it")
+
+
+def _has_rom(load: Load, block: str, place: int) -> bool | None:
+    """Say whether a ROM's size stands at ``place`` of a block; None if the file does not hold it."""
+    if place >= (load.ram.length(block) or 0):
+        return False
+    found = load.memory.read(block, place, 1)
+    return None if found is None else found != b"\0"
 
 
 def _serial(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
@@ -107,7 +115,7 @@ def _ncq(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> 
     if bool(used) != bool(halt) or (halt and (command not in _NCQ_COMMANDS or slot != tag)):
         values[_NCQ_BAD] = True
     elif halt:
-        load.miss("whether the commands that AHCI's ports wait for lie where they say")
+        load.doubt("ahci: whether the commands that AHCI's ports wait for lie where they say: guest memory decides it")
 
 
 def _ahci_port(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
@@ -146,6 +154,7 @@ RECORDED = PLACED | frozenset(
     {
         *("cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"),
         *("serial", "serial/tsr", "fw_cfg/acpi_mr", "ncq state", "ahci port"),
+        *("tpm-emulator", "dbus-vmstate", "vmxnet3", "spapr_tce_table", "spapr_pci", "pciespscsi", "sysbusespscsi"),
     }
 )
 """The vmsds whose plain fields are kept while they are read: those of hooks, and what counts an array."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.kvm import Group, lost_with, refusals
+from qmigtool.xsave import SUPERVISOR_MASK, mask_names
+from qmigtool.xsave.components import LEGACY_MASK
 
 if TYPE_CHECKING:
     from qmigtool.kvm import Number
+    from qmigtool.kvm import Refusal as Refused
     from qmigtool.preflight.loader.state import Load
 
-__all__ = ["put_registers"]
+__all__ = ["NOT_SILENT", "put_registers"]
 
-SILENT = (7, 2)
+NOT_SILENT = (8, 2)
+"""The first version that is known to end where KVM refuses a group of registers."""
 RULES = {
     Group.SREGS: "kvm-sregs",
     Group.XSAVE: "kvm-xsave",
@@ -31,22 +35,37 @@ def put_registers(load: Load) -> None:
 
     Only KVM is known: what MSHV or WHPX refuse, no QEMU has shown.
     """
-    if load.target.accelerator != "kvm":
-        return
-    if load.registers and load.target.xcr0 is None:
-        load.miss("the XCR0 that the target's vCPUs may have: XSTATE_BV and XCR0 were not compared with it")
+    accelerator = load.target.accelerator
     for instance, values in sorted(load.registers.items()):
-        label = f"cpu@{instance}"
-        for found in refusals(_numbers(values), load.target.xcr0):
-            if not found.certain:
-                load.miss(f"{label}: whether the target's host takes it: {found.why}")
-                continue
-            words = dict(zip(("msr", "value"), found.msr or (), strict=False))
-            refusal = load.refuse(RULES[found.group], None, label, **words)
-            if load.words.family != SILENT or refusal.reports:
-                raise refusal
-            load.note(f"{label}: {found.why}; KVM refuses it, QEMU 7.2 says nothing and drops {lost_with(found.group)}")
-            break
+        label, number = f"cpu@{instance}", _numbers(values)
+        found = list(refusals(number, load.target.xcr0))
+        if accelerator is None and found:
+            load.doubt(f"{label}: {found[0].why}: KVM would refuse it; which accelerator the target has decides it")
+        if accelerator == "kvm":
+            _components(load, label, number)
+            _refuse(load, label, found)
+
+
+def _components(load: Load, label: str, number: Number) -> None:
+    """Doubt that the host has what the vCPU has enabled, where nobody has said which components it has."""
+    asked = ((number("env.xcr0") or 0) | (number("env.xstate_bv") or 0)) & ~SUPERVISOR_MASK
+    lacking = asked & ~(LEGACY_MASK | load.target.xcr0_shown)
+    if load.target.xcr0 is None and lacking and load.since(NOT_SILENT):
+        names = " ".join(mask_names(lacking))
+        load.doubt(f"{label}: whether the host has {names}: a CPUID dump, a CPU model or a layout decides it")
+
+
+def _refuse(load: Load, label: str, refused: list[Refused]) -> None:
+    for found in refused:
+        if not found.certain:
+            load.doubt(f"{label}: {found.why}: some hosts take it; the target's own KVM decides it")
+            continue
+        words = dict(zip(("msr", "value"), found.msr or (), strict=False))
+        refusal = load.refuse(RULES[found.group], None, label, **words)
+        if load.since(NOT_SILENT) or refusal.reports:
+            raise refusal
+        load.note(f"{label}: {found.why}; KVM refuses it, QEMU 7.2 says nothing and drops {lost_with(found.group)}")
+        break
 
 
 def _numbers(values: dict[str, Any]) -> Number:

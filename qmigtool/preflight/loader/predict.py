@@ -6,7 +6,6 @@ refuses. QEMU never reads the vmdesc, so it is not read here; what the target's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qmigtool.parsers.records import (
@@ -19,15 +18,20 @@ from qmigtool.parsers.source import BufferSource
 from qmigtool.preflight.loader.commands import load_command
 from qmigtool.preflight.loader.configuration import load_configuration
 from qmigtool.preflight.loader.cursor import Cursor
+from qmigtool.preflight.loader.guestmemory import GuestMemory
 from qmigtool.preflight.loader.postload import put_registers
 from qmigtool.preflight.loader.ramblocks import RamLoader
 from qmigtool.preflight.loader.sections import Registry, load_part, load_start
 from qmigtool.preflight.loader.state import Load, Undecided
-from qmigtool.preflight.loader.words import Refusal, family_of
+from qmigtool.preflight.loader.verdict import Verdict
+from qmigtool.preflight.loader.versions import judge_versions
+from qmigtool.preflight.loader.words import Refusal
+from qmigtool.preflight.target.versions import version_text
 from qmigtool.probe import find_start
 
 if TYPE_CHECKING:
     from qmigtool.preflight.target.model import Target
+    from qmigtool.preflight.target.versions import Possible
     from qmigtool.stream import Stream
 
 __all__ = ["Verdict", "predict", "predict_source"]
@@ -35,82 +39,81 @@ __all__ = ["Verdict", "predict", "predict_source"]
 MAX_PACKAGES = 2  # in each other; QEMU's own stack is the only limit there
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a target makes of a stream.
-
-    ``loads`` is None where it cannot be decided. ``errors`` are the lines of stderr of a QEMU that refuses, without the
-    program's name; ``warnings`` those of one that goes on. ``rule`` is the stable name of what is broken
-    (``machine-type``, ``unknown-section``), ``offset`` and ``section`` where in the stream. ``unknown`` says what could
-    not be checked for want of knowledge of the target, ``notes`` what else there is to say.
-    """
-
-    loads: bool | None
-    errors: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    rule: str | None = None
-    offset: int | None = None
-    section: str | None = None
-    unknown: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
 def predict(stream: Stream, target: Target) -> Verdict:
     """Predict what ``target`` does with a stream. A stream that is broken is no reason not to."""
     stream.prove()
     source = stream.source
     if isinstance(source, BufferSource):
-        return predict_source(source, target, stream.start, contained=stream.container is not None)
+        memory = GuestMemory(lambda: stream)
+        return predict_source(source, target, stream.start, contained=stream.container is not None, memory=memory)
     return Verdict(None, unknown=("the stream came through a pipe and its RAM was not kept: save it in a file first",))
 
 
 def predict_source(
-    source: BufferSource, target: Target, start: int | None = None, *, contained: bool = False
+    source: BufferSource,
+    target: Target,
+    start: int | None = None,
+    *,
+    contained: bool = False,
+    memory: GuestMemory | None = None,
 ) -> Verdict:
     """Predict what ``target`` does with bytes, which need not be a stream at all.
 
     ``start`` is where it begins to read, by default behind a hole; ``contained`` says that somebody else's format lies
-    before it, such as libvirt's, who reads that himself.
+    before it, such as libvirt's, who reads that himself. ``memory`` is what the stream holds of guest memory.
+
+    Where the target's version is not known, every version that it may be is tried, and a verdict is what all of them
+    agree in.
     """
-    words = family_of(target.qemu)
-    cursor = Cursor(source, find_start(source) if start is None else start)
-    blocks = None if target.blocks is None else {name: block.used_length for name, block in target.blocks.items()}
-    load = Load(cursor, target, words, RamLoader.of(blocks, target.page_bits))
-    _about_words(load)
-    if cursor.pos and not contained:
-        load.note(f"the stream begins at {cursor.pos:#x}: taken as loaded from file:PATH,offset={cursor.pos:#x}")
+    begin = find_start(source) if start is None else start
+    known = GuestMemory.of(source) if memory is None else memory
+
+    def walk(versions: Possible, target: Target) -> Verdict:
+        blocks = None if target.blocks is None else {name: block.used_length for name, block in target.blocks.items()}
+        ram = RamLoader.of(blocks, target.page_bits)
+        load = Load(Cursor(source, begin), target, versions, ram, known)
+        if begin and not contained:
+            load.note(f"the stream begins at {begin:#x}: taken as loaded from file:PATH,offset={begin:#x}")
+        return _walk(load)
+
+    return judge_versions(target, walk)
+
+
+def _walk(load: Load) -> Verdict:
+    """Load the stream, and say what came of it; raises :class:`~.versions.Split` where versions differ."""
     try:
         _load_state(load)
     except Refusal as refusal:
+        if load.shaky:
+            # What is refused follows from what was only supposed.
+            load.doubt(f"{load.shaky}; if so: {refusal.lines()[0] if refusal.lines() else refusal.rule}")
+            return _verdict(load, None, None)
         return _verdict(load, False, refusal)
     except Undecided as doubt:
         load.doubt(str(doubt))
     return _verdict(load, None if load.doubts else True, None)
 
 
-def _about_words(load: Load) -> None:
-    version, family = load.target.qemu, load.words.family
-    spoken = ".".join(map(str, family))
-    if version is None:
-        load.miss(f"the target's QEMU: its words are taken to be those of {spoken}")
-    elif version[:2] != family:
-        load.note(f"the words are those of QEMU {spoken}, the nearest that is known")
-
-
 def _verdict(load: Load, loads: bool | None, refusal: Refusal | None) -> Verdict:
     # What was said before a refusal is on stderr with it.
     warnings, doubts = tuple(load.warnings), tuple(load.doubts)
     unknown = doubts + tuple(one for one in load.unseen if one not in doubts)
+    notes = list(load.notes)
+    if warnings or refusal is not None:
+        version, family = load.target.qemu, load.words.family
+        if version is not None and version[:2] != family:
+            notes.insert(0, f"the words are those of QEMU {version_text(family)}, the nearest that is known")
     if refusal is None:
-        return Verdict(loads, (), warnings, unknown=unknown, notes=tuple(load.notes))
+        return Verdict(loads, (), warnings, doubts=doubts, unknown=unknown, notes=tuple(notes))
     return Verdict(
         loads=False,
         errors=(*warnings, *refusal.lines()),
         rule=refusal.rule,
         offset=refusal.offset,
         section=refusal.section,
+        # It is refused, whatever else may be.
         unknown=unknown,
-        notes=tuple(load.notes),
+        notes=tuple(notes),
     )
 
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from qmigtool.parsers.ram import RamBlock, RamState
 
-__all__ = ["LOW", "PACKED", "RamLoader"]
+__all__ = ["RamLoader"]
 
-PACKED = -1
-LOW = 1 << 20
-"""Bytes of a block of whose pages it is remembered where they are."""
 DEFAULT_PAGE_BITS = 12
 
 
 @dataclass(slots=True)
 class RamLoader:
-    """The target's RAM while it is loaded: the blocks as a reader of records knows them, and what arrived of them.
-
-    ``low`` has, for (block, page) of what came of the first MiB of each block, where its bytes are in the stream: None
-    for a zero page, PACKED for one that is compressed or changed.
-    """
+    """The target's RAM while it is loaded: the blocks as a reader of records knows them."""
 
     page_size: int
     state: RamState
     known: bool
-    low: dict[tuple[str, int], int | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, blocks: dict[str, int] | None, page_bits: int | None) -> RamLoader:
@@ -49,11 +41,6 @@ class RamLoader:
         """Return a block's length, or None if there is no such block."""
         index = self.state.by_name.get(idstr)
         return None if index is None else self.state.blocks[index].used_length
-
-    def main(self) -> str | None:
-        """Return the block of main memory: the largest of those that belong to no device."""
-        boards = [block for block in self.state.blocks if "/" not in block.idstr]
-        return max(boards, key=lambda block: block.used_length).idstr if boards else None
 
     def round_up(self, length: int) -> int:
         """Round to whole pages of the target, as a RAMBlock is; in 64 bits."""

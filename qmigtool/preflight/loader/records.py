@@ -16,7 +16,6 @@ from qmigtool.parsers.record import decode_name
 from qmigtool.parsers.records import RamSaveFlag
 from qmigtool.parsers.window import Window
 from qmigtool.parsers.xbzrle import parse_xbzrle
-from qmigtool.preflight.loader.ramblocks import LOW, PACKED
 from qmigtool.preflight.loader.words import Refusal
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def load_records(load: Load, list_blocks: Callable[[Load, int], None]) -> None:
     while True:
         at = cursor.pos
         word = int.from_bytes(cursor.peek(8).ljust(8, b"\0"), "big")
-        if cursor.left < 8 and load.version >= LOOKS_FOR_END:
+        if cursor.left < 8 and load.since(LOOKS_FOR_END):
             raise _refuse(load, "record-cut", at, ret=-5)
         flags, addr = word & mask, word & ~mask
         kind = flags & ~CONTINUE
@@ -79,39 +78,38 @@ def _walk(load: Load, window: Window, body: RamBody) -> None:
     finally:
         runs, ram.state.runs = ram.state.runs, None
     for run in runs:
-        block = ram.state.blocks[run.block].idstr
-        if run.fill and run.flags == ZERO and load.version >= NO_FILL:
+        if run.fill and run.flags == ZERO and load.since(NO_FILL):
             raise _refuse(load, "record-fill", run.offset, fill=run.fill)
-        first = run.addr // ram.page_size
-        for i in range(max(0, min(run.pages, LOW // ram.page_size - first))):
-            at = run.offset + i * (run.head + run.payload) + run.head
-            ram.low[block, first + i] = at if run.payload else None
     cursor.passed()
 
 
 def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
     """Refuse a record that QEMU refuses; return where it ends if the reader is not to walk it."""
-    cursor, version = load.cursor, load.version
+    cursor = load.cursor
     kind = flags & ~CONTINUE
-    named = flags & (ZERO | PAGE | XBZRLE | (COMPRESSED if version < NO_COMPRESSED else 0))
+    compressed = bool(flags & COMPRESSED) and not load.since(NO_COMPRESSED)
+    named = flags & (ZERO | PAGE | XBZRLE | (COMPRESSED if compressed else 0))
     end = at + 8
-    if flags & COMPRESSED and version < NO_COMPRESSED and not load.has("compress"):
-        if load.has("compress") is None:
-            load.miss("whether the target has the capability compress on: taken as off")
+    if compressed and load.has("compress") is None:
+        load.doubt(
+            "whether the target has the capability compress on, without which it refuses compressed pages: "
+            "query-migrate-capabilities decides it"
+        )
+    elif compressed and not load.has("compress"):
         raise _refuse(load, "record-compressed", at)
     if named:
         end = _block(load, at, flags, addr)
     if kind in (ZERO, PAGE, MEM_SIZE, EOS):
         return None
-    if kind == COMPRESSED and version < NO_COMPRESSED:
+    if kind == COMPRESSED and compressed:
         return end + 4 + int.from_bytes(cursor.peek(4, end - at), "big")
     if kind == XBZRLE:
         return _xbzrle(load, at, end, addr)
-    if kind == FLUSH and version >= FLUSHED:
+    if kind == FLUSH and load.since(FLUSHED):
         return end
-    if kind == HOOK and version >= HOOKS_IGNORED:
+    if kind == HOOK and load.since(HOOKS_IGNORED):
         return end
-    if kind & HOOK and version < HOOKS_IGNORED:
+    if kind & HOOK and not load.since(HOOKS_IGNORED):
         raise _refuse(load, "record-hook", at)
     raise _refuse(load, "record-flags", at, flags=flags)
 
@@ -136,8 +134,6 @@ def _block(load: Load, at: int, flags: int, addr: int) -> int:
         raise _refuse(load, "record-offset", at, at=addr)
     if flags & ~CONTINUE not in (ZERO, PAGE):
         ram.state.current = index
-        if addr < LOW:
-            ram.low[ram.state.blocks[index].idstr, addr // ram.page_size] = PACKED
     return end
 
 

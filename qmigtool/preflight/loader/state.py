@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.preflight.loader.words import Vocabulary, family_of
+
 if TYPE_CHECKING:
     from qmigtool.parsers.configuration import Configuration
     from qmigtool.preflight.loader.cursor import Cursor
+    from qmigtool.preflight.loader.guestmemory import GuestMemory
     from qmigtool.preflight.loader.ramblocks import RamLoader
-    from qmigtool.preflight.loader.words import Refusal, Vocabulary
+    from qmigtool.preflight.loader.words import Refusal
     from qmigtool.preflight.target.model import Target
+    from qmigtool.preflight.target.versions import Possible, Version
 
 __all__ = ["Load", "Undecided", "signed"]
 
@@ -25,15 +29,17 @@ class Undecided(Exception):  # noqa: N818 - a signal that ends the walk, never s
 class Load:
     """A loader at work: what it reads, what it knows of itself (``target``), and what it has come to.
 
-    ``doubts`` are what may make it refuse the stream and is not known; ``unseen`` what could not be checked but is not
-    expected to. ``started`` are the ids of the sections so far. ``registers`` has the fields of each ``cpu`` section by
-    name, for what comes after loading.
+    ``doubts`` are what may make it refuse the stream and is not known, with what would decide it; ``unseen`` what could
+    not be checked and does not; ``shaky`` is what all that follows rests on without being known. ``memory`` is what the
+    stream holds of guest memory. ``started`` are the ids of the sections so far. ``registers`` has the fields of each
+    ``cpu`` section by name, for what comes after loading.
     """
 
     cursor: Cursor
     target: Target
-    words: Vocabulary
+    possible: Possible
     ram: RamLoader
+    memory: GuestMemory
     configuration: Configuration | None = None
     capabilities: frozenset[str] = frozenset()
     postcopy: int = 0
@@ -44,11 +50,20 @@ class Load:
     unseen: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    shaky: str = ""
+
+    def since(self, version: Version) -> bool:
+        """Say whether the target's QEMU is of this version or a later.
+
+        Raises :class:`~qmigtool.preflight.target.versions.Split` where the versions that it may be disagree: whoever
+        started the walk starts it again for each kind.
+        """
+        return self.possible.since(version)
 
     @property
-    def version(self) -> tuple[int, ...]:
-        """The version of the target's QEMU, which decides what it does; of none that is known, that of its words."""
-        return self.target.qemu or self.words.family
+    def words(self) -> Vocabulary:
+        """The words of the target's version; asked for only when something is said."""
+        return family_of(self.possible)
 
     def refuse(self, rule: str, offset: int | None = None, section: str | None = None, **values: Any) -> Refusal:
         """Make a refusal in the target's words, to be raised."""
@@ -73,6 +88,11 @@ class Load:
     def has(self, capability: str) -> bool | None:
         """Say whether a capability of the target is on; None if that is not known."""
         return self.target.capabilities.get(capability)
+
+    @property
+    def footers(self) -> bool:
+        """Whether the target expects a footer behind every section."""
+        return self.is_on("send-section-footer", True)
 
     def is_on(self, prop: str, default: bool) -> bool:
         """Say whether a ``-global migration.X`` of the target is on."""

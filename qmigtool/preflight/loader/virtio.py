@@ -86,7 +86,7 @@ def compare_virtio(load: Load, own: bytes | None) -> int:
     mine, parts = _parts(own, start, vectors), _parts(blob, start, vectors, bounded=False)
     try:
         _config(load, blob, config, start)
-        if load.version >= CHECKS_QUEUES:
+        if load.since(CHECKS_QUEUES):
             _queues(load, mine, parts)
     except Refusal as refusal:
         load.words.wrap(refusal, "virtio")

@@ -11,7 +11,10 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.target.versions import Possible
 
 __all__ = ["FAMILIES", "Refusal", "Vocabulary", "family_of", "printed"]
 
@@ -220,6 +223,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
                       _resize("system/physmem.c:2051")),
     "non-softfloat": _hook("Unsupported old non-softfloat CPU state"),
     "guest-mode": _hook("vCPU set in guest-mode inconsistent with migrated kernel nested state"),
+    "registers": (Words(EPERM), Words(EPERM), Words(EPERM, ("{text}",), _HOOK + ", ret: -1")),
     "tsc-frequency": _hook("Mismatch between user-specified TSC frequency and migrated TSC frequency"),
     "runstate": _hook("invalid parameter value: {received}"),
     # -- RAM ----------------------------------------------------------------------------------------------------
@@ -315,7 +319,7 @@ class Refusal(Exception):  # noqa: N818 - not an error of ours: it is what the l
 
     def __post_init__(self) -> None:
         self.number = self.words.number
-        self.reports = [text.format_map(self.values) for text in self.words.reports]
+        self.reports = [line for text in self.words.reports for line in text.format_map(self.values).split("\n")]
         self.cause = self.words.cause.format_map(self.values)
 
     def lines(self) -> tuple[str, ...]:
@@ -366,14 +370,13 @@ def printed(line: str, program: str) -> str:
     return line if line.startswith(BARE) else f"{program}: {line}"
 
 
-def family_of(version: tuple[int, ...] | None) -> Vocabulary:
+def family_of(versions: Possible) -> Vocabulary:
     """Return the words of a version: those of the family whose release had them first.
 
     10.2 handed causes up for the first time, 8.2 refused more than 7.2 did. What lies between two families may still
-    differ from both in single words.
+    differ from both in single words. Raises :class:`~qmigtool.preflight.target.versions.Split` for versions whose words
+    differ.
     """
-    if version is None:
-        return Vocabulary(0)
-    if version >= (10, 2):
+    if versions.since((10, 2)):
         return Vocabulary(2)
-    return Vocabulary(1) if version >= (8, 2) else Vocabulary(0)
+    return Vocabulary(1) if versions.since((8, 2)) else Vocabulary(0)

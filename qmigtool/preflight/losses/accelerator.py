@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from qmigtool.errors import LiveStateError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
 from qmigtool.kvm import Group, lost_with, refusals
+from qmigtool.preflight.loader.postload import NOT_SILENT
+from qmigtool.preflight.losses.judged import Judged
+from qmigtool.preflight.target.versions import possible
 from qmigtool.rewrite import accelerators
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.rewrite.accelerators.unwritten import SOURCES, unwritten
 from qmigtool.rewrite.draft import Draft
-from qmigtool.xsave import mask_names
+from qmigtool.xsave import SUPERVISOR_MASK, mask_names
 from qmigtool.xsave.components import LEGACY_MASK
 
 if TYPE_CHECKING:
@@ -75,19 +78,22 @@ _WHERE = re.compile(r"(.+?@\d+)(?:/(.*))?", re.DOTALL)
 MAX_REFUSALS = 16
 
 
-def accelerator_losses(stream: Stream, target: Target) -> tuple[list[Finding], list[str]]:
+def accelerator_losses(stream: Stream, target: Target) -> Judged:
     """Return findings, and what could not be judged."""
+    judged = Judged()
     if not stream.vcpus:
-        return [], []
+        return judged
     if target.accelerator is None:
-        return [], ["what the target's accelerator does with the state: say which one it is"]
-    found: list[Finding] = []
-    unknown: list[str] = []
+        judged.doubts.append("what the target's accelerator does with the state: say which one it is")
+        return judged
+    found = judged.findings
     source = stream.accelerator.name
     if target.accelerator not in accelerators.TARGETS:
-        unknown.append(f"what {target.accelerator} does with the state: nothing is known of it")
+        judged.doubts.append(f"what {target.accelerator} does with the state: nothing is known of it")
     elif source not in TRAITS:
-        unknown.append("what the state means to another accelerator: who saved the file is not known (--accelerator)")
+        judged.doubts.append(
+            "what the state means to another accelerator: who saved the file is not known (--accelerator)"
+        )
     elif source != target.accelerator:
         found += _conversion(stream, target)
     told = {one.device for one in found if one.rule == RULES["TK1"].name}
@@ -95,10 +101,10 @@ def accelerator_losses(stream: Stream, target: Target) -> tuple[list[Finding], l
         if vcpu.device.label not in told:
             found += _undeclared(vcpu, target)
         if target.accelerator == "kvm":
-            found += _dropped(vcpu, target)
+            found += _dropped(vcpu, target, judged.doubts)
         elif target.accelerator in ("mshv", "whpx"):
             found += _not_written(stream, vcpu, target.accelerator)
-    return found, unknown
+    return judged
 
 
 # -- what a field means ----------------------------------------------------------------------------------------------
@@ -188,10 +194,14 @@ def _how(status: str, target: Target) -> str:
 # -- what KVM refuses, and 7.2 does not say --------------------------------------------------------------------------
 
 
-def _dropped(vcpu: VCpu, target: Target) -> Iterator[Finding]:
+def _dropped(vcpu: VCpu, target: Target, doubts: list[str]) -> Iterator[Finding]:
     """Give the group that KVM refuses, where QEMU goes on without a word: with it go those behind it."""
-    if target.qemu is not None and target.qemu >= (10, 0):
+    versions, _ = possible(target)
+    if versions.first >= NOT_SILENT:
         return  # it ends with an error, which is predicted
+    asked = (vcpu.xcr0 | vcpu.xstate_bv) & ~SUPERVISOR_MASK & ~(LEGACY_MASK | target.xcr0_shown)
+    if target.xcr0 is None and asked:
+        doubts.append(f"whether the host has {' '.join(mask_names(asked))}, without which QEMU 7.2 drops registers")
     first = next((one for one in refusals(vcpu.device.number, target.xcr0) if one.certain), None)
     if first is None or first.group is Group.MSRS:
         return  # 7.2 aborts at an MSR, too

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import XsaveError
 from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.target.cpuidflags import KNOWN
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.schema.cpusubsections import BY_CPUID
@@ -16,6 +17,7 @@ from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
+    from qmigtool.parsers.vmdesc import Description
     from qmigtool.preflight.target.model import Target
     from qmigtool.schema.cpusubsections import CpuSubsection
     from qmigtool.stream import Stream
@@ -62,22 +64,22 @@ EFER_FEATURES: dict[int, tuple[str, ...]] = {
 HYPERV = "cpu/msr_hyperv_"
 
 
-def cpu_losses(stream: Stream, target: Target) -> tuple[list[Finding], list[str]]:
+def cpu_losses(stream: Stream, target: Target) -> Judged:
     """Return findings, and what could not be judged."""
-    found: list[Finding] = []
-    unknown: list[str] = []
+    judged = Judged()
+    found = judged.findings
     allowed = allowed_components(target)
     for vcpu in stream.vcpus:
         if allowed is None:
-            if vcpu.xcr0 & ~LEGACY_MASK or vcpu.live & ~LEGACY_MASK:
-                unknown.append("which components XCR0 may have: give a CPUID dump, a CPU model or a layout")
+            if (vcpu.xcr0 | vcpu.live) & ~SUPERVISOR_MASK & ~(LEGACY_MASK | target.xcr0_shown):
+                judged.doubts.append("which components XCR0 may have: give a CPUID dump, a CPU model or a layout")
         else:
             found += _components(vcpu, target, allowed)
         found += _placement(vcpu, target)
-        found += _gated(vcpu, target, unknown)
-        found += _features(vcpu, target, unknown)
-        found += _frequency(vcpu, target, unknown)
-    return found, unknown
+        found += _gated(vcpu, target, judged.doubts)
+        found += _features(vcpu, target, judged.unknown)
+        found += _frequency(vcpu, target, judged.doubts)
+    return judged
 
 
 def allowed_components(target: Target) -> int | None:
@@ -175,7 +177,7 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
             )
 
 
-def _gated(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
+def _gated(vcpu: VCpu, target: Target, doubts: list[str]) -> Iterator[Finding]:
     """Judge subsections that the target sends again only if its CPU has the feature."""
     for field in vcpu.device.fields:
         if field.kind is not Kind.SUBSECTION or field.name not in BY_CPUID:
@@ -187,12 +189,16 @@ def _gated(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
             continue
         used = _any_set(field)
         if has is None:
-            unknown.append(f"whether the target's CPU has {' or '.join(flags)}: {field.name} depends on it")
+            if used:
+                doubts.append(
+                    f"whether the target's CPU has {' or '.join(flags)}, without which {field.name} is lost: "
+                    "give its query-cpu-model-expansion"
+                )
+            continue
         yield Finding(
             "cpuid-gated-subsection",
-            (Severity.WARNING if has is None else Severity.ERROR) if used else Severity.NOTE,
-            f"{field.name} loads and is not sent again"
-            + (f" if the CPU has no {' or '.join(flags)}" if has is None else f": the CPU has no {' or '.join(flags)}")
+            Severity.ERROR if used else Severity.NOTE,
+            f"{field.name} loads and is not sent again: the CPU has no {' or '.join(flags)}"
             + ("" if used else "; it holds zeros"),
             f"whether it is sent is a matter of CPUID, not of contents ({MEASURED})",
             device=vcpu.device.label,
@@ -204,12 +210,21 @@ def _gated(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
 def _has(target: Target, subsection: CpuSubsection) -> bool | None:
     if target.accelerator == "tcg" and not subsection.tcg:
         return False
+    if any(
+        name == "cpu" and section.description is not None and subsection.name in _names(section.description)
+        for (name, _), section in (target.sections or {}).items()
+    ):
+        return True  # it is sent only by a CPU that has them
     has = _has_feature(target, subsection.features)
     if has is not None:
         return has
     if subsection.name == "cpu/intel_amx_xtile" and target.xcr0 is not None:
         return bool(target.xcr0 & AMX_MASK)
     return None
+
+
+def _names(description: Description) -> set[str]:
+    return {sub.name for sub in description.subsections}
 
 
 def _has_feature(target: Target, flags: tuple[str, ...]) -> bool | None:
@@ -268,13 +283,13 @@ def _features(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Findin
             )
 
 
-def _frequency(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
+def _frequency(vcpu: VCpu, target: Target, doubts: list[str]) -> Iterator[Finding]:
     khz = vcpu.device.number("cpu/tsc_khz/env.tsc_khz")
     if not khz or target.accelerator not in ("kvm", None):
         return
     host = target.host_tsc_khz
     if host is None:
-        unknown.append(f"whether the host's TSC runs at the guest's {khz} kHz, or can be scaled")
+        doubts.append(f"whether the host's TSC runs at the guest's {khz} kHz, or can be scaled")
     elif abs(host - khz) * 1_000_000 > khz * TSC_TOLERANCE_PPM:
         yield Finding(
             "tsc-frequency",

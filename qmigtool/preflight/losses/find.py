@@ -34,10 +34,14 @@ _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
 class Losses(NamedTuple):
-    """The findings, gravest first, and what could not be judged, in words."""
+    """The findings, gravest first, and what could not be judged, in words.
+
+    ``doubts`` are those of ``unknown`` by which a register or a device of this stream may be lost.
+    """
 
     findings: tuple[Finding, ...]
     unknown: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def find_losses(stream: Stream, target: Target) -> Losses:
@@ -47,19 +51,21 @@ def find_losses(stream: Stream, target: Target) -> Losses:
     findings += _missing_sections(stream, target)
     findings += _missing_blocks(stream, target)
     findings += _missing_pages(stream)
-    unknown = []
+    unknown, doubts = [], []
     if target.sections is None:
         unknown.append("sections that the target has and the file lacks: give a stream that the target saved")
     for judge in (cpu_losses, accelerator_losses):
         try:
-            found, words = judge(stream, target)
+            found = judge(stream, target)
         except QmigError as error:
-            unknown.append(f"the state of the vCPUs: {error}")
+            doubts.append(f"the state of the vCPUs: {error}")
             continue
-        findings += found
-        unknown += words
+        findings += found.findings
+        unknown += found.unknown
+        doubts += found.doubts
     # A stable sort: within a severity they stay in the order of the stream.
-    return Losses(tuple(sorted(findings, key=lambda f: _ORDER[f.severity])), tuple(dict.fromkeys(unknown)))
+    ordered = tuple(sorted(findings, key=lambda f: _ORDER[f.severity]))
+    return Losses(ordered, tuple(dict.fromkeys((*doubts, *unknown))), tuple(dict.fromkeys(doubts)))
 
 
 def grouped(findings: Sequence[Finding]) -> list[Finding]:

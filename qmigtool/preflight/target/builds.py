@@ -13,12 +13,16 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from qmigtool.preflight.target.machines import is_x86
 from qmigtool.preflight.target.model import Target, TargetSection, TargetVmsd
+from qmigtool.preflight.target.versions import version_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["BUILDS", "live_sections", "target_from_version", "version_text"]
+    from qmigtool.preflight.target.versions import Possible
+
+__all__ = ["BUILDS", "live_sections", "target_from_version", "vmsds_of_versions"]
 
 BUILDS = ((5, 2), (7, 2), (10, 0), (11, 1))
 """The versions whose tables have been read."""
@@ -31,11 +35,6 @@ _LIVE: dict[str, tuple[int, tuple[int, ...] | None]] = {
 }
 
 
-def version_text(version: tuple[int, ...]) -> str:
-    """Write a version with dots."""
-    return ".".join(map(str, version))
-
-
 def target_from_version(version: tuple[int, ...]) -> Target:
     """Return what follows from a version alone.
 
@@ -43,7 +42,7 @@ def target_from_version(version: tuple[int, ...]) -> Target:
     """
     below = [build for build in BUILDS if build <= version[:2]]
     above = [build for build in BUILDS if build >= version[:2]]
-    vmsds = _common(below[-1], above[0]) if below and above else None
+    vmsds = _common((below[-1], above[0])) if below and above else None
     evidence = {}
     if vmsds is not None:
         between = dict.fromkeys([version_text(below[-1]), version_text(above[0])])
@@ -60,11 +59,42 @@ def live_sections(version: tuple[int, ...] | None) -> dict[tuple[str, int], Targ
     }
 
 
-def _common(first: tuple[int, int], second: tuple[int, int]) -> Mapping[str, TargetVmsd]:
-    if first == second:
-        return _builds()[first]
-    older, newer = _builds()[first], _builds()[second]
-    return {name: vmsd for name, vmsd in older.items() if newer.get(name) == vmsd}
+def vmsds_of_versions(versions: Possible, target: Target) -> Target | None:
+    """Return what all versions in a range have, as far as their tables tell; None for a target that is no x86 machine.
+
+    Of versions later than the last table, and earlier than the first, that table is taken.
+    """
+    if not is_x86(target):
+        return None
+    first = max((build for build in BUILDS if build <= versions.first), default=BUILDS[0])
+    last = BUILDS[-1]
+    if versions.below is not None:
+        last = min((build for build in BUILDS if build >= versions.below), default=last)
+    builds = [build for build in BUILDS if first <= build <= last]
+    names = " and ".join(map(version_text, builds))
+    how = f"what the tables of QEMU {names} have alike" if len(builds) > 1 else f"the tables of QEMU {names}"
+    return Target(vmsds=_common(builds), evidence={"vmsds": how})
+
+
+def _common(builds: Sequence[tuple[int, int]]) -> Mapping[str, TargetVmsd]:
+    """Join the tables of builds: what all of them know, and of that what they agree in."""
+    tables = [_builds()[build] for build in dict.fromkeys(builds)]
+    if len(tables) == 1:
+        return tables[0]
+    names = set(tables[0]).intersection(*tables[1:])
+    return {name: _joined([table[name] for table in tables]) for name in sorted(names)}
+
+
+def _joined(rows: list[TargetVmsd]) -> TargetVmsd:
+    first, subsections = rows[0], [row.subsections for row in rows]
+    sure = first.subsections.intersection(*subsections)
+    return TargetVmsd(
+        first.version if all(row.version == first.version for row in rows) else None,
+        first.minimum_version if all(row.minimum_version == first.minimum_version for row in rows) else None,
+        sure,
+        {},
+        sure.union(*subsections) - sure,
+    )
 
 
 @cache

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from qmigtool.errors import UsageError
 
-__all__ = ["is_machine", "resolve"]
+if TYPE_CHECKING:
+    from qmigtool.preflight.target.model import Target
+
+__all__ = ["is_machine", "is_x86", "resolve"]
 
 ALIASES = {"pc": "pc-i440fx", "q35": "pc-q35", "s390-ccw-virtio": "s390-ccw-virtio", "pseries": "pseries"}
 """What a person types -> the family, of which the version's own machine type is meant (``-M help``)."""
@@ -16,6 +20,18 @@ OWN = ("microvm", "isapc")  # no aliases: these names stand in the stream
 DEVELOPMENT = 50  # a micro version from here on comes before the next release
 _VERSIONED = re.compile(r"(pc|pc-i440fx|pc-q35|virt|s390-ccw-virtio|pseries)-(rhel-?)?\d{1,3}(\.\d{1,3}){1,2}")
 _FAMILY = re.compile(r"(.+?)-(?:rhel-?)?\d{1,3}(?:\.\d{1,3}){1,2}")
+
+
+_X86 = re.compile(r"(pc|q35|isapc|microvm|xenfv|xenpv|nitro-enclave)(-.+)?")
+
+
+def is_x86(target: Target) -> bool | None:
+    """Say whether a target is an x86 machine, by its machine type and its sections; None if neither is known."""
+    if target.sections is not None and any(name in ("apic", "kvmclock") for name, _ in target.sections):
+        return True
+    if target.machine is not None:
+        return _X86.fullmatch(target.machine) is not None
+    return None
 
 
 def is_machine(word: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description
+    from qmigtool.preflight.target.versions import Bound
     from qmigtool.xsave import Layout
 
 __all__ = ["Target", "TargetBlock", "TargetSection", "TargetVmsd"]
@@ -46,37 +47,43 @@ class TargetVmsd:
     (``fdrive/media_changed``); each has an entry of its own. Where two devices of one QEMU call different things by one
     name, ``version`` and ``minimum_version`` are None if they differ, and ``subsections`` has those of both.
     ``field_versions`` has, for every field by the name that a vmdesc gives it, the version of the body from which on it
-    is there (``version_id`` of the field; empty if not known): what an older body lacks follows from it.
+    is there (``version_id`` of the field; empty if not known): what an older body lacks follows from it. ``maybe`` are
+    subsections that only some of the versions have which the target may be.
     """
 
     version: int | None
     minimum_version: int | None
     subsections: frozenset[str] = frozenset()
     field_versions: Mapping[str, int] = field(default_factory=dict)
+    maybe: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The target of a migration.
 
-    ``qemu`` is its version, as (7, 2) or (10, 0), which decides the words of its errors. ``sections`` maps
-    (idstr, instance_id) to what is registered there, ``vmsds`` the name of a VMStateDescription to what is known of it
-    (None: of none; a name that is missing is not known either), ``blocks`` idstr to RAMBlock. ``capabilities`` are the
+    ``qemu`` is its version, as (7, 2) or (10, 0), which decides what it takes and the words of its errors; where that
+    is None, ``bounds`` are what is known of it all the same (:func:`~.versions.possible`). ``sections`` maps (idstr,
+    instance_id) to what is registered there, ``vmsds`` the name of a VMStateDescription to what is known of it (None:
+    of none; a name that is missing is not known either), ``blocks`` idstr to RAMBlock. ``capabilities`` are the
     migration capabilities that are on or off, ``properties`` those of ``-global migration.X``. ``xcr0`` and ``xss`` are
-    the masks of components that its vCPUs may have; ``cpu_flags`` the CPU's features by QEMU's names, ``cpuid_flags``
-    those that a CPUID dump shows (:data:`.cpuidflags.KNOWN` and no others). ``xsave_max`` is
-    the size in bytes of the compacted area that an MSHV partition takes at most. ``tsc_khz`` is what
-    ``-cpu ...,tsc-frequency=`` asks for, ``host_tsc_khz`` what the host's TSC has. ``evidence`` says of each part where
-    it comes from. ``uuid`` is empty where it is known that the target was given none. ``absent`` are sections that it
-    has not, whatever a reference says: they are taken away once all that is known is joined.
+    the masks of components that its vCPUs may have, ``xcr0_shown`` those that a vCPU of it has been seen to have;
+    ``cpu_flags`` the CPU's features by QEMU's names, ``cpuid_flags`` those that a CPUID dump shows
+    (:data:`.cpuidflags.KNOWN` and no others). ``xsave_max`` is the size in bytes of the compacted area that an MSHV
+    partition takes at most. ``tsc_khz`` is what ``-cpu ...,tsc-frequency=`` asks for, ``host_tsc_khz`` what the host's
+    TSC has. ``vcpus`` is how many vCPUs it has, ``maxcpus`` how many it can have (-smp maxcpus=). ``evidence`` says of
+    each part where it comes from. ``uuid`` is empty where it is known that the target was given none. ``absent`` are
+    sections that it has not, whatever a reference says: they are taken away once all that is known is joined.
     """
 
     name: str = "target"
     qemu: tuple[int, ...] | None = None
+    bounds: tuple[Bound, ...] = ()
     machine: str | None = None
     accelerator: str | None = None
     irqchip: str | None = None
     vcpus: int | None = None
+    maxcpus: int | None = None
     uuid: str | None = None
     page_bits: int | None = None
     page_size_host: int | None = None
@@ -87,6 +94,7 @@ class Target:
     blocks: Mapping[str, TargetBlock] | None = None
     xcr0: int | None = None
     xss: int | None = None
+    xcr0_shown: int = 0
     layout: Layout | None = None
     xsave_max: int | None = None
     cpu_flags: frozenset[str] | None = None

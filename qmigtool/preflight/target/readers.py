@@ -15,16 +15,17 @@ from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.opening import open_stream
 from qmigtool.parsers.source import FileSource
 from qmigtool.parsers.vmstatedump import MACHINE_KEY
-from qmigtool.preflight.target.builds import live_sections, target_from_version, version_text
+from qmigtool.preflight.target.builds import live_sections, target_from_version
 from qmigtool.preflight.target.cpuidflags import features_of_dump
 from qmigtool.preflight.target.cpumodel import target_from_expansion
 from qmigtool.preflight.target.dump import target_from_dump
-from qmigtool.preflight.target.machines import is_machine, resolve
+from qmigtool.preflight.target.machines import is_machine, is_x86, resolve
 from qmigtool.preflight.target.masks import properties_of_table, properties_of_text, target_from_properties
 from qmigtool.preflight.target.model import Target
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS, parse_version, target_from_layout, target_from_table
 from qmigtool.preflight.target.vcpus import with_vcpus
+from qmigtool.preflight.target.versions import version_text
 from qmigtool.textinput import HEAD, is_stream, text_of
 from qmigtool.tomlfile import parse_toml
 from qmigtool.xsave import is_layout_name, layout_names, parse_cpuid_dump
@@ -56,7 +57,7 @@ def read_targets(specs: list[str], note: Callable[[str], None] = lambda path: No
     joined = merge(*(reader.read(spec, Path()) for spec in specs))
     if joined.machine is not None:
         joined = replace(joined, machine=resolve(joined.machine, joined.qemu, reader.machines))
-    if joined.qemu is not None:
+    if joined.qemu is not None and is_x86(joined) is not False:
         joined = replace(merge(target_from_version(joined.qemu), joined), name=joined.name)
     if joined.sections is not None:
         joined = replace(joined, sections={**live_sections(joined.qemu), **joined.sections})

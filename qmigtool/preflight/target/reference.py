@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.configuration import COMPARED
 from qmigtool.parsers.savevm import Type
+from qmigtool.preflight.target.acpi import maxcpus_of
 from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection, TargetVmsd
+from qmigtool.preflight.target.versions import bounds_of_stream
+from qmigtool.xsave import SUPERVISOR_MASK
 
 if TYPE_CHECKING:
     from qmigtool.device import Device
@@ -33,8 +36,9 @@ _RESIZABLE = {
 def target_from_stream(stream: Stream, name: str | None = None) -> Target:
     """Return what a reference stream shows of the target that saved it.
 
-    The accelerator is what the stream tells (``evidence`` says how), and its QEMU's version is not in it. Raises
-    :class:`~qmigtool.errors.UsageError` if there is no device state, and the stream's first problem if it is broken.
+    The accelerator is what the stream tells (``evidence`` says how); its QEMU's version is not in it, but bounds of it
+    are. Raises :class:`~qmigtool.errors.UsageError` if there is no device state, and the stream's first problem if it
+    is broken.
     """
     stream.prove()
     sections = {(one.name or "", one.instance_id or 0): TargetSection(one.version_id or 0) for one in _live(stream)}
@@ -49,9 +53,11 @@ def target_from_stream(stream: Stream, name: str | None = None) -> Target:
     vcpus = sum(device.name == "cpu" for device in stream.devices)
     target = Target(
         name=origin,
+        bounds=bounds_of_stream(stream),
         machine=stream.machine,
         accelerator=None if accelerator.name == "unknown" else accelerator.name,
         vcpus=vcpus or None,
+        maxcpus=maxcpus_of(stream),
         page_bits=stream.page_size.bit_length() - 1,
         capabilities={} if configuration is None else {one: one in configuration.capabilities for one in COMPARED},
         properties={
@@ -64,6 +70,7 @@ def target_from_stream(stream: Stream, name: str | None = None) -> Target:
             block.idstr: TargetBlock(block.used_length, _RESIZABLE.get(block.idstr)) for block in stream.ram_blocks
         },
         # Only KVM has one that nobody asked for.
+        xcr0_shown=_xcr0(stream),
         tsc_khz=None if accelerator.name == "kvm" else _tsc_khz(stream),
         host_tsc_khz=_tsc_khz(stream) if accelerator.name == "kvm" else None,
     )
@@ -93,6 +100,14 @@ def _section(device: Device) -> TargetSection:
     )
 
 
+def _xcr0(stream: Stream) -> int:
+    """Return the components that any vCPU has enabled: KVM takes no others."""
+    found = 0
+    for vcpu in stream.vcpus:
+        found |= vcpu.device.number("env.xcr0") or 0
+    return found & ~SUPERVISOR_MASK if stream.accelerator.name == "kvm" else 0
+
+
 def _tsc_khz(stream: Stream) -> int | None:
     for vcpu in stream.vcpus:
         khz = vcpu.device.number("cpu/tsc_khz/env.tsc_khz")
@@ -107,7 +122,11 @@ def _tsc_khz(stream: Stream) -> int | None:
 def known_parts(target: Target) -> list[str]:
     """Return the names of the parts of a target that are known."""
     parts = (field.name for field in fields(Target) if field.name not in ("name", "evidence"))
-    return [part for part in parts if getattr(target, part) not in (None, (), {})]
+    return [
+        part
+        for part in parts
+        if getattr(target, part) not in (None, (), {}) and (part != "xcr0_shown" or target.xcr0_shown)
+    ]
 
 
 def merge(*targets: Target) -> Target:
@@ -139,7 +158,7 @@ def _of_this_machine(
     return {name: one for name, one in vmsds.items() if name.partition("/")[0] not in others and name not in others}
 
 
-_JOINED = ("capabilities", "properties", "sections", "vmsds", "blocks", "xcr0", "xss", "absent")
+_JOINED = ("capabilities", "properties", "sections", "vmsds", "blocks", "xcr0", "xss", "absent", "bounds")
 
 
 def _join(first: Target, second: Target) -> Target:
@@ -153,9 +172,11 @@ def _join(first: Target, second: Target) -> Target:
             changes[part] = {**old, **{key: _over(old.get(key), value) for key, value in new.items()}}
         elif both:
             changes[part] = {**old, **new}
+        elif part == "xcr0_shown":
+            changes[part] = old | new
         elif part in ("xcr0", "xss") and part in known:
             changes[part] = old & new  # a vCPU has what its model and its host both have
-        elif part == "absent":
+        elif part in ("absent", "bounds"):
             changes[part] = (*old, *new)
         else:
             changes[part] = new
@@ -172,12 +193,13 @@ def _over(old: Any, new: Any) -> Any:
     told = {field.name: value for field in fields(new) if (value := getattr(new, field.name)) is not None}
     if isinstance(new, TargetVmsd):
         told["subsections"] = old.subsections | new.subsections
+        told["maybe"] = (old.maybe | new.maybe) - told["subsections"]
     return replace(old, **told)
 
 
 def _filled(section: TargetSection, vmsds: Mapping[str, TargetVmsd]) -> TargetSection:
     vmsd = vmsds.get(section.vmsd or "")
-    if vmsd is None or vmsd.version not in (None, section.version):
+    if vmsd is None or vmsd.maybe or vmsd.version not in (None, section.version):
         return section
     known = section.minimum_version
     return replace(

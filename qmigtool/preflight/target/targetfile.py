@@ -310,6 +310,7 @@ KEYS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "accelerator": ("accelerator", _choice(*NAMES)),
     "irqchip": ("irqchip", _choice(*IRQCHIPS)),
     "vcpus": ("vcpus", _vcpus),
+    "maxcpus": ("maxcpus", _vcpus),
     "uuid": ("uuid", _uuid),
     "page_size": ("page_bits", _page_bits),
     "page_size_host": ("page_size_host", _size),

@@ -1,0 +1,109 @@
+"""Guest memory as a loader finds it once the RAM section is there: what devices look up while they load.
+
+The bytes come from the stream with every channel that was given. Where a guest-physical address lies is known only for
+main memory, and only where it is one block of which the split at 4 GiB is told: by the CMOS of an x86 machine
+(hw/i386/pc.c, ``pc_cmos_init``), or by the board (``_BASES``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import QmigError
+from qmigtool.parsers.source import BufferSource
+from qmigtool.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qmigtool.parsers.vmdesc import Description
+
+__all__ = ["GuestMemory", "main_blocks"]
+
+MAIN = frozenset({"pc.ram", "microvm.ram", "mach-virt.ram", "riscv_virt_board.ram", "ppc_spapr.ram", "s390.ram"})
+"""The names that boards give main memory (``default_ram_id``)."""
+_BASES = {"mach-virt.ram": 0x4000_0000, "riscv_virt_board.ram": 0x8000_0000, "s390.ram": 0, "ppc_spapr.ram": 0}
+_BOARD = frozenset({"pc.bios", "pc.rom", "isa-bios", "vga.vram", "vga.rom", "tpm-ppi", "tpm-crb-cmd", "isapc.bios"})
+
+GIB4 = 1 << 32
+MIB16 = 16 << 20
+CMOS_HIGH = 0x34  # two bytes: memory from 16 MiB to the hole below 4 GiB, in units of 64 KiB
+
+
+def main_blocks(names: Iterable[str]) -> list[str]:
+    """Return the blocks that can be main memory from address 0 on: one if a board's own name is there.
+
+    Otherwise every backend that a person has named: with NUMA nodes and DIMMs several.
+    """
+    every = list(names)
+    named = [name for name in every if name in MAIN]
+    if named:
+        return named[:1]
+    return [
+        name
+        for name in every
+        if name not in _BOARD
+        and ("/" not in name or name.startswith("/objects/"))
+        and not name.endswith((".rom", ".fd"))
+    ]
+
+
+class GuestMemory:
+    """The memory of one stream, by block or by guest-physical address."""
+
+    def __init__(self, stream: Callable[[], Stream]) -> None:
+        self._opened = stream
+
+    @classmethod
+    def of(cls, source: BufferSource) -> GuestMemory:
+        """Return the memory of a plain stream's bytes, which are read when somebody asks."""
+        return cls(cache(lambda: Stream(BufferSource(source.whole, str(source.name)))))
+
+    @property
+    def _stream(self) -> Stream:
+        return self._opened()
+
+    def read(self, block: str, offset: int, length: int) -> bytes | None:
+        """Return bytes of a block, or None where the stream, with the channels given, does not hold them."""
+        try:
+            return self._stream.ram.read(block, offset, length)
+        except QmigError:
+            return None
+
+    def description(self, idstr: str, instance: int) -> Description | None:
+        """Return how the stream's own vmdesc describes a device, or None if it does not."""
+        try:
+            found = self._stream.device(f"{idstr}@{instance}").description
+        except QmigError:
+            return None
+        return None if self._stream.borrowed else found
+
+    def place(self, address: int, length: int, blocks: list[str]) -> tuple[str, int] | None:
+        """Return in which block, and where in it, guest-physical memory lies; None if that is not known.
+
+        ``blocks`` are those that can be main memory.
+        """
+        if len(blocks) != 1:
+            return None
+        size = next((one.used_length for one in self._stream.ram_blocks if one.idstr == blocks[0]), 0)
+        base = _BASES.get(blocks[0])
+        if base is not None:
+            offset = address - base
+        else:
+            split = self._split()
+            if split is None or address + length > split > address or split <= address < GIB4:
+                return None
+            offset = address if address < split else address - GIB4 + split
+        return (blocks[0], offset) if 0 <= offset <= size - length else None
+
+    def _split(self) -> int | None:
+        """Return the bytes of main memory below 4 GiB, as the CMOS of the machine tells them."""
+        try:
+            field = self._stream.field("mc146818rtc@0/cmos_data")
+        except QmigError:
+            return None
+        raw = bytes(field.raw[CMOS_HIGH : CMOS_HIGH + 2])
+        count = int.from_bytes(raw, "little")
+        return MIB16 + (count << 16) if count else None

@@ -1,0 +1,87 @@
+"""One verdict for every version of QEMU that a target may be.
+
+The walk asks for the version only where versions differ (:meth:`~.state.Load.since`). Where those that are possible
+disagree it is started again, once for each side, and the verdicts are joined: what all agree in is decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from qmigtool.preflight.loader.verdict import Verdict
+from qmigtool.preflight.target.builds import vmsds_of_versions
+from qmigtool.preflight.target.reference import merge
+from qmigtool.preflight.target.versions import ANY, Possible, Split, possible
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.target.model import Target
+
+__all__ = ["judge_versions"]
+
+DECIDES = "--target VERSION decides it"
+Walk = Callable[[Possible, "Target"], Verdict]
+
+
+class _Leaf(NamedTuple):
+    """Versions that are alike, and what they make of the stream."""
+
+    versions: Possible
+    verdict: Verdict
+
+
+def judge_versions(target: Target, walk: Walk) -> Verdict:
+    """Walk for a known version once, for an unknown one as often as what is possible differs."""
+    versions, why = possible(target)
+    if target.qemu is not None:
+        return walk(versions, target)
+    leaves = list(_leaves(versions, target, walk))
+    shown = f" ({'; '.join(why)})" if why else ""
+    note = f"the target's version of QEMU is not known: taken as {versions}{shown}"
+    if why and versions == ANY:
+        note = f"the target's version of QEMU is not known: {why[0]}"
+    joined = leaves[0].verdict if len(leaves) == 1 else _joined(leaves)
+    return replace(joined, notes=(note, *joined.notes))
+
+
+def _leaves(versions: Possible, target: Target, walk: Walk) -> list[_Leaf]:
+    found = vmsds_of_versions(versions, target)
+    known = target if found is None else replace(merge(found, target), name=target.name)
+    try:
+        return [_Leaf(versions, walk(versions, known))]
+    except Split as split:
+        return [leaf for part in versions.split(split.at) for leaf in _leaves(part, target, walk)]
+
+
+def _joined(leaves: Sequence[_Leaf]) -> Verdict:
+    """Join the verdicts: whether it loads and why not if all agree, else a doubt that names who differs."""
+    verdicts = [leaf.verdict for leaf in leaves]
+    first = verdicts[0]
+    unknown = tuple(dict.fromkeys(text for one in verdicts for text in one.unknown))
+    notes = tuple(dict.fromkeys(text for one in verdicts for text in one.notes))
+    warnings = tuple(dict.fromkeys(text for one in verdicts for text in one.warnings))
+    if len({one.loads for one in verdicts}) > 1:
+        doubts = [text for one in verdicts for text in one.doubts]
+        doubts.insert(0, f"{'; '.join(_said(leaf) for leaf in leaves)}: {DECIDES}")
+        everything = tuple(dict.fromkeys((*doubts, *unknown)))
+        return Verdict(None, (), warnings, unknown=everything, notes=notes, doubts=tuple(dict.fromkeys(doubts)))
+    if first.loads is not False:
+        doubts = [text for one in verdicts for text in one.doubts]
+        return replace(first, warnings=warnings, unknown=unknown, notes=notes, doubts=tuple(dict.fromkeys(doubts)))
+    others: dict[tuple[str, ...], list[str]] = {}
+    for leaf in leaves[1:]:
+        if leaf.verdict.errors != first.errors:
+            others.setdefault(leaf.verdict.errors, []).append(str(leaf.versions))
+    otherwise = tuple((", ".join(who), lines) for lines, who in others.items())
+    same = all((one.rule, one.offset, one.section) == (first.rule, first.offset, first.section) for one in verdicts)
+    if not same:
+        notes = (*notes, "versions of QEMU refuse it at different places: that of the oldest is told")
+    return replace(first, unknown=unknown, notes=notes, otherwise=otherwise)
+
+
+def _said(leaf: _Leaf) -> str:
+    verdict = leaf.verdict
+    if verdict.loads is False:
+        return f"{leaf.versions} refuses it ({verdict.errors[0] if verdict.errors else verdict.rule})"
+    return f"{leaf.versions} loads it" if verdict.loads else f"{leaf.versions}: not decided"

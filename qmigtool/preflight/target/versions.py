@@ -1,0 +1,140 @@
+"""Which versions of QEMU a target may be: from what was given, or bounded by what its streams and its machine show.
+
+A version that nobody has told is not guessed. What the target is known by rules some versions out, each for a reason
+that a stream or a name has; the others all count, and a verdict stands only where they agree.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qmigtool.parsers.savevm import Type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmigtool.preflight.target.model import Target
+    from qmigtool.stream import Stream
+
+__all__ = ["Bound", "Possible", "Split", "Version", "bounds_of_stream", "possible", "version_text"]
+
+Version = tuple[int, ...]
+
+HYPER_V = (11, 1)
+"""The first version whose ``mshv`` and ``whpx`` are those that are known here."""
+_MACHINE = re.compile(r"(?:pc|pc-i440fx|pc-q35|virt|s390-ccw-virtio|pseries)-(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?")
+
+
+def version_text(version: Version) -> str:
+    """Write a version with dots."""
+    return ".".join(map(str, version))
+
+
+class Split(Exception):  # noqa: N818 - a signal, for who judges a range of versions
+    """Not all possible versions are alike in what has just been asked: those from ``at`` on differ from the others."""
+
+    def __init__(self, at: Version) -> None:
+        super().__init__(version_text(at))
+        self.at = at
+
+
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """The versions from ``first`` up to, but without, ``below`` (None: up to the newest there is)."""
+
+    first: Version
+    below: Version | None = None
+
+    def since(self, version: Version) -> bool:
+        """Say whether the version is this one or a later; raises :class:`Split` where that is not the same for all."""
+        if self.first >= version:
+            return True
+        if self.below is not None and self.below <= version:
+            return False
+        raise Split(version)
+
+    def split(self, at: Version) -> tuple[Possible, Possible]:
+        """Part the range in two, of which the second begins with ``at``."""
+        return Possible(self.first, at), Possible(at, self.below)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is one version."""
+        return self.below == (*self.first, 0)
+
+    def __str__(self) -> str:
+        """Write the range as a person says it."""
+        if self.exact:
+            return f"QEMU {version_text(self.first)}"
+        low = f"from {version_text(self.first)} on" if self.first > (0,) else ""
+        high = "" if self.below is None else f"before {version_text(self.below)}"
+        return f"QEMU {', '.join(filter(None, (low, high))) or 'of any version'}"
+
+
+ANY = Possible((0,))
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A version that a target is at least (``from_``), or is older than; ``why`` says what shows it."""
+
+    version: Version
+    why: str
+    from_: bool = True
+
+
+def possible(target: Target) -> tuple[Possible, tuple[str, ...]]:
+    """Return which versions a target may be, and what rules the others out."""
+    if target.qemu is not None:
+        return Possible(target.qemu, (*target.qemu, 0)), ()
+    bounds = [*target.bounds, *_of_names(target)]
+    low = max((one for one in bounds if one.from_), key=lambda one: one.version, default=None)
+    high = min((one for one in bounds if not one.from_), key=lambda one: one.version, default=None)
+    if low is not None and high is not None and low.version >= high.version:
+        return ANY, (f"what shows the version contradicts itself: {low.why}, but {high.why}",)
+    found = Possible(low.version if low is not None else (0,), high.version if high is not None else None)
+    return found, tuple(one.why for one in (low, high) if one is not None)
+
+
+def _of_names(target: Target) -> Iterator[Bound]:
+    match = _MACHINE.fullmatch(target.machine or "")
+    if match is not None:
+        release = int(match[1]), int(match[2])
+        yield Bound(release, f"machine type {target.machine} is there since {version_text(release)}")
+    if target.accelerator in ("mshv", "whpx"):
+        yield Bound(HYPER_V, f"-accel {target.accelerator} saves and loads since {version_text(HYPER_V)}")
+
+
+def bounds_of_stream(stream: Stream) -> tuple[Bound, ...]:
+    """Return what a stream shows of the QEMU that saved it; its machine type is judged elsewhere."""
+    return tuple(_shown(stream))
+
+
+def _shown(stream: Stream) -> Iterator[Bound]:
+    if any(one.type is Type.COMMAND and one.name == "SWITCHOVER_START" for one in stream.sections):
+        yield Bound((10, 0), "it sends the command SWITCHOVER_START, there since 10.0")
+    if "mapped-ram" in stream.capabilities:
+        yield Bound((9, 0), "it knows the capability mapped-ram, there since 9.0")
+    devices = stream.devices
+    if any(one.name == "apic" for one in devices):
+        if devices[0].name == "apic":
+            yield Bound((10, 2), "it sends apic first, as since 10.2")
+        elif devices[0].name == "timer":
+            yield Bound((10, 2), "it sends timer before apic, as before 10.2", from_=False)
+    vmdesc, text = stream.vmdesc, stream.vmdesc_text
+    if vmdesc is None or text is None:
+        return
+    if vmdesc.configuration is not None:
+        yield Bound((8, 2), "its vmdesc has the configuration, as since 8.2")
+    elif stream.configuration is not None:
+        yield Bound((8, 2), "its vmdesc has no configuration, as before 8.2", from_=False)
+    if text[:3] == b'{ "':
+        yield Bound((6, 0), "its vmdesc is written as before 6.0", from_=False)
+    else:
+        yield Bound((6, 0), "its vmdesc is written as since 6.0")
+    if b'"index": ' in text or b'"index" : ' in text:
+        yield Bound((11, 1), "its vmdesc numbers the elements of arrays, as before 11.1", from_=False)
+    if b'"type": "ptr-marker"' in text:
+        yield Bound((11, 0), "its vmdesc marks pointers, as since 11.0")
