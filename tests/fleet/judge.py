@@ -1,6 +1,6 @@
 """Ask preflight about every row of a table, and compare with what real QEMU did.
 
-    python -m tests.fleet judge FOLDER [--only GLOB] [--write TABLE]
+    python -m tests.fleet judge FOLDER [--only GLOB] [--version given|not-given] [--words] [--write TABLE] [--jobs N]
 
 Each stream is judged against the target's reference twice: with QEMU's version given, and without it. ``--write``
 writes the table with a column for each. Exit status 1 if anything is wrong.
@@ -14,6 +14,8 @@ import fnmatch
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,11 +68,17 @@ def why(found: Preflight) -> str:
     return " / ".join(verdict.errors if verdict.loads is False else verdict.unknown if verdict.loads is None else ())
 
 
-def judge_all(folder: Path, rows: Iterable[Row]) -> Iterator[Judged]:
-    """Judge rows whose files are in a folder."""
-    for row in rows:
-        for version in (row.loaded_by, None):
-            yield judge(row, folder / row.stream, folder / row.reference, version)
+def judge_row(folder: Path, row: Row, given: bool | None = None) -> list[Judged]:
+    """Judge a row whose files are in a folder: with the version, without it, or both."""
+    versions = {True: [row.loaded_by], False: [None], None: [row.loaded_by, None]}[given]
+    return [judge(row, folder / row.stream, folder / row.reference, version) for version in versions]
+
+
+def judge_all(folder: Path, rows: Iterable[Row], given: bool | None, jobs: int) -> Iterator[Judged]:
+    """Judge rows in several processes."""
+    with ProcessPoolExecutor(jobs) as pool:
+        for found in pool.map(partial(judge_row, folder, given=given), rows, chunksize=8):
+            yield from found
 
 
 def figures(judged: list[Judged], architectures: dict[str, str]) -> Iterator[str]:
@@ -96,12 +104,15 @@ def main(*arguments: str) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="*", metavar="GLOB")
     parser.add_argument("--write", type=Path, metavar="TABLE")
+    parser.add_argument("--version", choices=["given", "not-given"])
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--words", action="store_true", help="print refusals whose words differ from QEMU's, too")
     given = parser.parse_args(arguments)
     cases: dict[str, Case] = {case.name: case for case in read_cases()}
     table = [row for row in read_rows(given.folder / "table.tsv") if fnmatch.fnmatch(row.case, given.only)]
     judged = []
-    for one in judge_all(given.folder, table):
+    known = None if given.version is None else given.version == "given"
+    for one in judge_all(given.folder, table, known, given.jobs):
         judged.append(one)
         row = one.row
         place = f"{row.case} {row.saved_by} -> {row.loaded_by}{'' if one.known else ' (version not given)'}"
