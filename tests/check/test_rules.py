@@ -17,6 +17,7 @@ from qmigtool.findings import Severity
 from qmigtool.parsers.savevm import Type
 from tests import casefiles, packedsamples, samplefiles
 from tests.check.checking import edited, found, places, poked, sample
+from tests.fleet import packed
 
 KVM, PC, Q35 = "kvm-avx512-7.2", "pc-7.2", "q35-7.2"
 
@@ -482,3 +483,36 @@ def test_baseline_with_a_real_comparison() -> None:
     for old, now, words in ((whole, bare, "the stream has no"), (bare, whole, "the baseline has no")):
         (message,) = [finding.message for finding in found(now, baseline=old) if finding.rule == "baseline"]
         assert message.endswith(f"): {words} cpu/tsc_khz")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tulip-10.0.mig",  # slirp 4 or 5, whichever libslirp QEMU was linked with
+        "tulip-11.1.mig",
+        "smp-hotplug-7.2.mig",  # vCPU 2 was plugged, 1 was not
+        "smp-hotplug-10.0.mig",
+        "isapc-old-5.2.mig",  # two isa-ide of one number
+        "isapc-7.2.mig",
+        "virtio-multi-5.2.mig",
+        "dc390-7.2.mig",
+        "tpm-tis-11.1.mig",
+        "kvm-pc-11.1.mig",
+    ],
+)
+def test_nothing_is_found_in_streams_that_real_qemu_has_just_saved(name: str) -> None:
+    """Their pages of ROM are left out in this tree, which is the one thing that is said."""
+    assert [one for one in found(packed.files()[name]) if one.rule not in ("ram-pages-sent", "ram-block-sent")] == []
+
+
+def test_a_gap_among_vcpus_is_none_where_the_cmos_ram_counts_as_many() -> None:
+    drops = [lambda r, name=name: r.drop_section(name) for name in ("cpu@1", "cpu_common@1", "apic@1")]
+    gap = edited(PC, *drops)
+    assert places(found(gap), "vcpu-numbers") == [("note", "cpu")]
+    with qmigtool.open(gap) as stream:
+        field = stream.field("mc146818rtc@0/cmos_data")
+        at = field.offset + 0x5F
+        assert field.raw[0x5F] == 3  # four vCPUs
+    told = bytearray(gap)
+    told[at] = 2
+    assert places(found(bytes(told)), "vcpu-numbers") == []

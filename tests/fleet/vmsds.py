@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,6 +208,28 @@ def rows(path: Path, version: str) -> dict[str, list[Any]]:
     }
 
 
+def fields(path: Path, version: str) -> dict[str, dict[str, int]]:
+    """Give field -> the version from which on it is sent, by name, of what may be loaded in an older version.
+
+    Fields of one name are numbered as a vmdesc is read: ``cmdbuf[0]``. What several of one name differ in is left out,
+    and so are descriptions with no field of a version of its own: every field of theirs is in every body.
+    """
+    found: dict[str, list[dict[str, int]]] = {}
+    for one in descriptions(path, version).values():
+        if one.version > one.minimum and one.fields:
+            found.setdefault(one.name, []).append(dict(_versions(one)))
+    return {name: ones[0] for name, ones in sorted(found.items()) if all(one == ones[0] for one in ones)}
+
+
+def _versions(one: Description) -> Iterator[tuple[str, int]]:
+    counts = Counter(part.name for part in one.fields)
+    seen: Counter[str] = Counter()
+    for part in one.fields:
+        if part.version:
+            yield (part.name if counts[part.name] == 1 else f"{part.name}[{seen[part.name]}]"), part.version
+        seen[part.name] += 1
+
+
 def main(target: str, *binaries: str) -> None:
     """Write the table anew."""
     path = Path(target)
@@ -224,4 +247,15 @@ def main(target: str, *binaries: str) -> None:
         columns = columns[:1] if all(one == columns[0] for one in columns) else columns
         lines.append(f"{json.dumps(name)}: {json.dumps(columns)}")
     text = ",\n".join(lines)
-    path.write_text(f'{{\n"builds": {json.dumps(list(VERSIONS))},\n"vmsds": {{\n{text}\n}}\n}}\n')
+    since = ",\n".join(_since({version: fields(Path(given[version]), version) for version in VERSIONS}))
+    path.write_text(
+        f'{{\n"builds": {json.dumps(list(VERSIONS))},\n"vmsds": {{\n{text}\n}},\n"fields": {{\n{since}\n}}\n}}\n'
+    )
+
+
+def _since(tables: dict[str, dict[str, dict[str, int]]]) -> Iterator[str]:
+    """Give the lines of the versions of fields, as those of the descriptions: one column, or one for each version."""
+    for name in sorted({name for table in tables.values() for name in table}):
+        columns = [tables[version].get(name) for version in VERSIONS]
+        columns = columns[:1] if all(one == columns[0] for one in columns) else columns
+        yield f"{json.dumps(name)}: {json.dumps(columns)}"

@@ -14,6 +14,8 @@ from qmigtool.schema import built_in
 __all__ = ["READABLE", "RULES", "SUPPORTED", "problem"]
 
 CHUNK = 1 << 20
+NUMBERLESS = frozenset({"isa-ide"})  # registered with number 0, however many there are (hw/ide/isa.c)
+LIBRARIES = frozenset({"slirp"})  # whose version is a library's (net/slirp.c: slirp_state_version)
 MAX_PADDING = 1 << 28  # bytes behind the stream that are looked at; a block device may have terabytes
 
 
@@ -109,14 +111,14 @@ def devices_decoded(context: Context, _: Options) -> Iterator[Hit]:
     "sections-unique",
     "No device is sent twice",
     "QEMU loads both into the first device of that name, without a word. It writes such itself only for devices that "
-    "share a number (isa-ide of isapc).",
+    "share a number (isa-ide of isapc), of which nothing is said.",
 )
 def sections_unique(context: Context, _: Options) -> Iterator[Hit]:
     seen: Counter[tuple[str, int]] = Counter()
     for device in context.stream.devices:
         key = (device.name, device.instance_id)
         seen[key] += 1
-        if seen[key] > 1:
+        if seen[key] > 1 and device.name not in NUMBERLESS:
             yield on(device, f"is sent for the {seen[key]}. time")
 
 
@@ -124,7 +126,8 @@ def sections_unique(context: Context, _: Options) -> Iterator[Hit]:
     "section-version-known",
     "Section versions are ones that QEMU has written",
     "QEMU refuses a version that is newer than its own, or older than the device's minimum. The versions known are "
-    "those of x86 machines of QEMU 5.2 to 11.1, so a newer QEMU may be right.",
+    "those of x86 machines of QEMU 5.2 to 11.1, so a newer QEMU may be right. slirp's version is that of the library "
+    "libslirp, whichever QEMU is linked with.",
 )
 def section_version_known(context: Context, _: Options) -> Iterator[Hit]:
     if not context.vcpus:
@@ -134,7 +137,7 @@ def section_version_known(context: Context, _: Options) -> Iterator[Hit]:
         known.setdefault(name, set()).add(version)
     for device in context.stream.devices:
         versions = known.get(device.name) or known.get(device.name.rsplit("/", 1)[-1])
-        if versions and device.version_id not in versions:
+        if versions and device.version_id not in versions and device.name not in LIBRARIES:
             listed = ", ".join(map(str, sorted(versions)))
             yield on(device, f"has version {device.version_id}, but only {listed} is known")
 
