@@ -60,12 +60,21 @@ class FieldDescription:
         inner = (self.struct,) if self.struct is not None else self.inline
         return max(1, sum(part.leaves for part in inner)) * (1 if self.array_len is None else self.array_len)
 
+    @property
+    def objects(self) -> int:
+        """How many values of a budget decoding gives: as :attr:`leaves`, but 16 elements of plain arrays are one."""
+        count = 1 if self.array_len is None else self.array_len
+        inner = (self.struct,) if self.struct is not None else self.inline
+        if inner:
+            return (1 + sum(part.objects for part in inner)) * count
+        return 1 + count // 16
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
     """A vmstate description as it was sent; ``size`` is the length of such a body, subsections included.
 
-    ``leaves`` is how many leaves such a body has.
+    ``leaves`` is how many leaves such a body has, ``objects`` how many values of a budget decoding it gives.
     """
 
     name: str
@@ -74,6 +83,7 @@ class Description:
     subsections: tuple[Description, ...]
     size: int
     leaves: int
+    objects: int
 
     @property
     def head_size(self) -> int:
@@ -93,7 +103,8 @@ class Description:
         # marker, counted string, version: what stands before a subsection's body
         size += sum(sub.head_size + sub.size for sub in subsections)
         leaves = sum(field.leaves for field in fields) + sum(sub.leaves for sub in subsections)
-        return cls(name, version, fields, subsections, size, leaves)
+        objects = 1 + sum(field.objects for field in fields) + sum(sub.objects for sub in subsections)
+        return cls(name, version, fields, subsections, size, leaves, objects)
 
     @property
     def empty(self) -> int:

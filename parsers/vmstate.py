@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import struct
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from qmigtool.budget import FIELD_BYTES, current
 from qmigtool.errors import StreamError
 from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import SectionType
@@ -28,6 +30,7 @@ __all__ = [
     "Kind",
     "body_fields",
     "decode_value",
+    "decode_values",
     "encode_field",
     "encode_value",
     "inside",
@@ -35,6 +38,8 @@ __all__ = [
 ]
 
 MAX_ELEMENTS = 1 << 20  # of a list; an honest one has hundreds
+CHUNK = 1 << 14  # elements that are decoded at once
+PER_OBJECT = 16  # elements of an array of numbers for one value of the budget: they are decoded in C
 
 
 class Bytes(Protocol):
@@ -169,29 +174,89 @@ class Field:
         """Whether this is an array of leaves, which has a :attr:`value` as a whole."""
         return self.kind is Kind.ARRAY and isinstance(self._parts, tuple) and all(map(_is_leaf, self._parts))
 
+    @property
+    def is_list(self) -> bool:
+        """Whether this is a list (``qtailq``, ``qlist``, ``gtree``), whose elements are found one after the other."""
+        return self.kind is Kind.ARRAY and not isinstance(self._parts, tuple)
+
     def _values(self) -> list[Any]:
-        """Decode an array of leaves in one go: xtiledata alone has 8192."""
-        values: list[Any] = []
-        raw, at = self.raw, 0
+        self.ask()
+        return [value for chunk in self.chunks() for value in chunk]
+
+    def ask(self) -> None:
+        """Ask the budget for all values inside; raises :class:`~qmigtool.errors.BudgetError` before one is made."""
+        count = self._cost()
+        if count > PER_OBJECT:
+            current().ask("objects", count, f"it has {count} values", self.offset, self.name)
+
+    def _cost(self) -> int:
+        if self.kind is Kind.LEAF:
+            return 1
+        if not isinstance(self._parts, tuple):
+            return int(self._parts.objects)
+        return sum(part.objects for part in self._parts)
+
+    def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[list[Any]]:
+        """Give the values of elements ``start`` to ``stop`` of an array of leaves, some thousand at a time."""
+        first, at = 0, self.offset
+        stop = self.count if stop is None else stop
         for part in self._parts:
-            count, integer = 1 if part.array_len is None else part.array_len, INTEGERS.get(part.type)
-            if integer is not None and integer.size == part.size:
-                code = "bhiq"[integer.size.bit_length() - 1]
-                form = f">{count}{code if integer.signed else code.upper()}"
-                values += struct.unpack_from(form, raw, at)
-            else:
-                starts = range(at, at + count * part.size, part.size) if part.size else [at] * count
-                values += (decode_value(part.type, raw[start : start + part.size]) for start in starts)
-            at += part.total
-        return values
+            count = 1 if part.array_len is None else part.array_len
+            low, high = max(start - first, 0), min(stop - first, count)
+            while low < high:
+                size = min(high - low, CHUNK if part.size <= 8 else max(1, (CHUNK * 8) // part.size))
+                yield decode_values(
+                    part.type, part.size, self._source.view(at + low * part.size, size * part.size), size
+                )
+                low += size
+            first, at = first + count, at + part.total
+
+    def raw_chunks(self) -> Iterator[tuple[str, int, memoryview]]:
+        """Give (type, size of an element, bytes) of an array of leaves, some thousand elements at a time."""
+        at = self.offset
+        for part in self._parts:
+            step = part.size * (CHUNK if part.size <= 8 else 1)
+            end = at + part.total
+            while at < end:
+                length = min(step, end - at)
+                yield part.type, part.size, self._source.view(at, length)
+                at += length
+
+    @property
+    def count(self) -> int:
+        """How many elements an array has; 0 for anything else."""
+        if self.kind is not Kind.ARRAY:
+            return 0
+        if isinstance(self._parts, tuple):
+            return sum(1 if part.array_len is None else part.array_len for part in self._parts)
+        return sum(1 for _ in self._elements())
+
+    def element(self, index: int) -> Field:
+        """Return an element of an array, without making those before it; raises IndexError if there is none."""
+        if isinstance(self._parts, tuple) and self.kind is Kind.ARRAY:
+            first, at = 0, self.offset
+            for part in self._parts:
+                count = 1 if part.array_len is None else part.array_len
+                if first <= index < first + count:
+                    return _element(self._source, f"{self.name}[{index}]", part, at + (index - first) * part.size)
+                first, at = first + count, at + part.total
+            raise IndexError(index)
+        found = next(islice(self._elements(), index, None), None) if self.kind is Kind.ARRAY and index >= 0 else None
+        if found is None:
+            raise IndexError(index)
+        return found
 
     @property
     def children(self) -> tuple[Field, ...]:
         """The fields inside: of a struct, the elements of an array, of a subsection.
 
-        Raises :class:`~qmigtool.errors.StreamError` where the stream contradicts the description.
+        Raises :class:`~qmigtool.errors.StreamError` where the stream contradicts the description, and
+        :class:`~qmigtool.errors.BudgetError` for an array of millions: :meth:`iter_children` and :meth:`element` keep
+        nothing.
         """
         if self._children is None:
+            if self.kind is Kind.ARRAY:
+                current().charge("memory", FIELD_BYTES * self.count, self.offset, self.name)
             self._children = tuple(self.iter_children())
         return self._children
 
@@ -209,11 +274,23 @@ class Field:
             index, at = 0, self.offset
             for part in self._parts:
                 for _ in range(1 if part.array_len is None else part.array_len):
+                    if not index & 0xFF:
+                        current().tick(at, self.name)
                     yield _element(self._source, f"{self.name}[{index}]", part, at)
                     at += part.size
                     index += 1
         else:
             yield from _list_elements(self._source, self.name, self._parts, self.offset)
+
+
+def decode_values(type_: str, size: int, raw: bytes | memoryview, count: int) -> list[Any]:
+    """Decode ``count`` leaves of one type in one go: xtiledata alone has 8192."""
+    integer = INTEGERS.get(type_)
+    if integer is not None and integer.size == size:
+        code = "bhiq"[size.bit_length() - 1]
+        return list(struct.unpack(f">{count}{code if integer.signed else code.upper()}", raw))
+    data = bytes(raw)
+    return [decode_value(type_, data[at * size : (at + 1) * size]) for at in range(count)]
 
 
 def leaves(fields: Iterable[Field], prefix: str = "", *, whole_arrays: bool = False) -> Iterator[tuple[str, Field]]:
@@ -227,7 +304,7 @@ def leaves(fields: Iterable[Field], prefix: str = "", *, whole_arrays: bool = Fa
             yield prefix + field.name, field
             continue
         # What is not looked at again is not kept: an array can have millions.
-        children = field.children if whole_arrays else field.iter_children()
+        children = field.iter_children()
         # An element's name has its array's name in front already.
         inner = prefix if field.kind is Kind.ARRAY else f"{prefix}{field.name}/"
         yield from leaves(children, inner, whole_arrays=whole_arrays)
@@ -336,6 +413,8 @@ def _list_elements(source: Bytes, name: str, part: FieldDescription, offset: int
             f"{name} has {count} elements and {len(groups)} descriptions", offset=offset, section=part.name
         )
     for index in range(count):
+        if not index & 0xFF:
+            current().tick(at, part.name)
         if source.view(at, 1)[0] != 1:
             raise StreamError(f"element {index} of {name} does not start with 01", offset=at, section=part.name)
         at += 1

@@ -7,9 +7,11 @@ file, knows only one command or gives up at a page that is packed.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool.errors import QmigError, UnsupportedError
+from qmigtool.jsontext import Items, Pairs, Tokens, materialised
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmdesc import SECTION
 from qmigtool.parsers.vmstate import INTEGERS
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description, FieldDescription
     from qmigtool.stream import Stream
 
-__all__ = ["desc", "state"]
+__all__ = ["desc", "lazy_state", "state"]
+
+CHUNK = 1 << 14  # elements of an array that are written at once
 
 _SIGNED = {
     "int8", "int16", "int32", "int64", "int32 equal", "int32 le", "int64 equal", "uint8 equal", "uint16 equal",
@@ -45,6 +49,12 @@ def state(stream: Stream) -> dict[str, Any]:
 
     A device that its description does not fit is left out, and the error is among the stream's problems.
     """
+    found: dict[str, Any] = materialised(lazy_state(stream))
+    return found
+
+
+def lazy_state(stream: Stream) -> Pairs:
+    """Return what :func:`state` does, made while it is written (:func:`qmigtool.jsontext.write_json`)."""
     devices = {device.section.offset: device for device in stream.devices}
     out: dict[str, Any] = {}
     for section in stream.sections:
@@ -56,40 +66,80 @@ def state(stream: Stream) -> dict[str, Any]:
         elif device is not None and device.description is not None:
             try:
                 _ = device.fields  # the description has the length of the body, and subsections are where it has them
+                device.ask()
             except QmigError as error:
                 stream.report(error)
                 continue
-            body = bytes(stream.source.view(section.body_offset, section.body_length))
-            out[key], _ = _body(device.description, body, 0)
-    return out
+            body = stream.source.view(section.body_offset, section.body_length)
+            out[key] = _Body(device.description, body)
+    return Pairs((key, one.pairs() if isinstance(one, _Body) else one) for key, one in out.items())
 
 
-def _body(description: Description, data: bytes, pos: int) -> tuple[dict[str, Any], int]:
-    values: dict[str, list[Any]] = {}
-    for field in description.fields:
-        for _ in range(1 if field.array_len is None else field.array_len):
-            value, pos = _field(field, data, pos)
+class _Body(NamedTuple):
+    """A body, to be written: its description, and its bytes."""
+
+    description: Description
+    data: memoryview
+
+    def pairs(self) -> Pairs:
+        """Return its fields by name, those of its subsections as one each."""
+        places: dict[str, list[tuple[FieldDescription, int]]] = {}
+        pos = 0
+        for field in self.description.fields:
             # A name that occurs again makes a list of its values, whatever they are.
-            values.setdefault(field.name, []).append(value)
-    out: dict[str, Any] = {name: found[0] if len(found) == 1 else found for name, found in values.items()}
-    for subsection in description.subsections:
-        out[subsection.name], pos = _body(subsection, data, pos + subsection.head_size)
-    return out, pos
+            if field.array_len != 0:
+                places.setdefault(field.name, []).append((field, pos))
+            pos += field.total
+        out: dict[str, Any] = {name: _values(found, self.data) for name, found in places.items()}
+        for subsection in self.description.subsections:
+            pos += subsection.head_size
+            out[subsection.name] = _Body(subsection, self.data[pos : pos + subsection.size]).pairs()
+            pos += subsection.size
+        return Pairs(out.items())
 
 
-def _field(field: FieldDescription, data: bytes, pos: int) -> tuple[Any, int]:
+def _values(places: list[tuple[FieldDescription, int]], data: memoryview) -> Any:
+    """Return the only value of a name, or the list of them."""
+    if len(places) == 1 and places[0][0].array_len in (None, 1):
+        field, pos = places[0]
+        return _value(field, data, pos)
+    if len(places) == 1 and _number(places[0][0]):
+        return Tokens(_tokens(places[0][0], data, places[0][1]))
+    return Items(
+        _value(field, data, pos + i * field.size)
+        for field, pos in places
+        for i in range(1 if field.array_len is None else field.array_len)
+    )
+
+
+def _number(field: FieldDescription) -> bool:
+    return field.type in _SIGNED | _UNSIGNED and INTEGERS[field.type].size == field.size
+
+
+def _tokens(field: FieldDescription, data: memoryview, pos: int) -> Iterator[list[str]]:
+    """Give the elements of an array of numbers as JSON, many at a time."""
+    step = CHUNK * field.size
+    end = pos + field.total
+    for at in range(pos, end, step):
+        raw = data[at : min(at + step, end)]
+        if field.type in _SIGNED:
+            yield [f'"{_value(field, raw, i)}"' for i in range(0, len(raw), field.size)]
+        else:
+            yield [f'"0x{digits}"' for digits in raw.hex(" ", field.size).split(" ")]
+
+
+def _value(field: FieldDescription, data: memoryview, pos: int) -> Any:
     # A struct whose parts do not add up to its size would be read beyond its own bytes.
+    raw = data[pos : pos + field.size]
     if field.type == "struct" and field.struct is not None and field.struct.size == field.size:
-        return _body(field.struct, data, pos)
-    end = pos + field.size
-    raw = data[pos:end]
+        return _Body(field.struct, raw).pairs()
     if field.type == "bool":
-        return raw[:1] != b"\0", end
+        return bytes(raw[:1]) != b"\0"
     if field.type == "nullptr":
-        return "nullptr", end
-    if field.type in _SIGNED | _UNSIGNED and INTEGERS[field.type].size == field.size:
+        return "nullptr"
+    if _number(field):
         value = int.from_bytes(raw, "big")
         text = f"0x{value:0{2 * field.size}x}"
         signed = int.from_bytes(raw, "big", signed=True)
-        return (f"{text} ({signed})" if field.type in _SIGNED and signed < 0 else text), end
-    return raw.hex(" "), end
+        return f"{text} ({signed})" if field.type in _SIGNED and signed < 0 else text
+    return raw.hex(" ")

@@ -6,6 +6,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
+from qmigtool.budget import current
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.vmstate import Field, Kind, body_fields
 
@@ -70,6 +71,11 @@ class Device:
                 raise
         return self._fields
 
+    def ask(self) -> None:
+        """Ask the budget for all values of the device; raises :class:`~qmigtool.errors.BudgetError`."""
+        count = 0 if self.description is None else self.description.objects
+        current().ask("objects", count, f"it has {count} values", self.section.body_offset, self.label)
+
     def check_length(self) -> None:
         """Compare the section's length with the one that is described.
 
@@ -133,18 +139,19 @@ def _walk(fields: Sequence[Field], path: str, where: str) -> Field:
         if not path.startswith(field.name):
             continue
         rest = path[len(field.name) :]
+        if field.kind is Kind.ARRAY and not field.is_list and rest.startswith(f"/{field.name}["):
+            rest = rest[1 + len(field.name) :]  # an element's own name has the array's in front
         while rest.startswith("[") and field.kind is Kind.ARRAY:
             match = _INDEX.match(rest)
-            if match is None or int(match[1]) >= len(field.children):
-                raise UsageError(
-                    f"{where}/{field.name} has no element {rest}", expected=f"[0] to [{len(field.children) - 1}]"
-                )
-            field = field.children[int(match[1])]
+            if match is None or int(match[1]) >= field.count:
+                raise UsageError(f"{where}/{field.name} has no element {rest}", expected=f"[0] to [{field.count - 1}]")
+            field = field.element(int(match[1]))
             rest = rest[match.end() :] if match[2] is None else "/" + rest[match.end() :]
         rest = "" if rest == "/" else rest
         if not rest:
             return field
-        if rest.startswith("/") and field.children:
+        # The elements of an array are reached by index, not made.
+        if rest.startswith("/") and (field.kind in (Kind.STRUCT, Kind.SUBSECTION) or field.is_list):
             return _walk(field.children, rest[1:], f"{where}/{field.name}")
     names = [field.name for field in fields]
     near = difflib.get_close_matches(path.split("/")[0], names, n=3, cutoff=0.5)

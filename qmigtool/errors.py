@@ -9,6 +9,7 @@
     |   +-- TruncatedError    the input ends in the middle of something
     |   +-- LimitError        a number in the file is larger than any honest file needs
     +-- UnsupportedError      legal, but not supported; it names the thing              exit code 63
+    |   +-- BudgetError       more work than is allowed; it names what allows more      exit code 63
     +-- XsaveError            an XSAVE area or a layout is not what it should be        exit code 3
         +-- LiveStateError    a conversion would lose live state; it names it           exit code 1
 
@@ -116,6 +117,30 @@ class UnsupportedError(QmigError):
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, with the feature's name."""
         return {**super().as_dict(), "feature": self.feature}
+
+
+class BudgetError(UnsupportedError):
+    """Reading it takes more than is allowed (:mod:`qmigtool.budget`); ``option`` is what allows more.
+
+    ``resource`` is the name of the limit: ``seconds``, ``memory``, ``spool`` or ``objects``.
+    """
+
+    def __init__(
+        self, resource: str, message: str, *, option: str, offset: int | None = None, section: str | None = None
+    ) -> None:
+        super().__init__(
+            f"more {resource}",
+            message,
+            offset=offset,
+            section=section,
+            expected=f"less, or qmigtool {option} with more, before the command",
+        )
+        self.resource = resource
+        self.option = option
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts, with the limit and the option."""
+        return {**super().as_dict(), "resource": self.resource, "option": self.option}
 
 
 class XsaveError(QmigError):

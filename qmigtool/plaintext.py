@@ -1,21 +1,61 @@
-"""Text for people and for JSON: names and values that come from a file, made harmless and readable."""
+"""Text for people and for programs: names and values that come from a file, made harmless and readable.
+
+A name may be anything. Printed, it may be an escape sequence to a terminal, a command to the CI runner that reads what
+a job prints, a formula to a spreadsheet. Here, and nowhere else, is what is escaped:
+
+- what does not print (control characters, bidirectional controls, spaces but the ASCII one): ``\\x1b``, ``\\u202e``;
+- ``::`` behind nothing but blanks: GitHub's runner takes a line that starts so for a command (``\\x3a:``);
+- ``##[``, ``##vso[``, ``##teamcity[`` and their kin anywhere: Azure's agent, TeamCity (``#\\x23vso[``);
+- in CSV, what starts a formula: ``=``, ``+``, ``-``, ``@`` in front of text that is no number (``\\x3d``).
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["hexadecimal", "json_value", "printable", "text_value"]
+__all__ = [
+    "csv_text",
+    "hexadecimal",
+    "json_text",
+    "json_tokens",
+    "json_value",
+    "printable",
+    "text_value",
+    "text_values",
+]
+
+_COMMAND = re.compile(r"##(?=[\w.]*\[)")
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # spreadsheets take the wide ones, too
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would act on, or a CI runner that reads what is printed: names come from the file.
+    """Escape what a terminal would act on, or a CI runner that reads what is printed: names come from the file."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    if "##" in text:
+        text = _COMMAND.sub(r"#\\x23", text)
+    start = len(text) - len(text.lstrip())
+    return f"{text[:start]}\\x3a{text[start + 1 :]}" if text.startswith("::", start) else text
 
-    GitHub's runner takes ``::command::`` at the start of a line, and ``##[command]`` anywhere in it, for its own.
-    """
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-    if "##[" in text:
-        text = text.replace("##[", "#\\x23[")
-    return f"\\x3a{text[1:]}" if text.lstrip().startswith("::") and text.startswith(":") else text
+
+def csv_text(text: str) -> str:
+    """Escape a cell of CSV: as :func:`printable` does, and what a spreadsheet would compute."""
+    text = printable(text)
+    start = len(text) - len(text.lstrip())
+    if text.startswith(_FORMULA, start) and _PLAIN_NUMBER.fullmatch(text) is None:
+        return text[:start] + "".join(f"\\x{ord(c):02x}" if c < "\x80" else f"\\u{ord(c):04x}" for c in text[start])\
+            + text[start + 1 :]  # fmt: skip
+    return text
+
+
+def json_text(value: Any) -> str:
+    """Write a value as JSON in ASCII; a string with ``##vso[`` in it reads the same, and is no command."""
+    text = json.dumps(value)
+    return _COMMAND.sub(r"#\\u0023", text) if "##" in text else text
 
 
 def hexadecimal(value: int | None) -> str | None:
@@ -38,6 +78,13 @@ def json_value(type_: str, value: Any) -> Any:
     return value
 
 
+def json_tokens(type_: str, values: Sequence[Any]) -> list[str]:
+    """Write many values of one type as JSON, each as :func:`json_value` has it."""
+    if values and type(values[0]) is int:
+        return [f'"{value:#x}"' for value in values] if type_.startswith(_WIDE) else list(map(str, values))
+    return [json_text(json_value(type_, value)) for value in values]
+
+
 def text_value(type_: str, value: Any) -> str:
     """Return the value of a leaf for people: unsigned numbers in hexadecimal, signed ones in decimal."""
     if isinstance(value, bool):
@@ -47,3 +94,10 @@ def text_value(type_: str, value: Any) -> str:
     if isinstance(value, int) and type_.startswith(("uint", *_WIDE)):
         return f"{value:#x}"
     return printable(str(value))
+
+
+def text_values(type_: str, values: Sequence[Any]) -> list[str]:
+    """Return many values of one type for people."""
+    if values and type(values[0]) is int:
+        return list(map(hex if type_.startswith(("uint", *_WIDE)) else str, values))
+    return [text_value(type_, value) for value in values]

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.check.patterns import Expression, number
+from qmigtool.check.patterns import Expression
 from qmigtool.check.rule import Context, Hit
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.numbers import number
 from qmigtool.parsers.vmstate import Kind, leaves
 from qmigtool.patterns import matches
 from qmigtool.xsave.components import parse_mask
@@ -283,11 +284,12 @@ def _bits(value: Any, what: str) -> int:
 
 
 def _regex(value: Any, what: str) -> str:
+    words = _words(value, what)
     try:
-        re.compile(_words(value, what))
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"{what} is no regular expression: {error}") from None
-    return str(value)
+        Expression(words)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error.message}", expected=error.expected) from None
+    return words
 
 
 _READ: dict[str, Callable[[Any, str], Any]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +25,7 @@ from qmigtool.cli.output import (
     json_option,
     opened,
     print_json,
+    say_error,
     schema_option,
     write_output,
 )
@@ -162,11 +162,11 @@ def _say(document: dict[str, Any], output: str, *, as_json: bool) -> None:
         print_json(document)
         return
     words = printable(f"{output}: {document['size']} bytes, {document['format']} format of {document['layout']}")
-    print(f"{words}, XSTATE_BV {document['xstate_bv']}, XCOMP_BV {document['xcomp_bv']}", file=sys.stderr)
+    say_error(f"{words}, XSTATE_BV {document['xstate_bv']}, XCOMP_BV {document['xcomp_bv']}")
     for note in document["notes"]:
-        print(f"note: {printable(note)}", file=sys.stderr)
+        say_error(f"note: {printable(note)}")
     if document["msrs"]:
-        print(f"note: not in the area, to be written as MSRs: {' '.join(document['msrs'])}", file=sys.stderr)
+        say_error(f"note: not in the area, to be written as MSRs: {' '.join(document['msrs'])}")
 
 
 @click.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from qmigtool.cli.output import (
     print_cells,
     print_json,
     remember_inputs,
+    say_error,
     schema_option,
     terminal_width,
     write_output,
@@ -41,6 +41,7 @@ from qmigtool.cli.output import (
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.findings import Report, Severity, codequality, github, junit, sarif, text
 from qmigtool.findings.report import RANK, count
+from qmigtool.jsontext import json_document
 from qmigtool.plaintext import printable
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def check(
     if output is not None:
         write_output(output, _bytes(_render(form, found, threshold)))
         if output != "-":
-            print(f"{output}: {text.summary(found)}", file=sys.stderr)
+            say_error(f"{output}: {text.summary(found)}")
     elif form == "text":
         _print_text(found)
     else:
@@ -169,7 +170,7 @@ def _streams(given: str) -> list[str]:
     if not streams:
         raise UsageError(f"there is no migration stream in the folder {given!r}", expected="a folder with streams")
     if others:
-        print(f"{printable(given)}: passed over, being no streams: {printable(', '.join(others))}", file=sys.stderr)
+        say_error(f"{printable(given)}: passed over, being no streams: {printable(', '.join(others))}")
     return streams
 
 
@@ -255,7 +256,7 @@ def _json(found: Sequence[Report]) -> str:
         ],
         "summary": {severity.value: number for severity, number in count(found).items()},
     }
-    return json.dumps(document, indent=2) + "\n"
+    return json_document(document)
 
 
 def _print_text(found: Sequence[Report]) -> None:

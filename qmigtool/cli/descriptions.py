@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 import sys
 from pathlib import Path
@@ -21,10 +20,12 @@ from qmigtool.cli.output import (
     print_json,
     remember_inputs,
     say,
+    say_error,
     standard_input,
     write_output,
 )
 from qmigtool.errors import UnsupportedError, UsageError
+from qmigtool.jsontext import write_json
 from qmigtool.plaintext import printable
 from qmigtool.schema import Schema
 from qmigtool.schemadiff import (
@@ -44,8 +45,8 @@ from qmigtool.schemadiff import (
 def compat(file: str, dump: str) -> int:
     """Print what QEMU's analyze-migration.py prints."""
     with opened(file) as stream:
-        document = analyze.desc(stream) if dump == "desc" else analyze.state(stream)
-        json.dump(document, sys.stdout, indent=4, separators=(",", ": "))
+        document = analyze.desc(stream) if dump == "desc" else analyze.lazy_state(stream)
+        write_json(sys.stdout, document, indent=4)
         sys.stdout.write("\n")
         return finish(stream)
 
@@ -78,9 +79,9 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
     if as_json:
         print_json({"devices": len(learned.devices), "shapes": shapes, "skipped": skipped})
     else:
-        print(f"{output}: {len(learned.devices)} devices, {shapes} shapes", file=sys.stderr)
+        say_error(f"{output}: {len(learned.devices)} devices, {shapes} shapes")
         for file in skipped:
-            print(f"no vmdesc: {file}", file=sys.stderr)
+            say_error(f"no vmdesc: {file}")
     return 0
 
 

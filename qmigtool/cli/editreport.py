@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.cli.output import print_cells, print_json, problems_json, say
+from qmigtool.cli.output import print_cells, print_json, problems_json, say, say_error
 from qmigtool.plaintext import printable
 from qmigtool.rewrite.changes import as_text
 
@@ -84,15 +83,15 @@ def _print(
             print()
             _print_splices(stream, splices)
     for loss in rewriter.losses:
-        print(f"lost: {printable(loss)}", file=sys.stderr)
+        say_error(f"lost: {printable(loss)}")
     for note in rewriter.notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
+        say_error(f"note: {printable(note)}")
     count = len(rewriter.changes)
     words = f"{count} change{'s' if count > 1 else ''}" if splices else "nothing changes"
     if written is None:
-        print(f"{words}, nothing written", file=sys.stderr)
+        say_error(f"{words}, nothing written")
     else:
-        print(f"{output}: {written} bytes, {words}", file=sys.stderr)
+        say_error(f"{output}: {written} bytes, {words}")
 
 
 def _print_splices(stream: Stream, splices: list[Splice]) -> None:

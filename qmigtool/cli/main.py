@@ -7,14 +7,19 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from qmigtool import __version__
+from qmigtool.budget import Limits, current, limited
 from qmigtool.cli.lazy import LazyGroup
-from qmigtool.cli.output import fail
+from qmigtool.cli.output import complain, fail, say_error
 from qmigtool.errors import QmigError
+from qmigtool.numbers import parse_number
 
+F = TypeVar("F", bound=Callable[..., Any])
 USAGE, DEFECT, INTERRUPTED = 2, 70, 130
 
 
@@ -35,6 +40,29 @@ COMMANDS = {
 }
 
 
+def _amount(text: str | int) -> int:
+    """Read a limit: 300, ``2G``, ``0x1000``."""
+    value = parse_number(text) if isinstance(text, str) else text
+    if value is None or value <= 0:
+        raise click.BadParameter(f"{text!r:.40} is no number above 0, such as 300, 2G or 0x1000")
+    return value
+
+
+def _seconds(text: str | float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise click.BadParameter(f"{text!r:.40} is no number of seconds")
+    return value
+
+
+def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -> Callable[[F], F]:
+    """Make the option that sets a limit of the command's budget."""
+    return click.option(f"--max-{name}", type=kind, metavar=unit, help=words)
+
+
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
@@ -42,15 +70,61 @@ COMMANDS = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="qmigtool", message="%(prog)s %(version)s")
-def cli() -> None:
+@limit_option(
+    "seconds",
+    _seconds,
+    "N",
+    "Processor time for the command.  [default: 8; above 32 MiB of input, 1 more a MiB]",
+)
+@limit_option(
+    "memory", _amount, "SIZE", "What may be held of a file in memory: unpacked, decoded, waiting.  [default: 160M]"
+)
+@limit_option(
+    "spool",
+    _amount,
+    "SIZE",
+    "What temporary files may hold, zeros aside.  [default: 2G; above 32 MiB, 16 more a byte]",
+)
+@limit_option(
+    "objects", _amount, "N", "Values and sections of a file.  [default: 1000000; above 32 MiB, 1 more in 64 bytes]"
+)
+@click.pass_context
+def cli(
+    context: click.Context,
+    max_seconds: float | None,
+    max_memory: int | None,
+    max_spool: int | None,
+    max_objects: int | None,
+) -> None:
     """Read, compare, judge and rewrite QEMU migration streams: the files in which a virtual machine lies saved.
 
     FILE is a stream that QEMU wrote, or what it came in (a libvirt save image, a snapshot in a qcow2 image, a packed
     file, a capture); "-" is standard input. Every command that prints facts takes --json.
 
+    A file that would cost more than any honest one is refused with 63; the options --max-..., before COMMAND, allow
+    more.
+
     Exit status: 0 fine; 1 a difference or a finding; 2 wrong usage; 3 broken input (what could be read is shown);
     63 legal, but not supported, and named; 70 a defect of qmigtool.
     """
+    usual = Limits()
+    limits = Limits(
+        usual.seconds if max_seconds is None else max_seconds,
+        usual.memory if max_memory is None else max_memory,
+        usual.spool if max_spool is None else max_spool,
+        usual.objects if max_objects is None else max_objects,
+    )
+    context.with_resource(limited(limits))
+
+
+@cli.result_callback()
+def _whole(result: int | None, **_: object) -> int | None:
+    """Return the exit status; what was left out because it would have cost too much keeps it from being fine."""
+    exceeded = current().exceeded
+    if exceeded is not None and result in (None, 0, 1):
+        complain(exceeded)
+        return exceeded.exit_code
+    return result
 
 
 def entry() -> None:
@@ -76,7 +150,7 @@ def run(arguments: list[str] | None = None) -> int:
     except QmigError as error:
         return fail(error, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -90,11 +164,24 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         # A file that cannot be opened, an output that is full: the machine, not the stream.
-        name = f"{error.filename}: " if error.filename else ""
-        print(f"qmigtool: {name}{error.strerror or error}", file=sys.stderr)
+        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        say_error(f"qmigtool: {name}{error.strerror or error}")
         return USAGE
     except Exception:
-        traceback.print_exc()
-        print("qmigtool: this is a defect of qmigtool, not of your file; please report it", file=sys.stderr)
+        for line in traceback.format_exc().splitlines():
+            say_error(line)
+        say_error("qmigtool: this is a defect of qmigtool, not of your file; please report it")
         return DEFECT
     return result if isinstance(result, int) else 0
+
+
+def _show(error: click.ClickException) -> None:
+    """Say what is wrong with the command line, as click does, but with the names in it made harmless."""
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        for line in context.get_usage().splitlines():
+            say_error(line)
+        if context.command.get_help_option(context) is not None:
+            say_error(f"Try '{context.command_path} {context.help_option_names[0]}' for help.")
+        say_error("")
+    say_error(f"Error: {error.format_message()}")

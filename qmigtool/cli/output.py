@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import os
 import shutil
 import stat
@@ -20,8 +19,9 @@ import click
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.files import refuse_input, replacing
+from qmigtool.jsontext import write_json
 from qmigtool.opening import open_stream
-from qmigtool.plaintext import hexadecimal, printable
+from qmigtool.plaintext import csv_text, hexadecimal, printable
 from qmigtool.schema.model import load_file
 from qmigtool.stream import Stream
 from qmigtool.tables import Column
@@ -149,7 +149,12 @@ def finish(stream: Stream, *more: QmigError) -> int:
 def complain(error: QmigError) -> None:
     """Say an error on stderr, with the file that it is about."""
     where = f"{error.file}: " if error.file else ""
-    print(f"qmigtool: {printable(where + str(error))}", file=sys.stderr)
+    say_error(f"qmigtool: {where}{error}")
+
+
+def say_error(line: str) -> None:
+    """Print a line on stderr; whatever names are in it, it stays one line and starts no command."""
+    print(printable(line), file=sys.stderr)
 
 
 def fail(error: QmigError, *, as_json: bool) -> int:
@@ -162,7 +167,7 @@ def fail(error: QmigError, *, as_json: bool) -> int:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document with its schema number."""
-    json.dump({"schema": SCHEMA, **document}, sys.stdout, indent=2)
+    write_json(sys.stdout, {"schema": SCHEMA, **document})
     sys.stdout.write("\n")
 
 
@@ -184,7 +189,7 @@ def print_csv(columns: Sequence[Column], rows: Iterable[Row]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([column.name for column in columns])
     for row in rows:
-        writer.writerow([_cell(column, value, ("true", "false")) for column, value in zip(columns, row, strict=True)])
+        writer.writerow([_csv_cell(column, value) for column, value in zip(columns, row, strict=True)])
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
@@ -243,6 +248,11 @@ def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:
     if column.mask:
         return f"{value:#x}"
     return printable(str(value))
+
+
+def _csv_cell(column: Column, value: Any) -> str:
+    """Return a cell of CSV; text never is a formula."""
+    return csv_text(value) if isinstance(value, str) else _cell(column, value, ("true", "false"))
 
 
 def remember_inputs(*paths: str) -> None:

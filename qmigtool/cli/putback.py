@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -19,6 +18,7 @@ from qmigtool.cli.output import (
     print_json,
     problems_json,
     remember_inputs,
+    say_error,
     schema_option,
 )
 from qmigtool.cli.parameters import mask_option, the_layout_option
@@ -133,7 +133,7 @@ def export_bundle(
                     f"XSTATE_BV {entry['xstate_bv']}, XCOMP_BV {entry['xcomp_bv']}, XCR0 {entry['xcr0']}, "
                     f"{len(entry['msrs'])} MSRs"
                 )
-            print(f"{printable(output)}: {bundles.MANIFEST} names every file, layout and mask", file=sys.stderr)
+            say_error(f"{printable(output)}: {bundles.MANIFEST} names every file, layout and mask")
         return finish(stream)
 
 

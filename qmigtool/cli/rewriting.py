@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from qmigtool.cli.output import (
     print_json,
     problems_json,
     remember_inputs,
+    say_error,
     schema_option,
     write_output,
 )
@@ -155,7 +155,7 @@ def _copy(stream: Stream, output: str | None, *, dry_run: bool, as_json: bool) -
     if as_json and output != "-":
         print_json({"edits": [], "bytes": written, **problems_json(stream)})
     else:
-        print(f"{output}: {written} bytes, no edits" if written is not None else "no edits", file=sys.stderr)
+        say_error(f"{output}: {written} bytes, no edits" if written is not None else "no edits")
     return finish(stream)
 
 
@@ -185,5 +185,5 @@ def undo(file: str, patch: str, output: str, as_json: bool) -> int:
         if as_json and output != "-":
             print_json({"spans": len(splices), "bytes": written, **problems_json(stream)})
         else:
-            print(f"{output}: {written} bytes, {len(splices)} spans of {printable(file)} replaced", file=sys.stderr)
+            say_error(f"{output}: {written} bytes, {len(splices)} spans of {printable(file)} replaced")
         return finish(stream)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool import tables
+from qmigtool.budget import current
 from qmigtool.cli.output import (
     SHOWN_WALK,
     accelerator_option,
@@ -25,13 +26,15 @@ from qmigtool.cli.output import (
     print_json,
     problems_json,
     prove_option,
+    say_error,
     schema_option,
 )
 from qmigtool.device import find
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.jsontext import Items, Pairs, Tokens
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
-from qmigtool.plaintext import json_value, printable, text_value
+from qmigtool.plaintext import json_tokens, json_value, printable, text_value, text_values
 from qmigtool.registers import register_for
 
 if TYPE_CHECKING:
@@ -250,6 +253,7 @@ def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: b
         if device is None:
             _print_devices(stream)
         elif not rest:
+            device.ask()
             _print_fields(device.fields, "")
         else:
             _print_field(device, device.field(rest), rest)
@@ -282,6 +286,7 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
         try:
             if rest:
                 field = one.field(rest)
+                field.ask()
                 entry["fields"] = {rest: _json_value(field)}
                 document["field"] = {
                     "path": rest,
@@ -291,7 +296,8 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
                     "length": field.length,
                 }
             else:
-                entry["fields"] = {field.name: _json_value(field) for field in one.fields}
+                one.ask()
+                entry["fields"] = _json_object(one.fields)
         except QmigError as error:
             if isinstance(error, UsageError):
                 raise
@@ -305,25 +311,34 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
 
 
 def _json_value(field: Field) -> Any:
-    """Return a field as JSON has it: numbers of 64 bits without a sign, and bytes, as text."""
+    """Return a field as JSON has it: numbers of 64 bits without a sign, and bytes, as text.
+
+    What is inside an array is made when it is written: there may be millions.
+    """
     if field.kind is Kind.LEAF:
         return json_value(field.type, field.value)
+    if field.is_plain_array:
+        return Tokens(json_tokens(field.type, chunk) for chunk in field.chunks())
     if field.kind is Kind.ARRAY:
-        values = field.value
-        if values is not None:
-            return [json_value(field.type, value) for value in values]
-        return [_json_value(child) for child in field.children]
-    return {child.name: _json_value(child) for child in field.children}
+        return Items(_json_value(child) for child in field.iter_children())
+    return _json_object(field.iter_children())
+
+
+def _json_object(fields: Iterable[Field]) -> Pairs:
+    """Return fields by name; of several of one name the last."""
+    named = {field.name: field for field in fields}
+    return Pairs((name, _json_value(field)) for name, field in named.items())
 
 
 def _print_field(device: Device, field: Field, path: str) -> None:
     if field.kind is not Kind.LEAF:
+        field.ask()
         _print_fields((field,), "")
         return
     print(text_value(field.type, field.value))
     register = register_for(device.name, path)
     if register is not None and sys.stdout.isatty():
-        print(f"{register.name}: {register.describe(field.value) or 'no bit is set'}", file=sys.stderr)
+        say_error(f"{register.name}: {register.describe(field.value) or 'no bit is set'}")
 
 
 def _print_fields(fields: Iterable[Field], indent: str) -> None:
@@ -332,9 +347,14 @@ def _print_fields(fields: Iterable[Field], indent: str) -> None:
         if field.kind is Kind.LEAF:
             print(f"{name} = {text_value(field.type, field.value)}")
             continue
-        values = field.value
-        if values is not None:
-            print(f"{name} = [{' '.join(text_value(field.type, value) for value in values)}]")
+        if field.is_plain_array:
+            sys.stdout.write(f"{name} = [")
+            between = ""
+            for chunk in field.chunks():
+                current().tick(field.offset, field.name)
+                sys.stdout.write(between + " ".join(text_values(field.type, chunk)))
+                between = " "
+            print("]")
         else:
             print(name)
-            _print_fields(field.children, indent + "  ")
+            _print_fields(field.iter_children(), indent + "  ")

@@ -5,12 +5,12 @@ The format is a subset of Code Climate's: ``description``, ``check_name``, ``fin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from qmigtool.findings.model import Severity
 from qmigtool.findings.report import Report, fingerprints, relative_path
 from qmigtool.findings.text import sentence
+from qmigtool.jsontext import json_document
 from qmigtool.plaintext import printable
 
 __all__ = ["render"]
@@ -33,4 +33,4 @@ def render(reports: Sequence[Report]) -> str:
                     "location": {"path": printable(relative_path(report.file) or report.file), "lines": {"begin": 1}},
                 }
             )
-    return json.dumps(issues, indent=2) + "\n"
+    return json_document(issues)

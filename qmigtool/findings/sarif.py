@@ -8,12 +8,12 @@ line, so every region is also line 1, column 1: text and binary properties of a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, Rule, file_uri, fingerprints, relative_path
+from qmigtool.jsontext import json_document
 from qmigtool.plaintext import printable
 
 __all__ = ["SCHEMA", "render"]
@@ -54,7 +54,7 @@ def render(reports: Sequence[Report], version: str) -> str:
             for finding, fingerprint in fingerprints(report)
         ],
     }
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
+    return json_document({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _rules(reports: Iterable[Report]) -> list[Rule]:

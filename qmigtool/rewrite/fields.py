@@ -64,7 +64,7 @@ def _differing(old: Field, new: Field, path: str) -> Iterator[tuple[str, Field, 
     """Give (path, old, new) of the innermost fields that differ; an array of numbers counts as one."""
     if old.raw == new.raw:
         return
-    if old.kind is Kind.LEAF or (old.kind is Kind.ARRAY and old.value is not None):
+    if old.kind is Kind.LEAF or old.is_plain_array:
         yield path, old, new
         return
     for one, other in zip(old.iter_children(), new.iter_children(), strict=True):

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.accelerator import NAMES
-from qmigtool.check.patterns import number, version_of
+from qmigtool.check.patterns import version_of
 from qmigtool.check.rule import Context, Hit, Option, Options, on, policy_rule
 from qmigtool.errors import UsageError
+from qmigtool.numbers import number
 from qmigtool.patterns import matches
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from qmigtool.check.patterns import size
 from qmigtool.check.rule import Context, Hit, Option, Options, policy_rule, rule
 from qmigtool.errors import UsageError
+from qmigtool.numbers import size
 from qmigtool.patterns import matches
 
 __all__ = ["RULES"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.check.patterns import number
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, policy_rule, rule
 from qmigtool.errors import QmigError
+from qmigtool.numbers import number
 from qmigtool.schema.cpusubsections import BY_CPUID
 from qmigtool.xsave import mask_names
 

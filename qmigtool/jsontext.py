@@ -1,0 +1,107 @@
+"""JSON written as it is made: what :mod:`json` writes with an indent, but of lists and objects that may have millions.
+
+Strings are escaped so that no line of the text is a command to a CI runner that reads it (see
+:mod:`qmigtool.plaintext`); they read the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from qmigtool.budget import current
+from qmigtool.plaintext import json_text
+
+__all__ = ["Items", "Pairs", "Tokens", "json_document", "materialised", "write_json"]
+
+BUFFER = 1 << 16  # characters
+
+
+class Items:
+    """A list whose elements are made while it is written."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.items = items
+
+
+class Pairs:
+    """An object whose values are made while it is written; its keys are different."""
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        self.pairs = pairs
+
+
+class Tokens:
+    """A list that comes as JSON text: many elements, each a token, at a time."""
+
+    def __init__(self, chunks: Iterable[list[str]]) -> None:
+        self.chunks = chunks
+
+
+def write_json(file: TextIO, value: Any, indent: int = 2) -> None:
+    """Write ``value`` as ``json.dump(value, file, indent=indent)`` does."""
+    budget = current()
+    waiting: list[str] = []
+    size = 0
+    for piece in _pieces(value, " " * indent, "\n"):
+        waiting.append(piece)
+        size += len(piece)
+        if size >= BUFFER:
+            budget.tick()
+            file.write("".join(waiting))
+            waiting, size = [], 0
+    file.write("".join(waiting))
+
+
+def json_document(value: Any, indent: int = 2) -> str:
+    """Return the text of a document, with a line break at its end."""
+    return "".join(_pieces(value, " " * indent, "\n")) + "\n"
+
+
+def materialised(value: Any) -> Any:
+    """Return a value with everything in it made: of lists, dicts and scalars."""
+    if isinstance(value, Pairs):
+        return {key: materialised(one) for key, one in value.pairs}
+    if isinstance(value, dict):
+        return {key: materialised(one) for key, one in value.items()}
+    if isinstance(value, Tokens):
+        return [json.loads(token) for chunk in value.chunks for token in chunk]
+    items = value.items if isinstance(value, Items) else value if isinstance(value, list | tuple) else None
+    return value if items is None else [materialised(one) for one in items]
+
+
+def _pieces(value: Any, step: str, line: str) -> Iterator[str]:
+    """Give the text of a value that stands on a line which starts with ``line``."""
+    if isinstance(value, dict):
+        value = Pairs(value.items())
+    elif isinstance(value, list | tuple):
+        value = Items(value)
+    inner = line + step
+    if isinstance(value, Pairs):
+        start = "{" + inner
+        for key, one in value.pairs:
+            yield f"{start}{json_text(key)}: "
+            yield from _pieces(one, step, inner)
+            start = "," + inner
+        yield "{}" if start[0] == "{" else line + "}"
+    elif isinstance(value, Items):
+        start = "[" + inner
+        for one in value.items:
+            yield start
+            yield from _pieces(one, step, inner)
+            start = "," + inner
+        yield "[]" if start[0] == "[" else line + "]"
+    elif isinstance(value, Tokens):
+        chunks = (chunk for chunk in value.chunks if chunk)
+        first = next(chunks, None)
+        if first is None:
+            yield "[]"
+            return
+        between = "," + inner
+        yield "[" + inner + between.join(first)
+        for chunk in chunks:
+            yield between + between.join(chunk)
+        yield line + "]"
+    else:
+        yield json_text(value)

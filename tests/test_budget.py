@@ -1,0 +1,134 @@
+"""What one command may cost, and what is said when it would be more."""
+
+import io
+import json
+import threading
+import time
+
+import pytest
+
+from qmigtool.budget import FREE, Budget, Limits, current, ensured, limited
+from qmigtool.cli.main import run
+from qmigtool.errors import BudgetError, UnsupportedError
+from qmigtool.jsontext import Items, Pairs, Tokens, json_document, materialised, write_json
+from qmigtool.numbers import number, parse_number, size
+from qmigtool.parsers.vmdesc import parse_vmdesc
+from tests import samplefiles
+
+
+def test_each_limit_names_its_option_and_the_place() -> None:
+    budget = Budget(Limits(seconds=0.01, memory=10, spool=10, objects=10))
+    for what in ("memory", "spool", "objects"):
+        budget.charge(what, 10)
+        with pytest.raises(BudgetError, match=f"--max-{what} ") as caught:
+            budget.charge(what, 1, 0x40, "cpu@0")
+        assert (caught.value.offset, caught.value.section, caught.value.resource) == (0x40, "cpu@0", what)
+        assert caught.value.exit_code == 63
+        assert budget.exceeded is caught.value
+    end = time.thread_time() + 0.02
+    while time.thread_time() < end:
+        pass
+    with pytest.raises(BudgetError, match="--max-seconds "):
+        budget.tick()
+    assert isinstance(budget.exceeded, UnsupportedError)
+
+
+def test_what_is_given_back_may_be_spent_again() -> None:
+    budget = Budget(Limits(memory=10))
+    for _ in range(5):
+        budget.charge("memory", 8)
+        budget.release("memory", 8)
+
+
+def test_large_inputs_may_cost_more() -> None:
+    budget = Budget()
+    budget.admit(FREE)
+    before = [budget.limit(what) for what in ("seconds", "spool", "objects", "memory")]
+    budget.admit(1 << 30)
+    assert [budget.limit(what) - old for what, old in zip(("seconds", "spool", "objects", "memory"), before, strict=True)] == [
+        1024, 16 << 30, 1 << 24, 0,
+    ]  # fmt: skip
+    exact = Budget(Limits(grow=False))
+    exact.admit(1 << 40)
+    assert exact.limit("seconds") == Limits().seconds
+
+
+def test_a_budget_counts_for_its_block_and_thread() -> None:
+    assert current() is not current()
+    with limited(Limits(objects=5)) as budget:
+        assert current() is budget
+        with ensured() as same:
+            assert same is budget
+        others: list[Budget] = []
+        thread = threading.Thread(target=lambda: others.append(current()))
+        thread.start()
+        thread.join()
+        assert others[0] is not budget
+    with ensured() as one, ensured() as other:
+        assert one is other
+
+
+def test_a_shared_shape_costs_nothing_to_count() -> None:
+    body = {"vmsd_name": "x", "version": 1, "fields": [{"name": "v", "type": "uint8", "size": 1}]}
+    length = 1
+    for _ in range(40):  # each level has the one below twice
+        fields = [{"name": n, "type": "struct", "struct": body, "size": length} for n in "ab"]
+        body = {"vmsd_name": "x", "version": 1, "fields": fields}
+        length *= 2
+        if length >= 1 << 9:
+            break
+    text = json.dumps({"page_size": 4096, "devices": [{"name": "d", "instance_id": 0, **body}]}).encode()
+    assert parse_vmdesc(text).devices[0].description.objects > length
+
+
+def test_json_is_that_of_json() -> None:
+    value = {"a": [1, {"b": None}, [], {}], "c": '\u202e\x1b"', "d": True, "e": {"f": [[1], [2, 3]]}}
+    assert json_document(value) == json.dumps(value, indent=2) + "\n"
+    lazy = Pairs(
+        [
+            ("a", Items([1, Pairs([("b", None)]), Items([]), Pairs([])])),
+            ("t", Tokens([[], ["1", "2"], ["3"]])),
+            ("empty", Tokens([])),
+        ]
+    )
+    plain = {"a": [1, {"b": None}, [], {}], "t": [1, 2, 3], "empty": []}
+    out = io.StringIO()
+    write_json(out, lazy, 4)
+    assert out.getvalue() == json.dumps(plain, indent=4)
+
+
+def test_what_is_lazy_can_be_made() -> None:
+    lazy = Pairs([("a", Items([Tokens([["1"], ["2"]])])), ("b", {"c": (1, 2)})])
+    assert materialised(lazy) == {"a": [[1, 2]], "b": {"c": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("743", 743), ("0x2e7", 743), ("0X2E7", 743), ("0b101", 5), ("0o17", 15), ("1_000", 1000), ("-1", -1),
+        ("512K", 512 << 10), ("16m", 16 << 20), ("1 GiB", 1 << 30), ("2GB", 2 << 30), ("0x10K", 0x4000), ("3t", 3 << 40),
+        ("0x1000", 4096), ("0x1b", 27), ("16 bytes", 16), ("16b", 16), (" 5 ", 5), ("0", 0), ("-4K", -4096),
+    ],
+)  # fmt: skip
+def test_numbers_have_one_grammar(text: str, value: int) -> None:
+    assert parse_number(text) == value == number(text, "it")
+
+
+@pytest.mark.parametrize("text", ["", "k", "0x", "1.5", "1e3", "010", "5kk", "\uff11", "0b2", "x", "1 2", "9" * 500])
+def test_what_is_no_number(text: str) -> None:
+    assert parse_number(text) is None
+    with pytest.raises(Exception, match="it is "):
+        size(text, "it")
+
+
+def test_options_raise_the_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(samplefiles.path("kvm-avx512-7.2"))
+    assert run(["--max-objects", "5", "show", file, "cpu@0"]) == 63
+    said = capsys.readouterr().err
+    assert "cpu@0" in said
+    assert "--max-objects" in said
+    assert run(["--max-objects", "1M", "show", file, "cpu@0"]) == 0
+    assert run(["--max-objects", "5", "show", file, "cpu@0", "--json"]) == 63
+    capsys.readouterr()
+    assert run(["--max-memory", "nonsense", "info", file]) == 2
+    assert run(["--max-seconds", "-1", "info", file]) == 2
