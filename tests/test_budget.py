@@ -43,11 +43,11 @@ def test_what_is_given_back_may_be_spent_again() -> None:
 def test_large_inputs_may_cost_more() -> None:
     budget = Budget()
     budget.admit(FREE)
-    before = [budget.limit(what) for what in ("seconds", "spool", "objects", "memory")]
+    kinds = ("seconds", "spool", "objects", "memory")
+    before = [budget.limit(kind) for kind in kinds]
     budget.admit(1 << 30)
-    assert [budget.limit(what) - old for what, old in zip(("seconds", "spool", "objects", "memory"), before, strict=True)] == [
-        1024, 16 << 30, 1 << 24, 0,
-    ]  # fmt: skip
+    more = [budget.limit(kind) - old for kind, old in zip(kinds, before, strict=True)]
+    assert more == [1024, 16 << 30, 1 << 24, 0]
     exact = Budget(Limits(grow=False))
     exact.admit(1 << 40)
     assert exact.limit("seconds") == Limits().seconds
@@ -106,7 +106,7 @@ def test_what_is_lazy_can_be_made() -> None:
     ("text", "value"),
     [
         ("743", 743), ("0x2e7", 743), ("0X2E7", 743), ("0b101", 5), ("0o17", 15), ("1_000", 1000), ("-1", -1),
-        ("512K", 512 << 10), ("16m", 16 << 20), ("1 GiB", 1 << 30), ("2GB", 2 << 30), ("0x10K", 0x4000), ("3t", 3 << 40),
+        ("512K", 512 << 10), ("16m", 16 << 20), ("1 GiB", 1 << 30), ("2GB", 2 << 30), ("0x10K", 0x4000),
         ("0x1000", 4096), ("0x1b", 27), ("16 bytes", 16), ("16b", 16), (" 5 ", 5), ("0", 0), ("-4K", -4096),
     ],
 )  # fmt: skip
