@@ -17,11 +17,20 @@ from qmigtool.errors import LimitError, StreamError, UnsupportedError
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Bytes
 
-__all__ = ["SAVE_IMAGE_MAGIC", "SAVE_IMAGE_PARTIAL", "SaveFormat", "SaveImage", "read_save_image"]
+__all__ = [
+    "FORMAT_OFFSET",
+    "SAVE_IMAGE_MAGIC",
+    "SAVE_IMAGE_PARTIAL",
+    "SaveFormat",
+    "SaveImage",
+    "format_word",
+    "read_save_image",
+]
 
 SAVE_IMAGE_MAGIC = b"LibvirtQemudSave"
 SAVE_IMAGE_PARTIAL = b"LibvirtQemudPart"
 HEAD_SIZE = 92
+FORMAT_OFFSET = 28
 MAX_DATA = 64 << 20  # of XML; a domain's has some 10 KiB, and 64 KiB to grow
 SECTION = "libvirt save image"
 
@@ -57,9 +66,7 @@ class SaveImage:
 def read_save_image(source: Bytes) -> SaveImage:
     """Read the head; raises :class:`~qmigtool.errors.StreamError` or a kin of it where it breaks the format."""
     head = bytes(source.view(0, HEAD_SIZE))
-    order = "<"
-    if struct.unpack_from("<I", head, 16)[0] > 0xFFFF:  # the other byte order: a version is a small number
-        order = ">"
+    order = _byte_order(head)
     version, data_length, running, form, cookie_offset = struct.unpack_from(f"{order}5I", head, 16)
     if version not in (1, 2):
         raise StreamError(f"version {version}", offset=16, section=SECTION, expected="1 or 2")
@@ -84,3 +91,13 @@ def read_save_image(source: Bytes) -> SaveImage:
         data.split(b"\0", 1)[0],
         cookie,
     )
+
+
+def _byte_order(head: bytes) -> str:
+    # The other byte order: a version is a small number.
+    return ">" if struct.unpack_from("<I", head, 16)[0] > 0xFFFF else "<"
+
+
+def format_word(source: Bytes, form: SaveFormat) -> bytes:
+    """Return the word at :data:`FORMAT_OFFSET` that says how the stream is packed, in the byte order of the head."""
+    return struct.pack(f"{_byte_order(bytes(source.view(0, HEAD_SIZE)))}I", form)

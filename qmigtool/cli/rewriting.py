@@ -28,6 +28,7 @@ from qmigtool.cli.parameters import layout_value, read_small
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.plaintext import printable
 from qmigtool.rewrite import Rewriter, write_stream
+from qmigtool.rewrite.draft import taken_off
 from qmigtool.rewrite.edits import Edit, apply
 from qmigtool.rewrite.undo import MAX_PATCH, make_patch, read_patch
 
@@ -95,13 +96,14 @@ def rewrite(
         if used and op not in ops:
             raise UsageError(f"{option} goes with --{op}")
     with opened(file, accelerator, schema=schema, channels=channels) as stream:
-        if not edits and layout is None:
+        if not edits and layout is None and (stream.problems or not _in_channels(stream)):
             return _copy(stream, output, dry_run=dry_run, as_json=as_json)
         rewriter = Rewriter(stream, lossy=lossy)
         for edit in edits:
             apply(rewriter, edit)
         if layout is not None:
             rewriter.require_layout(layout)
+        rewriter.gather()
         splices = rewriter.splices()
         patch = None if undo is None else make_patch(stream, splices)
         written = None
@@ -123,6 +125,7 @@ def need_output(output: str | None, *, dry_run: bool) -> None:
 
 def write_edited(rewriter: Rewriter, output: str, *, as_json: bool, dry_run: bool = False) -> int:
     """Write a stream with its edits, and say what was changed; return the exit status."""
+    rewriter.gather()
     splices = rewriter.splices()
     written = None if dry_run else _write(rewriter, splices, output)
     report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
@@ -146,15 +149,24 @@ def _write(rewriter: Rewriter, splices: list[Splice], output: str) -> int:
     return rewriter.save(output, *inputs_read(), splices=splices)
 
 
+def _in_channels(stream: Stream) -> bool:
+    """Whether memory travelled in several channels, so that a copy of this one would lack it."""
+    held, total = stream.pages_held
+    return not stream.problems and (held != total or stream.channels > 0)
+
+
 def _copy(stream: Stream, output: str | None, *, dry_run: bool, as_json: bool) -> int:
     """Write a stream without edits: also one that is not whole."""
+    unwrapped = taken_off(stream)
     written = None
     if not dry_run and output is not None:
         with output_file(output) as target:
             written = write_stream(stream, target)
     if as_json and output != "-":
-        print_json({"edits": [], "bytes": written, **problems_json(stream)})
+        print_json({"edits": [], "notes": unwrapped, "bytes": written, **problems_json(stream)})
     else:
+        for note in unwrapped:
+            say_error(f"note: {note}")
         say_error(f"{output}: {written} bytes, no edits" if written is not None else "no edits")
     return finish(stream)
 

@@ -79,7 +79,9 @@ def build_ram(
             problems.append(error)
     problems += compare(multifd, len(syncs), uuid)
     ordered = merge(parts) if any(len(part) for part in parts[1:]) else parts[0]
-    return Ram(state.blocks, ordered, Content(sources, packed, page_size), requests, regions)
+    return Ram(
+        state.blocks, ordered, Content(sources, packed, page_size), requests, regions, flushes=bool(len(state.flushes))
+    )
 
 
 def _mapped(source: Source, state: RamState, problems: list[QmigError]) -> list[RunColumns]:

@@ -49,7 +49,8 @@ class Ram:
     """The memory of a stream; get it as :attr:`qmigtool.Stream.ram`.
 
     ``runs`` is the table of all records (:data:`qmigtool.ram.columns.RUN`) in the order they apply; ``return_path`` has
-    the page requests of the destination, if that channel was given. Addresses are byte offsets inside a RAMBlock.
+    the page requests of the destination, if that channel was given; ``flushes`` says that the main channel has records
+    by which multifd keeps its channels in step. Addresses are byte offsets inside a RAMBlock.
 
     A migration sends every page at least once. So a page that no record wrote (or whose last record is a DISCARD) is
     *absent*: it went through a channel that was not given, or the stream is cut. Reading one raises
@@ -66,10 +67,13 @@ class Ram:
         content: Content,
         requests: Sequence[Message] = (),
         regions: Sequence[Region] = (),
+        *,
+        flushes: bool = False,
     ) -> None:
         self.blocks = tuple(blocks)
         self.runs = runs
         self.return_path = requests
+        self.flushes = flushes
         self.page_size = content.page_size
         self._content = content
         self._regions = tuple(regions)

@@ -17,6 +17,7 @@ framing         edits of the configuration section as a whole, and of footers
 blocks          edits of memory: blocks, format, scrubbing
 records, plain  memory written: records that stay, all of it anew as records,
 mapped, live    or as mapped-ram; which pages there are to write
+elsewhere       memory that came in other channels: joined, or refused
 components      edits of extended state, in the terms of XSAVE; areas, an XSAVE area put back
 accelerators/   from one accelerator to another: rules, each with its reason
 machines        from one machine type to a later one; vendors, what vendors call them

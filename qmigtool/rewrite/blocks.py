@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from qmigtool.errors import LimitError, UsageError
+from qmigtool.errors import LimitError, UnsupportedError, UsageError
+from qmigtool.parsers.saveimage import FORMAT_OFFSET, SaveFormat
 from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite import header
 from qmigtool.rewrite.memory import Format, block_entry
@@ -156,3 +157,20 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
         draft.change(f"command {section.name}", section.offset, section.name, None, "live migration only")
         draft.drop_command(section)
     memory.format, memory.absent = Format(form), absent
+    _say_in_save_image(draft, SaveFormat.SPARSE if form == Format.MAPPED else SaveFormat.RAW)
+
+
+def _say_in_save_image(draft: Draft, form: SaveFormat) -> None:
+    """Have the head of a libvirt save image say how memory lies: libvirt tells QEMU's loader so."""
+    container = draft.stream.container
+    if container.name != "libvirt" or not container.in_place:
+        return
+    version, before = container.details["version"], draft.save_format
+    if version == 1 and form is not SaveFormat.RAW:
+        raise UnsupportedError(
+            "mapped-ram in a save image of version 1", "a libvirt save image of version 1 cannot hold mapped-ram"
+        )
+    old = container.details["format"] if before is None else before.name.lower()
+    if version != 1 and old != form.name.lower():
+        draft.change("libvirt's head: format", FORMAT_OFFSET, old, form.name.lower())
+    draft.save_format = None if version == 1 else form

@@ -24,10 +24,19 @@ from qmigtool.rewrite.splice import seekable_source
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
+    from qmigtool.parsers.saveimage import SaveFormat
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.stream import Stream
 
-__all__ = ["Draft"]
+__all__ = ["Draft", "taken_off"]
+
+
+def taken_off(stream: Stream) -> list[str]:
+    """Return a note of what the stream was unwrapped from, which no output has."""
+    container = stream.container
+    if container.in_place:
+        return []
+    return [f"the output is without what was taken off: {', '.join(container.removed)}"]
 
 
 class Draft:
@@ -45,13 +54,12 @@ class Draft:
         if stream.problems:
             raise stream.problems[0]
         self.changes: list[Change] = []
-        self.notes: list[str] = []
-        if not stream.container.in_place:
-            self.notes.append(f"the output is without what was taken off: {', '.join(stream.container.removed)}")
+        self.notes: list[str] = taken_off(stream)
         self.losses: list[str] = []
         self.checks: list[Callable[[], None]] = []  # what must hold of the result, when all edits are made
         self.configuration = stream.configuration
         self.footers = stream.footers
+        self.save_format: SaveFormat | None = None  # that the head of a libvirt save image shall say, None: as it does
         self.accelerator = stream.accelerator.name
         self.memory = MemoryDraft(stream)
         self.dropped_commands: list[Section] = []
@@ -162,10 +170,12 @@ class Draft:
         """Return everything that an edit can change."""
         lists = [list(one) for one in self._lists]
         sections = [section.state() for section in self.all_sections]
-        return lists, sections, self.configuration, self.footers, self.accelerator, self.memory.state()
+        framing = self.configuration, self.footers, self.save_format
+        return lists, sections, framing, self.accelerator, self.memory.state()
 
     def _restore(self, state: tuple[Any, ...]) -> None:
-        lists, sections, self.configuration, self.footers, self.accelerator, memory = state
+        lists, sections, framing, self.accelerator, memory = state
+        self.configuration, self.footers, self.save_format = framing
         for mine, old in zip(self._lists, lists, strict=True):
             mine[:] = old
         for section, old in zip(self.all_sections, sections, strict=True):

@@ -13,6 +13,7 @@ from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.parsers.bodies import FOOTER_SIZE, footer_of
 from qmigtool.parsers.configuration import MAX_NAME, Configuration
 from qmigtool.parsers.records import SectionType
+from qmigtool.parsers.saveimage import FORMAT_OFFSET, format_word
 from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite.header import MAPPED_RAM, ORDER
 from qmigtool.rewrite.memory import IGNORE_SHARED
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from qmigtool.parsers.savevm import Section
     from qmigtool.rewrite.draft import Draft
 
-__all__ = ["add_configuration", "configuration_splices", "drop_configuration", "footer_splices", "set_footers"]
+__all__ = [
+    "add_configuration",
+    "configuration_splices",
+    "drop_configuration",
+    "footer_splices",
+    "save_image_splices",
+    "set_footers",
+]
 
 _CLOSED = (Type.START, Type.PART, Type.END, Type.FULL)
 
@@ -115,6 +123,13 @@ def footer_splices(draft: Draft, others: list[Splice]) -> Iterator[Splice]:
             yield Splice(section.end - FOOTER_SIZE, FOOTER_SIZE, b"")
         else:
             yield Splice(section.end, 0, footer_of(section.section_id or 0))
+
+
+def save_image_splices(draft: Draft) -> Iterator[Splice]:
+    """Give the splice of a libvirt save image's head, which says how memory lies behind it."""
+    if draft.save_format is not None:
+        word = format_word(draft.source, draft.save_format)
+        yield from differing(FORMAT_OFFSET, bytes(draft.source.view(FORMAT_OFFSET, len(word))), word)
 
 
 def _section(draft: Draft, type_: Type) -> Section | None:

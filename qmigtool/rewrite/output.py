@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from qmigtool.parsers.bodies import footer_of
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.parsers.vmdesctext import describe, describe_device, find_parts, format_pairs, is_spaced
-from qmigtool.rewrite.framing import configuration_splices, footer_splices
+from qmigtool.rewrite.framing import configuration_splices, footer_splices, save_image_splices
 from qmigtool.rewrite.memory import Format
 from qmigtool.rewrite.splice import Splice, differing, ordered
 
@@ -28,7 +28,7 @@ PACKAGED = "PACKAGED"
 
 def splices_of(draft: Draft) -> list[Splice]:
     """Return the splices, in the order of the source; raises what reading memory raises."""
-    found = [*configuration_splices(draft), *_commands(draft), *_devices(draft)]
+    found = [*save_image_splices(draft), *configuration_splices(draft), *_commands(draft), *_devices(draft)]
     behind = list(_inserted(draft))
     ram = _first(draft, Type.START, "ram")
     if ram is not None:

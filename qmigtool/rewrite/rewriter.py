@@ -32,6 +32,7 @@ from qmigtool.rewrite import (
     blocks,
     bodyfields,
     components,
+    elsewhere,
     fields,
     framing,
     header,
@@ -113,6 +114,15 @@ class Rewriter:
     def notes(self) -> list[str]:
         """What should be known beside."""
         return self.draft.notes
+
+    def gather(self) -> None:
+        """Join memory that came in several channels, as :meth:`ram` with ``plain`` does, unless a format is chosen.
+
+        Raises :class:`~qmigtool.errors.UnsupportedError` if some of it is in no channel given: a main channel alone is
+        a stream that nobody can load. The command line does this before it writes anything.
+        """
+        with self.draft.edit("ram"):
+            elsewhere.gather(self.draft)
 
     def splices(self) -> list[Splice]:
         """Return the spans that are replaced, in order of the source; raises what a check of the result raises."""

@@ -1,0 +1,74 @@
+"""Memory that did not travel in the main channel: joined from the other channels, or said to be missing.
+
+A main channel of multifd, or of postcopy with a preempt channel, is a whole stream without most of its memory. Written
+to a file as it is, nobody could load it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qmigtool.errors import UnsupportedError
+from qmigtool.ram.columns import Encoding
+from qmigtool.rewrite.blocks import set_format
+from qmigtool.rewrite.memory import Format
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.draft import Draft
+
+__all__ = ["gather", "travelled_elsewhere"]
+
+SHOWN = 4
+
+
+def travelled_elsewhere(draft: Draft) -> dict[str, int] | None:
+    """Say whether memory is in other channels than the main one: block -> pages that are in none given, else None.
+
+    Pages that were never sent prove nothing alone: with free-page-hinting a guest's unused memory is not. What proves
+    it is a channel with pages, a switch to postcopy, a main channel without any page that holds something, or one that
+    has records of multifd.
+    """
+    memory = draft.memory
+    if not memory.blocks:
+        return None
+    held, total = draft.stream.pages_held
+    if held == total and not draft.stream.channels:
+        return None
+    ram = memory.ram
+    absent = {
+        block.block.idstr: pages
+        for block in memory.kept
+        if not memory.sent_elsewhere(block) and (pages := ram.absent(block.block.idstr))
+    }
+    postcopy = bool(draft.commands("POSTCOPY_LISTEN", "POSTCOPY_RUN"))
+    # A capture of postcopy is half a conversation: no file that holds it can be loaded.
+    if ram.channels > 1 or (postcopy and (absent or draft.stream.container.name == "pcap")):
+        return absent
+    contents = [encoding for encoding in Encoding if not encoding.holds_zero and encoding is not Encoding.DISCARD]
+    counted = ram.count()
+    any_content = any(each.get(encoding.name.lower()) for each in counted.values() for encoding in contents)
+    return absent if absent and (not any_content or ram.flushes) else None
+
+
+def gather(draft: Draft) -> None:
+    """Write memory as plain records if it came in several channels; raise if some of it is in none that is given.
+
+    Does nothing where an edit has chosen a format. Raises :class:`~qmigtool.errors.UnsupportedError`.
+    """
+    if draft.memory.format is not Format.KEEP:
+        return
+    absent = travelled_elsewhere(draft)
+    if absent is None:
+        return
+    if absent:
+        some = [f"{pages} pages of {name!r}" for name, pages in list(absent.items())[:SHOWN]]
+        more = f" and of {len(absent) - SHOWN} more blocks" if len(absent) > SHOWN else ""
+        raise UnsupportedError(
+            "memory that is in no channel given",
+            f"memory travelled in other channels, and is not all here: {', '.join(some)}{more} are missing",
+            section="ram",
+            expected="all channels of the migration (--channel), or --ram plain --absent zero for zeros in their place",
+        )
+    set_format(draft, Format.PLAIN)
+    several = "in several channels" if draft.memory.ram.channels > 1 else "by postcopy"
+    draft.note(f"memory came {several}, and is written as plain records (--ram plain)")
