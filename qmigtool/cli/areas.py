@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +15,9 @@ from qmigtool.cli.fitting import (
     agreed,
     area_layout_option,
     auto_note,
+    contradictions,
     force_option,
+    own_layout,
     quirk_option,
     the_area_layout_option,
 )
@@ -31,12 +34,14 @@ from qmigtool.cli.output import (
 )
 from qmigtool.cli.parameters import (
     MAX_AREA,
+    MAX_HOLDER,
     SIZE,
     format_choice,
     layout_option,
     mask_option,
     read_small,
     register_option,
+    split_path,
     target_mask_option,
     the_layout_option,
 )
@@ -47,18 +52,24 @@ from qmigtool.xsave import Format, Layout, XsaveArea
 from qmigtool.xsave.check import CONSUMERS, MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, EXTENDED_OFFSET, MPX_MASK
 from qmigtool.xsave.header import area_format, header
+from qmigtool.xsave.holders import FoundArea, find_area
+from qmigtool.xsave.holders.elfcore import is_core
 from qmigtool.xsave.hyperv import declare_hyperv
 from qmigtool.xsave.notes import kvm_amx_note
 from qmigtool.xsave.qemu_policy import Policy
 from qmigtool.xsave.vendor import check_mxcsr
 
 
-def read_area(path: str) -> bytes:
-    """Read an XSAVE area, and tell a stream from one."""
-    data = read_small(path, MAX_AREA)
+def read_area(path: str) -> FoundArea:
+    """Read an XSAVE area, alone in its file or out of what holds one; ``FILE#N`` chooses of several."""
+    file, choice = split_path(path)
+    data = read_small(file, MAX_HOLDER, prefix_of=is_core)
     if data.startswith(b"QEVM"):
         raise UsageError(f"{path} is a migration stream, not an XSAVE area", expected="`xsave export` first")
-    return data
+    found = find_area(data, Path(file).name, choice)
+    if len(found.data) > MAX_AREA:
+        raise UsageError(f"{path} has more than {MAX_AREA} bytes", expected="an XSAVE area")
+    return found
 
 
 @click.command()
@@ -210,16 +221,20 @@ def convert(
 ) -> int:
     """Convert the XSAVE area in the file IN, and write it to OUT.
 
+    IN is an area's bytes, or what holds some: an ELF core (IN#TID, where it has several threads), JSON of Cloud
+    Hypervisor (IN#N: vCPU N), Xen's save record.
+
     For the qemu-* policies --layout is the host's CPUID. Their result is what the C function leaves in the buffer,
     also where it fails or where that is no legal area; its return value is "rc" in --json. Exit status 0 if that is
     not negative, else 1; 3, and nothing is written, where C would leave its buffers.
     """
-    data = read_area(source)
+    found = read_area(source)
+    data = found.data
     if policy == "strict":
         if guest_layout is not None or guest_xcr0 is not None or xcr0 is not None:
             raise UsageError("--guest-layout, --guest-xcr0 and --xcr0 go with a qemu-* policy")
         return _convert_strictly(
-            data,
+            found,
             output,
             Format(form),
             layout,
@@ -251,13 +266,13 @@ def convert(
             data, host=layout, guest=guest_layout, guest_xcr0=features, xsave_buf_len=buffer, policy=policy
         )
     write_output(output, done.data)
-    notes = [f"the C function returns {done.rc}"]
+    notes = [f"the C function returns {done.rc}", *filter(None, [found.note])]
     _say(_document(done.data, layout, notes) | {"rc": done.rc}, output, as_json=as_json)
     return 0 if done.rc >= 0 else 1
 
 
 def _convert_strictly(
-    data: bytes,
+    area: FoundArea,
     output: str,
     form: Format,
     layout: Layout | str,
@@ -271,7 +286,10 @@ def _convert_strictly(
     as_json: bool,
 ) -> int:
     """Convert an area as the architecture says; refuse one that is not of its layout, or that XRSTOR faults on."""
-    source = source_layout if source_layout is not None else layout
+    data = area.data
+    if area.layout is not None and source_layout is None and isinstance(layout, Layout):
+        source_layout = AUTO  # its own; --layout is the target's
+    source = own_layout(area, source_layout if source_layout is not None else layout)
     if source_layout is not None and not isinstance(layout, Layout):
         raise UsageError("--layout auto finds the layout of IN", expected="--source-layout auto, and --layout by name")
     if mask is None and layout == AUTO:
@@ -283,7 +301,7 @@ def _convert_strictly(
 
     def act(one: Layout) -> tuple[core.Result, Layout]:
         target = layout if isinstance(layout, Layout) else one
-        misfits = core.misfits(data, one)
+        misfits = (*contradictions(area, one), *core.misfits(data, one))
         try:
             result = core.convert(
                 data, one, form, target=target, mask=mask, drop=drop, max_size=size, hyperv_quirk=quirk
@@ -296,8 +314,7 @@ def _convert_strictly(
             raise
         if misfits and not force:
             raise LiveStateError(_misfit(one, misfits, "--force converts it"))
-        area = XsaveArea(data, one)
-        check_mxcsr(data, area.mxcsr, one)
+        check_mxcsr(data, XsaveArea(data, one).mxcsr, one)
         notes = [*misfits, *core.area_notes(data, one, hyperv_quirk=quirk)]
         if form is Format.STANDARD and (amx := kvm_amx_note(header(result.data)[0], len(result.data))):
             notes.append(amx)
@@ -306,7 +323,8 @@ def _convert_strictly(
     found = agreed(data, source, act, lambda done: (done[0].data, tuple(sorted(done[0].supervisor.items()))))
     result, target = found.result
     write_output(output, result.data)
-    _report(result, target, [*auto_note(source, found.layouts), *result.notes], output, as_json=as_json)
+    notes = [*filter(None, [area.note]), *auto_note(source, found.layouts), *result.notes]
+    _report(result, target, notes, output, as_json=as_json)
     return 0
 
 
@@ -341,10 +359,14 @@ def check(
 ) -> int:
     """Say who would take the XSAVE area in the file AREA, and why not.
 
+    AREA is an area's bytes, or what holds some: an ELF core (AREA#TID, where it has several threads), JSON of Cloud
+    Hypervisor (AREA#N: vCPU N), Xen's save record. Exit status 63 for what is not an XSAVE area, and named.
+
     Exits 1 if one that is asked refuses, or if AREA cannot be of that layout; by default those are asked that take
     AREA's format: KVM takes standard areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.
     """
-    data = read_area(area)
+    holder = read_area(area)
+    data, layout = holder.data, own_layout(holder, layout)
     asked = [name.upper() for name in consumers]
     for name in asked:
         if name not in CONSUMERS:
@@ -354,7 +376,7 @@ def check(
     def act(one: Layout) -> tuple[tuple[str, ...], list[core.Verdict], list[str]]:
         declared = declare_hyperv(data, one) if quirk and len(data) >= EXTENDED_OFFSET else data
         return (
-            core.misfits(data, one),
+            (*contradictions(holder, one), *core.misfits(data, one)),
             [
                 verdict
                 for verdict in core.check_area(declared, one, xcr0, xss, mxcsr_mask=mxcsr_mask)
@@ -366,7 +388,7 @@ def check(
     takers = asked or _takers(data)
     found = agreed(data, layout, act, lambda done: tuple(v.ok for v in done[1] if v.consumer in takers))
     misfits, verdicts, notes = found.result
-    notes = [*auto_note(layout, found.layouts), *notes]
+    notes = [*filter(None, [holder.note]), *auto_note(layout, found.layouts), *notes]
     if as_json:
         fields = ("consumer", "ok", "reasons", "notes")
         print_json(

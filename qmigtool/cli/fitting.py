@@ -11,6 +11,7 @@ from qmigtool import xsave as core
 from qmigtool.cli.parameters import F, layout_value
 from qmigtool.errors import QmigError, UnsupportedError, XsaveError
 from qmigtool.xsave import Layout
+from qmigtool.xsave.holders import FoundArea
 
 T = TypeVar("T")
 
@@ -38,9 +39,27 @@ def area_layout_option(*names: str, **more: Any) -> Callable[[F], F]:
 
 the_area_layout_option = area_layout_option(
     "--layout",
-    required=True,
-    help="A built-in layout (see `xsave layouts`), a file with a CPUID dump, or auto: the built-in ones that fit AREA.",
+    default=AUTO,
+    help="A built-in layout (see `xsave layouts`), a file with CPUID in it (FILE#N is CPU N), or auto, the default: "
+    "what AREA's file says, else the built-in ones that fit.",
 )
+
+
+def own_layout(area: FoundArea, layout: Layout | str) -> Layout | str:
+    """Return the layout that ``auto`` means for an area whose file has one, else what was asked for."""
+    return area.layout if area.layout is not None and not isinstance(layout, Layout) else layout
+
+
+def contradictions(area: FoundArea, layout: Layout) -> tuple[str, ...]:
+    """Say where ``layout`` contradicts what the area's file says of its own layout, a sentence for each component."""
+    if area.layout is None or area.layout is layout:
+        return ()
+    rows = layout.rows
+    return tuple(
+        f"the file says that {core.mask_names(1 << bit)[0]} lies at {row.offset}, not at {rows[bit].offset}"
+        for bit, row in sorted(area.layout.rows.items())
+        if bit in rows and rows[bit].offset != row.offset
+    )
 
 
 class Agreed(NamedTuple):

@@ -15,10 +15,12 @@ from qmigtool.errors import UsageError
 from qmigtool.plaintext import printable
 from qmigtool.xsave import Format, Layout
 from qmigtool.xsave.cpuid import missing_rows, split_choice
+from qmigtool.xsave.holders.elfcore import is_core, is_layout_note, layout_of_core, layout_of_note
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_AREA = 1 << 20  # an area with everything known has 12 KiB
+MAX_HOLDER = 16 << 20  # JSON of 300 vCPUs, or the notes of a core with 3,000 threads
 MAX_DUMP = 16 << 20  # an InstLatx64 dump of 192 CPUs has 2.6 MB
 
 
@@ -29,11 +31,15 @@ def layout_value(value: str | Layout) -> Layout:
     """
     if isinstance(value, Layout):
         return value
-    file, choice = (value, None) if Path(value).exists() else split_choice(value)
+    file, choice = split_path(value)
     if core.is_layout_name(value) or not Path(file).exists():
         return core.layout(value)
-    text = read_small(file, MAX_DUMP).decode("utf-8", "replace")
-    found = core.parse_cpuid_dump(text, Path(file).name, cpu=choice)
+    data, name = read_small(file, MAX_DUMP, prefix_of=is_core), Path(file).name
+    if is_layout_note(data):
+        return layout_of_note(data, name)
+    if is_core(data):
+        return layout_of_core(data, name)
+    found = core.parse_cpuid_dump(data.decode("utf-8", "replace"), name, cpu=choice)
     note = missing_rows(found)
     if note is not None:
         print(f"note: {printable(note)}", file=sys.stderr)
@@ -85,8 +91,13 @@ target_mask_option = mask_option(
 format_choice = click.Choice([form.value for form in Format])
 
 
-def read_small(path: str, most: int) -> bytes:
-    """Read a small file, or stdin, whole."""
+def split_path(path: str) -> tuple[str, str | None]:
+    """Split ``FILE#N``; a file that has such a name is taken as it is called."""
+    return (path, None) if path == "-" or Path(path).exists() else split_choice(path)
+
+
+def read_small(path: str, most: int, *, prefix_of: Callable[[bytes], bool] = lambda data: False) -> bytes:
+    """Read a small file, or stdin, whole; of what ``prefix_of`` recognises, only the first ``most`` bytes."""
     remember_inputs(path)
     if path == "-":
         if sys.stdin is None:
@@ -95,6 +106,8 @@ def read_small(path: str, most: int) -> bytes:
     else:
         with Path(path).open("rb") as file:
             data = file.read(most + 1)
+    if len(data) > most and prefix_of(data):
+        return data[:most]
     if len(data) > most:
         raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
     return data

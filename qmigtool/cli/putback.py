@@ -8,7 +8,15 @@ import click
 
 from qmigtool import mshv as bundles
 from qmigtool.cli.areas import read_area
-from qmigtool.cli.fitting import agreed, auto_note, force_option, quirk_option, the_area_layout_option
+from qmigtool.cli.fitting import (
+    agreed,
+    auto_note,
+    contradictions,
+    force_option,
+    own_layout,
+    quirk_option,
+    the_area_layout_option,
+)
 from qmigtool.cli.output import (
     accelerator_option,
     file_argument,
@@ -66,19 +74,24 @@ def import_area(
 ) -> int:
     """Put the XSAVE area in the file AREA back into FILE: fields, subsections, XSTATE_BV.
 
-    AREA is in standard or compacted format; padding behind it does no harm. Only what means something else than before
-    changes, so that an exported area that comes back unchanged gives the identical stream. Refused with exit status 1:
+    AREA is in standard or compacted format, alone or in what `xsave check` reads; padding behind it does no harm. Only
+    what means something else than before changes, so that an exported area that comes back unchanged gives the
+    identical stream. Refused with exit status 1:
     live state that no field of a stream takes (PT, PASID, HDC, UINTR, HWP, LWP), unless --lossy; an area that cannot be
     of that layout, unless --force. --hyperv-quirk is on where MSHV or WHPX saved FILE.
     """
     need_output(output, dry_run=dry_run)
-    data = read_area(area)
+    holder = read_area(area)
+    data, layout = holder.data, own_layout(holder, layout)
     with opened(file, accelerator, schema=schema) as stream:
         try:
+            wrong = contradictions(holder, layout) if isinstance(layout, Layout) else ()
+            if wrong and not force:
+                raise LiveStateError(f"the area is of another layout: {'; '.join(wrong)} (--force imports it)")
             found = agreed(data, layout, lambda one: XsaveArea(data, one), _meaning)
             one = found.layouts[0]
             rewriter = Rewriter(stream, lossy=lossy)
-            for note in auto_note(layout, found.layouts):
+            for note in (*filter(None, [holder.note]), *wrong, *auto_note(layout, found.layouts)):
                 rewriter.draft.note(note)
             if xcr0 is not None:
                 impossible = impossible_xcr0(parse_mask(xcr0), one)

@@ -192,7 +192,8 @@ def _xrstor(area: _Area) -> tuple[list[str], list[str]]:
     reasons = area.misaligned()
     if area.compacted:
         if not area.layout.features & FEATURE_XSAVEC:
-            reasons.append(f"the area is compacted, but {area.layout.name} has no XSAVEC (CPUID.(0DH,1).EAX[1])")
+            without = "has no XSAVEC" if 1 in area.layout.leaf else "does not say that it has XSAVEC"
+            reasons.append(f"the area is compacted, but {area.layout.name} {without} (CPUID.(0DH,1).EAX[1])")
         return reasons + area.compacted_form(area.xcr0, "XCR0"), []
     if area.xcomp_bv:
         reasons.append(

@@ -29,6 +29,7 @@ from qmigtool.xsave.components import (
     mask_names,
 )
 from qmigtool.xsave.header import area_format, header
+from qmigtool.xsave.holders.software import software_misfit
 from qmigtool.xsave.layout import Layout
 from qmigtool.xsave.vendor import NO_CPU, vendor
 
@@ -48,6 +49,8 @@ def misfits(area: bytes, layout: Layout) -> tuple[str, ...]:
     found = [*_header(area, layout)]
     if not found:
         found += [*_length(area, layout), *_stray(area, layout)]
+    if not found and (contradiction := software_misfit(area, layout)) is not None:
+        found.append(contradiction)
     if not found:
         found += _better(area, layout)
     return tuple(found)

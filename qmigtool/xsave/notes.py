@@ -54,7 +54,7 @@ def area_notes(area: bytes, layout: Layout, *, hyperv_quirk: bool = False) -> li
         stale = ", where XSAVEC leaves what was there before" if form is Format.COMPACTED else ""
         names = " ".join(mask_names(undeclared))
         notes.append(f"not declared in XSTATE_BV, so initial once restored, though bytes are not zero{stale}: {names}")
-    if form is Format.COMPACTED and not layout.has_xsavec:
+    if form is Format.COMPACTED and not layout.has_xsavec and 1 in layout.leaf:
         notes.append(f"{layout.name} has no XSAVEC: no area of that CPU itself is compacted")
     mxcsr, _ = effective_mxcsr(area, xstate_bv, form)
     if not mxcsr & MXCSR_MASKS and not mxcsr & ~mxcsr_mask(area, layout):

@@ -202,7 +202,9 @@ class Plan:
         if mxcsr != MXCSR_INIT:
             kept |= 2
         if self.target_format is Format.COMPACTED and not self.target.has_xsavec:
-            notes.append(f"{self.target.name} has no XSAVEC, so that CPU itself refuses compacted areas")
+            name, told = self.target.name, 1 in self.target.leaf
+            without = "has no XSAVEC, so that CPU itself" if told else "does not say if it has XSAVEC; a CPU without it"
+            notes.append(f"{name} {without} refuses compacted areas")
 
         out = bytearray(self.target_size)
         struct.pack_into("<H", out, 0, FCW_INIT)

@@ -15,7 +15,7 @@ software     the bytes 464-511 of the legacy region, in which Linux says what th
 from __future__ import annotations
 
 from qmigtool.errors import UnsupportedError, UsageError
-from qmigtool.xsave.holders.elfcore import find_in_core, is_elf, is_layout_note
+from qmigtool.xsave.holders.elfcore import find_in_core, is_core, is_layout_note
 from qmigtool.xsave.holders.model import FoundArea
 from qmigtool.xsave.holders.vmmjson import find_in_json, is_json
 from qmigtool.xsave.holders.windows import is_windows_xstate
@@ -39,7 +39,7 @@ def find_area(data: bytes, name: str, choice: str | None = None) -> FoundArea:
     Raises UnsupportedError ("not an XSAVE area: ...") for what is recognised and holds none that can be read,
     UsageError if there are several and none is chosen, or no such one, and what the reader of the form raises.
     """
-    if is_elf(data):
+    if is_core(data):
         return find_in_core(data, name, choice)
     if is_json(data):
         return find_in_json(data, name, choice)

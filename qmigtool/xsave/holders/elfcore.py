@@ -43,12 +43,21 @@ class _Thread(NamedTuple):
     area: bytes
 
 
-def is_elf(data: bytes) -> bool:
+def is_core(data: bytes) -> bool:
     """Say whether this is an ELF core: other ELF files hold no area."""
     if len(data) < 20 or not data.startswith(b"\x7fELF") or data[4] not in _CLASSES or data[5] != 1:
         return False
     kind, machine = struct.unpack_from("<HH", data, 16)
     return kind == ET_CORE and machine in (EM_386, EM_X86_64)
+
+
+def layout_of_core(data: bytes, name: str) -> Layout:
+    """Return the layout that a core's note NT_X86_XSAVE_LAYOUT describes. Raises UnsupportedError if it has none."""
+    for owner, kind, contents in _notes(data, name):
+        if owner == b"LINUX" and kind == NT_X86_XSAVE_LAYOUT:
+            return layout_of_note(contents, name)
+    what = "an ELF core without a note NT_X86_XSAVE_LAYOUT"
+    raise UnsupportedError(f"the layout of {what}", f"no layout: {what}", section=name)
 
 
 def find_in_core(data: bytes, name: str, choice: str | None) -> FoundArea:
