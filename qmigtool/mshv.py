@@ -2,7 +2,12 @@
 
 A bundle is a folder: ``vcpu-N.xsave`` is the compacted area of vCPU N, padded with zeros to the whole pages that
 MSHV_SET_VP_STATE wants, and ``bundle.json`` says what each file is, the layout and mask that its areas have, XCR0 (the
-register HV_X64_REGISTER_XFEM) and the MSRs that go beside them, in the order in which QEMU 11.1 writes them.
+register HV_X64_REGISTER_XFEM), the MSRs that go beside them, each with its Hyper-V register, and the order in which
+QEMU 11.1 writes all that. It has no general, segment, control or debug registers, no local APIC, timers or pages of the
+synthetic interrupt controller, no pending events and no activity state.
+
+The order, and what is written only on vCPU 0 or where the partition has the feature, were measured with QEMU 11.1.3 on
+a stand-in for /dev/mshv.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,13 +24,14 @@ from qmigtool.files import new_folder, open_input
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
+from qmigtool.xsave.convert import PAGE_SIZE
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
     from qmigtool.rewrite import Rewriter
     from qmigtool.stream import Stream
 
-__all__ = ["MSRS", "Msr", "export_bundle", "import_bundle"]
+__all__ = ["MSRS", "Msr", "Only", "export_bundle", "import_bundle"]
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
@@ -33,70 +40,97 @@ MAX_AREA = 1 << 20
 TSC = 0x10
 
 
+class Only(StrEnum):
+    """Where QEMU writes an MSR; every other one it writes always."""
+
+    VCPU_0 = "vCPU 0"
+    FEATURE = "a partition with the feature"
+
+
 class Msr(NamedTuple):
-    """An MSR and the field of section ``cpu`` that holds it."""
+    """An MSR, the field of section ``cpu`` that holds it, its HV_REGISTER_NAME, and where alone it is written."""
 
     number: int
     name: str
     path: str
+    register: int
+    only: Only | None = None
 
 
 def _variable_mtrrs() -> Iterator[Msr]:
+    """Give all bases, then all masks."""
     for i in range(8):
-        yield Msr(0x200 + 2 * i, f"MTRR_PHYSBASE{i}", f"env.mtrr_var[{i}]/base")
-        yield Msr(0x201 + 2 * i, f"MTRR_PHYSMASK{i}", f"env.mtrr_var[{i}]/mask")
+        yield Msr(0x200 + 2 * i, f"MTRR_PHYSBASE{i}", f"env.mtrr_var[{i}]/base", 0x80010 + i)
+    for i in range(8):
+        yield Msr(0x201 + 2 * i, f"MTRR_PHYSMASK{i}", f"env.mtrr_var[{i}]/mask", 0x80040 + i)
 
 
 _FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
+_SHSTK = "cpu/cet/cpu/cet_shstk"
+
+XFEM = 0x40005
+"""HV_X64_REGISTER_XFEM: XCR0."""
+
+VP_STATE_XSAVE = 1
+"""MSHV_VP_STATE_XSAVE of MSHV_SET_VP_STATE."""
 
 MSRS: tuple[Msr, ...] = (
-    Msr(0xC0000080, "EFER", "env.efer"),
-    Msr(0x277, "PAT", "env.pat"),
-    Msr(0x174, "SYSENTER_CS", "env.sysenter_cs"),
-    Msr(0x175, "SYSENTER_ESP", "env.sysenter_esp"),
-    Msr(0x176, "SYSENTER_EIP", "env.sysenter_eip"),
-    Msr(0xC0000081, "STAR", "env.star"),
-    Msr(0xC0000082, "LSTAR", "env.lstar"),
-    Msr(0xC0000083, "CSTAR", "env.cstar"),
-    Msr(0xC0000084, "SFMASK", "env.fmask"),
-    Msr(0xC0000102, "KERNEL_GS_BASE", "env.kernelgsbase"),
-    Msr(TSC, "TSC", "env.tsc"),
-    Msr(0xC0000103, "TSC_AUX", "env.tsc_aux"),
-    Msr(0x3B, "TSC_ADJUST", "cpu/msr_tsc_adjust/env.tsc_adjust"),
-    Msr(0x48, "SPEC_CTRL", "cpu/spec_ctrl/env.spec_ctrl"),
-    Msr(0xDA0, "XSS", "cpu/xss/env.xss"),
-    Msr(0x6A0, "U_CET", "cpu/cet/env.u_cet"),
-    Msr(0x6A2, "S_CET", "cpu/cet/env.s_cet"),
-    Msr(0x6A4, "PL0_SSP", "cpu/msr_pl0_ssp/env.pl0_ssp"),
-    Msr(0x6A5, "PL1_SSP", "cpu/cet/cpu/cet_shstk/env.pl1_ssp"),
-    Msr(0x6A6, "PL2_SSP", "cpu/cet/cpu/cet_shstk/env.pl2_ssp"),
-    Msr(0x6A7, "PL3_SSP", "cpu/cet/cpu/cet_shstk/env.pl3_ssp"),
-    Msr(0x6A8, "INTERRUPT_SSP_TABLE", "cpu/cet/cpu/cet_shstk/env.int_ssp_table"),
-    Msr(0x40000000, "HV_GUEST_OS_ID", "cpu/msr_hyperv_hypercall/env.msr_hv_guest_os_id"),
-    Msr(0x40000001, "HV_HYPERCALL", "cpu/msr_hyperv_hypercall/env.msr_hv_hypercall"),
-    Msr(0x40000021, "HV_REFERENCE_TSC", "cpu/msr_hyperv_time/env.msr_hv_tsc"),
-    Msr(0x40000080, "HV_SCONTROL", "cpu/msr_hyperv_synic/env.msr_hv_synic_control"),
-    Msr(0x40000082, "HV_SIEFP", "cpu/msr_hyperv_synic/env.msr_hv_synic_evt_page"),
-    Msr(0x40000083, "HV_SIMP", "cpu/msr_hyperv_synic/env.msr_hv_synic_msg_page"),
-    Msr(0x2FF, "MTRR_DEF_TYPE", "env.mtrr_deftype"),
-    *(Msr(index, f"MTRR_FIX_{index:X}", f"env.mtrr_fixed[{i}]") for i, index in enumerate(_FIXED)),
+    Msr(0xC0000080, "EFER", "env.efer", 0x80001),
+    Msr(0x277, "PAT", "env.pat", 0x80004),
+    Msr(0x174, "SYSENTER_CS", "env.sysenter_cs", 0x80005),
+    Msr(0x175, "SYSENTER_ESP", "env.sysenter_esp", 0x80007),
+    Msr(0x176, "SYSENTER_EIP", "env.sysenter_eip", 0x80006),
+    Msr(0xC0000081, "STAR", "env.star", 0x80008),
+    Msr(0xC0000082, "LSTAR", "env.lstar", 0x80009),
+    Msr(0xC0000083, "CSTAR", "env.cstar", 0x8000A),
+    Msr(0xC0000084, "SFMASK", "env.fmask", 0x8000B),
+    Msr(0xC0000102, "KERNEL_GS_BASE", "env.kernelgsbase", 0x80002),
+    Msr(TSC, "TSC", "env.tsc", 0x80000),
+    Msr(0xC0000103, "TSC_AUX", "env.tsc_aux", 0x8007B),
+    Msr(0x3B, "TSC_ADJUST", "cpu/msr_tsc_adjust/env.tsc_adjust", 0x80096, Only.FEATURE),
+    Msr(0x40000001, "HV_HYPERCALL", "cpu/msr_hyperv_hypercall/env.msr_hv_hypercall", 0x90001, Only.VCPU_0),
+    Msr(0x40000000, "HV_GUEST_OS_ID", "cpu/msr_hyperv_hypercall/env.msr_hv_guest_os_id", 0x90002, Only.VCPU_0),
+    Msr(0x40000021, "HV_REFERENCE_TSC", "cpu/msr_hyperv_time/env.msr_hv_tsc", 0x90017, Only.VCPU_0),
+    Msr(0x40000080, "HV_SCONTROL", "cpu/msr_hyperv_synic/env.msr_hv_synic_control", 0xA0010),
+    Msr(0x40000082, "HV_SIEFP", "cpu/msr_hyperv_synic/env.msr_hv_synic_evt_page", 0xA0012),
+    Msr(0x40000083, "HV_SIMP", "cpu/msr_hyperv_synic/env.msr_hv_synic_msg_page", 0xA0013),
+    Msr(0x2FF, "MTRR_DEF_TYPE", "env.mtrr_deftype", 0x8000E),
+    Msr(0x6A0, "U_CET", "cpu/cet/env.u_cet", 0x8008C, Only.FEATURE),
+    Msr(0x6A2, "S_CET", "cpu/cet/env.s_cet", 0x8008D, Only.FEATURE),
+    Msr(0x6A4, "PL0_SSP", "cpu/msr_pl0_ssp/env.pl0_ssp", 0x8008F, Only.FEATURE),
+    Msr(0x6A5, "PL1_SSP", f"{_SHSTK}/env.pl1_ssp", 0x80090, Only.FEATURE),
+    Msr(0x6A6, "PL2_SSP", f"{_SHSTK}/env.pl2_ssp", 0x80091, Only.FEATURE),
+    Msr(0x6A7, "PL3_SSP", f"{_SHSTK}/env.pl3_ssp", 0x80092, Only.FEATURE),
+    Msr(0x6A8, "INTERRUPT_SSP_TABLE", f"{_SHSTK}/env.int_ssp_table", 0x80093, Only.FEATURE),
+    Msr(0xDA0, "XSS", "cpu/xss/env.xss", 0x8008B, Only.FEATURE),
+    Msr(0x48, "SPEC_CTRL", "cpu/spec_ctrl/env.spec_ctrl", 0x80084, Only.FEATURE),
     *_variable_mtrrs(),
+    *(Msr(index, f"MTRR_FIX_{index:X}", f"env.mtrr_fixed[{i}]", 0x80070 + i) for i, index in enumerate(_FIXED)),
 )
-"""The MSRs that QEMU 11.1 writes to an MSHV vCPU. One whose subsection was not sent is 0."""
+"""The MSRs that QEMU 11.1 writes to an MSHV vCPU, in its order. One whose subsection was not sent is 0."""
 
 
 # -- out -------------------------------------------------------------------------------------------------------------
 
 
 def export_bundle(
-    stream: Stream, folder: str | os.PathLike[str], layout: Layout, mask: int | None = None
+    stream: Stream,
+    folder: str | os.PathLike[str],
+    layout: Layout,
+    mask: int | None = None,
+    *,
+    buffer_size: int | None = None,
 ) -> dict[str, Any]:
     """Write the bundle of all vCPUs to a new folder; return what ``bundle.json`` says.
 
     ``layout`` is the partition's CPUID leaf 0xD, ``mask`` its XSAVE_STATES (default: what any vCPU has enabled in XCR0
-    and MSHV can hold). Raises :class:`~qmigtool.errors.LiveStateError` for live state that has no place in it,
-    :class:`~qmigtool.errors.UsageError` if the folder is there already.
+    and MSHV can hold), ``buffer_size`` the bytes of its buffer, MAX_XSAVE_DATA_SIZE in whole pages (default: as many
+    pages as an area needs). What of a vCPU's XCR0 has no place in ``mask`` stays behind, and is said in ``notes``.
+    Raises :class:`~qmigtool.errors.LiveStateError` for live state that has no place in it or is larger than the buffer,
+    :class:`~qmigtool.errors.UsageError` if the folder is there already, or for a buffer of no whole pages.
     """
+    if buffer_size is not None and (not buffer_size or buffer_size % PAGE_SIZE):
+        raise UsageError(f"a buffer of {buffer_size} bytes", expected=f"whole pages of {PAGE_SIZE}, as MSHV wants")
     stream.prove()
     if stream.accelerator.name == "unknown":
         raise UsageError(
@@ -120,14 +154,29 @@ def export_bundle(
         "accelerator": stream.accelerator.name,
         "layout": {"name": layout.name, "leaf_0xd": _leaf(layout)},
         "mask": f"{mask:#x}",
+        "order": [
+            {"what": "xcr0", "register": f"{XFEM:#x}"},
+            {"what": "msrs"},
+            {"what": "file", "vp_state": VP_STATE_XSAVE},
+        ],
+        "notes": [],
         "vcpus": [],
     }
+    notes: list[str] = document["notes"]
     areas: dict[str, bytes] = {}
     for vcpu in stream.vcpus:
         # Raises LiveStateError, with names, for what has no place in the mask.
         area = vcpu.xsave.compact(layout, mask=mask)
         name = _file_name(vcpu.index)
-        buffer = mshv_buffer_size(len(area.data))
+        needed = mshv_buffer_size(len(area.data))
+        buffer = needed if buffer_size is None else buffer_size
+        if needed > buffer:
+            raise LiveStateError(
+                f"the area of vCPU {vcpu.index} has {len(area.data)} bytes, the buffer {buffer}: with fewer components "
+                "in the mask it is smaller",
+                section="MSHV",
+            )
+        notes += _said(vcpu, mask, buffer)
         areas[name] = area.data.ljust(buffer, b"\0")
         document["vcpus"].append(
             {
@@ -140,10 +189,7 @@ def export_bundle(
                 "xcr0": f"{vcpu.xcr0 & mask:#x}",
                 "xcr0_beside": f"{vcpu.xcr0 & ~mask:#x}",
                 "beside": {mask_names(1 << bit)[0]: area.supervisor[bit].hex() for bit in area.supervisor},
-                "msrs": [
-                    {"index": f"{msr.number:#x}", "name": msr.name, "value": f"{value:#x}"}
-                    for msr, value in _msrs(stream, vcpu)
-                ],
+                "msrs": [_msr_json(msr, value) for msr, value in _msrs(stream, vcpu)],
             }
         )
     with new_folder(folder) as made:
@@ -151,6 +197,32 @@ def export_bundle(
             Path(made, name).write_bytes(data)
         Path(made, MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return document
+
+
+def _said(vcpu: VCpu, mask: int, buffer: int) -> Iterator[str]:
+    """Give what a reader has to know of a vCPU in the bundle."""
+    if behind := vcpu.xcr0 & ~mask:
+        yield (
+            f"vCPU {vcpu.index}: {' '.join(mask_names(behind))} of XCR0 {vcpu.xcr0:#x} stays behind: the mask "
+            f"{mask:#x} does not have it, and a guest that uses it faults"
+        )
+    for msr in MSRS:
+        value = vcpu.device.number(msr.path)
+        if msr.only is Only.FEATURE and value:
+            yield f"vCPU {vcpu.index}: {msr.name} is {value:#x}, which only {msr.only} takes"
+    if buffer > PAGE_SIZE:
+        yield f"vCPU {vcpu.index}: a buffer of {buffer} bytes, but QEMU 11.1 itself passes one page of {PAGE_SIZE}"
+
+
+def _msr_json(msr: Msr, value: int) -> dict[str, str]:
+    only = {} if msr.only is None else {"only": msr.only.value}
+    return {
+        "index": f"{msr.number:#x}",
+        "name": msr.name,
+        "register": f"{msr.register:#x}",
+        "value": f"{value:#x}",
+        **only,
+    }
 
 
 def _file_name(index: int) -> str:
@@ -164,6 +236,8 @@ def _leaf(layout: Layout) -> dict[str, list[str]]:
 def _msrs(stream: Stream, vcpu: VCpu) -> Iterator[tuple[Msr, int]]:
     for msr in MSRS:
         value = vcpu.device.number(msr.path)
+        if msr.only is Only.VCPU_0 and vcpu.index:
+            continue
         if value is None and "/" not in msr.path:
             continue  # a field that this version has not: not known to be 0
         if msr.number == TSC and vcpu.tcg:
@@ -174,8 +248,11 @@ def _msrs(stream: Stream, vcpu: VCpu) -> Iterator[tuple[Msr, int]]:
 # -- back ------------------------------------------------------------------------------------------------------------
 
 
-def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str]) -> None:
+def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_quirk: bool = True) -> None:
     """Give the vCPUs of a stream the state of a bundle: areas, XCR0 and MSRs.
+
+    A bundle's areas are MSHV's, which leaves CET_U, CET_S and PASID undeclared: ``hyperv_quirk`` takes them as live.
+    Where the MSRs of CET are in the bundle, they count and not the area's bytes: a difference is said.
 
     Only what differs changes; what was exported and comes back unchanged gives the identical stream. Raises
     :class:`~qmigtool.errors.StreamError` for a bundle that is none, and what
@@ -217,10 +294,24 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str]) -> None:
                 f"the area of vCPU {index} has {len(data)} bytes", section=_file_name(index), expected=f"{size}, padded"
             )
         rewriter.set_xcr0(index, xcr0 | beside)
-        rewriter.import_area(index, XsaveArea(data[:size], layout))
+        area = XsaveArea(data[:size], layout)
+        rewriter.import_area(index, area, hyperv_quirk=hyperv_quirk)
+        for number, value in _cet_of(area.with_hyperv_quirk() if hyperv_quirk else area):
+            if msrs.get(number, value) != value:
+                rewriter.draft.note(
+                    f"vCPU {index}: MSR {number:#x} is {value:#x} by the area and {msrs[number]:#x} in the list, "
+                    "which counts"
+                )
         for msr in MSRS:
             if msr.number in msrs:
                 _set_msr(rewriter, index, msr, msrs[msr.number])
+
+
+def _cet_of(area: XsaveArea) -> Iterator[tuple[int, int]]:
+    """Give the MSRs (number, value) that the CET components of an area hold."""
+    for number, bit, offset in ((0x6A0, 11, 0), (0x6A7, 11, 8), (0x6A4, 12, 0), (0x6A5, 12, 8), (0x6A6, 12, 16)):
+        if area.xstate_bv >> bit & 1:
+            yield number, int.from_bytes(area.component(bit)[offset : offset + 8], "little")
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -29,7 +29,7 @@ from qmigtool.cli.output import (
     say_error,
     schema_option,
 )
-from qmigtool.cli.parameters import mask_option, the_layout_option
+from qmigtool.cli.parameters import SIZE, mask_option, the_layout_option
 from qmigtool.cli.rewriting import need_output, write_edited
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.plaintext import printable
@@ -114,7 +114,7 @@ def _meaning(area: XsaveArea) -> tuple[object, ...]:
 
 @click.group(no_args_is_help=False)
 def mshv() -> None:
-    """What MSHV takes of the vCPUs, as a folder: XSAVE areas in whole pages, XCR0 and MSRs."""
+    """What MSHV takes of the vCPUs' extended state, as a folder: XSAVE areas in whole pages, XCR0 and MSRs."""
 
 
 @mshv.command("export")
@@ -122,6 +122,12 @@ def mshv() -> None:
 @click.option("-o", "--output", required=True, metavar="DIR", help="A folder that is not there yet.")
 @the_layout_option
 @mask_option("--mask", help="The partition's XSAVE_STATES, by default what XCR0 has and MSHV can hold.")
+@click.option(
+    "--buffer-size",
+    type=SIZE,
+    metavar="BYTES",
+    help="The partition's buffer (MAX_XSAVE_DATA_SIZE in whole pages), by default the pages that an area needs.",
+)
 @accelerator_option
 @schema_option
 @json_option
@@ -130,13 +136,17 @@ def export_bundle(
     output: str,
     layout: Layout,
     mask: int | None,
+    buffer_size: int | None,
     accelerator: str | None,
     schema: str | None,
     as_json: bool,
 ) -> int:
-    """Write what MSHV takes of every vCPU of FILE to the folder DIR."""
+    """Write what MSHV takes of every vCPU of FILE to the folder DIR: XCR0, MSRs, XSAVE areas, and QEMU's order of them.
+
+    The rest of a vCPU (general, segment and control registers, local APIC, timers, pending events) is not in it.
+    """
     with opened(file, accelerator, schema=schema) as stream:
-        document = bundles.export_bundle(stream, output, layout, mask)
+        document = bundles.export_bundle(stream, output, layout, mask, buffer_size=buffer_size)
         if as_json:
             print_json({**document, **problems_json(stream)})
         else:
@@ -146,6 +156,8 @@ def export_bundle(
                     f"XSTATE_BV {entry['xstate_bv']}, XCOMP_BV {entry['xcomp_bv']}, XCR0 {entry['xcr0']}, "
                     f"{len(entry['msrs'])} MSRs"
                 )
+            for note in document["notes"]:
+                say_error(f"note: {printable(note)}")
             say_error(f"{printable(output)}: {bundles.MANIFEST} names every file, layout and mask")
         return finish(stream)
 
@@ -153,6 +165,8 @@ def export_bundle(
 @mshv.command("import")
 @file_argument
 @click.argument("folder", metavar="DIR")
+@quirk_option
+@lossy_option
 @output_option
 @dry_run_option
 @accelerator_option
@@ -161,16 +175,21 @@ def export_bundle(
 def import_bundle(
     file: str,
     folder: str,
+    quirk: bool | None,
+    lossy: bool,
     output: str | None,
     dry_run: bool,
     accelerator: str | None,
     schema: str | None,
     as_json: bool,
 ) -> int:
-    """Put the folder DIR, as `mshv export` wrote it or a hypervisor filled it, back into FILE."""
+    """Put the folder DIR, as `mshv export` wrote it or a hypervisor filled it, back into FILE.
+
+    --hyperv-quirk is on unless --no-hyperv-quirk is given.
+    """
     need_output(output, dry_run=dry_run)
     with opened(file, accelerator, schema=schema) as stream:
-        rewriter = Rewriter(stream)
-        bundles.import_bundle(rewriter, folder)
+        rewriter = Rewriter(stream, lossy=lossy)
+        bundles.import_bundle(rewriter, folder, hyperv_quirk=quirk is not False)
         remember_inputs(*(str(one) for one in Path(folder).iterdir() if one.is_file()))
         return write_edited(rewriter, output or "", as_json=as_json, dry_run=dry_run)

@@ -13,6 +13,7 @@ from qmigtool.errors import LiveStateError, QmigError, StreamError, UsageError
 from qmigtool.mshv import MSRS, export_bundle, import_bundle
 from qmigtool.rewrite import Rewriter
 from qmigtool.xsave import layout
+from tests import casefiles
 from tests.rewrite.editing import assert_true, bodies, rewritten, sample, stream_of
 from tests.streamwriter import Vmsd, num, x86_cpu
 
@@ -349,3 +350,96 @@ def test_the_program(tmp_path, capsys):
     (tmp_path / "b" / "vcpu-1.xsave").unlink()
     assert not (tmp_path / "never").exists()
     assert "Traceback" not in "".join(capsys.readouterr())
+
+
+# -- what the bundle says ----------------------------------------------------------------------------------------------
+
+
+def test_the_order_and_the_registers(tmp_path):
+    """As QEMU 11.1.3 wrote them on a stand-in for /dev/mshv; tests/oracle/test_mshv_bundle.py asks it."""
+    document = exported(sample("pc-7.2"), tmp_path / "b")
+    assert [step["what"] for step in document["order"]] == ["xcr0", "msrs", "file"]
+    assert document["order"][0]["register"] == "0x40005"
+    first, second = ([one["name"] for one in entry["msrs"]] for entry in document["vcpus"][:2])
+    assert first[12:20] == [
+        *("TSC_ADJUST", "HV_HYPERCALL", "HV_GUEST_OS_ID", "HV_REFERENCE_TSC", "HV_SCONTROL", "HV_SIEFP", "HV_SIMP"),
+        "MTRR_DEF_TYPE",
+    ]
+    assert first[20:29] == [
+        *("U_CET", "S_CET", "PL0_SSP", "PL1_SSP", "PL2_SSP", "PL3_SSP", "INTERRUPT_SSP_TABLE", "XSS", "SPEC_CTRL"),
+    ]
+    assert first[29:45] == [f"MTRR_PHYS{kind}{i}" for kind in ("BASE", "MASK") for i in range(8)]
+    assert [name for name in first if name not in second] == ["HV_HYPERCALL", "HV_GUEST_OS_ID", "HV_REFERENCE_TSC"]
+    by_name = {one["name"]: one for one in document["vcpus"][0]["msrs"]}
+    assert by_name["XSS"]["register"] == "0x8008b"
+    assert {name for name, one in by_name.items() if one.get("only") == "a partition with the feature"} == {
+        *("TSC_ADJUST", "U_CET", "S_CET", "PL0_SSP", "PL1_SSP", "PL2_SSP", "PL3_SSP", "INTERRUPT_SSP_TABLE", "XSS"),
+        "SPEC_CTRL",
+    }
+    assert len({one["register"] for one in by_name.values()}) == len(by_name)
+
+
+def test_what_stays_behind_is_said(tmp_path, capsys):
+    """pc-7.2: XCR0 0x21f on three vCPUs, and MSHV's header has no PKRU."""
+    document = exported(sample("pc-7.2"), tmp_path / "b", "intel-clx")
+    behind = [note for note in document["notes"] if "stays behind" in note]
+    assert [note.split(":")[0] for note in behind] == ["vCPU 0", "vCPU 1", "vCPU 2"]
+    assert all("PKRU of XCR0 0x21f" in note for note in behind)
+    source = str(sample("pc-7.2"))
+    assert main.run(["mshv", "export", source, "-o", str(tmp_path / "c"), "--layout", "intel-clx", "--mask", "7"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("BNDREGS BNDCSR PKRU of XCR0 0x21f stays behind") == 3
+
+
+def test_live_msrs_that_need_a_feature_are_said(tmp_path):
+    document = exported(casefiles.read("xsave", "cet-guest.mig"), tmp_path / "b", accelerator="mshv")
+    said = " ".join(document["notes"])
+    for name in ("XSS is 0x1800", "U_CET is 0x3", "PL0_SSP is 0xfeed0000", "INTERRUPT_SSP_TABLE is 0x3333"):
+        assert name in said
+
+
+@pytest.mark.parametrize(("size", "code"), [("4096", 0), ("8192", 0), ("0x3000", 0), ("0", 2), ("100", 2), ("4097", 2)])
+def test_the_buffer(size, code, tmp_path, capsys):
+    source, folder = str(sample("kvm-avx512-7.2")), tmp_path / "b"
+    arguments = ["mshv", "export", source, "-o", str(folder), "--layout", "amd-zen4", "--buffer-size", size, "--json"]
+    if size.startswith("0x"):
+        arguments[-2] = str(int(size, 0))
+    assert main.run(arguments) == code
+    out = capsys.readouterr().out
+    if not code:
+        entry = json.loads(out)["vcpus"][0]
+        assert entry["buffer"] == int(size, 0) == (folder / "vcpu-0.xsave").stat().st_size
+        assert any("one page" in note for note in json.loads(out)["notes"]) == (int(size, 0) > 4096)
+        assert main.run(["mshv", "import", source, str(folder), "--dry-run"]) == 0
+    else:
+        assert not folder.exists()
+
+
+def test_an_area_that_is_larger_than_the_buffer(tmp_path):
+    source = casefiles.read("xsave", "xfd.mig")
+    with qmigtool.open(source) as stream:
+        with pytest.raises(LiveStateError, match="10688 bytes, the buffer 4096"):
+            export_bundle(stream, tmp_path / "b", layout("intel-spr"), 0x600E7, buffer_size=4096)
+        document = export_bundle(stream, tmp_path / "b", layout("intel-spr"), 0x600E7, buffer_size=12288)
+        assert document["vcpus"][0]["buffer"] == 12288
+
+
+def test_a_page_that_hyperv_filled(tmp_path):
+    """CET_U and CET_S lie in the page without their XSTATE_BV bits; the list of MSRs counts."""
+    source = casefiles.read("xsave", "cet-guest.mig")
+    exported(source, tmp_path / "b", accelerator="mshv")
+    page = casefiles.read("xsave", "hyperv-page-quirk.compacted")
+    (tmp_path / "b" / "vcpu-0.xsave").write_bytes(page)
+    change(tmp_path / "b", lambda d: d["vcpus"][0].update(size=2472))
+    with qmigtool.open(source, accelerator="mshv") as stream:
+        rewriter = Rewriter(stream)
+        import_bundle(rewriter, tmp_path / "b")
+        assert rewriter.changes == []  # the page has the guest's own CET state
+        assert any("CET_U CET_S" in note for note in rewriter.notes)
+    other = bytearray(page)
+    other[2432] = 7
+    (tmp_path / "b" / "vcpu-0.xsave").write_bytes(other)
+    with qmigtool.open(source, accelerator="mshv") as stream:
+        rewriter = Rewriter(stream)
+        import_bundle(rewriter, tmp_path / "b")
+        assert any("MSR 0x6a0 is 0x7 by the area and 0x3 in the list" in note for note in rewriter.notes)
