@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import os
 import signal
 import sys
@@ -16,6 +16,7 @@ from qmigtool import __version__
 from qmigtool.budget import Limits, current, limited
 from qmigtool.cli.lazy import LazyGroup
 from qmigtool.cli.output import complain, fail, say_error
+from qmigtool.cli.standard import drop_errors, flush_output, take_standard_streams
 from qmigtool.errors import QmigError
 from qmigtool.numbers import parse_number
 
@@ -104,8 +105,8 @@ def cli(
     A file that would cost more than any honest one is refused with 63; the options --max-..., before COMMAND, allow
     more.
 
-    Exit status: 0 fine; 1 a difference or a finding; 2 wrong usage; 3 broken input (what could be read is shown);
-    63 legal, but not supported, and named; 70 a defect of qmigtool.
+    Exit status: 0 fine; 1 a difference or a finding; 2 wrong usage, or not all could be written; 3 broken input (what
+    could be read is shown); 63 legal, but not supported, and named; 70 a defect of qmigtool.
     """
     usual = Limits()
     limits = Limits(
@@ -129,44 +130,49 @@ def _whole(result: int | None, **_: object) -> int | None:
 
 def entry() -> None:
     """Run the program; never returns."""
-    # Somebody may have closed them (>&-); Python then has None there.
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as the process lives
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - as above
-    for text in (sys.stdout, sys.stderr):
-        if isinstance(text, io.TextIOWrapper):
-            text.reconfigure(errors="backslashreplace")  # names come from the file, and not every terminal has them
+    take_standard_streams()
     # As Ctrl-C does: the temporary file of an output goes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run())
+    status = run()
+    drop_errors()
+    sys.exit(status)
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+    """Run the command line and return the exit status; not everything written is :data:`USAGE`."""
+    status = _run(arguments)
+    lost = flush_output()
+    return status if lost is None else _lost(lost)
+
+
+def _lost(error: OSError) -> int:
+    """Say what the machine could not do: a file that cannot be opened, an output that is full."""
+    if not isinstance(error, BrokenPipeError):  # whoever read our output (head, say) has gone: nobody asks why
+        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        with contextlib.suppress(OSError):
+            say_error(f"qmigtool: {name}{error.strerror or error}")
+    return USAGE
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         result = cli.main(arguments, prog_name="qmigtool", standalone_mode=False)
-        sys.stdout.flush()
     except QmigError as error:
-        return fail(error, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
+        try:
+            return fail(error, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
+        except OSError as lost:
+            return _lost(lost)
     except click.ClickException as error:
         _show(error)
         return USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
     except SystemExit:
-        return 0  # click's answer to a broken pipe; it has silenced stdout, too
+        return USAGE  # click's answer to a broken pipe
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output (head, say) has gone; Python's own flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
-        # A file that cannot be opened, an output that is full: the machine, not the stream.
-        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        say_error(f"qmigtool: {name}{error.strerror or error}")
-        return USAGE
+        return _lost(error)
     except Exception:
         for line in traceback.format_exc().splitlines():
             say_error(line)
