@@ -11,9 +11,9 @@ import mmap
 import os
 import stat
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import LimitError, StreamError, TruncatedError
+from qmigtool.errors import ClosedError, LimitError, StreamError, TruncatedError
 from qmigtool.files import open_input
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ PASSED = 16 << 20
 class Source:
     """Bytes by absolute offset; ``size`` is None where it is not known."""
 
+    closed = False
     size: int | None = None
     name: str = "<stream>"
 
@@ -42,7 +43,7 @@ class Source:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Let go of what is held; after that :meth:`view` raises :class:`~qmigtool.errors.ClosedError`."""
 
     def __enter__(self) -> Self:
         return self
@@ -54,12 +55,26 @@ class Source:
 
 
 class BufferSource(Source):
-    """Bytes that are in memory."""
+    """Bytes that are in memory; ``whole`` are all of them."""
+
+    whole: memoryview
 
     def __init__(self, data: Buffer, name: str = "<bytes>") -> None:
         self.whole = memoryview(data).cast("B").toreadonly()
         self.size = len(self.whole)
         self.name = name
+
+    def __getattr__(self, name: str) -> Any:
+        # Only asked for what is not there: ``whole`` is deleted when it is closed.
+        if name == "whole":
+            raise ClosedError("the stream is closed")
+        raise AttributeError(name)
+
+    def close(self) -> None:
+        """Let go of the bytes. Views that somebody still holds stay good."""
+        if not self.closed:
+            self.closed = True
+            del self.whole
 
     def passed(self, offset: int) -> None:
         """Take note that what lies before ``offset`` will not be looked at again soon."""
@@ -147,7 +162,7 @@ class FileSource(BufferSource):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self.whole.release()
+        super().close()
         if self._map is not None:
             try:
                 self._map.close()
@@ -165,6 +180,11 @@ class KeptSource(Source):
         self._spans: list[bytes] = []
         self._kept = 0
 
+    def close(self) -> None:
+        """Let go of the spans."""
+        self.closed = True
+        self._starts, self._spans = [], []
+
     def keep(self, offset: int, data: bytes) -> None:
         """Keep a span; spans come in rising order."""
         self._kept += len(data)
@@ -175,6 +195,8 @@ class KeptSource(Source):
 
     def view(self, offset: int, length: int) -> memoryview:
         """Return a view of a kept span."""
+        if self.closed:
+            raise ClosedError("the stream is closed")
         index = bisect_right(self._starts, offset) - 1
         if index >= 0:
             start = offset - self._starts[index]

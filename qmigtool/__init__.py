@@ -22,8 +22,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import (
+    ClosedError,
     LimitError,
     LiveStateError,
+    OutputError,
     QmigError,
     StreamError,
     TruncatedError,
@@ -43,8 +45,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClosedError",
     "LimitError",
     "LiveStateError",
+    "OutputError",
     "QmigError",
     "Rewriter",
     "Stream",

@@ -253,12 +253,17 @@ class VCpu:
             mask |= 1 << spec.component
         return mask
 
-    @cached_property
+    @property
     def live(self) -> int:
         """The components whose contents differ from the initial configuration; MXCSR counts for SSE.
 
         This is what XSTATE_BV has to have at least, so it is also the recomputed XSTATE_BV.
         """
+        self._check_open()
+        return self._live
+
+    @cached_property
+    def _live(self) -> int:
         mask = 0
         for bit in bits(self.carried):
             if not is_initial(bit, self.contents(bit)):
@@ -273,6 +278,7 @@ class VCpu:
     @property
     def mxcsr(self) -> int:
         """MXCSR."""
+        self._check_open()
         return int.from_bytes(self._legacy[MXCSR_OFFSET : MXCSR_OFFSET + 4], "little")
 
     def contents(self, bit: int) -> bytes:
@@ -280,6 +286,7 @@ class VCpu:
 
         What the stream does not carry is in its initial configuration.
         """
+        self._check_open()
         if bit == X87:
             return self._legacy[0:24] + self._legacy[32:160]
         if bit == SSE:
@@ -395,6 +402,10 @@ class VCpu:
         return lacking
 
     # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        """Raise :class:`~qmigtool.errors.ClosedError` if the stream is closed, whatever is known already."""
+        _ = self.device.fields
 
     def _number(self, path: str, default: int = 0) -> int:
         value = self.device.number(path)

@@ -59,8 +59,9 @@ class Device:
         (before 11, arrays of pointers with NULLs among them: s390x ``css``), and
         :class:`~qmigtool.errors.StreamError` if the bytes contradict the description.
         """
+        section = self.section
+        self._source.view(section.body_offset, 0)  # raises if the stream is closed
         if self._fields is None:
-            section = self.section
             if self.description is None:
                 raise UnsupportedError("device state without a vmdesc", offset=section.body_offset, section=self.label)
             self.check_length()

@@ -5,6 +5,7 @@
     QmigError                 the root: catch this one
     +-- UsageError            the caller asked for something that does not exist        exit code 2
     |   +-- OutputError       an output is an input, or its reader is gone              exit code 2
+    +-- ClosedError           a stream, or what was taken from it, is used when closed  exit code 2
     +-- StreamError           the bytes are not what the format says                    exit code 3
     |   +-- TruncatedError    the input ends in the middle of something
     |   +-- LimitError        a number in the file is larger than any honest file needs
@@ -81,6 +82,12 @@ class UsageError(QmigError):
 
 class OutputError(UsageError):
     """What is written cannot go where it was to go: that place is an input, or who read it is gone."""
+
+
+class ClosedError(QmigError):
+    """The stream is closed: its bytes cannot be looked at any more."""
+
+    exit_code = 2
 
 
 class StreamError(QmigError):

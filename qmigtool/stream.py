@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 from functools import cached_property
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
 from qmigtool.consistency import Descriptions, wrong_lengths
 from qmigtool.device import Device, find
-from qmigtool.errors import QmigError, UsageError
+from qmigtool.errors import ClosedError, QmigError, UsageError
 from qmigtool.filereading import FileReading
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
@@ -111,9 +111,15 @@ class Stream:
         return f"<Stream {self._source.name!r}, {self.machine or 'no machine type'}, read {self.road}>"
 
     def close(self) -> None:
-        """Let go of the file and of the extra channels."""
+        """Let go of the file and of the extra channels.
+
+        After that, every use of the stream and of what still looks into it (devices, fields, vCPUs, memory) raises
+        :class:`~qmigtool.errors.ClosedError`. :attr:`problems` stay, and so does what was read out of it: values, XSAVE
+        areas, tables.
+        """
         for source in (self._source, *self._channels, *self._outer):
             source.close()
+        self.__class__ = _Closed
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -380,3 +386,23 @@ class Stream:
         """Tell the length of a device section from its bytes, for a stream with neither footers nor a vmdesc."""
         fitted = fit(self.schema, header.idstr, header.version_id, data, self.machine, ends=ends)
         return None if fitted is None else fitted.description.size
+
+
+class _Closed(Stream):
+    """What a stream becomes when it is closed, so that nobody reads on in what is gone."""
+
+    _STILL = ("close", "problems", "error")
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__") or name in _Closed._STILL:
+            return super().__getattribute__(name)
+        raise ClosedError("the stream is closed")
+
+    def __enter__(self) -> Self:
+        raise ClosedError("the stream is closed")
+
+    def __repr__(self) -> str:
+        return "<Stream, closed>"
+
+    def close(self) -> None:
+        """Do nothing: it is closed."""

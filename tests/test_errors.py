@@ -9,6 +9,8 @@ from qmigtool.errors import LiveStateError, QmigError, StreamError, UnsupportedE
 CODES = {
     "QmigError": 3,
     "UsageError": 2,
+    "OutputError": 2,
+    "ClosedError": 2,
     "StreamError": 3,
     "TruncatedError": 3,
     "LimitError": 3,
@@ -18,6 +20,8 @@ CODES = {
 }
 PARENTS = {
     "UsageError": "QmigError",
+    "OutputError": "UsageError",
+    "ClosedError": "QmigError",
     "StreamError": "QmigError",
     "TruncatedError": "StreamError",
     "LimitError": "StreamError",

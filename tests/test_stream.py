@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import qmigtool
-from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
+from qmigtool.errors import ClosedError, QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
 from qmigtool.parsers.vmstate import Kind
 from tests import samplefiles
 from tests.parsers.reading import as_spans
@@ -600,6 +600,57 @@ def test_closed_is_closed_but_what_was_read_stays():
         view = stream._source.view(0, 4)
     assert value == 0x21F
     assert bytes(view) == b"QEVM"
+
+
+@pytest.mark.parametrize("how", ["path", "bytes", "pipe"])
+def test_every_use_of_what_is_closed_is_an_error_of_ours(how):
+    data = samplefiles.read("pc-7.2")
+    target = {"path": samplefiles.path("pc-7.2"), "bytes": data, "pipe": io.BytesIO(data)}[how]
+    stream = qmigtool.open(target, keep_runs=True)
+    device, vcpu, memory, other = stream.devices[8], stream.vcpus[1], stream.ram, stream.vcpus[2]
+    field, area, problems = device.fields[0], vcpu.xsave, stream.problems
+    value = field.value
+    stream.close()
+    stream.close()
+    names = {name for name in dir(qmigtool.Stream) if not name.startswith("_")} - {"close", "problems", "error"}
+    assert len(names) > 20
+    uses = [
+        *(lambda name=name: getattr(stream, name) for name in sorted(names)),
+        stream.__enter__,
+        lambda: device.fields,
+        lambda: device.body,
+        lambda: device.field("env.xcr0"),
+        lambda: field.value,
+        lambda: field.raw,
+        lambda: vcpu.xcr0,
+        lambda: vcpu.xsave,
+        lambda: other.live,
+        lambda: memory.page("pc.ram", 0),
+        lambda: memory.read("pc.ram", 0x100000, 0),
+        lambda: next(memory.pages("pc.ram")),
+        lambda: memory.write_block("pc.rom", io.BytesIO()),
+        lambda: list(qmigtool.tables.sections.rows(stream)),
+        lambda: qmigtool.tables.xsave_components(stream),
+        lambda: qmigtool.compare(stream, stream),
+        lambda: qmigtool.check.run(stream),
+        lambda: qmigtool.Rewriter(stream),
+        lambda: qmigtool.preflight.predict(stream, qmigtool.preflight.read_targets(["7.2"])),
+    ]
+    for number, use in enumerate(uses):
+        with pytest.raises(ClosedError):
+            pytest.fail(f"use {number} gave {use()!r:.80}")
+    # What was read stays what it was.
+    assert (problems, stream.problems, stream.error) == ([], [], None)
+    assert repr(stream) == "<Stream, closed>"
+    assert isinstance(value, tuple | list | int)
+    assert area.xcomp_bv == 0
+
+
+def test_pages_that_somebody_looks_at_outlive_the_stream():
+    with qmigtool.open(samplefiles.path("pc-7.2")) as stream:
+        _, pages = next(stream.ram.pages("pc.bios"))
+        expected = pages.tobytes()
+    assert pages.tobytes() == expected
 
 
 def test_nothing_but_our_errors():

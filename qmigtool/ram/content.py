@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qmigtool.errors import QmigError, StreamError, TruncatedError, UnsupportedError
+from qmigtool.errors import ClosedError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.multifd import Compression, Packet, decode_payload, page_decoder
 from qmigtool.ram.columns import Encoding
 
@@ -44,6 +44,11 @@ class UnpackedChannel:
         self._page_size = page_size
         self._pages: NDArray[np.uint8] | None = None
         self._error: QmigError | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel is closed."""
+        return self._source.closed
 
     def view(self, offset: int, length: int) -> memoryview:
         """Return ``length`` bytes of pages at ``offset``; raises what unpacking them raised."""
@@ -81,6 +86,11 @@ class Content:
     def source(self, channel: int) -> Source | UnpackedChannel:
         """Return where the bytes of a channel are."""
         return self._channels[channel]
+
+    def check_open(self) -> None:
+        """Raise :class:`~qmigtool.errors.ClosedError` if the stream is closed: zero pages are read from nowhere."""
+        if self._channels[0].closed:
+            raise ClosedError("the stream is closed")
 
     def page(self, run: np.void, index: int) -> bytes:
         """Return page number ``index`` of a run that holds whole pages (not XBZRLE)."""

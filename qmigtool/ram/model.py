@@ -328,6 +328,7 @@ class Ram:
 
     def _check_sent(self, index: int) -> None:
         """Refuse a block whose pages are elsewhere: with x-ignore-shared, shared blocks are listed and never sent."""
+        self._content.check_open()
         if self.blocks[index].mr_addr is not None and not len(self._runs_of(index)):
             raise UnsupportedError(
                 "shared memory (x-ignore-shared)",
