@@ -4,6 +4,7 @@
 
     QmigError                 the root: catch this one
     +-- UsageError            the caller asked for something that does not exist        exit code 2
+    |   +-- SnapshotsError    an image holds several machines, and none is chosen       exit code 2
     |   +-- OutputError       an output is an input, or its reader is gone              exit code 2
     +-- ClosedError           a stream, or what was taken from it, is used when closed  exit code 2
     +-- StreamError           the bytes are not what the format says                    exit code 3
@@ -78,6 +79,21 @@ class UsageError(QmigError):
     """The caller named something that is not there: a field path, a vCPU, a layout, a mask."""
 
     exit_code = 2
+
+
+class SnapshotsError(UsageError):
+    """An image has several snapshots of a running machine, and none was chosen; ``snapshots`` lists all that it has.
+
+    Each is a dict of ``name``, ``id`` and ``vm_state_size``, in bytes: 0 for one of disks alone.
+    """
+
+    def __init__(self, message: str, *, snapshots: tuple[dict[str, Any], ...] = (), **place: Any) -> None:
+        super().__init__(message, **place)
+        self.snapshots = snapshots
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parts, with the snapshots."""
+        return {**super().as_dict(), "snapshots": list(self.snapshots)}
 
 
 class OutputError(UsageError):

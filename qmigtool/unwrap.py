@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
-from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError, UsageError
+from qmigtool.errors import LimitError, QmigError, SnapshotsError, StreamError, UnsupportedError, UsageError
 from qmigtool.files import skip_zeros
 from qmigtool.parsers.container import Kind, Magic, recognise
 from qmigtool.parsers.packed import unpack
@@ -27,6 +27,7 @@ from qmigtool.parsers.source import BufferSource, FileSource
 __all__ = ["Container", "Unwrapped", "unwrap"]
 
 MAGIC_SIZE = 16
+SHOWN_SNAPSHOTS = 20  # in a message
 MAX_LAYERS = 4  # a compressed save image of a compressed stream is three
 SPARE = 256 << 20  # bytes of the temporary file system that are left alone
 CHECKED = 64 << 20
@@ -134,7 +135,7 @@ def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
     if found.start:
         raise UnsupportedError("a qcow2 image inside another container", offset=found.start)
     image = read_qcow2(found.source)
-    snapshot = _choose([one for one in image.snapshots if one.vm_state_size], wanted)
+    snapshot = _choose(image.snapshots, wanted)
     details = {"snapshot": snapshot.name, "snapshot_id": snapshot.id, "vm_state_size": snapshot.vm_state_size}
     container = found.container.without("qcow2", name="qcow2", details=details)
     spooled = _spooled(found, container, state_pieces(found.source, image, snapshot))
@@ -144,18 +145,43 @@ def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
     return spooled
 
 
-def _choose(snapshots: list[Snapshot], wanted: str | None) -> Snapshot:
-    named = ", ".join(f"{one.name!r} (id {one.id})" for one in snapshots[:20])
-    if wanted is None:
-        if len(snapshots) == 1:
-            return snapshots[0]
-        if not snapshots:
-            raise UnsupportedError("a qcow2 image without a snapshot of a running machine", offset=0)
-        raise UsageError("this qcow2 image has several snapshots", expected=f"--snapshot with one of {named}")
-    # A name wins over an id, as for loadvm.
-    for one in (*(s for s in snapshots if s.name == wanted), *(s for s in snapshots if s.id == wanted)):
-        return one
-    raise UsageError(f"no snapshot {wanted!r}", expected=f"one of {named}" if named else None)
+def _choose(snapshots: Sequence[Snapshot], wanted: str | None) -> Snapshot:
+    """Return the snapshot that is meant, or the only one of a running machine."""
+    live = [one for one in snapshots if one.vm_state_size]
+    if wanted is not None:
+        # A name wins over an id, and a machine over a disk, as for loadvm.
+        for found in (live, snapshots):
+            for one in (*(s for s in found if s.name == wanted), *(s for s in found if s.id == wanted)):
+                if not one.vm_state_size:
+                    raise UnsupportedError(
+                        "a snapshot of disks alone",
+                        f"snapshot {wanted!r} holds no machine state, only that of a disk",
+                        offset=0,
+                        section="qcow2",
+                        expected=f"one of {_named(live)}" if live else None,
+                    )
+                return one
+        raise UsageError(f"no snapshot {wanted!r}", expected=f"one of {_named(live)}" if live else None)
+    if not live:
+        disks = f": its snapshots are of disks alone, {_named(snapshots)}" if snapshots else ""
+        raise UnsupportedError(
+            "a qcow2 image without a snapshot of a running machine",
+            f"this is a qcow2 image without a snapshot of a running machine{disks}",
+            offset=0,
+            section="qcow2",
+        )
+    if len(live) > 1:
+        raise SnapshotsError(
+            "this qcow2 image has several snapshots",
+            expected=f"--snapshot with one of {_named(live)}",
+            snapshots=tuple({"name": one.name, "id": one.id, "vm_state_size": one.vm_state_size} for one in snapshots),
+        )
+    return live[0]
+
+
+def _named(snapshots: Sequence[Snapshot]) -> str:
+    more = f" and {len(snapshots) - SHOWN_SNAPSHOTS} more" if len(snapshots) > SHOWN_SNAPSHOTS else ""
+    return ", ".join(f"{one.name!r} (id {one.id})" for one in snapshots[:SHOWN_SNAPSHOTS]) + more
 
 
 def _cut(source: BufferSource, size: int) -> BufferSource:

@@ -9,6 +9,7 @@ from qmigtool.errors import LiveStateError, QmigError, StreamError, UnsupportedE
 CODES = {
     "QmigError": 3,
     "UsageError": 2,
+    "SnapshotsError": 2,
     "OutputError": 2,
     "ClosedError": 2,
     "StreamError": 3,
@@ -20,6 +21,7 @@ CODES = {
 }
 PARENTS = {
     "UsageError": "QmigError",
+    "SnapshotsError": "UsageError",
     "OutputError": "UsageError",
     "ClosedError": "QmigError",
     "StreamError": "QmigError",

@@ -55,8 +55,8 @@ def test_a_stream_is_opened_and_closed(pytester: pytest.Pytester) -> None:
             assert qmig_open({str(KVM)!r}, accelerator="tcg").accelerator.given
 
         def test_closed():
-            import pytest
-            with pytest.raises(ValueError):
+            import pytest, qmigtool
+            with pytest.raises(qmigtool.ClosedError):
                 kept[0].source.view(0, 4)
         """
     )

@@ -59,6 +59,7 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cy
     "--policy", metavar="TOML", help='What to ask: a file, or "default", which is the one that --print-policy prints.'
 )
 @click.option("--baseline", metavar="OLD", help="A stream that was right: whatever differs is a finding.")
+@click.option("--baseline-snapshot", metavar="NAME", help="Which one of the qcow2 image OLD's snapshots.")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), help="How to print the findings.  [default: text; --json: json]"
 )
@@ -74,7 +75,7 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cy
     help="The lightest finding for which the exit status is 1.",
 )
 @click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration.")
-@click.option("--snapshot", metavar="NAME", help="Which one of a qcow2 image's snapshots.")
+@click.option("--snapshot", metavar="NAME", help="Which one of a qcow2 image's snapshots, by its name or id.")
 @click.option("--list-rules", is_flag=True, help="List the rules and their options as the policy has them; no FILE.")
 @click.option(
     "--print-policy", is_flag=True, help="Print the default policy, to start one's own from; no FILE, no other option."
@@ -86,6 +87,7 @@ def check(
     files: tuple[str, ...],
     policy: str | None,
     baseline: str | None,
+    baseline_snapshot: str | None,
     form: str | None,
     output: str | None,
     reports: tuple[str, ...],
@@ -127,7 +129,11 @@ def check(
     threshold = Severity(fail_on)
     _refuse_twice([*(path for _, path in others), *([] if output is None else [output])])
     with ExitStack() as stack:
-        old = None if baseline is None else stack.enter_context(opened(baseline, accelerator, schema=schema))
+        old = (
+            None
+            if baseline is None
+            else stack.enter_context(opened(baseline, accelerator, schema=schema, snapshot=baseline_snapshot))
+        )
         given = {"accelerator": accelerator, "schema": schema, "channels": channels, "snapshot": snapshot}
         found = [_checked(file, asked, old, given, alone=len(files) == 1) for file in files]
         doubtful = 0 if old is None else finish(old)

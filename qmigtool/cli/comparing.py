@@ -21,6 +21,7 @@ from qmigtool.cli.output import (
     remember_inputs,
     say,
     schema_option,
+    snapshot_option,
     write_output,
 )
 from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
@@ -66,8 +67,10 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
 @click.option("--all", "every", is_flag=True, help="List what noise rules excuse, too.")
 @click.option("--accelerator-a", metavar="NAME", help="Who saved A, instead of inferring it.")
 @click.option("--accelerator-b", metavar="NAME", help="Who saved B.")
-@click.option("--snapshot-a", metavar="NAME", help="Which one of the qcow2 image A's snapshots.")
+@snapshot_option
+@click.option("--snapshot-a", metavar="NAME", help="Which one of the qcow2 image A's snapshots, if not --snapshot.")
 @click.option("--snapshot-b", metavar="NAME", help="Which one of B's.")
+@click.option("--snapshot-base", metavar="NAME", help="Which one of the base's.")
 @click.option("--channel-a", metavar="FILE", multiple=True, help="An extra channel of A (multifd), for --ram.")
 @click.option("--channel-b", metavar="FILE", multiple=True, help="An extra channel of B.")
 @schema_option
@@ -89,6 +92,7 @@ def diff(
     accelerator_b: str | None,
     snapshot_a: str | None,
     snapshot_b: str | None,
+    snapshot_base: str | None,
     channel_a: tuple[str, ...],
     channel_b: tuple[str, ...],
     schema: str | None,
@@ -122,7 +126,7 @@ def diff(
             )
         )
         if base is not None:
-            common = stack.enter_context(opened(base, schema=schema))
+            common = stack.enter_context(opened(base, schema=schema, snapshot=snapshot_base))
             return _three(compare_three(common, one, other, noise=noise), (common, one, other), as_json=as_json)
         memory = _memory(one, other) if ram else None
         found = Found(compare(one, other, noise=noise), memory, (one, other), moved=moved)
@@ -182,8 +186,11 @@ def _memory(a: Stream, b: Stream) -> RamComparison:
 
 
 def _document(found: Found) -> dict[str, Any]:
+    one, other = found.streams
     document: dict[str, Any] = {
         "same": found.same,
+        "a": {"file": one.source.name, "snapshot": _snapshot(one), "proved": one.proved},
+        "b": {"file": other.source.name, "snapshot": _snapshot(other), "proved": other.proved},
         "differences": [d.as_dict() for d in found.state.differences],
         "excused": [d.as_dict() for d in found.state.excused],
         "notes": list(found.state.notes),
@@ -192,8 +199,20 @@ def _document(found: Found) -> dict[str, Any]:
         from qmigtool.diff.ram.text import ram_as_dict
 
         document["ram"] = ram_as_dict(found.memory, moved=found.moved)
-    one, other = (problems_json(stream)["problems"] for stream in found.streams)
-    return {**document, "problems_a": one, "problems_b": other}
+    broken_a, broken_b = (problems_json(stream)["problems"] for stream in found.streams)
+    return {**document, "problems_a": broken_a, "problems_b": broken_b}
+
+
+def _snapshot(stream: Stream) -> str | None:
+    """Return which snapshot of an image a stream is."""
+    name = stream.container.details.get("snapshot")
+    return None if name is None else str(name)
+
+
+def _name(stream: Stream) -> str:
+    """Return the file's name, with the snapshot that is meant."""
+    snapshot = _snapshot(stream)
+    return stream.source.name + ("" if snapshot is None else f" (snapshot {snapshot!r})")
 
 
 def _status(streams: Iterable[Stream], *, same: bool) -> int:
@@ -204,7 +223,7 @@ def _status(streams: Iterable[Stream], *, same: bool) -> int:
 
 def _print(found: Found, every: bool) -> None:
     for name, stream in zip("AB", found.streams, strict=True):
-        print(printable(f"{name}  {stream.source.name}  {stream.machine or 'no machine type'}, {saver(stream)}"))
+        print(printable(f"{name}  {_name(stream)}  {stream.machine or 'no machine type'}, {saver(stream)}"))
     print()
     state = found.state
     shown = [*state.differences, *(state.excused if every else ())]
@@ -239,7 +258,7 @@ def _print_memory(memory: RamComparison, limit: int | None, *, moved: bool) -> N
 
 
 def _page(found: Found) -> str:
-    about = [[n, str(s.source.name), f"{s.machine}, {saver(s)}"] for n, s in zip("AB", found.streams, strict=True)]
+    about = [[n, _name(s), f"{s.machine}, {saver(s)}"] for n, s in zip("AB", found.streams, strict=True)]
     parts: list[tuple[str, list[str], list[list[str]]]] = [
         ("Streams", ["", "file", "what it is"], about),
         ("Differences", HEAD, [cells(d) for d in found.state.differences]),

@@ -10,6 +10,7 @@ import click
 
 from qmigtool import compat as analyze
 from qmigtool.cli.output import (
+    chosen_snapshot,
     csv_option,
     file_argument,
     finish,
@@ -21,6 +22,7 @@ from qmigtool.cli.output import (
     remember_inputs,
     say,
     say_error,
+    snapshot_option,
     standard_input,
     write_output,
 )
@@ -59,6 +61,7 @@ def schema() -> None:
 @schema.command("learn")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("-o", "--output", required=True, metavar="OUT", help="Where to write the schema (.xz: compressed).")
+@snapshot_option
 @click.option("--name", help="What to call it, by default OUT's name.")
 @json_option
 def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) -> int:
@@ -89,6 +92,9 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--devices", metavar="FILE", help="Compare only the devices that this stream has.")
+@snapshot_option
+@click.option("--snapshot-a", metavar="NAME", help="Which one of the qcow2 image A's snapshots, if not --snapshot.")
+@click.option("--snapshot-b", metavar="NAME", help="Which one of B's.")
 @click.option(
     "--direction",
     type=click.Choice([one.value for one in Direction]),
@@ -98,7 +104,17 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
 @click.option("--strict", is_flag=True, help="Exit with 1 for any difference, harmless ones too.")
 @csv_option
 @json_option
-def diff(a: str, b: str, devices: str | None, direction: str, strict: bool, as_csv: bool, as_json: bool) -> int:
+def diff(
+    a: str,
+    b: str,
+    devices: str | None,
+    snapshot_a: str | None,
+    snapshot_b: str | None,
+    direction: str,
+    strict: bool,
+    as_csv: bool,
+    as_json: bool,
+) -> int:
     """Would device state that A describes load in B, and the other way round?
 
     A and B each are a stream, the text of a vmdesc (`compat -d desc`), what QEMU's -dump-vmstate writes, or a schema
@@ -113,7 +129,10 @@ def diff(a: str, b: str, devices: str | None, direction: str, strict: bool, as_c
         with opened(devices) as stream:
             present = present_in(stream)
     counts = Direction(direction)
-    one, other = (read_shapes(standard_input() if given == "-" else given, given) for given in (a, b))
+    one, other = (
+        read_shapes(standard_input() if given == "-" else given, given, snapshot=chosen_snapshot(snapshot))
+        for given, snapshot in ((a, snapshot_a), (b, snapshot_b))
+    )
     comparison = compare_schemas(one, other, present)
     if as_csv:
         print_csv(schema_differences.columns, schema_differences.rows(comparison))

@@ -40,16 +40,18 @@ def _remember_snapshot(context: click.Context, _parameter: click.Parameter, name
     context.meta[_SNAPSHOT] = name
 
 
+snapshot_option = click.option(
+    "--snapshot",
+    metavar="NAME",
+    expose_value=False,
+    callback=_remember_snapshot,
+    help="Which one of a qcow2 image's snapshots, by its name or id.",
+)
+
+
 def file_argument(command: F) -> F:
     """Give a command FILE, and what says which stream of a container is meant (:func:`opened` knows)."""
-    option = click.option(
-        "--snapshot",
-        metavar="NAME",
-        expose_value=False,
-        callback=_remember_snapshot,
-        help="Which one of a qcow2 image's snapshots.",
-    )
-    return click.argument("file", metavar="FILE")(option(command))
+    return click.argument("file", metavar="FILE")(snapshot_option(command))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -89,9 +91,7 @@ def opened(
     bytes of RAM's records the proof goes at most, and if that is not enough, stderr says so. Where the stream is
     broken, what it lacks is no wrong usage, and what is not supported is not the worst of it: its own error leaves.
     """
-    context = click.get_current_context(silent=True)
-    if snapshot is None and context is not None:
-        snapshot = context.meta.get(_SNAPSHOT)
+    snapshot = chosen_snapshot(snapshot)
     remember_inputs(file, *channels, *([] if schema is None else [schema]))
     stream = None
     try:
@@ -116,6 +116,12 @@ def opened(
         if not isinstance(error, UsageError):
             error.file = error.file or file
         raise
+
+
+def chosen_snapshot(snapshot: str | None = None) -> str | None:
+    """Return ``snapshot``, or what ``--snapshot`` says."""
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_SNAPSHOT) if snapshot is None and context is not None else snapshot
 
 
 def say_unproved(stream: Stream, file: str) -> None:

@@ -95,10 +95,10 @@ def preflight(
     """Say whether a target loads FILE, in which words its QEMU refuses it, and what it would lose in silence.
 
     T is a TOML file (--print-target prints one with every key), a stream that the target has saved itself (started with
-    -S, then migrated to a file), -dump-vmstate JSON, replies to QMP's query-cpu-model-expansion, query-version and
-    query-migrate-capabilities, CPUID as text (FILE#N: its CPU N), the properties of an MSHV partition, a built-in
-    layout, a version of QEMU (7.2), a machine type (pc-q35-7.2, q35) or an accelerator (kvm). What is not known is not
-    judged, and said.
+    -S, then migrated to a file; IMAGE#SNAPSHOT: one in a qcow2 image), -dump-vmstate JSON, replies to QMP's
+    query-cpu-model-expansion, query-version and query-migrate-capabilities, CPUID as text (FILE#N: its CPU N), the
+    properties of an MSHV partition, a built-in layout, a version of QEMU (7.2), a machine type (pc-q35-7.2, q35) or an
+    accelerator (kvm). What is not known is not judged, and said.
 
     Where a `rewrite` mends it, that command is printed; it has been tried in memory. Exit status 0 if it loads and
     nothing is lost (notes do not count), 1 if it does not load, or loads and something is lost, 63 if whether it loads

@@ -30,7 +30,7 @@ from qmigtool.cli.output import (
     schema_option,
 )
 from qmigtool.device import find
-from qmigtool.errors import QmigError, UsageError
+from qmigtool.errors import QmigError, SnapshotsError, UsageError
 from qmigtool.jsontext import Items, Pairs, Tokens
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
@@ -53,15 +53,34 @@ def info(file: str, accelerator: str | None, schema: str | None, quick: bool, as
     """Say what FILE is.
 
     All of RAM's headers are read, so that what is broken or missing is found. With --quick, what only they tell
-    (sections, pages, whether it is complete) is left unknown where there are many.
+    (sections, pages, whether it is complete) is left unknown where there are many. Of a qcow2 image with several
+    snapshots, of which --snapshot chooses none, they are listed.
     """
-    with opened(file, accelerator, schema=schema, walk=SHOWN_WALK if quick else None) as stream:
-        document = _info(stream, whole=not quick or stream.proved)
-        if as_json:
-            print_json({**document, **problems_json(stream)})
-        else:
-            _print_info(document)
-        return finish(stream)
+    try:
+        with opened(file, accelerator, schema=schema, walk=SHOWN_WALK if quick else None) as stream:
+            document = _info(stream, whole=not quick or stream.proved)
+            if as_json:
+                print_json({**document, **problems_json(stream)})
+            else:
+                _print_info(document)
+            return finish(stream)
+    except SnapshotsError as several:
+        _print_snapshots(several, as_json=as_json)
+        return 0
+
+
+def _print_snapshots(several: SnapshotsError, *, as_json: bool) -> None:
+    """List the snapshots of an image of which none was chosen."""
+    if as_json:
+        print_json({"container": "qcow2", "snapshots": list(several.snapshots)})
+        return
+    print(f"{'container':13} qcow2")
+    head = "snapshots"
+    for one in several.snapshots:
+        size = one["vm_state_size"]
+        holds = f"{_bytes(size)} of machine state (--snapshot {one['name'] or one['id']})" if size else "disks alone"
+        print(f"{head:13} {printable(one['name'])} (id {printable(one['id'])}): {printable(holds)}")
+        head = ""
 
 
 def _info(stream: Stream, *, whole: bool) -> dict[str, Any]:

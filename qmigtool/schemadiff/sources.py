@@ -38,8 +38,10 @@ READABLE = (
 )
 
 
-def read_shapes(target: str | BinaryIO, source: str | None = None) -> Shapes:
+def read_shapes(target: str | BinaryIO, source: str | None = None, *, snapshot: str | None = None) -> Shapes:
     """Read what a file or a pipe describes; ``source`` is what to call it, by default the file's name.
+
+    ``snapshot`` names one of a qcow2 image that has several.
 
     Raises :class:`~qmigtool.errors.StreamError` if it describes nothing of the kind,
     :class:`~qmigtool.errors.UnsupportedError` for a stream without a vmdesc, and
@@ -53,7 +55,7 @@ def read_shapes(target: str | BinaryIO, source: str | None = None) -> Shapes:
             text = text_of(file, MAX_TEXT)
         if text is not None:
             return _of_text(text, name)
-        with open_stream(target) as stream:
+        with open_stream(target, snapshot=snapshot) as stream:
             return of_stream(stream, name)
     except QmigError as error:
         if not isinstance(error, UsageError):

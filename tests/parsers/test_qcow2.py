@@ -38,7 +38,9 @@ def test_a_snapshot_holds_what_a_migration_sends(qemu_stream: QemuStreamFactory,
     with pytest.raises(UsageError, match="no snapshot 'three'"):
         qmigtool.open(image, snapshot="three")
     assert run(["info", str(image), "--snapshot", "one"]) == 0
-    assert run(["info", str(image)]) == 2
+    assert run(["info", str(image)]) == 0  # it lists them
+    assert run(["show", str(image)]) == 2
+    assert run(["diff", str(image), str(image), "--snapshot-a", "one", "--snapshot-b", "two"]) == 0
 
 
 def empty_qcow2(size: int) -> bytes:

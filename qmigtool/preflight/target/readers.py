@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qmigtool.accelerator import NAMES
-from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
+from qmigtool.errors import LimitError, QmigError, SnapshotsError, StreamError, UsageError
 from qmigtool.opening import open_stream
 from qmigtool.parsers.source import FileSource
 from qmigtool.parsers.vmstatedump import MACHINE_KEY
@@ -143,7 +143,7 @@ class _Reader:
         with FileSource(path) as file:
             raw, sure = text_of(file, MAX_TEXT), is_stream(bytes(file.whole[:HEAD]))
         if raw is None:
-            return self._stream(path, sure=sure)
+            return self._stream(path, choice, sure=sure)
         try:
             text = raw.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -152,10 +152,14 @@ class _Reader:
             return _from_cpuid(text, path.name, choice)
         return self._text(text, path)
 
-    def _stream(self, path: Path, *, sure: bool) -> Target:
+    def _stream(self, path: Path, snapshot: str | None = None, *, sure: bool) -> Target:
+        """Read a reference stream; ``snapshot`` names one of a qcow2 image."""
         try:
-            with open_stream(path) as stream:
+            with open_stream(path, snapshot=snapshot) as stream:
                 return self._seen(target_from_stream(stream, path.name))
+        except SnapshotsError as error:
+            named = ", ".join(f"{path.name}#{one['name'] or one['id']}" for one in error.snapshots[:4])
+            raise UsageError(error.message, expected=f"one of {named}") from None
         except StreamError:
             if sure:
                 raise
