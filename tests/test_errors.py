@@ -15,6 +15,7 @@ CODES = {
     "StreamError": 3,
     "TruncatedError": 3,
     "LimitError": 3,
+    "BudgetError": 63,
     "UnsupportedError": 63,
     "XsaveError": 3,
     "LiveStateError": 1,
@@ -27,6 +28,7 @@ PARENTS = {
     "StreamError": "QmigError",
     "TruncatedError": "StreamError",
     "LimitError": "StreamError",
+    "BudgetError": "UnsupportedError",
     "UnsupportedError": "QmigError",
     "XsaveError": "QmigError",
     "LiveStateError": "XsaveError",
@@ -47,6 +49,8 @@ def example(name):
         place |= {"offset": 0x1F, "expected": "something"}
     if name == "UnsupportedError":
         return kind("the feature", **place)
+    if name == "BudgetError":
+        return kind("seconds", "it takes long", option="--max-seconds", offset=0x1F, section="cpu")
     if name == "LiveStateError":
         return kind("lost", components=("PKRU", "AVX"), **place)
     return kind("a message", **place)
