@@ -224,8 +224,11 @@ class _Zstd:
             raise StreamError(f"zstd: {error}") from None
 
 
-def zstd_decompressor() -> Any:
-    """Return a zstd decompressor of whoever has one; raises :class:`~qmigtool.errors.UnsupportedError`."""
+def zstd_decompressor(memory: int | None = None) -> Any:
+    """Return a zstd decompressor of whoever has one; raises :class:`~qmigtool.errors.UnsupportedError`.
+
+    ``memory`` bounds the window that a frame may ask for, in bytes; by default zstd's own bound, 128 MiB.
+    """
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14
     except ImportError:
@@ -233,7 +236,10 @@ def zstd_decompressor() -> Any:
             from backports import zstd
         except ImportError:
             raise UnsupportedError("zstd without the package backports.zstd", "install qmigtool[zstd]") from None
-    return zstd.ZstdDecompressor()
+    if memory is None:
+        return zstd.ZstdDecompressor()
+    window = min(max(memory.bit_length() - 1, 10), 31)
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window})
 
 
 def page_decoder(compression: Compression) -> PageDecoder:

@@ -10,20 +10,21 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from qmigtool.budget import current
 from qmigtool.errors import LimitError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.multifd import zstd_decompressor
 
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
 
-__all__ = ["PACKERS", "unpack"]
+__all__ = ["PACKERS", "unpack", "unpack_pieces"]
 
 PIECE = 1 << 20  # bytes, of what is read and of what is given
 FIRST = 1 << 12
-MAX_EMPTY = 1000
-MAX_MEMORY = 1 << 30  # xz -9e wants 65 MiB to unpack; a file may ask for more
+MAX_EMPTY = 1000  # members in a row
+SMALL, MAX_SMALL = 512, 10_000  # bytes of a member, members; bgzip's have 64 KiB
 
 
 class _Gzip:
@@ -52,43 +53,112 @@ class _Gzip:
 PACKERS: dict[str, tuple[bytes, Callable[[int], Any]]] = {
     "gzip": (b"\x1f\x8b", lambda _: _Gzip()),
     "bzip2": (b"BZh", lambda _: bz2.BZ2Decompressor()),
+    # xz -9e wants 65 MiB to unpack; a file may ask for 4 GiB
     "xz": (b"\xfd7zXZ\x00", lambda memory: lzma.LZMADecompressor(memlimit=memory)),
-    "zstd": (b"\x28\xb5\x2f\xfd", lambda _: zstd_decompressor()),
+    "zstd": (b"\x28\xb5\x2f\xfd", lambda memory: zstd_decompressor(memory)),
 }
 
 
-def unpack(source: BufferSource, packer: str, start: int = 0, *, memory: int = MAX_MEMORY) -> Iterator[bytes]:
+def unpack(source: BufferSource, packer: str, start: int = 0) -> Iterator[bytes]:
     """Give the bytes that are packed from ``start`` on, in pieces of at most 1 MiB.
 
-    ``memory`` bounds what xz may ask for to unpack it; the others ask for little.
     Raises :class:`~qmigtool.errors.StreamError` where the packed data is damaged,
-    :class:`~qmigtool.errors.TruncatedError` where it ends early, and :class:`~qmigtool.errors.UnsupportedError` for a
-    packer that nobody here can undo. What comes before has been given by then.
+    :class:`~qmigtool.errors.TruncatedError` where it ends early, :class:`~qmigtool.errors.UnsupportedError` for a
+    packer that nobody here can undo, and :class:`~qmigtool.errors.BudgetError` for what asks for more memory than is
+    allowed. What comes before has been given by then.
     """
+    return _unpacked(_Mapped(source, start), packer, 0)
+
+
+def unpack_pieces(pieces: Iterator[bytes], packer: str, layer: int) -> Iterator[bytes]:
+    """Do the same to what is unpacked itself, piece by piece; ``layer`` is how many packers are around it."""
+    return _unpacked(_Pieces(pieces), packer, layer)
+
+
+class _Feed(Protocol):
+    """Packed bytes, in order; ``at`` is the offset of the next."""
+
+    at: int
+
+    def take(self, count: int) -> bytes:
+        """Return so many bytes, or what is left."""
+        ...
+
+    def back(self, data: bytes) -> None:
+        """Give back bytes that were just taken."""
+        ...
+
+
+class _Mapped:
+    """The bytes of a source from an offset on."""
+
+    def __init__(self, source: BufferSource, start: int) -> None:
+        self._source = source
+        self.at = start
+
+    def take(self, count: int) -> bytes:
+        data = bytes(self._source.whole[self.at : self.at + count])
+        self.at += len(data)
+        self._source.passed(self.at)
+        return data
+
+    def back(self, data: bytes) -> None:
+        self.at -= len(data)
+
+
+class _Pieces:
+    """The bytes that an iterator gives in pieces."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._left = b""
+        self.at = 0
+
+    def take(self, count: int) -> bytes:
+        while len(self._left) < count and (piece := next(self._pieces, b"")):
+            self._left += piece
+        data, self._left = self._left[:count], self._left[count:]
+        self.at += len(data)
+        return data
+
+    def back(self, data: bytes) -> None:
+        self._left = data + self._left
+        self.at -= len(data)
+
+
+def _unpacked(feed: _Feed, packer: str, layer: int) -> Iterator[bytes]:
     if packer not in PACKERS:
-        raise UnsupportedError(f"{packer} compression", offset=start)
+        raise UnsupportedError(f"{packer} compression", offset=feed.at)
     magic, make = PACKERS[packer]
-    whole, at, empty = source.whole, start, 0
-    while at < len(whole) and bytes(whole[at : at + len(magic)]) == magic:
+    budget = current()
+    memory = int(budget.limit("memory")) >> layer
+    empty = small = 0
+    while (data := feed.take(len(magic))) == magic:
+        feed.back(data)
         member, data = make(memory), b""
         taken = FIRST  # a file may have very many members: each is offered a little first
-        given = False
+        given = 0
         while not member.eof:
             if member.needs_input and not data:
-                data = bytes(whole[at : at + taken])
+                data = feed.take(taken)
                 if not data:
-                    raise TruncatedError(f"the {packer} data ends early", offset=at)
-                at, taken = at + len(data), min(2 * taken, PIECE)
-                source.passed(at)
-            piece = _piece(member, data, packer, at)
+                    raise TruncatedError(f"the {packer} data ends early", offset=feed.at)
+                taken = min(2 * taken, PIECE)
+            piece = _piece(member, data, packer, feed.at)
+            budget.tick(feed.at, f"{packer} data")
             data = b""
             if piece:
-                given = True
+                given += len(piece)
                 yield piece
-        at -= len(member.unused_data)
+        feed.back(member.unused_data)
         empty = 0 if given else empty + 1
         if empty > MAX_EMPTY:
-            raise LimitError(f"{empty} members with nothing in them", offset=at, expected=f"at most {MAX_EMPTY}")
+            raise LimitError(f"{empty} members with nothing in them", offset=feed.at, expected=f"at most {MAX_EMPTY}")
+        small += given < SMALL
+        if small > MAX_SMALL:
+            raise LimitError(
+                f"{small} members of less than {SMALL} bytes", offset=feed.at, expected=f"at most {MAX_SMALL}"
+            )
 
 
 def _piece(member: Any, data: bytes, packer: str, at: int) -> bytes:
@@ -97,8 +167,16 @@ def _piece(member: Any, data: bytes, packer: str, at: int) -> bytes:
     except QmigError:
         raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+        _refuse_memory(error, packer, at)
         raise StreamError(f"damaged {packer} data: {error}", offset=at) from None
     except Exception as error:  # zstd's own error type lives in whichever module provides it
         if type(error).__name__ != "ZstdError":
             raise
+        _refuse_memory(error, packer, at)
         raise StreamError(f"damaged {packer} data: {error}", offset=at) from None
+
+
+def _refuse_memory(error: Exception, packer: str, at: int) -> None:
+    """Tell a file that asks for too much memory from one that is damaged: only the words of the error say it."""
+    if "memory" in str(error).lower():
+        current().refuse("memory", f"to unpack it, the {packer} data asks for more than", at)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
+from qmigtool.budget import current
 from qmigtool.errors import LimitError, UnsupportedError
 from qmigtool.parsers.capturefile import read_packets
 
@@ -20,7 +22,8 @@ __all__ = ["Flow", "read_flows"]
 
 SECTION = "capture"
 MAX_FLOWS = 4096
-MAX_WAITING = 64 << 20  # bytes of segments that came too early, of one direction; then the gap is one
+MAX_KEPT = 4 << 10  # bytes of a direction that are kept in memory
+MAX_WAITING = 64 << 20  # bytes of segments that came too early; then a gap is one
 MAX_SEGMENTS = 1 << 16
 TCP, IPV4, IPV6 = 6, 0x0800, 0x86DD
 VLAN = (0x8100, 0x88A8)
@@ -30,21 +33,36 @@ NULL, LOOP = 0, 108  # a word with the address family before IP
 SYN, FIN, RST = 2, 1, 4
 
 
+class _Pool:
+    """What waits in memory, of all directions together."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 @dataclass
 class Flow:
-    """One direction of a connection; ``size`` bytes of it are in ``file``, in order and without a gap.
+    """One direction of a connection; ``size`` bytes of it are in :attr:`file`, in order and without a gap.
 
-    ``missing`` is where the first gap is, in bytes from its start; None if nothing is missing.
+    ``missing`` is where the first gap is, in bytes from its start; None if nothing is missing. The first KiB are kept
+    in memory, and only what is longer gets a file: of most connections beside a migration there is little.
     """
 
     name: str
-    file: BinaryIO
+    new_file: Callable[[], BinaryIO]
     ends: tuple[bytes, bytes] = (b"", b"")
     size: int = 0
     missing: int | None = None
+    kept: bytes | None = b""
+    _file: BinaryIO | None = None
     _first: int | None = None  # the sequence number of the first byte
     _waiting: list[tuple[int, bytes]] = field(default_factory=list)  # a heap of what came too early, by its place
-    _held: int = 0
+    _pool: _Pool = field(default_factory=_Pool)
+
+    @property
+    def file(self) -> BinaryIO:
+        """The bytes: a file, or what stands for one."""
+        return self._file if self._file is not None else BytesIO(self.kept or b"")
 
     def starts_anew(self, sequence: int) -> bool:
         """Say whether a SYN with this number begins another connection between the same two ends."""
@@ -67,16 +85,24 @@ class Flow:
             self._append(data[behind:])
             while self._waiting and self._waiting[0][0] <= self.size:
                 place, data = heappop(self._waiting)
-                self._held -= len(data)
+                self._pool.bytes -= len(data)
                 self._append(data[self.size - place :])
 
     def _append(self, data: bytes) -> None:
-        self.file.write(data)
+        if self.kept is not None and self.size + len(data) <= MAX_KEPT:
+            self.kept += data
+        else:
+            if self._file is None:
+                self._file = self.new_file()
+                self._file.write(self.kept or b"")
+                self.kept = None
+            current().charge("spool", len(data), section=SECTION)
+            self._file.write(data)
         self.size += len(data)
 
     def _wait(self, place: int, data: bytes) -> None:
-        if data and self._held + len(data) <= MAX_WAITING and len(self._waiting) < MAX_SEGMENTS:
-            self._held += len(data)
+        if data and self._pool.bytes + len(data) <= MAX_WAITING and len(self._waiting) < MAX_SEGMENTS:
+            self._pool.bytes += len(data)
             heappush(self._waiting, (place, data))
 
     def finish(self) -> None:
@@ -84,19 +110,22 @@ class Flow:
         if self._waiting:
             self.missing = self.size
             self._waiting.clear()
-        self.file.flush()
+        if self._file is not None:
+            self._file.flush()
 
 
 def read_flows(source: BufferSource, new_file: Callable[[], BinaryIO]) -> list[Flow]:
     """Read a capture to its end, or to where it is cut; return each direction that carried data.
 
-    ``new_file`` makes the file for each, and whoever gave it closes them. Raises
+    ``new_file`` makes the file for each that has more than 4 KiB, and whoever gave it closes them. Raises
     :class:`~qmigtool.errors.StreamError` if it is no capture, and :class:`~qmigtool.errors.UnsupportedError` for a kind
     of link that is not known.
     """
     flows: dict[tuple[bytes, bytes], Flow] = {}  # the latest between two ends
     all_flows: list[Flow] = []
+    budget, pool = current(), _Pool()
     for link, packet in read_packets(source):
+        budget.tick(section=SECTION)
         found = _tcp(link, packet)
         if found is None:
             continue
@@ -106,7 +135,7 @@ def read_flows(source: BufferSource, new_file: Callable[[], BinaryIO]) -> list[F
             if len(all_flows) >= MAX_FLOWS:
                 raise LimitError(f"more than {MAX_FLOWS} connections", section=SECTION)
             again = "" if flow is None else f" (connection {1 + sum(one.ends == ends for one in all_flows)})"
-            flow = flows[ends] = Flow(f"{_end(ends[0])} -> {_end(ends[1])}{again}", new_file(), ends)
+            flow = flows[ends] = Flow(f"{_end(ends[0])} -> {_end(ends[1])}{again}", new_file, ends, _pool=pool)
             all_flows.append(flow)
         flow.segment(sequence, data, starts=bool(flags & SYN))
     for flow in all_flows:

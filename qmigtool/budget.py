@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from typing import NoReturn
 
 from qmigtool.errors import BudgetError
 
@@ -100,13 +101,13 @@ class Budget:
     def tick(self, offset: int | None = None, section: str | None = None) -> None:
         """Ask whether there is time left; costs less than a microsecond."""
         if self.seconds > self.limit("seconds"):
-            self._refuse("seconds", "reading it takes more than", offset, section)
+            self.refuse("seconds", "reading it takes more than", offset, section)
 
     def charge(self, what: str, amount: int, offset: int | None = None, section: str | None = None) -> None:
         """Spend some ``memory``, ``spool`` or ``objects``."""
         self._spent[what] += amount
         if self._spent[what] > self.limit(what):
-            self._refuse(what, "reading it takes more than", offset, section)
+            self.refuse(what, "reading it takes more than", offset, section)
 
     def release(self, what: str, amount: int) -> None:
         """Give back what was spent."""
@@ -115,9 +116,10 @@ class Budget:
     def ask(self, what: str, amount: int, words: str, offset: int | None = None, section: str | None = None) -> None:
         """Ask beforehand whether one thing may cost so much; ``words``: "it has 5 values"."""
         if amount > self.limit(what):
-            self._refuse(what, f"{words}, which is more than", offset, section)
+            self.refuse(what, f"{words}, which is more than", offset, section)
 
-    def _refuse(self, what: str, words: str, offset: int | None, section: str | None) -> None:
+    def refuse(self, what: str, words: str, offset: int | None = None, section: str | None = None) -> NoReturn:
+        """Say that it is more than is allowed: ``words`` and the limit make the sentence."""
         limit = self.limit(what)
         most = WORDS[what].format(limit if what == "seconds" else int(limit))
         self.exceeded = BudgetError(what, f"{words} {most}", option=OPTIONS[what], offset=offset, section=section)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.files import replacing
 from qmigtool.opening import open_stream
-from qmigtool.parsers.packed import unpack
+from qmigtool.parsers.container import recognise
 from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite import Rewriter
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["open_golden", "write_golden"]
 
 MAX_PACKED = 64 << 20
-MAX_UNPACKED = 1 << 30  # a zero page has 9 bytes: 480 GiB of guest memory
-MAX_MEMORY = 256 << 20
+HEAD = 16
 
 
 def write_golden(stream: Stream, path: str | os.PathLike[str]) -> int:
@@ -47,16 +46,15 @@ def write_golden(stream: Stream, path: str | os.PathLike[str]) -> int:
 
 def open_golden(path: str | os.PathLike[str]) -> Stream:
     """Open a golden; raises :class:`~qmigtool.errors.StreamError` if it is none, OSError if it is not there."""
-    data = bytearray()
     with FileSource(Path(path)) as source:
         if len(source.whole) > MAX_PACKED:
             raise LimitError("the golden is too long", expected=f"at most {MAX_PACKED} bytes")
-        for piece in unpack(source, "xz", memory=MAX_MEMORY):
-            data += piece
-            if len(data) > MAX_UNPACKED:
-                raise LimitError("the golden unpacks to too much", expected=f"at most {MAX_UNPACKED} bytes")
-    if not data:
+        magic = recognise(bytes(source.whole[:HEAD]))
+    if magic is None or magic.packer != "xz":
         raise StreamError("not a golden", expected="a stream that xz has packed")
-    stream = open_stream(bytes(data))
-    stream.source.name = str(path)
+    stream = open_stream(path)
+    cut = next((problem for problem in stream.problems if isinstance(problem, StreamError)), None)
+    if cut is not None:
+        stream.close()
+        raise cut
     return stream

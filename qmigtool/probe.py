@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from qmigtool.errors import QmigError, TruncatedError
+from qmigtool.errors import QmigError, TruncatedError, UnsupportedError
 from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION, FileHeader
 from qmigtool.parsers.savevm import Reader, Type
+from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.window import Window
 
-if TYPE_CHECKING:
-    from qmigtool.parsers.source import BufferSource
-
-__all__ = ["PROBED", "find_start", "probe_page_size"]
+__all__ = ["MAX_PREFIX", "PROBED", "Follower", "find_start", "probe_page_size"]
 
 CHUNK = 1 << 20
 MAX_PREFIX = 1 << 30
 # x86 and most others; ARM; SPARC64, Alpha, OpenRISC; TriCore; Hexagon; AVR
 PAGE_SIZES = (4096, 1024, 8192, 16384, 65536, 256)
 PROBED = 16 << 20  # bytes looked at
+MAX_FOLLOWED = 80 << 20  # bytes of one section that are waited with
 
 
 def probe_page_size(source: BufferSource, start: int) -> int | None:
@@ -55,3 +52,52 @@ def find_start(source: BufferSource) -> int:
             found = at + skipped
             return found if bytes(whole[found : found + len(magic)]) == magic else 0
     return 0
+
+
+class Follower:
+    """Reads a stream along while it is put together, to know where it breaks before all of it is there.
+
+    ``failed`` is what reading it met, or None. What cannot be told along the way (a device section that has no footer)
+    ends following without an error.
+    """
+
+    def __init__(self) -> None:
+        self.failed: QmigError | None = None
+        self._head: bytearray | None = bytearray()
+        self._reader: Reader | None = None
+
+    def feed(self, data: bytes | int) -> None:
+        """Take the next bytes, or so many zeros."""
+        if self._head is None and self._reader is None:
+            return
+        if isinstance(data, int):
+            for left in range(data, 0, -CHUNK) if data <= MAX_PREFIX else ():
+                self.feed(bytes(min(left, CHUNK)))
+            if data > MAX_PREFIX:
+                self._head = self._reader = None
+            return
+        if self._head is not None:
+            self._head += data
+            if len(self._head) < PROBED:
+                return
+            data = bytes(self._head)
+            head, self._head = BufferSource(data), None
+            start = find_start(head)
+            self._reader = Reader(Window(), None, probe_page_size(head, start), start=start)
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            return
+        try:
+            reader.feed(data)
+            for _ in reader.sections():
+                pass
+        except UnsupportedError:
+            self._reader = None
+        except QmigError as error:
+            self.failed, self._reader = error, None
+        else:
+            if len(reader.window.buf) > MAX_FOLLOWED:
+                self._reader = None

@@ -20,7 +20,6 @@ __all__ = ["HEAD", "is_stream", "is_text", "text_of"]
 
 HEAD = 4096  # bytes that tell text from a stream
 MAGIC = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
-MAX_MEMORY = 80 << 20  # for unpacking: xz -9 asks for 65 MB
 
 
 def is_stream(head: bytes) -> bool:
@@ -45,7 +44,7 @@ def text_of(source: BufferSource, limit: int) -> bytes | None:
     magic = recognise(bytes(source.whole[:HEAD]))
     if magic is not None and magic.kind is not Kind.PACKED:
         return None
-    pieces = _slices(source) if magic is None else unpack(source, magic.packer, memory=MAX_MEMORY)
+    pieces = _slices(source) if magic is None else unpack(source, magic.packer)
     text = bytearray()
     for piece in pieces:
         text += piece

@@ -6,23 +6,35 @@ name, once, and that is mapped like any other; offsets then count in the stream,
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, BinaryIO
 
-from qmigtool.errors import LimitError, QmigError, SnapshotsError, StreamError, UnsupportedError, UsageError
+from qmigtool.budget import current
+from qmigtool.errors import (
+    BudgetError,
+    LimitError,
+    QmigError,
+    SnapshotsError,
+    StreamError,
+    UnsupportedError,
+    UsageError,
+)
 from qmigtool.files import skip_zeros
 from qmigtool.parsers.container import Kind, Magic, recognise
-from qmigtool.parsers.packed import unpack
+from qmigtool.parsers.packed import unpack, unpack_pieces
 from qmigtool.parsers.pcap import Flow, read_flows
 from qmigtool.parsers.qcow2 import Snapshot, read_qcow2, state_pieces
 from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
 from qmigtool.parsers.saveimage import SaveFormat, SaveImage, read_save_image
 from qmigtool.parsers.source import BufferSource, FileSource
+from qmigtool.probe import MAX_PREFIX, Follower
 
 __all__ = ["Container", "Unwrapped", "unwrap"]
 
@@ -32,6 +44,8 @@ MAX_LAYERS = 4  # a compressed save image of a compressed stream is three
 SPARE = 256 << 20  # bytes of the temporary file system that are left alone
 CHECKED = 64 << 20
 MAX_STREAM = 1 << 40  # bytes; a file system may not even take more
+GRACE = 1.0  # seconds of unpacking behind where the stream is broken
+ZEROS = bytes(2 << 20)  # as long as the longest piece, a cluster of 2 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +140,60 @@ def _about(image: SaveImage) -> dict[str, Any]:
 
 
 def _packed(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
-    head = ["libvirt's head"] if found.start else []  # inside a save image: what was packed stands behind it
-    container = found.container.without(*head, magic.packer, compression=magic.packer)
-    return _spooled(found, container, unpack(found.source, magic.packer, found.start or 0))
+    """Unpack what is packed, and what is packed in it, at once; nothing is kept before it is known to be of use."""
+    layers = [magic.packer]
+    pieces: Iterator[bytes] = unpack(found.source, magic.packer, found.start or 0)
+    while True:
+        head, data, hole = _head_of(pieces)
+        pieces = chain(head, pieces)
+        inner = None if hole else recognise(data)
+        if inner is None or inner.kind is not Kind.PACKED:
+            break
+        if len(layers) == MAX_LAYERS:
+            raise LimitError("containers inside containers without end", offset=0)
+        pieces = unpack_pieces(pieces, inner.packer, len(layers))
+        layers.append(inner.packer)
+    if inner is None:
+        _require_stream(data, f"what {' in '.join(reversed(layers))} has packed")
+    elif inner.kind is Kind.OTHER:
+        raise UnsupportedError(inner.what, offset=0)
+    head_off = ["libvirt's head"] if found.start else []  # inside a save image: what was packed stands behind it
+    container = found.container.without(*head_off, *layers, compression=layers[-1])
+    return _spooled(found, container, pieces, follow=inner is None)
+
+
+def _head_of(pieces: Iterator[Any]) -> tuple[list[Any], bytes, bool]:
+    """Return the first pieces, the first bytes that are not zero (16 tell what it is), and whether zeros come first."""
+    head: list[Any] = []
+    data, zeros = b"", 0
+    for piece in pieces:
+        empty = not data and (isinstance(piece, int) or _is_zero(piece))
+        # Zeros are counted, not kept: there may be a GiB of them.
+        head.append(len(piece) if empty and isinstance(piece, bytes) else piece)
+        if empty or isinstance(piece, int):
+            zeros += head[-1] if isinstance(head[-1], int) else 0
+        else:
+            useful = piece if data else piece.lstrip(b"\0")
+            zeros += len(piece) - len(useful)
+            data += useful[:MAGIC_SIZE]
+        if len(data) >= MAGIC_SIZE or zeros > MAX_PREFIX:
+            break
+    return head, data, zeros > 0
+
+
+def _is_zero(piece: bytes) -> bool:
+    return piece == ZEROS[: len(piece)]
+
+
+def _require_stream(data: bytes, what: str) -> None:
+    """Raise :class:`~qmigtool.errors.StreamError` if what begins with ``data`` is no stream."""
+    magic = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
+    if not data.startswith(magic[: len(data)] or magic):
+        raise StreamError(
+            f"{what} is not a migration stream: it starts with {data[:4].hex(' ') or 'zeros'}",
+            offset=0,
+            expected=f"{magic.hex(' ')} ('QEVM')",
+        )
 
 
 def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
@@ -138,7 +203,10 @@ def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
     snapshot = _choose(image.snapshots, wanted)
     details = {"snapshot": snapshot.name, "snapshot_id": snapshot.id, "vm_state_size": snapshot.vm_state_size}
     container = found.container.without("qcow2", name="qcow2", details=details)
-    spooled = _spooled(found, container, state_pieces(found.source, image, snapshot))
+    pieces = state_pieces(found.source, image, snapshot)
+    head, data, _ = _head_of(pieces)
+    _require_stream(data, f"the state of snapshot {snapshot.name!r}")
+    spooled = _spooled(found, container, chain(head, pieces))
     # Only the last cluster is longer than what was written; a mapped-ram stream is longer than what was transferred.
     if 0 <= len(spooled.source.whole) - snapshot.vm_state_size < image.cluster_size:
         spooled = replace(spooled, source=_cut(spooled.source, snapshot.vm_state_size))
@@ -195,7 +263,7 @@ def _cut(source: BufferSource, size: int) -> BufferSource:
 
 def _capture(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrapped:
     magic = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
-    with ExitStack() as files:
+    with ExitStack() as files, _descriptors():
         flows = read_flows(found.source, lambda: files.enter_context(tempfile.TemporaryFile()))
         main = [flow for flow in flows if _head(flow) == magic]
         if not main:
@@ -228,8 +296,27 @@ def _head(flow: Flow) -> bytes:
     return flow.file.read(4)
 
 
-def _mapped(flow: Flow, name: str) -> FileSource:
-    return FileSource.of_handle(os.dup(flow.file.fileno()), f"{name} ({flow.name})")
+def _mapped(flow: Flow, name: str) -> BufferSource:
+    name = f"{name} ({flow.name})"
+    if flow.kept is not None:
+        return BufferSource(flow.kept, name)
+    handle = os.dup(flow.file.fileno())
+    flow.file.close()  # not when all are mapped: there may be hundreds
+    return FileSource.of_handle(handle, name)
+
+
+@contextmanager
+def _descriptors() -> Iterator[None]:
+    """Say what it means where the system's descriptors run out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise UsageError(
+            "the capture has more connections with data than this process may have files open",
+            expected="a higher `ulimit -n`",
+        ) from None
 
 
 def _other(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
@@ -245,12 +332,16 @@ _OPENERS: dict[Kind, Callable[[Unwrapped, Magic, str | None], Unwrapped]] = {
 }
 
 
-def _spooled(found: Unwrapped, container: Container, pieces: Iterable[bytes | int]) -> Unwrapped:
+def _spooled(
+    found: Unwrapped, container: Container, pieces: Iterable[bytes | int], *, follow: bool = True
+) -> Unwrapped:
     """Put a stream together in a temporary file; what comes before something that is broken is kept."""
     problems = list(found.problems)
     with tempfile.TemporaryFile() as file:
         try:
-            _write(file, pieces)
+            _write(file, pieces, Follower() if follow else None)
+        except BudgetError:
+            raise
         except (StreamError, UnsupportedError) as error:
             if not file.tell():
                 raise
@@ -260,17 +351,34 @@ def _spooled(found: Unwrapped, container: Container, pieces: Iterable[bytes | in
     return Unwrapped(source, container, None, found.channels, (*found.outer, found.source), tuple(problems))
 
 
-def _write(file: BinaryIO, pieces: Iterable[bytes | int]) -> None:
-    """Write a stream's pieces; zeros become holes, so that a bomb of them costs time and no room."""
+def _write(file: BinaryIO, pieces: Iterable[bytes | int], follower: Follower | None) -> None:
+    """Write a stream's pieces; zeros become holes, so that a bomb of them costs time and no room.
+
+    What follows where ``follower`` finds the stream broken may still be told from its end, so it is waited for a while.
+    """
+    budget = current()
     size, unchecked = 0, CHECKED
+    until: float | None = None
     for piece in pieces:
         length = piece if isinstance(piece, int) else len(piece)
         size += length
+        budget.tick(size, "the stream in the container")
         if size > MAX_STREAM:
             raise LimitError("the stream in the container is too long", expected=f"at most {MAX_STREAM} bytes")
-        if isinstance(piece, int) or piece.count(0) == length:
+        if follower is not None:
+            follower.feed(piece)
+            if follower.failed is not None:
+                until = until or budget.seconds + GRACE
+                if budget.seconds > until:
+                    raise StreamError(
+                        "unpacking stops here, because the stream is broken before",
+                        offset=size,
+                        section=follower.failed.section,
+                    )
+        if isinstance(piece, int) or _is_zero(piece):
             skip_zeros(file, length)
             continue
+        budget.charge("spool", length, size, "the stream in the container")
         unchecked += length
         if unchecked >= CHECKED:
             unchecked = 0

@@ -14,6 +14,8 @@ import numpy as np  # noqa: F401 - see above
 import pytest
 
 import qmigtool
+from qmigtool.budget import Limits, limited
+from qmigtool.errors import BudgetError
 from qmigtool.golden import open_golden, write_golden
 from qmigtool.testing import assert_same_state
 from tests import samplefiles
@@ -203,11 +205,13 @@ def test_a_golden_that_is_none(tmp_path: Path) -> None:
             open_golden(file)
 
 
-def test_a_golden_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qmigtool.golden.MAX_UNPACKED", 1 << 20)
+def test_a_golden_that_unpacks_without_end(tmp_path: Path) -> None:
     file = tmp_path / "one.mig.xz"
     file.write_bytes(lzma.compress(bytes(4 << 20)))
-    with pytest.raises(qmigtool.LimitError, match="unpacks to too much"):
+    with pytest.raises(qmigtool.StreamError, match="starts with zeros"):
+        open_golden(file)
+    file.write_bytes(lzma.compress(PC.read_bytes() * 4))
+    with limited(Limits(spool=1 << 20)), pytest.raises(BudgetError, match="--max-spool"):
         open_golden(file)
 
 

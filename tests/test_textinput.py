@@ -6,7 +6,7 @@ import lzma
 
 import pytest
 
-from qmigtool.errors import LimitError, StreamError
+from qmigtool.errors import BudgetError, LimitError, StreamError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.textinput import is_stream, is_text, text_of
 from tests.samplefiles import SAMPLES, read
@@ -46,7 +46,7 @@ def test_the_length_is_bounded(pack):
 
 def test_memory_for_unpacking_is_bounded():
     greedy = [{"id": lzma.FILTER_LZMA2, "dict_size": 256 << 20}]
-    with pytest.raises(StreamError, match="limit"):
+    with pytest.raises(BudgetError, match="--max-memory"):
         text_of(BufferSource(lzma.compress(TEXT, filters=greedy)), LIMIT)
 
 
