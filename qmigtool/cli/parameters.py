@@ -20,7 +20,7 @@ from qmigtool.xsave.holders.elfcore import is_core, is_layout_note, layout_of_co
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_AREA = 1 << 20  # an area with everything known has 12 KiB
-MAX_HOLDER = 16 << 20  # JSON of 300 vCPUs, or the notes of a core with 3,000 threads
+MAX_HOLDER = 16 << 20  # the notes of a core with 3,000 threads
 MAX_DUMP = 16 << 20  # an InstLatx64 dump of 192 CPUs has 2.6 MB
 
 

@@ -1,13 +1,16 @@
 """CPUs as people paste them: every form of text gives the layout that `cpuid -r` gives, or says what is missing."""
 
+import contextlib
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qmigtool.cli.main import run
-from qmigtool.errors import QmigError, UnsupportedError, UsageError, XsaveError
+from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError, XsaveError
 from qmigtool.preflight import read_targets
-from qmigtool.xsave import layout, parse_cpuid_dump
+from qmigtool.xsave import Layout, layout, parse_cpuid_dump
 from qmigtool.xsave.cpuid import missing_rows, no_xsave, parse_cpuid_rows, split_choice
 from tests import casefiles, samplefiles
 
@@ -415,3 +418,49 @@ def test_a_target_without_xsave_loses_avx(tmp_path, capsys):
     target = casefiles.put("xsave", "nehalem.cpuid", tmp_path)
     assert run(["preflight", str(samplefiles.path("kvm-avx512-7.2")), "--target", target]) in (1, 63)
     assert "AVX opmask ZMM_Hi256 Hi16_ZMM live; the target has 0x3" in capsys.readouterr().out
+
+
+FORMS = [
+    kcpuid(SPR),
+    xen(SPR),
+    virtualbox_tables(ZEN4, SPR),
+    decoded(ZEN4),
+    decoded(SPR, halves=True),
+    json.dumps(kvm_entries(ZEN4)),
+    json.dumps(firecracker(ZEN4)),
+    cpudata(SPR),
+    *map(case, ("dec.cpuid", "dmesg.txt", "vbox.log", "xencpuid.txt", "hyb.cpuid", "nehalem.cpuid")),
+]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(FORMS),
+    st.lists(st.tuples(st.integers(0, 4000), st.text("0123456789abcdefx/:=()[]{}\",'<> \n-", max_size=6)), max_size=8),
+    st.integers(0, 9000),
+    st.sampled_from([None, "0", "guest", "raw"]),
+)
+def test_any_text_of_a_form_gives_a_layout_or_a_qmig_error(text, changes, length, choice):
+    for at, piece in changes:
+        text = text[:at] + piece + text[at + len(piece) :]
+    with contextlib.suppress(QmigError):
+        assert isinstance(parse_cpuid_dump(text[:length], "any", cpu=choice), Layout)
+
+
+@pytest.mark.parametrize("number", ["08", "010", "0x", "99999999999", "0xffffffffffffffffff", "-1", ""])
+def test_odd_numbers_in_decoded_text(number):
+    text = decoded(ZEN4)
+    for old in ("0xd/9", "0x00000988", "0x0000000000001800", "0x00000100"):
+        with contextlib.suppress(QmigError):
+            parse_cpuid_dump(text.replace(old, old.replace(old.rsplit("/", 1)[-1], number)), "odd")
+
+
+def test_json_that_is_too_long():
+    with pytest.raises(LimitError):
+        parse_cpuid_dump('["function",' + "0," * (2 << 20) + "0]", "j")
+    underscored = firecracker(ZEN4)
+    for leaf in underscored["cpuid_modifiers"]:
+        for one in leaf["modifiers"]:
+            digits = one["bitmap"][2:]
+            one["bitmap"] = "0b" + "_".join(digits[at : at + 4] for at in range(0, 32, 4))
+    assert parse_cpuid_dump(json.dumps(underscored), "j").leaf == ZEN4.leaf

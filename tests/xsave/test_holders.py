@@ -1,13 +1,16 @@
 """What an XSAVE area comes in: read where its form says what it is, else named."""
 
+import contextlib
 import json
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from qmigtool.errors import UnsupportedError, UsageError, XsaveError
+from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError, XsaveError
 from qmigtool.xsave import XsaveArea, layout
-from qmigtool.xsave.holders import find_area
+from qmigtool.xsave.holders import FoundArea, find_area
 from qmigtool.xsave.holders.elfcore import is_layout_note, layout_of_note
 from qmigtool.xsave.holders.software import software_bytes, software_misfit
 from tests import casefiles
@@ -205,3 +208,38 @@ def test_software_bytes_contradict_a_layout():
     struct.pack_into("<IIQI", frame, 464, 0x46505853, 2436, 0xE7, 2432)
     assert words in software_misfit(bytes(frame), layout("intel-spr"))
     assert software_misfit(bytes(frame), layout("amd-zen5")) is None
+
+
+def test_a_core_made_to_hurt():
+    """Program headers that all name one segment of notes: what is read has a bound, and nothing is kept twice."""
+    small = note(b"LINUX", 0x202, AREA[:576])
+    data = bytearray(core(small * 100))
+    data[54:58] = struct.pack("<HH", 0, 65535)  # e_phentsize 0, e_phnum 65535: the first header, over and over
+    data[64:120] = data[120:176]
+    with pytest.raises(LimitError, match="too many notes"):
+        find_area(bytes(data), "c")
+
+
+def test_json_made_to_hurt():
+    deep = b"[" * 3000 + b"]" * 3000
+    with pytest.raises(UnsupportedError, match="JSON without an xsave region"):
+        find_area(deep, "j")
+    with pytest.raises(LimitError):
+        find_area(b'{"xsave": [' + b"0," * (2 << 20) + b"0]}", "j")
+    with pytest.raises(UsageError, match="no vCPU"):
+        find_area(json.dumps({"xsave": {"region": [0] * 1024}}).encode(), "j", "\N{SUPERSCRIPT TWO}")
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([casefiles.read("xsave", name) for name in ("core.elf", "xen_xsave.rec", "ch_state.json")]),
+    st.lists(st.tuples(st.integers(0, 3500), st.binary(max_size=8)), max_size=6),
+    st.integers(0, 8000),
+    st.sampled_from([None, "0", "1"]),
+)
+def test_any_bytes_give_an_area_or_a_qmig_error(data, changes, length, choice):
+    changed = bytearray(data)
+    for at, piece in changes:
+        changed[at : at + len(piece)] = piece
+    with contextlib.suppress(QmigError):
+        assert isinstance(find_area(bytes(changed[:length]), "x", choice), FoundArea)

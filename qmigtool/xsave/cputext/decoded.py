@@ -97,7 +97,7 @@ def read_decoded(text: str, leaves: Leaves) -> list[CpuidBlock]:
             cpus.append(_Cpu(int(match["cpu"]) if match["cpu"] else None))
             subleaf = None
         else:
-            subleaf = int(match["subleaf"] or "0", 0) if int(match["leaf"], 16) == XSTATE_LEAF else None
+            subleaf = _number(match["subleaf"] or "0") if int(match["leaf"], 16) == XSTATE_LEAF else None
             if subleaf is not None:
                 cpus[-1].words.setdefault(subleaf, {})
                 cpus[-1].at.setdefault(subleaf, match.start())
@@ -136,4 +136,4 @@ def _component(bit: int, words: dict[str, str]) -> tuple[int, int, int, int] | N
 
 def _number(text: str) -> int:
     match = _NUMBER.match(text)
-    return int(match[0], 0) if match else 0
+    return 0 if match is None else int(match[0], 16 if match[0].startswith("0x") else 10)

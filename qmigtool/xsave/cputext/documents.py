@@ -14,10 +14,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from qmigtool.errors import XsaveError
+from qmigtool.errors import LimitError, XsaveError
 from qmigtool.xsave.cputext.model import CpuidBlock, CpuidLine, Leaves, wanted
 
 MAX_DEPTH = 60
+MAX_JSON = 4 << 20
+"""Characters: what is made of a document takes twenty times as much memory. A vCPU's CPUID has 20,000."""
+MAX_NUMBER = 80
+"""Characters of a number in text: a register in binary, with underscores."""
 REGISTERS = ("eax", "ebx", "ecx", "edx")
 
 _CPUDATA = re.compile(r"<cpudata\b[^>]*>(.*?)(?:</cpudata\s*>|\Z)", re.DOTALL)
@@ -28,10 +32,14 @@ _ATTRIBUTE = re.compile(r"""\b(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 def read_documents(text: str, leaves: Leaves) -> list[CpuidBlock]:
     """Return the blocks of a JSON document or of XML with ``<cpudata>``; none if it is neither, or has no CPUID.
 
-    Raises XsaveError for a register that the document does not wholly know.
+    Raises XsaveError for a register that the document does not wholly know, and LimitError if it is too long.
     """
     start = text.lstrip("\ufeff \t\r\n")[:1]
     if start in ("{", "["):
+        if "function" not in text and "modifiers" not in text:
+            return []
+        if len(text) > MAX_JSON:
+            raise LimitError(f"the JSON document has {len(text)} characters", expected=f"at most {MAX_JSON}")
         return _numbered(_json_blocks(text, leaves))
     if "<cpudata" in text:
         found = [_xml_block(match, leaves) for match in _CPUDATA.finditer(text)]
@@ -122,11 +130,12 @@ def _bitmaps(entry: dict[str, Any], leaf: int, subleaf: int) -> dict[str, Any]:
 def _number(value: Any) -> int | None:
     if type(value) is int:
         return value if value >= 0 else None
-    if isinstance(value, str) and len(value) <= 40:
+    if isinstance(value, str) and len(value) <= MAX_NUMBER:
         try:
-            return int(value.replace("_", ""), 0)
+            number = int(value.replace("_", ""), 0)
         except ValueError:
             return None
+        return number if number >= 0 else None
     return None
 
 

@@ -30,6 +30,7 @@ PR_PID = {1: 24, 2: 32}
 """Offset of pr_pid in struct elf_prstatus, by ELF class."""
 
 MAX_NOTES = 100_000
+MAX_OWNER = 64
 LAYOUT_ENTRY = 16
 MAX_PLACE = 1 << 16
 """No component ends behind it; the largest area known has 11 KiB."""
@@ -38,9 +39,19 @@ _CLASSES = {1: ("<HHIIIIIHHH", "<IIIII"), 2: ("<HHIQQQIHHH", "<IIQQQQ")}
 """ELF class -> formats of the header behind e_ident, and of the part of a program header that is read."""
 
 
+class _Note(NamedTuple):
+    """One note: its contents are ``size`` bytes at ``start`` of the file."""
+
+    owner: bytes
+    kind: int
+    start: int
+    size: int
+
+
 class _Thread(NamedTuple):
     pid: int
-    area: bytes
+    start: int
+    size: int
 
 
 def is_core(data: bytes) -> bool:
@@ -53,9 +64,9 @@ def is_core(data: bytes) -> bool:
 
 def layout_of_core(data: bytes, name: str) -> Layout:
     """Return the layout that a core's note NT_X86_XSAVE_LAYOUT describes. Raises UnsupportedError if it has none."""
-    for owner, kind, contents in _notes(data, name):
-        if owner == b"LINUX" and kind == NT_X86_XSAVE_LAYOUT:
-            return layout_of_note(contents, name)
+    for note in _notes(data, name):
+        if note.owner == b"LINUX" and note.kind == NT_X86_XSAVE_LAYOUT:
+            return layout_of_note(data[note.start : note.start + note.size], name)
     what = "an ELF core without a note NT_X86_XSAVE_LAYOUT"
     raise UnsupportedError(f"the layout of {what}", f"no layout: {what}", section=name)
 
@@ -68,24 +79,24 @@ def find_in_core(data: bytes, name: str, choice: str | None) -> FoundArea:
     """
     threads: list[_Thread] = []
     pid = 0
-    layout_note = b""
-    for owner, kind, contents in _notes(data, name):
-        if owner == b"CORE" and kind == NT_PRSTATUS:
-            at = PR_PID[data[4]]
-            pid = int.from_bytes(contents[at : at + 4], "little")
-        elif owner == b"LINUX" and kind == NT_X86_XSTATE:
-            threads.append(_Thread(pid, contents))
-        elif owner == b"LINUX" and kind == NT_X86_XSAVE_LAYOUT:
-            layout_note = layout_note or contents
+    layout: Layout | None = None
+    for note in _notes(data, name):
+        if note.owner == b"CORE" and note.kind == NT_PRSTATUS:
+            at = note.start + PR_PID[data[4]]
+            pid = int.from_bytes(data[at : at + 4], "little")
+        elif note.owner == b"LINUX" and note.kind == NT_X86_XSTATE:
+            threads.append(_Thread(pid, note.start, note.size))
+        elif note.owner == b"LINUX" and note.kind == NT_X86_XSAVE_LAYOUT and layout is None:
+            layout = layout_of_note(data[note.start : note.start + note.size], name)
     if not threads:
         what = "an ELF core without a note NT_X86_XSTATE"
         raise UnsupportedError(f"an XSAVE area in {what}", f"not an XSAVE area: {what}", section=name)
     thread = _choose(threads, name, choice)
-    software = software_bytes(thread.area)
-    layout = layout_of_note(layout_note, name) if layout_note else None
+    area = data[thread.start : thread.start + thread.size]
+    software = software_bytes(area)
     how = "its layout as NT_X86_XSAVE_LAYOUT says" if layout else "the core does not say where components lie"
-    note = f"the area of thread {thread.pid} ({len(threads)} in this ELF core); {how}"
-    return FoundArea(thread.area, layout, software.xfeatures if software else None, note)
+    where = f"the area of thread {thread.pid} ({len(threads)} in this ELF core); {how}"
+    return FoundArea(area, layout, software.xfeatures if software else None, where)
 
 
 def _choose(threads: list[_Thread], name: str, choice: str | None) -> _Thread:
@@ -100,25 +111,27 @@ def _choose(threads: list[_Thread], name: str, choice: str | None) -> _Thread:
     return found[0]
 
 
-def _notes(data: bytes, name: str) -> Iterator[tuple[bytes, int, bytes]]:
-    """Give owner, type and contents of every note."""
+def _notes(data: bytes, name: str) -> Iterator[_Note]:
+    """Give every note, of all segments together not more than MAX_NOTES."""
     header, segment = _CLASSES[data[4]]
+    left = MAX_NOTES
     try:
         _, _, _, _, start, _, _, _, size, count = struct.unpack_from(header, data, 16)
         for number in range(count):
             kind, *fields = struct.unpack_from(segment, data, start + number * size)
             # 32-bit: offset, vaddr, paddr, filesz; 64-bit: flags, offset, vaddr, paddr, filesz
             offset, length = (fields[0], fields[3]) if data[4] == 1 else (fields[1], fields[4])
-            if kind == PT_NOTE:
-                yield from _notes_of_segment(data, offset, offset + length, name)
+            for note in _notes_of_segment(data, offset, offset + length, name) if kind == PT_NOTE else ():
+                left -= 1
+                if left < 0:
+                    raise LimitError("the core has too many notes", expected=f"at most {MAX_NOTES}", section=name)
+                yield note
     except struct.error:
         raise XsaveError("the core ends inside its program headers", offset=len(data), section=name) from None
 
 
-def _notes_of_segment(data: bytes, at: int, end: int, name: str) -> Iterator[tuple[bytes, int, bytes]]:
-    for _ in range(MAX_NOTES):
-        if at >= end:
-            return
+def _notes_of_segment(data: bytes, at: int, end: int, name: str) -> Iterator[_Note]:
+    while at < end:
         if at + 12 > len(data):
             raise XsaveError("the core ends inside its notes", offset=len(data), section=name)
         owner_size, size, kind = struct.unpack_from("<III", data, at)
@@ -127,9 +140,8 @@ def _notes_of_segment(data: bytes, at: int, end: int, name: str) -> Iterator[tup
             raise XsaveError(
                 f"a note of type {kind:#x} has {size} bytes, but the core ends before them", offset=at, section=name
             )
-        yield data[at + 12 : at + 12 + owner_size].rstrip(b"\0"), kind, data[start : start + size]
+        yield _Note(data[at + 12 : at + 12 + min(owner_size, MAX_OWNER)].rstrip(b"\0"), kind, start, size)
         at = start + -(-size // 4) * 4
-    raise LimitError("the core has too many notes", expected=f"at most {MAX_NOTES}", section=name)
 
 
 def is_layout_note(data: bytes) -> bool:

@@ -12,11 +12,13 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from qmigtool.errors import UnsupportedError, UsageError
+from qmigtool.errors import LimitError, UnsupportedError, UsageError
 from qmigtool.xsave.components import EXTENDED_OFFSET
 from qmigtool.xsave.holders.model import FoundArea
 
 MAX_DEPTH = 60
+MAX_JSON = 4 << 20
+"""Bytes: what is made of a document takes twenty times as much memory. The state of a vCPU has 15,000."""
 MAX_NUMBERS = 1 << 18
 
 
@@ -36,8 +38,11 @@ _TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 def find_in_json(data: bytes, name: str, choice: str | None) -> FoundArea:
     """Return the area of one vCPU; ``choice`` is its number, from 0, in the order of the document.
 
-    Raises UnsupportedError if there is no area, UsageError if there are several and none is chosen.
+    Raises UnsupportedError if there is no area, UsageError if there are several and none is chosen, LimitError if the
+    document is too long.
     """
+    if len(data) > MAX_JSON:
+        raise LimitError(f"the JSON document has more than {MAX_JSON} bytes", section=name)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -49,9 +54,10 @@ def find_in_json(data: bytes, name: str, choice: str | None) -> FoundArea:
     known = ", ".join(f"{name}#{number}" for number in range(min(len(states), 16)))
     if choice is None and len(states) > 1:
         raise UsageError(f"{name} has the state of {len(states)} vCPUs; name one", expected=known)
-    number = int(choice) if choice is not None and choice.isascii() and choice.isdigit() else 0
-    if choice is not None and (not choice.isdigit() or number >= len(states)):
+    chosen = [number for number in range(len(states)) if choice in (None, str(number))]
+    if not chosen:
         raise UsageError(f"no vCPU {choice} in {name}", expected=known)
+    number = chosen[0]
     area, xcr0 = states[number]
     return FoundArea(area, None, xcr0, f"the area of vCPU {number} ({len(states)} in this JSON document)")
 
