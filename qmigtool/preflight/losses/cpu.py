@@ -95,7 +95,7 @@ def allowed_components(target: Target) -> int | None:
 
 
 def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
-    live = vcpu.live & ~allowed
+    live = vcpu.live & ~allowed & ~SUPERVISOR_MASK
     idle = vcpu.xcr0 & ~allowed & ~live
     where = vcpu.device.get("env.xcr0")
     offset = None if where is None else where.offset
@@ -120,6 +120,35 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
             field="env.xcr0",
             offset=offset,
         )
+
+    if supervisor := vcpu.live & ~allowed & SUPERVISOR_MASK:
+        yield _supervisor(vcpu, target, supervisor, allowed)
+
+
+def _supervisor(vcpu: VCpu, target: Target, lacking: int, allowed: int) -> Finding:
+    """Judge live supervisor state: it is no part of XCR0, and travels as MSRs."""
+    which = [f"{name} ({_MSRS[bit]})" if bit in _MSRS else name for bit, name in _named(lacking)]
+    path = next((_FIELDS[bit] for bit, _ in _named(lacking) if bit in _FIELDS), None)
+    field = vcpu.device.get(path) if path is not None else None
+    whose = target.accelerator or "the target"
+    return Finding(
+        "supervisor-not-in-target",
+        Severity.ERROR,
+        f"{', '.join(which)} live; {whose} has IA32_XSS {allowed & SUPERVISOR_MASK:#x}",
+        "XCR0 is taken: supervisor state is not part of it, but travels as MSRs, of which a CPU without the feature "
+        "keeps none (target/i386/machine.c; SDM volume 1, 13.5)",
+        device=vcpu.device.label,
+        field=path,
+        offset=None if field is None else field.offset,
+    )
+
+
+def _named(mask: int) -> Iterator[tuple[int, str]]:
+    return ((bit, mask_names(1 << bit)[0]) for bit in bits(mask))
+
+
+_MSRS = {11: "MSRs 0x6a0 to 0x6a8", 12: "MSRs 0x6a0 to 0x6a8", 15: "MSRs 0x14ce, 0x14cf, 0x1200 and on"}
+_FIELDS = {11: "cpu/cet/env.u_cet", 12: "cpu/msr_pl0_ssp/env.pl0_ssp", 15: "cpu/arch_lbr/env.msr_lbr_ctl"}
 
 
 def _fate(target: Target) -> str:
