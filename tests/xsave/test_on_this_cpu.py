@@ -4,10 +4,12 @@ Whatever CPU runs the tests is the oracle; where it has no XSAVEC the tests skip
 """
 
 import random
+import struct
+from collections.abc import Callable
 
 import pytest
 
-from qmigtool.xsave import Format, Layout, XsaveArea, bits, check_area
+from qmigtool.xsave import Format, Layout, XsaveArea, bits, check_area, misfits
 from qmigtool.xsave.components import XCOMP_BV_COMPACTED
 from tests.oracle import xsave_cpu
 
@@ -116,3 +118,29 @@ def test_check_agrees_with_the_cpu(cpu: Layout, mask: int) -> None:
     verdicts = [check_area(case, cpu, xcr0, rfbm=xcr0 & ~PKRU)[0] for case in cases]
     assert [verdict.ok for verdict in verdicts] == [signal is None for signal in signals]
     assert {verdict.ok for verdict in verdicts} == {True, False}
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_mxcsr_bits_are_those_of_this_cpu(cpu: Layout, mask: int, said: bool) -> None:
+    """Bit 17 is AMD's. By the vendor, or by the MXCSR_MASK that XSAVE writes: both say what XRSTOR then does."""
+    _, ebx, ecx, edx = xsave_cpu.cpuid(0)
+    vendor = struct.pack("<III", ebx, edx, ecx).decode("latin-1")
+    place = Layout.from_leaf_0xd("this CPU", cpu.leaf, source=vendor if said else "")
+    real = xsave_cpu.xsave(mask)
+    cases = []
+    for bit in range(14, 20):
+        area = bytearray(real)
+        area[24:28] = (0x1F80 | 1 << bit).to_bytes(4, "little")
+        area[512] |= 2
+        cases.append(bytes(area))
+    signals = xsave_cpu.fault_signals([(case, mask, 0) for case in cases])
+    verdicts = [check_area(case, place, xsave_cpu.xgetbv(0), rfbm=mask)[0].ok for case in cases]
+    assert verdicts == [signal is None for signal in signals]
+
+
+@pytest.mark.parametrize("instruction", [xsave_cpu.xsave, xsave_cpu.xsavec])
+@pytest.mark.parametrize("fill", [0, 0xCC])
+def test_what_this_cpu_writes_fits_its_layout(
+    cpu: Layout, mask: int, instruction: Callable[..., bytes], fill: int
+) -> None:
+    assert misfits(instruction(mask, fill=fill), cpu) == ()
