@@ -1,4 +1,4 @@
-"""``xsave export``, ``convert`` and ``check``: areas taken out of a stream, converted, judged."""
+"""``xsave export`` and ``convert``: areas taken out of a stream, and converted."""
 
 from __future__ import annotations
 
@@ -49,12 +49,11 @@ from qmigtool.cli.xsave import ranges, some_vcpus
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.xsave import Format, Layout, XsaveArea
-from qmigtool.xsave.check import CONSUMERS, MSHV_MASK
-from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, EXTENDED_OFFSET, MPX_MASK
+from qmigtool.xsave.check import MSHV_MASK
+from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, MPX_MASK
 from qmigtool.xsave.header import area_format, header
 from qmigtool.xsave.holders import FoundArea, find_area
 from qmigtool.xsave.holders.elfcore import is_core
-from qmigtool.xsave.hyperv import declare_hyperv
 from qmigtool.xsave.notes import kvm_amx_note
 from qmigtool.xsave.qemu_policy import Policy
 from qmigtool.xsave.vendor import check_mxcsr
@@ -330,104 +329,3 @@ def _convert_strictly(
 
 def _misfit(layout: Layout, misfits: Sequence[str], way: str | None) -> str:
     return f"the area is not one of {layout.name}: {'; '.join(misfits)}{f' ({way})' if way else ''}"
-
-
-@click.command()
-@click.argument("area", metavar="AREA")
-@the_area_layout_option
-@mask_option("--xcr0", help="XCR0 where the area would be restored, by default all of the layout.")
-@mask_option("--xss", default=0, help="IA32_XSS there.")
-@mask_option("--mxcsr-mask", help="MXCSR bits of that CPU, by default those of the layout's vendor (AMD: 0x2ffff).")
-@click.option(
-    "--for",
-    "consumers",
-    multiple=True,
-    metavar="NAME",
-    help="Judge for this consumer only (repeatable): XRSTOR, XRSTORS, KVM_SET_XSAVE, MSHV, WHPX.",
-)
-@quirk_option
-@json_option
-def check(
-    area: str,
-    layout: Layout | str,
-    xcr0: int | None,
-    xss: int,
-    mxcsr_mask: int | None,
-    consumers: tuple[str, ...],
-    quirk: bool | None,
-    as_json: bool,
-) -> int:
-    """Say who would take the XSAVE area in the file AREA, and why not.
-
-    AREA is an area's bytes, or what holds some: an ELF core (AREA#TID, where it has several threads), JSON of Cloud
-    Hypervisor (AREA#N: vCPU N), Xen's save record. Exit status 63 for what is not an XSAVE area, and named.
-
-    Exits 1 if one that is asked refuses, or if AREA cannot be of that layout; by default those are asked that take
-    AREA's format: KVM takes standard areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.
-    """
-    holder = read_area(area)
-    data, layout = holder.data, own_layout(holder, layout)
-    asked = [name.upper() for name in consumers]
-    for name in asked:
-        if name not in CONSUMERS:
-            near = [known for known in CONSUMERS if known.startswith(name)]
-            raise UsageError(f"no consumer {name!r}", expected="one of " + ", ".join(near or CONSUMERS))
-
-    def act(one: Layout) -> tuple[tuple[str, ...], list[core.Verdict], list[str]]:
-        declared = declare_hyperv(data, one) if quirk and len(data) >= EXTENDED_OFFSET else data
-        return (
-            (*contradictions(holder, one), *core.misfits(data, one)),
-            [
-                verdict
-                for verdict in core.check_area(declared, one, xcr0, xss, mxcsr_mask=mxcsr_mask)
-                if not asked or verdict.consumer in asked
-            ],
-            core.area_notes(data, one, hyperv_quirk=bool(quirk)),
-        )
-
-    takers = asked or _takers(data)
-    found = agreed(data, layout, act, lambda done: tuple(v.ok for v in done[1] if v.consumer in takers))
-    misfits, verdicts, notes = found.result
-    notes = [*filter(None, [holder.note]), *auto_note(layout, found.layouts), *notes]
-    if as_json:
-        fields = ("consumer", "ok", "reasons", "notes")
-        print_json(
-            {
-                "layout": found.layouts[0].name,
-                "layouts": [one.name for one in found.layouts],
-                "fits": not misfits,
-                "misfits": list(misfits),
-                "verdicts": [{field: getattr(verdict, field) for field in fields} for verdict in verdicts],
-                "notes": notes,
-            }
-        )
-    else:
-        _print_check(found.layouts[0], misfits, verdicts, notes, takers)
-    return 0 if not misfits and all(verdict.ok for verdict in verdicts if verdict.consumer in takers) else 1
-
-
-def _print_check(
-    layout: Layout,
-    misfits: Sequence[str],
-    verdicts: Sequence[core.Verdict],
-    notes: Sequence[str],
-    takers: Sequence[str],
-) -> None:
-    if misfits:
-        print(f"the area is not one of {layout.name}:")
-        for text in misfits:
-            print(f"  - {text}")
-    for verdict in verdicts:
-        if verdict.consumer not in takers:
-            print(f"{verdict.consumer}: not asked, it takes the other format")
-            continue
-        print(f"{verdict.consumer}: {'accepts' if verdict.ok else 'refuses'}")
-        for text in (*verdict.reasons, *verdict.notes):
-            print(f"  - {text}")
-    for note in notes:
-        print(f"note: {note}")
-
-
-def _takers(data: bytes) -> list[str]:
-    compacted = len(data) >= 528 and data[527] & 0x80
-    return ["XRSTOR", "XRSTORS", "MSHV", "WHPX"] if compacted else ["XRSTOR", "KVM_SET_XSAVE"]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         "export": "areas:export",
         "import": "putback:import_area",
         "convert": "areas:convert",
-        "check": "areas:check",
+        "check": "areacheck:check",
     },
     no_args_is_help=False,
 )
