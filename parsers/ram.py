@@ -157,14 +157,21 @@ class RamState:
         """
         held = total = 0
         for index, block in enumerate(self.blocks):
-            walked = self._walked(index)
-            mapped = block.mapped is not None and block.mapped.pages_offset != 0
-            if block.mr_addr is not None and not walked and not mapped:
+            if self.left_out(index):
                 continue
             pages = self._pages_of(index)
             total += pages
-            held += pages if mapped else self._most(index, walked)
+            held += pages if self._mapped(block) else self._most(index, self._walked(index))
         return held, total
+
+    def left_out(self, index: int) -> bool:
+        """Say whether a block is shared memory that is not in the stream (x-ignore-shared)."""
+        block = self.blocks[index]
+        return block.mr_addr is not None and not self._walked(index) and not self._mapped(block)
+
+    @staticmethod
+    def _mapped(block: RamBlock) -> bool:
+        return block.mapped is not None and block.mapped.pages_offset != 0
 
     def _forget(self, index: int, pages: int) -> None:
         """Lower what the block can hold: all that is not discarded may have been sent, but no more than was."""

@@ -19,6 +19,7 @@ from qmigtool.consistency import Descriptions, wrong_lengths
 from qmigtool.device import Device, find
 from qmigtool.errors import ClosedError, QmigError, UsageError
 from qmigtool.filereading import FileReading
+from qmigtool.parsers.records import RamSaveFlag
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.pipereading import PipeReading
@@ -208,6 +209,20 @@ class Stream:
         fitting = [one for one in regions if any(one.fits(block) for block in blocks)]
         unplugged = sum(b // self.page_size - -(-a // self.page_size) for one in fitting for a, b in one.unplugged)
         return held, total - min(max(unplugged, 0), total - held)
+
+    @property
+    def shared_blocks(self) -> tuple[str, ...]:
+        """The RAMBlocks that are shared memory and not in the stream (x-ignore-shared); reads all of RAM's headers."""
+        _ = self.sections
+        state = self._reading.reader.ram
+        return tuple(block.idstr for index, block in enumerate(state.blocks) if state.left_out(index))
+
+    @property
+    def whole_pages(self) -> int:
+        """How many records of RAM hold a page as it is (RAM_SAVE_FLAG_PAGE); reads all of RAM's headers."""
+        _ = self.sections
+        counted = self._reading.reader.ram.pages
+        return sum(pages for (_, flags), pages in counted.items() if flags == RamSaveFlag.PAGE)
 
     @property
     def vmdesc(self) -> Vmdesc | None:

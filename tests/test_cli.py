@@ -97,6 +97,8 @@ def test_info(call):
         "sections": 47,
         "pages_held": 4226,
         "pages": 4226,
+        "pages_missing": 0,
+        "shared_blocks": [],
         "ram_blocks": RAM_BLOCKS,
         "capabilities": [],
         "uuid": None,

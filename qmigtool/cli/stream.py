@@ -32,6 +32,7 @@ from qmigtool.cli.output import (
 from qmigtool.device import find
 from qmigtool.errors import QmigError, SnapshotsError, UsageError
 from qmigtool.jsontext import Items, Pairs, Tokens
+from qmigtool.missing import missing_memory
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.plaintext import json_tokens, json_value, printable, text_value, text_values
@@ -39,6 +40,7 @@ from qmigtool.registers import register_for
 
 if TYPE_CHECKING:
     from qmigtool.device import Device
+    from qmigtool.missing import Missing
     from qmigtool.parsers.savevm import Section
     from qmigtool.stream import Stream
 
@@ -47,23 +49,34 @@ if TYPE_CHECKING:
 @file_argument
 @accelerator_option
 @schema_option
+@click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration.")
 @click.option("--quick", is_flag=True, help="Do not read all of RAM's headers: 256 MiB of them, to prove what is said.")
 @json_option
-def info(file: str, accelerator: str | None, schema: str | None, quick: bool, as_json: bool) -> int:
+def info(
+    file: str, accelerator: str | None, schema: str | None, channels: tuple[str, ...], quick: bool, as_json: bool
+) -> int:
     """Say what FILE is.
 
     All of RAM's headers are read, so that what is broken or missing is found. With --quick, what only they tell
     (sections, pages, whether it is complete) is left unknown where there are many. Of a qcow2 image with several
-    snapshots, of which --snapshot chooses none, they are listed.
+    snapshots, of which --snapshot chooses none, they are listed. Exit status 1 if memory is missing.
     """
     try:
-        with opened(file, accelerator, schema=schema, walk=SHOWN_WALK if quick else None) as stream:
-            document = _info(stream, whole=not quick or stream.proved)
+        walk = SHOWN_WALK if quick else None
+        with opened(file, accelerator, schema=schema, channels=channels, walk=walk) as stream:
+            whole = not quick or stream.proved
+            # Where the stream is broken, that is why.
+            lacking = missing_memory(stream) if whole and not stream.problems else None
+            document = _info(stream, lacking, whole=whole)
             if as_json:
                 print_json({**document, **problems_json(stream)})
             else:
-                _print_info(document)
-            return finish(stream)
+                _print_info(document, lacking)
+            status = finish(stream)
+            if lacking is not None and not lacking.excuse:
+                say_error(f"qmigtool: {file}: {lacking.words} (multifd and postcopy use others: --channel adds them)")
+                return status or MISSING
+            return status
     except SnapshotsError as several:
         _print_snapshots(several, as_json=as_json)
         return 0
@@ -83,7 +96,7 @@ def _print_snapshots(several: SnapshotsError, *, as_json: bool) -> None:
         head = ""
 
 
-def _info(stream: Stream, *, whole: bool) -> dict[str, Any]:
+def _info(stream: Stream, lacking: Missing | None, *, whole: bool) -> dict[str, Any]:
     """Return the document; what only all of RAM's headers tell is None unless ``whole`` says to read them."""
     sections = stream.sections if whole else None  # first: only this meets what is wrong inside RAM
     held, pages = stream.pages_held if whole else (None, None)
@@ -107,8 +120,10 @@ def _info(stream: Stream, *, whole: bool) -> dict[str, Any]:
         "sections": None if sections is None else len(sections),
         "pages_held": held,
         "pages": pages,
+        "pages_missing": (0 if lacking is None else lacking.pages) if whole else None,
         "channels": stream.channels,
         "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
+        "shared_blocks": list(stream.shared_blocks) if whole else None,
         "capabilities": list(stream.capabilities),
         "uuid": str(uuid.UUID(bytes=raw_uuid)) if raw_uuid is not None else None,
         "vmdesc": stream.vmdesc is not None,
@@ -119,7 +134,7 @@ def _info(stream: Stream, *, whole: bool) -> dict[str, Any]:
             where: None if sections is None else sum(s.length for s in sections if s.type is kind)
             for where, kind in AROUND.items()
         },
-        "complete": stream.complete if whole else None,
+        "complete": (stream.complete and (lacking is None or bool(lacking.excuse))) if whole else None,
     }
 
 
@@ -127,29 +142,21 @@ def _info(stream: Stream, *, whole: bool) -> dict[str, Any]:
 AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
 
 
+MISSING = 1  # exit status: memory is missing
 NOT_READ = "unknown (RAM's headers were not all read)"
 NOT_PROVED = "NO: the device state was found from the end of the file, and may be another stream's"
-
-
-def _short(document: dict[str, Any]) -> bool:
-    """Say whether memory is missing."""
-    held, pages = document["pages_held"], document["pages"]
-    return held is not None and pages is not None and held < pages and not document["channels"]
-
-
-def _held(document: dict[str, Any]) -> str:
-    return (
-        f"at most {document['pages_held']} of {document['pages']} pages are in this file "
-        "(multifd and postcopy use other channels, see `ram --channel`)"
-    )
 
 
 def _schema(name: str) -> str:
     return f"a schema learned from other streams: {name}"
 
 
-def _print_info(document: dict[str, Any]) -> None:
+def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
     accelerator = document["accelerator"]
+
+    def shared(name: str) -> str:
+        return ", shared memory that is not in the file" if name in (document["shared_blocks"] or ()) else ""
+
     blocks = document["ram_blocks"]
     lines: list[tuple[str, str]] = [
         ("container", document["container"]),
@@ -165,8 +172,8 @@ def _print_info(document: dict[str, Any]) -> None:
         ("devices", str(document["devices"])),
         ("sections", NOT_READ if document["sections"] is None else str(document["sections"])),
         ("RAM", f"{_bytes(sum(block['size'] for block in blocks))} in {len(blocks)} blocks"),
-        *(("", f"- {block['name']}: {_bytes(block['size'])}") for block in blocks),
-        *([("", _held(document))] if _short(document) else []),
+        *(("", f"- {block['name']}: {_bytes(block['size'])}{shared(block['name'])}") for block in blocks),
+        *([("", lacking.words)] if lacking is not None else []),
         ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
         ("vmdesc", "yes" if document["vmdesc"] else "no"),
         *([("decoded by", _schema(document["borrowed_schema"]))] if document["borrowed_schema"] else []),

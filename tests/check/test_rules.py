@@ -149,7 +149,7 @@ CASES = (
         '[rules.ram-blocks]\nsizes = { "pc.ram" = "16M" }',
     ),
     Case("ram-block-sent", without_block, [("warning", "ram//rom@etc/acpi/rsdp")], PC),
-    Case("ram-pages-sent", lambda: sample("multifd-none-7.2"), [("note", "ram")], PC, says="348 of 4178 pages"),
+    Case("ram-pages-sent", lambda: sample("multifd-none-7.2"), [("error", "ram")], PC, says="348 of 4178 pages"),
     Case("ram-zero-ratio", lambda: sample(KVM), [("error", "ram")], PC, "[rules.ram-zero-ratio]\nmaximum = 0.98"),
     Case("vcpu-sections", lambda: edited(PC, lambda r: r.drop_section("apic@2")), [("error", "apic")], PC),
     Case("vcpu-numbers", lambda: edited(PC, lambda r: r.drop_section("cpu@1")), [("note", "cpu")], PC, says="not 1"),

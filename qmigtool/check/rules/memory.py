@@ -7,6 +7,7 @@ from typing import Any
 
 from qmigtool.check.rule import Context, Hit, Option, Options, policy_rule, rule
 from qmigtool.errors import UsageError
+from qmigtool.missing import missing_memory
 from qmigtool.numbers import size
 from qmigtool.patterns import matches
 
@@ -76,10 +77,13 @@ def ram_block_sent(context: Context, _: Options) -> Iterator[Hit]:
     "ram-pages-sent",
     "Every page of guest memory is in the stream",
     "Memory that travelled on other channels (multifd, postcopy) is not in this file, so it cannot be restored from it "
-    "alone; --channel adds them. Free page hinting leaves out pages that the guest does not use.",
+    "alone; --channel adds them. Not asked where a balloon may have told that the guest does not use them.",
 )
 def ram_pages_sent(context: Context, _: Options) -> Iterator[Hit]:
-    if _has_sparse(context) or any(ram_block_sent.check(context, {})):
+    if any(ram_block_sent.check(context, {})):
+        return
+    lacking = missing_memory(context.stream)
+    if lacking is None or lacking.excuse:
         return
     blocks = [block for block in context.usage if not block["elsewhere"]]
     short = [block for block in blocks if block["absent"]]
