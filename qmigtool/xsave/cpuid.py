@@ -6,10 +6,11 @@ be chosen: ``FILE#N`` on the command line, N a CPU's number or the word for a vi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from qmigtool.errors import LimitError, UnsupportedError, UsageError, XsaveError
-from qmigtool.xsave.catalog import NO_XSAVE
+from qmigtool.xsave.catalog import NO_XSAVE, is_layout_name
 from qmigtool.xsave.components import mask_names
 from qmigtool.xsave.cputext.decoded import read_decoded
 from qmigtool.xsave.cputext.documents import read_documents
@@ -148,10 +149,7 @@ def _refuse_without_leaf(text: str, name: str) -> None:
     blocks = parse_cpuid_rows(text, None, name)
     leaves = sorted({line.leaf for block in blocks for line in block.lines})
     if not leaves:
-        message = "no row of CPUID leaf 0xD found"
-        if "<cpu" in text:
-            message += ": libvirt's XML has a model and features here, but no <cpudata> with registers"
-        raise XsaveError(message, section=name, expected=FORMS)
+        raise XsaveError(f"no row of CPUID leaf 0xD found{_instead(text)}", section=name, expected=FORMS)
     shown = ", ".join(f"{leaf:#x}" for leaf in leaves[:8]) + (", ..." if len(leaves) > 8 else "")
     last = max(line.at for block in blocks for line in block.lines)
     raise XsaveError(
@@ -159,6 +157,17 @@ def _refuse_without_leaf(text: str, name: str) -> None:
         section=name,
         expected="the whole output, leaf 0xD included",
     )
+
+
+def _instead(text: str) -> str:
+    """Say what a text is that names a CPU without its registers."""
+    if "<cpu" in text:
+        models = dict.fromkeys(re.findall(r"<model\b[^>]{0,200}>\s*([\w.-]{1,60})\s*</model>", text))
+        known = next((f"; --layout {name} is QEMU's model of that name" for name in models if is_layout_name(name)), "")
+        return f": libvirt's XML has a model and features here, but no <cpudata> with registers{known}"
+    if re.search(r"\bCPUID_0x[0-9a-f]{1,8}_E[A-D]X\[", text):
+        return ": kcpuid prints registers only with -r"
+    return ""
 
 
 def _line(text: str, at: int) -> int:

@@ -314,8 +314,15 @@ def test_cpudata_of_libvirt():
     assert parse_cpuid_dump(cpudata(SPR).replace("'", '"'), "x.xml").leaf == SPR.leaf
     assert parse_cpuid_dump(f"<capabilities><host>{cpudata(ZEN4)}</host></capabilities>", "x.xml").leaf == ZEN4.leaf
     without = "<capabilities><host><cpu><model>EPYC-Genoa</model><feature name='xsave'/></cpu></host></capabilities>"
-    with pytest.raises(XsaveError, match="no <cpudata>"):
+    with pytest.raises(XsaveError, match=r"no <cpudata> .*; --layout EPYC-Genoa is QEMU's model of that name"):
         parse_cpuid_dump(without, "capabilities.xml")
+    with pytest.raises(XsaveError, match=r"no <cpudata> with registers \("):
+        parse_cpuid_dump(without.replace("EPYC-Genoa", "core9trio"), "capabilities.xml")
+
+
+def test_kcpuid_without_r_has_no_registers():
+    with pytest.raises(XsaveError, match="kcpuid prints registers only with -r"):
+        parse_cpuid_dump("CPUID_0xd_EAX[0x0]:\n\t xcr0_x87\t- x87 state\n", "kcpuid.txt")
 
 
 # -- several kinds of core, none, and cut ones -----------------------------------------------------------------------

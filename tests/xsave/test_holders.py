@@ -215,6 +215,10 @@ def test_a_core_made_to_hurt():
     small = note(b"LINUX", 0x202, AREA[:576])
     data = bytearray(core(small * 100))
     data[54:58] = struct.pack("<HH", 0, 65535)  # e_phentsize 0, e_phnum 65535: the first header, over and over
+    far = bytearray(data)
+    far[39] = 0x80  # e_phoff
+    with pytest.raises(XsaveError, match="ends inside its program headers"):
+        find_area(bytes(far), "c")
     data[64:120] = data[120:176]
     with pytest.raises(LimitError, match="too many notes"):
         find_area(bytes(data), "c")

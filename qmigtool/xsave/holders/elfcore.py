@@ -126,7 +126,7 @@ def _notes(data: bytes, name: str) -> Iterator[_Note]:
                 if left < 0:
                     raise LimitError("the core has too many notes", expected=f"at most {MAX_NOTES}", section=name)
                 yield note
-    except struct.error:
+    except (struct.error, OverflowError):
         raise XsaveError("the core ends inside its program headers", offset=len(data), section=name) from None
 
 
