@@ -7,6 +7,7 @@ be chosen: ``FILE#N`` on the command line, N a CPU's number or the word for a vi
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass, field
 
 from qmigtool.errors import LimitError, UnsupportedError, UsageError, XsaveError
@@ -115,7 +116,15 @@ def parse_cpuid_dump(text: str, name: str, *, cpu: int | str | None = None, sour
             section=name,
         )
     where = f", {chosen.words}" if chosen.of.label else ""
-    return Layout.from_leaf_0xd(name, chosen.rows, title=name, source=source or f"{chosen.of.form}{where}")
+    return Layout.from_leaf_0xd(
+        name, chosen.rows, title=name, source=source or f"{chosen.of.form}{where}", vendor=_vendor(text, name)
+    )
+
+
+def _vendor(text: str, name: str) -> str:
+    """Return the vendor's 12 letters out of leaf 0's EBX, EDX and ECX, empty where the text does not have them."""
+    rows = [line.registers for block in parse_cpuid_rows(text, (0,), name) for line in block.lines if line.leaf == 0]
+    return struct.pack("<III", *(rows[0][i] for i in (1, 3, 2))).decode("latin-1") if rows else ""
 
 
 def no_xsave(text: str, name: str = "text") -> str | None:

@@ -56,7 +56,8 @@ class Layout:
 
     ``leaf`` holds the raw CPUID.(0DH,i) rows, ``xcr0_mask`` and ``xss_mask`` what they advertise, ``features``
     CPUID.(0DH,1).EAX. ``rows`` holds the components that can be used, ``absent`` the reason for each one that is
-    advertised (or has a row) and cannot: Zen 2 offers a bit 9 of 64 bytes, and dumps end in the middle.
+    advertised (or has a row) and cannot: Zen 2 offers a bit 9 of 64 bytes, and dumps end in the middle. ``vendor`` is
+    CPUID leaf 0's word (``AuthenticAMD``), if known.
     """
 
     name: str
@@ -70,10 +71,11 @@ class Layout:
     absent: Mapping[int, str]
     user_mask: int
     supervisor_mask: int
+    vendor: str = ""
 
     @classmethod
     def from_leaf_0xd(
-        cls, name: str, rows: Mapping[int, Sequence[int]], *, title: str = "", source: str = ""
+        cls, name: str, rows: Mapping[int, Sequence[int]], *, title: str = "", source: str = "", vendor: str = ""
     ) -> Layout:
         """Make a layout from CPUID leaf 0xD: subleaf -> (EAX, EBX, ECX, EDX).
 
@@ -108,6 +110,7 @@ class Layout:
             absent=MappingProxyType(absent),
             user_mask=LEGACY_MASK | sum(1 << r.bit for r in usable.values() if not r.supervisor),
             supervisor_mask=sum(1 << r.bit for r in usable.values() if r.supervisor),
+            vendor=vendor,
         )
 
     def __repr__(self) -> str:
@@ -116,13 +119,13 @@ class Layout:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layout):
             return NotImplemented
-        return (self.name, self.leaf) == (other.name, other.leaf)
+        return (self.name, self.leaf, self.vendor) == (other.name, other.leaf, other.vendor)
 
     def __hash__(self) -> int:
-        return hash((self.name, tuple(sorted(self.leaf.items()))))
+        return hash((self.name, self.vendor, tuple(sorted(self.leaf.items()))))
 
     def __reduce__(self) -> tuple[Callable[..., Layout], tuple[object, ...]]:
-        return _rebuild, (self.name, dict(self.leaf), self.title, self.source)
+        return _rebuild, (self.name, dict(self.leaf), self.title, self.source, self.vendor)
 
     @property
     def mask(self) -> int:
@@ -194,8 +197,8 @@ class Layout:
         return row
 
 
-def _rebuild(name: str, leaf: Mapping[int, CpuidRow], title: str, source: str) -> Layout:
-    return Layout.from_leaf_0xd(name, leaf, title=title, source=source)
+def _rebuild(name: str, leaf: Mapping[int, CpuidRow], title: str, source: str, vendor: str = "") -> Layout:
+    return Layout.from_leaf_0xd(name, leaf, title=title, source=source, vendor=vendor)
 
 
 def _checked_leaf(name: str, rows: Mapping[int, Sequence[int]]) -> dict[int, CpuidRow]:

@@ -57,7 +57,7 @@ def vendor(layout: Layout) -> str:
     """Return ``"AMD"`` (Hygon too), ``"Intel"`` (Zhaoxin and Centaur too), or ``""`` where nothing tells."""
     if layout.name in NO_CPU:
         return ""
-    for text in (layout.name, layout.source, layout.title):
+    for text in (layout.vendor, layout.name, layout.source, layout.title):
         for word, whose in _SAID:
             if word in text:
                 return whose

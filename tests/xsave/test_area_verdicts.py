@@ -98,6 +98,26 @@ def test_a_dump_tells_its_vendor_by_its_places():
     assert vendor(layout("qemu")) == vendor(layout("tcg")) == vendor(same_rows("x")) == ""
 
 
+@pytest.mark.parametrize(
+    ("vendor", "takes"),
+    [("AuthenticAMD", True), ("HygonGenuine", True), ("GenuineIntel", False), ("  Shanghai  ", True)],
+)
+def test_leaf_0_of_a_dump_tells_whose_cpu_it_is(vendor, takes, tmp_path, capsys):
+    """XCR0 0x7 is alike everywhere. A vendor that is not known may have bit 17 or not: the area's mask is 0 here."""
+    b, d, c = struct.unpack("<III", vendor.encode())
+    dump = tmp_path / "cpu.txt"
+    rows = {(0, 0): (0xD, b, c, d), **{(0xD, i): row for i, row in layout("amd-zen1").leaf.items()}}
+    dump.write_text("CPU 0:\n" + "".join(
+        f"   0x{leaf:08x} 0x{sub:02x}: eax=0x{r[0]:08x} ebx=0x{r[1]:08x} ecx=0x{r[2]:08x} edx=0x{r[3]:08x}\n"
+        for (leaf, sub), r in rows.items()
+    ))  # fmt: skip
+    path = put(tmp_path / "a", standard(3, mxcsr=0x21F80))
+    assert (run("check", path, "--layout", dump, capsys=capsys)[0] == 0) is takes
+    for to, code in (("intel-clx", 1), ("amd-zen4", 0 if takes else 1)):
+        options = ["--to", "standard", "--source-layout", dump, "--layout", to]
+        assert run("convert", path, tmp_path / "o", *options, capsys=capsys)[0] == code
+
+
 @pytest.mark.parametrize("value", [0x11F80, 0x80001F80])
 def test_reserved_bits_are_refused_by_all_three(value, tmp_path, capsys):
     path = put(tmp_path / "a", standard(3, mxcsr=value))
