@@ -68,12 +68,16 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
     """Learn from streams that have a vmdesc how to read such without: --schema OUT."""
     learned = Schema(name or Path(output).name)
     skipped = []
+    doubtful = 0  # the exit status of what is broken
     for file in files:
         with opened(file) as stream:
+            doubtful = finish(stream) or doubtful
             if stream.vmdesc is None:
                 skipped.append(file)
             else:
                 learned.add(stream.vmdesc, stream.machine)
+    if not learned.devices and doubtful:
+        return doubtful
     if not learned.devices:
         raise UnsupportedError("learning from a stream without a vmdesc")
     text = learned.to_json().encode()
@@ -85,7 +89,7 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
         say_error(f"{output}: {len(learned.devices)} devices, {shapes} shapes")
         for file in skipped:
             say_error(f"no vmdesc: {file}")
-    return 0
+    return doubtful
 
 
 @schema.command("diff")
@@ -124,10 +128,11 @@ def diff(
     if [a, b, devices].count("-") > 1:
         raise UsageError("standard input is given twice", expected="- for one of A, B and --devices")
     remember_inputs(a, b)
-    present = None
+    present, doubtful = None, 0
     if devices is not None:
         with opened(devices) as stream:
             present = present_in(stream)
+            doubtful = finish(stream)
     counts = Direction(direction)
     one, other = (
         read_shapes(standard_input() if given == "-" else given, given, snapshot=chosen_snapshot(snapshot))
@@ -147,7 +152,7 @@ def diff(
         )
     else:
         _print_differences(comparison, counts)
-    return int(bool(comparison.differences) if strict else comparison.breaks(counts))
+    return doubtful or int(bool(comparison.differences) if strict else comparison.breaks(counts))
 
 
 def _described(shapes: Shapes) -> dict[str, str | None]:
