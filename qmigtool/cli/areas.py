@@ -125,6 +125,7 @@ def export(
                 "nothing in the stream tells who saved it, and live x87 registers are in another order from TCG",
                 expected="--accelerator tcg, kvm, mshv, whpx or hvf",
             )
+        notes += [note for note in core.area_notes(result.data, layout) if note not in notes]
         if form == Format.COMPACTED:
             notes += _mshv_notes(result.data, layout, one.xcr0)
         write_output(output, result.data)
@@ -317,7 +318,7 @@ def _convert_strictly(
         notes = [*misfits, *core.area_notes(data, one, hyperv_quirk=quirk)]
         if form is Format.STANDARD and (amx := kvm_amx_note(header(result.data)[0], len(result.data))):
             notes.append(amx)
-        return replace(result, notes=(*dict.fromkeys(notes), *result.notes)), target
+        return replace(result, notes=tuple(dict.fromkeys((*notes, *result.notes)))), target
 
     found = agreed(data, source, act, lambda done: (done[0].data, tuple(sorted(done[0].supervisor.items()))))
     result, target = found.result

@@ -55,7 +55,7 @@ def area_notes(area: bytes, layout: Layout, *, hyperv_quirk: bool = False) -> li
         names = " ".join(mask_names(undeclared))
         notes.append(f"not declared in XSTATE_BV, so initial once restored, though bytes are not zero{stale}: {names}")
     if form is Format.COMPACTED and not layout.has_xsavec and 1 in layout.leaf:
-        notes.append(f"{layout.name} has no XSAVEC: no area of that CPU itself is compacted")
+        notes.append(f"{layout.name} has no XSAVEC, so that CPU itself refuses compacted areas")
     mxcsr, _ = effective_mxcsr(area, xstate_bv, form)
     if not mxcsr & MXCSR_MASKS and not mxcsr & ~mxcsr_mask(area, layout):
         notes.append(f"MXCSR is {mxcsr:#x}: every SSE exception is unmasked (1F80 masks them all)")

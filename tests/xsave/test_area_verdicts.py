@@ -219,6 +219,7 @@ def test_what_kvm_wants_for_amx(tmp_path, capsys):
         ["check", path, "--layout", "intel-spr"],
         ["convert", path, tmp_path / "o", "--to", "standard", "--layout", "intel-spr"],
         ["import", xfd, path, "--vcpu", 0, "--layout", "intel-spr", "--dry-run"],
+        ["export", xfd, "--vcpu", 0, "--format", "standard", "--layout", "intel-spr", "-o", tmp_path / "e"],
     ):
         code, out, err = run(*arguments, capsys=capsys)
         assert code == 0
