@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qmigtool import Rewriter
 from qmigtool import open as open_stream
 from qmigtool.cli import main
-from qmigtool.errors import LiveStateError
-from qmigtool.xsave import Format, XsaveArea, convert, fitting_layouts, layout, layout_names, misfits
+from qmigtool.errors import LiveStateError, XsaveError
+from qmigtool.xsave import Format, XsaveArea, area_notes, convert, fitting_layouts, layout, layout_names, misfits
 from tests import casefiles, samplefiles
 
 INTEL = casefiles.read("xsave", "intel.std")  # k1 = 0x0807060504030201, ZMM16 to ZMM19 live, 2696 bytes
@@ -288,3 +290,17 @@ def test_help_names_the_options():
         arguments = [sys.executable, "-m", "qmigtool", "xsave", command, "--help"]
         done = subprocess.run(arguments, capture_output=True, text=True, check=True)
         assert all(option in done.stdout for option in options), command
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.binary(max_size=640), st.sampled_from(layout_names()), st.sampled_from([0, 500, 3500, 11000]), st.booleans())
+def test_any_bytes_are_judged(data, name, more, quirk):
+    """Whatever the bytes: reasons and notes, no error; where an area cannot have a format, that is said."""
+    area = data + bytes(more)
+    misfits(area, layout(name))
+    area_notes(area, layout(name), hyperv_quirk=quirk)
+    if len(area) < 576:
+        with pytest.raises(XsaveError):
+            fitting_layouts(area)
+    else:
+        assert all(misfits(area, one) == () for one in fitting_layouts(area))
