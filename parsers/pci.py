@@ -21,6 +21,7 @@ CONFIG_SIZE, EXPRESS_CONFIG_SIZE = 256, 4096
 PCI_STATUS, PCI_STATUS_CAP_LIST, PCI_CAPABILITY_LIST = 0x06, 0x10, 0x34
 PCI_CAP_ID_VNDR, PCI_CAP_ID_EXP, PCI_CAP_ID_MSIX = 0x09, 0x10, 0x11
 PCI_EXP_DEVCAP = 4
+PCI_EXP_LNKCAP = 12  # in the capability: le32, speed in bits 3:0, width in bits 9:4
 """Device Capabilities in the PCI Express capability; bit 5 (of the first byte) is Extended Tag Field Supported."""
 PCI_EXT_CAP_ID_ERR = 0x0001
 PCI_ERR_UNCOR_MASK = 8

@@ -64,6 +64,7 @@ _RHEL = {
     "10.2": "10.1",
 }
 _FAMILIES = {"ubuntu": "pc-i440fx", "ubuntu-q35": "pc-q35"}
+_PROXMOX = re.compile(r"([a-z0-9-]+-\d{1,2}\.\d{1,2})\+pve\d{1,2}")
 _NAME = re.compile(
     r"(?P<family>[a-z0-9-]+?)-(?:rhel-?(?P<rhel>\d{1,2}(?:\.\d{1,2})?)(?:\.\d{1,2})?|(?P<word>[a-z]+))(?:-hpb|-v\d)?"
 )
@@ -71,6 +72,8 @@ _NAME = re.compile(
 
 def upstream(name: str) -> str | None:
     """Return the upstream machine type that a vendor's is taken for, or None for one of which nothing is known."""
+    if (numbered := _PROXMOX.fullmatch(name)) is not None:
+        return numbered[1]
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -16,6 +16,7 @@ from qmigtool.parsers.pci import (
     PCI_CAP_ID_MSIX,
     PCI_CAP_ID_VNDR,
     PCI_CAPABILITY_LIST,
+    PCI_EXP_LNKCAP,
     PCI_STATUS,
     PCI_STATUS_CAP_LIST,
     capabilities,
@@ -30,6 +31,8 @@ __all__ = ["Masks", "compare_config", "masks", "msix_entries"]
 
 # Vendor and device id, revision and class, header type (without the multifunction bit's neighbours none is writable).
 _HEADER = (*range(4), *range(8, 12), 0x0E)
+# Of a port with a slot (bit 8 of PCI Express Capabilities); PCI_EXP_HP_EV_SUPPORTED: the events that QEMU knows.
+SLOT_IMPLEMENTED, SLOT_CAPABILITIES, SLOT_STATUS, SLOT_EVENTS = 0x01, 20, 26, 0x19
 VIRTIO_PCI_CAP_PCI_CFG = 5  # its fields are the guest's to write
 
 
@@ -93,7 +96,11 @@ def _capability(config: bytes, at: int, name: int) -> Iterator[tuple[int, Masks]
         yield 3, Masks(0xFF, 0xC0, 0)
         yield from ((i, _READ_ONLY) for i in range(4, 12))
     elif name == PCI_CAP_ID_EXP:
-        # PCI Express Capabilities and Device Capabilities
-        yield from ((i, _READ_ONLY) for i in range(2, 8))
+        # PCI Express Capabilities, Device Capabilities and Link Capabilities
+        yield from ((i, _READ_ONLY) for i in (*range(2, 8), *range(PCI_EXP_LNKCAP, PCI_EXP_LNKCAP + 4)))
+        if config[at + 3] & SLOT_IMPLEMENTED and at + SLOT_STATUS < CONFIG_SIZE:
+            # Slot Capabilities; Slot Status, of which the guest clears events, and not that a card is there.
+            yield from ((i, _READ_ONLY) for i in range(SLOT_CAPABILITIES, SLOT_CAPABILITIES + 4))
+            yield SLOT_STATUS, Masks(0xFF, 0, SLOT_EVENTS)
     elif name == PCI_CAP_ID_VNDR and at + 4 <= CONFIG_SIZE and config[at + 3] != VIRTIO_PCI_CAP_PCI_CFG:
         yield from ((i, _READ_ONLY) for i in range(2, max(2, config[at + 2])))

@@ -43,6 +43,11 @@ def pci_config(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
         option = f"vectors={sent + 1} for {device.name}, or as many queues as it had"
     elif express is not None and at == express + pci.PCI_EXP_DEVCAP and sent ^ local == EXTENDED_TAG:
         option = f"-global pci-device.x-pcie-ext-tag={'on' if sent & EXTENDED_TAG else 'off'}"
+    elif express is not None and at - express in range(pci.PCI_EXP_LNKCAP, pci.PCI_EXP_LNKCAP + 2):
+        link = _link(config, express, device.name, target)
+        if link is None:
+            return None
+        option = link
     else:
         return None
     key = (device.name, device.instance_id)
@@ -50,11 +55,28 @@ def pci_config(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     place = field_.offset - device.section.body_offset + start + at
     if section is None or section.template is None or section.template[place : place + 1] != bytes([local]):
         return Fix(options=(option,))
-    template = section.template[:place] + bytes([sent]) + section.template[place + 1 :]
+    given = bytes([sent])
+    if express is not None and at - express in range(pci.PCI_EXP_LNKCAP, pci.PCI_EXP_LNKCAP + 2):
+        start_, end = express + pci.PCI_EXP_LNKCAP, express + pci.PCI_EXP_LNKCAP + 4
+        place, given = place - at + start_, config[start_:end]
+    template = section.template[:place] + given + section.template[place + len(given) :]
     return Fix(
         options=(option,),
         target=replace(target, sections={**target.sections, key: replace(section, template=template)}),
     )
+
+
+_SPEEDS = {1: "2_5", 2: "5", 3: "8", 4: "16", 5: "32"}  # GT/s, as QEMU's properties have them
+
+
+def _link(config: bytes, express: int, name: str, target: Target) -> str | None:
+    """Return the options that give a port of the target the link of the stream's: those of before 4.0 are slower."""
+    device = name.rsplit("/", 1)[-1]
+    link = int.from_bytes(config[express + pci.PCI_EXP_LNKCAP : express + pci.PCI_EXP_LNKCAP + 4], "little")
+    speed, width = _SPEEDS.get(link & 0xF), link >> 4 & 0x3F
+    if speed is None or not all(has_property(target, device, one) for one in ("x-speed", "x-width")):
+        return None
+    return f"-global {device}.x-speed={speed} -global {device}.x-width={width}"
 
 
 def _configurations(fields: Sequence[Field]) -> Iterator[tuple[Field, int]]:
