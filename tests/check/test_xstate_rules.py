@@ -89,6 +89,19 @@ def test_x87_under_cet(registers, says):
         assert not hits or says in messages[0]
 
 
+def test_stale_x87_bytes_are_nobodys():
+    """XSTATE_BV[0] is 0: a hypervisor left the legacy region alone, and a load initialises x87."""
+
+    def put(r):
+        r.set("cpu@0/env.fpuc", 0)
+        r.set(BV, 0xE6)
+
+    assert not places(found(rewritten(CET_GUEST, put).data, accelerator="mshv"), "x87-overwritten")
+    assert places(
+        found(rewritten(CET_GUEST, lambda r: r.set("cpu@0/env.fpuc", 0)).data, accelerator="mshv"), "x87-overwritten"
+    )
+
+
 @pytest.mark.parametrize("name", ["cet7.mig", "cet-guest.mig", "cetz.mig", "xfd.mig"])
 def test_each_rule_is_silent_on_the_others_cases(name):
     rules = {finding.rule for finding in found(casefiles.read("xsave", name))}

@@ -184,6 +184,8 @@ def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
         if any(carried) and control.startswith(carried):
             yield at(vcpu.device, FPUC, f"x87 bytes 0 to {len(cet) - 1} are the {len(cet)} bytes of {_names(1 << bit)}")
             return
+    if not vcpu.xstate_bv & 1:
+        return  # stale, and initialised on load
     fcw, fop = int.from_bytes(control[0:2], "little"), int.from_bytes(control[6:8], "little")
     wrong = [f"FCW is {fcw:#x}"] if fcw & FCW_RESERVED or not fcw & FCW_FIXED else []
     if fop & ~FOP_BITS:
