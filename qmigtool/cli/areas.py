@@ -35,12 +35,12 @@ from qmigtool.cli.output import (
 from qmigtool.cli.parameters import (
     MAX_AREA,
     MAX_HOLDER,
-    SIZE,
     format_choice,
     layout_option,
     mask_option,
     read_small,
     register_option,
+    size_value,
     split_path,
     target_mask_option,
     the_layout_option,
@@ -200,7 +200,12 @@ def _say(document: dict[str, Any], output: str, *, as_json: bool) -> None:
 @layout_option("--guest-layout", help="The guest's CPUID (qemu-*), by default --layout.")
 @register_option("--guest-xcr0", help="The guest's XCR0 features (qemu-*), by default those of --guest-layout.")
 @register_option("--xcr0", help="env->xcr0 (qemu-*, to compacted), by default --guest-xcr0.")
-@click.option("--size", type=SIZE, help="Bytes of the target buffer: a limit (strict), or what QEMU fills (4096).")
+@click.option(
+    "--size",
+    type=size_value,
+    metavar="BYTES",
+    help="Bytes of the target buffer: a limit (strict), or what QEMU fills (4096).",
+)
 @json_option
 def convert(
     source: str,

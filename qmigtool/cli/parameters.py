@@ -12,6 +12,7 @@ import click
 from qmigtool import xsave as core
 from qmigtool.cli.output import remember_inputs
 from qmigtool.errors import UsageError
+from qmigtool.numbers import size
 from qmigtool.plaintext import printable
 from qmigtool.xsave import Format, Layout
 from qmigtool.xsave.cpuid import missing_rows, split_choice
@@ -62,7 +63,12 @@ def _register(value: str | int) -> int:
     return number if 0 <= number < 1 << 64 else core.parse_mask(value)
 
 
-SIZE = click.IntRange(0, MAX_AREA)
+def size_value(value: str | int) -> int:
+    """Return the bytes of a buffer: ``4096``, ``0x1000``, ``4K``; no more than any area has."""
+    found = size(value, "the size")
+    if found > MAX_AREA:
+        raise UsageError(f"the size is {value}", expected=f"at most {MAX_AREA}")
+    return found
 
 
 def layout_option(*names: str, **more: Any) -> Callable[[F], F]:

@@ -29,7 +29,7 @@ from qmigtool.cli.output import (
     say_error,
     schema_option,
 )
-from qmigtool.cli.parameters import SIZE, mask_option, the_layout_option
+from qmigtool.cli.parameters import mask_option, size_value, the_layout_option
 from qmigtool.cli.rewriting import need_output, write_edited
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.plaintext import printable
@@ -124,7 +124,7 @@ def mshv() -> None:
 @mask_option("--mask", help="The partition's XSAVE_STATES, by default what XCR0 has and MSHV can hold.")
 @click.option(
     "--buffer-size",
-    type=SIZE,
+    type=size_value,
     metavar="BYTES",
     help="The partition's buffer (MAX_XSAVE_DATA_SIZE in whole pages), by default the pages that an area needs.",
 )

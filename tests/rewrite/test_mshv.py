@@ -398,18 +398,19 @@ def test_live_msrs_that_need_a_feature_are_said(tmp_path):
         assert name in said
 
 
-@pytest.mark.parametrize(("size", "code"), [("4096", 0), ("8192", 0), ("0x3000", 0), ("0", 2), ("100", 2), ("4097", 2)])
+@pytest.mark.parametrize(
+    ("size", "code"), [("4096", 0), ("8K", 0), ("0x3000", 0), ("0", 2), ("100", 2), ("4097", 2), ("2M", 2), ("x", 2)]
+)
 def test_the_buffer(size, code, tmp_path, capsys):
     source, folder = str(sample("kvm-avx512-7.2")), tmp_path / "b"
     arguments = ["mshv", "export", source, "-o", str(folder), "--layout", "amd-zen4", "--buffer-size", size, "--json"]
-    if size.startswith("0x"):
-        arguments[-2] = str(int(size, 0))
     assert main.run(arguments) == code
     out = capsys.readouterr().out
     if not code:
         entry = json.loads(out)["vcpus"][0]
-        assert entry["buffer"] == int(size, 0) == (folder / "vcpu-0.xsave").stat().st_size
-        assert any("one page" in note for note in json.loads(out)["notes"]) == (int(size, 0) > 4096)
+        wanted = {"4096": 4096, "8K": 8192, "0x3000": 12288}[size]
+        assert entry["buffer"] == wanted == (folder / "vcpu-0.xsave").stat().st_size
+        assert any("one page" in note for note in json.loads(out)["notes"]) == (wanted > 4096)
         assert main.run(["mshv", "import", source, str(folder), "--dry-run"]) == 0
     else:
         assert not folder.exists()
