@@ -1,38 +1,66 @@
 """Which accelerator saved a stream: nothing in it says so, but its contents tell, and the evidence is shown.
 
 It matters because the same field means different things: TCG keeps the x87 registers in physical order and never fills
-XSTATE_BV. Each rule below is a fact about what QEMU's accelerators put into a stream (see ``target/i386/kvm/kvm.c``,
+XSTATE_BV. Each mark below is a fact about what QEMU's accelerators put into a stream (see ``target/i386/kvm/kvm.c``,
 ``target/i386/tcg``, ``hw/i386/kvm``; compared on twins of one guest saved under KVM and TCG by 10.0 and 11.1).
+
+All marks are weighed together, because an edit changes single fields: a stream of TCG whose XSTATE_BV was repaired has
+TCG's descriptors still, and its x87 registers are still in TCG's order. Marks that contradict each other leave
+``unknown``, which is an answer: whatever depends on it has to say so (:mod:`qmigtool.cpu_x86`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool import cpu_x86
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
+    from qmigtool.cpu_x86 import VCpu
     from qmigtool.device import Device
 
-__all__ = ["HYPERVISORS", "NAMES", "UNKNOWN", "Accelerator", "infer", "parse"]
+__all__ = ["CONTRADICTION", "NAMES", "TCG", "UNKNOWN", "Accelerator", "infer", "parse"]
 
 NAMES = ("kvm", "tcg", "mshv", "whpx", "hvf")
-HYPERVISORS = frozenset(NAMES) - {"tcg"}
-"""Those that fill XSTATE_BV: what it does not declare is in its initial configuration."""
-
+TCG = "tcg"
 UNKNOWN = "unknown"
+HYPERVISOR = "not tcg"
+CONTRADICTION = "the evidence contradicts itself"
+TCG_XCR0 = 0x21F  # x87, SSE, AVX, MPX, PKRU of -cpu max
+DESC_LIMIT = 0xF0000  # bits 19:16 of a segment's limit in the second word of its descriptor (target/i386/cpu.h)
 
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """``name`` is one of :data:`NAMES` or ``unknown``; ``evidence`` says what in the stream tells, strongest first."""
+    """``name`` is one of :data:`NAMES` or ``unknown``; ``evidence`` says what in the stream tells.
+
+    What speaks against the name is in ``evidence``, too, behind the rest. ``hypervisor``: it is not TCG, even where
+    which one it is cannot be told.
+    """
 
     name: str
     evidence: tuple[str, ...]
     given: bool = False
+    hypervisor: bool = False
+
+    @property
+    def words(self) -> str:
+        """Who saved the stream, and how that is known, in one phrase."""
+        if self.name == UNKNOWN:
+            return f"saved by: unknown ({self.evidence[0]}); --accelerator NAME decides"
+        return f"saved by {self.name} ({'given' if self.given else f'inferred: {self.evidence[0]}'})"
+
+    @property
+    def tcg(self) -> bool | None:
+        """Whether TCG saved the stream; None where nothing tells."""
+        if self.name == UNKNOWN:
+            return False if self.hypervisor else None
+        return self.name == TCG
 
 
 def parse(name: str | None) -> Accelerator | None:
@@ -44,19 +72,53 @@ def parse(name: str | None) -> Accelerator | None:
     return Accelerator(name.lower(), ("given by the caller",), given=True)
 
 
+class _Mark(NamedTuple):
+    """What says that ``who`` saved the stream (:data:`HYPERVISOR`: any but TCG).
+
+    ``weight`` 1: an edit or an earlier life under another accelerator can have made it; 2 and 3: only by far-fetched
+    ones; from 3 on, or where it is ``strong``, two that contradict each other cannot both be right.
+    """
+
+    who: str
+    weight: int
+    text: str
+    strong: bool = False
+
+
 def infer(devices: Sequence[Device]) -> Accelerator:
     """Say who saved these devices. ``unknown`` is an answer: nothing is guessed without evidence."""
-    names = {device.name for device in devices}
-    certain = [
-        *(("mshv", f"section {name}, which only MSHV sends") for name in ("mshv-clock", "mshv-apic") if name in names),
-        *(("kvm", "section kvmclock, which only KVM sends") for name in ("kvmclock",) if name in names),
-    ]
-    fields = list(_from_fields(list(_readable(devices))))
-    found = certain + fields
-    if not found:
+    marks = list(_marks(list(devices)))
+    if not marks:
         return Accelerator(UNKNOWN, ("nothing in the device state tells",))
-    name = found[0][0]
-    return Accelerator(name, tuple(text for who, text in found if who == name))
+    tcg = [mark for mark in marks if mark.who == TCG]
+    others = [mark for mark in marks if mark.who != TCG]
+    winners = _weigh(tcg, others)
+    if winners is None:
+        why = CONTRADICTION if tcg else "too little tells"
+        return Accelerator(UNKNOWN, (why, *(f"{m.who}: {m.text}" for m in marks)))
+    names = {mark.who for mark in winners} - {HYPERVISOR}
+    against = tuple(f"against it: {mark.text}" for mark in marks if mark not in winners)
+    if len(names) == 1:
+        # What any hypervisor does adds nothing to what names one.
+        told = tuple(mark.text for mark in winners if mark.who in names)
+        return Accelerator(names.pop(), told + against, hypervisor=winners is others)
+    why = "which hypervisor saved it is not told" if not names else CONTRADICTION
+    return Accelerator(UNKNOWN, (why, *(f"{m.who}: {m.text}" for m in winners), *against), hypervisor=True)
+
+
+def _weigh(tcg: list[_Mark], others: list[_Mark]) -> list[_Mark] | None:
+    """Return the side that is right, or None if they contradict each other."""
+    if not others:
+        return tcg
+    if not tcg:
+        return others if sum(mark.weight for mark in others) > 1 else None
+    strong = [any(mark.strong for mark in side) for side in (tcg, others)]
+    if all(strong):
+        return None
+    ours, theirs = (sum(mark.weight for mark in side) for side in (tcg, others))
+    if ours > theirs and not strong[1]:
+        return tcg
+    return others if theirs > ours and strong[1] else None
 
 
 def _readable(devices: Iterable[Device]) -> Iterator[Device]:
@@ -69,48 +131,63 @@ def _readable(devices: Iterable[Device]) -> Iterator[Device]:
         yield device
 
 
-def _from_fields(devices: Iterable[Device]) -> Iterator[tuple[str, str]]:
-    """Give (accelerator, evidence) from field values, strongest first."""
-    cpus, nested, exceptions, pit = [], [], [], []
-    for device in devices:
+def _marks(devices: list[Device]) -> Iterator[_Mark]:
+    """Give every mark, those that name an accelerator first."""
+    names = {device.name for device in devices}
+    for name in ("mshv-clock", "mshv-apic"):
+        if name in names:
+            yield _Mark("mshv", 3, f"section {name}, which only MSHV sends", strong=True)
+    if "kvmclock" in names:
+        yield _Mark("kvm", 3, "section kvmclock, which only KVM sends", strong=True)
+    cpus = []
+    for device in _readable(devices):
         if device.name == "cpu" and cpu_x86.is_x86(device):
             vcpu = cpu_x86.VCpu(device)
-            try:
-                _ = vcpu.live, vcpu.xstate_bv
-            except QmigError:
-                continue
-            cpus.append(vcpu)
-            if device.subsection("cpu/kvm_nested_state") or device.get("cpu/nested_state"):
-                nested.append(device.label)
-        elif device.name == "cpu_common":
-            if device.subsection("cpu_common/exception_index"):
-                exceptions.append(device.label)
-        elif device.name == "i8254":
-            loaded = _number(device, "channels[0]/count_load_time")
-            if loaded is not None and loaded < 0:
-                pit.append(loaded)
-    if nested:
-        yield "kvm", f"{nested[0]} has nested virtualisation state, which only KVM sends"
-    if exceptions:
-        yield "tcg", f"{exceptions[0]} has the subsection exception_index, which only TCG sends"
-    if not cpus:
-        return
-    # A busy TSS (11, 3) is what KVM_GET_SREGS gives; TCG leaves the descriptor's own type (9, 1).
-    types = {vcpu.index: _tr_type(vcpu) for vcpu in cpus}
-    undeclared = [vcpu for vcpu in cpus if vcpu.live and not vcpu.xstate_bv]
-    declaring = [vcpu for vcpu in cpus if vcpu.xstate_bv]
-    moving = [vcpu for vcpu in cpus if _number(vcpu.device, "env.mp_state")]
-    if undeclared and not declaring:
-        vcpu = undeclared[0]
-        yield "tcg", f"vCPU {vcpu.index} has live state {vcpu.live:#x} and XSTATE_BV 0: TCG never sets it"
-    if pit:
-        yield "kvm", f"i8254 channel 0 was loaded at {pit[0]} ns, before the VM's start: an in-kernel PIT's value"
-    if moving and declaring:
-        yield "kvm", f"vCPU {moving[0].index} has a non-zero mp_state, which TCG never has"
-    if not declaring and all(type_ in (1, 9) for type_ in types.values()):
-        yield "tcg", "TR is a non-busy TSS on every vCPU, as only TCG leaves it"
-    if not declaring and not any(_tsc(vcpu) for vcpu in cpus):
-        yield "tcg", "env.tsc is 0 and XSTATE_BV is 0 on every vCPU, as from TCG"
+            with contextlib.suppress(QmigError):
+                _ = vcpu.live, vcpu.xstate_bv, vcpu.xcr0
+                cpus.append(vcpu)
+        elif device.name == "cpu_common" and device.subsection("cpu_common/exception_index"):
+            yield _Mark(TCG, 3, f"{device.label} has the subsection exception_index, which only TCG sends", strong=True)
+        elif device.name == "i8254" and (loaded := _number(device, "channels[0]/count_load_time") or 0) < 0:
+            text = f"i8254 channel 0 was loaded at {loaded} ns, before the VM's start: an in-kernel PIT's value"
+            yield _Mark("kvm", 3, text, strong=True)
+    if cpus:
+        yield from _of_vcpus(cpus)
+
+
+def _of_vcpus(cpus: list[VCpu]) -> Iterator[_Mark]:
+    def first(holds: Callable[[VCpu], object]) -> VCpu | None:
+        return next((vcpu for vcpu in cpus if holds(vcpu)), None)
+
+    if vcpu := first(lambda v: v.device.subsection("cpu/kvm_nested_state") or v.device.get("cpu/nested_state")):
+        text = f"{vcpu.device.label} has nested virtualisation state, which only KVM sends"
+        yield _Mark("kvm", 3, text, strong=True)
+    if vcpu := first(lambda v: v.device.subsection("cpu/cet")):
+        yield _Mark(HYPERVISOR, 3, f"vCPU {vcpu.index} has the subsection cpu/cet, which TCG never sends", strong=True)
+    if vcpu := first(lambda v: v.xcr0 & ~TCG_XCR0):
+        names = " ".join(mask_names(vcpu.xcr0 & ~TCG_XCR0))
+        yield _Mark(HYPERVISOR, 3, f"XCR0 of vCPU {vcpu.index} has {names}, which TCG's CPUs do not have", strong=True)
+    declaring = first(lambda v: v.xstate_bv)
+    if declaring is None and (vcpu := first(lambda v: v.live)):
+        yield _Mark(TCG, 2, f"vCPU {vcpu.index} has live state {vcpu.live:#x} and XSTATE_BV 0: TCG never sets it")
+    # A busy TSS (11, 3) is what a hypervisor's CPU has, and what RESET sets; TCG leaves the descriptor's own type.
+    if vcpu := first(lambda v: _tr_type(v) in (1, 9)):
+        yield _Mark(TCG, 3, f"TR of vCPU {vcpu.index} is a non-busy TSS, as only TCG leaves it", strong=True)
+    # TCG keeps the descriptor's second word as it was; the others make it anew from what the CPU has, without bits
+    # 19:16 of the limit (a conversion from TCG leaves them, as they mean nothing).
+    if vcpu := first(_whole_descriptor):
+        text = f"env.segs of vCPU {vcpu.index} has bits of a limit among the flags, as only TCG leaves them"
+        yield _Mark(TCG, 2, text)
+    if vcpu := declaring:
+        yield _Mark(HYPERVISOR, 1, f"XSTATE_BV of vCPU {vcpu.index} is {vcpu.xstate_bv:#x}, and TCG never sets it")
+    if vcpu := first(lambda v: _number(v.device, "env.mp_state")):
+        yield _Mark(HYPERVISOR, 1, f"vCPU {vcpu.index} has a non-zero mp_state, which TCG never has")
+    counts = [tsc for vcpu in cpus if (tsc := _number(vcpu.device, "env.tsc")) is not None]
+    if counts and not any(counts):
+        bv = "" if declaring else " and XSTATE_BV is 0"
+        yield _Mark(TCG, 1, f"env.tsc is 0{bv} on every vCPU, as from TCG")
+    elif any(counts):
+        yield _Mark(HYPERVISOR, 1, "env.tsc is not 0, and TCG keeps the TSC elsewhere")
 
 
 def _number(device: Device, path: str) -> int | None:
@@ -126,5 +203,5 @@ def _tr_type(vcpu: cpu_x86.VCpu) -> int | None:
     return None if flags is None else flags >> 8 & 15
 
 
-def _tsc(vcpu: cpu_x86.VCpu) -> int:
-    return _number(vcpu.device, "env.tsc") or 0
+def _whole_descriptor(vcpu: VCpu) -> bool:
+    return any((_number(vcpu.device, f"env.segs[{i}]/flags") or 0) & DESC_LIMIT for i in range(6))

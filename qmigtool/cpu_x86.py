@@ -6,7 +6,8 @@ QEMU streams no XSAVE area: it takes the host's apart into registers (``target/i
 
 Two fields need more than a copy. ``env.fpregs`` is in stack order (ST(0) first), as in the area, from every accelerator
 but TCG, which keeps physical registers: ST(i) = fpregs[(TOP+i) & 7]. And ``env.xstate_bv`` is always 0 from TCG, which
-never fills it, whatever is live.
+never fills it, whatever is live. Where nothing tells whether TCG saved the stream, and the two orders give different
+registers, the registers are not told: this module raises, so that no use of them can guess.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.errors import LiveStateError, StreamError
+from qmigtool.errors import LiveStateError, StreamError, UndecidedError
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, XsaveArea, bits, layout, mask_names
 from qmigtool.xsave.components import (
@@ -39,8 +40,22 @@ if TYPE_CHECKING:
     from qmigtool.device import Device
     from qmigtool.xsave import Layout
 
-__all__ = ["FIELDS", "HFLAGS", "VCpu", "XsaveField", "has_fields", "is_x86", "tcg_hflags", "unheld", "unheld_words"]
+__all__ = [
+    "FIELDS",
+    "HFLAGS",
+    "SAVED_BY",
+    "UNKNOWN_SAVER",
+    "VCpu",
+    "XsaveField",
+    "has_fields",
+    "is_x86",
+    "tcg_hflags",
+    "unheld",
+    "unheld_words",
+]
 
+SAVED_BY = "who saved the stream"
+UNKNOWN_SAVER = "saved by: unknown; --accelerator NAME decides"
 X87, SSE = 0, 1
 FPREGS = "env.fpregs"
 REGISTER_MASK = (1 << 64) - 1  # no register has a sign, whatever a vmdesc says
@@ -214,10 +229,13 @@ def is_x86(device: Device) -> bool:
 class VCpu:
     """One x86 vCPU: its XSAVE state in the stream, as masks, as contents by component, and as an area.
 
-    ``tcg`` says that TCG saved the stream (see the head of this module for what that changes).
+    ``tcg`` says whether TCG saved the stream, None that it is not known (see the head of this module for what that
+    changes). What needs the order of the x87 registers where that is not known raises
+    :class:`~qmigtool.errors.UndecidedError`: :meth:`contents` of x87, :meth:`xsave_area` and its like, and
+    :meth:`encode`; :attr:`x87_undecided` tells before.
     """
 
-    def __init__(self, device: Device, *, tcg: bool = False) -> None:
+    def __init__(self, device: Device, *, tcg: bool | None = None) -> None:
         self.device = device
         self.tcg = tcg
         self.index = device.instance_id
@@ -266,7 +284,7 @@ class VCpu:
     def _live(self) -> int:
         mask = 0
         for bit in bits(self.carried):
-            if not is_initial(bit, self.contents(bit)):
+            if not is_initial(bit, self._contents(bit)):  # in whatever order x87 registers are
                 mask |= 1 << bit
         return mask | 1 << SSE if self.mxcsr != MXCSR_INIT else mask
 
@@ -284,14 +302,55 @@ class VCpu:
     def contents(self, bit: int) -> bytes:
         """Return a component's contents as they lie in an area (SSE without MXCSR, as :mod:`qmigtool.xsave` has it).
 
-        What the stream does not carry is in its initial configuration.
+        What the stream does not carry is in its initial configuration. Raises
+        :class:`~qmigtool.errors.UndecidedError` for x87 whose order is not known.
         """
         self._check_open()
+        if bit == X87:
+            self._check_order()
+        return self._contents(bit)
+
+    def _contents(self, bit: int) -> bytes:
         if bit == X87:
             return self._legacy[0:24] + self._legacy[32:160]
         if bit == SSE:
             return self._legacy[160:416]
         return self._extended.get(bit, initial_configuration(bit, COMPONENTS[bit].size))
+
+    @property
+    def x87_control(self) -> bytes:
+        """FCW, FSW, FTW, FOP, FIP and FDP as they lie in an area (24 bytes): they do not depend on the order."""
+        return self._legacy[0:24]
+
+    @property
+    def x87_order_matters(self) -> bool:
+        """Whether TCG's order of the x87 registers and that of all others give different registers."""
+        return _rotate(self._legacy, _top(self._legacy)) != self._legacy
+
+    @property
+    def x87_undecided(self) -> bool:
+        """Whether it is not known which x87 register is which: who saved the stream decides it, and nothing tells."""
+        return self.tcg is None and self.x87_order_matters
+
+    def ordered(self) -> VCpu:
+        """Return the same vCPU with its x87 registers as they stand: for uses that leave the registers out."""
+        return VCpu(self.device, tcg=False) if self.x87_undecided else self
+
+    def check_saver(self, what: str) -> None:
+        """Make sure that it is known whether TCG saved the stream, where ``what`` depends on it.
+
+        Raises :class:`~qmigtool.errors.UndecidedError`.
+        """
+        if self.tcg is None:
+            raise UndecidedError(
+                SAVED_BY,
+                f"vCPU {self.index}: {what} depends on who saved the stream; {UNKNOWN_SAVER}",
+                section=self.device.label,
+            )
+
+    def _check_order(self) -> None:
+        if self.x87_undecided:
+            self.check_saver("which x87 register is which (TCG keeps them in another order)")
 
     @property
     def supervisor(self) -> dict[int, bytes]:
@@ -302,10 +361,13 @@ class VCpu:
         """Return the user components that count as in use.
 
         ``declared``: as the stream has it; ``recomputed``: from the contents; ``auto``: recomputed for a TCG stream and
-        for one that declares nothing, else declared.
+        for one that declares nothing, else declared. Raises :class:`~qmigtool.errors.UndecidedError` for ``auto`` where
+        the two differ and it is not known whether TCG saved the stream.
         """
         recomputed = self.live & ~SUPERVISOR_MASK
         if source == "auto":
+            if self.xstate_bv and self.undeclared:
+                self.check_saver("whether live state that XSTATE_BV does not declare counts (TCG declares nothing)")
             source = "recomputed" if self.tcg or not self.xstate_bv else "declared"
         return recomputed if source == "recomputed" else self.xstate_bv
 
@@ -319,8 +381,10 @@ class VCpu:
 
         ``target`` places the components (default: the layout ``qemu``); one that it cannot place is an
         :class:`~qmigtool.errors.XsaveError` if it is declared or live, since nothing may be lost silently: build with
-        the default, then convert. ``xstate_bv`` as for :meth:`effective_xstate_bv`.
+        the default, then convert. ``xstate_bv`` as for :meth:`effective_xstate_bv`. Raises
+        :class:`~qmigtool.errors.UndecidedError` if it is not known which x87 register is which.
         """
+        self._check_order()
         place = target or layout("qemu")
         declared = self.effective_xstate_bv(xstate_bv)
         user = (self.live | declared | self.carried & place.user_mask) & ~SUPERVISOR_MASK
@@ -367,6 +431,8 @@ class VCpu:
         contents = {bit: clean.component(bit) for bit in bits(self.carried)}
         encoded = dict(self.encode(contents, clean.mxcsr))
         declared = self.device.get("env.xstate_bv")
+        if declared is not None:
+            self.check_saver("whether XSTATE_BV is filled")
         if declared is not None and not self.tcg:  # TCG never fills it
             encoded[declared] = clean.xstate_bv.to_bytes(declared.length, "big")
         return encoded
@@ -383,8 +449,11 @@ class VCpu:
                     yield field, _encode(spec, legacy, field.length)
             elif spec.component in contents:
                 image = legacy if spec.component in (X87, SSE) else contents[spec.component]
-                if spec.path == (FPREGS,) and self.tcg:
-                    image = _rotate(image, -_top(image))
+                if spec.path == (FPREGS,):
+                    physical = _rotate(image, -_top(image))
+                    if physical != image:
+                        self.check_saver("which x87 register goes where (TCG keeps them in another order)")
+                    image = physical if self.tcg else image
                 yield field, _encode(spec, image, field.length)
 
     def fieldless(self, bit: int, contents: bytes) -> set[tuple[str, ...]]:

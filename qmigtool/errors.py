@@ -12,6 +12,7 @@
     |   +-- LimitError        a number in the file is larger than any honest file needs
     +-- UnsupportedError      legal, but not supported; it names the thing              exit code 63
     |   +-- BudgetError       more work than is allowed; it names what allows more      exit code 63
+    |   +-- UndecidedError    the input does not tell, and the caller has not said
     +-- XsaveError            an XSAVE area or a layout is not what it should be        exit code 3
         +-- LiveStateError    a conversion would lose live state; it names it           exit code 1
 
@@ -164,6 +165,10 @@ class BudgetError(UnsupportedError):
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, with the limit and the option."""
         return {**super().as_dict(), "resource": self.resource, "option": self.option}
+
+
+class UndecidedError(UnsupportedError):
+    """What was asked has an answer, but nothing in the input tells which; ``feature`` names what decides it."""
 
 
 class XsaveError(QmigError):

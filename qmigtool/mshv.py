@@ -132,11 +132,6 @@ def export_bundle(
     if buffer_size is not None and (not buffer_size or buffer_size % PAGE_SIZE):
         raise UsageError(f"a buffer of {buffer_size} bytes", expected=f"whole pages of {PAGE_SIZE}, as MSHV wants")
     stream.prove()
-    if stream.accelerator.name == "unknown":
-        raise UsageError(
-            "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",
-            expected="--accelerator tcg, kvm, mshv, whpx or hvf",
-        )
     if not stream.vcpus:
         raise UnsupportedError("XSAVE state of a machine that is not x86", "no x86 vCPU in this stream")
     if mask is None:
@@ -240,6 +235,8 @@ def _msrs(stream: Stream, vcpu: VCpu) -> Iterator[tuple[Msr, int]]:
             continue
         if value is None and "/" not in msr.path:
             continue  # a field that this version has not: not known to be 0
+        if msr.number == TSC:
+            vcpu.check_saver("where the TSC stands")
         if msr.number == TSC and vcpu.tcg:
             value = stream.device("timer").number("cpu_ticks_offset")  # TCG's TSC is the ticks clock
         yield msr, (value or 0) % (1 << 64)
@@ -342,7 +339,9 @@ def _load(path: Path) -> dict[str, Any]:
 def _set_msr(rewriter: Rewriter, index: int, msr: Msr, value: int) -> None:
     """Write an MSR into its field; a subsection that is needed for that comes."""
     draft = rewriter.draft
-    if msr.number == TSC and draft.accelerator == "tcg":
+    if msr.number == TSC:
+        draft.vcpu(draft.section(f"cpu@{index}")).check_saver("where the TSC stands")
+    if msr.number == TSC and draft.tcg:
         path = "timer/cpu_ticks_offset"
         if index == 0:
             rewriter.set(path, value - (1 << 64) if value >> 63 else value)

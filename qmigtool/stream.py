@@ -339,7 +339,7 @@ class Stream:
                 except QmigError as error:
                     self.report(error)  # one that cannot be decoded does not take the others away
                 else:
-                    found.append(cpu_x86.VCpu(device, tcg=self.accelerator.name == "tcg"))
+                    found.append(cpu_x86.VCpu(device, tcg=self.accelerator.tcg))
         return tuple(found)
 
     def report(self, error: QmigError) -> None:

@@ -64,6 +64,7 @@ def explanation(found: Comparison, streams: tuple[Stream, Stream], more: Sequenc
         lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
     left = len(found.differences) - len(rows)
     lines += [f"  ... and {left} more"] if left else []
+    lines += [f"  undecided: {printable(why)}" for why in found.undecided]
     return "\n".join([*lines, *(f"  note: {printable(note)}" for note in found.notes), *map(printable, more)])
 
 

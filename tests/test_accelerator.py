@@ -34,11 +34,16 @@ def cpu(xstate_bv=0, tr=0, tsc=1, mp_state=0, **parts):
         ([plain("mshv-clock")], "mshv", "mshv-clock"),
         ([plain("mshv-apic")], "mshv", "mshv-apic"),
         ([cpu(xmm=[(1, 1)], tr=11)], "tcg", "XSTATE_BV 0"),
-        ([cpu(xstate_bv=7, tr=11, mp_state=1)], "kvm", "mp_state"),
         ([cpu(tr=9)], "tcg", "TR"),
         ([cpu(tr=11, tsc=0)], "tcg", "env.tsc is 0"),
-        ([cpu(tr=11)], "unknown", "nothing"),
-        ([cpu(xstate_bv=7, tr=11)], "unknown", "nothing"),
+        ([cpu(tr=11)], "unknown", "too little"),
+        ([cpu(xstate_bv=7, tr=11)], "unknown", "which hypervisor"),
+        ([cpu(xstate_bv=7, tr=11, mp_state=1)], "unknown", "which hypervisor"),
+        ([cpu(tr=11, tsc=0, subsections=[Vmsd("cpu/cet", 1, [num("x", "uint64", 0)])])], "unknown", "which hypervisor"),
+        ([cpu(tr=11, tsc=0, xcr0=0xE7)], "unknown", "which hypervisor"),
+        ([plain("kvmclock"), cpu(xmm=[(1, 1)], tr=9)], "unknown", "contradicts"),
+        ([plain("kvmclock"), plain("mshv-clock")], "unknown", "contradicts"),
+        ([plain("kvm-tpr-opt")], "unknown", "nothing"),
         ([plain("timer")], "unknown", "nothing"),
         (
             [
@@ -64,10 +69,31 @@ def test_evidence(devices, name, words):
     assert not found.given
 
 
-def test_the_strongest_evidence_wins_and_only_its_own_is_shown():
-    found = inferred(plain("kvmclock"), cpu(xmm=[(1, 1)], tr=9))
-    assert found.name == "kvm"
-    assert found.evidence == ("section kvmclock, which only KVM sends",)
+def test_what_speaks_against_it_is_said():
+    found = inferred(plain("kvmclock"), cpu(xmm=[(1, 1)], tr=11))
+    assert (found.name, found.tcg) == ("kvm", False)
+    assert found.evidence == (
+        "section kvmclock, which only KVM sends",
+        "against it: vCPU 0 has live state 0x2 and XSTATE_BV 0: TCG never sets it",
+    )
+    found = inferred(cpu(xmm=[(1, 1)], xstate_bv=7, tr=9, tsc=0))  # of TCG, and XSTATE_BV was repaired
+    assert (found.name, found.tcg) == ("tcg", True)
+    assert found.evidence[-1] == "against it: XSTATE_BV of vCPU 0 is 0x7, and TCG never sets it"
+
+
+@pytest.mark.parametrize(
+    ("devices", "tcg"),
+    [
+        ([cpu(xstate_bv=7, tr=11)], False),
+        ([plain("kvmclock"), plain("mshv-clock")], False),
+        ([cpu(xstate_bv=7, tr=11, tsc=0)], None),  # two weak marks, and one of them can be an edit's
+        ([cpu(tr=11)], None),
+        ([plain("kvmclock"), cpu(tr=9)], None),
+        ([cpu(tr=9)], True),
+    ],
+)
+def test_not_tcg_is_known_without_a_name_and_unknown_is_not_false(devices, tcg):
+    assert inferred(*devices).tcg is tcg
 
 
 def test_device_state_that_cannot_be_decoded_tells_nothing():

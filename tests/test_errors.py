@@ -17,6 +17,7 @@ CODES = {
     "LimitError": 3,
     "BudgetError": 63,
     "UnsupportedError": 63,
+    "UndecidedError": 63,
     "XsaveError": 3,
     "LiveStateError": 1,
 }
@@ -30,6 +31,7 @@ PARENTS = {
     "LimitError": "StreamError",
     "BudgetError": "UnsupportedError",
     "UnsupportedError": "QmigError",
+    "UndecidedError": "UnsupportedError",
     "XsaveError": "QmigError",
     "LiveStateError": "XsaveError",
 }

@@ -120,11 +120,6 @@ def export(
             notes.insert(0, f"not declared, so taken as initial although not zero: {names} (see --xstate-bv)")
         if one.device.borrowed is not None:
             notes.append(f"decoded by a schema learned from other streams: {one.device.borrowed}")
-        if stream.accelerator.name == "unknown" and one.live & 1:
-            raise UsageError(
-                "nothing in the stream tells who saved it, and live x87 registers are in another order from TCG",
-                expected="--accelerator tcg, kvm, mshv, whpx or hvf",
-            )
         notes += [note for note in core.area_notes(result.data, layout) if note not in notes]
         if form == Format.COMPACTED:
             notes += _mshv_notes(result.data, layout, one.xcr0)

@@ -27,7 +27,7 @@ from qmigtool.cli.output import (
 from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
 from qmigtool.diff.html import page
 from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver, verdict
-from qmigtool.errors import UsageError
+from qmigtool.errors import UndecidedError, UsageError
 from qmigtool.plaintext import printable
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def diff(
             _print(found, every)
         if html is not None:
             write_output(html, _page(found).encode())
-        return _status((one, other), same=found.same)
+        return _status((one, other), same=found.same, undecided=found.undecided)
 
 
 def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tuple[str, ...]) -> Noise:
@@ -165,6 +165,11 @@ class Found(NamedTuple):
         return self.state.same and (self.memory is None or self.memory.same)
 
     @property
+    def undecided(self) -> bool:
+        """Whether all that can be compared is the same, and something cannot."""
+        return not self.state.differences and bool(self.state.undecided) and (self.memory is None or self.memory.same)
+
+    @property
     def verdict(self) -> str:
         """The outcome in words."""
         words = [verdict(self.state)]
@@ -188,12 +193,13 @@ def _memory(a: Stream, b: Stream) -> RamComparison:
 def _document(found: Found) -> dict[str, Any]:
     one, other = found.streams
     document: dict[str, Any] = {
-        "same": found.same,
+        "same": None if found.undecided else found.same,
         "a": {"file": one.source.name, "snapshot": _snapshot(one), "proved": one.proved},
         "b": {"file": other.source.name, "snapshot": _snapshot(other), "proved": other.proved},
         "differences": [d.as_dict() for d in found.state.differences],
         "excused": [d.as_dict() for d in found.state.excused],
         "notes": list(found.state.notes),
+        "undecided": list(found.state.undecided),
     }
     if found.memory is not None:
         from qmigtool.diff.ram.text import ram_as_dict
@@ -215,10 +221,10 @@ def _name(stream: Stream) -> str:
     return stream.source.name + ("" if snapshot is None else f" (snapshot {snapshot!r})")
 
 
-def _status(streams: Iterable[Stream], *, same: bool) -> int:
-    """Return the exit status: what is broken outweighs what differs."""
+def _status(streams: Iterable[Stream], *, same: bool, undecided: bool = False) -> int:
+    """Return the exit status: what is broken outweighs what differs, and that what could not be compared."""
     codes = [code for code in map(finish, streams) if code]
-    return min(codes) if codes else 0 if same else 1
+    return min(codes) if codes else 0 if same else UndecidedError.exit_code if undecided else 1
 
 
 def _print(found: Found, every: bool) -> None:
@@ -234,6 +240,8 @@ def _print(found: Found, every: bool) -> None:
         _print_memory(found.memory, None if every else SHOWN_RANGES, moved=found.moved)
     for note in state.notes:
         say(printable(f"note: {note}"))
+    for why in state.undecided:
+        say(printable(f"undecided: {why}"))
     say(found.verdict)
 
 
@@ -269,6 +277,8 @@ def _page(found: Found) -> str:
 
         parts.append(("Guest memory", BLOCK_HEAD, [block_cells(block) for block in found.memory.blocks]))
         parts.append(("Pages that differ", RANGE_HEAD, range_cells(found.memory, SHOWN_ON_PAGE)))
+    if found.state.undecided:
+        parts.append(("Undecided", ["what"], [[why] for why in found.state.undecided]))
     parts.append(("Notes", ["note"], [[note] for note in found.state.notes]))
     return page("Two migration streams compared", found.verdict, same=found.same, parts=parts)
 
@@ -277,15 +287,18 @@ def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: 
     if as_json:
         print_json(
             {
-                "same": found.same,
+                "same": None if found.undecided else found.same,
                 "changes": [change.as_dict() for change in found.changes],
                 "notes": list(found.notes),
+                "undecided": list(found.undecided),
             }
         )
-        return _status(streams, same=found.same)
+        return _status(streams, same=found.same, undecided=not found.changes)
     if found.changes:
         print_cells(HEAD_THREE, [cells_three(change) for change in found.changes], [False] * 5)
         print()
     counts = Counter(change.who for change in found.changes)
-    say("no change" if found.same else ", ".join(f"{count} by {who}" for who, count in counts.items()))
-    return _status(streams, same=found.same)
+    for why in found.undecided:
+        say(printable(f"undecided: {why}"))
+    say(", ".join(f"{count} by {who}" for who, count in counts.items()) or "no change")
+    return _status(streams, same=found.same, undecided=not found.changes)

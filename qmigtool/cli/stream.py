@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool import tables
+from qmigtool.accelerator import UNKNOWN
 from qmigtool.budget import current
 from qmigtool.cli.output import (
     SHOWN_WALK,
@@ -151,6 +152,12 @@ def _schema(name: str) -> str:
     return f"a schema learned from other streams: {name}"
 
 
+def _how(accelerator: dict[str, Any]) -> str:
+    if accelerator["name"] == UNKNOWN:
+        return ""
+    return " (given)" if accelerator["given"] else " (inferred)"
+
+
 def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
     accelerator = document["accelerator"]
 
@@ -166,7 +173,7 @@ def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
         ("machine", document["machine"] or "not in the stream"),
         ("page size", _bytes(document["page_size"]) + (" (inferred)" if document["page_size_inferred"] else "")),
         *([("UUID", document["uuid"])] if document["uuid"] else []),
-        ("accelerator", accelerator["name"] + (" (given)" if accelerator["given"] else " (inferred)")),
+        ("accelerator", accelerator["name"] + _how(accelerator)),
         *(("", f"- {text}") for text in accelerator["evidence"] if not accelerator["given"]),
         ("vCPUs", str(document["vcpus"])),
         ("devices", str(document["devices"])),

@@ -138,10 +138,7 @@ def _print_components(stream: Stream, vcpus: Sequence[VCpu]) -> None:
     print_cells(head, lines, [False, True, True, True, True, *(False for _ in shown_bits)])
     print()
     say("e enabled (XCR0, IA32_XSS)  d declared (XSTATE_BV)  c carried  l live (not initial)")
-    if stream.accelerator.given:
-        say(f"saved by {stream.accelerator.name} (given)")
-    else:
-        say(f"saved by {stream.accelerator.name} (inferred: {printable(stream.accelerator.evidence[0])})")
+    say(printable(stream.accelerator.words))
     if stream.borrowed is not None:
         say(f"no vmdesc: decoded by a schema learned from other streams ({printable(stream.borrowed)})")
     for undeclared, run in groupby(vcpus, key=lambda v: v.undeclared):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from qmigtool.accelerator import HYPERVISORS, UNKNOWN
+from qmigtool.accelerator import UNKNOWN
 from qmigtool.diff.fields import Pair, differing
 from qmigtool.diff.model import BYTES, Comparison, Difference, Kind
 from qmigtool.diff.noise import (
@@ -19,8 +19,8 @@ from qmigtool.diff.noise import (
     default_noise,
 )
 from qmigtool.diff.words import change
-from qmigtool.diff.xstate import differing_registers
-from qmigtool.errors import QmigError, UnsupportedError
+from qmigtool.diff.xstate import differing_registers, x87_unknown
+from qmigtool.errors import QmigError, UndecidedError, UnsupportedError
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
@@ -58,9 +58,11 @@ class _Comparer:
         self._left = 0
         self._conditions: list[str] = []
         ours, theirs = a.accelerator.name, b.accelerator.name
-        self._hypervisors = [name in HYPERVISORS for name in (ours, theirs)]
+        self._hypervisors = [stream.accelerator.tcg is False for stream in (a, b)]
+        self._one_meaning = ours == theirs
+        self._undecided: list[str] = []
         if ours != theirs:
-            self._notes.append(f"A was saved by {ours} ({_how(a)}), B by {theirs} ({_how(b)})")
+            self._notes.append("; ".join(f"{name}: {s.accelerator.words}" for name, s in (("A", a), ("B", b))))
             if UNKNOWN not in (ours, theirs):
                 self._conditions.append(ACCELERATORS_DIFFER)
 
@@ -77,7 +79,7 @@ class _Comparer:
         used = {difference.rule for difference in self._excused}
         idle = (rule.id for rule in self._noise.rules if rule.topic == IGNORED and rule.id not in used)
         self._notes += (f"{rule} fits no difference" for rule in idle)
-        return Comparison(tuple(self._found), tuple(self._excused), tuple(self._notes))
+        return Comparison(tuple(self._found), tuple(self._excused), tuple(self._notes), tuple(self._undecided))
 
     def _take(self, difference: Difference, types: Iterable[str] = (), conditions: Iterable[str] = ()) -> None:
         holds = {*self._conditions, *conditions}
@@ -103,7 +105,8 @@ class _Comparer:
         if a.version_id != b.version_id:
             places = a.section.offset, b.section.offset
             self._take(Difference(a.label, "[version]", Kind.CHANGED, a.version_id, b.version_id, *places))
-        if a.description == b.description and a.description is not None and a.body == b.body and not self._conditions:
+        if a.description == b.description and a.description is not None and a.body == b.body and self._one_meaning:
+            self._order(a, b)
             return
         try:
             self._fields(a, b)
@@ -126,16 +129,25 @@ class _Comparer:
             types = tuple(field.type for field in (pair.a, pair.b) if field is not None)
             self._take(_difference(a.label, pair, x86=x86), types, holds)
 
+    def _order(self, a: Device, b: Device) -> None:
+        """Say what of the x87 registers of two devices is not known, if they are vCPUs."""
+        one, other = self._vcpus.get(id(a)), self._vcpus.get(id(b))
+        if one is not None and other is not None and (unknown := x87_unknown(one, other)) is not None:
+            (self._notes if unknown.equal else self._undecided).append(unknown.words)
+
     def _registers(self, a: VCpu, b: VCpu) -> set[int]:
         """Compare extended state; return the ``id`` of each field that this has dealt with."""
         try:
             found = list(differing_registers(a, b, declared=(self._hypervisors[0], self._hypervisors[1])))
-            pending = (a.xsave.fsw | b.xsave.fsw) & FSW_ES
+            pending = int.from_bytes(a.x87_control[2:4], "little") | int.from_bytes(b.x87_control[2:4], "little")
+            pending &= FSW_ES
         except QmigError as error:
-            self._notes.append(f"{a.device.label}: extended state is compared field by field: {error}")
+            words = f"{a.device.label}: extended state is compared field by field: {error}"
+            (self._undecided if isinstance(error, UndecidedError) else self._notes).append(words)
             return set()
         for difference in found:
             self._take(difference, conditions=() if pending else (NO_X87_EXCEPTION,))
+        self._order(a.device, b.device)
         return {id(field) for vcpu in (a, b) for _, field in vcpu.sent}
 
 
@@ -222,7 +234,3 @@ def _report(device: Device, stream: Stream) -> None:
         pass  # a lack of ours, which the difference tells
     except QmigError as error:
         stream.report(error)
-
-
-def _how(stream: Stream) -> str:
-    return "given" if stream.accelerator.given else "inferred: " + stream.accelerator.evidence[0]

@@ -80,8 +80,10 @@ class Comparison:
     differences: tuple[Difference, ...]
     excused: tuple[Difference, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    undecided: tuple[str, ...] = ()
+    """What could not be compared, and what would decide it."""
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs but noise."""
-        return not self.differences
+        """Whether nothing differs but noise, and everything could be compared."""
+        return not self.differences and not self.undecided

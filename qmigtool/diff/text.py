@@ -64,7 +64,9 @@ def _value(type_: str, value: Any) -> str:
 def verdict(found: Comparison) -> str:
     """Return the outcome in one sentence."""
     count = len(found.differences)
-    words = "no difference" if found.same else f"{count} difference{'' if count == 1 else 's'}"
+    words = f"{count} difference{'' if count == 1 else 's'}" if count else "no difference"
+    if found.undecided:
+        words += f" in what can be compared; {len(found.undecided)} undecided"
     if found.excused:
         topics = Counter(d.topic for d in found.excused)
         words += f"; excused as noise: {', '.join(f'{n} {topic}' for topic, n in topics.most_common())}"
@@ -75,5 +77,5 @@ def saver(stream: Stream) -> str:
     """Say who saved a stream."""
     who = stream.accelerator
     if who.name == UNKNOWN:
-        return "saved by an unknown accelerator"
+        return "saved by: unknown"
     return f"saved by {who.name}{'' if who.given else ' (inferred)'}"

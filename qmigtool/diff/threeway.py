@@ -56,11 +56,13 @@ class ThreeWay:
 
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
+    undecided: tuple[str, ...] = ()
+    """What could not be compared, and what would decide it."""
 
     @property
     def same(self) -> bool:
-        """Whether neither side differs from the base by more than noise."""
-        return not self.changes
+        """Whether neither side differs from the base by more than noise, and everything could be compared."""
+        return not self.changes and not self.undecided
 
     @property
     def conflicts(self) -> tuple[Change, ...]:
@@ -78,7 +80,10 @@ def compare_three(base: Stream, a: Stream, b: Stream, *, noise: Noise | None = N
     for where in dict.fromkeys([*ours, *theirs]):
         x, y = ours.get(where), theirs.get(where)
         changes.append(_change(where, x, y, apart=where in apart))
-    return ThreeWay(tuple(changes), tuple(dict.fromkeys((*to_a.notes, *to_b.notes))))
+    undecided = tuple(
+        f"base as A, {name} as B: {why}" for name, to in (("A", to_a), ("B", to_b)) for why in to.undecided
+    )
+    return ThreeWay(tuple(changes), tuple(dict.fromkeys((*to_a.notes, *to_b.notes))), undecided)
 
 
 def _change(where: str, x: Difference | None, y: Difference | None, *, apart: bool) -> Change:

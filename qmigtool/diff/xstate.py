@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.cpu_x86 import FIELDS, X87, VCpu
+from qmigtool.cpu_x86 import FIELDS, FPREGS, X87, VCpu
 from qmigtool.diff.model import Difference, Kind
 from qmigtool.diff.words import bits_changed
 from qmigtool.registers import REGISTERS
@@ -22,7 +22,7 @@ from qmigtool.xsave.registerfile import ST_REGISTERS, Slot, registers_in, x87_va
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
 
-__all__ = ["EXTENDED_PATHS", "differing_registers"]
+__all__ = ["EXTENDED_PATHS", "differing_registers", "x87_unknown"]
 
 SSE = 1
 REGISTER = "register"
@@ -36,14 +36,43 @@ class _Side(NamedTuple):
     area: XsaveArea
 
 
+class Unknown(NamedTuple):
+    """x87 registers whose order is not known; ``equal``: they are the same if one accelerator saved both streams."""
+
+    equal: bool
+    words: str
+
+
+def x87_unknown(a: VCpu, b: VCpu) -> Unknown | None:
+    """Say what of the x87 registers is not known, or return None if they can be compared."""
+    unknown = [name for name, vcpu in (("A", a), ("B", b)) if vcpu.x87_undecided]
+    if not unknown:
+        return None
+    label = a.device.label
+    if len(unknown) == 2 and a.x87_control[2:4] == b.x87_control[2:4] and _registers(a) == _registers(b):
+        words = f"{label}: ST0 to ST7 are the same if one accelerator saved A and B (saved by: unknown)"
+        return Unknown(True, words)
+    words = (
+        f"{label}: ST0 to ST7 are not compared: their order in {' and '.join(unknown)} depends on who saved it "
+        f"(saved by: unknown; {' and '.join(f'--accelerator-{name.lower()} NAME' for name in unknown)} decides)"
+    )
+    return Unknown(False, words)
+
+
+def _registers(vcpu: VCpu) -> bytes:
+    return b"".join(field.raw for spec, field in vcpu.sent if spec.path == (FPREGS,))
+
+
 def differing_registers(a: VCpu, b: VCpu, *, declared: tuple[bool, bool]) -> Iterator[Difference]:
     """Give every register in which the extended state of two vCPUs differs.
 
-    ``declared`` says of each side that a hypervisor saved it, so that only what XSTATE_BV declares counts. Raises
-    :class:`~qmigtool.errors.XsaveError` if the state of one cannot be told: a component that nobody knows is declared.
+    x87 registers whose order is not known are left out (:func:`x87_unknown`). ``declared`` says of each side that a
+    hypervisor saved it, so that only what XSTATE_BV declares counts. Raises :class:`~qmigtool.errors.XsaveError` if the
+    state of one cannot be told: a component that nobody knows is declared.
     """
+    undecided = x87_unknown(a, b) is not None
     one, other = (
-        _Side(vcpu, vcpu.xsave_area(xstate_bv="declared" if only else "auto"))
+        _Side(vcpu, (vcpu.ordered() if undecided else vcpu).xsave_area(xstate_bv="declared" if only else "auto"))
         for vcpu, only in zip((a, b), declared, strict=True)
     )
     if one.area.mxcsr != other.area.mxcsr:
@@ -56,7 +85,7 @@ def differing_registers(a: VCpu, b: VCpu, *, declared: tuple[bool, bool]) -> Ite
             continue
         for slot in registers_in(bit):
             x, y = (raw[slot.offset : slot.offset + slot.size] for raw in (ours, theirs))
-            if x != y:
+            if x != y and not (undecided and slot.name.startswith("ST")):
                 if slot.name.startswith("ST"):
                     yield _register(one, other, bit, slot, x, y)
                 else:

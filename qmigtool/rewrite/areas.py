@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qmigtool.cpu_x86 import has_fields, unheld, unheld_words
-from qmigtool.errors import LiveStateError, UsageError, XsaveError
+from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.rewrite.components import XSTATE_BV, initial, vcpu_section, write_components
 from qmigtool.rewrite.fields import assign
 from qmigtool.xsave import (
@@ -50,14 +50,10 @@ def import_area(
     Raises :class:`~qmigtool.errors.LiveStateError` for state that XCR0 does not enable, unless the vCPU has such
     already; for state that no field of a stream takes, which is dropped and said in ``draft.losses`` if ``lossy``; and
     for an area that cannot be of its layout, unless ``force``. Raises :class:`~qmigtool.errors.XsaveError` for an area
-    that XRSTOR refuses.
+    that XRSTOR refuses, and :class:`~qmigtool.errors.UndecidedError` where it is not known who saved the stream and
+    what is to be done depends on it.
     """
     section = vcpu_section(draft, index)
-    if draft.accelerator == "unknown":
-        raise UsageError(
-            "nothing in the stream tells who saved it, and TCG keeps x87 registers in another order",
-            expected="--accelerator tcg, kvm, mshv, whpx or hvf",
-        )
     quirk = draft.accelerator in HYPERV if hyperv_quirk is None else hyperv_quirk
     wrong = misfits(area.data, area.layout)
     if wrong and not force:
@@ -101,8 +97,9 @@ def import_area(
             components=mask_names(outside),
             section=section.label,
         )
+    vcpu.check_saver("whether XSTATE_BV is filled")
     write_components(draft, section, changed, mxcsr)
-    if draft.accelerator != "tcg":  # TCG never fills it
+    if not vcpu.tcg:  # TCG never fills it
         touched = sum(1 << bit for bit in changed) | (2 if mxcsr is not None else 0)
         bv = declared & ~touched | (area.xstate_bv | live | (2 if area.mxcsr != MXCSR_INIT else 0)) & touched
         assign(draft, section, XSTATE_BV, bv & ~SUPERVISOR_MASK & ~nowhere, "what the components now hold")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from qmigtool.cpu_x86 import HFLAGS, tcg_hflags
+from qmigtool.cpu_x86 import HFLAGS, UNKNOWN_SAVER, tcg_hflags
 from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.changes import as_text
@@ -29,6 +29,7 @@ __all__ = [
     "drop_components",
     "initial",
     "repair_xstate_bv",
+    "say_what_is_left",
     "set_xcr0",
     "write_components",
 ]
@@ -176,6 +177,15 @@ def repair_xstate_bv(draft: Draft) -> None:
     for section in draft.x86_cpus():
         vcpu = draft.vcpu(section)
         assign(draft, section, XSTATE_BV, vcpu.xstate_bv | vcpu.live & ~SUPERVISOR_MASK)
+
+
+def say_what_is_left(draft: Draft) -> None:
+    """Note what is as TCG keeps it where XSTATE_BV alone was filled, which TCG never does."""
+    left = ["TR", "env.hflags", "the TSC"]
+    if any(vcpu.x87_order_matters for vcpu in draft.vcpus):
+        left.insert(0, "the order of the x87 registers")
+    who = "TCG keeps them" if draft.tcg else f"they were ({UNKNOWN_SAVER})"
+    draft.note(f"XSTATE_BV alone was filled; {', '.join(left)} and more are still as {who}; --to-accelerator converts")
 
 
 def check_components(draft: Draft, target: Layout) -> None:

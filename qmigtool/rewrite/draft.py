@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qmigtool import cpu_x86
+from qmigtool.accelerator import TCG, UNKNOWN
 from qmigtool.device import Device, find
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Section, Type
@@ -125,9 +126,14 @@ class Draft:
         """The x86 vCPUs as they will be."""
         return tuple(map(self.vcpu, self.x86_cpus()))
 
+    @property
+    def tcg(self) -> bool | None:
+        """Whether the state is as TCG keeps it; None where nothing tells."""
+        return self.stream.accelerator.tcg if self.accelerator == UNKNOWN else self.accelerator == TCG
+
     def vcpu(self, section: SectionDraft) -> VCpu:
         """Return the vCPU that a section ``cpu`` holds."""
-        return cpu_x86.VCpu(section.device, tcg=self.accelerator == "tcg")
+        return cpu_x86.VCpu(section.device, tcg=self.tcg)
 
     def source_offset(self, section: SectionDraft, path: str) -> int | None:
         """Return where the source has a field, or None if it has none at that path."""

@@ -352,10 +352,15 @@ class Rewriter:
 
     @edit
     def repair(self, what: str) -> None:
-        """Make right what is known to be wrong: ``"xstate-bv"`` declares what is live."""
+        """Make right what is known to be wrong: ``"xstate-bv"`` declares what is live.
+
+        Nothing else changes: of a stream of TCG, :attr:`notes` say what is then still as TCG keeps it.
+        """
         if what != "xstate-bv":
             raise UsageError(f"nothing is known of repairing {what!r}", expected="xstate-bv")
         components.repair_xstate_bv(self.draft)
+        if self.draft.tcg is not False:
+            components.say_what_is_left(self.draft)
 
     @edit
     def require_layout(self, layout: Layout | str) -> None:

@@ -9,7 +9,7 @@ from qmigtool import kvm
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
-from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, PKRU_MASK, USER_MASK, X87_PIECES, parse_mask
+from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, PKRU_MASK, USER_MASK, parse_mask
 from qmigtool.xsave.header import MXCSR_DEFINED
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     if context.accelerator == "tcg" or not vcpu.carried & CET_MASK:
         return
-    control = vcpu.contents(0)[: X87_PIECES[0][1]]
+    control = vcpu.x87_control
     for bit in bits(CET_MASK):
         cet = vcpu.contents(bit)
         carried = bytearray(cet)

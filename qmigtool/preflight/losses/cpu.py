@@ -168,7 +168,7 @@ def _fate(target: Target) -> str:
 def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
     """Judge where components would lie: a layout that cannot place them, a page that is too small."""
     layout = target.layout
-    used = vcpu.live | vcpu.effective_xstate_bv()
+    used = vcpu.live | (vcpu.xstate_bv if vcpu.tcg is None else vcpu.effective_xstate_bv())
     if layout is not None:
         lacking = vcpu.live & ~layout.mask & ~LEGACY_MASK
         reasons = [f"{mask_names(1 << bit)[0]}: {layout.absent[bit]}" for bit in bits(lacking) if bit in layout.absent]

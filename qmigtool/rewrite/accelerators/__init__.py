@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from qmigtool.errors import UsageError
+from qmigtool.cpu_x86 import SAVED_BY, UNKNOWN_SAVER
+from qmigtool.errors import UndecidedError, UsageError
 from qmigtool.rewrite.accelerators import board, extended, limits, registers
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
 from qmigtool.rewrite.accelerators.traits import TARGETS, TRAITS
@@ -56,15 +57,12 @@ def convert(
     ``mask``: the user components that the target's XCR0 can have, if known. ``lossy``: what it cannot express is
     dropped and said in the draft's ``losses``; else :class:`~qmigtool.errors.LiveStateError` names it. ``without``:
     rules to leave out, for showing what each is for. Raises :class:`~qmigtool.errors.UnsupportedError` if there is no
-    x86 vCPU.
+    x86 vCPU, :class:`~qmigtool.errors.UndecidedError` if it is not known who saved the stream.
     """
     target, source = target.lower(), draft.accelerator
     draft.x86_cpus()
     if source not in TRAITS:
-        raise UsageError(
-            f"it is not known who saved this stream ({source})",
-            expected="--accelerator with one of " + ", ".join(TRAITS),
-        )
+        raise UndecidedError(SAVED_BY, f"what {target} needs depends on who saved the stream; {UNKNOWN_SAVER}")
     rules = rules_for(source, target)
     with draft.edit("to-accelerator"):
         if source == target:
