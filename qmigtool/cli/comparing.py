@@ -287,7 +287,7 @@ def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: 
     if as_json:
         print_json(
             {
-                "same": None if found.undecided else found.same,
+                "same": None if found.undecided and not found.changes else found.same,
                 "changes": [change.as_dict() for change in found.changes],
                 "notes": list(found.notes),
                 "undecided": list(found.undecided),
