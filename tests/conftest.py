@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 
 from tests import temporary
 from tests.oracle import guest, mshv, xsave_cpu
 from tests.oracle.qemu import Machine, MonitorRegisters, Qemu, find_qemu, parse_registers, why_no_kvm
+
+# The default tries the same examples every time under CI=true. This one never does, and prints how to see one again:
+# `pytest -m hypothesis --hypothesis-profile=fresh`, or, for an hour, `python -m tests.fuzz properties --seconds 3600`.
+hypothesis.settings.register_profile("fresh", derandomize=False, database=None, print_blob=True)
 
 _DEFAULT_MACHINE = Machine()
 _why_no_kvm = functools.cache(why_no_kvm)

@@ -1,0 +1,13 @@
+"""Fuzzing by one command: bytes in, and nothing but a QmigError out.
+
+    python -m tests.fuzz TARGET --seconds 3600        forward, containers, rewriting, preflight, or all
+    python -m tests.fuzz properties --seconds 3600    every test of hypothesis, with fresh examples
+    python -m tests.fuzz TARGET --reproduce FILE      a finding again
+
+It uses atheris, which finds its way by coverage, where that is installed (`pip install atheris`, not for every Python);
+else it changes the corpus at random. `tests/data/fuzz` is the corpus; `python -m tests.fuzz corpus` makes it.
+
+targets     what each target does with its bytes
+corpus      what they start from
+mutation    changes at random, where atheris is not installed
+"""

@@ -1,0 +1,111 @@
+"""What is done with the bytes: each target raises nothing but what it finds."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Callable
+
+import qmigtool
+from qmigtool.errors import QmigError
+from qmigtool.preflight import preflight, read_targets
+from qmigtool.preflight.target import Target
+from qmigtool.rewrite import Rewriter
+from qmigtool.stream import Stream
+
+Target_ = Callable[[bytes], None]
+
+
+class Pipe(io.RawIOBase):
+    """Bytes that can be read once."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        """Read on."""
+        return self._data.readinto(buffer)
+
+
+def look(stream: Stream) -> None:
+    """Ask for everything that a command shows."""
+    _ = stream.sections, stream.devices, stream.vcpus, stream.accelerator, stream.problems, stream.ram_blocks
+    for device in stream.devices:
+        with contextlib.suppress(QmigError):
+            _ = [field.value for field in device.fields]
+    for vcpu in stream.vcpus:
+        with contextlib.suppress(QmigError):
+            _ = vcpu.live, vcpu.xsave.data
+
+
+def forward(data: bytes) -> None:
+    """Read as it comes through a pipe."""
+    with contextlib.suppress(QmigError), qmigtool.open(Pipe(data)) as stream:
+        look(stream)
+
+
+def containers(data: bytes) -> None:
+    """Recognise, unwrap and read what can be sought in; list its memory."""
+    with contextlib.suppress(QmigError), qmigtool.open(data) as stream:
+        look(stream)
+        for block in stream.ram_blocks:
+            with contextlib.suppress(QmigError):
+                _ = stream.ram.page(block.idstr, 0)
+
+
+EDITS: tuple[Callable[[Rewriter], object], ...] = (
+    lambda r: r.machine_type("pc-i440fx-11.1"),
+    lambda r: r.repair("xstate-bv"),
+    lambda r: r.to_accelerator("kvm"),
+    lambda r: r.scrub_ram(),
+    lambda r: r.drop_component("avx"),
+    lambda r: r.set(f"{r.draft.stream.devices[0].label}/{r.draft.stream.devices[0].fields[0].name}", 1),
+    lambda r: r.drop_section(r.draft.stream.devices[-1].label),
+    lambda r: r.drop_subsection(f"{r.draft.stream.devices[0].label}/d/s"),
+)
+
+
+def rewriting(data: bytes) -> None:
+    """Write it again, unchanged (the same bytes have to come) and with the edits that its first byte names."""
+    if not data:
+        return
+    which, data = data[0], data[1:]
+    with contextlib.suppress(QmigError), qmigtool.open(data) as stream:
+        same = io.BytesIO()
+        Rewriter(stream).write(same)
+        if stream.container.in_place and same.getvalue() != data:
+            raise AssertionError("an empty rewrite is not the same")
+        rewriter = Rewriter(stream, lossy=True)
+        for bit, edit in enumerate(EDITS):
+            if which >> bit & 1:
+                with contextlib.suppress(QmigError, IndexError):  # no device, or no field
+                    edit(rewriter)
+        out = io.BytesIO()
+        rewriter.write(out)
+        containers(out.getvalue())
+
+
+@functools.cache
+def _targets() -> tuple[Target, ...]:
+    return tuple(read_targets([name]) for name in ("7.2", "11.1", "kvm"))
+
+
+def judge(data: bytes) -> None:
+    """Ask whether it loads."""
+    with contextlib.suppress(QmigError), qmigtool.open(data) as stream:
+        for target in _targets():
+            with contextlib.suppress(QmigError):
+                preflight(stream, target)
+
+
+TARGETS: dict[str, Target_] = {
+    "forward": forward,
+    "containers": containers,
+    "rewriting": rewriting,
+    "preflight": judge,
+}

@@ -1,0 +1,57 @@
+"""The fuzz targets for a moment: the corpus as it is, and changes of it."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import qmigtool
+from tests.fuzz import corpus, mutation
+from tests.fuzz.targets import TARGETS
+
+CORPUS = corpus.load()
+
+
+def test_the_corpus_is_what_its_maker_makes() -> None:
+    made = corpus.make()
+    assert CORPUS.keys() == made.keys()
+    assert {name: data for name, data in made.items() if name.endswith(".mig")} == {
+        name: data for name, data in CORPUS.items() if name.endswith(".mig")
+    }
+    assert sum(map(len, CORPUS.values())) < 200_000
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_every_input_is_a_whole_stream(name: str) -> None:
+    """Fuzzing starts from what can be read, not from noise."""
+    with qmigtool.open(CORPUS[name]) as stream:
+        assert stream.devices
+        assert stream.complete, stream.problems
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CORPUS)
+def test_the_corpus_as_it_is(name: str, target: str) -> None:
+    for which in range(0, 256, 37) if target == "rewriting" else [None]:
+        TARGETS[target](CORPUS[name] if which is None else bytes([which]) + CORPUS[name])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@given(name=st.sampled_from(list(CORPUS)), seed=st.integers(0, (1 << 64) - 1), changes=st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_changes_of_it(target: str, name: str, seed: int, changes: int) -> None:
+    data = mutation.mutate(CORPUS[name], list(CORPUS.values()), random.Random(seed), changes)  # noqa: S311
+    TARGETS[target](bytes([seed & 0xFF]) + data if target == "rewriting" else data)
+
+
+def test_a_finding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target lets what is no QmigError through."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(qmigtool, "open", broken)
+    for target in TARGETS.values():
+        with pytest.raises(RuntimeError):
+            target(b"\0QEVM")
