@@ -76,7 +76,7 @@ class _Mark(NamedTuple):
     """What says that ``who`` saved the stream (:data:`HYPERVISOR`: any but TCG).
 
     ``weight`` 1: an edit or an earlier life under another accelerator can have made it; 2 and 3: only by far-fetched
-    ones; from 3 on, or where it is ``strong``, two that contradict each other cannot both be right.
+    ones. Two ``strong`` ones that contradict each other cannot both be right.
     """
 
     who: str
@@ -113,9 +113,9 @@ def _weigh(tcg: list[_Mark], others: list[_Mark]) -> list[_Mark] | None:
     if not tcg:
         return others if sum(mark.weight for mark in others) > 1 else None
     strong = [any(mark.strong for mark in side) for side in (tcg, others)]
-    if all(strong):
-        return None
     ours, theirs = (sum(mark.weight for mark in side) for side in (tcg, others))
+    if all(strong):  # one of them is an edit's: the one that stands alone
+        return tcg if ours >= 2 * theirs else others if theirs >= 2 * ours else None
     if ours > theirs and not strong[1]:
         return tcg
     return others if theirs > ours and strong[1] else None
