@@ -79,6 +79,16 @@ def test_the_end_of_an_older_stream_is_given_up(new, old, left):
         assert stream.sections[-1].offset == len(front)
 
 
+def test_what_follows_is_said_by_commands_that_show(capsys, tmp_path):
+    path = tmp_path / "volume"
+    for behind, said in ((bytes(5000), False), (b"\xa5" * 999, True), (saved("novmdesc-7.2", OLD)[-2000:], True)):
+        path.write_bytes(saved("twin-tcg-10.0", NEW) + behind)
+        for command in (["show", str(path), RBX], ["xsave", "table", str(path)]):
+            assert run(command) == 0
+            err = capsys.readouterr().err
+            assert (f"{len(behind)} bytes follow the stream" in err) is said
+
+
 def test_what_was_asked_before_the_proof_is_asked_again():
     front, tail = saved("twin-tcg-10.0", NEW), saved("twin-tcg-10.0", OLD)
     with qmigtool.open(front + tail) as stream:

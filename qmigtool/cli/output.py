@@ -21,6 +21,8 @@ from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedErro
 from qmigtool.files import refuse_input, replacing
 from qmigtool.jsontext import write_json
 from qmigtool.opening import open_stream
+from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.source import BufferSource
 from qmigtool.plaintext import csv_text, hexadecimal, printable
 from qmigtool.schema.model import load_file
 from qmigtool.stream import Stream
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from qmigtool.tables import Row
 
 SCHEMA = 1
+LOOKED_AT = 1 << 16  # bytes behind a stream; zeros are padding
 SHOWN_WALK = 256 << 20  # bytes of RAM's records that a command which only shows walks over
 F = TypeVar("F", bound=Callable[..., Any])
 _SNAPSHOT = "qmigtool.snapshot"
@@ -106,6 +109,8 @@ def opened(
         ) as stream:
             if not stream.prove(walk):
                 say_unproved(stream, file)
+            elif walk is not None:
+                _say_behind(stream, file)
             yield stream
     except QmigError as error:
         broken = [] if stream is None else [one for one in stream.problems if isinstance(one, StreamError)]
@@ -118,6 +123,15 @@ def opened(
         raise
 
 
+def _say_behind(stream: Stream, file: str) -> None:
+    """Say on stderr that something else follows the stream, where nothing else says so."""
+    if stream.road == "tail-first" or stream.problems or not isinstance(stream.source, BufferSource):
+        return
+    last = stream.sections[-1]
+    if last.type is Type.TAIL and any(stream.source.view(last.offset, min(last.length, LOOKED_AT))):
+        say_error(f"qmigtool: {file}: note: {last.length} bytes follow the stream, from {last.offset:#x} on")
+
+
 def chosen_snapshot(snapshot: str | None = None) -> str | None:
     """Return ``snapshot``, or what ``--snapshot`` says."""
     context = click.get_current_context(silent=True)
@@ -127,7 +141,7 @@ def chosen_snapshot(snapshot: str | None = None) -> str | None:
 def say_unproved(stream: Stream, file: str) -> None:
     """Say on stderr that device state was found from the end of the file, and may be another stream's."""
     why = "" if stream.problems else ": RAM's records were not walked to it (--prove walks them)"
-    print(f"qmigtool: {printable(file)}: not proved to be this stream's device state{why}", file=sys.stderr)
+    say_error(f"qmigtool: {file}: not proved to be this stream's device state{why}")
 
 
 def standard_input() -> BinaryIO | str:
@@ -178,8 +192,8 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def problems_json(stream: Stream, *more: QmigError) -> dict[str, Any]:
-    """Return the ``problems`` of a document."""
-    return {"problems": [problem.as_dict() for problem in (*stream.problems, *more)]}
+    """Return the ``problems`` of a document, and whether its device state is ``proved`` to be the stream's."""
+    return {"proved": stream.proved, "problems": [problem.as_dict() for problem in (*stream.problems, *more)]}
 
 
 def as_records(columns: Sequence[Column], rows: Iterable[Row]) -> list[dict[str, Any]]:

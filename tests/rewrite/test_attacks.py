@@ -51,7 +51,7 @@ def test_no_input_is_written_over(source, tmp_path):
     plan = tmp_path / "plan.toml"
     plan.write_text('[[edit]]\nop = "set"\npath = "cpu/env.tsc"\nto = 5\n')
     channel = tmp_path / "channel"
-    channel.write_bytes(b"\x11\x22\x33\x44" + bytes(60))
+    channel.write_bytes(b"\0\2\0\4\0\0\0\1")  # a return path with a PONG: it has no memory
     layout = tmp_path / "cpuid.txt"
     layout.write_bytes((samplefiles.SAMPLES / "cpuid" / "intel-spr-guest.txt").read_bytes())
     given = ("--edits", plan, "--channel", channel, "--drop-component", "mpx,pkru", "--for", layout)
