@@ -133,8 +133,8 @@ def check_cut(cut, *, thorough):
     assert bool(problems) is (cut != VMDESC), cut
 
 
-def test_cut_at_every_boundary():
-    for number, cut in enumerate(boundaries()):
+def test_cut_at_boundaries():
+    for number, cut in enumerate(boundaries()[:: 1 if EXHAUSTIVE else 3]):
         check_cut(cut, thorough=number % 20 == 0)
 
 
