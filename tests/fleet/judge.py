@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import qmigtool
-from qmigtool.preflight import Preflight, preflight, read_targets
+from qmigtool.preflight import Verdict, predict, read_targets
 from tests.fleet.cases import Case, Row, read_cases, read_rows
 
 RIGHT, UNDECIDED, WRONG_LOADS, WRONG_REFUSAL, BUG = "right", "undecided", "WRONG loads", "WRONG refusal", "BUG"
@@ -47,10 +47,10 @@ def judge(row: Row, stream: Path, reference: Path, version: str | None) -> Judge
     try:
         target = read_targets([str(reference), *([version] if version else [])])
         with qmigtool.open(str(stream)) as opened:
-            found = preflight(opened, target)
+            found = predict(opened, target)
     except Exception:  # whatever it is, it is ours
         return Judged(row, version is not None, BUG, traceback.format_exc().strip().split("\n")[-1])
-    return Judged(row, version is not None, kind(row, found.verdict.loads), why(found))
+    return Judged(row, version is not None, kind(row, found.loads), why(found))
 
 
 def kind(row: Row, loads: bool | None) -> str:
@@ -62,9 +62,8 @@ def kind(row: Row, loads: bool | None) -> str:
     return WRONG_LOADS if loads else WRONG_REFUSAL
 
 
-def why(found: Preflight) -> str:
+def why(verdict: Verdict) -> str:
     """Give the words of a refusal, or what keeps it undecided."""
-    verdict = found.verdict
     return " / ".join(verdict.errors if verdict.loads is False else verdict.unknown if verdict.loads is None else ())
 
 

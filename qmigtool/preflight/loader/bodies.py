@@ -20,6 +20,7 @@ from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, SectionType
 from qmigtool.parsers.vmstate import INTEGERS, decode_value, inside
 from qmigtool.parsers.window import Window
+from qmigtool.preflight.loader import esp as esp_fields
 from qmigtool.preflight.loader import fieldfacts as facts
 from qmigtool.preflight.loader.hooks import HOOKS, LISTED, OWN, PLACED, RECORDED
 from qmigtool.preflight.loader.lengths import OLD_STYLE, VARIABLE, other_length
@@ -28,8 +29,11 @@ from qmigtool.preflight.loader.shapes import known_shapes
 from qmigtool.preflight.loader.state import Undecided
 from qmigtool.preflight.loader.virtio import Strange, compare_virtio, cut_virtio
 from qmigtool.preflight.loader.words import Refusal
+from qmigtool.preflight.target.machines import is_x86
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qmigtool.parsers.vmdesc import Description, FieldDescription
     from qmigtool.preflight.loader.state import Load
     from qmigtool.preflight.target.model import TargetSection, TargetVmsd
@@ -98,7 +102,9 @@ class _Body:
             raise load.refuse("version-too-old", start, vmsd=vmsd, received=version, local=minimum)
         since = self.since(vmsd) if version < local else {}
         tells, dependent, size = facts.CONDITIONAL.get(vmsd, ("", "", 0))
-        not_sent = {dependent} | self.not_sent(vmsd, local)
+        esp = self.esp(vmsd, local)
+        not_sent = {dependent} if esp is None else esp_fields.not_sent(esp)
+        names = [entry.name for entry in description.fields]
         markers = [entry for entry in description.fields if entry.type == "ptr-marker"]
         for entry in description.fields:
             place, behind = own.inner(), own.at + entry.total
@@ -111,20 +117,21 @@ class _Body:
                 self.validate(vmsd, name, own.peek(entry.total), local)
                 if name == tells and self.values.get(f"{vmsd}/{name}"):
                     load.cursor.skip(size)
+            if esp is not None:
+                load.cursor.skip(esp_fields.more_behind(entry.name, esp, names))
             own.at = behind
         self.subsections(description, own)
         hook = HOOKS.get(vmsd)
         if hook is not None:
             hook(load, self.values, {"vmsd": vmsd, "version": local, "minimum": minimum}, self.instance)
 
-    def not_sent(self, vmsd: str, local: int) -> set[str]:
-        """Return the fields that are not there for what an earlier field of the stream says."""
-        sent = self.values.get(facts.ESP_VERSION)
-        if vmsd != facts.ESP or sent is None or sent >= local:
-            return set()
-        if sent < facts.ESP_ALIKE:
-            raise _Opaque(f"which fields of esp are there, mig_version_id {sent} says, of which no table is known")
-        return {name for name, since in facts.ESP_SINCE.items() if since > sent}
+    def esp(self, vmsd: str, local: int) -> int | None:
+        """Return by which version's fields the structure ``esp`` is read; None where that is the target's own."""
+        shape = self.section.description
+        if vmsd != esp_fields.VMSD or shape is None or all(one.name != esp_fields.SENT for one in shape.fields):
+            return None
+        version = esp_fields.effective(self.values, local)
+        return version if version < local else None
 
     def versions(self, description: Description) -> tuple[int, int]:
         """Return the version and the minimum version of a vmsd of the target; no minimum that is known is 0."""
@@ -141,12 +148,13 @@ class _Body:
         """Return what is known of a vmsd of the target."""
         return (self.load.target.vmsds or {}).get(name)
 
-    def since(self, name: str) -> dict[str, int]:
+    def since(self, name: str) -> Mapping[str, int]:
         """Return the versions from which on the fields of a vmsd are there."""
         table = self.vmsd(name)
-        found = dict(table.field_versions) if table is not None else {}
-        found = found or facts.SINCE.get(name, {})
-        if not found:
+        found = table.field_versions if table is not None else None
+        if found is None and (name not in facts.X86_ONLY or is_x86(self.load.target)):
+            found = facts.SINCE.get(name)
+        if found is None:
             raise Undecided(f"which fields of {name} an older version of the body lacks is not known")
         return found
 

@@ -58,13 +58,6 @@ ALIKE = frozenset({("globalstate", "runstate")})
 OWN_COUNTED = frozenset({("memory hotplug state", "devs"), ("ahci", "dev"), ("xhci", "ports"), ("xhci", "slots")})
 """(vmsd, array) of which the target's own options decide how many elements it has."""
 
-ESP = "esp"
-ESP_VERSION = "esp.mig_version_id"
-ESP_SINCE = {"asc_mode": 8}
-"""Field of ``esp`` -> the ``mig_version_id``, sent before it, from which on it is there (hw/scsi/esp.c)."""
-ESP_ALIKE = 7
-"""The first ``mig_version_id`` whose other fields are those of 10.0 and 11.1; what 5.2 and 7.2 send differs in more."""
-
 VALIDATED = {
     ("hpet", "num_timers"): "num_timers must match",
     ("hpet", "num_timers_save"): "num_timers must match",
@@ -86,11 +79,15 @@ PER_VCPU = {("CPU hotplug state", "devs")}
 SINCE = {
     "cpu": {"env.xcr0": 12, "env.xstate_bv": 12, "env.xmm_regs[1]": 12},
     "i8254": {"channels[0].irq_disabled": 3},
+    "pciespscsi": {"esp.mig_version_id": 2},
+    "sysbusespscsi": {"esp.mig_version_id": 2},
 }
 """vmsd -> field -> the version of the body from which on it is there, for want of a table of the target.
 
-Unchanged from 5.2 to 11.1 (target/i386/machine.c, hw/timer/i8254_common.c).
+Unchanged from 5.2 to 11.1 (target/i386/machine.c, hw/timer/i8254_common.c, hw/scsi/esp-pci.c, hw/scsi/esp.c).
 """
+X86_ONLY = frozenset({"cpu"})
+"""Of them what other targets have under the same name."""
 
 _TWICE = {("PCIDevice", "config")}  # under conditions that exclude each other: of 256 and of 4096 bytes
 

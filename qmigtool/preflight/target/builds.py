@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.preflight.target.machines import is_x86
 from qmigtool.preflight.target.model import Target, TargetSection, TargetVmsd
@@ -92,7 +92,7 @@ def _joined(rows: list[TargetVmsd]) -> TargetVmsd:
         first.version if all(row.version == first.version for row in rows) else None,
         first.minimum_version if all(row.minimum_version == first.minimum_version for row in rows) else None,
         sure,
-        {},
+        first.field_versions if all(row.field_versions == first.field_versions for row in rows) else None,
         sure.union(*subsections) - sure,
     )
 
@@ -102,8 +102,14 @@ def _builds() -> dict[tuple[int, int], dict[str, TargetVmsd]]:
     text = resources.files("qmigtool.preflight.target").joinpath("vmsds.json").read_text(encoding="utf-8")
     found: dict[tuple[int, int], dict[str, TargetVmsd]] = {build: {} for build in BUILDS}
     # One row, which holds for all builds, or one row for each: [version, minimum version, subsections...].
-    for name, rows in json.loads(text)["vmsds"].items():
-        for build, row in zip(BUILDS, rows if len(rows) > 1 else rows * len(BUILDS), strict=True):
+    document = json.loads(text)
+    for name, rows in document["vmsds"].items():
+        since = _columns(document["fields"].get(name, [None]))
+        for build, row, fields in zip(BUILDS, _columns(rows), since, strict=True):
             if row is not None:
-                found[build][name] = TargetVmsd(row[0], row[1], frozenset(row[2:]))
+                found[build][name] = TargetVmsd(row[0], row[1], frozenset(row[2:]), fields)
     return found
+
+
+def _columns(rows: list[Any]) -> list[Any]:
+    return rows if len(rows) > 1 else rows * len(BUILDS)

@@ -40,7 +40,7 @@ def join_vmsds(old: TargetVmsd | None, new: TargetVmsd) -> TargetVmsd:
         old.version if old.version == new.version else None,
         old.minimum_version if old.minimum_version == new.minimum_version else None,
         old.subsections | new.subsections,
-        old.field_versions if old.field_versions == new.field_versions else {},
+        old.field_versions if old.field_versions == new.field_versions else None,
     )
 
 

@@ -47,14 +47,14 @@ class TargetVmsd:
     (``fdrive/media_changed``); each has an entry of its own. Where two devices of one QEMU call different things by one
     name, ``version`` and ``minimum_version`` are None if they differ, and ``subsections`` has those of both.
     ``field_versions`` has, for every field by the name that a vmdesc gives it, the version of the body from which on it
-    is there (``version_id`` of the field; empty if not known): what an older body lacks follows from it. ``maybe`` are
-    subsections that only some of the versions have which the target may be.
+    is there (``version_id`` of the field; one that is missing is in every body; None: not known): what an older body
+    lacks follows from it. ``maybe`` are subsections that only some of the versions have which the target may be.
     """
 
     version: int | None
     minimum_version: int | None
     subsections: frozenset[str] = frozenset()
-    field_versions: Mapping[str, int] = field(default_factory=dict)
+    field_versions: Mapping[str, int] | None = None
     maybe: frozenset[str] = frozenset()
 
 
