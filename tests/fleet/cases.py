@@ -74,8 +74,13 @@ def _arguments(text: str) -> tuple[str, ...]:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
+    """Read the table of a file."""
+    yield from parse_rows(path.read_text())
+
+
+def parse_rows(text: str) -> Iterator[Row]:
     """Read a table; lines that begin with ``#`` are no rows."""
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         if not line.startswith("#"):
             yield Row(*line.split("\t")[: len(Row._fields)])
 

@@ -8,7 +8,7 @@ import lzma
 import tarfile
 from pathlib import Path
 
-from tests.fleet.cases import Row, read_rows
+from tests.fleet.cases import Row, parse_rows
 
 PACKED = Path(__file__).parents[1] / "data" / "fleet" / "streams.tar.xz"
 
@@ -25,8 +25,14 @@ def files() -> dict[str, bytes]:
     return found
 
 
-def put(folder: Path) -> list[Row]:
-    """Write all files to a folder, and return the rows of the table."""
-    for name, data in files().items():
-        (folder / name).write_bytes(data)
-    return list(read_rows(folder / "table.tsv"))
+def rows() -> list[Row]:
+    """Return the rows of the table."""
+    return list(parse_rows(files()["table.tsv"].decode()))
+
+
+def put(folder: Path, case: str) -> list[Row]:
+    """Write the files of a case to a folder, and return its rows."""
+    found = [row for row in rows() if row.case == case]
+    for name in {name for row in found for name in (row.stream, row.reference)}:
+        (folder / name).write_bytes(files()[name])
+    return found
