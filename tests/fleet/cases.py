@@ -88,10 +88,13 @@ def parse_rows(text: str) -> Iterator[Row]:
 def write_rows(path: Path, rows: list[Row]) -> None:
     """Write a table, sorted as the cases are."""
     order = {case.name: at for at, case in enumerate(read_cases())}
-    versions = ("5.2", "7.2", "10.0", "11.1")
 
-    def place(row: Row) -> tuple[int, int, int]:
-        return order.get(row.case, -1), versions.index(row.saved_by), versions.index(row.loaded_by)
+    def place(row: Row) -> tuple[int, list[int], list[int]]:
+        return order.get(row.case, -1), _number(row.saved_by), _number(row.loaded_by)
 
     lines = ["# " + "\t".join(Row._fields), *("\t".join(row) for row in sorted(rows, key=place))]
     path.write_text("\n".join(lines) + "\n")
+
+
+def _number(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]

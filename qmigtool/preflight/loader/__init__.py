@@ -8,8 +8,8 @@ versions       one walk for each kind of version that the target may be
 configuration  file header, configuration section, capabilities
 sections       which section is meant, its version, its footer
 ramlist        the RAMBlocks; ``records`` their pages, ``ramblocks`` what the target has
-bodies         device state by the target's own description; ``shapes``, ``lengths``, ``fieldfacts`` help
-pciconfig      the bytes of PCI config space that must not differ; ``virtio`` what virtio sends
+bodies         device state by the target's own description; ``shapes``, ``lengths``, ``esp``, ``fieldfacts`` help
+pciconfig      the bytes of PCI config space that must not differ; ``virtio``, ``virtiomem`` what virtio sends
 hooks          what is checked when a section is complete; ``armregisters``, ``guestmemory`` help
 commands       MIG_CMD_*
 postload       what KVM refuses when all is loaded

@@ -308,7 +308,7 @@ class _Body:
             shape = self.section.description
             last = shape is not None and entry is shape.fields[-1]  # else more of the device's follows
             try:
-                length = compare_virtio(self.load, own.take(entry.size))
+                length = compare_virtio(self.load, own.take(entry.size), self.section.vmsd or "")
             except Strange as strange:
                 if last:
                     self.load.doubt(f"{self.label}: whether the device reads its state to its end: {strange}")
@@ -406,6 +406,10 @@ def load_body(
     try:
         if idstr in DISKS:
             load.doubt(f"{label}: whether the target has the block devices that it names: the target itself decides it")
+        fixed = facts.ELSEWHERE.get(idstr)
+        if fixed is not None and not load.since(fixed):
+            what = "reads it over the device's own object, and may abort: the target itself decides it"
+            load.doubt(f"{label}: QEMU before {'.'.join(map(str, fixed))} {what}")
         if idstr in OLD_STYLE and (section is None or section.vmsd is None):
             if not OLD_STYLE[idstr](load):
                 raise _Opaque("it is in a format of its own, and holds something")

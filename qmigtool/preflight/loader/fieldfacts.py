@@ -73,6 +73,24 @@ Of all fields with a condition this is the one that depends on what the guest ha
 depend on the machine, and then the target's own body has them or has them not.
 """
 
+NOT_ALWAYS_SENT = frozenset({"audio", "pcspk", "smbus-eeprom"})
+"""Sections that a target may have registered and does not send: their vmsd has a condition (``needed``).
+
+audio/audio.c, hw/audio/pcspk.c, hw/i2c/smbus_eeprom.c.
+"""
+AUDIO = "audio"
+SOUND = frozenset(
+    {"ac97", "es1370", "sb16", "gus", "cs4231a", "adlib", "hda-audio", "intel-hda", "usb-audio", "virtio-sound-device"}
+)
+"""The vmsds of devices whose backend registers ``audio``."""
+
+ELSEWHERE: Mapping[str, tuple[int, int]] = {"cirrus_vga": (10, 0), "vga": (11, 1)}
+"""idstr of a display of isapc -> the first version known to read it into the device's state.
+
+Before, it is read over the device's own object: memory that decides whether QEMU goes on (its vmsd is that of the state
+inside; hw/display/cirrus_vga_isa.c, hw/display/vga-isa.c). The same display on PCI has a device path before its name.
+"""
+
 PER_VCPU = {("CPU hotplug state", "devs")}
 """(vmsd, array) with an element for each vCPU that the target can have, -smp maxcpus= (hw/acpi/cpu.c)."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
-from qmigtool.preflight.loader.armregisters import COUNT, LISTED, OWN, compare_registers
+from qmigtool.preflight.loader import armregisters, virtiomem
+from qmigtool.preflight.loader.armregisters import COUNT, OWN, compare_registers
 from qmigtool.preflight.loader.guestmemory import main_blocks
 from qmigtool.preflight.loader.state import signed
 
@@ -137,6 +138,16 @@ def _ahci(load: Load, values: Values, hook: Mapping[str, Any], instance: int) ->
         raise load.refuse("ahci-engine" if text else "hook", text=text, **hook)
 
 
+def _virtio_mem(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
+    """The numbers have just been read, one behind the other; the target's own were kept beside them."""
+    names = [f"{virtiomem.VMSD}/{name}" for name in virtiomem.FIELDS]
+    own = [values.get(OWN + name) for name in virtiomem.FIELDS]
+    if all(name in values for name in names) and all(own):
+        received = tuple(values[name] for name in names)
+        mine = virtiomem.numbers(b"".join(filter(None, own)))
+        virtiomem.compare_memory(load, received, mine, load.cursor.pos - virtiomem.SIZE, hook)
+
+
 HOOKS: dict[str, Callable[[Load, Values, Mapping[str, Any], int], None]] = {
     "cpu": _cpu,
     "globalstate": _globalstate,
@@ -146,8 +157,11 @@ HOOKS: dict[str, Callable[[Load, Values, Mapping[str, Any], int], None]] = {
     "ncq state": _ncq,
     "ahci port": _ahci_port,
     "ahci": _ahci,
+    virtiomem.VMSD: _virtio_mem,
 }
 
+LISTED = armregisters.LISTED | {(virtiomem.VMSD, name) for name in virtiomem.FIELDS}
+"""(vmsd, field) of which the target's own is kept, too, under a name that begins with :data:`OWN`."""
 PLACED = frozenset({"segment", "mtrr_var"})
 """Structs of which there are several: their fields are kept by path."""
 RECORDED = PLACED | frozenset(
@@ -155,6 +169,7 @@ RECORDED = PLACED | frozenset(
         *("cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"),
         *("serial", "serial/tsr", "fw_cfg/acpi_mr", "ncq state", "ahci port"),
         *("tpm-emulator", "dbus-vmstate", "vmxnet3", "spapr_tce_table", "spapr_pci", "pciespscsi", "sysbusespscsi"),
+        virtiomem.VMSD,
     }
 )
 """The vmsds whose plain fields are kept while they are read: those of hooks, and what counts an array."""

@@ -79,7 +79,17 @@ def _tod(load: Load) -> bool:
     return True
 
 
-OLD_STYLE: dict[str, Callable[[Load], bool]] = {"slirp": _slirp, "s390-skeys": _skeys, "todclock": _tod}
+def _nothing(load: Load) -> bool:
+    """No fields at all (``vmstate_audio`` in audio/audio.c)."""
+    return True
+
+
+OLD_STYLE: dict[str, Callable[[Load], bool]] = {
+    "slirp": _slirp,
+    "s390-skeys": _skeys,
+    "todclock": _tod,
+    facts.AUDIO: _nothing,
+}
 
 
 # -- what is longer in one body than in another ----------------------------------------------------------------------

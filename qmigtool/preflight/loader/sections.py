@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qmigtool.parsers.record import decode_name
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER
+from qmigtool.preflight.loader import fieldfacts as facts
 from qmigtool.preflight.loader.bodies import load_body
 from qmigtool.preflight.loader.ramlist import load_ram
 from qmigtool.preflight.loader.state import Undecided, signed
@@ -116,6 +117,8 @@ def load_start(load: Load, registry: Registry) -> None:
     if cursor.failed:
         raise load.refuse("section-header-cut", start, idstr)
     entry = registry.find(idstr, instance)
+    if entry is None and registry.known and vmsd_of(idstr, None) in facts.NOT_ALWAYS_SENT:
+        entry = _silent(load, registry, idstr, instance)
     if entry is None:
         if registry.known:
             raise load.refuse("unknown-section", start, idstr, idstr=idstr, instance=instance)
@@ -144,6 +147,18 @@ def load_start(load: Load, registry: Registry) -> None:
     except Undecided as doubt:
         raise Undecided(f"{idstr}@{instance}: {doubt}") from None
     _footer(load, entry)
+
+
+def _silent(load: Load, registry: Registry, idstr: str, instance: int) -> Entry:
+    """Register a section that the target may have and not send, so that no reference shows it."""
+    sound = any(vmsd_of(name, section) in facts.SOUND for (name, _), section in (load.target.sections or {}).items())
+    if not (idstr == facts.AUDIO and sound):
+        load.doubt(
+            f"{idstr}@{instance}: whether the target has it, which it does not always send: its own -incoming tells"
+        )
+    entry = Entry(idstr, instance, None)
+    registry.add(entry)
+    return entry
 
 
 def _beyond(load: Load, idstr: str, instance: int) -> bool:

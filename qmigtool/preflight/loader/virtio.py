@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.parsers.pci import CONFIG_SIZE, virtio_configuration
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER
+from qmigtool.preflight.loader import virtiomem
 from qmigtool.preflight.loader.pciconfig import compare_config, msix_entries
 from qmigtool.preflight.loader.words import Refusal
 
@@ -69,8 +70,8 @@ class _Parts(NamedTuple):
         return min((start for start, _ in self.subsections.values()), default=len(blob)) - self.queues_end
 
 
-def compare_virtio(load: Load, own: bytes | None) -> int:
-    """Compare the virtio state that begins where the cursor is with the target's own.
+def compare_virtio(load: Load, own: bytes | None, vmsd: str) -> int:
+    """Compare the virtio state that begins where the cursor is with the target's own, of the device of this ``vmsd``.
 
     Returns how many bytes the target reads. Raises :class:`~.words.Refusal`, and :class:`Strange` if
     the device's own part is unlike the target's.
@@ -91,7 +92,8 @@ def compare_virtio(load: Load, own: bytes | None) -> int:
     except Refusal as refusal:
         load.words.wrap(refusal, "virtio")
         raise
-    return _read(load, blob, parts, own, mine)
+    early = any(name.endswith(virtiomem.EARLY) for name, _ in load.target.sections or ())
+    return _read(load, blob, parts, own, mine, sized=vmsd == virtiomem.DEVICE and not early)
 
 
 def cut_virtio(load: Load) -> Refusal:
@@ -117,12 +119,24 @@ def _queues(load: Load, mine: _Parts, parts: _Parts) -> None:
             raise load.refuse("virtqueue-size", at, queue=index, received=queue.size, local=local.size)
 
 
-def _read(load: Load, blob: bytes, parts: _Parts, own: bytes, mine: _Parts) -> int:
-    """Return where the target is when it has read the state: behind the last subsection that it recognises."""
+def _read(load: Load, blob: bytes, parts: _Parts, own: bytes, mine: _Parts, *, sized: bool) -> int:
+    """Return where the target is when it has read the state: behind the last subsection that it recognises.
+
+    ``sized`` says that virtio-mem's numbers are at the head of the device's own part.
+    """
     expected = mine.own_part(own)
     if parts.queues_end is None or expected is None:
         raise Strange("it ends before its queues do")
     first = parts.queues_end + expected
+    if sized and expected > virtiomem.SIZE and mine.queues_end is not None:
+        received = virtiomem.numbers(blob[parts.queues_end :])
+        place = load.cursor.pos + parts.queues_end
+        try:
+            virtiomem.compare_memory(load, received, virtiomem.numbers(own[mine.queues_end :]), place)
+        except Refusal as refusal:
+            load.words.wrap(refusal, "field", vmsd="virtio-mem-device", field="tmp")
+            load.words.wrap(refusal, "virtio")
+            raise
     places = range(first, first + MAX_MACS * MAC_SIZE + 1, MAC_SIZE)
     at = next((place for place in places if _ends(blob, place)), None)
     if at is None:

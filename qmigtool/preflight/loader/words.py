@@ -225,6 +225,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "guest-mode": _hook("vCPU set in guest-mode inconsistent with migrated kernel nested state"),
     "registers": (Words(EPERM), Words(EPERM), Words(EPERM, ("{text}",), _HOOK + ", ret: -1")),
     "tsc-frequency": _hook("Mismatch between user-specified TSC frequency and migrated TSC frequency"),
+    "property-changed": _hook("{text}"),
     "runstate": _hook("invalid parameter value: {received}"),
     # -- RAM ----------------------------------------------------------------------------------------------------
     "ram-version": _ram(),
