@@ -2,8 +2,8 @@
 
     python -m tests.fleet pack FOLDER OUT.tar.xz
 
-The rows of :data:`CASES` with their streams. Of the memory of a stream only pages of main memory stay, of a reference
-none: what the firmware's ROM images hold decides nothing, and they are most of a stream's bytes.
+The rows of :data:`CASES` with their streams. Of the memory of a stream only pages of main memory and ACPI's tables
+stay, of a reference the tables: what the firmware's ROM images hold decides nothing, and they are most of the bytes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ CASES = (
     ),
 )
 MAIN = ("pc.ram", "microvm.ram", "mach-virt.ram", "riscv_virt_board.ram", "s390.ram", "sun4m.ram", "loongarch.ram")
+ACPI = "/rom@etc/acpi/tables"  # which tell how many vCPUs there can be
 PAGE_SIZE = 4096
 ZERO, MEM_SIZE, PAGE, EOS, CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20  # RAM_SAVE_FLAG_*
 
@@ -79,7 +80,7 @@ def _records(body: bytes, block: bytes, kept: tuple[str, ...]) -> tuple[bytes, b
 def main(folder: str, target: str) -> None:
     """Pack the pairs."""
     rows = [row for row in read_rows(Path(folder, "table.tsv")) if row.case in CASES]
-    names = {row.stream: MAIN for row in rows} | {row.reference: () for row in rows}
+    names = {row.stream: (*MAIN, ACPI) for row in rows} | {row.reference: (ACPI,) for row in rows}
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         table = Path(folder, "packed.tsv")
