@@ -22,6 +22,13 @@ from typing import Any, NamedTuple
 
 MAX_FIELDS = 400
 R_X86_64_RELATIVE = 8
+VMS_ARRAY, VMS_PLAIN = 0x4, 0x27  # single, pointer, array, buffer
+PLAIN = frozenset(
+    {
+        *("bool", "buffer", "unused_buffer", "timer"),
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    }
+)
 VMS_MUST_EXIST = 0x1000  # a check, without contents
 
 
@@ -230,6 +237,22 @@ def _versions(one: Description) -> Iterator[tuple[str, int]]:
         seen[part.name] += 1
 
 
+def shapes(path: Path, version: str) -> dict[str, list[list[Any]]]:
+    """Give [field, type, bytes of an element, elements or null] by name, of subsections that are always as long."""
+    found: dict[str, list[list[Any]]] = {}
+    for one in descriptions(path, version).values():
+        plain = [[f.name, f.type, f.size, f.num if f.flags & VMS_ARRAY else None] for f in one.fields]
+        if "/" in one.name and one.fields and not one.subsections and all(map(_plain, one.fields)):
+            found[one.name] = plain if found.get(one.name, plain) == plain else []
+    return found
+
+
+def _plain(part: Field) -> bool:
+    """Say whether a field is in every body, and always as long."""
+    count = part.num if part.flags & VMS_ARRAY else 1
+    return part.type in PLAIN and not (part.exists or part.version or part.flags & ~VMS_PLAIN) and part.size * count > 0
+
+
 def main(target: str, *binaries: str) -> None:
     """Write the table anew."""
     path = Path(target)
@@ -248,9 +271,19 @@ def main(target: str, *binaries: str) -> None:
         lines.append(f"{json.dumps(name)}: {json.dumps(columns)}")
     text = ",\n".join(lines)
     since = ",\n".join(_since({version: fields(Path(given[version]), version) for version in VERSIONS}))
+    forms = ",\n".join(_shapes([shapes(Path(given[version]), version) for version in VERSIONS]))
     path.write_text(
-        f'{{\n"builds": {json.dumps(list(VERSIONS))},\n"vmsds": {{\n{text}\n}},\n"fields": {{\n{since}\n}}\n}}\n'
+        f'{{\n"builds": {json.dumps(list(VERSIONS))},\n"vmsds": {{\n{text}\n}},\n"fields": {{\n{since}\n}},\n'
+        f'"shapes": {{\n{forms}\n}}\n}}\n'
     )
+
+
+def _shapes(tables: list[dict[str, list[list[Any]]]]) -> Iterator[str]:
+    """Give the lines of the shapes in which all versions agree that have the subsection."""
+    for name in sorted({name for table in tables for name in table}):
+        ones = [table[name] for table in tables if name in table]
+        if ones[0] and all(one == ones[0] for one in ones):
+            yield f"{json.dumps(name)}: {json.dumps(ones[0])}"
 
 
 def _since(tables: dict[str, dict[str, dict[str, int]]]) -> Iterator[str]:

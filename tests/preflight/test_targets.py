@@ -15,7 +15,7 @@ import pytest
 import qmigtool
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.preflight import Target, read_target, read_targets
-from qmigtool.preflight.target.builds import target_from_version
+from qmigtool.preflight.target.builds import subsection_shape, target_from_version
 from qmigtool.preflight.target.cpuidflags import KNOWN, features_of_dump
 from qmigtool.preflight.target.cpumodel import SUPERVISOR, USER, masks_of_flags
 from qmigtool.preflight.target.masks import PartitionProperty, properties_of_table, properties_of_text
@@ -26,6 +26,8 @@ from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS
 from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.schema.cpusubsections import BY_CPUID
+from qmigtool.schema.model import built_in
+from qmigtool.schema.shapes import bare, subsections
 from tests import samplefiles
 from tests.preflight.recorded import reference
 
@@ -733,3 +735,19 @@ def test_a_target_is_a_plain_value() -> None:
     with qmigtool.open(SAMPLES / "pc-7.2.mig") as stream:
         target = target_from_stream(stream)
     assert pickle.loads(pickle.dumps(target)) == target  # noqa: S301 - made here
+
+
+def test_the_shapes_of_subsections_in_the_binaries_are_those_that_streams_show() -> None:
+    """The tables are read by one program, the schema was learned from streams: neither knows of the other."""
+    both = 0
+    for variants in built_in().devices.values():
+        for variant in variants:
+            for node in subsections(variant.node):
+                ours = subsection_shape(node.name)
+                if ours is not None:
+                    both += 1
+                    assert (ours.size, [one.name for one in ours.fields]) == (
+                        bare(node).size,
+                        [one.name for one in bare(node).fields],
+                    ), node.name
+    assert both > 40

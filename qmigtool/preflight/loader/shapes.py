@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from qmigtool.preflight.target.builds import subsection_shape
 from qmigtool.schema.model import built_in
 from qmigtool.schema.shapes import bare, subsections
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description
-    from qmigtool.schema.model import Node
+    from qmigtool.preflight.target.builds import subsection_shape
+from qmigtool.schema.model import Node
 
 __all__ = ["known_shapes"]
 
@@ -19,11 +21,14 @@ MAX_SHAPES = 16  # a subsection with an array as long as the machine has vCPUs h
 
 @lru_cache(maxsize=256)
 def known_shapes(name: str) -> tuple[Description, ...]:
-    """Return every shape of a subsection, without the subsections inside it."""
+    """Return every shape of a subsection that streams or QEMU's own tables show, without the subsections inside it."""
     found: dict[int, Description] = {}
     for node in _nodes().get(name, ()):
         shape = bare(node)
         found.setdefault(shape.size, shape)
+    built = None if found else subsection_shape(name)
+    if built is not None:
+        found[built.size] = built
     return tuple(found.values())[:MAX_SHAPES]
 
 

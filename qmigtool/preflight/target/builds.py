@@ -13,6 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.parsers.vmdesc import Description, FieldDescription
 from qmigtool.preflight.target.machines import is_x86
 from qmigtool.preflight.target.model import Target, TargetSection, TargetVmsd
 from qmigtool.preflight.target.versions import version_text
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from qmigtool.preflight.target.versions import Possible
 
-__all__ = ["BUILDS", "live_sections", "target_from_version", "vmsds_of_versions"]
+__all__ = ["BUILDS", "live_sections", "subsection_shape", "target_from_version", "vmsds_of_versions"]
 
 BUILDS = ((5, 2), (7, 2), (10, 0), (11, 1))
 """The versions whose tables have been read."""
@@ -98,11 +99,27 @@ def _joined(rows: list[TargetVmsd]) -> TargetVmsd:
 
 
 @cache
-def _builds() -> dict[tuple[int, int], dict[str, TargetVmsd]]:
+def subsection_shape(name: str) -> Description | None:
+    """Return the shape of a subsection that is as long in every build that has it, if such a one is known."""
+    fields = _document()["shapes"].get(name)
+    if fields is None:
+        return None
+    made = tuple(FieldDescription(one, type_, size, count, None, ()) for one, type_, size, count in fields)
+    return Description.of(name, 1, made, ())
+
+
+@cache
+def _document() -> dict[str, Any]:
     text = resources.files("qmigtool.preflight.target").joinpath("vmsds.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+@cache
+def _builds() -> dict[tuple[int, int], dict[str, TargetVmsd]]:
     found: dict[tuple[int, int], dict[str, TargetVmsd]] = {build: {} for build in BUILDS}
     # One row, which holds for all builds, or one row for each: [version, minimum version, subsections...].
-    document = json.loads(text)
+    document = _document()
     for name, rows in document["vmsds"].items():
         since = _columns(document["fields"].get(name, [None]))
         for build, row, fields in zip(BUILDS, _columns(rows), since, strict=True):
