@@ -11,6 +11,7 @@ import pytest
 
 import qmigtool
 from qmigtool.parsers.source import BufferSource
+from qmigtool.preflight.loader import esp
 from qmigtool.preflight.loader.predict import Verdict, predict, predict_source
 from qmigtool.preflight.loader.words import FAMILIES, REFUSALS, WARNINGS, WRAPS, family_of
 from qmigtool.preflight.target.model import Target, TargetSection
@@ -204,11 +205,26 @@ def test_a_section_whose_shape_is_not_known_is_not_decided_and_what_follows_is_r
 
 
 def test_an_older_body_of_which_no_table_tells_the_fields_is_not_decided() -> None:
-    edited = Edited("pc-7.2")
-    edited.version(edited.section("ioapic"), 2)
-    found = verdict(edited.result(), pc())
+    target = pc()
+    assert target.vmsds is not None
+    assert verdict(_ioapic_version(2), target).loads is True  # every field of it is there since 2
+    nothing = replace(target.vmsds["ioapic"], field_versions=None)
+    found = verdict(_ioapic_version(2), replace(target, vmsds={**target.vmsds, "ioapic": nothing}))
     assert found.loads is None
     assert any("ioapic" in text for text in found.unknown)
+
+
+@pytest.mark.parametrize(("sent", "bytes_more"), [(8, 0), (7, 0), (6, 0), (5, -1), (4, 69 - 12)])
+def test_esp_is_read_by_the_version_that_wrote_it(sent: int, bytes_more: int) -> None:
+    """11.1's fields for each mig_version_id, in bytes against its own (asc_mode, ti_cmd, lun, FIFOs; hw/scsi/esp.c)."""
+    own = ("cmdfifo_cdb_offset", "data_ready", "fifo", "cmdfifo", "lun", "drq_state", "asc_mode")
+    sizes = {"cmdfifo_cdb_offset": 1, "data_ready": 1, "fifo": 4, "cmdfifo": 4, "lun": 1, "drq_state": 1, "asc_mode": 1}
+    names = ("ti_size", "status", "dma", "do_cmd", *own)
+    version = esp.effective({esp.SENT: sent}, 8)
+    left_out = esp.not_sent(version)
+    more = sum(esp.more_behind(name, version, own) for name in names)
+    total = more - sum(size for name, size in sizes.items() if name in left_out)
+    assert total == bytes_more
 
 
 def test_field_versions_of_the_target_decide_what_an_older_body_has() -> None:
