@@ -1,9 +1,7 @@
 """Real QEMU with `-accel mshv` on a stand-in for /dev/mshv (`mshv_standin.c`): what it writes, what it makes of a page.
 
-    with StandIn(folder, page=page) as standin, standin.qemu() as qemu:
-        qemu.cont()
-        qemu.stop()
-        qemu.migrate_to_file(path)      # the stream that QEMU made of the page
+    with StandIn(folder, page=page) as standin:
+        standin.save(path)              # the stream that QEMU made of the page
     standin.registers(0)                # what it set on the way
 
     with StandIn(folder, layout=0xE7) as standin, standin.qemu(incoming=True) as qemu:
@@ -165,6 +163,7 @@ class StandIn:
         """Let QEMU start, take its vCPUs' state from the stand-in, and save it at `path`; return what it said."""
         with self.qemu() as qemu:
             qemu.cont()
+            qemu.wait_for("every vCPU to run", lambda: len(self._lines("RUN")) == qemu.machine.smp)
             qemu.stop()
             qemu.migrate_to_file(path)
             return qemu.stderr()

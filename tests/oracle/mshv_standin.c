@@ -338,6 +338,19 @@ static int answer(int fd, unsigned number_, void *argument)
     return 0;
 }
 
+/* From here on QEMU asks for the vCPU's state when it wants it: before, it has the one that it set itself. */
+static void log_first_run(uint32_t vp)
+{
+    static uint8_t has_run[MAX_VP];
+
+    pthread_mutex_lock(&lock);
+    if (!has_run[vp % MAX_VP]) {
+        has_run[vp % MAX_VP] = 1;
+        fprintf(log_file(), "RUN %u\n", vp);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
     static int (*real)(int, unsigned long, ...);
@@ -356,6 +369,7 @@ int ioctl(int fd, unsigned long request, ...)
         return real(fd, request, argument);
     }
     if (files[fd].kind == VP && number_ == RUN_VP) {
+        log_first_run(files[fd].vp);
         nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
         errno = EINTR;
         return -1;
