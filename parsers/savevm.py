@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
+from qmigtool.budget import current
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, MeasuredBody, SearchedBody, footer_of
 from qmigtool.parsers.configuration import Configuration, parse_configuration
@@ -50,6 +51,7 @@ __all__ = ["MAX_VMDESC", "Reader", "Section", "Type"]
 
 MAX_VMDESC = 64 << 20  # a pc with 64 vCPUs has 0.6 MB
 DEFAULT_PAGE_SIZE = 4096
+SECTION_OBJECTS = 16  # values of the budget for one section with a header; real machines have some thousand
 
 
 class Type(StrEnum):
@@ -302,6 +304,8 @@ class Reader:
         return self._plain(Type.COMMAND, end, payload, name=command.name.removeprefix("MIG_CMD_"))
 
     def _open_section(self, type_: Type, header: SectionHeader, body_offset: int) -> None:
+        if type_ in (Type.START, Type.FULL):
+            current().charge("objects", SECTION_OBJECTS, self.pos, header.idstr)
         self._open = _Open(type_, self.pos, body_offset, self._body(type_, header, body_offset), header)
         self.pos = body_offset
         self._state = self._in_body

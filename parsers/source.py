@@ -13,7 +13,8 @@ import stat
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import ClosedError, LimitError, StreamError, TruncatedError
+from qmigtool.budget import current
+from qmigtool.errors import ClosedError, StreamError, TruncatedError
 from qmigtool.files import open_input
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["BufferSource", "FileSource", "KeptSource", "Source"]
-
-MAX_KEPT = 128 << 20  # of a pipe's device state; a large machine has a few MB
-
 
 PASSED = 16 << 20
 
@@ -79,6 +77,11 @@ class BufferSource(Source):
     def passed(self, offset: int) -> None:
         """Take note that what lies before ``offset`` will not be looked at again soon."""
 
+    @property
+    def occupied(self) -> int:
+        """How many bytes it occupies: of a file its holes do not count."""
+        return len(self.whole)
+
     def first_data(self) -> int:
         """Return an offset before which there are only zeros, as far as that is known without reading them."""
         return 0
@@ -130,6 +133,11 @@ class FileSource(BufferSource):
                 raise StreamError(
                     "the file became shorter while it was read", offset=size, expected=f"{len(self.whole)} bytes"
                 )
+
+    @property
+    def occupied(self) -> int:
+        """How many bytes it occupies on disk: holes do not count."""
+        return min(len(self.whole), os.fstat(self._fd).st_blocks * 512) if self._regular else len(self.whole)
 
     def view(self, offset: int, length: int) -> memoryview:
         """Return a view, without a copy."""
@@ -188,8 +196,8 @@ class KeptSource(Source):
     def keep(self, offset: int, data: bytes) -> None:
         """Keep a span; spans come in rising order."""
         self._kept += len(data)
-        if self._kept > MAX_KEPT:
-            raise LimitError(f"more than {MAX_KEPT} bytes of device state on a pipe", offset=offset)
+        # Twice: while it is kept, as much may wait for the end of its section.
+        current().ask("memory", 2 * self._kept, f"of a pipe, {self._kept} bytes of device state are kept twice", offset)
         self._starts.append(offset)
         self._spans.append(data)
 

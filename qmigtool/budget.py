@@ -145,11 +145,12 @@ def limited(limits: Limits | None = None) -> Iterator[Budget]:
 
 
 @contextmanager
-def ensured() -> Iterator[Budget]:
-    """Give the budget that counts here, or one for this block."""
+def ensured(size: int = 0) -> Iterator[Budget]:
+    """Give the budget that counts here, or one for this block, with an input of ``size`` bytes."""
     budget = _CURRENT.get()
     if budget is not None:
         yield budget
         return
     with limited() as budget:
+        budget.admit(size)
         yield budget

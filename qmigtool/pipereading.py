@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
+from qmigtool.budget import current
 from qmigtool.consistency import disagreements
 from qmigtool.errors import QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.container import recognise
@@ -90,6 +91,7 @@ class PipeReading:
         reader = self.reader
         while True:
             if chunk:
+                current().admit(len(chunk))
                 reader.feed(chunk)
             else:
                 reader.close()

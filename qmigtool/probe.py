@@ -28,7 +28,9 @@ def probe_page_size(source: BufferSource, start: int) -> int | None:
         probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
         try:
             for section in probe.sections():
-                if section.type is Type.PART and section.length > page_size:
+                # All of RAM was read, or as much as tells.
+                ended = section.type is Type.END and section.name == "ram"
+                if ended or (section.type is Type.PART and section.length > page_size):
                     break
         except TruncatedError:
             pass

@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
+from qmigtool.budget import current, ensured
 from qmigtool.consistency import Descriptions, wrong_lengths
 from qmigtool.device import Device, find
-from qmigtool.errors import ClosedError, QmigError, UsageError
+from qmigtool.errors import BudgetError, ClosedError, QmigError, StreamError, UsageError
 from qmigtool.filereading import FileReading
 from qmigtool.parsers.records import RamSaveFlag
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.pipereading import PipeReading
 from qmigtool.probe import find_start
-from qmigtool.schema import fit
+from qmigtool.schema import Fit, fit
 from qmigtool.schema.model import built_in
 from qmigtool.unwrap import Container, unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from qmigtool.sectionindex import SectionIndex
 
 __all__ = ["Stream"]
+
+FITTING = 0.6  # of the time of a command, for decoding what nothing in the stream describes
+MAX_FITTED, MAX_REMEMBERED = 1024, 1 << 16  # bodies whose fitting is remembered, and bytes of one
 
 
 class Stream:
@@ -72,33 +76,38 @@ class Stream:
         self._outer: tuple[BufferSource, ...] = ()  # what it was unwrapped from
         self._given_accelerator = accelerators.parse(accelerator)
         self._given_schema = schema
+        self._fitted: dict[tuple[str, int | None, bytes] | None, Fit | None] = {}
         self._channels = tuple(channels)
         self._keep_runs = keep_runs
         self._forgotten = False  # what was made of another stream's device state
         self._read_to_end = False
         self._reading: FileReading | PipeReading
-        if isinstance(source, BufferSource):
-            found = unwrap(source, snapshot)
-            self.container, self._start, self._outer = found.container, found.start, found.outer
-            self._channels += found.channels
-            self.problems += found.problems
-            self._source: Source = found.source
-            try:
-                if self._start is None:
-                    self._start = find_start(found.source)
-                self._reading = file = FileReading(
-                    found.source, self._start, self.problems, self._measure, keep_runs=keep_runs
-                )
-                file.open(forward=forward)
-            except BaseException:
-                found.close(source)
-                raise
-        else:
-            kept = self._source = KeptSource(getattr(source, "name", "<pipe>"))
-            self._reading = pipe = PipeReading(kept, self.problems, self._measure, keep_runs=keep_runs)
-            pipe.read(source)
-            self._start = pipe.start
-            self._read_all()
+        # What is read may cost the more the larger the inputs are.
+        self._occupied = sum(one.occupied for one in (source, *channels) if isinstance(one, BufferSource))
+        with ensured() as budget:
+            budget.admit(self._occupied)
+            if isinstance(source, BufferSource):
+                found = unwrap(source, snapshot)
+                self.container, self._start, self._outer = found.container, found.start, found.outer
+                self._channels += found.channels
+                self.problems += found.problems
+                self._source: Source = found.source
+                try:
+                    if self._start is None:
+                        self._start = find_start(found.source)
+                    self._reading = file = FileReading(
+                        found.source, self._start, self.problems, self._measure, keep_runs=keep_runs
+                    )
+                    file.open(forward=forward)
+                except BaseException:
+                    found.close(source)
+                    raise
+            else:
+                kept = self._source = KeptSource(getattr(source, "name", "<pipe>"))
+                self._reading = pipe = PipeReading(kept, self.problems, self._measure, keep_runs=keep_runs)
+                pipe.read(source)
+                self._start = pipe.start
+                self._read_all()
 
     def __enter__(self) -> Self:
         return self
@@ -264,7 +273,8 @@ class Stream:
             self._read_all()
         sections = tuple(self._reading.full)
         descriptions = Descriptions(self.vmdesc) if self.vmdesc is not None else None
-        return tuple(self._device(section, descriptions) for section in sections)
+        with self._bounded():
+            return tuple(self._device(section, descriptions) for section in sections)
 
     def _device(self, section: Section, descriptions: Descriptions | None) -> Device:
         """Pair a section with its description: the stream's own, or else one that a schema finds."""
@@ -272,12 +282,30 @@ class Stream:
         description = descriptions.take(name, section.instance_id or 0) if descriptions is not None else None
         if description is not None:
             return Device(section, description, self._source)
-        body = self._source.view(section.body_offset, section.body_length)
-        fitted = fit(self.schema, name, section.version_id or 0, body, self.machine)
+        fitted = self._fit(name, section)
         if fitted is None:
             return Device(section, None, self._source)
         choice = ", one of several shapes that fit" if fitted.ambiguous else ""
         return Device(section, fitted.description, self._source, self.schema.name + choice)
+
+    def _fit(self, name: str, section: Section) -> Fit | None:
+        """Find the description of a section by the schema; that of equal bytes once, and none when time is short."""
+        body = self._source.view(section.body_offset, section.body_length)
+        key = (name, section.version_id, bytes(body)) if len(body) <= MAX_REMEMBERED else None
+        if key in self._fitted:
+            return self._fitted[key]
+        budget = current()
+        if budget.share() > FITTING:
+            try:
+                budget.refuse("seconds", "to decode what is not described takes most of", section.offset, name)
+            except BudgetError as error:
+                if not any(isinstance(problem, BudgetError) for problem in self.problems):
+                    self.report(error)
+            return None
+        found = fit(self.schema, name, section.version_id or 0, body, self.machine)
+        if key is not None and len(self._fitted) < MAX_FITTED:
+            self._fitted[key] = found
+        return found
 
     @cached_property
     def schema(self) -> Schema:
@@ -304,7 +332,7 @@ class Stream:
         reader = self._reading.reader
         if isinstance(self._reading, FileReading) and not self._keep_runs:
             reader = self._reading.new_reader(keep_runs=True)
-            with contextlib.suppress(QmigError):  # reading the sections reports it
+            with self._bounded(), contextlib.suppress(StreamError):  # reading the sections reports it
                 for _ in reader.sections():
                     pass
         ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)
@@ -376,16 +404,24 @@ class Stream:
         Goes over at most ``limit`` bytes of them, by default over all. What is refuted, or broken, goes to
         :attr:`problems`; then :attr:`devices`, and whatever is made of them, are what reading forward finds.
         """
-        self._reading.prove(limit)
+        with self._bounded():
+            self._reading.prove(limit)
         self._settle()
         if not self._reading.tail_first:
             self._read_all()
         return self.proved
 
+    @contextlib.contextmanager
+    def _bounded(self) -> Iterator[None]:
+        """Work within the budget that counts here, or one that is made for inputs of this size."""
+        with ensured(self._occupied):
+            yield
+
     def _read_all(self) -> None:
         if not self._read_to_end:
             self._read_to_end = True
-            self._reading.read_all()
+            with self._bounded():
+                self._reading.read_all()
             self._settle()
             if not self.problems:
                 self.problems += wrong_lengths(self.devices)

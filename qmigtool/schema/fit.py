@@ -9,7 +9,8 @@ is the description; if several do, the one of a like machine type is taken, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from functools import lru_cache
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.parsers.record import encode_name
@@ -75,6 +76,7 @@ class _Fitting:
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
         self._steps = MAX_STEPS
+        self._known: dict[tuple[int, int], list[tuple[Description, int]]] = {}
 
     def body(self, node: Node, pos: int) -> Iterator[tuple[Description, int]]:
         """Give (description, end) of every way in which a body of this shape can lie at ``pos``."""
@@ -82,24 +84,37 @@ class _Fitting:
         if self._steps < 0:
             return
         states: list[tuple[int, tuple[FieldDescription, ...]]] = [(pos, ())]
-        for field in node.fields:
-            more = ((end, (*done, *made)) for at, done in states for made, end in self._field(field, at))
-            states = list(islice(more, MAX_STATES))
+        parts = _parts(node)
+        for part in parts:
+            if isinstance(part, _Plain):
+                self._steps -= 1
+                size = len(self._data) - part.size
+                states = [(at + part.size, (*done, *part.fields)) for at, done in states if at <= size]
+            else:
+                more = ((end, (*done, *made)) for at, done in states for made, end in self._field(part, at))
+                states = list(islice(more, MAX_STATES))
+        plain = all(isinstance(part, _Plain) for part in parts)
         for at, fields in states:
             for subsections, end in self._subsections(node, at):
                 self._steps -= 1
                 if self._steps < 0:
                     return
-                yield Description.of(node.name, node.version, fields, subsections), end
+                if plain and not subsections:
+                    yield _plain_description(node), end
+                else:
+                    yield Description.of(node.name, node.version, fields, subsections), end
+
+    def _bodies(self, node: Node, pos: int) -> list[tuple[Description, int]]:
+        """Return the first ways for a struct or subsection, which many ways around it ask for."""
+        key = id(node), pos
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = list(islice(self.body(node, pos), MAX_STATES))
+        return found
 
     def _field(self, field: NodeField, pos: int) -> Iterator[tuple[tuple[FieldDescription, ...], int]]:
         count = 1 if field.array_len is None else field.array_len
         self._steps -= 1
-        if not field.structs:
-            end = pos + field.size * count
-            if end <= len(self._data):
-                yield (FieldDescription(field.name, field.type, field.size, field.array_len, None, field.inline),), end
-            return
         # Each state remembers its elements as a chain back to the first: a tuple each would cost the square of them.
         states: list[tuple[int, _Chain | None]] = [(pos, None)]
         for _ in range(count):
@@ -107,10 +122,11 @@ class _Fitting:
                 (end, _Chain(done, made))
                 for at, done in states
                 for node in field.structs
-                for made, end in self.body(node, at)
+                for made, end in self._bodies(node, at)
             )
             states = list(islice(more, MAX_STATES))
-            if not states:
+            self._steps -= len(states)
+            if not states or self._steps < 0:
                 return
         for end, chain in states:
             yield tuple(_elements(field, _unchain(chain))), end
@@ -132,10 +148,38 @@ class _Fitting:
                 version = int.from_bytes(self._data[at + 2 + len(name) : at + 6 + len(name)], "big")
                 for candidate in node.subsections:
                     if encode_name(candidate.name) == name and candidate.version == version:
-                        more = islice(self.body(candidate, at + 6 + len(name)), MAX_STATES)
+                        more = self._bodies(candidate, at + 6 + len(name))
                         longer += [((*made, one), end) for one, end in more]
             states = longer[:MAX_STATES]
         return found[:MAX_STATES]
+
+
+class _Plain(NamedTuple):
+    """Fields in a row that are no structs: their size is always the same."""
+
+    size: int
+    fields: tuple[FieldDescription, ...]
+
+
+@lru_cache(maxsize=1 << 14)
+def _parts(node: Node) -> tuple[_Plain | NodeField, ...]:
+    """Return the fields of a shape, those that are no structs together."""
+    parts: list[_Plain | NodeField] = []
+    for structs, run in groupby(node.fields, key=lambda field: bool(field.structs)):
+        fields = list(run)
+        if structs:
+            parts += fields
+        else:
+            made = tuple(FieldDescription(f.name, f.type, f.size, f.array_len, None, f.inline) for f in fields)
+            parts.append(_Plain(sum(one.total for one in made), made))
+    return tuple(parts)
+
+
+@lru_cache(maxsize=1 << 14)
+def _plain_description(node: Node) -> Description:
+    """Return the description of a shape without structs, where no subsection follows."""
+    fields = tuple(field for part in _parts(node) if isinstance(part, _Plain) for field in part.fields)
+    return Description.of(node.name, node.version, fields, ())
 
 
 class _Chain(NamedTuple):

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from qmigtool.errors import LimitError, StreamError, TruncatedError
-from qmigtool.parsers import source
+from qmigtool.budget import Limits, limited
+from qmigtool.errors import BudgetError, StreamError, TruncatedError
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource
 
 DATA = bytes(range(200))
@@ -87,10 +87,10 @@ def test_kept_spans():
             kept.view(offset, length)
 
 
-def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr(source, "MAX_KEPT", 10)
+def test_what_is_kept_is_bounded():
     kept = KeptSource()
-    kept.keep(0, b"12345678")
-    with pytest.raises(LimitError) as caught:
-        kept.keep(100, b"123")
+    with limited(Limits(memory=20)):
+        kept.keep(0, b"12345678")
+        with pytest.raises(BudgetError, match="--max-memory") as caught:
+            kept.keep(100, b"123")
     assert caught.value.offset == 100
