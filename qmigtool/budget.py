@@ -43,7 +43,7 @@ class Limits:
     seconds, objects and spool are larger for large inputs.
     """
 
-    seconds: float = 8.0
+    seconds: float = 7.0
     memory: int = 160 << 20
     spool: int = 2 << 30
     objects: int = 1_000_000

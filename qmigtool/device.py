@@ -97,14 +97,16 @@ class Device:
     def field(self, path: str) -> Field:
         """Return the field at ``path``, like ``env.regs[3]`` or ``cpu/avx512/env.opmask_regs[0]``.
 
+        The end of a name will do where only one field ends so: ``xcr0``. :meth:`get` takes whole names only.
+
         Raises :class:`~qmigtool.errors.UsageError` with names that come close.
         """
-        return _walk(self.fields, path, self.label)
+        return _walk(self.fields, path, self.label, short=True)
 
     def get(self, path: str) -> Field | None:
         """Return the field at ``path``, or None."""
         try:
-            return self.field(path)
+            return _walk(self.fields, path, self.label)
         except UsageError:
             return None
 
@@ -131,10 +133,11 @@ class Device:
         return next((f for f in self.fields if f.kind is Kind.SUBSECTION and f.name == name), None)
 
 
+SHOWN = 8  # names of several candidates
 _INDEX = re.compile(r"\[(\d{1,8})\](/|$)?")
 
 
-def _walk(fields: Sequence[Field], path: str, where: str) -> Field:
+def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False) -> Field:
     # Names may contain "/", "." and "[0]", so it is the longest name that fits which wins, not the first separator.
     for field in sorted(fields, key=lambda f: -len(f.name)):
         if not path.startswith(field.name):
@@ -153,16 +156,39 @@ def _walk(fields: Sequence[Field], path: str, where: str) -> Field:
             return field
         # The elements of an array are reached by index, not made.
         if rest.startswith("/") and (field.kind in (Kind.STRUCT, Kind.SUBSECTION) or field.is_list):
-            return _walk(field.children, rest[1:], f"{where}/{field.name}")
+            return _walk(field.children, rest[1:], f"{where}/{field.name}", short=short)
+    found = _short(fields, path)
+    if short and len(found) == 1:
+        return _walk(fields, found[0], where, short=True)
     names = [field.name for field in fields]
-    near = difflib.get_close_matches(path.split("/")[0], names, n=3, cutoff=0.5)
-    raise UsageError(f"{where} has no field {path!r}", expected="one like " + ", ".join(near) if near else None)
+    near = found or difflib.get_close_matches(path.split("/")[0], names, n=3, cutoff=0.5)
+    hint = f"one {'of' if found else 'like'} {_several(near)}" if near else None
+    raise UsageError(f"{where} has no field {path!r}", expected=hint)
+
+
+def _short(fields: Sequence[Field], path: str) -> list[str]:
+    """Return the paths that a short name may mean: ``xcr0`` is env.xcr0; ``env.cr`` any of env.cr[0], env.cr[2] ..."""
+    head, slash, rest = path.partition("/")
+    name = head.partition("[")[0]
+    ends = [field.name for field in fields if field.name.endswith((f".{name}", f"/{name}"))]
+    if len(ends) == 1:
+        return [ends[0] + path[len(name) :]]
+    # The parts of an array that QEMU describes one by one.
+    parts = [field.name for field in fields if field.name.startswith((f"{head}[", f"{head}."))]
+    return (ends or [part + slash + rest for part in parts]) if name else []
+
+
+def _several(names: Sequence[str]) -> str:
+    """Name some of several candidates."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
     """Split ``name[@instance][/field...]`` into a device and the path inside it.
 
-    Device names contain slashes, so the longest name that fits wins; without ``@instance``, the first instance.
+    Device names contain slashes, so the longest name that fits wins; without ``@instance``, the first instance. The
+    last part of a name will do where only one device has it: ``virtio-net``.
     """
     devices = list(devices)
     for device in sorted(devices, key=lambda d: -len(d.name)):
@@ -172,6 +198,17 @@ def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
             if path.startswith(prefix + "/"):
                 return device, path[len(prefix) + 1 :]
     name, _, instance = path.split("/")[0].partition("@")
+    # As people call them: virtio-net is 0000:00:03.0/virtio-net, where there is one.
+    short = [
+        d for d in devices if d.name.rpartition("/")[2] == name and (not instance or str(d.instance_id) == instance)
+    ]
+    if name and len(short) == 1:
+        return short[0], path.partition("/")[2]
+    if name and short:
+        raise UsageError(
+            f"{path.split('/')[0]!r} may be any of {len(short)} devices",
+            expected="one of " + _several([d.label for d in short]),
+        )
     same = [device.label for device in devices if device.name == name]
     near = same or difflib.get_close_matches(
         name, {d.name for d in devices} | {d.name.rsplit("/", 1)[-1] for d in devices}, n=3

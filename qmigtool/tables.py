@@ -12,7 +12,7 @@ corrupt it), names are ``category``, flags ``boolean``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
 
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Column",
     "Table",
+    "concat",
     "devices",
     "fields",
     "layouts",
+    "plain",
     "ram_blocks",
     "ram_usage",
     "sections",
@@ -71,13 +73,60 @@ class Table(Generic[P]):
         rows = list(self.rows(*args, **kwargs))
         series: dict[str, Any] = {}
         for i, column in enumerate(self.columns):
-            # Categories are made of nullable strings: a column of missing names is then typed like any other. And
-            # strings are Python's: a name that is no UTF-8 must not fail where pyarrow happens to be installed.
+            # Categories are made of nullable strings: a column of missing names is then typed like any other.
             text = column.dtype in ("category", "string")
             first: Any = pd.StringDtype("python") if text else column.dtype
-            made = pd.Series([row[i] for row in rows], dtype=first)
+            cells = [row[i] for row in rows]
+            made = pd.Series([encodable(cell) for cell in cells] if text else cells, dtype=first)
             series[column.name] = made.astype("category") if column.dtype == "category" else made
         return pd.DataFrame(series)
+
+
+def encodable(text: str | None) -> str | None:
+    """Return a name as frames have it: what is not UTF-8 in the stream is escaped (``\\xff``), so that it can be saved."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def concat(frames: Iterable[pd.DataFrame], **more: Any) -> pd.DataFrame:
+    """Put frames of one table one below the other; columns of categories stay such, with the categories of all.
+
+    ``more`` is what :func:`pandas.concat` takes. That makes plain objects of categories that differ.
+    """
+    import pandas as pd
+    from pandas.api.types import union_categoricals
+
+    given = list(frames)
+    names = [name for name in (given[0].columns if given else ()) if all(_categorical(one, name) for one in given)]
+    alike = []
+    for frame in given:
+        every = {name: union_categoricals([one[name] for one in given]).categories for name in names}
+        alike.append(frame.assign(**{name: frame[name].cat.set_categories(every[name]) for name in names}))
+    found: pd.DataFrame = pd.concat(alike, **{"ignore_index": True, **more})
+    return found
+
+
+def _categorical(frame: pd.DataFrame, name: str) -> bool:
+    return name in frame.columns and frame[name].dtype.name == "category"
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame that any writer takes (Parquet, Feather): values of several types in one column become text.
+
+    Numbers are decimal, bytes hexadecimal digits; what is missing stays missing.
+    """
+    import pandas as pd
+
+    def text(value: Any) -> str | None:
+        if value is None or isinstance(value, str):
+            return encodable(value)
+        return value.hex() if isinstance(value, bytes) else str(value)
+
+    mixed = [name for name in frame.columns if frame[name].dtype == object]
+    return frame.assign(
+        **{name: pd.Series(map(text, frame[name]), frame.index, pd.StringDtype("python")) for name in mixed}
+    )
 
 
 def table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:

@@ -172,7 +172,8 @@ class Found(NamedTuple):
     @property
     def verdict(self) -> str:
         """The outcome in words."""
-        words = [verdict(self.state)]
+        # "no difference" is about all that was compared.
+        words = [verdict(self.state, "the state of devices" if self.memory is not None else None)]
         if self.memory is not None:
             from qmigtool.diff.ram.text import ram_verdict
 

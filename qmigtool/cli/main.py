@@ -75,7 +75,7 @@ def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -
     "seconds",
     _seconds,
     "N",
-    "Processor time for the command.  [default: 8; above 32 MiB of input, 1 more a MiB]",
+    "Processor time for the command.  [default: 7; above 32 MiB of input, 1 more a MiB]",
 )
 @limit_option(
     "memory", _amount, "SIZE", "What may be held of a file in memory: unpacked, decoded, waiting.  [default: 160M]"

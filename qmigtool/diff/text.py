@@ -61,10 +61,12 @@ def _value(type_: str, value: Any) -> str:
     return f"{value} bytes" if type_ == BYTES else text_value(type_, value)
 
 
-def verdict(found: Comparison) -> str:
-    """Return the outcome in one sentence."""
+def verdict(found: Comparison, what: str | None = None) -> str:
+    """Return the outcome in one sentence; ``what`` was compared, where there is more to be said."""
     count = len(found.differences)
     words = f"{count} difference{'' if count == 1 else 's'}" if count else "no difference"
+    if what is not None:
+        words += f" in {what}"
     if found.undecided:
         words += f" in what can be compared; {len(found.undecided)} undecided"
     if found.excused:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.budget import current
 from qmigtool.errors import QmigError, TruncatedError
 from qmigtool.parsers.bodies import SearchedBody
 from qmigtool.parsers.record import decode_name, encode_name
@@ -191,6 +192,8 @@ class _Body:
             self.leaves(vmsd, name, entry, own, count)
             return
         for index in range(count):
+            if not index & 0xFF:
+                current().tick(load.cursor.pos, name)
             place = _Own(own.data, own.at + index * entry.size) if index < known else _Own(None)
             if inner is not None:
                 outer = self.place

@@ -45,7 +45,9 @@ def predict(stream: Stream, target: Target) -> Verdict:
     source = stream.source
     if isinstance(source, BufferSource):
         memory = GuestMemory(lambda: stream)
-        return predict_source(source, target, stream.start, contained=stream.container is not None, memory=memory)
+        # A hole is before the stream itself, whatever else that was taken out of; libvirt reads its own head.
+        contained = stream.container.name == "libvirt" and stream.container.in_place
+        return predict_source(source, target, stream.start, contained=contained, memory=memory)
     return Verdict(None, unknown=("the stream came through a pipe and its RAM was not kept: save it in a file first",))
 
 
