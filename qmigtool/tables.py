@@ -83,7 +83,7 @@ class Table(Generic[P]):
 
 
 def encodable(text: str | None) -> str | None:
-    """Return a name as frames have it: what is not UTF-8 in the stream is escaped (``\\xff``), so that it can be saved."""
+    """Return a name as frames have it: what is not UTF-8 in the stream is escaped (``\\xff``), for any writer."""
     if text is None or text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
