@@ -98,6 +98,8 @@ def concat(frames: Iterable[pd.DataFrame], **more: Any) -> pd.DataFrame:
     from pandas.api.types import union_categoricals
 
     given = list(frames)
+    if not given:
+        return pd.DataFrame()
     names = [name for name in (given[0].columns if given else ()) if all(_categorical(one, name) for one in given)]
     alike = []
     for frame in given:

@@ -366,15 +366,15 @@ def _write(file: BinaryIO, pieces: Iterable[bytes | int], follower: Follower | N
         if size > MAX_STREAM:
             raise LimitError("the stream in the container is too long", expected=f"at most {MAX_STREAM} bytes")
         if follower is not None:
+            if until is not None and budget.seconds > until:
+                raise StreamError(
+                    "unpacking stops here, because the stream is broken before",
+                    offset=size - length,
+                    section=follower.failed.section if follower.failed is not None else None,
+                )
             follower.feed(piece)
-            if follower.failed is not None:
-                until = until or budget.seconds + GRACE
-                if budget.seconds > until:
-                    raise StreamError(
-                        "unpacking stops here, because the stream is broken before",
-                        offset=size,
-                        section=follower.failed.section,
-                    )
+            if follower.failed is not None and until is None:
+                until = budget.seconds + GRACE
         if isinstance(piece, int) or _is_zero(piece):
             skip_zeros(file, length)
             continue

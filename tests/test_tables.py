@@ -101,7 +101,40 @@ def test_names_of_any_bytes():
     w = StreamWriter()
     w.start(1, "ram", 0, 4, mem_size([(b"\xff\x00\n", PAGE)]) + eos())
     with qmigtool.open(w.finish()) as stream:
-        assert tables.ram_blocks(stream)["name"].tolist() == ["\udcff\x00\n"]
+        assert stream.ram_blocks[0].idstr == "\udcff\x00\n"
+        frame = tables.ram_blocks(stream)
+    assert frame["name"].tolist() == ["\\xff\x00\n"]
+    frame.to_csv().encode()
+    assert "xff" in str(pd.concat([frame, frame]))
+
+
+def test_frames_of_two_files_keep_their_categories():
+    frames = []
+    for name in ("pc-7.2", "microvm-10.0"):
+        with qmigtool.open(samplefiles.path(name)) as stream:
+            frames.append(tables.fields(stream))
+    both = tables.concat(frames)
+    assert [str(kind) for kind in both.dtypes] == [str(kind) for kind in frames[0].dtypes]
+    assert len(both) == sum(map(len, frames))
+    assert both["device"].tolist() == [name for frame in frames for name in frame["device"]]
+    assert tables.concat([]).empty
+
+
+def test_a_frame_of_fields_can_be_written_anywhere():
+    with qmigtool.open(samplefiles.path("pc-7.2")) as stream:
+        frame = tables.fields(stream)
+        plain = tables.plain(frame)
+    assert "object" not in map(str, plain.dtypes)
+    values = zip(frame["value"], plain["value"], strict=True)
+    assert all(text == (old.hex() if isinstance(old, bytes) else str(old)) for old, text in values)
+
+
+def test_parquet(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow writes Parquet")
+    with qmigtool.open(samplefiles.path("pc-7.2")) as stream:
+        plain = tables.plain(tables.fields(stream))
+    plain.to_parquet(tmp_path / "fields.parquet")
+    assert pd.read_parquet(tmp_path / "fields.parquet")["value"].tolist() == plain["value"].tolist()
 
 
 @pytest.mark.parametrize("name", OF_STREAMS)
