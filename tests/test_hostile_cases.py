@@ -80,7 +80,7 @@ def test_an_element_is_set_where_it_lies() -> None:
     with qmigtool.open(before) as stream:
         at = stream.field("a/arr[5]").offset
         rewriter = Rewriter(stream)
-        rewriter.set_field("a/arr[5]", 9)
+        rewriter.set("a/arr[5]", 9)
         out = io.BytesIO()
         rewriter.write(out)
     assert out.getvalue() == before[:at] + b"\x09" + before[at + 1 :]

@@ -66,7 +66,7 @@ def verdict(found: Comparison, what: str | None = None) -> str:
     count = len(found.differences)
     words = f"{count} difference{'' if count == 1 else 's'}" if count else "no difference"
     if what is not None:
-        words += f" in {what}"
+        words = f"{words} in {what}" if count else f"{what} is the same"
     if found.undecided:
         words += f" in what can be compared; {len(found.undecided)} undecided"
     if found.excused:
