@@ -159,9 +159,9 @@ class StandIn:
             found[int(vp.removeprefix("vp")), int(state.removeprefix("state"))] = path.read_bytes()
         return found
 
-    def save(self, path: Path) -> str:
+    def save(self, path: Path, machine: Machine = MACHINE) -> str:
         """Let QEMU start, take its vCPUs' state from the stand-in, and save it at `path`; return what it said."""
-        with self.qemu() as qemu:
+        with self.qemu(machine) as qemu:
             qemu.cont()
             qemu.wait_for("every vCPU to run", lambda: len(self._lines("RUN")) == qemu.machine.smp)
             qemu.stop()

@@ -28,10 +28,8 @@ def test_qemu_sets_what_the_bundle_says(features: int, tmp_path: Path) -> None:
     page = bytearray(Random(7).randbytes(4096))  # noqa: S311
     page[24:32] = bytes.fromhex("c09f000000000000")
     page[512:576] = struct.pack("<QQ48x", 7, 1 << 63 | 7)
-    with StandIn(tmp_path / "save", page=bytes(page), features=features) as standin, standin.qemu(machine) as qemu:
-        qemu.cont()
-        qemu.stop()
-        qemu.migrate_to_file(tmp_path / "vm.mig")
+    with StandIn(tmp_path / "save", page=bytes(page), features=features) as standin:
+        standin.save(tmp_path / "vm.mig", machine)
     with qmigtool.open(tmp_path / "vm.mig", accelerator="mshv") as stream:
         rewriter = Rewriter(stream)
         for vcpu in (0, 1):
