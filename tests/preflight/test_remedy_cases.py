@@ -206,3 +206,4 @@ def test_which_of_two_backends_is_not_guessed(tmp_path: Path) -> None:
     remedy = judge(tmp_path / "nodes.mig", read_targets([str(tmp_path / "target.mig"), "10.0"])).remedy
     assert remedy is not None
     assert remedy.command is None
+    assert "node0 may hold the guest's memory, and 2 blocks of the target have its size" in remedy.why

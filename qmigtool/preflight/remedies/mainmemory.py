@@ -24,7 +24,7 @@ __all__ = ["device_block", "guest_memory"]
 # Blocks that QEMU's devices and firmware have beside the guest's memory, with or without the device's path before them.
 _FIRMWARE = re.compile(r"/rom@.+|pc\.bios|pc\.rom|isa-bios|.+\.rom|tpm-ppi|tpm-crb-cmd")
 _DISPLAY = re.compile(
-    r"(?:.+/)?(?:vga\.vram|qxl\.(?:vga)?(?:vram|vrom|ram)|vmsvga\.fifo|cirrus_vga\.vram|bochs-display\.vram)"
+    r"(?:.+/)?(?:vga\.vram|qxl\.(?:vga)?(?:vram|vrom|ram)|vmsvga\.fifo|cirrus_vga\.vram|bochs-display-vram|sm501\.local)"
 )
 _ROM_LIMIT = 64 << 20  # bytes; option ROMs have at most 16 MiB, firmware less
 CMOS, CMOS_EXTENDED, CMOS_ABOVE_16M, CMOS_ABOVE_4G = "mc146818rtc", 0x30, 0x34, 0x5B

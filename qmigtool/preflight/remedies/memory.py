@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qmigtool.errors import UnsupportedError
 from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.preflight.remedies.mainmemory import device_block, guest_memory
 from qmigtool.preflight.target.model import Target, TargetBlock
@@ -22,7 +23,8 @@ _ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")  # what QEMU takes as the id of an 
 def unknown_block(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     """Rename a block of which only the name differs; leave out those of devices that the target does not have.
 
-    What may be the guest's memory is renamed or stays: nobody may leave that out.
+    What may be the guest's memory is renamed or stays: nobody may leave that out. Raises
+    :class:`~qmigtool.errors.UnsupportedError` where it is not sure which of the target's blocks it is.
     """
     if target.blocks is None:
         return None
@@ -38,7 +40,9 @@ def unknown_block(stream: Stream, target: Target, verdict: Verdict) -> Fix | Non
             fixes.append(edit("rename-block", name, same[0], name=name, to=same[0]))
             options += _backend(name, same[0], size)
         elif name in memory:
-            return None
+            which = f"{len(same)} blocks of the target have" if same else "no block of the target has"
+            message = f"{name} may hold the guest's memory, and {which} its size: it is not left out, and not renamed"
+            raise UnsupportedError("memory that the target does not have", message)
         else:
             fixes.append(edit("drop-block", name, name=name))
             lost.append(f"what {name} holds, {size:#x} bytes")
