@@ -64,10 +64,17 @@ def preflight(stream: Stream, target: Target) -> Preflight:
     stream.prove()
     verdict = predict(stream, target)
     losses = find_losses(stream, target)
+    losses = losses._replace(findings=(*_dead(verdict), *losses.findings))
     remedy = find_remedy(stream, target, verdict, losses, predict)
     unknown = tuple(dict.fromkeys((*verdict.unknown, *losses.unknown)))
     doubts = tuple(dict.fromkeys((*verdict.doubts, *losses.doubts)))
     return Preflight(verdict, losses.findings, remedy, unknown, doubts)
+
+
+def _dead(verdict: Verdict) -> tuple[Finding, ...]:
+    """Give the devices that load and do not work."""
+    how = "measured with QEMU 7.2, 10.0 and 11.1"
+    return tuple(Finding("device-broken", Severity.ERROR, what, how, device=device) for device, what in verdict.dead)
 
 
 def preflight_other(source: BufferSource, target: Target, error: QmigError) -> Preflight:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from qmigtool.schema.conditions import TOLD_BY, TOLD_SINCE
 from qmigtool.schemadiff.layout import How, Match, is_padding, number_width, same_bytes
 from qmigtool.schemadiff.model import Body, Effect, Origin, SchemaDifference, ShapeField
 
@@ -182,6 +183,12 @@ def _alone(told: Told, place: Place, match: Match) -> Iterator[SchemaDifference]
         return  # what was sent is silent about what was not needed
     effects = place.agree(field, None) if in_a else place.agree(None, field)
     reason = SHIFTED
+    vmsd = place.a.name
+    if field.name in TOLD_SINCE.get(vmsd, {}):
+        # Whoever knows the field looks at what says whether it is there.
+        forward, backward = effects
+        effects = (forward, Effect.HARMLESS) if in_a else (Effect.HARMLESS, backward)
+        reason = f"{TOLD_BY[vmsd]}, sent before it, says whether it is there; who does not know it reads on wrongly"
     if told.mixed and not origin.typed and Effect.BREAKS in effects:
         # An array whose length is told at run time is not in a vmdesc at all while it is empty.
         softer = Effect.MAY_BREAK if field.body is None else Effect.UNKNOWN  # such arrays are mostly of structs

@@ -23,12 +23,13 @@ from qmigtool.parsers.vmstate import INTEGERS, decode_value, inside
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.loader import esp as esp_fields
 from qmigtool.preflight.loader import fieldfacts as facts
-from qmigtool.preflight.loader.hooks import HOOKS, LISTED, OWN, PLACED, RECORDED
+from qmigtool.preflight.loader.armregisters import COUNT, OWN, compare_registers
+from qmigtool.preflight.loader.hooks import HOOKS, LISTED, PLACED, RECORDED
 from qmigtool.preflight.loader.lengths import OLD_STYLE, VARIABLE, other_length
 from qmigtool.preflight.loader.pciconfig import compare_config
 from qmigtool.preflight.loader.shapes import known_shapes
 from qmigtool.preflight.loader.state import Undecided
-from qmigtool.preflight.loader.virtio import Strange, compare_virtio, cut_virtio
+from qmigtool.preflight.loader.virtio import Strange, cut_virtio, load_virtio
 from qmigtool.preflight.loader.words import Refusal
 from qmigtool.preflight.target.machines import is_x86
 
@@ -43,6 +44,8 @@ __all__ = ["load_body"]
 
 DISKS = ("block", "dirty-bitmap")
 """Live sections that name the target's block devices."""
+LIVE = ("spapr/htab", "s390-storage_attributes")
+"""Live sections whose parts a target takes that sends them itself: what is in them depends on the guest alone."""
 SMALL = 256  # bytes of a value that is kept for later
 MAX_COUNT = 1 << 20  # elements; no list of registers has more
 
@@ -157,7 +160,9 @@ class _Body:
         if found is None and (name not in facts.X86_ONLY or is_x86(self.load.target)):
             found = facts.SINCE.get(name)
         if found is None:
-            raise Undecided(f"which fields of {name} an older version of the body lacks is not known")
+            raise _Opaque(
+                f"which fields of {name} an older version of the body lacks is not known: its -dump-vmstate decides it"
+            )
         return found
 
     # -- fields --------------------------------------------------------------------------------------------------
@@ -229,14 +234,14 @@ class _Body:
         shapes = [other for other in description.fields if other.name == entry.name and other.type == "struct"]
         shape = inside(shapes[0]) if shapes else None
         for _ in range(1 if entry.array_len is None else entry.array_len):
-            at = self.load.cursor.pos
             marker = self.load.cursor.take(1)
             if marker == b"1" and shape is None:
                 raise _Opaque(f"what {entry.name} points to is not known: it is null in the target's own")
             if marker == b"1" and shape is not None:
                 self.state(shape, shape.version, _Own(None))
             elif marker != b"0":
-                raise self.load.refuse("null-pointer", at)
+                # A vmdesc loses a change of its last element, so how many there are is not sure.
+                raise _Opaque(f"how many pointers {entry.name} has is not known: the target itself decides it")
 
     def leaves(self, vmsd: str, name: str, entry: FieldDescription, own: _Own, count: int) -> None:
         """Read plain values: as a whole, unless each of them is compared."""
@@ -309,21 +314,17 @@ class _Body:
     def foreign(self, name: str, entry: FieldDescription, own: _Own) -> None:
         """Look at what a device loads by functions of its own, as far as it can be, and then give up this body."""
         if entry.type == "virtio":
-            shape = self.section.description
-            last = shape is not None and entry is shape.fields[-1]  # else more of the device's follows
             try:
-                length = compare_virtio(self.load, own.take(entry.size), self.section.vmsd or "")
+                load_virtio(self.load, own.take(entry.size), self.label, self.section.vmsd)
             except Strange as strange:
-                if last:
-                    self.load.doubt(f"{self.label}: whether the device reads its state to its end: {strange}")
-            else:
-                if last:
-                    self.load.cursor.skip(length)
-                    if self.load.cursor.failed:
-                        self.load.note(f"{self.label}: the file ends in it: QEMU prints more, from inside it")
-                        raise cut_virtio(self.load)
-                    return
-            raise _Opaque(f"{name} ({entry.type}) is in the device's own format")
+                raise _Opaque(f"virtio: {strange}: the target itself decides it") from None
+            if self.load.cursor.failed:
+                self.load.note(f"{self.label}: the file ends in it: QEMU prints more, from inside it")
+                raise cut_virtio(self.load)
+            return
+        if entry.type == "virtio-gpu" and not any(self.load.cursor.peek(4)) and not any(own.peek(4) or b"\1"):
+            self.load.cursor.skip(entry.size)  # neither has resources
+            return
         self.load.doubt(f"{self.label}: {name} ({entry.type}) is in the device's own format")
         self.load.cursor.skip(entry.size)
         self.shaky = name
@@ -380,6 +381,9 @@ class _Body:
             at += sub.head_size + sub.size
         shapes = known_shapes(name)
         if not shapes:
+            table, sent = self.vmsd(name), self.sent(name)
+            if sent is not None and table is not None and table.version == sent.version:
+                return sent, _Own(None)  # a version of a subsection has one shape
             raise _Opaque(f"what the subsection {name} holds is not known")
         if len(shapes) > 1:
             fitting = [shape for shape in shapes if self.ends(shape.size)]
@@ -387,6 +391,20 @@ class _Body:
                 raise _Opaque(f"of which length {name} is in the target: a reference that sends it decides it")
             return fitting[0], _Own(None)
         return shapes[0], _Own(None)
+
+    def sent(self, name: str) -> Description | None:
+        """Return a subsection as the stream's own vmdesc describes it, if it does."""
+        idstr, _, instance = self.label.rpartition("@")
+        found = self.load.memory.description(idstr, int(instance))
+        waiting = [] if found is None else [found]
+        while waiting:
+            one = waiting.pop()
+            for sub in one.subsections:
+                if sub.name == name:
+                    return sub
+            waiting += one.subsections
+            waiting += [shape for entry in one.fields if (shape := inside(entry)) is not None]
+        return None
 
     def ends(self, size: int) -> bool:
         """Say whether the section or another subsection follows behind so many bytes."""
@@ -428,6 +446,9 @@ def load_body(
         if fixed is not None and not load.since(fixed):
             what = "reads it over the device's own object, and may abort: the target itself decides it"
             load.doubt(f"{label}: QEMU before {'.'.join(map(str, fixed))} {what}")
+        if idstr in LIVE and section is not None and section.description is None:
+            _pass(load, start, section_id)
+            return
         if idstr in OLD_STYLE and (section is None or section.vmsd is None):
             if not OLD_STYLE[idstr](load):
                 raise _Opaque("it is in a format of its own, and holds something")
@@ -444,6 +465,10 @@ def load_body(
     except _Opaque as why:
         load.doubt(f"{label}: {why}")
         _pass(load, start, section_id)
+        if body is not None and section is not None and COUNT in body.values:
+            # Whatever becomes of that, the registers are compared behind it.
+            hook = {"vmsd": section.vmsd, "version": section.version, "minimum": section.version}
+            compare_registers(load, body.values, hook, instance)
     except Refusal:
         unsure = _unsure(load, body, section, idstr, instance, refused=True) if body and section else ""
         if not unsure:

@@ -55,7 +55,9 @@ SIZED: Mapping[tuple[str, str], str] = {
 ALIKE = frozenset({("globalstate", "runstate")})
 """(vmsd, field) whose length changed with a version, and what follows it with it: the whole is as long."""
 
-OWN_COUNTED = frozenset({("memory hotplug state", "devs"), ("ahci", "dev"), ("xhci", "ports"), ("xhci", "slots")})
+OWN_COUNTED = frozenset(
+    {("memory hotplug state", "devs"), ("ahci", "dev"), ("xhci", "ports"), ("xhci", "slots"), ("xhci-core", "ports")}
+)
 """(vmsd, array) of which the target's own options decide how many elements it has."""
 
 VALIDATED = {

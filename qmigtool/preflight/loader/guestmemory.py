@@ -29,6 +29,8 @@ _BOARD = frozenset({"pc.bios", "pc.rom", "isa-bios", "vga.vram", "vga.rom", "tpm
 
 GIB4 = 1 << 32
 MIB16 = 16 << 20
+MIB1 = 1 << 20
+CMOS_LOW = 0x30  # two bytes: memory from 1 MiB on, up to 64 MiB, in KiB
 CMOS_HIGH = 0x34  # two bytes: memory from 16 MiB to the hole below 4 GiB, in units of 64 KiB
 
 
@@ -104,6 +106,7 @@ class GuestMemory:
             field = self._stream.field("mc146818rtc@0/cmos_data")
         except QmigError:
             return None
-        raw = bytes(field.raw[CMOS_HIGH : CMOS_HIGH + 2])
-        count = int.from_bytes(raw, "little")
-        return MIB16 + (count << 16) if count else None
+        low, high = (int.from_bytes(field.raw[at : at + 2], "little") for at in (CMOS_LOW, CMOS_HIGH))
+        if high:
+            return MIB16 + (high << 16)
+        return MIB1 + (low << 10) if low else None

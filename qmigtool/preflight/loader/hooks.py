@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
     from qmigtool.preflight.loader.state import Load
 
-__all__ = ["HOOKS", "LISTED", "OWN", "PLACED", "RECORDED"]
+__all__ = ["HOOKS", "PLACED", "RECORDED"]
 
 HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
 VAPIC_INACTIVE = 0
 ROM_BLOCK_SIZE = 512
+ROM_SIGNATURE = b"\x55\xaa"
 LSR_TEMT = 0x40
 HOST_PAGE = 4096
 AHCI_MAX_CMDS = 32
@@ -74,11 +75,21 @@ def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -
         raise load.refuse("hook", **hook)
     if set(takes.values()) == {True}:
         return
+    if sum(_has_signature(load, block, place - 2) for block in blocks) == 1:
+        return  # only the one that is low memory holds it
     what = f"kvm-tpr-opt@{instance}: whether the option ROM that patches the TPR lies at {address:#x}"
     if len(blocks) == 1:
-        load.doubt(f"{what}: {blocks[0]} is not in the file there; its other channels (--channel) decide it")
+        shared = "x-ignore-shared" in load.capabilities
+        who = "the shared memory itself decides" if shared else "its other channels (--channel) decide"
+        load.doubt(f"{what}: {blocks[0]} is not in the file there; {who} it")
     else:
         load.doubt(f"{what}: which of {', '.join(blocks) or 'no blocks'} is low memory decides it")
+
+
+def _has_signature(load: Load, block: str, place: int) -> bool:
+    if place + len(ROM_SIGNATURE) > (load.ram.length(block) or 0):
+        return False
+    return load.memory.read(block, place, len(ROM_SIGNATURE)) == ROM_SIGNATURE
 
 
 def _has_rom(load: Load, block: str, place: int) -> bool | None:

@@ -106,7 +106,9 @@ def _verdict(load: Load, loads: bool | None, refusal: Refusal | None) -> Verdict
         if version is not None and version[:2] != family:
             notes.insert(0, f"the words are those of QEMU {version_text(family)}, the nearest that is known")
     if refusal is None:
-        return Verdict(loads, (), warnings, doubts=doubts, unknown=unknown, notes=tuple(notes))
+        return Verdict(
+            loads, (), warnings, doubts=doubts, unknown=unknown, notes=tuple(notes), dead=tuple(load.dead.items())
+        )
     return Verdict(
         loads=False,
         errors=(*warnings, *refusal.lines()),

@@ -78,6 +78,23 @@ def _block(load: Load, at: int, name: str, received: int) -> None:
     ram.put(name, ram.round_up(received))
 
 
+def _address(load: Load, name: str) -> None:
+    """Compare where a block lies, if the target leaves its pages out: then it must lie there, too."""
+    at, received = load.cursor.pos, load.cursor.be64()
+    block = (load.target.blocks or {}).get(name)
+    if block is None or block.shared is False:
+        return
+    if block.address is None:
+        load.doubt(
+            f"RAM block {name}: where the target has it, which must be {received:#x} if it is shared: "
+            "a reference saved with x-ignore-shared decides it"
+        )
+    elif received != block.address:
+        raise load.refuse(
+            "block-address", at, "ram", block=name, received=received, local=block.address, ram_version=VERSION, ret=-22
+        )
+
+
 def _more(load: Load, at: int, name: str, length: int) -> None:
     """Read what capabilities put behind a block's length."""
     cursor = load.cursor
@@ -88,8 +105,7 @@ def _more(load: Load, at: int, name: str, length: int) -> None:
             cursor.skip(8)
             load.miss(f"the page size of RAM block {name}, which must be {word:#x} in the target")
     if "x-ignore-shared" in load.capabilities:
-        cursor.be64()
-        load.miss(f"the guest-physical address of RAM block {name}, which must be the target's (x-ignore-shared)")
+        _address(load, name)
     if "mapped-ram" in load.capabilities:
         header, _ = MappedRamHeader.parse(Window(cursor.take(28).ljust(28, b"\0"), final=True), 0)
         if header.version != 1:

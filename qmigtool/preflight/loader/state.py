@@ -30,7 +30,8 @@ class Load:
     """A loader at work: what it reads, what it knows of itself (``target``), and what it has come to.
 
     ``doubts`` are what may make it refuse the stream and is not known, with what would decide it; ``unseen`` what could
-    not be checked and does not; ``shaky`` is what all that follows rests on without being known. ``memory`` is what the
+    not be checked and does not; ``shaky`` is what all that follows
+    rests on without being known; ``dead`` has devices that load and do not work, and why. ``memory`` is what the
     stream holds of guest memory. ``started`` are the ids of the sections so far. ``registers`` has the fields of each
     ``cpu`` section by name, for what comes after loading.
     """
@@ -51,6 +52,7 @@ class Load:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     shaky: str = ""
+    dead: dict[str, str] = field(default_factory=dict)
 
     def since(self, version: Version) -> bool:
         """Say whether the target's QEMU is of this version or a later.

@@ -17,6 +17,7 @@ class Verdict:
     oldest that it may be and ``otherwise`` maps the others, in words, to theirs. ``rule`` is the stable name of what is
     broken (``machine-type``, ``unknown-section``), ``offset`` and ``section`` where in the stream. ``unknown`` are the
     doubts, and what else could not be checked for want of knowledge of the target; ``notes`` what else there is to say.
+    ``dead`` are devices that load and do not work then, and why.
     """
 
     loads: bool | None
@@ -28,4 +29,5 @@ class Verdict:
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    dead: tuple[tuple[str, str], ...] = ()
     otherwise: tuple[tuple[str, tuple[str, ...]], ...] = ()

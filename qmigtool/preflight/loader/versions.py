@@ -63,7 +63,7 @@ def _joined(leaves: Sequence[_Leaf]) -> Verdict:
     warnings = tuple(dict.fromkeys(text for one in verdicts for text in one.warnings))
     if len({one.loads for one in verdicts}) > 1:
         doubts = [text for one in verdicts for text in one.doubts]
-        doubts.insert(0, f"{'; '.join(_said(leaf) for leaf in leaves)}: {DECIDES}")
+        doubts.insert(0, f"{'; '.join(map(_said, _alike(leaves)))}: {DECIDES}")
         everything = tuple(dict.fromkeys((*doubts, *unknown)))
         return Verdict(None, (), warnings, unknown=everything, notes=notes, doubts=tuple(dict.fromkeys(doubts)))
     if first.loads is not False:
@@ -78,6 +78,18 @@ def _joined(leaves: Sequence[_Leaf]) -> Verdict:
     if not same:
         notes = (*notes, "versions of QEMU refuse it at different places: that of the oldest is told")
     return replace(first, unknown=unknown, notes=notes, otherwise=otherwise)
+
+
+def _alike(leaves: Sequence[_Leaf]) -> list[_Leaf]:
+    """Join neighbours of which the same is said."""
+    found = [leaves[0]]
+    for leaf in leaves[1:]:
+        last = found[-1]
+        if (last.verdict.loads, last.verdict.errors[:1]) == (leaf.verdict.loads, leaf.verdict.errors[:1]):
+            found[-1] = _Leaf(Possible(last.versions.first, leaf.versions.below), last.verdict)
+        else:
+            found.append(leaf)
+    return found
 
 
 def _said(leaf: _Leaf) -> str:

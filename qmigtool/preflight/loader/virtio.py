@@ -1,99 +1,173 @@
-"""What a virtio PCI device checks of its own, opaque state (``virtio_load`` in ``hw/virtio/virtio.c``).
+"""What a virtio device reads and checks of its own, opaque state (``virtio_load`` in ``hw/virtio/virtio.c``).
 
-No vmdesc describes it, but it is known how it begins and how it ends: what the PCI device saves, MSI-X, registers, the
-device's configuration, the queues; then the device's own part, and subsections of ``virtio``. The part in between is
-compared by its length with the target's own.
+No vmdesc describes it: a head of the transport (PCI or mmio), registers, the device's configuration, the queues, then
+the device's own part (:mod:`.virtioparts`) and subsections of ``virtio``. How long the head is the target's own
+decides. Queues that a driver has set up are compared with their rings in guest memory.
 """
 
 from __future__ import annotations
 
-import re
+import struct
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.parsers.pci import CONFIG_SIZE, virtio_configuration
-from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER
-from qmigtool.preflight.loader import virtiomem
+from qmigtool.parsers.pci import CONFIG_SIZE, PCI_CAP_ID_EXP, capability, virtio_configuration
+from qmigtool.parsers.records import SectionType
+from qmigtool.preflight.loader.guestmemory import main_blocks
 from qmigtool.preflight.loader.pciconfig import compare_config, msix_entries
+from qmigtool.preflight.loader.virtioparts import PARTS, Common, Strange
 from qmigtool.preflight.loader.words import Refusal
 
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.state import Load
 
-__all__ = ["Strange", "compare_virtio", "cut_virtio"]
+__all__ = ["Strange", "cut_virtio", "load_virtio"]
 
-IRQ_STATE_SIZE, MSIX_ENTRY_SIZE = 16, 16
-# status and isr u8, queue_sel be16, guest features be32
-REGISTERS_SIZE = 1 + 1 + 2 + 4
-QUEUE_SIZE = 4 + 8 + 2  # vring.num, descriptor address, last_avail_idx; with MSI-X, a vector besides
+EXPRESS_SIZE = 4096
+PCI_VERSION = 2
+IRQ_STATE_SIZE, MSIX_ENTRY_SIZE, MMIO_HEAD = 16, 16, 12
 MAX_QUEUES = 1024  # VIRTIO_QUEUE_MAX
-MAX_BLOB = 1 << 20
-MAC_SIZE, MAX_MACS = 6, 64  # what virtio-net's table of addresses adds (hw/net/virtio-net.c)
+NO_VECTOR = 0xFFFF
 CHECKS_QUEUES = (11, 0)
 """The first version that compares a queue's size with the one it was made with: 11.1 does, 10.0 does not."""
+MARKS_BROKEN = (7, 2)
+"""The first version that marks a device broken whose ring is inconsistent: 5.2 only logs it."""
+WIDE_FEATURES = (11, 0)
 
-MAX_HEAD = 6 + 64  # of a subsection of virtio; the longest name has 26 bytes
-_EXTRA_STATE = b"virtio/extra_state"
-EXTRA_HEAD = 6 + len("virtio_pci/modern_state")
-_SUBSECTION = re.compile(rb"\x05(?P<length>.)(?P<name>virtio/[a-z0-9_]+)\x00\x00\x00\x01", re.DOTALL)
-# Bytes of the subsections that do not depend on the transport; arrays have MAX_QUEUES elements.
+F_VERSION_1, F_IOMMU, F_PACKED = 1 << 32, 1 << 33, 1 << 34
+PAGE = 4096  # alignment of the used ring of a legacy PCI device
+_TRANSPORT = 1 << 24 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 30 | F_VERSION_1 | 1 << 40
+_OWN_BITS = (1 << 24) - 1
+_NET = 0x101_79BF_8064
+"""What virtio-net offers whatever its backend is (10.0, 11.1: "Allowed features"); the rest is the backend's."""
+
 _SIZES = {
     **dict.fromkeys((b"virtio/device_endian", b"virtio/broken", b"virtio/start_on_kick"), 1),
     **dict.fromkeys((b"virtio/started", b"virtio/disabled"), 1),
     b"virtio/64bit_features": 8,
+    b"virtio/128bit_features": 8,
     b"virtio/virtqueues": 16 * MAX_QUEUES,
     b"virtio/ringsize": 4 * MAX_QUEUES,
+    b"virtio/packed_virtqueues": 10 * MAX_QUEUES,
+    b"virtio/extra_state": 0,
+    b"virtio_pci/modern_state": 28688,
+    b"virtio_pci/modern_state/features128": 8,
+    b"virtio_mmio/state": 8 + 27 * MAX_QUEUES,
 }
+"""Subsection -> bytes of its fields; arrays have MAX_QUEUES elements, and what is nested follows behind."""
 
 
-class Strange(Exception):  # noqa: N818 - a signal
-    """The state is of a kind of which nothing can be told; the text says why."""
-
-
-class _Queue(NamedTuple):
-    """A queue in the blob."""
+class Queue(NamedTuple):
+    """A queue in the body; ``align`` is 0 on PCI."""
 
     offset: int
-    size: int
+    num: int
+    desc: int
+    last_avail: int
+    align: int
+    vector: int
 
 
-class _Parts(NamedTuple):
-    """The queues of a blob and where they end (None if it ends before), and its subsections: name -> (start, bytes)."""
+@dataclass(slots=True)
+class _State:
+    """What a body says, in so far as it is compared."""
 
-    queues: list[_Queue]
-    queues_end: int | None
-    subsections: dict[bytes, tuple[int, int]]
-
-    def own_part(self, blob: bytes) -> int | None:
-        """The bytes between the queues and the subsections."""
-        if self.queues_end is None:
-            return None
-        return min((start for start, _ in self.subsections.values()), default=len(blob)) - self.queues_end
+    vectors: int = 0
+    features: int = 0
+    queues: list[Queue] = field(default_factory=list)
+    rings: list[tuple[int, int]] = field(default_factory=list)
+    names: set[bytes] = field(default_factory=set)
 
 
-def compare_virtio(load: Load, own: bytes | None, vmsd: str) -> int:
-    """Compare the virtio state that begins where the cursor is with the target's own, of the device of this ``vmsd``.
+@dataclass(slots=True)
+class _Own:
+    """The target's own body: where its parts begin."""
 
-    Returns how many bytes the target reads. Raises :class:`~.words.Refusal`, and :class:`Strange` if
-    the device's own part is unlike the target's.
+    blob: bytes
+    pci: bool
+    config: bytes = b""
+    vectors: int = 0
+    head: int = 0
+    queues: list[Queue] = field(default_factory=list)
+    part: bytes = b""
+    packed: bool = False
+    features: int = 0
+
+    @classmethod
+    def of(cls, blob: bytes, mmio: bool) -> _Own:
+        """Take the target's own body apart; raises :class:`Strange` if it is of another transport."""
+        if mmio:
+            own = cls(blob, pci=False, head=MMIO_HEAD)
+        else:
+            start = virtio_configuration(blob)
+            if start is None:
+                raise Strange("it does not begin with a PCI device")
+            config = blob[start : start + CONFIG_SIZE]
+            size = EXPRESS_SIZE if capability(config, PCI_CAP_ID_EXP) is not None else CONFIG_SIZE
+            config, vectors = blob[start : start + size], msix_entries(config)
+            table = vectors * MSIX_ENTRY_SIZE + -(-vectors // 8) + (2 if vectors else 0)
+            own = cls(blob, True, config, vectors, start + size + IRQ_STATE_SIZE + table)
+        own._queues()
+        return own
+
+    def _queues(self) -> None:
+        blob, at = self.blob, self.head + 8
+        self.features = int.from_bytes(blob[at - 4 : at], "big")
+        at += 4 + int.from_bytes(blob[at : at + 4], "big")
+        count = int.from_bytes(blob[at : at + 4], "big")
+        at += 4
+        size = self.record
+        if count > MAX_QUEUES or at + count * size > len(blob):
+            raise Strange("the target's own has no queues")
+        self.queues = [self.queue(blob[at + i * size : at + (i + 1) * size], 0) for i in range(count)]
+        at += count * size
+        end = min((found for name in _SIZES if (found := blob.find(_head(name), at)) >= 0), default=len(blob))
+        self.part = blob[at:end]
+        self.packed = _head(b"virtio/packed_virtqueues") in blob
+
+    @property
+    def record(self) -> int:
+        """The bytes of one queue."""
+        return 14 + (0 if self.pci else 4) + (2 if self.vectors else 0)
+
+    def queue(self, raw: bytes, offset: int) -> Queue:
+        """Decode the record of a queue."""
+        if self.pci:
+            num, desc, last, *rest = struct.unpack(">IQH" + ("H" if self.vectors else ""), raw)
+            return Queue(offset, num, desc, last, 0, rest[0] if rest else NO_VECTOR)
+        num, align, desc, last = struct.unpack(">IIQH", raw)
+        return Queue(offset, num, desc, last, align, NO_VECTOR)
+
+
+def _head(name: bytes) -> bytes:
+    return bytes([SectionType.QEMU_VM_SUBSECTION, len(name)]) + name + b"\0\0\0\1"
+
+
+def load_virtio(load: Load, own: bytes | None, label: str, device: str | None) -> None:
+    """Read the virtio state at the cursor as the target does; ``device`` is its vmsd.
+
+    Raises :class:`~.words.Refusal`, and :class:`Strange` where it cannot be told how it goes on.
     """
-    start = virtio_configuration(own) if own is not None else None
-    blob = load.cursor.peek(MAX_BLOB)
-    if own is None or start is None:
+    if own is None:
         raise Strange("the target's own is not known")
-    if virtio_configuration(blob) is None:
-        raise Strange("it does not begin with a PCI device")
-    config = own[start : start + CONFIG_SIZE]
-    vectors = msix_entries(config)
-    mine, parts = _parts(own, start, vectors), _parts(blob, start, vectors, bounded=False)
+    part = PARTS.get(device or "")
+    if part is None:
+        raise Strange(f"how the state of {device} looks is not known")
+    mine = _Own.of(own, label.startswith("virtio-mmio"))
+    state = _State(mine.vectors)
     try:
-        _config(load, blob, config, start)
-        if load.since(CHECKS_QUEUES):
-            _queues(load, mine, parts)
+        _transport(load, mine)
+        low = _common(load, mine, state, label)
+        part(load, Common(low, mine.features, len(state.queues), mine.packed), mine.part)
+        state.features = low
+        _subsections(load, state)
+        if load.cursor.failed:
+            return
+        _features(load, mine, state, label, device or "")
+        _rings(load, state, label)
     except Refusal as refusal:
         load.words.wrap(refusal, "virtio")
         raise
-    early = any(name.endswith(virtiomem.EARLY) for name, _ in load.target.sections or ())
-    return _read(load, blob, parts, own, mine, sized=vmsd == virtiomem.DEVICE and not early)
 
 
 def cut_virtio(load: Load) -> Refusal:
@@ -104,74 +178,142 @@ def cut_virtio(load: Load) -> Refusal:
     return refusal
 
 
-def _config(load: Load, blob: bytes, config: bytes, start: int) -> None:
+def _transport(load: Load, mine: _Own) -> None:
+    cursor = load.cursor
+    if not mine.pci:
+        cursor.skip(MMIO_HEAD)
+        return
+    start = cursor.pos
+    version = cursor.be32()
+    if version > PCI_VERSION:
+        raise load.refuse("not-less-or-equal", start, received=version, local=PCI_VERSION)
+    at, config = cursor.pos, cursor.take(len(mine.config))
     try:
-        compare_config(load, blob[start : start + CONFIG_SIZE], config, load.cursor.pos + start)
+        compare_config(load, config, mine.config, at)
     except Refusal as refusal:
         load.words.wrap(refusal, "field", vmsd="PCIDevice", field="config")
         raise
+    cursor.skip(mine.head - 4 - len(mine.config) - (2 if mine.vectors else 0))
+    if mine.vectors:
+        at, vector = cursor.pos, cursor.be16()
+        _vector(load, vector, mine.vectors, at)
 
 
-def _queues(load: Load, mine: _Parts, parts: _Parts) -> None:
-    for index, (local, queue) in enumerate(zip(mine.queues, parts.queues, strict=False)):
-        if local.size and queue.size > local.size:
-            at = load.cursor.pos + queue.offset
-            raise load.refuse("virtqueue-size", at, queue=index, received=queue.size, local=local.size)
+def _vector(load: Load, vector: int, vectors: int, at: int) -> None:
+    if vector != NO_VECTOR and vector >= vectors:
+        raise load.refuse("virtio-vector", at)
 
 
-def _read(load: Load, blob: bytes, parts: _Parts, own: bytes, mine: _Parts, *, sized: bool) -> int:
-    """Return where the target is when it has read the state: behind the last subsection that it recognises.
-
-    ``sized`` says that virtio-mem's numbers are at the head of the device's own part.
-    """
-    expected = mine.own_part(own)
-    if parts.queues_end is None or expected is None:
-        raise Strange("it ends before its queues do")
-    first = parts.queues_end + expected
-    if sized and expected > virtiomem.SIZE and mine.queues_end is not None:
-        received = virtiomem.numbers(blob[parts.queues_end :])
-        place = load.cursor.pos + parts.queues_end
-        try:
-            virtiomem.compare_memory(load, received, virtiomem.numbers(own[mine.queues_end :]), place)
-        except Refusal as refusal:
-            load.words.wrap(refusal, "field", vmsd="virtio-mem-device", field="tmp")
-            load.words.wrap(refusal, "virtio")
-            raise
-    places = range(first, first + MAX_MACS * MAC_SIZE + 1, MAC_SIZE)
-    at = next((place for place in places if _ends(blob, place)), None)
-    if at is None:
-        raise Strange(f"nothing that is known follows its own part, which has {expected} bytes in the target")
-    while head := _SUBSECTION.match(load.cursor.peek(MAX_HEAD, at)):
-        name, at = head["name"], at + head.end()
-        size = mine.subsections[name][1] if name in mine.subsections else _SIZES.get(name)
-        if size is None:
-            raise Strange(f"the subsection {name.decode()} is not known")
-        if name == _EXTRA_STATE:
-            # What the transport adds is a subsection of its own, with its head.
-            stop = mine.subsections[name][0] + head.end()
-            if load.cursor.peek(EXTRA_HEAD, at) != own[stop : stop + EXTRA_HEAD]:
-                raise Strange(f"the head inside {name.decode()} is another one")
-        at += size
-    return at
+def _common(load: Load, mine: _Own, state: _State, label: str) -> int:
+    """Read registers, configuration and queues; return the low word of the features."""
+    cursor = load.cursor
+    cursor.skip(2)
+    at, selected = cursor.pos, cursor.be16()
+    if selected >= MAX_QUEUES:
+        raise load.refuse("virtio-queue-sel", at)
+    low = cursor.be32()
+    cursor.skip(cursor.be32())
+    at, count = cursor.pos, cursor.be32()
+    if count > MAX_QUEUES:
+        raise load.refuse("virtqueues", at, received=count)
+    for index in range(count):
+        at = cursor.pos
+        queue = mine.queue(cursor.take(mine.record), at)
+        if cursor.failed:
+            return low
+        state.queues.append(queue)
+        if index < len(mine.queues):
+            local = mine.queues[index].num
+            if local and queue.num > local and load.since(CHECKS_QUEUES):
+                raise load.refuse("virtqueue-size", at, queue=index, received=queue.num, local=local)
+        elif load.since(CHECKS_QUEUES):
+            load.doubt(f"{label}: virtio: how large the target's queue {index} is: its queue-size decides it")
+        if not queue.desc and queue.last_avail:
+            raise load.refuse("virtqueue-address", at, queue=index, received=queue.last_avail)
+        _vector(load, queue.vector, mine.vectors if mine.pci else NO_VECTOR, at)
+    return low
 
 
-def _ends(blob: bytes, at: int) -> bool:
-    """Say whether the device's own part may end here: at a subsection, or at the footer."""
-    return blob[at : at + 1] == bytes([QEMU_VM_SECTION_FOOTER]) or _SUBSECTION.match(blob, at) is not None
+def _subsections(load: Load, state: _State) -> None:
+    cursor = load.cursor
+    while cursor.look() == SectionType.QEMU_VM_SUBSECTION:
+        length = cursor.peek(1, 1)[0] if cursor.left > 1 else 0
+        at, name = cursor.pos, cursor.peek(length, 2)
+        if not name.startswith((b"virtio/", b"virtio_pci/", b"virtio_mmio/")):
+            return
+        known = name in _SIZES and (name != b"virtio/128bit_features" or load.since(WIDE_FEATURES))
+        if not known:
+            raise load.refuse("unknown-subsection", at, name=name.decode("latin-1"), vmsd="virtio")
+        cursor.skip(2 + length)
+        version = cursor.be32() & 0xFF
+        if version > 1:
+            raise load.refuse("version-too-new", at, vmsd=name.decode(), received=version, local=1)
+        raw = cursor.take(_SIZES[name])
+        state.names.add(name)
+        if name == b"virtio/64bit_features":
+            state.features = int.from_bytes(raw, "big")
+        elif name == b"virtio/virtqueues":
+            words = struct.unpack(f">{2 * MAX_QUEUES}Q", raw)
+            state.rings = list(zip(words[::2], words[1::2], strict=True))
 
 
-def _parts(blob: bytes, start: int, vectors: int, *, bounded: bool = True) -> _Parts:
-    """Find the parts of a blob; of one that is not ``bounded`` no subsections, for it is not known where it ends."""
-    at = start + CONFIG_SIZE + IRQ_STATE_SIZE
-    at += vectors * MSIX_ENTRY_SIZE + -(-vectors // 8) + (2 if vectors else 0) + REGISTERS_SIZE
-    at += 4 + int.from_bytes(blob[at : at + 4], "big")
-    count = int.from_bytes(blob[at : at + 4], "big")
-    size = QUEUE_SIZE + (2 if vectors else 0)
-    end = at + 4 + count * size
-    if count > MAX_QUEUES or end > len(blob):
-        return _Parts([], None, {})
-    queues = [_Queue(place, int.from_bytes(blob[place : place + 4], "big")) for place in range(at + 4, end, size)]
-    heads = list(_SUBSECTION.finditer(blob, end)) if bounded else []
-    ends = [*(head.start() for head in heads[1:]), len(blob)]
-    named = {h["name"]: (h.start(), stop - h.end()) for h, stop in zip(heads, ends, strict=False)}
-    return _Parts(queues, end, named)
+def _features(load: Load, mine: _Own, state: _State, label: str, device: str) -> None:
+    """Doubt features that only some targets offer: what the target offers is in no stream."""
+    offered = _TRANSPORT | (_NET if device == "virtio-net" else _OWN_BITS) | (F_PACKED if mine.packed else 0)
+    odd = state.features & ~offered
+    if odd:
+        load.doubt(
+            f"{label}: virtio: whether the target's device offers features {odd:#x}, which the driver has taken: "
+            "x-query-virtio-status of a device there that is in use decides it"
+        )
+
+
+def _rings(load: Load, state: _State, label: str) -> None:
+    """Compare the queues in use with their rings in guest memory."""
+    if state.features & F_PACKED:
+        return  # nothing is compared
+    for index, queue in enumerate(state.queues):
+        if not queue.desc:
+            continue
+        if not queue.num:
+            load.doubt(f"{label}: virtio: queue {index} is in use and has no descriptors: QEMU's own abort decides it")
+            continue
+        indexes = None if state.features & F_IOMMU else _indexes(load, state, index, queue)
+        if indexes is None:
+            load.doubt(
+                f"{label}: virtio: whether the rings of queue {index} fit its last_avail_idx {queue.last_avail:#x}: "
+                "guest memory decides it, which is not in the file there"
+            )
+            continue
+        avail, used = indexes
+        delta = avail - queue.last_avail & 0xFFFF
+        if delta > queue.num:
+            # QEMU looks no further at this queue.
+            if load.since(MARKS_BROKEN):
+                words = {"size": queue.num, "avail": avail, "last": queue.last_avail, "delta": delta}
+                load.warn("virtqueue-broken", queue=index, **words)
+            load.dead[label] = f"queue {index} is inconsistent: the device stands still, and the guest with it"
+        elif queue.last_avail - used & 0xFFFF > queue.num:
+            at, last = queue.offset, queue.last_avail
+            raise load.refuse("virtqueue-used", at, queue=index, size=queue.num, last=last, used=used)
+
+
+def _indexes(load: Load, state: _State, index: int, queue: Queue) -> tuple[int, int] | None:
+    """Return the indexes of the available and the used ring, or None if they cannot be read."""
+    if state.features & F_VERSION_1:
+        if index >= len(state.rings):
+            return None
+        avail, used = state.rings[index]
+    else:
+        align = queue.align or PAGE
+        avail = queue.desc + 16 * queue.num
+        used = -(-(avail + 4 + 2 * queue.num) // align) * align
+    blocks = main_blocks(block.idstr for block in load.ram.state.blocks)
+    found = []
+    for address in (avail, used):
+        place = load.memory.place(address + 2, 2, blocks)
+        raw = load.memory.read(*place, 2) if place is not None else None
+        if raw is None:
+            return None
+        found.append(int.from_bytes(raw, "little"))
+    return found[0], found[1]

@@ -216,6 +216,17 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
         Words(EINVAL),
         Words(EINVAL, ("VQ {queue} vring.num {received} exceeds allocated max {local}",)),
     ),
+    "virtqueue-address": _printed(
+        EPERM, "VQ {queue} address 0x0 inconsistent with Host index 0x{received:x}"
+    ),
+    "virtqueue-used": _printed(
+        EPERM, "VQ {queue} size 0x{size:x} < last_avail_idx 0x{last:x} - used_idx 0x{used:x}"
+    ),
+    "virtqueues": _printed(EPERM, "Invalid number of virtqueues: 0x{received:x}"),
+    "virtio-vector": (Words(EINVAL), Words(EINVAL), Words(EINVAL)),
+    "virtio-queue-sel": (Words(EPERM), Words(EPERM), Words(EPERM)),
+    "net-vnet-hdr": _printed(EINVAL, "virtio-net: saved image requires vnet_hdr=on"),
+    "memory-split": (Words(0, ("virtio: unexpected memory split",)),) * 3,
     "hook": (Words(EPERM), Words(EPERM), Words(EPERM, (), _HOOK + ", ret: -1")),
     "serial-transmitter": _refused("inconsistent state in serial device ({text}"),
     "ahci-engine": _refused("{text}"),
@@ -232,6 +243,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "unknown-block": _ram('Unknown ramblock "{block}", cannot accept migration'),
     "block-size": _ram("Size mismatch: {block}: 0x{received:x} != 0x{local:x}: Invalid argument"),
     "block-too-large": _ram("Size too large: {block}: 0x{received:x} > 0x{local:x}: Invalid argument"),
+    "block-address": _ram("Mismatched GPAs for block {block} {received}!= {local}"),
     "record-block": _ram("Can't find block {block}", "Illegal RAM offset {at:x}"),
     "record-continue": _ram("Ack, bad migration stream!", "Illegal RAM offset {at:x}"),
     "record-offset": _ram("Illegal RAM offset {at:x}"),
@@ -301,6 +313,10 @@ WARNINGS: dict[str, tuple[str, str, str]] = {
         "loadvm_postcopy_handle_resume: illegal resume received",
         "warning: loadvm_postcopy_handle_resume: illegal resume received",
     ),
+    "virtqueue-broken": (
+        "VQ {queue} size 0x{size:x} Guest index 0x{avail:x} inconsistent with Host index 0x{last:x}: delta 0x{delta:x}",
+    )
+    * 3,
     "return-path-open": ("CMD_OPEN_RETURN_PATH called when RP already open",) * 3,
 }
 

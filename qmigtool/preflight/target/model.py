@@ -16,10 +16,15 @@ __all__ = ["Target", "TargetBlock", "TargetSection", "TargetVmsd"]
 
 @dataclass(frozen=True, slots=True)
 class TargetBlock:
-    """A RAMBlock of the target: ``used_length`` bytes; ``max_length`` if it is resizable, else None."""
+    """A RAMBlock of the target: ``used_length`` bytes; ``max_length`` if it is resizable, else None.
+
+    ``address`` is its guest-physical address (None if not known), ``shared`` whether x-ignore-shared leaves it out.
+    """
 
     used_length: int
     max_length: int | None = None
+    address: int | None = None
+    shared: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,7 @@ def target_from_stream(stream: Stream, name: str | None = None) -> Target:
             "suppress-vmdesc": stream.vmdesc is None,
         },
         sections=sections,
-        blocks={
-            block.idstr: TargetBlock(block.used_length, _RESIZABLE.get(block.idstr)) for block in stream.ram_blocks
-        },
+        blocks=_blocks(stream),
         # Only KVM has one that nobody asked for.
         xcr0_shown=_xcr0(stream),
         tsc_khz=None if accelerator.name == "kvm" else _tsc_khz(stream),
@@ -98,6 +96,25 @@ def _section(device: Device) -> TargetSection:
         description=description,
         template=device.body,
     )
+
+
+def _blocks(stream: Stream) -> dict[str, TargetBlock]:
+    """Return the RAM blocks; with x-ignore-shared also where each lies, and whether its pages are left out."""
+    ignored: set[str] = set()
+    if "x-ignore-shared" in stream.capabilities:
+        try:
+            ignored = {name for name, counts in stream.ram.count().items() if not any(counts.values())}
+        except QmigError:
+            ignored = set()
+    return {
+        block.idstr: TargetBlock(
+            block.used_length,
+            _RESIZABLE.get(block.idstr),
+            block.mr_addr,
+            None if block.mr_addr is None else block.idstr in ignored,
+        )
+        for block in stream.ram_blocks
+    }
 
 
 def _xcr0(stream: Stream) -> int:
