@@ -335,14 +335,15 @@ def test_virtio_state_is_read_to_its_end() -> None:
     assert found.errors == ("Missing section footer for 0000:00:04.0/virtio-rng", LAST)
 
 
-def test_a_virtio_device_whose_own_part_differs_is_not_decided() -> None:
+def test_a_virtio_device_whose_own_part_is_cut_reads_on_to_the_end() -> None:
+    """Real 7.2 takes other bytes for the number of addresses, and ends with the same last line."""
     edited = Edited("q35-7.2")
     net = edited.section("0000:00:03.0/virtio-net")
     queues_end = net.body_offset + 415
     edited.cut(queues_end, queues_end + 2)
     found = verdict(edited.result(), recorded.target("t23", "7.2"))
-    assert found.loads is None
-    assert "virtio-net" in found.unknown[0]
+    assert (found.loads, found.section) == (False, "0000:00:03.0/virtio-net")
+    assert found.errors[-1] == "load of migration failed: Input/output error"
 
 
 def test_state_that_nobody_can_read_and_that_has_no_footer_does_not_load() -> None:
