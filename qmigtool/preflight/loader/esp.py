@@ -23,14 +23,14 @@ _SINCE = {
     "lun": 6,
     "asc_mode": 8,
 }
-_UNTIL = {"mig_ti_cmd": 8}
+_UNTIL = {"mig_ti_cmd": 7}
 # field -> what follows it in a body of other versions: (bytes, first version, first version without it)
 _MORE = {
     "ti_size": ((4 + 4 + 16, 0, FIFO),),  # ti_rptr, ti_wptr, ti_buf
     "status": ((4 + 1, 0, FIFO),),  # deferred_status, deferred_complete
     "dma": ((16 + 16 + 4, 0, FIFO),),  # cmdbuf in two parts, cmdlen
     "do_cmd": ((4, 0, FIFO),),  # dma_left
-    "cmdfifo": ((1, FIFO, 8),),  # ti_cmd
+    "cmdfifo": ((1, FIFO, 7),),  # ti_cmd
 }
 _TI_CMD = ("ti_cmd", "mig_ti_cmd")
 
