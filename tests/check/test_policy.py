@@ -119,7 +119,7 @@ FIELD = '[[field]]\npath = "cpu/env.xcr0"\n'
         ("[rules.machine-type]\nallowed = [1]", "a name or a list of names"),
         ('[rules.machine-type]\nminimum = "new"', 'such as "7.2"'),
         ('[rules.accelerator]\nallowed = "qvm"', "one of kvm"),
-        ('[rules.page-size]\nequals = "4K"', "a number"),
+        ('[rules.page-size]\nequals = "4X"', "a number"),
         ("[rules.page-size]\nequals = true", "a number"),
         ('[rules.section-versions]\nversions = { cpu = "x" }', "versions of .* of cpu"),
         ("[rules.section-versions]\nversions = 5", "a table"),

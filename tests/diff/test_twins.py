@@ -35,7 +35,7 @@ def test_what_remains_is_named() -> None:
     assert [difference.where for difference in found.differences if difference.topic is None] == []
     topics = {difference.topic: difference.where for difference in found.differences}
     assert set(topics) == {"accelerator", "clock", "PIT", "PIC", "APIC", "SMM", "execution"}
-    assert found.notes[0].startswith("A was saved by kvm")
+    assert found.notes[0].startswith("A: saved by kvm")
 
 
 @pytest.mark.parametrize(
