@@ -58,7 +58,11 @@ COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cy
 @click.option(
     "--policy", metavar="TOML", help='What to ask: a file, or "default", which is the one that --print-policy prints.'
 )
-@click.option("--baseline", metavar="OLD", help="A stream that was right: whatever differs is a finding.")
+@click.option(
+    "--baseline",
+    metavar="OLD",
+    help="A stream that was right, or a folder with one of each FILE's name: whatever differs is a finding.",
+)
 @click.option("--baseline-snapshot", metavar="NAME", help="Which one of the qcow2 image OLD's snapshots.")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), help="How to print the findings.  [default: text; --json: json]"
@@ -128,15 +132,23 @@ def check(
     others = [_other(one) for one in reports]
     threshold = Severity(fail_on)
     _refuse_twice([*(path for _, path in others), *([] if output is None else [output])])
+    given = {"accelerator": accelerator, "schema": schema, "channels": channels, "snapshot": snapshot}
+    found = []
+    doubtful: list[int] = []
     with ExitStack() as stack:
-        old = (
-            None
-            if baseline is None
-            else stack.enter_context(opened(baseline, accelerator, schema=schema, snapshot=baseline_snapshot))
-        )
-        given = {"accelerator": accelerator, "schema": schema, "channels": channels, "snapshot": snapshot}
-        found = [_checked(file, asked, old, given, alone=len(files) == 1) for file in files]
-        doubtful = 0 if old is None else finish(old)
+        old, opened_one = None, None
+        for file, one in zip(files, _baselines(baseline, files), strict=True):
+            if one != opened_one:  # one stream for all files, or one for each
+                stack.pop_all().close()
+                opened_one = one
+                old = (
+                    None
+                    if one is None
+                    else stack.enter_context(opened(one, accelerator, schema=schema, snapshot=baseline_snapshot))
+                )
+                if old is not None:
+                    stack.callback(_finish_into, doubtful, old)
+            found.append(_checked(file, asked, old, given, alone=len(files) == 1))
     for other, path in others:
         write_output(path, _bytes(_render(other, found, threshold)))
     if output is not None:
@@ -148,7 +160,23 @@ def check(
     else:
         sys.stdout.write(_render(form, found, threshold))
     status = _status(found, threshold)
-    return BROKEN if doubtful == BROKEN and status != USAGE else status
+    return BROKEN if BROKEN in doubtful and status != USAGE else status
+
+
+def _finish_into(statuses: list[int], stream: Stream) -> None:
+    statuses.append(finish(stream))
+
+
+def _baselines(baseline: str | None, files: Sequence[str]) -> list[str | None]:
+    """Return the baseline of each file: the one stream that is given, or that of its name in a folder."""
+    if baseline is None or baseline == "-" or not Path(baseline).is_dir():
+        return [baseline] * len(files)
+    found = [f"{baseline.rstrip('/')}/{Path(file).name}" for file in files]
+    missing = [Path(one).name for one in found if not Path(one).is_file()]
+    if missing:
+        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+        raise UsageError(f"no baseline in {baseline!r} for {', '.join(missing[:8])}{more}", expected="one of each name")
+    return list(found)
 
 
 def _policy(path: str | None) -> Policy:

@@ -366,3 +366,19 @@ def test_two_reports_want_two_files(tmp_path: Path) -> None:
     assert run(["check", pc, "--report", f"junit={out}", "--report", f"sarif={out}"]) == 2
     assert run(["check", pc, "--report", f"junit={out}", "-o", f"{tmp_path}/./out"]) == 2
     assert not Path(out).exists()
+
+
+def test_a_folder_of_baselines_is_matched_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, other in ((old, "pc-7.2"), (new, "q35-7.2")):
+        folder.mkdir()
+        (folder / "a.mig").write_bytes(path("microvm-10.0").read_bytes())
+        (folder / "b.mig").write_bytes(path(other).read_bytes())
+    run(["check", str(new), "--baseline", str(old), "--json"])
+    files = {Path(one["file"]).name: one for one in json.loads(capsys.readouterr().out)["files"]}
+    differing = {name: [f for f in one["findings"] if f["rule"] == "baseline"] for name, one in files.items()}
+    assert not differing["a.mig"]
+    assert differing["b.mig"]
+    (old / "b.mig").unlink()
+    assert run(["check", str(new), "--baseline", str(old)]) == 2
+    assert "for b.mig" in capsys.readouterr().err
