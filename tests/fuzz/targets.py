@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import zlib
 from collections.abc import Callable
 
 import qmigtool
@@ -71,10 +72,8 @@ EDITS: tuple[Callable[[Rewriter], object], ...] = (
 
 
 def rewriting(data: bytes) -> None:
-    """Write it again, unchanged (the same bytes have to come) and with the edits that its first byte names."""
-    if not data:
-        return
-    which, data = data[0], data[1:]
+    """Write it again, unchanged (the same bytes have to come) and with the edits that its checksum chooses."""
+    which = zlib.crc32(data)
     with contextlib.suppress(QmigError), qmigtool.open(data) as stream:
         same = io.BytesIO()
         Rewriter(stream).write(same)
