@@ -22,6 +22,8 @@ from qmigtool.preflight.losses.find import Losses, find_losses, grouped
 from qmigtool.preflight.target.reference import target_from_stream
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import RULES
+from tests import test_missing as missing
+from tests import test_ram_unplugged as unplugged
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 DATA = Path(__file__).parents[1] / "data" / "preflight" / "targets"
@@ -422,6 +424,26 @@ def test_memory_that_went_another_way(name: str, lost: Severity | None) -> None:
     with packed(name) as stream:
         found = only(find_losses(stream, target_from_stream(stream)), "missing-pages")
     assert [one.severity for one in found] == ([] if lost is None else [lost])
+
+
+@pytest.mark.parametrize(
+    ("data", "lost", "says"),
+    [
+        # A main channel of multifd beside virtio-mem: of 25 pages of the guest, 24 are plugged and not here.
+        (unplugged.stream(unplugged.early(), sent=()), Severity.ERROR, "24 of 25 pages of memory are missing"),
+        (unplugged.stream(unplugged.body(), sent=()), Severity.ERROR, "24 of 25 pages of memory are missing"),
+        (unplugged.stream(unplugged.early()), None, ""),
+        (missing.written(), Severity.ERROR, "4 of 8 pages of memory are missing"),
+        (missing.written("x/virtio-mem"), Severity.NOTE, "virtio-mem may not have plugged them"),  # not readable
+        (missing.written("x/virtio-balloon"), Severity.NOTE, "balloon"),
+        (missing.written("x/virtio-balloon", whole=False), Severity.ERROR, "4 of 8 pages of memory are missing"),
+    ],
+)
+def test_memory_is_missing_as_everywhere_else(data: bytes, lost: Severity | None, says: str) -> None:
+    with qmigtool.open(bytes(data)) as stream:
+        found = only(find_losses(stream, Target()), "missing-pages")
+    assert [one.severity for one in found] == ([] if lost is None else [lost])
+    assert all(says in one.message for one in found)
 
 
 def test_the_same_target_loses_nothing() -> None:

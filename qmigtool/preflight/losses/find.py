@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import QmigError
 from qmigtool.findings import Finding, Severity
+from qmigtool.missing import missing_memory
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.preflight.losses.accelerator import accelerator_losses
 from qmigtool.preflight.losses.cpu import cpu_losses
@@ -196,20 +197,17 @@ def _missing_blocks(stream: Stream, target: Target) -> Iterator[Finding]:
 
 
 def _missing_pages(stream: Stream) -> Iterator[Finding]:
-    """Say that the file does not hold all of memory: it travelled on other channels, or was not sent at all."""
-    held, pages = stream.pages_held
-    if held >= pages or any(device.name.rsplit("/", 1)[-1].startswith("virtio-mem") for device in stream.devices):
-        return  # what virtio-mem has not plugged is not sent
-    shared = "x-ignore-shared" in stream.capabilities
-    yield Finding(
-        MISSING_PAGES,
-        Severity.NOTE if shared else Severity.ERROR,
-        f"the file holds at most {held} of {pages} pages of memory"
-        + (": the others are shared, the target must map the same" if shared else ""),
-        "a page that is not sent keeps what the target has there; multifd and postcopy send pages on other channels, "
-        f"which `rewrite --channel ... --ram plain` joins ({MEASURED})",
-        device="ram@0",
-    )
+    """Say that the input does not hold all of memory: what is excused may be no loss."""
+    lacking = missing_memory(stream)
+    if lacking is not None:
+        yield Finding(
+            MISSING_PAGES,
+            Severity.NOTE if lacking.excuse else Severity.ERROR,
+            lacking.words,
+            "a page that is not sent keeps what the target has there; multifd and postcopy send pages on other "
+            f"channels, which `rewrite --channel ... --ram plain` joins ({MEASURED})",
+            device="ram@0",
+        )
 
 
 def _is_rom(name: str) -> bool:
