@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
     from qmigtool.device import Device
 
-__all__ = ["CONTRADICTION", "NAMES", "TCG", "UNKNOWN", "Accelerator", "infer", "parse"]
+__all__ = ["NAMES", "TCG", "UNKNOWN", "Accelerator", "infer", "parse"]
 
 NAMES = ("kvm", "tcg", "mshv", "whpx", "hvf")
 TCG = "tcg"
@@ -40,13 +40,14 @@ class Accelerator:
     """``name`` is one of :data:`NAMES` or ``unknown``; ``evidence`` says what in the stream tells.
 
     What speaks against the name is in ``evidence``, too, behind the rest. ``hypervisor``: it is not TCG, even where
-    which one it is cannot be told.
+    which one it is cannot be told. ``contradicts``: no name, because the evidence contradicts itself.
     """
 
     name: str
     evidence: tuple[str, ...]
     given: bool = False
     hypervisor: bool = False
+    contradicts: bool = False
 
     @property
     def words(self) -> str:
@@ -95,7 +96,8 @@ def infer(devices: Sequence[Device]) -> Accelerator:
     winners = _weigh(tcg, others)
     if winners is None:
         why = CONTRADICTION if tcg else "too little tells"
-        return Accelerator(UNKNOWN, (why, *(f"{m.who}: {m.text}" for m in marks)))
+        evidence = (why, *(f"{m.who}: {m.text}" for m in marks))
+        return Accelerator(UNKNOWN, evidence, contradicts=bool(tcg))
     names = {mark.who for mark in winners} - {HYPERVISOR}
     against = tuple(f"against it: {mark.text}" for mark in marks if mark not in winners)
     if len(names) == 1:
@@ -103,7 +105,8 @@ def infer(devices: Sequence[Device]) -> Accelerator:
         told = tuple(mark.text for mark in winners if mark.who in names)
         return Accelerator(names.pop(), told + against, hypervisor=winners is others)
     why = "which hypervisor saved it is not told" if not names else CONTRADICTION
-    return Accelerator(UNKNOWN, (why, *(f"{m.who}: {m.text}" for m in winners), *against), hypervisor=True)
+    evidence = (why, *(f"{m.who}: {m.text}" for m in winners), *against)
+    return Accelerator(UNKNOWN, evidence, hypervisor=True, contradicts=bool(names))
 
 
 def _weigh(tcg: list[_Mark], others: list[_Mark]) -> list[_Mark] | None:

@@ -176,13 +176,28 @@ class XsaveError(QmigError):
 
 
 class LiveStateError(XsaveError):
-    """A conversion would lose live state; ``components`` names what, as in ``("PKRU",)``."""
+    """A conversion would lose live state; ``components`` names what, as in ``("PKRU",)``.
+
+    ``rule`` names the rule of a conversion between accelerators that refuses it (or is empty), ``told`` is the message
+    without that name and without ``advice``, both of which the message has in parentheses.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, components: tuple[str, ...] = (), section: str | None = None) -> None:
-        super().__init__(message, section=section)
+    def __init__(
+        self,
+        message: str,
+        *,
+        components: tuple[str, ...] = (),
+        section: str | None = None,
+        rule: str = "",
+        advice: str = "",
+    ) -> None:
+        more = "; ".join(filter(None, (f"rule {rule}" if rule else "", advice)))
+        super().__init__(f"{message} ({more})" if more else message, section=section)
         self.components = components
+        self.rule = rule
+        self.told = message
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, with the components' names."""

@@ -45,7 +45,8 @@ class Draft:
 
     Raises the stream's first problem if it is not whole, and :class:`~qmigtool.errors.UnsupportedError` for one that
     came through a pipe. ``changes`` says what was changed, ``losses`` what state was lost by
-    that, ``notes`` what the user should know beside.
+    that, ``notes`` what the user should know beside; ``rule_notes`` has those of a conversion's rules, as the rule's
+    name and the text.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -56,6 +57,7 @@ class Draft:
             raise stream.problems[0]
         self.changes: list[Change] = []
         self.notes: list[str] = taken_off(stream)
+        self.rule_notes: list[tuple[str, str]] = []
         self.losses: list[str] = []
         self.checks: list[Callable[[], None]] = []  # what must hold of the result, when all edits are made
         self.configuration = stream.configuration
@@ -167,10 +169,13 @@ class Draft:
         name, reason = self._edit
         self.changes.append(Change(name, where, offset, old, new, why or reason))
 
-    def note(self, text: str) -> None:
-        """Take note of what should be known, once."""
-        if text not in self.notes:
-            self.notes.append(text)
+    def note(self, text: str, *, rule: str = "") -> None:
+        """Take note of what should be known, once; ``rule`` names the rule of a conversion that says it."""
+        whole = f"{text} ({rule})" if rule else text
+        if whole not in self.notes:
+            self.notes.append(whole)
+            if rule:
+                self.rule_notes.append((rule, text))
 
     def _state(self) -> tuple[Any, ...]:
         """Return everything that an edit can change."""
@@ -190,7 +195,15 @@ class Draft:
 
     @property
     def _lists(self) -> tuple[list[Any], ...]:
-        return self.changes, self.notes, self.losses, self.checks, self.dropped_commands, self.all_sections
+        return (
+            self.changes,
+            self.notes,
+            self.rule_notes,
+            self.losses,
+            self.checks,
+            self.dropped_commands,
+            self.all_sections,
+        )
 
     # -- sections that come and go -----------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from qmigtool.accelerator import CONTRADICTION
 from qmigtool.check.rule import Context, Hit, Options, at, on, rule
 from qmigtool.errors import QmigError, UnsupportedError
 from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
@@ -51,9 +50,7 @@ def stream_readable(context: Context, _: Options) -> Iterator[Hit]:
 def stream_supported(context: Context, _: Options) -> Iterator[Hit]:
     yield from (problem(error) for error in _problems(context) if isinstance(error, UnsupportedError))
     saver = context.stream.accelerator
-    if saver.tcg is None and (
-        any(vcpu.x87_undecided for vcpu in context.vcpus) or (context.vcpus and saver.evidence[0] == CONTRADICTION)
-    ):
+    if saver.tcg is None and any(vcpu.x87_undecided or saver.contradicts for vcpu in context.vcpus):
         yield Hit(f"{saver.words} what its x87 registers, TR, hflags and XSTATE_BV mean")
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
 
-__all__ = ["accelerator_losses"]
+__all__ = ["CONVERSION", "accelerator_losses"]
 
 
 class _Known(NamedTuple):
@@ -67,13 +67,14 @@ RULES: dict[str, _Known] = {
 }
 # Said elsewhere or without effect: a section that is refused, components, XSTATE_BV under TCG, what is not written.
 ELSEWHERE = frozenset({"KT1", "TK3", "KT8", "MS1", "KT10", "MS5"})
+CONVERSION = frozenset(known.name for known in RULES.values())
+"""The findings that a conversion to the target's accelerator is about."""
 HOW = {
     "proved": "measured with real QEMU and /dev/kvm",
     "source": "read in QEMU's source",
     "inferred": "inferred, not measured",
 }
 
-_RULE = re.compile(r" ?\((?:rule )?([A-Z]{2}\d+[a-z]?)(?:; --lossy drops it)?\)$")
 _WHERE = re.compile(r"(.+?@\d+)(?:/(.*))?", re.DOTALL)
 MAX_REFUSALS = 16
 
@@ -120,10 +121,9 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
             accelerators.convert(draft, target.accelerator, mask=target.xcr0, lossy=True, without=refused)
             break
         except LiveStateError as error:
-            match = _RULE.search(error.message)
-            if match is None or match[1] in refused or len(refused) >= MAX_REFUSALS:
+            if not error.rule or error.rule in refused or len(refused) >= MAX_REFUSALS:
                 raise
-            refused[match[1]] = error.message[: match.start()]
+            refused[error.rule] = error.told
         except UsageError as error:
             raise UnsupportedError(f"the conversion: {error.message}") from None
     statuses = {rule.name: rule.status for rule in accelerators.RULES}
@@ -159,10 +159,9 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
         if change.edit != "KT4" or finding.device not in seen:
             yield finding
             seen.add(finding.device)
-    for note in draft.notes:
-        match = _RULE.search(note)
-        if match is not None and match[1] not in ELSEWHERE:
-            yield made(match[1], note[: match.start()])
+    for rule, note in draft.rule_notes:
+        if rule not in ELSEWHERE:
+            yield made(rule, note)
 
 
 def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:

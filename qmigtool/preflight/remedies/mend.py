@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
 from qmigtool.opening import open_stream
+from qmigtool.preflight.losses.accelerator import CONVERSION
 from qmigtool.preflight.losses.find import MISSING_PAGES, MISSING_VCPU, Losses, find_losses
 from qmigtool.preflight.remedies.bodyfields import fields
 from qmigtool.preflight.remedies.fix import Fix, edit
@@ -121,7 +122,7 @@ class _Search:
             self.fixes = [edit("repair", "xstate-bv", what="xstate-bv")]  # what TCG leaves out, the conversion declares
         if name not in TARGETS or source not in TRAITS:
             return
-        rules = {one.rule for one in findings if "(rule " in one.reason}
+        rules = {one.rule for one in findings} & CONVERSION
         foreign = verdict.rule == "unknown-section" and verdict.section in TRAITS[source].sections
         parts = verdict.rule in KVM_COMPONENTS or any(one.rule in COMPONENTS for one in findings)
         if not parts and (source == name or not (rules or foreign)):

@@ -85,15 +85,17 @@ class Conversion:
         """
         if not self.lossy:
             raise LiveStateError(
-                f"{self.target.name} cannot hold it: {what} (rule {self.name}; --lossy drops it)",
+                f"{self.target.name} cannot hold it: {what}",
                 components=components,
+                rule=self.name,
+                advice="--lossy drops it",
             )
         self.draft.losses.append(f"{what} ({self.name})")
 
     def refuse(self, what: str) -> None:
         """Raise :class:`~qmigtool.errors.LiveStateError` for what cannot be dropped either."""
-        raise LiveStateError(f"{self.target.name} cannot take it: {what} (rule {self.name})")
+        raise LiveStateError(f"{self.target.name} cannot take it: {what}", rule=self.name)
 
     def note(self, text: str) -> None:
         """Say something that nobody can do anything about here."""
-        self.draft.note(f"{text} ({self.name})")
+        self.draft.note(text, rule=self.name)
