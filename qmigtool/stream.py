@@ -18,7 +18,7 @@ from qmigtool import cpu_x86
 from qmigtool.budget import current, ensured
 from qmigtool.consistency import Descriptions, wrong_lengths
 from qmigtool.device import Device, find
-from qmigtool.errors import BudgetError, ClosedError, QmigError, StreamError, UsageError
+from qmigtool.errors import BudgetError, ClosedError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.filereading import FileReading
 from qmigtool.parsers.records import RamSaveFlag
 from qmigtool.parsers.savevm import Type
@@ -332,7 +332,8 @@ class Stream:
         reader = self._reading.reader
         if isinstance(self._reading, FileReading) and not self._keep_runs:
             reader = self._reading.new_reader(keep_runs=True)
-            with self._bounded(), contextlib.suppress(StreamError):  # reading the sections reports it
+            # Reading the sections reports it; that a budget is used up is for whoever asks.
+            with self._bounded(), contextlib.suppress(StreamError, UnsupportedError):
                 for _ in reader.sections():
                     pass
         ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)
