@@ -333,8 +333,13 @@ class Stream:
         if isinstance(self._reading, FileReading) and not self._keep_runs:
             reader = self._reading.new_reader(keep_runs=True)
             # Reading the sections reports it; that a budget is used up is for whoever asks.
-            with self._bounded(), contextlib.suppress(StreamError, UnsupportedError):
-                for _ in reader.sections():
+            with self._bounded():
+                try:
+                    for _ in reader.sections():
+                        pass
+                except BudgetError:  # which is an UnsupportedError, too
+                    raise
+                except (StreamError, UnsupportedError):
                     pass
         ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)
         configuration = self.configuration
