@@ -147,7 +147,7 @@ def export_bundle(
         "schema": SCHEMA,
         "machine": stream.machine,
         "accelerator": stream.accelerator.name,
-        "layout": {"name": layout.name, "leaf_0xd": _leaf(layout)},
+        "layout": {"name": layout.name, "vendor": layout.vendor, "leaf_0xd": _leaf(layout)},
         "mask": f"{mask:#x}",
         "order": [
             {"what": "xcr0", "register": f"{XFEM:#x}"},
@@ -260,6 +260,7 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
         layout = Layout.from_leaf_0xd(
             str(document["layout"]["name"]),
             {int(sub): tuple(int(r, 0) for r in row) for sub, row in document["layout"]["leaf_0xd"].items()},
+            vendor=str(document["layout"].get("vendor", "")),
         )
         entries = [
             (

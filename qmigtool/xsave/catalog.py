@@ -27,6 +27,9 @@ Intel's is also Zhaoxin's; AMD's is that of Zen 3 and later. Within a family no 
 InstLatx64).
 """
 
+VENDORS = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD"}
+"""What CPUID leaf 0 says on a CPU of each family, where a text names the family alone."""
+
 NO_XSAVE = "a layout of a CPU without XSAVE"
 """The feature that an UnsupportedError names for such a CPU."""
 
@@ -85,7 +88,7 @@ def _layout(name: str) -> Layout:
         close = [known[one] for one in difflib.get_close_matches(name, known, n=4, cutoff=0.5)]
         raise UsageError(f"no built-in layout {name!r}", expected="one of " + ", ".join(close or layout_names()))
     leaf = {int(subleaf): _row(row) for subleaf, row in entry["leaf_0xd"].items()}
-    return Layout.from_leaf_0xd(name, leaf, title=entry["title"], source=entry["source"])
+    return Layout.from_leaf_0xd(name, leaf, title=entry["title"], source=entry["source"], vendor=entry["vendor"])
 
 
 def _row(row: list[str]) -> CpuidRow:
@@ -107,4 +110,5 @@ def _model(name: str, row: list[str] | None) -> Layout:
     leaf = {bit: family.leaf[bit] for bit in bits((xcr0 | xss) & ~3)}
     leaf |= {0: (xcr0, size, size, 0), 1: (features, 0, xss, 0)}
     source = f"{_data('models.json')['source']}; offsets of the family {row[0]}"
-    return Layout.from_leaf_0xd(name, leaf, title=f"QEMU's CPU model {name} on an {row[0]} host", source=source)
+    title = f"QEMU's CPU model {name} on an {row[0]} host"
+    return Layout.from_leaf_0xd(name, leaf, title=title, source=source, vendor=VENDORS[row[0]])

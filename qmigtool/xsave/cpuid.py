@@ -116,8 +116,9 @@ def parse_cpuid_dump(text: str, name: str, *, cpu: int | str | None = None, sour
             section=name,
         )
     where = f", {chosen.words}" if chosen.of.label else ""
+    vendor = chosen.of.vendor or _vendor(text, name)
     return Layout.from_leaf_0xd(
-        name, chosen.rows, title=name, source=source or f"{chosen.of.form}{where}", vendor=_vendor(text, name)
+        name, chosen.rows, title=name, source=source or f"{chosen.of.form}{where}", vendor=vendor
     )
 
 

@@ -57,7 +57,7 @@ class Layout:
     ``leaf`` holds the raw CPUID.(0DH,i) rows, ``xcr0_mask`` and ``xss_mask`` what they advertise, ``features``
     CPUID.(0DH,1).EAX. ``rows`` holds the components that can be used, ``absent`` the reason for each one that is
     advertised (or has a row) and cannot: Zen 2 offers a bit 9 of 64 bytes, and dumps end in the middle. ``vendor`` is
-    CPUID leaf 0's word (``AuthenticAMD``), if known.
+    CPUID leaf 0's word (``AuthenticAMD``), if known, and ``none`` where the layout is of no CPU.
     """
 
     name: str

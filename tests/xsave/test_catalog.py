@@ -7,7 +7,8 @@ import pytest
 from qmigtool.cli.main import run
 from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.preflight import read_targets
-from qmigtool.xsave import is_layout_name, layout, layout_names, model_names
+from qmigtool.xsave import Layout, is_layout_name, layout, layout_names, model_names
+from qmigtool.xsave.vendor import vendor
 from tests.oracle.qemu import Machine, Qemu
 
 
@@ -99,3 +100,24 @@ def test_real_qemu_expands_models_in_the_same_way():
             assert layout(name).user_mask == 3 | sum(mask for flag, mask in bits.items() if props[flag]), name
             flags = ("xsaveopt", "xsavec", "xgetbv1", "xsaves")
             assert layout(name).features & 0xF == sum(props[flag] << bit for bit, flag in enumerate(flags)), name
+
+
+def test_every_built_in_layout_says_whose_cpu_it_is():
+    """InstLatx64 keeps its dumps in folders by CPUID leaf 0's word; QEMU's own two layouts are of no CPU."""
+    for name in layout_names():
+        cpu = layout(name)
+        if cpu.source.startswith("InstLatx64/"):
+            assert cpu.source.rpartition(":")[2].split("/")[0] == cpu.vendor
+        else:
+            assert cpu.vendor in ("AuthenticAMD", "GenuineIntel") or (name, cpu.vendor) in {
+                ("qemu", "none"),
+                ("tcg", "none"),
+            }
+    assert layout("EPYC-Genoa").vendor == "AuthenticAMD"
+    assert layout("SapphireRapids").vendor == layout("YongFeng").vendor == "GenuineIntel"  # the family's
+
+
+def test_words_in_a_name_do_not_say_whose_cpu_it_is():
+    rows = layout("amd-zen1").leaf
+    assert vendor(Layout.from_leaf_0xd("amd-hsw", rows, title="intel-EPYC", source="GenuineIntel")) == ""
+    assert vendor(Layout.from_leaf_0xd("intel-x", rows, vendor="AuthenticAMD")) == "AMD"

@@ -228,6 +228,11 @@ def test_dmesg_where_only_one_family_is_possible():
     assert (cpu.standard_size(), cpu.compacted_size(0x602E7)) == (11008, 10752)
 
 
+@pytest.mark.parametrize(("cpu", "word"), [("AMD EPYC 9654", "AuthenticAMD"), ("Intel(R) Xeon(R)", "GenuineIntel")])
+def test_dmesg_tells_the_vendor(cpu, word):
+    assert parse_cpuid_dump(dmesg(7, [(2, 576, 256)], 832, cpu=cpu), "d").vendor == word
+
+
 def test_dmesg_with_supervisor_state_and_standard_offsets():
     cet = dmesg(0xA07, [(2, 576, 256), (9, 832, 8), (11, 840, 16)], 856, cpu="AMD EPYC 9654")
     cpu = parse_cpuid_dump(cet, "d")

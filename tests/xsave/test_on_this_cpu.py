@@ -125,7 +125,7 @@ def test_mxcsr_bits_are_those_of_this_cpu(cpu: Layout, mask: int, said: bool) ->
     """Bit 17 is AMD's. By the vendor, or by the MXCSR_MASK that XSAVE writes: both say what XRSTOR then does."""
     _, ebx, ecx, edx = xsave_cpu.cpuid(0)
     vendor = struct.pack("<III", ebx, edx, ecx).decode("latin-1")
-    place = Layout.from_leaf_0xd("this CPU", cpu.leaf, source=vendor if said else "")
+    place = Layout.from_leaf_0xd("this CPU", cpu.leaf, vendor=vendor if said else "")
     real = xsave_cpu.xsave(mask)
     cases = []
     for bit in range(14, 20):

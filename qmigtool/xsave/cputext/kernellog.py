@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 
 from qmigtool.errors import XsaveError
+from qmigtool.xsave.catalog import VENDORS
 from qmigtool.xsave.components import SUPERVISOR_MASK, XCOMP_BV_COMPACTED, bit_name, bits
 from qmigtool.xsave.cputext.families import standard_offsets
 from qmigtool.xsave.cputext.model import (
@@ -80,7 +81,8 @@ def read_kernel_log(text: str, leaves: Leaves, name: str) -> list[CpuidBlock]:
     family = vendor["vendor"] if vendor else None
     offsets = standard_offsets(user, family, name) if compacted else {bit: printed[bit] for bit in bits(user & ~3)}
     features = FEATURE_XSAVEC * compacted | FEATURE_XSAVES * bool(mask & SUPERVISOR_MASK)
-    block = CpuidBlock(None, form="what Linux says at boot; standard offsets by the family" if compacted else LOG)
+    form = "what Linux says at boot; standard offsets by the family" if compacted else LOG
+    block = CpuidBlock(None, form=form, vendor=VENDORS.get(family or "", ""))
     rows = {
         0: mask_row(user),
         1: features_row(features, 0, mask & SUPERVISOR_MASK),

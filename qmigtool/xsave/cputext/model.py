@@ -37,6 +37,8 @@ class CpuidBlock:
     view: str = ""
     form: str = "CPUID dump"
     """What the text is, for the source of a layout."""
+    vendor: str = ""
+    """CPUID leaf 0's word, where the text tells it without that leaf."""
 
     @property
     def label(self) -> str:
