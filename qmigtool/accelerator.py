@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
     from qmigtool.device import Device
 
-__all__ = ["NAMES", "TCG", "UNKNOWN", "Accelerator", "infer", "parse"]
+__all__ = ["HYPERV", "NAMES", "TCG", "UNKNOWN", "Accelerator", "infer", "parse"]
 
 NAMES = ("kvm", "tcg", "mshv", "whpx", "hvf")
+HYPERV = frozenset({"mshv", "whpx"})
+"""Those under which Hyper-V's hypervisor holds the registers."""
 TCG = "tcg"
 UNKNOWN = "unknown"
 HYPERVISOR = "not tcg"

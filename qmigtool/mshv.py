@@ -19,11 +19,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qmigtool.cpu_x86 import FIELDS
 from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
 from qmigtool.files import new_folder, open_input
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
+from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK
 from qmigtool.xsave.convert import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -307,9 +308,12 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
 
 def _cet_of(area: XsaveArea) -> Iterator[tuple[int, int]]:
     """Give the MSRs (number, value) that the CET components of an area hold."""
-    for number, bit, offset in ((0x6A0, 11, 0), (0x6A7, 11, 8), (0x6A4, 12, 0), (0x6A5, 12, 8), (0x6A6, 12, 16)):
-        if area.xstate_bv >> bit & 1:
-            yield number, int.from_bytes(area.component(bit)[offset : offset + 8], "little")
+    places = {"/".join(field.path): field for field in FIELDS if CET_MASK >> field.component & 1}
+    for msr in MSRS:
+        field = places.get(msr.path)
+        if field is not None and area.xstate_bv >> field.component & 1:
+            value = area.component(field.component)[field.offset : field.offset + 8]
+            yield msr.number, int.from_bytes(value, "little")
 
 
 def _read(path: Path, most: int) -> bytes:

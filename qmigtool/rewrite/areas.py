@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qmigtool.accelerator import HYPERV
 from qmigtool.cpu_x86 import has_fields, unheld, unheld_words
 from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.rewrite.components import XSTATE_BV, initial, vcpu_section, write_components
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from qmigtool.rewrite.sectiondraft import SectionDraft
 
 __all__ = ["import_area"]
-
-HYPERV = ("mshv", "whpx")
 
 
 def import_area(

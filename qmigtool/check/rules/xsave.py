@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from qmigtool import kvm
+from qmigtool.accelerator import HYPERV
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
@@ -21,7 +22,7 @@ XCR0, XSTATE_BV, XSS, MXCSR = "env.xcr0", "env.xstate_bv", "cpu/xss/env.xss", "e
 XFD, U_CET, FPUC = "cpu/msr_xfd/env.msr_xfd", "cpu/cet/env.u_cet", "env.fpuc"
 CR4_PKE, CR4_CET = 1 << 22, 1 << 23
 AVX = 1 << 2
-CET_U, CET_S = 1 << 11, 1 << 12
+CET_U = 1 << 11
 XFD_MASK = sum(one.mask for one in COMPONENTS.values() if one.xfd)
 FCW_FIXED, FCW_RESERVED = 1 << 6, 0xE080  # a CPU stores bit 6 as 1 and these as 0 (measured)
 FOP_BITS = 0x7FF
@@ -59,7 +60,7 @@ def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "validate_user_xstate_header). MSHV and WHPX may leave supervisor bits in it, which is not judged.",
 )
 def xstate_bv_legal(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
-    extra = SUPERVISOR_MASK if context.accelerator in ("mshv", "whpx") else 0
+    extra = SUPERVISOR_MASK if context.accelerator in HYPERV else 0
     for refusal in _xsave(vcpu, "xstate-bv", USER_MASK | extra):
         yield at(vcpu.device, refusal.path, refusal.why)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.accelerator import HYPERV
 from qmigtool.errors import LiveStateError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
 from qmigtool.kvm import Group, lost_with, refusals
@@ -103,7 +104,7 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
             found += _undeclared(vcpu, target)
         if target.accelerator == "kvm":
             found += _dropped(vcpu, target, judged.doubts)
-        elif target.accelerator in ("mshv", "whpx"):
+        elif target.accelerator in HYPERV:
             found += _not_written(stream, vcpu, target.accelerator)
     return judged
 
@@ -185,7 +186,7 @@ def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
 
 def _how(status: str, target: Target) -> str:
     """Say how a rule is known; nothing could be run on Hyper-V."""
-    if status == "proved" and target.accelerator in ("mshv", "whpx"):
+    if status == "proved" and target.accelerator in HYPERV:
         return "measured between TCG and KVM, inferred here"
     return HOW.get(status, "not measured")
 

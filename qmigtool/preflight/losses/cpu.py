@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from qmigtool.accelerator import HYPERV
+from qmigtool.cpu_x86 import FIELDS
 from qmigtool.errors import XsaveError
 from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
@@ -61,7 +63,7 @@ EFER_FEATURES: dict[int, tuple[str, ...]] = {
     12: ("svm",),
     14: ("fxsr-opt", "ffxsr"),
 }
-HYPERV = "cpu/msr_hyperv_"
+HYPERV_SUBSECTIONS = "cpu/msr_hyperv_"
 
 
 def cpu_losses(stream: Stream, target: Target) -> Judged:
@@ -148,7 +150,7 @@ def _named(mask: int) -> Iterator[tuple[int, str]]:
 
 
 _MSRS = {11: "MSRs 0x6a0 to 0x6a8", 12: "MSRs 0x6a0 to 0x6a8", 15: "MSRs 0x14ce, 0x14cf, 0x1200 and on"}
-_FIELDS = {11: "cpu/cet/env.u_cet", 12: "cpu/msr_pl0_ssp/env.pl0_ssp", 15: "cpu/arch_lbr/env.msr_lbr_ctl"}
+_FIELDS = {bit: "/".join(next(field.path for field in FIELDS if field.component == bit)) for bit in _MSRS}
 
 
 def _fate(target: Target) -> str:
@@ -160,7 +162,7 @@ def _fate(target: Target) -> str:
         )
     if target.accelerator == "tcg":
         return f"TCG keeps the bytes, but the guest's next such instruction is #UD ({MEASURED})"
-    if target.accelerator in ("mshv", "whpx"):
+    if target.accelerator in HYPERV:
         return "the partition's XSAVE page has no place for it, and QEMU does not mask XSTATE_BV (read in QEMU 11.1)"
     return "what the CPU has not it cannot hold (SDM volume 1, 13.3)"
 
@@ -300,7 +302,7 @@ def _features(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Findin
     if target.accelerator != "kvm" or flags is None or any(flag.startswith("hv-") for flag in flags):
         return
     for sub in vcpu.device.fields:
-        if sub.kind is Kind.SUBSECTION and sub.name.startswith(HYPERV):
+        if sub.kind is Kind.SUBSECTION and sub.name.startswith(HYPERV_SUBSECTIONS):
             yield Finding(
                 "hyperv-without-enlightenments",
                 Severity.WARNING,

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qmigtool.accelerator import HYPERV
 from qmigtool.parsers.savevm import Type
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _of_names(target: Target) -> Iterator[Bound]:
     if match is not None:
         release = int(match[1]), int(match[2])
         yield Bound(release, f"machine type {target.machine} is there since {version_text(release)}")
-    if target.accelerator in ("mshv", "whpx"):
+    if target.accelerator in HYPERV:
         yield Bound(HYPER_V, f"-accel {target.accelerator} saves and loads since {version_text(HYPER_V)}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qmigtool.accelerator import HYPERV
 from qmigtool.xsave import SUPERVISOR_MASK
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, CET_MASK
@@ -47,7 +48,7 @@ class Traits:
     @property
     def hyperv(self) -> bool:
         """Whether Hyper-V's hypervisor holds the registers."""
-        return self.name in ("mshv", "whpx")
+        return self.name in HYPERV
 
 
 TRAITS = {

@@ -6,9 +6,10 @@ Events that are queued are not here: rule KT11 drops them on the way to WHPX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.accelerator import HYPERV
 from qmigtool.findings import Severity
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ DR7_ENABLE = 0xFF  # L0 to G3
 DEFAULT_PAT = 0x0007040600070406
 DEFAULT_MISC = 1
 APIC_ENABLED = 0x100  # SVR bit 8
-BOTH, MSHV, WHPX = ("mshv", "whpx"), ("mshv",), ("whpx",)
+MSHV, WHPX = frozenset({"mshv"}), frozenset({"whpx"})
 E, W, N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 
@@ -39,7 +40,7 @@ class Unwritten(NamedTuple):
 class _Row(NamedTuple):
     """A field or subsection that is not written, from which of its numbers on that matters, and what to say then."""
 
-    accelerators: tuple[str, ...]
+    accelerators: Set[str]
     path: str
     severity: Severity
     what: str
@@ -48,7 +49,7 @@ class _Row(NamedTuple):
 
 
 _ROWS = (
-    _Row(BOTH, "env.dr[7]", E, "debug registers are in use: DR7 {:#x}", lambda value: value & DR7_ENABLE),
+    _Row(HYPERV, "env.dr[7]", E, "debug registers are in use: DR7 {:#x}", lambda value: value & DR7_ENABLE),
     _Row(WHPX, "env.pat", E, "PAT is {:#x}", lambda value: value != DEFAULT_PAT),
     _Row(WHPX, "env.mtrr_deftype", W, "MTRRs are set up"),
     _Row(MSHV, "env.mp_state", E, "mp_state is {}", lambda value: value in (1, 2)),  # cpu_common has what is halted (3)
@@ -78,7 +79,7 @@ _SUBSECTIONS = (
         "the guest uses Hyper-V's reference time, and the partition's goes on from its own",
     ),
     *(
-        (BOTH, f"cpu/msr_hyperv_{name}", E, f"the guest uses Hyper-V's {name}")
+        (HYPERV, f"cpu/msr_hyperv_{name}", E, f"the guest uses Hyper-V's {name}")
         for name in ("synic", "stimer", "vapic", "crash", "reenlightenment")
     ),
 )
