@@ -6,6 +6,7 @@ layout           where they lie on one CPU, from its CPUID leaf 0xD
 catalog          the built-in layouts (``layouts.json``)
 cpuid            layouts from CPUID in text
 holders          what an area comes in: ELF cores, JSON, Xen's records
+nestedjson       documents inside strings of documents, for both
 cputext          the forms of such text, one reader for each
 area             one area: its bytes and the registers that they mean
 header           the first 576 bytes: format, XSTATE_BV, XCOMP_BV, MXCSR

@@ -9,17 +9,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from qmigtool.errors import LimitError, XsaveError
+from qmigtool.errors import XsaveError
 from qmigtool.xsave.cputext.model import CpuidBlock, CpuidLine, Leaves, wanted
+from qmigtool.xsave.nestedjson import find_in, parse
 
-MAX_DEPTH = 60
-MAX_JSON = 4 << 20
-"""Characters: what is made of a document takes twenty times as much memory. A vCPU's CPUID has 20,000."""
 MAX_NUMBER = 80
 """Characters of a number in text: a register in binary, with underscores."""
 REGISTERS = ("eax", "ebx", "ecx", "edx")
@@ -38,8 +35,6 @@ def read_documents(text: str, leaves: Leaves) -> list[CpuidBlock]:
     if start in ("{", "["):
         if "function" not in text and "modifiers" not in text:
             return []
-        if len(text) > MAX_JSON:
-            raise LimitError(f"the JSON document has {len(text)} characters", expected=f"at most {MAX_JSON}")
         return _numbered(_json_blocks(text, leaves))
     if "<cpudata" in text:
         found = [_xml_block(match, leaves) for match in _CPUDATA.finditer(text)]
@@ -59,33 +54,17 @@ def _numbered(blocks: list[CpuidBlock]) -> list[CpuidBlock]:
 
 
 def _json_blocks(text: str, leaves: Leaves) -> list[CpuidBlock]:
-    try:
-        document = json.loads(text.lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        return []
-    return [block for entries in _lists(document, MAX_DEPTH) if (block := _block(entries, leaves)).lines]
+    document = parse(text.lstrip("\ufeff"))
+    found = find_in(document, ("function", "modifiers"), _lists)
+    return [block for entries in found if (block := _block(entries, leaves)).lines]
 
 
-def _lists(value: Any, depth: int) -> Iterator[list[dict[str, Any]]]:
-    """Give each list of CPUID entries in a document, those in strings that are JSON again included."""
-    if not depth:
-        return
-    if isinstance(value, str) and value.startswith(("{", "[")) and ('"function"' in value or '"modifiers"' in value):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return
-    if isinstance(value, dict):
-        for one in value.values():
-            yield from _lists(one, depth - 1)
-    elif isinstance(value, list):
-        entries = [one for one in value if isinstance(one, dict) and (_is_kvm(one) or _is_firecracker(one))]
-        if entries:
-            yield entries
-            return
-        for one in value:
-            if isinstance(one, dict | list | str):
-                yield from _lists(one, depth - 1)
+def _lists(part: dict[str, Any] | list[Any]) -> tuple[list[list[dict[str, Any]]], Iterable[Any]]:
+    """Return the list of CPUID entries that a part of a document is, or what is to be looked into."""
+    if isinstance(part, dict):
+        return [], part.values()
+    entries = [one for one in part if isinstance(one, dict) and (_is_kvm(one) or _is_firecracker(one))]
+    return ([entries], ()) if entries else ([], part)
 
 
 def _is_kvm(entry: dict[str, Any]) -> bool:

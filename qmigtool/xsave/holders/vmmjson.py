@@ -7,18 +7,15 @@ JSON.
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from qmigtool.errors import LimitError, UnsupportedError, UsageError
+from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.xsave.components import EXTENDED_OFFSET
 from qmigtool.xsave.holders.model import FoundArea
+from qmigtool.xsave.nestedjson import find_in, parse
 
-MAX_DEPTH = 60
-MAX_JSON = 4 << 20
-"""Bytes: what is made of a document takes twenty times as much memory. The state of a vCPU has 15,000."""
 MAX_NUMBERS = 1 << 18
 
 
@@ -41,13 +38,7 @@ def find_in_json(data: bytes, name: str, choice: str | None) -> FoundArea:
     Raises UnsupportedError if there is no area, UsageError if there are several and none is chosen, LimitError if the
     document is too long.
     """
-    if len(data) > MAX_JSON:
-        raise LimitError(f"the JSON document has more than {MAX_JSON} bytes", section=name)
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        document = None
-    states = list(_states(document, MAX_DEPTH))
+    states = list(find_in(parse(data, name), ("xsave",), _states))
     if not states:
         what = "JSON without an xsave region"
         raise UnsupportedError(f"an XSAVE area in {what}", f"not an XSAVE area: {what}", section=name)
@@ -62,25 +53,13 @@ def find_in_json(data: bytes, name: str, choice: str | None) -> FoundArea:
     return FoundArea(area, None, xcr0, f"the area of vCPU {number} ({len(states)} in this JSON document)")
 
 
-def _states(value: Any, depth: int) -> Iterator[_State]:
-    if not depth:
-        return
-    if isinstance(value, str) and value.startswith(("{", "[")) and '"xsave"' in value:
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return
-    if isinstance(value, list):
-        for one in value:
-            if isinstance(one, dict | list | str):
-                yield from _states(one, depth - 1)
-    elif isinstance(value, dict):
-        area = _area(value.get("xsave"))
-        if area is not None:
-            yield _State(area, _xcr0(value.get("xcrs")))
-        for key, one in value.items():
-            if key != "xsave" or area is None:
-                yield from _states(one, depth - 1)
+def _states(part: dict[str, Any] | list[Any]) -> tuple[list[_State], Iterable[Any]]:
+    if isinstance(part, list):
+        return [], part
+    area = _area(part.get("xsave"))
+    if area is None:
+        return [], part.values()
+    return [_State(area, _xcr0(part.get("xcrs")))], (one for key, one in part.items() if key != "xsave")
 
 
 def _area(xsave: Any) -> bytes | None:
