@@ -41,7 +41,6 @@ BLK_CHUNK = 1 << 20  # always a full MiB, also at a disk's end
 
 # hw/ppc/spapr.c
 HPTE_SIZE = 16
-NO_HTAB = 0xFFFFFFFF
 
 # hw/s390x/s390-stattrib.c
 STATTR_FLAG_BITS = 12

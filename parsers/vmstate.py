@@ -211,17 +211,6 @@ class Field:
                 low += size
             first, at = first + count, at + part.total
 
-    def raw_chunks(self) -> Iterator[tuple[str, int, memoryview]]:
-        """Give (type, size of an element, bytes) of an array of leaves, some thousand elements at a time."""
-        at = self.offset
-        for part in self._parts:
-            step = part.size * (CHUNK if part.size <= 8 else 1)
-            end = at + part.total
-            while at < end:
-                length = min(step, end - at)
-                yield part.type, part.size, self._source.view(at, length)
-                at += length
-
     @property
     def count(self) -> int:
         """How many elements an array has; 0 for anything else."""

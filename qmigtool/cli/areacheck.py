@@ -12,9 +12,10 @@ from qmigtool.cli.fitting import agreed, auto_note, contradictions, own_layout, 
 from qmigtool.cli.output import json_option, print_json
 from qmigtool.cli.parameters import mask_option
 from qmigtool.errors import UsageError
-from qmigtool.xsave import Layout
+from qmigtool.xsave import Format, Layout
 from qmigtool.xsave.check import CONSUMERS
 from qmigtool.xsave.components import EXTENDED_OFFSET
+from qmigtool.xsave.header import area_format
 from qmigtool.xsave.hyperv import declare_hyperv
 
 
@@ -115,5 +116,5 @@ def _print_check(
 
 
 def _takers(data: bytes) -> list[str]:
-    compacted = len(data) >= 528 and data[527] & 0x80
+    compacted = len(data) >= EXTENDED_OFFSET and area_format(data) is Format.COMPACTED
     return ["XRSTOR", "XRSTORS", "MSHV", "WHPX"] if compacted else ["XRSTOR", "KVM_SET_XSAVE"]

@@ -50,7 +50,7 @@ from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.xsave import Format, Layout, XsaveArea
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, MPX_MASK
+from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, MPX_MASK, XCOMP_BV_COMPACTED
 from qmigtool.xsave.header import area_format, header
 from qmigtool.xsave.holders import FoundArea, find_area
 from qmigtool.xsave.holders.elfcore import is_core
@@ -130,7 +130,7 @@ def export(
 
 def _mshv_notes(data: bytes, layout: Layout, xcr0: int) -> list[str]:
     """Say if MSHV would refuse the mask, and which one it would take."""
-    mask = XsaveArea(data, layout).xcomp_bv & ~(1 << 63)
+    mask = XsaveArea(data, layout).xcomp_bv & ~XCOMP_BV_COMPACTED
     if not mask & ~MSHV_MASK:
         return []
     names = " ".join(core.mask_names(mask & ~MSHV_MASK))
@@ -295,7 +295,7 @@ def _convert_strictly(
     if mask is None and layout == AUTO:
         # The masks of the layouts that fit differ; what the area itself has is one answer.
         xstate_bv, xcomp_bv = header(data)
-        mask = (xstate_bv | xcomp_bv) & ~(1 << 63)
+        mask = (xstate_bv | xcomp_bv) & ~XCOMP_BV_COMPACTED
         for group in (AVX512_MASK | AVX_MASK, AMX_MASK, MPX_MASK):
             mask |= group if mask & group & ~AVX_MASK else 0
 

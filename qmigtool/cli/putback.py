@@ -34,7 +34,7 @@ from qmigtool.cli.rewriting import need_output, write_edited
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.plaintext import printable
 from qmigtool.rewrite import Rewriter
-from qmigtool.xsave import Layout, XsaveArea, impossible_xcr0, parse_mask
+from qmigtool.xsave import Layout, XsaveArea, impossible_xcr0
 
 output_option = click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
 lossy_option = click.option(
@@ -48,7 +48,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would ch
 @click.argument("area", metavar="AREA")
 @click.option("--vcpu", type=int, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
 @the_area_layout_option
-@click.option("--xcr0", metavar="MASK", help="Set the vCPU's XCR0, too.")
+@mask_option("--xcr0", help="Set the vCPU's XCR0, too.")
 @quirk_option
 @lossy_option
 @force_option
@@ -62,7 +62,7 @@ def import_area(
     area: str,
     vcpu: int,
     layout: Layout | str,
-    xcr0: str | None,
+    xcr0: int | None,
     quirk: bool | None,
     lossy: bool,
     force: bool,
@@ -94,7 +94,7 @@ def import_area(
             for note in (*filter(None, [holder.note]), *wrong, *auto_note(layout, found.layouts)):
                 rewriter.draft.note(note)
             if xcr0 is not None:
-                impossible = impossible_xcr0(parse_mask(xcr0), one)
+                impossible = impossible_xcr0(xcr0, one)
                 if impossible and not force:
                     raise UsageError(impossible[0], expected="an XCR0 of that CPU, or --force")
                 rewriter.set_xcr0(vcpu, xcr0)

@@ -24,7 +24,7 @@ from qmigtool.cli.output import (
     schema_option,
     write_output,
 )
-from qmigtool.cli.parameters import layout_value, read_small
+from qmigtool.cli.parameters import layout_value, mask_option, read_small
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.plaintext import printable
 from qmigtool.rewrite import Rewriter, write_stream
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     metavar="LAYOUT",
     help="Refuse an output that a CPU of this layout cannot hold.",
 )
-@click.option("--xcr0", metavar="MASK", help="The components of the target's XCR0 (--to-accelerator).")
+@mask_option("--xcr0", help="The components of the target's XCR0 (--to-accelerator).")
 @click.option("--lossy", is_flag=True, help="Drop what the target cannot express, and say so (--to-accelerator).")
 @click.option("--absent", type=click.Choice(["error", "zero"]), default="error", help="Pages in no channel (--ram).")
 @click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration (--ram).")
@@ -67,7 +67,7 @@ def rewrite(
     file: str,
     output: str | None,
     layout: Any,
-    xcr0: str | None,
+    xcr0: int | None,
     lossy: bool,
     absent: str,
     channels: tuple[str, ...],
@@ -132,7 +132,7 @@ def write_edited(rewriter: Rewriter, output: str, *, as_json: bool, dry_run: boo
     return finish(rewriter.draft.stream)
 
 
-def _with_target(edit: Edit, layout: Any, xcr0: str | None, absent: str) -> Edit:
+def _with_target(edit: Edit, layout: Any, xcr0: int | None, absent: str) -> Edit:
     """Give edits what other options say of their target."""
     if edit.op == "to-accelerator":
         return Edit(edit.op, {"layout": layout, "xcr0": xcr0, **edit.parameters}, edit.why)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.cpu_x86 import FIELDS, FPREGS, X87, VCpu
+from qmigtool.cpu_x86 import FPREGS, X87, VCpu
 from qmigtool.diff.model import Difference, Kind
 from qmigtool.diff.words import bits_changed
 from qmigtool.registers import REGISTERS
@@ -22,13 +22,11 @@ from qmigtool.xsave.registerfile import ST_REGISTERS, Slot, registers_in, x87_va
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
 
-__all__ = ["EXTENDED_PATHS", "differing_registers", "x87_unknown"]
+__all__ = ["differing_registers", "x87_unknown"]
 
 SSE = 1
 REGISTER = "register"
 XSTATE_BV = "env.xstate_bv"
-EXTENDED_PATHS = frozenset(spec.path for spec in FIELDS)
-"""The fields that are compared here and not one by one; a path leads through subsections."""
 
 
 class _Side(NamedTuple):

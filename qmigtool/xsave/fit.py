@@ -28,15 +28,12 @@ from qmigtool.xsave.components import (
     check_xcr0,
     mask_names,
 )
-from qmigtool.xsave.header import area_format, header
+from qmigtool.xsave.header import BUFFER, area_format, header
 from qmigtool.xsave.holders.software import software_misfit
 from qmigtool.xsave.layout import Layout
 from qmigtool.xsave.vendor import NO_CPU, vendor
 
 __all__ = ["fits", "fitting_layouts", "misfits", "stray_fill"]
-
-BUFFER = 1024
-"""A length that is a multiple of this is that of a buffer, and tells nothing."""
 
 
 def misfits(area: bytes, layout: Layout) -> tuple[str, ...]:

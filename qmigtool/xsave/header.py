@@ -20,6 +20,9 @@ from qmigtool.xsave.components import (
 MXCSR_DEFINED = 0x2FFFF
 """Every MXCSR bit that any CPU defines (bit 17 is AMD's misaligned exception mask)."""
 
+BUFFER = 1024
+"""A length that is a multiple of this is that of a buffer, and tells nothing of the area."""
+
 
 def header(area: bytes) -> tuple[int, int]:
     """Return XSTATE_BV and XCOMP_BV. Raises XsaveError if there is no room for the legacy region and the header."""

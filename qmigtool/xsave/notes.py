@@ -14,6 +14,7 @@ from qmigtool.xsave.components import (
     XCOMP_BV_COMPACTED,
     Format,
     bits,
+    component,
     initial_configuration,
     mask_names,
 )
@@ -27,7 +28,7 @@ __all__ = ["area_notes", "kvm_amx_note"]
 
 MXCSR_MASKS = 0x1F80  # PM to IM
 FCW_MASKS = 0x3F
-XTILEDATA = 18
+XTILEDATA = component("XTILEDATA").bit
 PAGE = 4096
 
 
@@ -81,7 +82,7 @@ def kvm_amx_note(xstate_bv: int, size: int) -> str | None:
     return (
         f"{' '.join(mask_names(xstate_bv & AMX_MASK))}: KVM wants KVM_SET_XSAVE2 with a buffer of KVM_CAP_XSAVE2 bytes "
         f"({size} or more; struct kvm_xsave has {PAGE}), and for XTILEDATA a permission before the vCPU is made: "
-        "arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, 18)"
+        f"arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, {XTILEDATA})"
     )
 
 

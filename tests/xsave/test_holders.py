@@ -190,6 +190,8 @@ def test_software_bytes():
     frame = bytearray(AREA + b"EXPF")
     struct.pack_into("<IIQI", frame, 464, 0x46505853, 2432 + 4, 0xE7, 2432)
     assert software_bytes(bytes(frame)) == (0xE7, 2432)
+    for behind, said in ((b"", True), (b"EX", True), (bytes(99), True), (b"EXPG", False), (b"\1" * 99, False)):
+        assert (software_bytes(bytes(frame[:2432]) + behind) is not None) is said
     for mask in (0, 1, 0x6, 0x1807, 0x27, 1 << 63 | 3, 0xCCCCCCCCCCCCCCCC):
         other = bytearray(AREA)
         struct.pack_into("<Q", other, 464, mask)

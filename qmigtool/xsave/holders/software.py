@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from qmigtool.errors import XsaveError
 from qmigtool.xsave.components import EXTENDED_OFFSET, LEGACY_MASK, LEGACY_SIZE, check_xcr0
+from qmigtool.xsave.header import BUFFER
 from qmigtool.xsave.layout import Layout
 
 SOFTWARE_OFFSET = 464
@@ -33,12 +34,22 @@ def software_bytes(area: bytes) -> SoftwareBytes | None:
         return None
     magic, _, xfeatures, size = struct.unpack_from("<IIQI", area, SOFTWARE_OFFSET)
     if magic == FP_XSTATE_MAGIC1:
-        sane = _is_xcr0(xfeatures) and size >= EXTENDED_OFFSET
+        sane = _is_xcr0(xfeatures) and size >= EXTENDED_OFFSET and _ends(area, size)
         return SoftwareBytes(xfeatures, size) if sane else None
     (mask,) = struct.unpack_from("<Q", area, SOFTWARE_OFFSET)
     if not _is_xcr0(mask) or any(area[SOFTWARE_OFFSET + 8 : LEGACY_SIZE]):
         return None
     return SoftwareBytes(mask, None)
+
+
+def _ends(area: bytes, size: int) -> bool:
+    """Say whether a signal frame's area may have this size.
+
+    Linux wants the second number behind it; who took the area out of the frame may have left it there, cut it off, or
+    filled up with zeros.
+    """
+    behind = area[size : size + 4]
+    return not any(behind) or behind == FP_XSTATE_MAGIC2.to_bytes(4, "little")[: len(behind)]
 
 
 def _is_xcr0(mask: int) -> bool:
@@ -55,7 +66,7 @@ def software_misfit(area: bytes, layout: Layout) -> str | None:
     if found is None or found.xfeatures & ~layout.user_mask:
         return None
     size = found.size if found.size is not None else len(area)
-    if found.size is None and size % 1024 == 0:
+    if found.size is None and size % BUFFER == 0:
         return None
     try:
         expected = layout.standard_size(found.xfeatures)
