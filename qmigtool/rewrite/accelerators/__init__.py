@@ -37,12 +37,16 @@ RULES: tuple[Rule, ...] = (*limits.RULES, *extended.RULES, *registers.RULES, *bo
 
 def rules_for(source: str, target: str) -> tuple[Rule, ...]:
     """Return the rules that apply from one accelerator to another; raises :class:`~qmigtool.errors.UsageError`."""
-    for name, known in ((source, tuple(TRAITS)), (target, TARGETS)):
-        if name not in known:
-            raise UsageError(f"no conversion for the accelerator {name!r}", expected="one of " + ", ".join(known))
+    _check_known(source, tuple(TRAITS))
+    _check_known(target, TARGETS)
     if source == target:
         return tuple(rule for rule in RULES if rule.run in ALWAYS and rule.applies(TRAITS[source], TRAITS[target]))
     return tuple(rule for rule in RULES if rule.applies(TRAITS[source], TRAITS[target]))
+
+
+def _check_known(name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise UsageError(f"no conversion for the accelerator {name!r}", expected="one of " + ", ".join(known))
 
 
 # What the target CPU decides, not the accelerator.
@@ -60,6 +64,7 @@ def convert(
     x86 vCPU, :class:`~qmigtool.errors.UndecidedError` if it is not known who saved the stream.
     """
     target, source = target.lower(), draft.accelerator
+    _check_known(target, TARGETS)
     draft.x86_cpus()
     if source not in TRAITS:
         raise UndecidedError(SAVED_BY, f"what {target} needs depends on who saved the stream; {UNKNOWN_SAVER}")
