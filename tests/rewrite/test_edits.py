@@ -394,7 +394,7 @@ def test_the_json_document(call, source, tmp_path):
     )
     assert (code, err) == (0, "")
     document = json.loads(out)
-    assert set(document) == {"schema", "edits", "losses", "notes", "splices", "bytes", "problems"}
+    assert set(document) == {"schema", "edits", "losses", "notes", "splices", "bytes", "problems", "proved"}
     assert document["schema"] == 1
     assert (document["losses"], document["notes"], document["problems"]) == ([], [], [])
     assert document["bytes"] == (tmp_path / "out").stat().st_size
