@@ -46,8 +46,9 @@ def check(
 ) -> int:
     """Say who would take the XSAVE area in the file AREA, and why not.
 
-    AREA is an area's bytes, or what holds some: an ELF core (AREA#TID, where it has several threads), JSON of Cloud
-    Hypervisor (AREA#N: vCPU N), Xen's save record. Exit status 63 for what is not an XSAVE area, and named.
+    AREA is an area's bytes, or what holds some: an ELF core (AREA#TID, or AREA#@N for its Nth area, where it has
+    several), JSON of Cloud Hypervisor (AREA#N: the vCPU of key or id N, else area N of the document), Xen's save
+    record. Exit status 63 for what is not an XSAVE area, and named.
 
     Exits 1 if one that is asked refuses, or if AREA cannot be of that layout; by default those are asked that take
     AREA's format: KVM takes standard areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.

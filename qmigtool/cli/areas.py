@@ -221,8 +221,8 @@ def convert(
 ) -> int:
     """Convert the XSAVE area in the file IN, and write it to OUT.
 
-    IN is an area's bytes, or what holds some: an ELF core (IN#TID, where it has several threads), JSON of Cloud
-    Hypervisor (IN#N: vCPU N), Xen's save record.
+    IN is an area's bytes, or what holds some: an ELF core (IN#TID, or IN#@N for its Nth area, where it has several),
+    JSON of Cloud Hypervisor (IN#N: the vCPU of key or id N, else area N of the document), Xen's save record.
 
     For the qemu-* policies --layout is the host's CPUID. Their result is what the C function leaves in the buffer,
     also where it fails or where that is no legal area; its return value is "rc" in --json. Exit status 0 if that is

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from qmigtool.errors import LimitError
+from qmigtool.errors import LimitError, XsaveError
 
 T = TypeVar("T")
+
+Part = dict[str, Any] | list[Any]
+
+_DECIMAL = re.compile("[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """What was found in a document, and the decimal key or ``id`` it hangs under with no list between, if any."""
+
+    what: T
+    label: int | None
+
 
 MAX_DEPTH = 60
 MAX_JSON = 4 << 20
@@ -19,44 +34,67 @@ The state of a vCPU has 15,000, its CPUID 20,000.
 
 
 def parse(text: str | bytes, name: str | None = None) -> Any:
-    """Return what a JSON document says, None if it is none. Raises LimitError if it is too long."""
+    """Return what a JSON document says, None if it is none.
+
+    Raises LimitError if it is too long, XsaveError if an object has a key twice.
+    """
     if len(text) > MAX_JSON:
         unit = "characters" if isinstance(text, str) else "bytes"
         raise LimitError(f"the JSON document has {len(text)} {unit}", section=name, expected=f"at most {MAX_JSON}")
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return None
 
 
-def find_in(
-    document: Any, keys: Sequence[str], look: Callable[[dict[str, Any] | list[Any]], tuple[list[T], Iterable[Any]]]
-) -> Iterator[T]:
-    """Give what ``look`` finds in each object and list of a document, in order.
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in made if keys.count(key) > 1)
+        raise XsaveError(f"an object of the JSON document has the key {twice[:40]!r} twice")
+    return made
+
+
+def find_in(document: Any, keys: Sequence[str], look: Callable[[Part], tuple[list[T], Part]]) -> list[Found[T]]:
+    """Return what ``look`` finds in each object and list of a document, in order.
 
     ``look`` returns what it found in one, and what of it is looked into next. A string is read as JSON again if it
     begins as such and one of ``keys`` is in it.
     """
-    return _find(document, keys, look, MAX_DEPTH)
+    return list(_find(document, keys, look, MAX_DEPTH, None))
+
+
+def by_number(found: Sequence[Found[T]]) -> dict[int, T] | None:
+    """Return what was found by its label, None if one has none or two have the same: only the order tells them apart.
+
+    That order need not be the one of the vCPUs: Cloud Hypervisor sorts its keys as strings, "10" before "2".
+    """
+    numbered = {one.label: one.what for one in found if one.label is not None}
+    return {label: numbered[label] for label in sorted(numbered)} if len(numbered) == len(found) else None
 
 
 def _find(
-    document: Any,
-    keys: Sequence[str],
-    look: Callable[[dict[str, Any] | list[Any]], tuple[list[T], Iterable[Any]]],
-    depth: int,
-) -> Iterator[T]:
+    document: Any, keys: Sequence[str], look: Callable[[Part], tuple[list[T], Part]], depth: int, label: int | None
+) -> Iterator[Found[T]]:
     if not depth:
         return
     if isinstance(document, str) and document.startswith(("{", "[")) and any(f'"{key}"' in document for key in keys):
-        try:
-            document = json.loads(document)
-        except (ValueError, RecursionError):
-            return
+        document = parse(document)
     if not isinstance(document, dict | list):
         return
+    if isinstance(document, dict) and (named := _decimal(document.get("id"))) is not None:
+        label = named
     found, inside = look(document)
-    yield from found
-    for one in inside:
+    yield from (Found(one, label) for one in found)
+    for key, one in inside.items() if isinstance(inside, dict) else ((None, one) for one in inside):
         if isinstance(one, dict | list | str):
-            yield from _find(one, keys, look, depth - 1)
+            number = _decimal(key)
+            below = None if key is None else label if number is None else number
+            yield from _find(one, keys, look, depth - 1, below)
+
+
+def _decimal(key: Any) -> int | None:
+    if isinstance(key, str):
+        return int(key) if _DECIMAL.fullmatch(key) else None
+    return key if type(key) is int and 0 <= key < 10**9 else None

@@ -299,6 +299,16 @@ def test_json_of_virtual_machine_monitors():
         parse_cpuid_dump(text, "j")
 
 
+def test_a_cpu_of_json_is_the_one_of_its_key():
+    """Cloud Hypervisor sorts its keys as strings: 10 before 2."""
+    both = {"10": {"state": json.dumps({"cpuid": kvm_entries(SPR)})}, "2": {"cpuid": kvm_entries(ZEN4)}}
+    text = json.dumps({"id": "vm", "snapshots": both})
+    assert parse_cpuid_dump(text, "j", cpu=2).leaf == ZEN4.leaf
+    assert parse_cpuid_dump(text, "j", cpu=10).leaf == SPR.leaf
+    with pytest.raises(XsaveError, match="j#2 or j#10"):
+        parse_cpuid_dump(text, "j")
+
+
 def test_a_template_that_leaves_bits_to_the_host_is_not_guessed():
     document = firecracker(SPR)
     document["cpuid_modifiers"][0]["modifiers"][0]["bitmap"] = "0bxxxxxxxxxxxxx00xxxxxxxxxxxxxxxxx"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import struct
 
 import pytest
@@ -146,8 +147,8 @@ def test_json_of_cloud_hypervisor():
     found = find_area(data, "ch_state.json")
     region = json.loads(data)["cpu_states"][0]["Kvm"]["xsave"]["region"]
     assert found.data == struct.pack("<1024I", *region)
-    assert (found.xcr0, found.note) == (0xE7, "the area of vCPU 0 (1 in this JSON document)")
-    with pytest.raises(UsageError, match="no vCPU 1"):
+    assert (found.xcr0, found.note) == (0xE7, "area 0 in the document, from 0 (1 in this JSON document)")
+    with pytest.raises(UsageError, match="no area 1"):
         find_area(data, "ch_state.json", "1")
 
 
@@ -156,7 +157,9 @@ def test_json_of_several_vcpus_and_of_other_forms():
         return {"xsave": {"region": [byte] * 1024, "extra": [byte] * 8}, **more}
 
     two = json.dumps({"cpu_states": [{"Kvm": state(1)}, {"Kvm": state(2)}]}).encode()
-    with pytest.raises(UsageError, match=r"2 vCPUs; name one \(expected j#0, j#1\)"):
+    with pytest.raises(
+        UsageError, match=r"2 vCPUs; name one by its place in the document, from 0 \(expected j#0, j#1\)"
+    ):
         find_area(two, "j")
     assert find_area(two, "j", "1").data == b"\2\0\0\0" * 1032
     inside = json.dumps({"snapshot": {"state": json.dumps(state(3))}}).encode()
@@ -166,6 +169,98 @@ def test_json_of_several_vcpus_and_of_other_forms():
     for wrong in ([1 << 32] * 1024, [-1] * 1024, [1.5] * 1024, [0] * 100, "no", None, [True] * 1024):
         with pytest.raises(UnsupportedError):
             find_area(json.dumps({"xsave": {"region": wrong}}).encode(), "j")
+
+
+def state_of(byte, **more):
+    return {"xsave": {"region": [byte] * 1024}, **more}
+
+
+def test_a_vcpu_of_json_is_the_one_of_its_key():
+    """Cloud Hypervisor sorts its keys as strings: 0, 1, 10, 11, 2."""
+    keys = sorted(map(str, range(12)))
+    snapshots = {key: {"snapshot_data": {"state": json.dumps(state_of(100 + int(key)))}} for key in keys}
+    data = json.dumps({"id": "vm", "snapshots": {"cpu-manager": {"snapshots": snapshots}}}).encode()
+    for number in range(12):
+        found = find_area(data, "j", str(number))
+        assert found.data[0] == 100 + number
+        assert f"vCPU {number}, by the key or id" in found.note
+    with pytest.raises(UsageError, match=r"12 vCPUs; name one by key or id \(expected j#0, j#1, j#2, j#3, "):
+        find_area(data, "j")
+    for wrong in ("12", "01", "-1", "+1", " 1"):
+        with pytest.raises(UsageError, match=f"no vCPU {re.escape(wrong)} in j"):
+            find_area(data, "j", wrong)
+
+
+def test_a_vcpu_of_json_is_the_one_of_its_id():
+    data = json.dumps([state_of(7, id="7"), {"id": 3, "inside": {"Kvm": state_of(3)}}]).encode()
+    assert (find_area(data, "j", "7").data[0], find_area(data, "j", "3").data[0]) == (7, 3)
+    with pytest.raises(UsageError, match="no vCPU 0 in j"):
+        find_area(data, "j", "0")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [state_of(5), state_of(6, id=0)],  # one has none
+        [state_of(5, id=3), state_of(6, id="3")],  # two have the same
+        {"1": [state_of(5), state_of(6)]},  # of the list's, not of its elements'
+        [state_of(5, id="a"), state_of(6, id=True)],
+    ],
+)
+def test_without_a_key_of_its_own_an_area_of_json_has_its_place(document):
+    data = json.dumps(document).encode()
+    for place, byte in enumerate((5, 6)):
+        found = find_area(data, "j", str(place))
+        assert found.data[0] == byte
+        assert found.note == f"area {place} in the document, from 0 (2 in this JSON document)"
+
+
+def test_a_key_twice_in_json():
+    one = json.dumps(state_of(5))
+    for text in (f'{{"0": {one}, "0": {one}}}', json.dumps({"state": f'{{"0": {one}, "0": {one}}}'})):
+        with pytest.raises(XsaveError, match="has the key '0' twice"):
+            find_area(text.encode(), "j")
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_threads_of_a_core_that_their_id_does_not_tell_apart(bits):
+    areas = [AREA[:24] + bytes([0x80, 0x3F - i]) + AREA[26:] for i in range(4)]
+    xstate = [note(b"LINUX", 0x202, area) for area in areas]
+    status = [prstatus(pid, bits=bits) for pid in (10, 10, 11)]
+    data = core(xstate[0], status[0], xstate[1], status[1], xstate[2], status[2], xstate[3], bits=bits)
+    with pytest.raises(UsageError, match=r"4 threads; name one \(expected c#@1, c#@2, c#@3, c#11\)"):
+        find_area(data, "c")
+    with pytest.raises(UsageError, match=r"2 areas of c are of a thread 10; name one by its place"):
+        find_area(data, "c", "10")
+    for place, area in enumerate(areas, 1):
+        assert find_area(data, "c", f"@{place}").data == area
+    assert find_area(data, "c", "11").data == areas[3]
+    assert "area @1 (4 in this ELF core), which no NT_PRSTATUS gives a thread" in find_area(data, "c", "@1").note
+    assert "thread 10, area @3 (4" in find_area(data, "c", "@3").note
+    for wrong in ("@0", "@5", "@", "@02"):
+        with pytest.raises(UsageError, match=f"no area {wrong} in c"):
+            find_area(data, "c", wrong)
+    with pytest.raises(UsageError, match="no thread 0 in c"):
+        find_area(data, "c", "0")
+
+
+def test_two_areas_behind_one_prstatus_and_one_without():
+    twice = core(prstatus(10), note(b"LINUX", 0x202, AREA), note(b"LINUX", 0x202, AREA))
+    with pytest.raises(UsageError, match="2 areas of c are of a thread 10"):
+        find_area(twice, "c", "10")
+    alone = find_area(core(note(b"LINUX", 0x202, AREA)), "c")
+    assert alone.data == AREA
+    assert "which no NT_PRSTATUS gives a thread" in alone.note
+
+
+@pytest.mark.parametrize(("bits", "need"), [(64, 36), (32, 28)])
+def test_a_prstatus_too_short_for_an_id(bits, need):
+    """The bytes behind it are another note's."""
+    for size in (0, need - 4, need - 1):
+        with pytest.raises(XsaveError, match=f"NT_PRSTATUS has {size} bytes"):
+            find_area(core(note(b"CORE", 1, b"\1" * size), note(b"LINUX", 0x202, AREA), bits=bits), "c")
+    found = find_area(core(note(b"CORE", 1, b"\1" * need), note(b"LINUX", 0x202, AREA), bits=bits), "c")
+    assert f"thread {0x01010101} " in found.note
 
 
 def test_an_area_alone_stays_what_it_is():
@@ -232,7 +327,7 @@ def test_json_made_to_hurt():
         find_area(deep, "j")
     with pytest.raises(LimitError):
         find_area(b'{"xsave": [' + b"0," * (2 << 20) + b"0]}", "j")
-    with pytest.raises(UsageError, match="no vCPU"):
+    with pytest.raises(UsageError, match="no area"):
         find_area(json.dumps({"xsave": {"region": [0] * 1024}}).encode(), "j", "\N{SUPERSCRIPT TWO}")
 
 

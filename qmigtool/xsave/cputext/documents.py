@@ -10,12 +10,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from qmigtool.errors import XsaveError
 from qmigtool.xsave.cputext.model import CpuidBlock, CpuidLine, Leaves, wanted
-from qmigtool.xsave.nestedjson import find_in, parse
+from qmigtool.xsave.nestedjson import Found, Part, by_number, find_in, parse
 
 MAX_NUMBER = 80
 """Characters of a number in text: a register in binary, with underscores."""
@@ -35,7 +34,7 @@ def read_documents(text: str, leaves: Leaves) -> list[CpuidBlock]:
     if start in ("{", "["):
         if "function" not in text and "modifiers" not in text:
             return []
-        return _numbered(_json_blocks(text, leaves))
+        return _json_blocks(text, leaves)
     if "<cpudata" in text:
         found = [_xml_block(match, leaves) for match in _CPUDATA.finditer(text)]
         return _numbered([block for block in found if block.lines])
@@ -43,7 +42,7 @@ def read_documents(text: str, leaves: Leaves) -> list[CpuidBlock]:
 
 
 def _numbered(blocks: list[CpuidBlock]) -> list[CpuidBlock]:
-    """Number the blocks, if there are several: a document has none for them."""
+    """Number the blocks by their place, if there are several."""
     if len(blocks) > 1:
         for number, block in enumerate(blocks):
             block.cpu = number
@@ -54,17 +53,27 @@ def _numbered(blocks: list[CpuidBlock]) -> list[CpuidBlock]:
 
 
 def _json_blocks(text: str, leaves: Leaves) -> list[CpuidBlock]:
+    """Return the blocks of a document, numbered by their key or id (see :func:`by_number`), else by their place."""
     document = parse(text.lstrip("\ufeff"))
-    found = find_in(document, ("function", "modifiers"), _lists)
-    return [block for entries in found if (block := _block(entries, leaves)).lines]
+    found = [
+        Found(block, one.label)
+        for one in find_in(document, ("function", "modifiers"), _lists)
+        if (block := _block(one.what, leaves)).lines
+    ]
+    numbered = by_number(found)
+    if numbered is None or len(found) < 2:
+        return _numbered([one.what for one in found])
+    for number, block in numbered.items():
+        block.cpu = number
+    return list(numbered.values())
 
 
-def _lists(part: dict[str, Any] | list[Any]) -> tuple[list[list[dict[str, Any]]], Iterable[Any]]:
+def _lists(part: Part) -> tuple[list[list[dict[str, Any]]], Part]:
     """Return the list of CPUID entries that a part of a document is, or what is to be looked into."""
     if isinstance(part, dict):
-        return [], part.values()
+        return [], part
     entries = [one for one in part if isinstance(one, dict) and (_is_kvm(one) or _is_firecracker(one))]
-    return ([entries], ()) if entries else ([], part)
+    return ([entries], []) if entries else ([], part)
 
 
 def _is_kvm(entry: dict[str, Any]) -> bool:

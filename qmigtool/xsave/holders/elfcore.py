@@ -8,6 +8,7 @@ and flags. Source: Linux include/uapi/linux/elf.h, arch/x86/kernel/fpu/xstate.c.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -49,7 +50,9 @@ class _Note(NamedTuple):
 
 
 class _Thread(NamedTuple):
-    pid: int
+    pid: int | None
+    """None: no NT_PRSTATUS stands before its area."""
+
     start: int
     size: int
 
@@ -74,16 +77,16 @@ def layout_of_core(data: bytes, name: str) -> Layout:
 def find_in_core(data: bytes, name: str, choice: str | None) -> FoundArea:
     """Return the area of one thread of a core, and its layout if the core has that.
 
-    ``choice`` is the thread's id. Raises UnsupportedError if no thread has an area, UsageError if there are several and
-    none is chosen, XsaveError if the file is cut or contradicts itself.
+    ``choice`` is the thread's id, or ``@N`` for the Nth area of the core, from 1: the only way to one whose id is
+    another's, too, or is not known. Raises UnsupportedError if no thread has an area, UsageError if there are several
+    and none is chosen, XsaveError if the file is cut or contradicts itself.
     """
     threads: list[_Thread] = []
-    pid = 0
+    pid: int | None = None
     layout: Layout | None = None
     for note in _notes(data, name):
         if note.owner == b"CORE" and note.kind == NT_PRSTATUS:
-            at = note.start + PR_PID[data[4]]
-            pid = int.from_bytes(data[at : at + 4], "little")
+            pid = _pid(data, note, name)
         elif note.owner == b"LINUX" and note.kind == NT_X86_XSTATE:
             threads.append(_Thread(pid, note.start, note.size))
         elif note.owner == b"LINUX" and note.kind == NT_X86_XSAVE_LAYOUT and layout is None:
@@ -95,19 +98,43 @@ def find_in_core(data: bytes, name: str, choice: str | None) -> FoundArea:
     area = data[thread.start : thread.start + thread.size]
     software = software_bytes(area)
     how = "its layout as NT_X86_XSAVE_LAYOUT says" if layout else "the core does not say where components lie"
-    where = f"the area of thread {thread.pid} ({len(threads)} in this ELF core); {how}"
+    place = threads.index(thread) + 1
+    if thread.pid is None:
+        where = f"area @{place} ({len(threads)} in this ELF core), which no NT_PRSTATUS gives a thread; {how}"
+    else:
+        beside = f", area @{place}" if sum(one.pid == thread.pid for one in threads) > 1 else ""
+        where = f"the area of thread {thread.pid}{beside} ({len(threads)} in this ELF core); {how}"
     return FoundArea(area, layout, software.xfeatures if software else None, where)
 
 
+def _pid(data: bytes, note: _Note, name: str) -> int:
+    at = PR_PID[data[4]]
+    if note.size < at + 4:
+        raise XsaveError(
+            f"a note NT_PRSTATUS has {note.size} bytes, too few for a thread's id", offset=note.start, section=name
+        )
+    return int.from_bytes(data[note.start + at : note.start + at + 4], "little")
+
+
 def _choose(threads: list[_Thread], name: str, choice: str | None) -> _Thread:
-    known = ", ".join(f"{name}#{one.pid}" for one in threads[:16]) + (", ..." if len(threads) > 16 else "")
+    pids = Counter(one.pid for one in threads)
+    words = [
+        f"@{place}" if one.pid is None or pids[one.pid] > 1 else str(one.pid) for place, one in enumerate(threads, 1)
+    ]
+    known = ", ".join(f"{name}#{word}" for word in words[:16]) + (", ..." if len(words) > 16 else "")
     if choice is None:
         if len(threads) > 1:
             raise UsageError(f"{name} is a core with {len(threads)} threads; name one", expected=known)
         return threads[0]
-    found = [one for one in threads if str(one.pid) == choice]
+    found = [one for one in threads if str(one.pid) == choice and one.pid is not None]
+    found += [one for place, one in enumerate(threads, 1) if f"@{place}" == choice]
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} areas of {name} are of a thread {choice}; name one by its place", expected=known
+        )
     if not found:
-        raise UsageError(f"no thread {choice} in {name}", expected=known)
+        what = f"area {choice}" if choice.startswith("@") else f"thread {choice}"
+        raise UsageError(f"no {what} in {name}", expected=known)
     return found[0]
 
 

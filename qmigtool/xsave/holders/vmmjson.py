@@ -8,13 +8,12 @@ JSON.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.xsave.components import EXTENDED_OFFSET
 from qmigtool.xsave.holders.model import FoundArea
-from qmigtool.xsave.nestedjson import find_in, parse
+from qmigtool.xsave.nestedjson import Part, by_number, find_in, parse
 
 MAX_NUMBERS = 1 << 18
 
@@ -33,33 +32,41 @@ _TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 
 
 def find_in_json(data: bytes, name: str, choice: str | None) -> FoundArea:
-    """Return the area of one vCPU; ``choice`` is its number, from 0, in the order of the document.
+    """Return the area of one vCPU.
 
-    Raises UnsupportedError if there is no area, UsageError if there are several and none is chosen, LimitError if the
-    document is too long.
+    ``choice`` is the decimal key or id that its state hangs under (Cloud Hypervisor's ``"snapshots": {"10": ...}``), if
+    each state of the document has one of its own; else its place in the document, from 0, which need not be the vCPU's
+    number.
+
+    Raises UnsupportedError if there is no area, UsageError if there are several and none is chosen, XsaveError if an
+    object has a key twice, LimitError if the document is too long.
     """
-    states = list(find_in(parse(data, name), ("xsave",), _states))
-    if not states:
+    found = find_in(parse(data, name), ("xsave",), _states)
+    if not found:
         what = "JSON without an xsave region"
         raise UnsupportedError(f"an XSAVE area in {what}", f"not an XSAVE area: {what}", section=name)
-    known = ", ".join(f"{name}#{number}" for number in range(min(len(states), 16)))
+    numbered = by_number(found)
+    states = dict(enumerate(one.what for one in found)) if numbered is None else numbered
+    known = ", ".join(f"{name}#{number}" for number in list(states)[:16]) + (", ..." if len(states) > 16 else "")
     if choice is None and len(states) > 1:
-        raise UsageError(f"{name} has the state of {len(states)} vCPUs; name one", expected=known)
-    chosen = [number for number in range(len(states)) if choice in (None, str(number))]
+        how = "its place in the document, from 0" if numbered is None else "key or id"
+        raise UsageError(f"{name} has the state of {len(states)} vCPUs; name one by {how}", expected=known)
+    chosen = [number for number in states if choice in (None, str(number))]
     if not chosen:
-        raise UsageError(f"no vCPU {choice} in {name}", expected=known)
-    number = chosen[0]
-    area, xcr0 = states[number]
-    return FoundArea(area, None, xcr0, f"the area of vCPU {number} ({len(states)} in this JSON document)")
+        raise UsageError(f"no {'area' if numbered is None else 'vCPU'} {choice} in {name}", expected=known)
+    area, xcr0 = states[chosen[0]]
+    if numbered is None:
+        where = f"area {chosen[0]} in the document, from 0 ({len(states)} in this JSON document)"
+    else:
+        where = f"the area of vCPU {chosen[0]}, by the key or id it hangs under ({len(states)} in this JSON document)"
+    return FoundArea(area, None, xcr0, where)
 
 
-def _states(part: dict[str, Any] | list[Any]) -> tuple[list[_State], Iterable[Any]]:
-    if isinstance(part, list):
+def _states(part: Part) -> tuple[list[_State], Part]:
+    area = _area(part.get("xsave")) if isinstance(part, dict) else None
+    if area is None or not isinstance(part, dict):
         return [], part
-    area = _area(part.get("xsave"))
-    if area is None:
-        return [], part.values()
-    return [_State(area, _xcr0(part.get("xcrs")))], (one for key, one in part.items() if key != "xsave")
+    return [_State(area, _xcr0(part.get("xcrs")))], {key: one for key, one in part.items() if key != "xsave"}
 
 
 def _area(xsave: Any) -> bytes | None:
