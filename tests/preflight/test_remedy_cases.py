@@ -149,7 +149,7 @@ def test_no_option_that_the_device_does_not_have(tmp_path: Path) -> None:
 
 
 def test_the_run_state_as_text(tmp_path: Path) -> None:
-    path = casefiles.put("xsave", "gs2.mig", tmp_path)
+    path = casefiles.put("load", "gs2.mig", tmp_path)
     aim = read_targets([str(SAMPLES / "pc-7.2.mig"), "7.2"])
     result = judge(path, aim)
     assert result.verdict.rule == "runstate"
