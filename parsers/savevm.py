@@ -51,7 +51,9 @@ __all__ = ["MAX_VMDESC", "Reader", "Section", "Type"]
 
 MAX_VMDESC = 64 << 20  # a pc with 64 vCPUs has 0.6 MB
 DEFAULT_PAGE_SIZE = 4096
-SECTION_OBJECTS = 16  # values of the budget for one section with a header; real machines have some thousand
+# Values of the budget: a section with a header (a machine with 4096 vCPUs has 8200) costs what 40 values do, and any
+# item, such as a PART (QEMU makes up to 20 a second) or a command, what 8 do.
+ITEM_OBJECTS, SECTION_OBJECTS = 8, 32
 
 
 class Type(StrEnum):
@@ -159,6 +161,7 @@ class Reader:
         """
         if self._state is None:
             self._state = self._prefix
+        budget = current()
         while not self.done and (self.limit is None or self.pos < self.limit):
             try:
                 section = self._state()
@@ -170,6 +173,7 @@ class Reader:
                 raise
             if section is not None:
                 self._item = self.pos
+                budget.charge("objects", ITEM_OBJECTS, section.offset, section.name)
                 yield section
 
     def partial(self) -> Section | None:

@@ -21,14 +21,16 @@ from typing import NoReturn
 
 from qmigtool.errors import BudgetError
 
-__all__ = ["FIELD_BYTES", "Budget", "Limits", "current", "ensured", "limited"]
+__all__ = ["FIELD_BYTES", "Budget", "Limits", "current", "ensured", "limited", "portion"]
 
-FREE = 32 << 20
+FREE = 16 << 20
 """Bytes of the inputs for which the limits are what :class:`Limits` says; they grow with what is more."""
 
 BYTES_PER_SECOND = 1 << 20  # of input beyond FREE: a packed file of zeros takes 1.7 s for each MiB
-BYTES_PER_OBJECT = 64  # of input beyond FREE
+BYTES_PER_OBJECT = 12  # of input beyond FREE: a vCPU with AMX has 1000 values in 20 KiB, and JSON tells all
 SPOOL_RATIO = 16  # bytes of a stream for each byte of its packed form; zeros are holes, and not counted
+STEPS = 2  # steps of fitting schemas for each of the values that are allowed: about half of their time
+VCPU_SECONDS, MAX_EARNING = 0.04, 256  # more for each vCPU, and of how many: 255 of them cost 4 s on a slow machine
 FIELD_BYTES = 256
 """What a decoded field holds in memory, its name included."""
 
@@ -39,23 +41,25 @@ class Limits:
 
     ``seconds`` of processor time; ``memory`` in bytes: what is kept while it runs, and what unpacking asks for at once;
     ``spool`` in bytes of temporary files, holes not counted; ``objects``: values that are decoded, printed or compared
-    one by one (16 elements of an array of numbers are one), and sections of device state. With ``grow`` the limits of
-    seconds, objects and spool are larger for large inputs.
+    one by one (16 elements of an array of numbers are one), and the items of a stream: 40 for each section with a
+    header, 8 for any other; what fits schemas to bodies is bounded with them. With ``grow`` the limits of seconds,
+    objects and spool are larger for large inputs.
     """
 
     seconds: float = 7.0
     memory: int = 160 << 20
     spool: int = 2 << 30
-    objects: int = 1_000_000
+    objects: int = 600_000
     grow: bool = True
 
 
-OPTIONS = {one.name: f"--max-{one.name}" for one in fields(Limits)}
+OPTIONS = {one.name: f"--max-{one.name}" for one in fields(Limits)} | {"steps": "--max-objects"}
 WORDS = {
     "seconds": "{:g} seconds of processor time",
     "memory": "{} bytes of memory",
     "spool": "{} bytes of temporary files",
     "objects": "{} values",
+    "steps": "{} steps",
 }
 
 
@@ -66,7 +70,8 @@ class Budget:
         self.limits = limits or Limits()
         self.exceeded: BudgetError | None = None
         self._input = 0  # bytes
-        self._spent = {"memory": 0, "spool": 0, "objects": 0}
+        self._vcpus = 0
+        self._spent = {"memory": 0, "spool": 0, "objects": 0, "steps": 0}
         self._seconds = 0.0
         # Processor time is the thread's: what other threads do is theirs.
         self._thread = threading.get_ident()
@@ -76,13 +81,20 @@ class Budget:
         """Take note of an input of ``size`` bytes: large ones may cost more."""
         self._input += size
 
+    def earn(self, vcpus: int) -> None:
+        """Take note of whole vCPUs: there is more to decode, compare and judge in them than their bytes tell."""
+        self._vcpus += min(vcpus, MAX_EARNING)
+
     def limit(self, what: str) -> float:
-        """Return the limit of ``seconds``, ``memory``, ``spool`` or ``objects`` for the inputs so far."""
+        """Return the limit of ``seconds``, ``memory``, ``spool``, ``objects`` or ``steps`` for the inputs so far."""
+        if what == "steps":
+            return STEPS * self.limit("objects")
         base: float = getattr(self.limits, what)
         if not self.limits.grow:
             return base
         more = max(0, self._input - FREE)
-        growth = {"seconds": more / BYTES_PER_SECOND, "objects": more // BYTES_PER_OBJECT, "spool": more * SPOOL_RATIO}
+        seconds = more / BYTES_PER_SECOND + self._vcpus * VCPU_SECONDS
+        growth = {"seconds": seconds, "objects": more // BYTES_PER_OBJECT, "spool": more * SPOOL_RATIO}
         return base + growth.get(what, 0)
 
     @property
@@ -94,17 +106,13 @@ class Budget:
         self._thread, self._since = thread, now
         return self._seconds
 
-    def share(self) -> float:
-        """Return which part of the processor time is spent: 1 is all of it."""
-        return self.seconds / self.limit("seconds")
-
     def tick(self, offset: int | None = None, section: str | None = None) -> None:
         """Ask whether there is time left; costs less than a microsecond."""
         if self.seconds > self.limit("seconds"):
             self.refuse("seconds", "reading it takes more than", offset, section)
 
     def charge(self, what: str, amount: int, offset: int | None = None, section: str | None = None) -> None:
-        """Spend some ``memory``, ``spool`` or ``objects``."""
+        """Spend some ``memory``, ``spool``, ``objects`` or ``steps``."""
         self._spent[what] += amount
         if self._spent[what] > self.limit(what):
             self.refuse(what, "reading it takes more than", offset, section)
@@ -142,6 +150,27 @@ def limited(limits: Limits | None = None) -> Iterator[Budget]:
         yield current()
     finally:
         _CURRENT.reset(token)
+
+
+@contextmanager
+def portion() -> Iterator[Budget]:
+    """Bound what is done in the block by the limits that count here, but anew: one of many files, or of many trials.
+
+    The budget around it spends nothing meanwhile, and remembers if something was refused.
+    """
+    around = _CURRENT.get()
+    if around is None:
+        with limited() as budget:
+            yield budget
+        return
+    before = around.seconds
+    with limited(around.limits) as budget:
+        try:
+            yield budget
+        finally:
+            _ = around.seconds  # up to now
+            around._seconds = before
+            around.exceeded = around.exceeded or budget.exceeded
 
 
 @contextmanager

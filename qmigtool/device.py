@@ -77,6 +77,11 @@ class Device:
         count = 0 if self.description is None else self.description.objects
         current().ask("objects", count, f"it has {count} values", self.section.body_offset, self.label)
 
+    def charge(self) -> None:
+        """Spend all values of the device, one of many; raises :class:`~qmigtool.errors.BudgetError`."""
+        count = 0 if self.description is None else self.description.objects
+        current().charge("objects", count, self.section.body_offset, self.label)
+
     def check_length(self) -> None:
         """Compare the section's length with the one that is described.
 

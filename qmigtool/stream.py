@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream"]
 
-FITTING = 0.6  # of the time of a command, for decoding what nothing in the stream describes
+WHOLE_VCPU = 4096  # bytes of its section, at least
 MAX_FITTED, MAX_REMEMBERED = 1024, 1 << 16  # bodies whose fitting is remembered, and bytes of one
 
 
@@ -274,6 +274,7 @@ class Stream:
         sections = tuple(self._reading.full)
         descriptions = Descriptions(self.vmdesc) if self.vmdesc is not None else None
         with self._bounded():
+            current().earn(sum(one.name == "cpu" and one.body_length >= WHOLE_VCPU for one in sections))
             return tuple(self._device(section, descriptions) for section in sections)
 
     def _device(self, section: Section, descriptions: Descriptions | None) -> Device:
@@ -289,20 +290,18 @@ class Stream:
         return Device(section, fitted.description, self._source, self.schema.name + choice)
 
     def _fit(self, name: str, section: Section) -> Fit | None:
-        """Find the description of a section by the schema; that of equal bytes once, and none when time is short."""
+        """Find the description of a section by the schema; that of equal bytes once, and none beyond the budget."""
         body = self._source.view(section.body_offset, section.body_length)
         key = (name, section.version_id, bytes(body)) if len(body) <= MAX_REMEMBERED else None
         if key in self._fitted:
             return self._fitted[key]
-        budget = current()
-        if budget.share() > FITTING:
-            try:
-                budget.refuse("seconds", "to decode what is not described takes most of", section.offset, name)
-            except BudgetError as error:
-                if not any(isinstance(problem, BudgetError) for problem in self.problems):
-                    self.report(error)
+        try:
+            found = fit(self.schema, name, section.version_id or 0, body, self.machine)
+        except BudgetError as error:
+            error.offset, error.section = section.offset, name
+            if not any(isinstance(problem, BudgetError) for problem in self.problems):
+                self.report(error)
             return None
-        found = fit(self.schema, name, section.version_id or 0, body, self.machine)
         if key is not None and len(self._fitted) < MAX_FITTED:
             self._fitted[key] = found
         return found

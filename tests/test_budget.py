@@ -4,10 +4,12 @@ import io
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from qmigtool.budget import FREE, Budget, Limits, current, ensured, limited
+import qmigtool
+from qmigtool.budget import FREE, Budget, Limits, current, ensured, limited, portion
 from qmigtool.cli.main import run
 from qmigtool.errors import BudgetError, UnsupportedError
 from qmigtool.jsontext import Items, Pairs, Tokens, json_document, materialised, write_json
@@ -47,10 +49,67 @@ def test_large_inputs_may_cost_more() -> None:
     before = [budget.limit(kind) for kind in kinds]
     budget.admit(1 << 30)
     more = [budget.limit(kind) - old for kind, old in zip(kinds, before, strict=True)]
-    assert more == [1024, 16 << 30, 1 << 24, 0]
+    assert more == [1024, 16 << 30, (1 << 30) // 12, 0]
     exact = Budget(Limits(grow=False))
     exact.admit(1 << 40)
     assert exact.limit("seconds") == Limits().seconds
+
+
+def test_vcpus_take_longer_up_to_a_point() -> None:
+    budget = Budget()
+    before = budget.limit("seconds")
+    budget.earn(255)
+    assert before + 10 < budget.limit("seconds") < before + 11
+    budget = Budget()
+    budget.earn(1_000_000)
+    assert budget.limit("seconds") < before + 11
+
+
+def burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_each_portion_may_cost_all_of_it() -> None:
+    with limited(Limits(seconds=0.3, objects=10)) as budget:
+        for _ in range(4):
+            with portion() as one:
+                assert current() is one
+                one.charge("objects", 8)
+                burn(0.1)
+                one.tick()
+        budget.tick()  # what the portions cost, they cost
+        assert budget.seconds < 0.1
+        assert budget.exceeded is None
+        with pytest.raises(BudgetError), portion() as one:
+            one.charge("objects", 11)
+        assert budget.exceeded is not None  # keeps the exit status from being fine
+        assert current() is budget
+
+
+def test_outside_a_command_nothing_adds_up() -> None:
+    """A test session, or a server, may live for days."""
+    burn(0.05)
+    for _ in range(3):
+        with ensured() as budget:
+            assert budget.seconds < 0.05
+        with portion() as budget:
+            assert budget.seconds < 0.05
+    assert current().seconds < 0.05
+
+
+def test_many_honest_files_are_no_large_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = samplefiles.read("pc-7.2")
+    for i in range(6):
+        (tmp_path / f"{i}.mig").write_bytes(data)
+    with qmigtool.open(data) as stream:
+        one = 40 * len(stream.sections)  # at most, and what the rules decode is less than as much again
+    assert run(["--max-objects", str(2 * one), "check", str(tmp_path)]) == 0
+    assert run(["--max-objects", str(2 * one), "schema", "learn", *map(str, sorted(tmp_path.glob("*.mig"))),
+                "-o", str(tmp_path / "out")]) == 0  # fmt: skip
+    capsys.readouterr()
+    assert run(["--max-objects", "50", "check", str(tmp_path)]) == 63
 
 
 def test_a_budget_counts_for_its_block_and_thread() -> None:

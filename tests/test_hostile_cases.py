@@ -58,7 +58,11 @@ CASES = [
     ("arr8.mig", "show F --json", 0), ("arr8.mig", "compat F", 0), ("arr8.mig", "show F a/arr[5]", 0),
     ("arr8.mig", "rewrite F --set a/arr[5]=9 -o OUT", 0), ("structs.mig", "show F a/arr[5]", 0),
     ("structs.mig", "show F --json", 63), ("structs.mig", "diff F F", 0), ("sections.mig", "info F", 63),
-    ("fit.mig", "show F", 0), ("zAnest.zst", "info F", 3), ("zznest.zst", "check F", 3), ("bomb.qcow2", "info F", 3),
+    ("sections.mig", "show F", 63), ("sections.mig", "show F --json", 63), ("sections.mig", "check F", 63),
+    ("sections.mig", "xsave table F", 63), ("sections.mig", "diff F F", 63), ("sections.mig", "compat F", 63),
+    ("sections.mig", "preflight F --target F", 63), ("fit.mig", "show F", 0), ("fit.mig", "show F --json", 63),
+    ("fit.mig", "check F", 0), ("fit.mig", "diff F F", 0), ("fit.mig", "preflight F --target F", 63),
+    ("structs.mig", "preflight F --target F", 63), ("zAnest.zst", "info F", 3), ("zznest.zst", "check F", 3), ("bomb.qcow2", "info F", 3),
     ("mem.zst", "info F", 3), ("dict768.xz", "info F", 63), ("golden.xz", "info F", 3), ("flows1100.pcap", "show F", 0),
 ]  # fmt: skip
 
@@ -73,6 +77,20 @@ def test_cases(name: str, command: str, status: int, tmp_path: Path) -> None:
     assert memory < MEMORY
     assert seconds < SECONDS
     assert "Traceback" not in said
+
+
+def test_parts_and_commands_are_counted() -> None:
+    """Half a million items of some bytes, in a section that has begun, and pings."""
+    w = StreamWriter()
+    w.start(1, "ram", 0, 4, mem_size([("r", PAGE)]) + eos())
+    head = bytes(w.data)
+    w.part(1, eos())
+    part = bytes(w.data)[len(head) :]
+    ping = b"\x08" + (3).to_bytes(2, "big") + (4).to_bytes(2, "big") + bytes(4)
+    for item in (part, ping):
+        with limited(Limits(objects=60_000)), qmigtool.open(head + item * 100_000) as stream:
+            assert len(stream.sections) < 10_000
+            assert any(isinstance(problem, BudgetError) for problem in stream.problems)
 
 
 def test_an_element_is_set_where_it_lies() -> None:

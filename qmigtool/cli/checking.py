@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool import __version__
+from qmigtool.budget import portion
 from qmigtool.check import (
     RULES,
     Policy,
@@ -141,11 +142,10 @@ def check(
             if one != opened_one:  # one stream for all files, or one for each
                 stack.pop_all().close()
                 opened_one = one
-                old = (
-                    None
-                    if one is None
-                    else stack.enter_context(opened(one, accelerator, schema=schema, snapshot=baseline_snapshot))
-                )
+                old = None
+                if one is not None:
+                    with portion():
+                        old = stack.enter_context(opened(one, accelerator, schema=schema, snapshot=baseline_snapshot))
                 if old is not None:
                     stack.callback(_finish_into, doubtful, old)
             found.append(_checked(file, asked, old, given, alone=len(files) == 1))
@@ -227,7 +227,8 @@ def _checked(file: str, policy: Policy, baseline: Stream | None, given: Mapping[
     """Check one file, opened as the options say; ``alone`` says that there is no other."""
     stream = None
     try:
-        with opened(file, **given, keep_runs=True) as stream:
+        # A folder of any number of files costs none of them its share.
+        with portion(), opened(file, **given, keep_runs=True) as stream:
             return report(file, stream, policy, baseline=baseline)
     except UsageError as error:
         if alone or stream is not None:  # it is about the options or the policy

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from qmigtool import compat as analyze
+from qmigtool.budget import portion
 from qmigtool.cli.output import (
     chosen_snapshot,
     csv_option,
@@ -70,7 +71,7 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
     skipped = []
     doubtful = 0  # the exit status of what is broken
     for file in files:
-        with opened(file) as stream:
+        with portion(), opened(file) as stream:
             doubtful = finish(stream) or doubtful
             if stream.vmdesc is None:
                 skipped.append(file)

@@ -75,7 +75,7 @@ def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -
     "seconds",
     _seconds,
     "N",
-    "Processor time for the command.  [default: 7; above 32 MiB of input, 1 more a MiB]",
+    "Processor time for each file or trial.  [default: 7; above 16 MiB, 1 more a MiB; 0.04 more a vCPU]",
 )
 @limit_option(
     "memory", _amount, "SIZE", "What may be held of a file in memory: unpacked, decoded, waiting.  [default: 160M]"
@@ -84,10 +84,13 @@ def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -
     "spool",
     _amount,
     "SIZE",
-    "What temporary files may hold, zeros aside.  [default: 2G; above 32 MiB, 16 more a byte]",
+    "What temporary files may hold, zeros aside.  [default: 2G; above 16 MiB, 16 more a byte]",
 )
 @limit_option(
-    "objects", _amount, "N", "Values and sections of a file.  [default: 1000000; above 32 MiB, 1 more in 64 bytes]"
+    "objects",
+    _amount,
+    "N",
+    "Values of a file; a section counts as 40.  [default: 600000; above 16 MiB, 1 more in 12 bytes]",
 )
 @click.pass_context
 def cli(
@@ -103,7 +106,7 @@ def cli(
     file, a capture); "-" is standard input. Every command that prints facts takes --json.
 
     A file that would cost more than any honest one is refused with 63; the options --max-..., before COMMAND, allow
-    more.
+    more. Of several files each may cost so much.
 
     Exit status: 0 fine; 1 a difference or a finding; 2 wrong usage, or not all could be written; 3 broken input (what
     could be read is shown); 63 legal, but not supported, and named; 70 a defect of qmigtool.

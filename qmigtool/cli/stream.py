@@ -329,7 +329,7 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
                     "length": field.length,
                 }
             else:
-                one.ask()
+                one.charge()
                 entry["fields"] = _json_object(one.fields)
         except QmigError as error:
             if isinstance(error, UsageError):

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.budget import current
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.records import SectionType
 from qmigtool.parsers.vmdesc import MAX_EMPTY, Description, FieldDescription
@@ -45,11 +46,21 @@ def fit(
     """Return the description of a body by ``schema``, or None if nothing fits.
 
     ``data`` is the body; or, where its end is not known, everything from its start on, and ``ends(length)`` says
-    whether a body may end there.
+    whether a body may end there. Raises :class:`~qmigtool.errors.BudgetError` where too much has been tried.
     """
-    may_end = ends or (lambda length: length == len(data))
-    found: list[Description] = []
+    budget = current()
+    budget.charge("steps", 0)
     fitting = _Fitting(data)
+    try:
+        return _fit(fitting, schema, idstr, version, machine, ends or (lambda length: length == len(data)))
+    finally:
+        budget.charge("steps", fitting.steps)
+
+
+def _fit(
+    fitting: _Fitting, schema: Schema, idstr: str, version: int, machine: str | None, may_end: Callable[[int], bool]
+) -> Fit | None:
+    found: list[Description] = []
     for variant in sorted(schema.variants(idstr, version), key=lambda v: _rank(v, machine)):
         for description, end in fitting.body(variant.node, 0):
             # Shapes of no bytes inside each other would make a description without end of a body of any length.
@@ -77,6 +88,11 @@ class _Fitting:
         self._data = data
         self._steps = MAX_STEPS
         self._known: dict[tuple[int, int], list[tuple[Description, int]]] = {}
+
+    @property
+    def steps(self) -> int:
+        """How much was tried."""
+        return MAX_STEPS - self._steps
 
     def body(self, node: Node, pos: int) -> Iterator[tuple[Description, int]]:
         """Give (description, end) of every way in which a body of this shape can lie at ``pos``."""

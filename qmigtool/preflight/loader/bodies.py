@@ -198,6 +198,7 @@ class _Body:
             return
         for index in range(count):
             if not index & 0xFF:
+                current().charge("objects", 2 * min(0x100, count - index), load.cursor.pos, name)
                 current().tick(load.cursor.pos, name)
             place = _Own(own.data, own.at + index * entry.size) if index < known else _Own(None)
             if inner is not None:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qmigtool.budget import portion
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
 from qmigtool.opening import open_stream
@@ -187,7 +188,11 @@ class _Search:
             return None, str(error)
 
     def _again(self, verdict: Verdict, losses: Losses) -> tuple[Verdict, Losses, str]:
-        """Make the edits, and predict for what they make."""
+        """Make the edits, and predict for what they make; each try may cost what a command may."""
+        with portion():
+            return self._try(verdict, losses)
+
+    def _try(self, verdict: Verdict, losses: Losses) -> tuple[Verdict, Losses, str]:
         self._made.close()
         self._mended = None
         try:
