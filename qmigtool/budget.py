@@ -46,7 +46,7 @@ class Limits:
     objects and spool are larger for large inputs.
     """
 
-    seconds: float = 7.0
+    seconds: float = 6.0
     memory: int = 160 << 20
     spool: int = 2 << 30
     objects: int = 600_000

@@ -86,7 +86,7 @@ def test_parts_and_commands_are_counted() -> None:
     head = bytes(w.data)
     w.part(1, eos())
     part = bytes(w.data)[len(head) :]
-    ping = b"\x08" + (3).to_bytes(2, "big") + (4).to_bytes(2, "big") + bytes(4)
+    ping = b"\x08" + (2).to_bytes(2, "big") + (4).to_bytes(2, "big") + bytes(4)
     for item in (part, ping):
         with limited(Limits(objects=60_000)), qmigtool.open(head + item * 100_000) as stream:
             assert len(stream.sections) < 10_000

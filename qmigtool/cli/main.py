@@ -75,7 +75,7 @@ def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -
     "seconds",
     _seconds,
     "N",
-    "Processor time for each file or trial.  [default: 7; above 16 MiB, 1 more a MiB; 0.04 more a vCPU]",
+    "Processor time for each file or trial.  [default: 6; above 16 MiB, 1 more a MiB; 0.04 more a vCPU]",
 )
 @limit_option(
     "memory", _amount, "SIZE", "What may be held of a file in memory: unpacked, decoded, waiting.  [default: 160M]"
