@@ -62,7 +62,8 @@ CASES = [
     ("sections.mig", "xsave table F", 63), ("sections.mig", "diff F F", 63), ("sections.mig", "compat F", 63),
     ("sections.mig", "preflight F --target F", 63), ("fit.mig", "show F", 0), ("fit.mig", "show F --json", 63),
     ("fit.mig", "check F", 0), ("fit.mig", "diff F F", 0), ("fit.mig", "preflight F --target F", 63),
-    ("structs.mig", "preflight F --target F", 63), ("zAnest.zst", "info F", 3), ("zznest.zst", "check F", 3), ("bomb.qcow2", "info F", 3),
+    ("structs.mig", "preflight F --target F", 63), ("zAnest.zst", "info F", 3),
+    ("zznest.zst", "check F", 3), ("bomb.qcow2", "info F", 3),
     ("mem.zst", "info F", 3), ("dict768.xz", "info F", 63), ("golden.xz", "info F", 3), ("flows1100.pcap", "show F", 0),
 ]  # fmt: skip
 
