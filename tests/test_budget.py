@@ -15,6 +15,7 @@ from qmigtool.errors import BudgetError, UnsupportedError
 from qmigtool.jsontext import Items, Pairs, Tokens, json_document, materialised, write_json
 from qmigtool.numbers import number, parse_number, size
 from qmigtool.parsers.vmdesc import parse_vmdesc
+from qmigtool.xsave import parse_mask
 from tests import samplefiles
 
 
@@ -191,3 +192,28 @@ def test_options_raise_the_limits(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run(["--max-memory", "nonsense", "info", file]) == 2
     assert run(["--max-seconds", "-1", "info", file]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "value"),
+    [
+        (["--set", "cpu@0/env.xcr0=0x7"], "cpu@0/env.xcr0", 7),
+        (["--set", "cpu@0/env.regs[1]=512K"], "cpu@0/env.regs[1]", 512 << 10),
+        (["--set", "cpu@0/env.regs[1]=16m"], "cpu@0/env.regs[1]", 16 << 20),
+        (["--set", "cpu@0/env.regs[1]=0b101"], "cpu@0/env.regs[1]", 5),
+    ],
+)
+def test_edits_take_the_same_numbers(options: list[str], path: str, value: int, tmp_path: Path) -> None:
+    out = str(tmp_path / "out.mig")
+    assert run(["rewrite", str(samplefiles.path("kvm-avx512-7.2")), *options, "-o", out]) == 0
+    with qmigtool.open(out) as stream:
+        assert stream.field(path).value == value
+
+
+def test_masks_and_vcpus_take_the_same_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_mask("0b111,0x1K") == 0x407
+    file, out = str(samplefiles.path("kvm-avx512-7.2")), str(tmp_path / "area")
+    export = ["xsave", "export", file, "--format", "standard", "--layout", "qemu", "-o", out]
+    assert run([*export, "--vcpu", "0x0"]) == 0
+    assert run([*export, "--vcpu", "01"]) == 2
+    assert "01" in capsys.readouterr().err

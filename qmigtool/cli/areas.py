@@ -38,6 +38,7 @@ from qmigtool.cli.parameters import (
     format_choice,
     layout_option,
     mask_option,
+    number_value,
     read_small,
     register_option,
     size_value,
@@ -73,7 +74,7 @@ def read_area(path: str) -> FoundArea:
 
 @click.command()
 @file_argument
-@click.option("--vcpu", type=int, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
+@click.option("--vcpu", type=number_value, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
 @click.option("--format", "form", type=format_choice, required=True)
 @the_layout_option
 @click.option("-o", "--output", required=True, metavar="OUT", help='Where to write the area; "-" is stdout.')

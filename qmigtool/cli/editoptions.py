@@ -11,12 +11,12 @@ import click
 
 from qmigtool.cli.parameters import read_small
 from qmigtool.errors import UsageError
+from qmigtool.numbers import parse_number
 from qmigtool.rewrite.edits import Edit, load_edits
 from qmigtool.rewrite.values import brief, parse
 
 ORDER = "qmigtool.cli.editoptions"  # where a context keeps it
 MAX_EDITS = 1 << 20  # bytes of a file of edits
-_SIZE = re.compile(r"(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})([KMG]?)(?:iB)?")
 
 
 def _pair(text: str, first: str, second: str) -> dict[str, Any]:
@@ -63,12 +63,12 @@ def _add_section(name: str, version: str) -> dict[str, Any]:
 
 
 def _resize(name: str, size: str) -> dict[str, Any]:
-    match = _SIZE.fullmatch(size)
-    if match is None:
+    to = parse_number(size)
+    if to is None or to < 0:
         raise UsageError(
             f"--resize-block: {brief(size)} is no size", expected="bytes, or with a unit: 0x80000, 512K, 1M"
         )
-    return {"name": name, "to": int(match[1], 0) << 10 * " KMG".index(match[2] or " ")}
+    return {"name": name, "to": to}
 
 
 def _rename_section(path: str, to: str) -> dict[str, Any]:

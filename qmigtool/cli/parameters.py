@@ -12,7 +12,7 @@ import click
 from qmigtool import xsave as core
 from qmigtool.cli.output import remember_inputs
 from qmigtool.errors import UsageError
-from qmigtool.numbers import size
+from qmigtool.numbers import number, parse_number, size
 from qmigtool.plaintext import printable
 from qmigtool.xsave import Format, Layout
 from qmigtool.xsave.cpuid import missing_rows, split_choice
@@ -56,11 +56,13 @@ def _register(value: str | int) -> int:
     """Return 64 bits: a number of any of them, or what ``_mask`` reads (which knows no bit 63)."""
     if isinstance(value, int):
         return value
-    try:
-        number = int(value, 0)
-    except ValueError:
-        return core.parse_mask(value)
-    return number if 0 <= number < 1 << 64 else core.parse_mask(value)
+    found = parse_number(value)
+    return found if found is not None and 0 <= found < 1 << 64 else core.parse_mask(value)
+
+
+def number_value(value: str | int) -> int:
+    """Return a number of the command line."""
+    return number(value, "the number")
 
 
 def size_value(value: str | int) -> int:

@@ -29,7 +29,7 @@ from qmigtool.cli.output import (
     say_error,
     schema_option,
 )
-from qmigtool.cli.parameters import mask_option, size_value, the_layout_option
+from qmigtool.cli.parameters import mask_option, number_value, size_value, the_layout_option
 from qmigtool.cli.rewriting import need_output, write_edited
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.plaintext import printable
@@ -46,7 +46,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would ch
 @click.command("import")
 @file_argument
 @click.argument("area", metavar="AREA")
-@click.option("--vcpu", type=int, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
+@click.option("--vcpu", type=number_value, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
 @the_area_layout_option
 @mask_option("--xcr0", help="Set the vCPU's XCR0, too.")
 @quirk_option

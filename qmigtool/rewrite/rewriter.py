@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpe
 
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.files import replacing
+from qmigtool.numbers import parse_number
 from qmigtool.opening import open_stream
 from qmigtool.rewrite import (
     accelerators,
@@ -427,9 +428,12 @@ def _bytes(data: bytes | str | None) -> bytes | None:
 
 def _number(value: int | str) -> int:
     try:
-        return int(value, 0) if isinstance(value, str) else operator.index(value)
-    except (ValueError, TypeError):
-        raise UsageError(f"{value!r} is no number") from None
+        found = parse_number(value) if isinstance(value, str) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None:
+        raise UsageError(f"{value!r:.60} is no number")
+    return found
 
 
 def _mask(value: int | str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
+from qmigtool.numbers import parse_number
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.vmstate import INTEGERS, Kind, encode_value
 
@@ -160,18 +161,16 @@ def _text(field: Field, value: str) -> bytes:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        int(text, 0)
-    except ValueError:
-        return False
-    return True
+    return parse_number(text) is not None
 
 
 def _number(field: Field, value: Any) -> int:
     try:
-        number = int(value, 0) if isinstance(value, str) else operator.index(value)  # 1.5 is none
-    except (ValueError, TypeError):
-        raise UsageError(f"{field.name} is a {field.type}, not {brief(value)}", expected="a number") from None
+        number = parse_number(value) if isinstance(value, str) else operator.index(value)  # 1.5 is none
+    except TypeError:
+        number = None
+    if number is None:
+        raise UsageError(f"{field.name} is a {field.type}, not {brief(value)}", expected="a number")
     integer = INTEGERS[field.type]
     low, high = (
         (-(1 << 8 * integer.size - 1), 1 << 8 * integer.size - 1) if integer.signed else (0, 1 << 8 * integer.size)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from qmigtool.errors import UsageError
+from qmigtool.numbers import parse_number
 
 LEGACY_SIZE = 512
 """Bytes 0-511: x87 and SSE state, always at the same place, in both formats."""
@@ -202,13 +203,12 @@ def parse_mask(text: str) -> int:
             mask |= _GROUPS[word] if word in _GROUPS else _BY_NAME[word].mask
             continue
         number = word.removeprefix("bit")
-        try:
-            value = int(number, 0)
-        except ValueError:
+        value = parse_number(number)
+        if value is None:
             raise UsageError(
                 f"{part.strip()!r} is neither a number nor a state component in the mask {text!r}",
                 expected="a number or names, such as 0x2e7 or x87,sse,avx",
-            ) from None
+            )
         if number != word:
             value = 1 << value if 0 <= value < 64 else -1
         if not 0 <= value < XCOMP_BV_COMPACTED:

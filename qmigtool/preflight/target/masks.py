@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import Any
 
 from qmigtool.errors import StreamError
+from qmigtool.numbers import parse_number
 from qmigtool.preflight.target.model import Target
 from qmigtool.xsave import mask_names
 from qmigtool.xsave.check import MSHV_MASK
@@ -76,10 +77,7 @@ def _collect(pairs: Iterator[tuple[str, Any]]) -> dict[PartitionProperty, int]:
         one = _property(name)
         if one is None:
             continue
-        try:
-            value = int(given, 0) if isinstance(given, str) else given
-        except ValueError:
-            value = None
+        value = parse_number(given) if isinstance(given, str) else given
         if type(value) is not int or not 0 <= value <= MAX_VALUE:
             raise StreamError(f"{one.name} is {str(given)[:40]!r}", section=SECTION, expected="a number of 64 bits")
         if found.setdefault(one, value) != value:

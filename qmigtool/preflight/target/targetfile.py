@@ -47,6 +47,7 @@ from typing import Any
 
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import UsageError
+from qmigtool.numbers import parse_number
 from qmigtool.preflight.target.masks import properties_of_table, target_from_properties
 from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection
 from qmigtool.preflight.target.names import CAPABILITIES, CAPABILITIES_CAME, GLOBALS, cpu_flags, near
@@ -60,8 +61,6 @@ __all__ = ["KEYS", "target_from_layout", "target_from_table"]
 IRQCHIPS = ("kernel", "split", "off")
 MAX_SIZE = 1 << 56
 MAX_WORD = (1 << 32) - 1
-_SIZE = re.compile(r"(0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})([KMGT]?)(?:iB)?")
-_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,2}")
 
 
@@ -152,8 +151,8 @@ def _list(table: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _integer(value: Any, where: str, most: int = MAX_WORD, least: int = 0) -> int:
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = int(value, 0)
+    if isinstance(value, str):
+        value = parse_number(value)
     if type(value) is not int or not least <= value <= most:
         raise _fail(where, value, f"a number from {least} to {most:#x}")
     return value
@@ -168,8 +167,7 @@ def _vcpus(value: Any, where: str) -> int:
 
 
 def _size(value: Any, where: str) -> int:
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    size = int(match[1], 0) << 10 * " KMGT".index(match[2] or " ") if match else value
+    size = parse_number(value) if isinstance(value, str) else value
     if type(size) is not int or not 0 < size <= MAX_SIZE:
         raise _fail(where, value, "bytes, or with a unit: 0x80000, 512K, 1M")
     return size
