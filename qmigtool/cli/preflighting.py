@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -32,6 +33,7 @@ from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
 from qmigtool.preflight.loader.words import printed
+from qmigtool.preflight.losses.accelerator import WHO_SAVED
 from qmigtool.preflight.losses.find import grouped
 from qmigtool.preflight.outcome import condensed, preflight_other
 from qmigtool.preflight.target.readers import template
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from qmigtool.preflight.remedies.mend import Remedy
 
 LOST, UNDECIDED = 1, 63
+DECIDES = "who saved the file is not known: --accelerator NAME decides what it loses"
 PROGRAM = "qemu-system-x86_64"
 HEAD = ("severity", "loss", "offset", "where", "what")
 WORDS = {True: "loads", False: "does not load", None: "cannot be decided"}
@@ -109,13 +112,14 @@ def preflight(
     try:
         with opened(file, accelerator, schema=schema, channels=channels) as stream:
             result = judge(stream, target)
-            _report(result, target, problems_json(stream), as_json=as_json)
+            _report(result, target, problems_json(stream), targets, as_json=as_json)
             return finish(stream) or _status(result)
     except StreamError as error:
         if file == "-" or not Path(file).is_file():
             raise
         with FileSource(Path(file)) as source:
-            _report(preflight_other(source, target, error), target, {"problems": [error.as_dict()]}, as_json=as_json)
+            problems = {"problems": [error.as_dict()]}
+            _report(preflight_other(source, target, error), target, problems, targets, as_json=as_json)
         complain(error)
         return error.exit_code
 
@@ -129,22 +133,33 @@ def _status(result: Preflight) -> int:
     return UNDECIDED if result.doubts else 0
 
 
-def _report(result: Preflight, target: Target, problems: dict[str, Any], *, as_json: bool) -> None:
+def _report(
+    result: Preflight, target: Target, problems: dict[str, Any], targets: Sequence[str], *, as_json: bool
+) -> None:
+    again = None if result.remedy is None else _again(result.remedy, targets)
     if as_json:
-        print_json(_document(result, target) | problems)
+        print_json(_document(result, target, again) | problems)
     else:
-        _print(result)
+        _print(result, again)
+
+
+def _again(remedy: Remedy, targets: Sequence[str]) -> str | None:
+    """Return the command that judges what the remedy makes, where that has to be told who saved it."""
+    if remedy.saved_by is None or remedy.command is None:
+        return None
+    named = [word for target in targets for word in ("--target", target)]
+    return shlex.join(["qmigtool", "preflight", "OUT", *named, "--accelerator", remedy.saved_by])
 
 
 # -- for programs ----------------------------------------------------------------------------------------------------
 
 
-def _document(result: Preflight, target: Target) -> dict[str, Any]:
+def _document(result: Preflight, target: Target, again: str | None) -> dict[str, Any]:
     return {
         "target": _target(target),
         **_verdict(result.verdict),
         "losses": [one.as_dict() for one in result.losses],
-        "remedy": None if result.remedy is None else _remedy(result.remedy),
+        "remedy": None if result.remedy is None else _remedy(result.remedy) | {"preflight": again},
         "unknown": list(result.unknown),
         "doubts": list(result.doubts),
         "notes": list(result.verdict.notes),
@@ -204,12 +219,14 @@ def _remedy(remedy: Remedy) -> dict[str, Any]:
 # -- for people ------------------------------------------------------------------------------------------------------
 
 
-def _print(result: Preflight) -> None:
+def _print(result: Preflight, again: str | None) -> None:
     verdict = result.verdict
     place = f": {verdict.rule}" if verdict.rule else ""
     lost = _lost(result.losses)
     if lost and verdict.loads is not False:
         place = f", {'but' if verdict.loads else 'and'} {lost}"
+    if verdict.loads is not False and WHO_SAVED in result.doubts:
+        place += f"{', and' if place else ', but' if verdict.loads else ':'} {DECIDES}"
     if verdict.offset is not None:
         place += f" at offset {verdict.offset:#x}" + (f" in {verdict.section}" if verdict.section else "")
     print(printable(WORDS[verdict.loads] + place))
@@ -222,7 +239,7 @@ def _print(result: Preflight) -> None:
     if result.losses:
         _print_losses(result)
     if result.remedy is not None:
-        _print_remedy(result.remedy)
+        _print_remedy(result.remedy, again)
     others = tuple(one for one in result.unknown if one not in result.doubts)
     decisive = "this would decide it" if result.loads is None else "this may change it"
     doubts = () if result.loads is False else result.doubts
@@ -279,7 +296,7 @@ def _print_coloured(findings: Sequence[Finding], rows: Sequence[Sequence[str]]) 
         print("  ".join([click.style(cells[0], bold=True, **style), *cells[1:]]).rstrip())
 
 
-def _print_remedy(remedy: Remedy) -> None:
+def _print_remedy(remedy: Remedy, again: str | None) -> None:
     then = remedy.verdict.loads if remedy.verdict is not None else None
     print()
     if remedy.command is not None:
@@ -289,6 +306,7 @@ def _print_remedy(remedy: Remedy) -> None:
     if then and (remedy.command is not None or remedy.needed):
         lost = _lost(remedy.losses.findings) if remedy.losses is not None else ""
         lines.append(f"{_with(remedy)} it loads{f', but {lost}' if lost else ''}")
+    lines += [] if again is None else [f"then: {again}"]
     lines += [f"it gives up: {line}" for line in remedy.loses]
     lines += [f"a guess: {line}" for line in remedy.guesses]
     instead = "or instead" if remedy.command is not None or remedy.needed else "instead"

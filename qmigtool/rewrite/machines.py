@@ -62,7 +62,11 @@ def upgrade(draft: Draft, name: str) -> None:
             step.run(draft, new_version >= step.since, step.why)
     for one in (version, new_version):
         if not FIRST <= one <= LAST:
-            draft.note(f"nothing is known of what changed in machine types of {one[0]}.{one[1]}")
+            known = " to ".join(f"{major}.{minor}" for major, minor in (FIRST, LAST))
+            draft.note(
+                f"{one[0]}.{one[1]} is not known to qmigtool (known: {known}): nothing is known of what changed in its "
+                "machine types"
+            )
     draft.note("what the guest was told at its boot (ACPI tables, CPUID) stays that of the old machine type")
 
 

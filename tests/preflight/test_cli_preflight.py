@@ -7,6 +7,7 @@ import json
 import lzma
 import random
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -82,6 +83,54 @@ def test_it_loads_and_loses(call: Call) -> None:
     assert out.startswith("loads, but loses state: 2 errors, 2 warnings\n")
     assert "undeclared-state" in out
     assert "--to-accelerator kvm --xcr0 0xe7 -o OUT" in out
+
+
+def test_the_remedy_says_how_its_output_is_judged(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aim = str(SAMPLES / "target.toml")
+    _, out, _ = call(str(SAMPLES / "twin-tcg-10.0.mig"), "--target", aim)
+    lines = [line.strip() for line in out.splitlines()]
+    rewrite = next(shlex.split(line)[1:] for line in lines if line.startswith("qmigtool rewrite "))
+    then = next(shlex.split(line)[3:] for line in lines if line.startswith("then: qmigtool preflight "))
+    made = str(tmp_path / "made.mig")
+    assert main.run([made if word == "OUT" else word for word in rewrite]) == 0
+    capsys.readouterr()
+    code, out, _ = call(*(made if word == "OUT" else word for word in then))
+    assert (code, out.splitlines()[0]) == (0, "loads")
+    code, out, _ = call(made, "--target", aim)
+    assert code == 63
+    said = "loads, but who saved the file is not known: --accelerator NAME decides what it loses"
+    assert out.splitlines()[0] == said
+
+
+def test_a_version_that_is_not_known(call: Call, fresh: str) -> None:
+    for version in ("12.0", "11.2", "11.1.50", "999.1", "5.1", "4.2.1"):
+        code, out, _ = call(PC, "--target", fresh, "--target", version)
+        assert code == 63, version
+        assert out.startswith("cannot be decided\n"), version
+        assert f"- QEMU {version} is not known (known: 5.2 to 11.1); QEMU " in out
+
+
+@pytest.mark.parametrize(
+    "version", ["5.2", "6.1", "7.2", "8.0", "8.2", "9.1", "10.1", "10.2", "11.0", "11.1", "11.1.3"]
+)
+def test_a_version_between_those_that_are_known(call: Call, fresh: str, version: str) -> None:
+    _, out, _ = call(PC, "--target", fresh, "--target", version)
+    assert "is not known (known:" not in out
+
+
+def test_a_refusal_by_a_version_that_is_not_known(call: Call, tmp_path: Path) -> None:
+    aim = tmp_path / "hpet-off.mig"
+    aim.write_bytes(reference("t12-7.2"))
+    code, out, _ = call(PC, "--target", str(aim), "--target", "12.0", "--json")
+    document = json.loads(out)
+    assert (code, document["loads"], document["rule"]) == (63, None, None)
+    assert any("QEMU 11.1 would refuse it: " in one for one in document["doubts"])
+    other = tmp_path / "other"
+    other.write_bytes(b"no stream at all, whatever the version")
+    _, out, _ = call(str(other), "--target", "12.0", "--json")
+    assert (json.loads(out)["loads"], json.loads(out)["rule"]) == (False, "magic")
 
 
 def test_json(call: Call) -> None:

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.preflight.loader.verdict import Verdict
-from qmigtool.preflight.target.builds import vmsds_of_versions
+from qmigtool.preflight.target.builds import BUILDS, unknown_version, vmsds_of_versions
 from qmigtool.preflight.target.reference import merge
-from qmigtool.preflight.target.versions import ANY, Possible, Split, possible
+from qmigtool.preflight.target.versions import ANY, Possible, Split, possible, version_text
 
 if TYPE_CHECKING:
     from qmigtool.preflight.target.model import Target
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["judge_versions"]
 
 DECIDES = "--target VERSION decides it"
+ANY_VERSION = frozenset({"empty", "magic", "version", "version-obsolete"})
+"""Refusals that rest on the format alone, whatever the version."""
 Walk = Callable[[Possible, "Target"], Verdict]
 
 
@@ -35,14 +37,38 @@ def judge_versions(target: Target, walk: Walk) -> Verdict:
     """Walk for a known version once, for an unknown one as often as what is possible differs."""
     versions, why = possible(target)
     if target.qemu is not None:
-        return walk(versions, target)
+        return _undecided(versions, walk(versions, target))
     leaves = list(_leaves(versions, target, walk))
     shown = f" ({'; '.join(why)})" if why else ""
     note = f"the target's version of QEMU is not known: taken as {versions}{shown}"
     if why and versions == ANY:
         note = f"the target's version of QEMU is not known: {why[0]}"
     joined = leaves[0].verdict if len(leaves) == 1 else _joined(leaves)
-    return replace(joined, notes=(note, *joined.notes))
+    return _undecided(versions, replace(joined, notes=(note, *joined.notes)))
+
+
+def _undecided(versions: Possible, verdict: Verdict) -> Verdict:
+    """Take back what rests on the rules of another version than the target's: nobody has read those of this one."""
+    unknown = unknown_version(versions)
+    if unknown is None or verdict.rule in ANY_VERSION:
+        return verdict
+    nearest = version_text(BUILDS[-1] if versions.first >= BUILDS[-1] else BUILDS[0])
+    if verdict.loads is False:
+        said = f"would refuse it: {verdict.errors[0] if verdict.errors else verdict.rule}"
+    else:
+        said = "would load it" if verdict.loads else "is what it was judged by"
+    doubt = f"{unknown}; QEMU {nearest} {said}"
+    return replace(
+        verdict,
+        loads=None,
+        errors=(),
+        rule=None,
+        offset=None,
+        section=None,
+        otherwise=(),
+        doubts=(doubt, *verdict.doubts),
+        unknown=(doubt, *verdict.unknown),
+    )
 
 
 def _leaves(versions: Possible, target: Target, walk: Walk) -> list[_Leaf]:

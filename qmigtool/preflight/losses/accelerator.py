@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
 
-__all__ = ["CONVERSION", "accelerator_losses"]
+__all__ = ["CONVERSION", "WHO_SAVED", "accelerator_losses"]
+
+WHO_SAVED = (
+    "what the state means to another accelerator: who saved the file is not known; --accelerator NAME decides it"
+)
 
 
 class _Known(NamedTuple):
@@ -93,9 +97,7 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
     if target.accelerator not in accelerators.TARGETS:
         judged.doubts.append(f"what {target.accelerator} does with the state: nothing is known of it")
     elif source not in TRAITS:
-        judged.doubts.append(
-            "what the state means to another accelerator: who saved the file is not known (--accelerator)"
-        )
+        judged.doubts.append(WHO_SAVED)
     elif source != target.accelerator:
         found += _conversion(stream, target)
     told = {one.device for one in found if one.rule == RULES["TK1"].name}

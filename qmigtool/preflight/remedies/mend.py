@@ -80,6 +80,12 @@ class Remedy:
         """The command as a shell takes it, or None."""
         return shlex.join(self.words) if self.words else None
 
+    @property
+    def saved_by(self) -> str | None:
+        """The accelerator that the command's output is for; nothing in it may tell, so later commands want to know."""
+        names = [str(one.parameters["name"]) for one in self.edits if one.op == "to-accelerator"]
+        return names[-1] if names else None
+
 
 def find_remedy(stream: Stream, target: Target, verdict: Verdict, losses: Losses, predict: Predict) -> Remedy | None:
     """Return what mends a stream, or None if there is nothing to mend.

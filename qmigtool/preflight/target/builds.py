@@ -14,7 +14,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.parsers.vmdesc import Description, FieldDescription
-from qmigtool.preflight.target.machines import is_x86
+from qmigtool.preflight.target.machines import DEVELOPMENT, is_x86
 from qmigtool.preflight.target.model import Target, TargetSection, TargetVmsd
 from qmigtool.preflight.target.versions import version_text
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qmigtool.preflight.target.versions import Possible
 
-__all__ = ["BUILDS", "live_sections", "subsection_shape", "target_from_version", "vmsds_of_versions"]
+__all__ = ["BUILDS", "live_sections", "subsection_shape", "target_from_version", "unknown_version", "vmsds_of_versions"]
 
 BUILDS = ((5, 2), (7, 2), (10, 0), (11, 1))
 """The versions whose tables have been read."""
@@ -49,6 +49,15 @@ def target_from_version(version: tuple[int, ...]) -> Target:
         between = dict.fromkeys([version_text(below[-1]), version_text(above[0])])
         evidence["vmsds"] = f"the tables of QEMU {' and '.join(between)}"
     return Target(name=f"QEMU {version_text(version)}", vmsds=vmsds, evidence=evidence)
+
+
+def unknown_version(versions: Possible) -> str | None:
+    """Say that all of these versions are newer than what is known here, or older; None for what is known."""
+    known = f"(known: {version_text(BUILDS[0])} to {version_text(BUILDS[-1])})"
+    # 11.1.50 is on the way to the release behind 11.1
+    if versions.first >= (*BUILDS[-1], DEVELOPMENT) or (versions.below is not None and versions.below <= BUILDS[0]):
+        return f"{versions} is not known {known}"
+    return None
 
 
 def live_sections(version: tuple[int, ...] | None) -> dict[tuple[str, int], TargetSection]:
