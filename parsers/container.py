@@ -8,7 +8,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Kind", "Magic", "recognise"]
+__all__ = ["MULTIFD", "Kind", "Magic", "recognise"]
+
+MULTIFD = "a multifd channel"
 
 
 class Kind(StrEnum):
@@ -45,7 +47,7 @@ MAGICS: tuple[Magic, ...] = (
     Magic(b"\xa1\xb2\x3c\x4d", "a pcap capture", Kind.CAPTURE),
     Magic(b"\x4d\x3c\xb2\xa1", "a pcap capture", Kind.CAPTURE),
     Magic(b"\x0a\x0d\x0d\x0a", "a pcapng capture", Kind.CAPTURE),
-    Magic(b"\x11\x22\x33\x44\x00\x00\x00\x01", "a multifd channel", Kind.OTHER),
+    Magic(b"\x11\x22\x33\x44\x00\x00\x00\x01", MULTIFD, Kind.OTHER),
     Magic(b"QCPR", "CPR state (cpr-transfer, cpr-exec)", Kind.OTHER),
 )
 

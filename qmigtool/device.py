@@ -219,4 +219,5 @@ def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
         name, {d.name for d in devices} | {d.name.rsplit("/", 1)[-1] for d in devices}, n=3
     )
     hint = f"one like {', '.join(near[:4])}" if near else "a device first, as in cpu/env.xcr0 or cpu@1/env.xcr0"
+    hint += "; `qmigtool show FILE` lists them"
     raise UsageError(f"no device {name!r}" + (f" {instance!r}" if same and instance else ""), expected=hint)

@@ -27,7 +27,7 @@ from qmigtool.pipereading import PipeReading
 from qmigtool.probe import find_start
 from qmigtool.schema import Fit, fit
 from qmigtool.schema.model import built_in
-from qmigtool.unwrap import Container, unwrap
+from qmigtool.unwrap import Container, unpack_channel, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +77,7 @@ class Stream:
         self._given_accelerator = accelerators.parse(accelerator)
         self._given_schema = schema
         self._fitted: dict[tuple[str, int | None, bytes] | None, Fit | None] = {}
-        self._channels = tuple(channels)
+        self._channels: tuple[BufferSource, ...] = ()
         self._keep_runs = keep_runs
         self._forgotten = False  # what was made of another stream's device state
         self._read_to_end = False
@@ -86,9 +86,11 @@ class Stream:
         self._occupied = sum(one.occupied for one in (source, *channels) if isinstance(one, BufferSource))
         with ensured() as budget:
             budget.admit(self._occupied)
+            packed = self._take_channels(channels)
             if isinstance(source, BufferSource):
                 found = unwrap(source, snapshot)
-                self.container, self._start, self._outer = found.container, found.start, found.outer
+                self.container, self._start = found.container, found.start
+                self._outer = (*found.outer, *packed)
                 self._channels += found.channels
                 self.problems += found.problems
                 self._source: Source = found.source
@@ -107,7 +109,23 @@ class Stream:
                 self._reading = pipe = PipeReading(kept, self.problems, self._measure, keep_runs=keep_runs)
                 pipe.read(source)
                 self._start = pipe.start
+                self._outer = packed
                 self._read_all()
+
+    def _take_channels(self, channels: Sequence[BufferSource]) -> tuple[BufferSource, ...]:
+        """Take the extra channels, unpacked where they are packed; return those that only hold what is packed."""
+        packed = []
+        try:
+            for one in channels:
+                inner = unpack_channel(one)
+                if inner is not one:
+                    packed.append(one)
+                self._channels += (inner,)
+        except BaseException:
+            for one in self._channels:
+                one.close()
+            raise
+        return tuple(packed)
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,7 @@ from qmigtool.errors import (
     UsageError,
 )
 from qmigtool.files import skip_zeros
-from qmigtool.parsers.container import Kind, Magic, recognise
+from qmigtool.parsers.container import MULTIFD, Kind, Magic, recognise
 from qmigtool.parsers.packed import unpack, unpack_pieces
 from qmigtool.parsers.pcap import Flow, read_flows
 from qmigtool.parsers.qcow2 import Snapshot, read_qcow2, state_pieces
@@ -36,7 +36,7 @@ from qmigtool.parsers.saveimage import SaveFormat, SaveImage, read_save_image
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.probe import MAX_PREFIX, Follower
 
-__all__ = ["Container", "Unwrapped", "unwrap"]
+__all__ = ["Container", "Unwrapped", "unpack_channel", "unwrap"]
 
 MAGIC_SIZE = 16
 SHOWN_SNAPSHOTS = 20  # in a message
@@ -116,6 +116,29 @@ def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
         found.close(source)
         raise
     return found
+
+
+def unpack_channel(source: BufferSource) -> BufferSource:
+    """Return what an extra channel of a migration holds: the source itself, or a new one if a compressor packed it.
+
+    Raises :class:`~qmigtool.errors.UnsupportedError` for a compression that is only known by name,
+    :class:`~qmigtool.errors.UsageError` for another container, and what unpacking raises.
+    """
+    magic = recognise(bytes(source.whole[:MAGIC_SIZE]))
+    if magic is None or magic.what == MULTIFD:
+        return source
+    try:
+        if magic.kind is Kind.OTHER:
+            raise UnsupportedError(magic.what, offset=0)
+        if magic.kind is not Kind.PACKED:
+            raise UsageError(f"{magic.what} is no extra channel of a migration", expected="what went over a channel")
+        with tempfile.TemporaryFile() as file:
+            _write(file, unpack(source, magic.packer, 0), None)
+            file.flush()
+            return FileSource.of_handle(os.dup(file.fileno()), source.name)
+    except QmigError as error:
+        error.file = error.file or source.name
+        raise
 
 
 def _save_image(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrapped:

@@ -403,3 +403,29 @@ def test_an_input_is_never_changed(call, tmp_path):
     for arguments in (["info"], ["sections"], ["show"], ["xsave", "table"]):
         assert call(*arguments, str(path))[0] == 0
     assert path.read_bytes() == data
+
+
+def test_show_says_which_of_several_instances_it_shows(call):
+    said = "qmigtool: 4 instances of cpu; cpu@0 shown (NAME@INSTANCE shows another)\n"
+    assert call("show", PC, "cpu")[2] == said
+    assert call("show", PC, "cpu/env.xcr0")[2] == said
+    assert call("show", PC, "cpu/env.xcr0", "--json")[2] == said
+    assert call("show", PC, "cpu@0/env.xcr0")[2] == ""
+    assert call("show", PC, "cpu@3")[2] == ""
+    assert call("show", PC, "timer")[2] == ""
+
+
+def test_show_says_where_names_are(call):
+    status, _, err = call("show", PC, "rtc")
+    assert status == 2
+    assert "no device 'rtc'" in err
+    assert "`qmigtool show FILE` lists them" in err
+
+
+@pytest.mark.parametrize("path", ["cpu@0/avx512", "cpu@0/cpu/avx512", "cpu@0/cpu/avx512/env.opmask_regs"])
+def test_show_says_that_a_subsection_was_not_sent(call, path):
+    status, _, err = call("show", PC, path)
+    assert status == 2
+    assert "cpu@0 has no subsection cpu/avx512 in this stream" in err
+    status, _, err = call("show", PC, "cpu@0/avx51")
+    assert (status, "subsection" in err) == (2, False)

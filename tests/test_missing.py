@@ -110,3 +110,32 @@ def test_why_it_may_be_missing(options, excuse, call, tmp_path):
 def test_nothing_is_missing():
     with qmigtool.open(written(sent=8)) as stream:
         assert missing_memory(stream) is None
+
+
+@pytest.mark.parametrize("name", ["multifd-zlib-7.2", "multifd-none-11.1", "postcopy-preempt-7.2"])
+def test_packed_channels_are_unpacked(call, name):
+    sample = packedsamples.packed(name)
+    folder = packedsamples.FOLDER
+    channels = sorted(str(one) for one in folder.glob(f"{name}.*.bin.xz"))
+    assert len(channels) == len(sample.channels)
+    with_them = [part for channel in channels for part in ("--channel", channel)]
+    status, out, err = call("info", str(folder / f"{name}.mig.xz"), *with_them, "--json")
+    found = json.loads(out)
+    assert (status, err, found["complete"], found["pages_missing"]) == (0, "", True, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [
+        (b"\x04\x22\x4d\x18" + bytes(60), 63, "lz4 compression is not supported yet"),
+        (b"QFI\xfb" + bytes(60), 2, "a qcow2 image is no extra channel of a migration"),
+        (b"\xfd7zXZ\x00" + bytes(60), 3, "xz"),
+    ],
+)
+def test_a_channel_that_cannot_be_unpacked_is_named(call, tmp_path, data, status, said):
+    channel = tmp_path / "channel"
+    channel.write_bytes(data)
+    got, _, err = call("info", str(packedsamples.packed("multifd-zlib-7.2").path), "--channel", str(channel))
+    assert got == status
+    assert said in err
+    assert "channel" in err

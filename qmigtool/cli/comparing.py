@@ -27,7 +27,7 @@ from qmigtool.cli.output import (
 from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
 from qmigtool.diff.html import page
 from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver, verdict
-from qmigtool.errors import UndecidedError, UsageError
+from qmigtool.errors import BudgetError, UndecidedError, UsageError
 from qmigtool.plaintext import printable
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ class Found(NamedTuple):
     @property
     def undecided(self) -> bool:
         """Whether all that can be compared is the same, and something cannot."""
-        return not self.state.differences and bool(self.state.undecided) and (self.memory is None or self.memory.same)
+        partly = bool(self.state.undecided or _limits(self.streams))
+        return not self.state.differences and partly and (self.memory is None or self.memory.same)
 
     @property
     def verdict(self) -> str:
@@ -178,10 +179,23 @@ class Found(NamedTuple):
             from qmigtool.diff.ram.text import ram_verdict
 
             words.append(ram_verdict(self.memory))
-        broken = [name for name, stream in zip("AB", self.streams, strict=True) if stream.problems]
+        limits = _limits(self.streams)
+        if limits:
+            words[0] = f"at least {words[0]}" if self.state.differences else f"{words[0]} in what was compared"
+            words.append(f"not all was compared: {limits[0]}")
+        broken = [
+            name
+            for name, stream in zip("AB", self.streams, strict=True)
+            if any(not isinstance(one, BudgetError) for one in stream.problems)
+        ]
         if broken:
             words.append(f"{' and '.join(broken)} broken: compared as far as can be read")
         return "; ".join(words)
+
+
+def _limits(streams: Iterable[Stream]) -> list[str]:
+    """Return what limits were reached, so that not all could be compared."""
+    return [str(one) for stream in streams for one in stream.problems if isinstance(one, BudgetError)]
 
 
 def _memory(a: Stream, b: Stream) -> RamComparison:
@@ -288,7 +302,7 @@ def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: 
     if as_json:
         print_json(
             {
-                "same": None if found.undecided and not found.changes else found.same,
+                "same": None if (found.undecided or _limits(streams)) and not found.changes else found.same,
                 "changes": [change.as_dict() for change in found.changes],
                 "notes": list(found.notes),
                 "undecided": list(found.undecided),
@@ -301,5 +315,10 @@ def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: 
     counts = Counter(change.who for change in found.changes)
     for why in found.undecided:
         say(printable(f"undecided: {why}"))
-    say(", ".join(f"{count} by {who}" for who, count in counts.items()) or "no change")
+    words = ", ".join(f"{count} by {who}" for who, count in counts.items())
+    limits = _limits(streams)
+    if limits:
+        words = f"at least {words}" if words else "no change in what was compared"
+        words += f"; not all was compared: {limits[0]}"
+    say(words or "no change")
     return _status(streams, same=found.same, undecided=not found.changes)

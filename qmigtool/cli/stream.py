@@ -31,7 +31,7 @@ from qmigtool.cli.output import (
     schema_option,
 )
 from qmigtool.device import find
-from qmigtool.errors import QmigError, SnapshotsError, UsageError
+from qmigtool.errors import BudgetError, QmigError, SnapshotsError, UsageError
 from qmigtool.jsontext import Items, Pairs, Tokens
 from qmigtool.missing import missing_memory
 from qmigtool.parsers.savevm import Type
@@ -135,8 +135,15 @@ def _info(stream: Stream, lacking: Missing | None, *, whole: bool) -> dict[str, 
             where: None if sections is None else sum(s.length for s in sections if s.type is kind)
             for where, kind in AROUND.items()
         },
-        "complete": (stream.complete and (lacking is None or bool(lacking.excuse))) if whole else None,
+        "complete": _complete(stream, lacking) if whole else None,
     }
+
+
+def _complete(stream: Stream, lacking: Missing | None = None) -> bool | None:
+    """Say whether a stream is complete; None where a limit was reached before that could be seen."""
+    if stream.problems and all(isinstance(one, BudgetError) for one in stream.problems):
+        return None
+    return stream.complete and (lacking is None or bool(lacking.excuse))
 
 
 # What can be in the file besides the stream: a hole (file:PATH,offset=N), padding or garbage.
@@ -145,6 +152,7 @@ AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
 
 MISSING = 1  # exit status: memory is missing
 NOT_READ = "unknown (RAM's headers were not all read)"
+LIMITED = "unknown (a limit was reached: not all could be read)"
 NOT_PROVED = "NO: the device state was found from the end of the file, and may be another stream's"
 
 
@@ -186,7 +194,10 @@ def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
         *([("decoded by", _schema(document["borrowed_schema"]))] if document["borrowed_schema"] else []),
         *((f"{where} it", _bytes(document[where])) for where in ("before", "behind") if document[where]),
         *([] if document["proved"] else [("proved", NOT_PROVED)]),
-        ("complete", {True: "yes", False: "NO", None: NOT_READ}[document["complete"]]),
+        (
+            "complete",
+            {True: "yes", False: "NO", None: LIMITED if document["sections"] else NOT_READ}[document["complete"]],
+        ),
     ]
     for name, text in lines:
         print(f"{name:13} {printable(text)}")
@@ -221,7 +232,7 @@ def sections(file: str, every: bool, as_csv: bool, as_json: bool) -> int:
     with opened(file) as stream:
         if as_json:
             found = as_records(table.columns, table.rows(stream))
-            print_json({"sections": found, "complete": stream.complete, **problems_json(stream)})
+            print_json({"sections": found, "complete": _complete(stream), **problems_json(stream)})
         elif as_csv:
             print_csv(table.columns, table.rows(stream))
         else:
@@ -274,11 +285,13 @@ def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: b
     """
     with opened(file, schema=schema, walk=None if prove else SHOWN_WALK) as stream:
         device, rest = (None, "") if path is None else find(stream.devices, path)
+        if device is not None and path is not None:
+            _say_instances(stream, device, path)
         if as_csv:
             if device is None:
                 print_csv(tables.devices.columns, tables.devices.rows(stream))
             else:
-                found = None if not rest else device.field(rest)
+                found = None if not rest else _field(device, rest)
                 print_csv(tables.fields.columns, tables.fields.rows(stream, device, found))
             return finish(stream)
         if as_json:
@@ -289,8 +302,31 @@ def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: b
             device.ask()
             _print_fields(device.fields, "")
         else:
-            _print_field(device, device.field(rest), rest)
+            _print_field(device, _field(device, rest), rest)
         return finish(stream)
+
+
+def _say_instances(stream: Stream, device: Device, path: str) -> None:
+    """Say on stderr that a path without an instance means the first of several."""
+    count = sum(one.name == device.name for one in stream.devices)
+    if count > 1 and path != device.label and not path.startswith(f"{device.label}/"):
+        say_error(f"qmigtool: {count} instances of {device.name}; {device.label} shown (NAME@INSTANCE shows another)")
+
+
+def _field(device: Device, path: str) -> Field:
+    """Return a field; of a subsection that was not sent, say that."""
+    try:
+        return device.field(path)
+    except UsageError as error:
+        from qmigtool.preflight.target.builds import known_subsections
+
+        vmsd = device.name if device.description is None else device.description.name
+        for name in sorted(known_subsections(vmsd), key=len, reverse=True):
+            short = name.removeprefix(f"{vmsd}/")
+            if any(path == one or path.startswith(f"{one}/") for one in (name, short)) and not device.subsection(name):
+                words = f"{device.label} has no subsection {name} in this stream: QEMU sends it only when it is needed"
+                raise UsageError(words) from error
+        raise
 
 
 def _print_devices(stream: Stream) -> None:
@@ -318,7 +354,7 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
             entry["borrowed_schema"] = one.borrowed
         try:
             if rest:
-                field = one.field(rest)
+                field = _field(one, rest)
                 field.ask()
                 entry["fields"] = {rest: _json_value(field)}
                 document["field"] = {

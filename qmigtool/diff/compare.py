@@ -20,7 +20,7 @@ from qmigtool.diff.noise import (
 )
 from qmigtool.diff.words import change
 from qmigtool.diff.xstate import differing_registers, x87_unknown
-from qmigtool.errors import QmigError, UndecidedError, UnsupportedError
+from qmigtool.errors import BudgetError, QmigError, UndecidedError, UnsupportedError
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
@@ -61,6 +61,7 @@ class _Comparer:
         self._hypervisors = [stream.accelerator.tcg is False for stream in (a, b)]
         self._one_meaning = ours == theirs
         self._undecided: list[str] = []
+        self._cut = [any(isinstance(one, BudgetError) for one in stream.problems) for stream in (a, b)]
         if ours != theirs:
             self._notes.append("; ".join(f"{name}: {s.accelerator.words}" for name, s in (("A", a), ("B", b))))
             if UNKNOWN not in (ours, theirs):
@@ -68,9 +69,18 @@ class _Comparer:
 
     def run(self) -> Comparison:
         for difference in self._whole():
-            self._take(difference)
+            if difference.a is None and self._cut[0]:
+                self._unseen("A", difference.path)
+            elif difference.b is None and self._cut[1]:
+                self._unseen("B", difference.path)
+            else:
+                self._take(difference)
         for a, b in _pairs(self._a.devices, self._b.devices):
-            if a is None or b is None:
+            if a is None and b is not None and self._cut[0]:
+                self._unseen("A", b.label)
+            elif b is None and a is not None and self._cut[1]:
+                self._unseen("B", a.label)
+            elif a is None or b is None:
                 self._take(_alone(a, b))
             else:
                 self._device(a, b)
@@ -80,6 +90,10 @@ class _Comparer:
         idle = (rule.id for rule in self._noise.rules if rule.topic == IGNORED and rule.id not in used)
         self._notes += (f"{rule} fits no difference" for rule in idle)
         return Comparison(tuple(self._found), tuple(self._excused), tuple(self._notes), tuple(self._undecided))
+
+    def _unseen(self, name: str, what: str) -> None:
+        """Note what is in one stream, where a limit ended the reading of the other: it may well be there, too."""
+        self._undecided.append(f"{what}: {name} was not read to its end, for a limit")
 
     def _take(self, difference: Difference, types: Iterable[str] = (), conditions: Iterable[str] = ()) -> None:
         holds = {*self._conditions, *conditions}

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
     from qmigtool.preflight.target.versions import Possible
 
-__all__ = ["BUILDS", "live_sections", "subsection_shape", "target_from_version", "unknown_version", "vmsds_of_versions"]
+__all__ = [
+    "BUILDS",
+    "known_subsections",
+    "live_sections",
+    "subsection_shape",
+    "target_from_version",
+    "unknown_version",
+    "vmsds_of_versions",
+]
 
 BUILDS = ((5, 2), (7, 2), (10, 0), (11, 1))
 """The versions whose tables have been read."""
@@ -105,6 +113,11 @@ def _joined(rows: list[TargetVmsd]) -> TargetVmsd:
         first.field_versions if all(row.field_versions == first.field_versions for row in rows) else None,
         sure.union(*subsections) - sure,
     )
+
+
+def known_subsections(vmsd: str) -> frozenset[str]:
+    """Return the names of all subsections that any of the builds has for a VMStateDescription."""
+    return frozenset().union(*(table[vmsd].subsections for table in _builds().values() if vmsd in table))
 
 
 @cache
