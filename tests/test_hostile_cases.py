@@ -11,7 +11,6 @@ import json
 import lzma
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -30,28 +29,29 @@ from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, zer
 SECONDS, MEMORY, FILES = 10, 256 << 20, 1024
 
 
+LAUNCHER = """
+import json, os, resource, sys
+files = min(int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+pid = os.posix_spawn(sys.executable, [sys.executable, "-m", "qmigtool", *sys.argv[2:]], os.environ, file_actions=null)
+_, status, usage = os.wait4(pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
+"""
+"""Starts qmigtool from a process of its own: ru_maxrss of a child begins with what its parent had in memory when it
+started the child, and a worker of pytest has a lot."""
+
+
 def measured(*arguments: str) -> tuple[int, float, int, str]:
     """Run qmigtool; return the exit status, seconds of processor time, bytes of memory at most, and standard error."""
-
-    def few() -> None:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
-
-    with Path(os.devnull).open("wb") as nothing:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "qmigtool", *arguments],
-            stdout=nothing,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            preexec_fn=few,
-        )
-    said = process.stderr.read().decode() if process.stderr is not None else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.stderr is not None:
-        process.stderr.close()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, said
+    process = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, str(FILES), *arguments],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    status, seconds, memory = json.loads(process.stdout)
+    return status, seconds, memory * (1 if sys.platform == "darwin" else 1024), process.stderr.decode()
 
 
 CASES = [
