@@ -225,6 +225,9 @@ def convert(
     IN is an area's bytes, or what holds some: an ELF core (IN#TID, or IN#@N for its Nth area, where it has several),
     JSON of Cloud Hypervisor (IN#N: the vCPU of key or id N, else area N of the document), Xen's save record.
 
+    Exit status 1 where live state would be lost, 63 where --layout auto finds no layout that fits IN, or several that
+    read it, or lay out OUT, differently: stderr lists them.
+
     For the qemu-* policies --layout is the host's CPUID. Their result is what the C function leaves in the buffer,
     also where it fails or where that is no legal area; its return value is "rc" in --json. Exit status 0 if that is
     not negative, else 1; 3, and nothing is written, where C would leave its buffers.
@@ -321,7 +324,8 @@ def _convert_strictly(
             notes.append(amx)
         return replace(result, notes=tuple(dict.fromkeys((*notes, *result.notes)))), target
 
-    found = agreed(data, source, act, lambda done: (done[0].data, tuple(sorted(done[0].supervisor.items()))))
+    option = "--layout" if source_layout is None else "--source-layout"
+    found = agreed(data, source, act, lambda done: (done[0].data, tuple(sorted(done[0].supervisor.items()))), option)
     result, target = found.result
     write_output(output, result.data)
     notes = [*filter(None, [area.note]), *auto_note(source, found.layouts), *result.notes]

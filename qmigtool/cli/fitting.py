@@ -10,7 +10,7 @@ import click
 from qmigtool import xsave as core
 from qmigtool.cli.parameters import F, layout_value
 from qmigtool.errors import QmigError, UnsupportedError, XsaveError
-from qmigtool.xsave import Layout
+from qmigtool.xsave import Layout, XsaveArea
 from qmigtool.xsave.holders import FoundArea
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ quirk_option = click.option(
     help="Take CET_U, CET_S and PASID of a compacted area as live although XSTATE_BV does not declare them, as Hyper-V "
     "saves them.",
 )
-force_option = click.option("--force", is_flag=True, help="Go on although AREA cannot be of this layout.")
+force_option = click.option("--force", is_flag=True, help="Go on although the area cannot be of this layout.")
 
 
 def _value(value: str | Layout) -> Layout | str:
@@ -41,7 +41,7 @@ the_area_layout_option = area_layout_option(
     "--layout",
     default=AUTO,
     help="A built-in layout (see `xsave layouts`), a file with CPUID in it (FILE#N is CPU N), or auto, the default: "
-    "what AREA's file says, else the built-in ones that fit.",
+    "what the area's file says, else the built-in ones that fit.",
 )
 
 
@@ -69,7 +69,19 @@ class Agreed(NamedTuple):
     layouts: tuple[Layout, ...]
 
 
-def agreed(area: bytes, layout: Layout | str, act: Callable[[Layout], T], same: Callable[[T], Hashable]) -> Agreed:
+def meaning(area: XsaveArea) -> tuple[object, ...]:
+    """Return what an area means, with what Hyper-V leaves undeclared."""
+    state = area.with_hyperv_quirk().architectural_state()
+    return tuple(sorted((str(key), value) for key, value in state.items()))
+
+
+def agreed(
+    area: bytes,
+    layout: Layout | str,
+    act: Callable[[Layout], T],
+    same: Callable[[T], Hashable],
+    option: str = "--layout",
+) -> Agreed:
     """Do ``act`` with ``layout``, or, if that is ``auto``, with each one that fits; ``same`` is what must be equal.
 
     Raises :class:`~qmigtool.errors.UnsupportedError` if none fits, or if those that fit do not agree: it lists them.
@@ -89,13 +101,21 @@ def agreed(area: bytes, layout: Layout | str, act: Callable[[Layout], T], same: 
         raise UnsupportedError("layout", "no built-in layout fits this area", expected="--layout with a CPUID dump")
     if len(groups) > 1:
         listed = "; ".join(_listed(found) for _, found in groups.values())
-        raise UnsupportedError(
-            "layout", f"several layouts fit this area and read it differently: {listed}", expected="one of them"
-        )
+        how = "read it alike, but lay out the result differently" if _read_alike(area) else "read it differently"
+        each = " or ".join(f"{option} {found[0].name}" for _, found in groups.values())
+        raise UnsupportedError("layout", f"several layouts fit this area and {how}: {listed}", expected=each)
     ((result, found),) = groups.values()
     if isinstance(result, QmigError):
         raise result
     return Agreed(result, tuple(found))
+
+
+def _read_alike(area: bytes) -> bool:
+    """Whether all layouts that fit an area read the same state in it, so that only another format differs."""
+    try:
+        return len({meaning(XsaveArea(area, one)) for one in core.fitting_layouts(area)}) == 1
+    except XsaveError:
+        return False
 
 
 def auto_note(layout: Layout | str, layouts: Sequence[Layout]) -> list[str]:

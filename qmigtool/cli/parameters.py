@@ -33,6 +33,11 @@ def layout_value(value: str | Layout) -> Layout:
     if isinstance(value, Layout):
         return value
     file, choice = split_path(value)
+    if value.lower() == "auto" and not Path(file).exists():
+        raise UsageError(
+            "auto is for commands that read an area (xsave check, convert, import); here no area is read",
+            expected="a built-in layout (see `xsave layouts`) or a file with CPUID in it",
+        )
     if core.is_layout_name(value) or not Path(file).exists():
         return core.layout(value)
     data, name = read_small(file, MAX_DUMP, prefix_of=is_core), Path(file).name

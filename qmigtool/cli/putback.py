@@ -13,6 +13,7 @@ from qmigtool.cli.fitting import (
     auto_note,
     contradictions,
     force_option,
+    meaning,
     own_layout,
     quirk_option,
     the_area_layout_option,
@@ -77,8 +78,9 @@ def import_area(
     AREA is in standard or compacted format, alone or in what `xsave check` reads; padding behind it does no harm. Only
     what means something else than before changes, so that an exported area that comes back unchanged gives the
     identical stream. Refused with exit status 1: live state that no field of a stream takes (PT, PASID, HDC, UINTR,
-    HWP, LWP), unless --lossy; an area that cannot be of that layout, unless --force. --hyperv-quirk is on where MSHV or
-    WHPX saved FILE.
+    HWP, LWP), unless --lossy; an area that cannot be of that layout, unless --force. Exit status 63 where --layout auto
+    finds none that fits, or several that read it differently, and where who saved FILE would decide and is not known.
+    --hyperv-quirk is on where MSHV or WHPX saved FILE.
     """
     need_output(output, dry_run=dry_run)
     holder = read_area(area)
@@ -88,7 +90,7 @@ def import_area(
             wrong = contradictions(holder, layout) if isinstance(layout, Layout) else ()
             if wrong and not force:
                 raise LiveStateError(f"the area is of another layout: {'; '.join(wrong)} (--force imports it)")
-            found = agreed(data, layout, lambda one: XsaveArea(data, one), _meaning)
+            found = agreed(data, layout, lambda one: XsaveArea(data, one), meaning)
             one = found.layouts[0]
             rewriter = Rewriter(stream, lossy=lossy)
             for note in (*filter(None, [holder.note]), *wrong, *auto_note(layout, found.layouts)):
@@ -104,12 +106,6 @@ def import_area(
                 error.file = area  # it is at fault, not the stream
             raise
         return write_edited(rewriter, output or "", as_json=as_json, dry_run=dry_run)
-
-
-def _meaning(area: XsaveArea) -> tuple[object, ...]:
-    """Return what an area means, with what Hyper-V leaves undeclared."""
-    state = area.with_hyperv_quirk().architectural_state()
-    return tuple(sorted((str(key), value) for key, value in state.items()))
 
 
 @click.group(no_args_is_help=False)

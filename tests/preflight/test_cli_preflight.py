@@ -377,3 +377,16 @@ def test_json_nested_without_end(tmp_path: Path) -> None:
     path.write_text("[" + "9" * 5000 + "]")
     with pytest.raises(QmigError):
         read_target(str(path))
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("foo", None), ("q35-7.2", "q35"), ("v7.2", None), ("7,2", None), ("kvmm", "kvm"), ("amd-zen", "amd-zen4")],
+)
+def test_a_mistaken_target_is_told_what_there_is(call: Call, word: str, near: str | None) -> None:
+    code, _, err = call(PC, "--target", word)
+    assert code == 2
+    assert f"no file and no other target '{word}'" in err
+    assert "a version of QEMU (7.2), a machine type or an accelerator" in err
+    assert ("close to it" in err) == (near is not None)
+    assert near is None or near in err

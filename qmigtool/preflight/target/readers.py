@@ -115,10 +115,11 @@ class _Reader:
             named = _named(spec)
             if named is not None:
                 return named
-            if "/" not in spec and "." not in spec:
+            if "/" not in spec and ("." not in spec or folder == Path()):
                 words = (*layout_names(), *NAMES, "pc", "q35", "microvm")
-                close = difflib.get_close_matches(spec.lower(), words, n=4, cutoff=0.4)
-                raise UsageError(f"no file and no other target {spec[:64]!r}", expected=", ".join(close) or KINDS)
+                close = difflib.get_close_matches(spec.lower(), words, n=4, cutoff=0.6)
+                near = f" (close to it: {', '.join(close)})" if close else ""
+                raise UsageError(f"no file and no other target {spec[:64]!r}{near}", expected=KINDS)
         self._left -= 1
         if self._left < 0:
             raise UsageError(f"the targets name more than {MAX_FILES} files")
