@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qmigtool.cpu_x86 import FIELDS
 from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
 from qmigtool.files import new_folder, open_input
+from qmigtool.rewrite.components import vcpu_section
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK
+from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK, check_xcr0
 from qmigtool.xsave.convert import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -253,23 +255,26 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
     Where the MSRs of CET are in the bundle, they count and not the area's bytes: a difference is said.
 
     Only what differs changes; what was exported and comes back unchanged gives the identical stream. Raises
-    :class:`~qmigtool.errors.StreamError` for a bundle that is none, and what
+    :class:`~qmigtool.errors.StreamError` for a bundle that is none, :class:`~qmigtool.errors.LiveStateError` for an
+    XCR0 with components that its layout does not have (they are dropped and said if the rewriter is lossy), and what
     :meth:`~qmigtool.rewrite.Rewriter.import_area` raises.
     """
     document = _load(Path(folder, MANIFEST))
     try:
         layout = Layout.from_leaf_0xd(
             str(document["layout"]["name"]),
-            {int(sub): tuple(int(r, 0) for r in row) for sub, row in document["layout"]["leaf_0xd"].items()},
+            {
+                _decimal(sub): tuple(_hex(register, 32) for register in row)
+                for sub, row in document["layout"]["leaf_0xd"].items()
+            },
             vendor=str(document["layout"].get("vendor", "")),
         )
         entries = [
             (
-                int(entry["vcpu"]),
-                int(entry["size"]),
-                int(entry["xcr0"], 0),
-                int(entry.get("xcr0_beside", "0"), 0),
-                {int(msr["index"], 0): int(msr["value"], 0) for msr in entry["msrs"]},
+                _plain(entry["vcpu"]),
+                _plain(entry["size"]),
+                _hex(entry["xcr0"]) | _hex(entry.get("xcr0_beside", "0x0")),
+                {_hex(msr["index"], 32): _hex(msr["value"]) for msr in entry["msrs"]},
             )
             for entry in document["vcpus"]
         ]
@@ -285,14 +290,14 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
     this = (stream.machine, stream.accelerator.name, len(rewriter.draft.vcpus))
     if made_of != this:
         rewriter.draft.note(f"the bundle was made of {_words(*made_of)}; this stream is of {_words(*this)}")
-    for index, size, xcr0, beside, msrs in entries:
+    for index, size, xcr0, msrs in entries:
         # The name follows from the number: names in a file are never paths.
         data = _read(Path(folder, _file_name(index)), MAX_AREA)
         if not 0 < size <= len(data) <= MAX_AREA or any(data[size:]):
             raise StreamError(
                 f"the area of vCPU {index} has {len(data)} bytes", section=_file_name(index), expected=f"{size}, padded"
             )
-        rewriter.set_xcr0(index, xcr0 | beside)
+        _set_xcr0(rewriter, index, xcr0, layout)
         area = XsaveArea(data[:size], layout)
         rewriter.import_area(index, area, hyperv_quirk=hyperv_quirk)
         for number, value in _cet_of(area.with_hyperv_quirk() if hyperv_quirk else area):
@@ -304,6 +309,27 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
         for msr in MSRS:
             if msr.number in msrs:
                 _set_msr(rewriter, index, msr, msrs[msr.number])
+
+
+def _set_xcr0(rewriter: Rewriter, index: int, xcr0: int, layout: Layout) -> None:
+    """Give a vCPU the XCR0 of a bundle: what the bundle's CPU has, and what the vCPU has already."""
+    vcpu = rewriter.draft.vcpu(vcpu_section(rewriter.draft, index))
+    foreign = xcr0 & ~layout.user_mask & ~vcpu.xcr0
+    if foreign:
+        what = f"components in XCR0 that {layout.name} does not have: {' '.join(mask_names(foreign))}"
+        if not rewriter.lossy:
+            raise LiveStateError(
+                f"the bundle gives vCPU {index} {what} (--lossy drops them)",
+                components=mask_names(foreign),
+                section=MANIFEST,
+            )
+        rewriter.draft.losses.append(f"{vcpu.device.label}: the bundle has {what}")
+        xcr0 &= ~foreign
+    if xcr0 == vcpu.xcr0:
+        return
+    if reasons := check_xcr0(xcr0):
+        raise StreamError(f"{xcr0:#x} is no XCR0: {reasons[0]}", section=MANIFEST)
+    rewriter.set_xcr0(index, xcr0)
 
 
 def _cet_of(area: XsaveArea) -> Iterator[tuple[int, int]]:
@@ -320,6 +346,31 @@ def _read(path: Path, most: int) -> bytes:
     """Read a regular file up to one byte more than it may have."""
     with os.fdopen(open_input(path), "rb") as file:
         return file.read(most + 1)
+
+
+_HEX = re.compile("0x[0-9a-fA-F]{1,16}")
+_DECIMAL = re.compile("[0-9]{1,2}")
+
+
+def _hex(text: Any, width: int = 64) -> int:
+    """Return a number of up to ``width`` bits as export writes it. Raises ValueError for any other form."""
+    if isinstance(text, str) and _HEX.fullmatch(text) and not int(text, 16) >> width:
+        return int(text, 16)
+    raise ValueError(f"{str(text)[:40]!r} is not 0x and a number of {width} bits")
+
+
+def _plain(number: Any) -> int:
+    """Return a number that JSON has as one. Raises ValueError for anything else."""
+    if type(number) is int:
+        return number
+    raise ValueError(f"{str(number)[:40]!r} is not a number")
+
+
+def _decimal(text: str) -> int:
+    """Return the number of a subleaf, the key of an object. Raises ValueError for anything else."""
+    if _DECIMAL.fullmatch(text):
+        return int(text)
+    raise ValueError(f"{text[:40]!r} is no subleaf")
 
 
 def _refuse(token: str) -> Any:

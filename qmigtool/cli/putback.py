@@ -78,9 +78,10 @@ def import_area(
     AREA is in standard or compacted format, alone or in what `xsave check` reads; padding behind it does no harm. Only
     what means something else than before changes, so that an exported area that comes back unchanged gives the
     identical stream. Refused with exit status 1: live state that no field of a stream takes (PT, PASID, HDC, UINTR,
-    HWP, LWP), unless --lossy; an area that cannot be of that layout, unless --force. Exit status 63 where --layout auto
-    finds none that fits, or several that read it differently, and where who saved FILE would decide and is not known.
-    --hyperv-quirk is on where MSHV or WHPX saved FILE.
+    HWP, LWP) or that XCR0 (--xcr0, else the vCPU's) does not enable, unless --lossy; an area that cannot be of that
+    layout, unless --force. Exit status 63 where --layout auto finds none that fits, or several that read it
+    differently, and where who saved FILE would decide and is not known. --hyperv-quirk is on where MSHV or WHPX saved
+    FILE.
     """
     need_output(output, dry_run=dry_run)
     holder = read_area(area)

@@ -24,6 +24,7 @@ from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, USER_MASK, XCOMP_
 from qmigtool.xsave.vendor import check_mxcsr
 
 if TYPE_CHECKING:
+    from qmigtool.cpu_x86 import VCpu
     from qmigtool.rewrite.draft import Draft
     from qmigtool.rewrite.sectiondraft import SectionDraft
 
@@ -46,11 +47,11 @@ def import_area(
     ``area`` has no place for keeps its state. ``hyperv_quirk`` takes state that Hyper-V leaves undeclared as live
     (default: if MSHV or WHPX saved the stream).
 
-    Raises :class:`~qmigtool.errors.LiveStateError` for state that XCR0 does not enable, unless the vCPU has such
-    already; for state that no field of a stream takes, which is dropped and said in ``draft.losses`` if ``lossy``; and
-    for an area that cannot be of its layout, unless ``force``. Raises :class:`~qmigtool.errors.XsaveError` for an area
-    that XRSTOR refuses, and :class:`~qmigtool.errors.UndecidedError` where it is not known who saved the stream and
-    what is to be done depends on it.
+    Raises :class:`~qmigtool.errors.LiveStateError` for state that XCR0 does not enable, as it is after the edits so
+    far, unless the vCPU of the source has such already, and for state that no field of a stream takes: both are dropped
+    and said in ``draft.losses`` if ``lossy``; and for an area that cannot be of its layout, unless ``force``. Raises
+    :class:`~qmigtool.errors.XsaveError` for an area that XRSTOR refuses, and :class:`~qmigtool.errors.UndecidedError`
+    where it is not known who saved the stream and what is to be done depends on it.
     """
     section = vcpu_section(draft, index)
     quirk = draft.accelerator in HYPERV if hyperv_quirk is None else hyperv_quirk
@@ -84,18 +85,17 @@ def import_area(
             changed[bit] = new
     mxcsr = area.mxcsr if area.mxcsr != vcpu.xsave.mxcsr else None
     nowhere = _without_field(draft, section, changed, lossy=lossy)
+    # x87 and SSE need no leave of XCR0. Supervisor state is MSRs here, and no bit of IA32_XSS is needed to carry it.
+    outside = area.live & ~vcpu.xcr0 & ~nowhere & ~_outside_already(draft, index) & ~(LEGACY_MASK | SUPERVISOR_MASK)
+    _without_leave(draft, vcpu, outside, lossy=lossy)
+    for bit in bits(outside):
+        nowhere |= 1 << bit
+        changed.pop(bit, None)
+        if vcpu.carried >> bit & 1 and vcpu.contents(bit) != initial(bit):
+            changed[bit] = initial(bit)
     if not changed and mxcsr is None:
         return
     live = sum(1 << bit for bit, contents in changed.items() if not is_initial(bit, contents))
-    # Supervisor state is MSRs here, and no bit of IA32_XSS is needed to carry it.
-    outside = live & ~vcpu.xcr0 & ~vcpu.live & ~SUPERVISOR_MASK
-    if outside:
-        raise LiveStateError(
-            f"vCPU {index} has not enabled in XCR0 ({vcpu.xcr0:#x}) what the area has live: "
-            + " ".join(mask_names(outside)),
-            components=mask_names(outside),
-            section=section.label,
-        )
     vcpu.check_saver("whether XSTATE_BV is filled")
     write_components(draft, section, changed, mxcsr)
     if not vcpu.tcg:  # TCG never fills it
@@ -136,6 +136,31 @@ def _without_field(draft: Draft, section: SectionDraft, changed: dict[int, bytes
     for words in lost.values():
         draft.losses.append(f"{section.label}: no field of a stream takes what the area has live: {words}")
     return nowhere
+
+
+def _outside_already(draft: Draft, index: int) -> int:
+    """Return what a vCPU of the source has live outside of its XCR0: a guest may disable what it used."""
+    return sum(vcpu.live & ~vcpu.xcr0 for vcpu in draft.stream.vcpus if vcpu.index == index)
+
+
+def _without_leave(draft: Draft, vcpu: VCpu, outside: int, *, lossy: bool) -> None:
+    """Take note of live components that XCR0 does not enable.
+
+    Raises :class:`~qmigtool.errors.LiveStateError` that names them, unless ``lossy``.
+    """
+    if not outside:
+        return
+    names = mask_names(outside)
+    if not lossy:
+        raise LiveStateError(
+            f"vCPU {vcpu.index} has not enabled in XCR0 ({vcpu.xcr0:#x}) what the area has live: {' '.join(names)} "
+            "(--lossy drops it)",
+            components=names,
+            section=vcpu.device.label,
+        )
+    draft.losses.append(
+        f"{vcpu.device.label}: XCR0 {vcpu.xcr0:#x} does not enable what the area has live: {' '.join(names)}"
+    )
 
 
 def _reach(area: XsaveArea) -> int:

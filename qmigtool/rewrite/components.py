@@ -60,9 +60,34 @@ def check_legal(mask: int) -> None:
 
 
 def set_xcr0(draft: Draft, index: int, mask: int) -> None:
-    """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
+    """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes.
+
+    Components that it no longer enables keep their state, as on a CPU; what of them is still there when all edits are
+    made is said in a note.
+    """
     check_legal(mask)
-    _assign_xcr0(draft, vcpu_section(draft, index), mask)
+    section = vcpu_section(draft, index)
+    before = draft.vcpu(section).xcr0
+    _assign_xcr0(draft, section, mask)
+    draft.checks.append(lambda: _say_disabled(draft, section, before))
+
+
+def _say_disabled(draft: Draft, section: SectionDraft, before: int) -> None:
+    """Note what a vCPU has live or declared in components that XCR0 ``before`` enabled, and does no longer."""
+    if section.dropped:
+        return
+    vcpu = draft.vcpu(section)
+    disabled = before & ~vcpu.xcr0 & ~LEGACY_MASK
+    words = [
+        f"{title} {' '.join(mask_names(mask & disabled))}"
+        for title, mask in (("live", vcpu.live), ("declared in XSTATE_BV", vcpu.xstate_bv))
+        if mask & disabled
+    ]
+    if words:
+        draft.note(
+            f"vCPU {vcpu.index} keeps components that XCR0 {vcpu.xcr0:#x} no longer enables: {'; '.join(words)} "
+            "(--drop-component takes them away)"
+        )
 
 
 def _assign_xcr0(draft: Draft, section: SectionDraft, mask: int) -> None:

@@ -300,6 +300,68 @@ def test_names_of_files_are_never_paths(name, bundle, tmp_path):
     assert imported(SMALL, folder, accelerator="kvm").data == SMALL
 
 
+@pytest.mark.parametrize(
+    "value", ["10", "0b111", "0o7", "0x_7", " 0x7", "0x7 ", "+0x7", "7", 7, "0X7", "0x" + "0" * 17]
+)
+@pytest.mark.parametrize("place", [("xcr0",), ("xcr0_beside",), ("msrs", 0, "value"), ("msrs", 0, "index")], ids=str)
+def test_a_number_is_written_as_export_does(place, value, bundle, tmp_path):
+    folder = tmp_path / "b"
+    shutil.copytree(bundle, folder)
+
+    def edit(document):
+        *way, last = place
+        part = document["vcpus"][0]
+        for key in way:
+            part = part[key]
+        part[last] = value
+
+    change(folder, edit)
+    refused(folder, StreamError)
+
+
+@pytest.mark.parametrize("key", ["vcpu", "size"])
+@pytest.mark.parametrize("value", ["0", True, "0x240", "1_0"])
+def test_a_plain_number_is_one(key, value, bundle, tmp_path):
+    folder = tmp_path / "b"
+    shutil.copytree(bundle, folder)
+    change(folder, lambda d: d["vcpus"][0].update({key: value}))
+    refused(folder, StreamError)
+
+
+@pytest.mark.parametrize("value", ["0x5", "0x0", "0x63", "0x8000000000000003"])
+def test_an_xcr0_that_no_cpu_takes(value, tmp_path):
+    exported(sample("kvm-avx512-7.2"), tmp_path / "b", "qemu")
+    change(tmp_path / "b", lambda d: d["vcpus"][0].update(xcr0=value))
+    with qmigtool.open(sample("kvm-avx512-7.2")) as stream, pytest.raises((StreamError, LiveStateError)):
+        import_bundle(Rewriter(stream), tmp_path / "b")
+
+
+def test_an_xcr0_that_does_not_enable_what_the_area_has(tmp_path):
+    exported(sample("kvm-avx512-7.2"), tmp_path / "b")
+    change(tmp_path / "b", lambda d: d["vcpus"][0].update(xcr0="0x7"))
+    with qmigtool.open(sample("kvm-avx512-7.2")) as stream:
+        with pytest.raises(LiveStateError) as caught:
+            import_bundle(Rewriter(stream), tmp_path / "b")
+        assert caught.value.components == ("opmask", "ZMM_Hi256", "Hi16_ZMM")
+    done = rewritten(sample("kvm-avx512-7.2"), lambda r: import_bundle(r, tmp_path / "b"), lossy=True)
+    with qmigtool.open(done.data) as stream:
+        (vcpu,) = stream.vcpus
+        assert (vcpu.xcr0, vcpu.xstate_bv & 0xE0, vcpu.live & 0xE0) == (7, 0, 0)
+    assert "opmask ZMM_Hi256 Hi16_ZMM" in done.losses[0]
+
+
+def test_an_xcr0_of_another_cpu_than_the_bundle_has(tmp_path):
+    """MPX: amd-zen4 does not have it."""
+    exported(sample("kvm-avx512-7.2"), tmp_path / "b")
+    change(tmp_path / "b", lambda d: d["vcpus"][0].update(xcr0_beside="0x18"))
+    wanted = pytest.raises(LiveStateError, match="amd-zen4 does not have: BNDREGS BNDCSR")
+    with qmigtool.open(sample("kvm-avx512-7.2")) as stream, wanted:
+        import_bundle(Rewriter(stream), tmp_path / "b")
+    done = rewritten(sample("kvm-avx512-7.2"), lambda r: import_bundle(r, tmp_path / "b"), lossy=True)
+    assert done.data == sample("kvm-avx512-7.2").read_bytes()
+    assert "BNDREGS BNDCSR" in done.losses[0]
+
+
 def test_areas_of_the_wrong_size(bundle, tmp_path):
     for number, edit in enumerate(
         [
