@@ -39,7 +39,7 @@ from qmigtool.xsave import Layout, XsaveArea, impossible_xcr0
 
 output_option = click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
 lossy_option = click.option(
-    "--lossy", is_flag=True, help="Drop live state that no field of a stream takes, and say it."
+    "--lossy", is_flag=True, help="Drop live state that no field of a stream takes or XCR0 does not enable, and say it."
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
 
