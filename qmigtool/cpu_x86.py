@@ -345,6 +345,7 @@ class VCpu:
             raise UndecidedError(
                 SAVED_BY,
                 f"vCPU {self.index}: {what} depends on who saved the stream; {UNKNOWN_SAVER}",
+                offset=self.device.section.offset,
                 section=self.device.label,
             )
 

@@ -400,7 +400,7 @@ def test_memory_of_the_command_line(kind, command, tmp_path):
     )
     assert "Traceback" not in done.stderr
     peak, code = map(int, done.stderr.splitlines()[-1].split())
-    assert code in (0, 3, 63)
+    assert code in (0, 1, 3, 63)  # 1: memory is missing
     assert peak * 1024 < MEMORY
 
 
