@@ -381,6 +381,25 @@ def test_postcopy_is_not_decided_past_the_switch() -> None:
     assert any("postcopy" in text for text in found.unknown)
 
 
+def test_an_advice_to_a_target_of_unknown_capabilities_is_undecided() -> None:
+    edited = Edited("pc-7.2")
+    edited.insert(edited.one_start().offset, b"\x08\x00\x03\x00\x10" + (4096).to_bytes(8, "big") * 2)
+    found = verdict(edited.result(), pc())
+    assert found.loads is None
+    assert any("postcopy-ram" in text and "query-migrate-capabilities" in text for text in found.doubts)
+    assert verdict(edited.result(), pc(capabilities={"postcopy-ram": True})).loads is True
+    assert verdict(edited.result(), pc(capabilities={"postcopy-ram": False})).loads is False
+
+
+def test_what_is_refused_either_way_is_refused_in_the_words_of_the_default() -> None:
+    edited = Edited("pc-7.2")
+    edited.insert(edited.one_start().offset, b"\x08\x00\x03\x00\x10" + (8192).to_bytes(8, "big") * 2)
+    found = verdict(edited.result(), pc())
+    off = verdict(edited.result(), pc(capabilities={"postcopy-ram": False}))
+    assert (found.loads, found.errors) == (False, off.errors)
+    assert found.errors != verdict(edited.result(), pc(capabilities={"postcopy-ram": True})).errors
+
+
 # -- words -----------------------------------------------------------------------------------------------------------
 
 

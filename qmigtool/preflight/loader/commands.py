@@ -94,8 +94,11 @@ def _advise(load: Load, start: int, length: int) -> None:
     _state(load, start, "POSTCOPY_ADVISE", (PostcopyState.NONE,), PostcopyState.ADVISE)
     enabled = load.has("postcopy-ram")
     if enabled is None:
-        load.miss(f"whether the target has the capability postcopy-ram on: taken as {'on' if length else 'off'}")
         enabled = length == 16
+        if enabled:
+            load.suppose("postcopy-ram", "POSTCOPY_ADVISE")
+        else:
+            load.miss("whether the target has the capability postcopy-ram on: taken as off")
     if length == 0:
         if enabled:
             raise load.refuse("advise-enabled", start)

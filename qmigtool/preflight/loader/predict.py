@@ -6,6 +6,7 @@ refuses. QEMU never reads the vmdesc, so it is not read here; what the target's 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qmigtool.parsers.records import (
@@ -76,7 +77,12 @@ def predict_source(
         load = Load(Cursor(source, begin), target, versions, ram, known)
         if begin and not contained:
             load.note(f"the stream begins at {begin:#x}: taken as loaded from file:PATH,offset={begin:#x}")
-        return _walk(load)
+        verdict = _walk(load)
+        if verdict.loads is False and load.supposed:
+            # Refused with these capabilities and without them: the words are those of a target that has them off.
+            off = dict.fromkeys(load.supposed, False)
+            return walk(versions, replace(target, capabilities={**target.capabilities, **off}))
+        return verdict
 
     return judge_versions(target, walk)
 

@@ -91,10 +91,7 @@ def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
     named = flags & (ZERO | PAGE | XBZRLE | (COMPRESSED if compressed else 0))
     end = at + 8
     if compressed and load.has("compress") is None:
-        load.doubt(
-            "whether the target has the capability compress on, without which it refuses compressed pages: "
-            "query-migrate-capabilities decides it"
-        )
+        load.suppose("compress", "compressed pages")
     elif compressed and not load.has("compress"):
         raise _refuse(load, "record-compressed", at)
     if named:

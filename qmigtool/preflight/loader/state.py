@@ -31,7 +31,8 @@ class Load:
 
     ``doubts`` are what may make it refuse the stream and is not known, with what would decide it; ``unseen`` what could
     not be checked and does not; ``shaky`` is what all that follows
-    rests on without being known; ``dead`` has devices that load and do not work, and why. ``memory`` is what the
+    rests on without being known; ``supposed`` are capabilities, off by default, that are taken as on because it is not
+    known; ``dead`` has devices that load and do not work, and why. ``memory`` is what the
     stream holds of guest memory. ``started`` are the ids of the sections so far. ``registers`` has the fields of each
     ``cpu`` section by name, for what comes after loading.
     """
@@ -52,6 +53,7 @@ class Load:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     shaky: str = ""
+    supposed: set[str] = field(default_factory=set)
     dead: dict[str, str] = field(default_factory=dict)
 
     def since(self, version: Version) -> bool:
@@ -74,6 +76,14 @@ class Load:
     def doubt(self, text: str) -> None:
         """Note what may make the target refuse the stream."""
         _add(self.doubts, text)
+
+    def suppose(self, capability: str, sent: str) -> None:
+        """Go on as if a capability were on; a target without it refuses the stream, and it is not known which."""
+        self.supposed.add(capability)
+        self.doubt(
+            f"whether the target has the capability {capability} on, without which it refuses {sent}: "
+            "query-migrate-capabilities decides it"
+        )
 
     def miss(self, text: str) -> None:
         """Note what could not be checked."""
