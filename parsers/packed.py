@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qmigtool.budget import current
 from qmigtool.errors import LimitError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.multifd import zstd_decompressor
+from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource

@@ -11,9 +11,9 @@ from heapq import heappop, heappush
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.budget import current
 from qmigtool.errors import LimitError, UnsupportedError
 from qmigtool.parsers.capturefile import read_packets
+from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource

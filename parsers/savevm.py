@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from qmigtool.budget import current
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, MeasuredBody, SearchedBody, footer_of
 from qmigtool.parsers.configuration import Configuration, parse_configuration
@@ -39,6 +38,7 @@ from qmigtool.parsers.records import (
     VmDescriptionHeader,
 )
 from qmigtool.parsers.window import NeedMoreData, Window
+from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

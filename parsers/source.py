@@ -13,9 +13,9 @@ import stat
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.budget import current
 from qmigtool.errors import ClosedError, StreamError, TruncatedError
-from qmigtool.files import open_input
+from qmigtool.util.budget import current
+from qmigtool.util.files import open_input
 
 if TYPE_CHECKING:
     from pathlib import Path

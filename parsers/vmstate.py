@@ -11,11 +11,11 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from qmigtool.budget import FIELD_BYTES, current
 from qmigtool.errors import StreamError
 from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import SectionType
 from qmigtool.parsers.records import Subsection as SubsectionHead
+from qmigtool.util.budget import FIELD_BYTES, current
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool.errors import QmigError, UnsupportedError
-from qmigtool.jsontext import Items, Pairs, Tokens, materialised
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmdesc import SECTION
 from qmigtool.parsers.vmstate import INTEGERS
+from qmigtool.util.jsontext import Items, Pairs, Tokens, materialised
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description, FieldDescription
@@ -54,7 +54,7 @@ def state(stream: Stream) -> dict[str, Any]:
 
 
 def lazy_state(stream: Stream) -> Pairs:
-    """Return what :func:`state` does, made while it is written (:func:`qmigtool.jsontext.write_json`)."""
+    """Return what :func:`state` does, made while it is written (:func:`qmigtool.util.jsontext.write_json`)."""
     devices = {device.section.offset: device for device in stream.devices}
     out: dict[str, Any] = {}
     for section in stream.sections:

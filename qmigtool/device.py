@@ -6,9 +6,9 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
-from qmigtool.budget import current
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.vmstate import Field, Kind, body_fields
+from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

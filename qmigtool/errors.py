@@ -144,7 +144,7 @@ class UnsupportedError(QmigError):
 
 
 class BudgetError(UnsupportedError):
-    """Reading it takes more than is allowed (:mod:`qmigtool.budget`); ``option`` is what allows more.
+    """Reading it takes more than is allowed (:mod:`qmigtool.util.budget`); ``option`` is what allows more.
 
     ``resource`` is the name of the limit: ``seconds``, ``memory``, ``spool`` or ``objects``.
     """

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError
-from qmigtool.files import replacing
 from qmigtool.opening import open_stream
 from qmigtool.parsers.container import recognise
 from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite import Rewriter
+from qmigtool.util.files import replacing
 
 if TYPE_CHECKING:
     from qmigtool.stream import Stream

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool.cpu_x86 import FIELDS
 from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
-from qmigtool.files import new_folder, open_input
 from qmigtool.rewrite.components import vcpu_section
+from qmigtool.util.files import new_folder, open_input
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK, check_xcr0

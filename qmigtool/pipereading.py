@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.budget import current
 from qmigtool.consistency import disagreements
 from qmigtool.errors import QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.container import recognise
@@ -15,6 +14,7 @@ from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
 from qmigtool.probe import PROBED, find_start, probe_page_size
 from qmigtool.sectionindex import SectionIndex
+from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

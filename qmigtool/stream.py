@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
-from qmigtool.budget import current, ensured
 from qmigtool.consistency import Descriptions, wrong_lengths
 from qmigtool.device import Device, find
 from qmigtool.errors import BudgetError, ClosedError, QmigError, StreamError, UnsupportedError, UsageError
@@ -28,6 +27,7 @@ from qmigtool.probe import find_start
 from qmigtool.schema import Fit, fit
 from qmigtool.schema.model import built_in
 from qmigtool.unwrap import Container, unpack_channel, unwrap
+from qmigtool.util.budget import current, ensured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from qmigtool.diff import compare, default_noise
 from qmigtool.diff.text import HEAD, cells, saver, verdict
 from qmigtool.opening import open_stream
-from qmigtool.plaintext import printable
 from qmigtool.stream import Stream
+from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     import os

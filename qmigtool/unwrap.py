@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, BinaryIO
 
-from qmigtool.budget import current
 from qmigtool.errors import (
     BudgetError,
     LimitError,
@@ -26,7 +25,6 @@ from qmigtool.errors import (
     UnsupportedError,
     UsageError,
 )
-from qmigtool.files import skip_zeros
 from qmigtool.parsers.container import MULTIFD, Kind, Magic, recognise
 from qmigtool.parsers.packed import unpack, unpack_pieces
 from qmigtool.parsers.pcap import Flow, read_flows
@@ -35,6 +33,8 @@ from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
 from qmigtool.parsers.saveimage import SaveFormat, SaveImage, read_save_image
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.probe import MAX_PREFIX, Follower
+from qmigtool.util.budget import current
+from qmigtool.util.files import skip_zeros
 
 __all__ = ["Container", "Unwrapped", "unpack_channel", "unwrap"]
 

@@ -15,7 +15,6 @@ import pytest
 import qmigtool
 from qmigtool import compat
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UsageError, XsaveError
-from qmigtool.files import open_input, replacing
 from qmigtool.parsers import source as sources
 from qmigtool.parsers.bodies import SearchedBody
 from qmigtool.parsers.livebodies import live_body
@@ -26,6 +25,7 @@ from qmigtool.parsers.window import Window
 from qmigtool.schema import fit, load
 from qmigtool.schema import model as schemas
 from qmigtool.schema.model import load_file
+from qmigtool.util.files import open_input, replacing
 from qmigtool.xsave import parse_cpuid_dump
 from tests import samplefiles
 from tests.streamwriter import PAGE, Item, Pairs, StreamWriter, Vmsd, be32, be64, eos, mem_size, num, zero

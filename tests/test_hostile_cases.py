@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool.budget import Limits, limited
 from qmigtool.cli.main import run
 from qmigtool.errors import BudgetError, LimitError, StreamError, UsageError
-from qmigtool.plaintext import csv_text, json_text, printable
 from qmigtool.rewrite import Rewriter
+from qmigtool.util.budget import Limits, limited
+from qmigtool.util.text import csv_text, json_text, printable
 from tests import casefiles, samplefiles
 from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, zero
 

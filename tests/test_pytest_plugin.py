@@ -14,10 +14,10 @@ import numpy as np  # noqa: F401 - see above
 import pytest
 
 import qmigtool
-from qmigtool.budget import Limits, limited
 from qmigtool.errors import BudgetError
 from qmigtool.golden import open_golden, write_golden
 from qmigtool.testing import assert_same_state
+from qmigtool.util.budget import Limits, limited
 from tests import samplefiles
 from tests.diff.comparing import edited
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qmigtool
-from qmigtool import files
 from qmigtool.cli import main
 from qmigtool.errors import UnsupportedError, UsageError
-from qmigtool.files import copy_range, replacing
 from qmigtool.rewrite import Splice, write_stream
+from qmigtool.util import files
+from qmigtool.util.files import copy_range, replacing
 from tests import samplefiles
 from tests.packedsamples import NAMES, packed
 from tests.ramwriter import named_page, plain
@@ -205,7 +205,7 @@ def test_killed_in_the_middle_no_half_file_has_the_name(tmp_path):
     """SIGKILL while the output is being written: under its name there is nothing, or what was there before."""
     program = (
         "import sys, time\n"
-        "from qmigtool.files import replacing\n"
+        "from qmigtool.util.files import replacing\n"
         "with replacing(sys.argv[1]) as file:\n"
         "    file.write(b'half' * 100000)\n"
         "    file.flush()\n"

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.check.patterns import Expression
 from qmigtool.check.rule import Context, Hit
 from qmigtool.errors import QmigError, UsageError
-from qmigtool.numbers import number
 from qmigtool.parsers.vmstate import Kind, leaves
-from qmigtool.patterns import matches
+from qmigtool.util.globs import matches
+from qmigtool.util.values import number
 from qmigtool.xsave.components import parse_mask
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from qmigtool.check.fieldrule import KEYS, FieldRule, read_field_rule
 from qmigtool.check.rules import RULES
 from qmigtool.errors import UsageError
 from qmigtool.findings import Rule, Severity
-from qmigtool.tomlfile import load_toml, parse_toml
+from qmigtool.util.toml import load_toml, parse_toml
 
 __all__ = ["OFF", "Policy", "Setting", "default_policy", "default_text", "load_policy", "read_policy"]
 

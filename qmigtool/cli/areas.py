@@ -48,7 +48,7 @@ from qmigtool.cli.parameters import (
 )
 from qmigtool.cli.xsave import ranges, some_vcpus
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
-from qmigtool.plaintext import hexadecimal, printable
+from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Format, Layout, XsaveArea
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, MPX_MASK, XCOMP_BV_COMPACTED

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool import __version__
-from qmigtool.budget import portion
 from qmigtool.check import (
     RULES,
     Policy,
@@ -42,8 +41,9 @@ from qmigtool.cli.output import (
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.findings import Report, Severity, codequality, github, junit, sarif, text
 from qmigtool.findings.report import RANK, count
-from qmigtool.jsontext import json_document
-from qmigtool.plaintext import printable
+from qmigtool.util.budget import portion
+from qmigtool.util.jsontext import json_document
+from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.stream import Stream

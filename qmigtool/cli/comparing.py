@@ -28,7 +28,7 @@ from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, d
 from qmigtool.diff.html import page
 from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver, verdict
 from qmigtool.errors import BudgetError, UndecidedError, UsageError
-from qmigtool.plaintext import printable
+from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.diff.ram import RamComparison

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from qmigtool import compat as analyze
-from qmigtool.budget import portion
 from qmigtool.cli.output import (
     chosen_snapshot,
     csv_option,
@@ -28,8 +27,6 @@ from qmigtool.cli.output import (
     write_output,
 )
 from qmigtool.errors import UnsupportedError, UsageError
-from qmigtool.jsontext import write_json
-from qmigtool.plaintext import printable
 from qmigtool.schema import Schema
 from qmigtool.schemadiff import (
     Direction,
@@ -40,6 +37,9 @@ from qmigtool.schemadiff import (
     read_shapes,
     schema_differences,
 )
+from qmigtool.util.budget import portion
+from qmigtool.util.jsontext import write_json
+from qmigtool.util.text import printable
 
 
 @click.command()

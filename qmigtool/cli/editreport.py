@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.cli.output import print_cells, print_json, problems_json, say, say_error
-from qmigtool.plaintext import printable
 from qmigtool.rewrite.changes import as_text
+from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.rewrite import Rewriter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import NamedTuple
 
-from qmigtool.plaintext import printable
+from qmigtool.util.text import printable
 from qmigtool.xsave import Format, Layout, mask_names
 from qmigtool.xsave.components import EXTENDED_OFFSET, LEGACY_SIZE
 

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import click
 
 from qmigtool import __version__
-from qmigtool.budget import Limits, current, limited
 from qmigtool.cli.lazy import LazyGroup
 from qmigtool.cli.output import complain, fail, say_error
 from qmigtool.cli.standard import drop_errors, flush_output, take_standard_streams
 from qmigtool.errors import QmigError
-from qmigtool.numbers import parse_number
+from qmigtool.util.budget import Limits, current, limited
+from qmigtool.util.values import parse_number
 
 F = TypeVar("F", bound=Callable[..., Any])
 USAGE, DEFECT, INTERRUPTED = 2, 70, 130

@@ -20,8 +20,8 @@ from qmigtool.cli.output import (
     problems_json,
 )
 from qmigtool.parsers.savevm import Type
-from qmigtool.plaintext import printable
 from qmigtool.tables import ram_usage
+from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.stream import Stream

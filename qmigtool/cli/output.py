@@ -18,15 +18,15 @@ import click
 
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
-from qmigtool.files import refuse_input, replacing
-from qmigtool.jsontext import write_json
 from qmigtool.opening import open_stream
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource
-from qmigtool.plaintext import csv_text, hexadecimal, printable
 from qmigtool.schema.model import load_file
 from qmigtool.stream import Stream
 from qmigtool.tables import Column
+from qmigtool.util.files import refuse_input, replacing
+from qmigtool.util.jsontext import write_json
+from qmigtool.util.text import csv_text, hexadecimal, printable
 
 if TYPE_CHECKING:
     from qmigtool.tables import Row
@@ -291,7 +291,7 @@ def inputs_read() -> tuple[str, ...]:
 
 @contextmanager
 def output_file(path: str) -> Iterator[BinaryIO]:
-    """Give the file to write to, none that was read; ``-`` is standard output. See :func:`qmigtool.files.replacing`."""
+    """Give the file to write to, none that was read; ``-`` is standard output. See :mod:`qmigtool.util.files`."""
     inputs = inputs_read()
     if path == "-":
         if sys.__stdout__ is None:

@@ -12,8 +12,8 @@ import click
 from qmigtool import xsave as core
 from qmigtool.cli.output import remember_inputs
 from qmigtool.errors import UsageError
-from qmigtool.numbers import number, parse_number, size
-from qmigtool.plaintext import printable
+from qmigtool.util.text import printable
+from qmigtool.util.values import number, parse_number, size
 from qmigtool.xsave import Format, Layout
 from qmigtool.xsave.cpuid import missing_rows, split_choice
 from qmigtool.xsave.holders.elfcore import is_core, is_layout_note, layout_of_core, layout_of_note

@@ -29,7 +29,6 @@ from qmigtool.cli.output import (
 from qmigtool.errors import StreamError
 from qmigtool.findings import Severity
 from qmigtool.parsers.source import FileSource
-from qmigtool.plaintext import hexadecimal, printable
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
 from qmigtool.preflight.loader.words import printed
@@ -37,6 +36,7 @@ from qmigtool.preflight.losses.accelerator import WHO_SAVED
 from qmigtool.preflight.losses.find import grouped
 from qmigtool.preflight.outcome import condensed, preflight_other
 from qmigtool.preflight.target.readers import template
+from qmigtool.util.text import hexadecimal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

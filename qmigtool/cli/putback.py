@@ -33,8 +33,8 @@ from qmigtool.cli.output import (
 from qmigtool.cli.parameters import mask_option, number_value, size_value, the_layout_option
 from qmigtool.cli.rewriting import need_output, write_edited
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
-from qmigtool.plaintext import printable
 from qmigtool.rewrite import Rewriter
+from qmigtool.util.text import printable
 from qmigtool.xsave import Layout, XsaveArea, impossible_xcr0
 
 output_option = click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")

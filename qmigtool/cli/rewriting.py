@@ -26,11 +26,11 @@ from qmigtool.cli.output import (
 )
 from qmigtool.cli.parameters import layout_value, mask_option, read_small
 from qmigtool.errors import StreamError, UsageError
-from qmigtool.plaintext import printable
 from qmigtool.rewrite import Rewriter, write_stream
 from qmigtool.rewrite.draft import taken_off
 from qmigtool.rewrite.edits import Edit, apply
 from qmigtool.rewrite.undo import MAX_PATCH, make_patch, read_patch
+from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.splice import Splice

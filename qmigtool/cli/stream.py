@@ -12,7 +12,6 @@ import click
 
 from qmigtool import tables
 from qmigtool.accelerator import UNKNOWN
-from qmigtool.budget import current
 from qmigtool.cli.output import (
     SHOWN_WALK,
     accelerator_option,
@@ -32,12 +31,13 @@ from qmigtool.cli.output import (
 )
 from qmigtool.device import find
 from qmigtool.errors import BudgetError, QmigError, SnapshotsError, UsageError
-from qmigtool.jsontext import Items, Pairs, Tokens
 from qmigtool.missing import missing_memory
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
-from qmigtool.plaintext import json_tokens, json_value, printable, text_value, text_values
 from qmigtool.registers import register_for
+from qmigtool.util.budget import current
+from qmigtool.util.jsontext import Items, Pairs, Tokens
+from qmigtool.util.text import json_tokens, json_value, printable, text_value, text_values
 
 if TYPE_CHECKING:
     from qmigtool.device import Device

@@ -32,7 +32,7 @@ from qmigtool.cli.output import (
 )
 from qmigtool.cli.parameters import layout_option, layout_value, mask_option
 from qmigtool.errors import UnsupportedError
-from qmigtool.plaintext import hexadecimal, printable
+from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Format, Layout
 
 if TYPE_CHECKING:

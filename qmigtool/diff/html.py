@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from qmigtool.plaintext import printable
+from qmigtool.util.text import printable
 
 __all__ = ["page"]
 

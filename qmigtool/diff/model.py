@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from qmigtool.plaintext import hexadecimal, json_value
+from qmigtool.util.text import hexadecimal, json_value
 
 __all__ = ["BYTES", "Comparison", "Difference", "Kind"]
 

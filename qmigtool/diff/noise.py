@@ -13,8 +13,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
-from qmigtool.patterns import matches
-from qmigtool.tomlfile import load_toml, parse_toml
+from qmigtool.util.globs import matches
+from qmigtool.util.toml import load_toml, parse_toml
 
 if TYPE_CHECKING:
     import os
@@ -33,7 +33,7 @@ CONDITIONS = (ACCELERATORS_DIFFER, NO_X87_EXCEPTION, ANOTHER_INSTRUCTION)
 class Rule:
     """One rule.
 
-    ``fields`` are patterns over ``device@instance/path`` (:mod:`qmigtool.patterns`); ``types`` are words of
+    ``fields`` are patterns over ``device@instance/path`` (:mod:`qmigtool.util.globs`); ``types`` are words of
     the vmdesc for a field's type. A difference is the rule's if one of either fits, and if
 
     - every condition in ``when`` holds (:data:`CONDITIONS`),
@@ -138,7 +138,7 @@ def default_noise() -> Noise:
 
 
 def load_noise(path: str | os.PathLike[str]) -> Noise:
-    """Read rules from a TOML file; raises as :func:`~qmigtool.tomlfile.load_toml` and :func:`parse_noise` do."""
+    """Read rules from a TOML file; raises as :func:`~qmigtool.util.toml.load_toml` and :func:`parse_noise` do."""
     try:
         return _noise(load_toml(path))
     except UsageError as error:

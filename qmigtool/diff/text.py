@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.accelerator import UNKNOWN
 from qmigtool.diff.model import BYTES
 from qmigtool.diff.words import differing_bytes
-from qmigtool.plaintext import printable, text_value
+from qmigtool.util.text import printable, text_value
 
 if TYPE_CHECKING:
     from qmigtool.diff.model import Comparison, Difference

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.diff.compare import compare
-from qmigtool.plaintext import json_value
+from qmigtool.util.text import json_value
 
 if TYPE_CHECKING:
     from qmigtool.diff.model import Difference

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from qmigtool.findings.model import Severity
 from qmigtool.findings.report import Report, fingerprints, relative_path
 from qmigtool.findings.text import sentence
-from qmigtool.jsontext import json_document
-from qmigtool.plaintext import printable
+from qmigtool.util.jsontext import json_document
+from qmigtool.util.text import printable
 
 __all__ = ["render"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from qmigtool.findings.model import Severity
 from qmigtool.findings.report import Report, relative_path
 from qmigtool.findings.text import sentence
-from qmigtool.plaintext import printable
+from qmigtool.util.text import printable
 
 __all__ = ["render"]
 

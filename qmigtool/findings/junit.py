@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import RANK, Report, Rule
 from qmigtool.findings.text import REASON, sentence
-from qmigtool.plaintext import printable
+from qmigtool.util.text import printable
 
 __all__ = ["UNREADABLE", "render"]
 

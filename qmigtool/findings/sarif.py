@@ -13,8 +13,8 @@ from typing import Any
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, Rule, file_uri, fingerprints, relative_path
-from qmigtool.jsontext import json_document
-from qmigtool.plaintext import printable
+from qmigtool.util.jsontext import json_document
+from qmigtool.util.text import printable
 
 __all__ = ["SCHEMA", "render"]
 

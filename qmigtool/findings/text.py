@@ -7,7 +7,7 @@ from textwrap import wrap
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, count
-from qmigtool.plaintext import printable
+from qmigtool.util.text import printable
 
 __all__ = ["REASON", "lines", "place", "sentence", "summary"]
 

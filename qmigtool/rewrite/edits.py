@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.errors import UsageError
 from qmigtool.rewrite.rewriter import EDITS
 from qmigtool.rewrite.values import brief
-from qmigtool.tomlfile import parse_toml
+from qmigtool.util.toml import parse_toml
 from qmigtool.xsave import Layout
 
 if TYPE_CHECKING:

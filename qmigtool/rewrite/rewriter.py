@@ -24,8 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpec, TypeAlias
 
 from qmigtool.errors import StreamError, UsageError
-from qmigtool.files import replacing
-from qmigtool.numbers import parse_number
 from qmigtool.opening import open_stream
 from qmigtool.rewrite import (
     accelerators,
@@ -43,6 +41,8 @@ from qmigtool.rewrite import (
 from qmigtool.rewrite.draft import Draft
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
+from qmigtool.util.files import replacing
+from qmigtool.util.values import parse_number
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave import parse_mask
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
 
 from qmigtool.errors import StreamError, UnsupportedError, UsageError
-from qmigtool.files import copy_range, skip_zeros
 from qmigtool.parsers.source import BufferSource, FileSource
+from qmigtool.util.files import copy_range, skip_zeros
 
 if TYPE_CHECKING:
     from qmigtool.stream import Stream

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
-from qmigtool.numbers import parse_number
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.vmstate import INTEGERS, Kind, encode_value
+from qmigtool.util.values import parse_number
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field

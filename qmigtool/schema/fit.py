@@ -13,10 +13,10 @@ from functools import lru_cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.budget import current
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.records import SectionType
 from qmigtool.parsers.vmdesc import MAX_EMPTY, Description, FieldDescription
+from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from qmigtool.schema.model import Node, NodeField, Schema, Variant

@@ -12,7 +12,6 @@ from importlib import resources
 from typing import Any
 
 from qmigtool.errors import LimitError, StreamError
-from qmigtool.files import open_input
 from qmigtool.parsers.vmdesc import (
     MAX_ARRAY,
     MAX_DEPTH,
@@ -23,6 +22,7 @@ from qmigtool.parsers.vmdesc import (
     Vmdesc,
     parse_vmdesc,
 )
+from qmigtool.util.files import open_input
 
 __all__ = ["Node", "NodeField", "Schema", "Variant", "built_in", "learn", "load", "load_file"]
 

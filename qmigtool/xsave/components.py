@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from qmigtool.errors import UsageError
-from qmigtool.numbers import parse_number
+from qmigtool.util.values import parse_number
 
 LEGACY_SIZE = 512
 """Bytes 0-511: x87 and SSE state, always at the same place, in both formats."""

@@ -9,7 +9,7 @@ import pytest
 import qmigtool
 from qmigtool.diff import compare
 from qmigtool.errors import QmigError
-from qmigtool.plaintext import printable
+from qmigtool.util.text import printable
 from tests import samplefiles
 from tests.diff.comparing import compared, places
 from tests.rewrite.editing import stream_of

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from qmigtool.budget import Limits, limited
 from qmigtool.errors import BudgetError, StreamError, TruncatedError
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource
+from qmigtool.util.budget import Limits, limited
 
 DATA = bytes(range(200))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.rule import Context, Hit, Options, at, rule
 from qmigtool.errors import UsageError
-from qmigtool.plaintext import text_value
+from qmigtool.util.text import text_value
 
 if TYPE_CHECKING:
     from qmigtool.diff import Difference

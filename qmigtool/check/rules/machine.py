@@ -9,8 +9,8 @@ from qmigtool.accelerator import NAMES
 from qmigtool.check.patterns import version_of
 from qmigtool.check.rule import Context, Hit, Option, Options, on, policy_rule
 from qmigtool.errors import UsageError
-from qmigtool.numbers import number
-from qmigtool.patterns import matches
+from qmigtool.util.globs import matches
+from qmigtool.util.values import number
 
 if TYPE_CHECKING:
     from qmigtool.device import Device

@@ -8,8 +8,8 @@ from typing import Any
 from qmigtool.check.rule import Context, Hit, Option, Options, policy_rule, rule
 from qmigtool.errors import UsageError
 from qmigtool.missing import missing_memory
-from qmigtool.numbers import size
-from qmigtool.patterns import matches
+from qmigtool.util.globs import matches
+from qmigtool.util.values import size
 
 __all__ = ["RULES"]
 

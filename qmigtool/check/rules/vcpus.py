@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, policy_rule, rule
 from qmigtool.errors import QmigError
-from qmigtool.numbers import number
 from qmigtool.schema.cpusubsections import BY_CPUID
+from qmigtool.util.values import number
 from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.diff.ram.compare import PageClass, ram_ranges
-from qmigtool.plaintext import hexadecimal, printable
+from qmigtool.util.text import hexadecimal, printable
 
 if TYPE_CHECKING:
     from qmigtool.diff.ram.compare import BlockComparison, RamComparison

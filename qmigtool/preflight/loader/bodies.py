@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.budget import current
 from qmigtool.errors import QmigError, TruncatedError
 from qmigtool.parsers.bodies import SearchedBody
 from qmigtool.parsers.record import decode_name, encode_name
@@ -32,6 +31,7 @@ from qmigtool.preflight.loader.state import Undecided
 from qmigtool.preflight.loader.virtio import Strange, cut_virtio, load_virtio
 from qmigtool.preflight.loader.words import Refusal
 from qmigtool.preflight.target.machines import is_x86
+from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

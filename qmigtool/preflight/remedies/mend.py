@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qmigtool.budget import portion
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
 from qmigtool.opening import open_stream
@@ -29,6 +28,7 @@ from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import TARGETS
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.rewrite.edits import Edit, apply
+from qmigtool.util.budget import portion
 
 if TYPE_CHECKING:
     from typing import Self

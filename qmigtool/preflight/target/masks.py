@@ -19,8 +19,8 @@ from enum import IntEnum
 from typing import Any
 
 from qmigtool.errors import StreamError
-from qmigtool.numbers import parse_number
 from qmigtool.preflight.target.model import Target
+from qmigtool.util.values import parse_number
 from qmigtool.xsave import mask_names
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import (

@@ -27,7 +27,7 @@ from qmigtool.preflight.target.targetfile import KEYS, parse_version, target_fro
 from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.preflight.target.versions import version_text
 from qmigtool.textinput import HEAD, is_stream, text_of
-from qmigtool.tomlfile import parse_toml
+from qmigtool.util.toml import parse_toml
 from qmigtool.xsave import is_layout_name, layout_names, parse_cpuid_dump
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave.catalog import without_xsave

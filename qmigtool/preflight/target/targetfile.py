@@ -47,12 +47,12 @@ from typing import Any
 
 from qmigtool.accelerator import NAMES
 from qmigtool.errors import UsageError
-from qmigtool.numbers import parse_number
 from qmigtool.preflight.target.masks import properties_of_table, target_from_properties
 from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection
 from qmigtool.preflight.target.names import CAPABILITIES, CAPABILITIES_CAME, GLOBALS, cpu_flags, near
 from qmigtool.preflight.target.reference import known_parts, merge
 from qmigtool.preflight.target.vcpus import MAX_VCPUS
+from qmigtool.util.values import parse_number
 from qmigtool.xsave import Layout, parse_mask
 from qmigtool.xsave import layout as find_layout
 

@@ -4,7 +4,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmigtool.patterns import matches
+from qmigtool.util.globs import matches
 
 
 @given(st.text("ab*?[.", max_size=8), st.text("ab[.\n", max_size=10))

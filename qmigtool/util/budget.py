@@ -134,7 +134,7 @@ class Budget:
         raise self.exceeded
 
 
-_CURRENT: ContextVar[Budget | None] = ContextVar("qmigtool.budget", default=None)
+_CURRENT: ContextVar[Budget | None] = ContextVar("qmigtool.util.budget", default=None)
 
 
 def current() -> Budget:

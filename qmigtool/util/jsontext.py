@@ -1,7 +1,7 @@
 """JSON written as it is made: what :mod:`json` writes with an indent, but of lists and objects that may have millions.
 
 Strings are escaped so that no line of the text is a command to a CI runner that reads it (see
-:mod:`qmigtool.plaintext`); they read the same.
+:mod:`qmigtool.util.text`); they read the same.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
-from qmigtool.budget import current
-from qmigtool.plaintext import json_text
+from qmigtool.util.budget import current
+from qmigtool.util.text import json_text
 
 __all__ = ["Items", "Pairs", "Tokens", "json_document", "materialised", "write_json"]
 

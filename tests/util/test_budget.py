@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool.budget import FREE, Budget, Limits, current, ensured, limited, portion
 from qmigtool.cli.main import run
 from qmigtool.errors import BudgetError, UnsupportedError
-from qmigtool.jsontext import Items, Pairs, Tokens, json_document, materialised, write_json
-from qmigtool.numbers import number, parse_number, size
 from qmigtool.parsers.vmdesc import parse_vmdesc
+from qmigtool.util.budget import FREE, Budget, Limits, current, ensured, limited, portion
+from qmigtool.util.jsontext import Items, Pairs, Tokens, json_document, materialised, write_json
+from qmigtool.util.values import number, parse_number, size
 from qmigtool.xsave import parse_mask
 from tests import samplefiles
 

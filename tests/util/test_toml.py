@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from qmigtool.errors import UsageError
-from qmigtool.tomlfile import load_toml, parse_toml
+from qmigtool.util.toml import load_toml, parse_toml
 
 
 def test_what_is_written() -> None:

@@ -7,7 +7,7 @@ import tomllib
 from typing import Any
 
 from qmigtool.errors import UsageError
-from qmigtool.files import open_input
+from qmigtool.util.files import open_input
 
 __all__ = ["load_toml", "parse_toml"]
 
