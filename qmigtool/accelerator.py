@@ -22,7 +22,7 @@ from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
 
 __all__ = ["HYPERV", "NAMES", "TCG", "UNKNOWN", "Accelerator", "infer", "parse"]
 

@@ -10,7 +10,7 @@ from qmigtool.errors import QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.savevm import Type
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.parsers.tail import LocatedVmdesc
     from qmigtool.parsers.vmdesc import Description, Vmdesc
     from qmigtool.sectionindex import SectionIndex

@@ -37,7 +37,7 @@ from qmigtool.xsave.components import (
 )
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.xsave import Layout
 
 __all__ = [

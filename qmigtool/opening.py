@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from qmigtool.schema import Schema
+    from qmigtool.devices.schema import Schema
 
 __all__ = ["open_stream"]
 

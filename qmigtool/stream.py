@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from qmigtool import accelerator as accelerators
 from qmigtool import cpu_x86
 from qmigtool.consistency import Descriptions, wrong_lengths
-from qmigtool.device import Device, find
+from qmigtool.devices.device import Device, find
+from qmigtool.devices.schema import Fit, fit
+from qmigtool.devices.schema.model import built_in
 from qmigtool.errors import BudgetError, ClosedError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.filereading import FileReading
 from qmigtool.parsers.records import RamSaveFlag
@@ -24,8 +26,6 @@ from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
 from qmigtool.pipereading import PipeReading
 from qmigtool.probe import find_start
-from qmigtool.schema import Fit, fit
-from qmigtool.schema.model import built_in
 from qmigtool.unwrap import Container, unpack_channel, unwrap
 from qmigtool.util.budget import current, ensured
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from qmigtool.accelerator import Accelerator
     from qmigtool.cpu_x86 import VCpu
+    from qmigtool.devices.schema import Schema
     from qmigtool.parsers.configuration import Configuration
     from qmigtool.parsers.ram import RamBlock
     from qmigtool.parsers.records import SectionHeader
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Vmdesc
     from qmigtool.parsers.vmstate import Field
     from qmigtool.ram import Ram
-    from qmigtool.schema import Schema
     from qmigtool.sectionindex import SectionIndex
 
 __all__ = ["Stream"]

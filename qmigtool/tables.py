@@ -23,7 +23,7 @@ from qmigtool.xsave.components import bit_name
 if TYPE_CHECKING:
     import pandas as pd
 
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.parsers.vmstate import Field
     from qmigtool.stream import Stream
     from qmigtool.xsave import Layout

@@ -14,6 +14,9 @@ import pytest
 
 import qmigtool
 from qmigtool import compat
+from qmigtool.devices.schema import fit, load
+from qmigtool.devices.schema import model as schemas
+from qmigtool.devices.schema.model import load_file
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UsageError, XsaveError
 from qmigtool.parsers import source as sources
 from qmigtool.parsers.bodies import SearchedBody
@@ -22,9 +25,6 @@ from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.parsers.tail import find_vmdesc
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
-from qmigtool.schema import fit, load
-from qmigtool.schema import model as schemas
-from qmigtool.schema.model import load_file
 from qmigtool.util.files import open_input, replacing
 from qmigtool.xsave import parse_cpuid_dump
 from tests import samplefiles

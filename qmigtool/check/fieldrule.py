@@ -28,7 +28,7 @@ from qmigtool.util.values import number
 from qmigtool.xsave.components import parse_mask
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.parsers.vmstate import Field
 
 __all__ = ["FieldRule", "read_field_rule"]

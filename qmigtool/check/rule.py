@@ -18,7 +18,7 @@ from qmigtool.parsers.savevm import Type
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.stream import Stream
 
 __all__ = [

@@ -26,8 +26,8 @@ from qmigtool.cli.output import (
     standard_input,
     write_output,
 )
+from qmigtool.devices.schema import Schema
 from qmigtool.errors import UnsupportedError, UsageError
-from qmigtool.schema import Schema
 from qmigtool.schemadiff import (
     Direction,
     SchemaComparison,

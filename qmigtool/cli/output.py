@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import click
 
 from qmigtool.accelerator import NAMES
+from qmigtool.devices.schema.model import load_file
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.opening import open_stream
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource
-from qmigtool.schema.model import load_file
 from qmigtool.stream import Stream
 from qmigtool.tables import Column
 from qmigtool.util.files import refuse_input, replacing

@@ -29,7 +29,7 @@ from qmigtool.cli.output import (
     say_error,
     schema_option,
 )
-from qmigtool.device import find
+from qmigtool.devices.device import find
 from qmigtool.errors import BudgetError, QmigError, SnapshotsError, UsageError
 from qmigtool.missing import missing_memory
 from qmigtool.parsers.savevm import Type
@@ -40,7 +40,7 @@ from qmigtool.util.jsontext import Items, Pairs, Tokens
 from qmigtool.util.text import json_tokens, json_value, printable, text_value, text_values
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.missing import Missing
     from qmigtool.parsers.savevm import Section
     from qmigtool.stream import Stream

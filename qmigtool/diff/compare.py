@@ -24,7 +24,7 @@ from qmigtool.errors import BudgetError, QmigError, UndecidedError, UnsupportedE
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.stream import Stream
 
 __all__ = ["compare"]

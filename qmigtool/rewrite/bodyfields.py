@@ -10,20 +10,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.devices.schema.shapes import find_field, find_struct
 from qmigtool.errors import UsageError
 from qmigtool.parsers.vmdesc import MAX_NUMBER, Description, FieldDescription
 from qmigtool.parsers.vmstate import INTEGERS, inside
 from qmigtool.rewrite.body import Body, Entry
 from qmigtool.rewrite.fields import shown
 from qmigtool.rewrite.values import brief, encode
-from qmigtool.schema.shapes import find_field, find_struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from qmigtool.devices.schema.model import Schema
     from qmigtool.rewrite.draft import Draft
     from qmigtool.rewrite.sectiondraft import SectionDraft
-    from qmigtool.schema.model import Schema
 
 __all__ = ["MAX_FIELD", "add_field", "drop_field", "put_in", "take_out"]
 
@@ -39,8 +39,9 @@ def add_field(
 
     ``kind`` is a vmdesc's type: ``uint32``, ``bool``; ``uint8[16]`` for an array; ``buffer:64`` (or any other type) for
     so many bytes; the name of a struct that QEMU is known to send. Without it, type and place are those that QEMU is
-    known to send (see :mod:`qmigtool.schema`). It stands behind the field ``after`` (``""``: before all), else where it
-    is known to stand, else behind the last. Without ``value`` it is zero. Raises :class:`~qmigtool.errors.UsageError`.
+    known to send (see :mod:`qmigtool.devices.schema`). It stands behind the field ``after`` (``""``: before all), else
+    where it is known to stand, else behind the last. Without ``value`` it is zero. Raises
+    :class:`~qmigtool.errors.UsageError`.
     """
     section, rest = draft.find(path)
     body, name = _inside(section, rest, path)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from qmigtool.cpu_x86 import HFLAGS, UNKNOWN_SAVER, tcg_hflags
+from qmigtool.devices.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS
 from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.fields import assign, shown
-from qmigtool.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import LEGACY_MASK, PKRU_MASK, check_xcr0, initial_configuration
 

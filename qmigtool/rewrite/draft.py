@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool import cpu_x86
 from qmigtool.accelerator import TCG, UNKNOWN
-from qmigtool.device import Device, find
+from qmigtool.devices.device import Device, find
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.rewrite.changes import Change

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.device import Device
+from qmigtool.devices.device import Device
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.records import SectionHeader, SectionType
 from qmigtool.parsers.source import BufferSource

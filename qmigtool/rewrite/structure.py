@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.devices.schema.shapes import find_shape, place_of
 from qmigtool.errors import UsageError
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.rewrite.body import Body
 from qmigtool.rewrite.values import brief, encode, name_bytes
-from qmigtool.schema.shapes import find_shape, place_of
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft
@@ -106,8 +106,8 @@ def add_subsection(
 ) -> None:
     """Put the subsection ``name`` into the device, struct or subsection at ``path``.
 
-    Its shape is the one that QEMU is known to send (see :mod:`qmigtool.schema`); fields are zero unless ``values`` has
-    them. Another one needs ``data``, its bytes, which stay opaque.
+    Its shape is the one that QEMU is known to send (see :mod:`qmigtool.devices.schema`); fields are zero unless
+    ``values`` has them. Another one needs ``data``, its bytes, which stay opaque.
     """
     section, rest = draft.find(path)
     _check_name(name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from qmigtool.schema.conditions import TOLD_BY, TOLD_SINCE
+from qmigtool.devices.schema.conditions import TOLD_BY, TOLD_SINCE
 from qmigtool.schemadiff.layout import How, Match, is_padding, number_width, same_bytes
 from qmigtool.schemadiff.model import Body, Effect, Origin, SchemaDifference, ShapeField
 

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from qmigtool.devices.schema import Schema, load
+from qmigtool.devices.schema.model import Node, NodeField
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.opening import open_stream
 from qmigtool.parsers.container import Kind, recognise
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
 from qmigtool.parsers.vmstatedump import DumpDescription, DumpField, VmstateDump, parse_vmstate_dump
-from qmigtool.schema import Schema, load
-from qmigtool.schema.model import Node, NodeField
 from qmigtool.schemadiff.model import Body, Origin, Shape, ShapeField, Shapes
 from qmigtool.stream import Stream
 from qmigtool.textinput import HEAD, is_text, text_of

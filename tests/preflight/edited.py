@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 
 import qmigtool
+from qmigtool.devices.schema import built_in
+from qmigtool.devices.schema.shapes import find_shape
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.parsers.vmstate import Field
-from qmigtool.schema import built_in
-from qmigtool.schema.shapes import find_shape
 from tests import packedsamples, samplefiles
 from tests.preflight import recorded
 

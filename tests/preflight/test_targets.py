@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 import qmigtool
+from qmigtool.devices.schema.cpusubsections import BY_CPUID
+from qmigtool.devices.schema.model import built_in
+from qmigtool.devices.schema.shapes import bare, subsections
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.preflight import Target, read_target, read_targets
 from qmigtool.preflight.target.builds import subsection_shape, target_from_version
@@ -25,9 +28,6 @@ from qmigtool.preflight.target.readers import template
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS
 from qmigtool.preflight.target.vcpus import with_vcpus
-from qmigtool.schema.cpusubsections import BY_CPUID
-from qmigtool.schema.model import built_in
-from qmigtool.schema.shapes import bare, subsections
 from tests import samplefiles
 from tests.preflight.recorded import reference
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import qmigtool
+from qmigtool.devices.schema import built_in
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.vmstatedump import parse_vmstate_dump
-from qmigtool.schema import built_in
 from qmigtool.schemadiff import (
     Direction,
     Effect,

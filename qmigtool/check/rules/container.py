@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from qmigtool.check.rule import Context, Hit, Options, at, on, rule
+from qmigtool.devices.schema import built_in
 from qmigtool.errors import QmigError, UnsupportedError
 from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
 from qmigtool.parsers.savevm import Type
-from qmigtool.schema import built_in
 
 __all__ = ["READABLE", "RULES", "SUPPORTED", "problem"]
 

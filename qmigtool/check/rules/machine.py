@@ -13,7 +13,7 @@ from qmigtool.util.globs import matches
 from qmigtool.util.values import number
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
 
 __all__ = ["RULES", "names"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, policy_rule, rule
+from qmigtool.devices.schema.cpusubsections import BY_CPUID
 from qmigtool.errors import QmigError
-from qmigtool.schema.cpusubsections import BY_CPUID
 from qmigtool.util.values import number
 from qmigtool.xsave import mask_names
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.schema.model import built_in
+from qmigtool.devices.schema.shapes import bare, subsections
 from qmigtool.preflight.target.builds import subsection_shape
-from qmigtool.schema.model import built_in
-from qmigtool.schema.shapes import bare, subsections
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.preflight.target.builds import subsection_shape
-from qmigtool.schema.model import Node
+from qmigtool.devices.schema.model import Node
 
 __all__ = ["known_shapes"]
 

@@ -27,7 +27,7 @@ from qmigtool.xsave.components import LEGACY_MASK
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
 

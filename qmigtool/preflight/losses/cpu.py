@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from qmigtool.accelerator import HYPERV
 from qmigtool.cpu_x86 import FIELDS
+from qmigtool.devices.schema.cpusubsections import BY_CPUID
 from qmigtool.errors import XsaveError
 from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.target.cpuidflags import KNOWN
 from qmigtool.rewrite.accelerators.traits import TRAITS
-from qmigtool.schema.cpusubsections import BY_CPUID
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
 
 if TYPE_CHECKING:
     from qmigtool.cpu_x86 import VCpu
+    from qmigtool.devices.schema.cpusubsections import CpuSubsection
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.preflight.target.model import Target
-    from qmigtool.schema.cpusubsections import CpuSubsection
     from qmigtool.stream import Stream
 
 __all__ = ["allowed_components", "cpu_losses"]

@@ -22,7 +22,7 @@ from qmigtool.preflight.losses.cpu import cpu_losses
 from qmigtool.preflight.target.vcpus import MAX_VCPUS, NUMBERED, VCPU_SECTIONS, vcpus_of
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
 

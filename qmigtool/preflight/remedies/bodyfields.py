@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.schema.shapes import find_struct
 from qmigtool.parsers.vmstate import INTEGERS
 from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.rewrite.fields import shown
-from qmigtool.schema.shapes import find_struct
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.parsers.vmdesc import Description, FieldDescription
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream

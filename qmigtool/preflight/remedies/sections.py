@@ -13,7 +13,7 @@ from qmigtool.preflight.target.vcpus import VCPU_SECTIONS, vcpus_of
 from qmigtool.rewrite.values import text_of
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.stream import Stream
 

@@ -20,7 +20,7 @@ from qmigtool.preflight.target.versions import bounds_of_stream
 from qmigtool.xsave import SUPERVISOR_MASK
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
     from qmigtool.stream import Stream
 
 __all__ = ["merge", "target_from_stream"]

@@ -13,7 +13,7 @@ from qmigtool.accelerator import HYPERV
 from qmigtool.findings import Severity
 
 if TYPE_CHECKING:
-    from qmigtool.device import Device
+    from qmigtool.devices.device import Device
 
 __all__ = ["SOURCES", "Unwritten", "unwritten"]
 

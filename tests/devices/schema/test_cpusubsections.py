@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from qmigtool.devices.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS, order_of
+from qmigtool.devices.schema.shapes import place_of
 from qmigtool.opening import open_stream
-from qmigtool.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS, order_of
-from qmigtool.schema.shapes import place_of
 from tests.samplefiles import SAMPLES, X86, path
 
-RESAVED = Path(__file__).parents[1] / "data" / "preflight" / "targets" / "resaved.json"
+RESAVED = Path(__file__).parents[2] / "data" / "preflight" / "targets" / "resaved.json"
 
 
 def sent(stream):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import qmigtool
 from qmigtool import tables
+from qmigtool.devices.schema import Schema, fit
+from qmigtool.devices.schema.model import Node, NodeField, Variant, built_in, learn, load, load_file
 from qmigtool.errors import QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.vmdesc import parse_vmdesc
-from qmigtool.schema import Schema, fit
-from qmigtool.schema.model import Node, NodeField, Variant, built_in, learn, load, load_file
 from tests import samplefiles
 from tests.packedsamples import NO_VMDESC, OTHER_TARGETS, packed
 from tests.streamwriter import (

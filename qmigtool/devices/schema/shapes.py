@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.schema.cpusubsections import order_of
 from qmigtool.parsers.vmdesc import Description, FieldDescription
-from qmigtool.schema.cpusubsections import order_of
 
 if TYPE_CHECKING:
-    from qmigtool.schema.model import Node, NodeField, Schema
+    from qmigtool.devices.schema.model import Node, NodeField, Schema
 
 __all__ = ["bare", "find_field", "find_shape", "find_struct", "place_of", "subsections"]
 

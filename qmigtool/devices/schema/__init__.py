@@ -16,7 +16,7 @@ and the tables in its binaries.
 
 from __future__ import annotations
 
-from qmigtool.schema.fit import Fit, fit
-from qmigtool.schema.model import Schema, built_in, learn, load
+from qmigtool.devices.schema.fit import Fit, fit
+from qmigtool.devices.schema.model import Schema, built_in, learn, load
 
 __all__ = ["Fit", "Schema", "built_in", "fit", "learn", "load"]

@@ -112,7 +112,7 @@ def learn(streams: Iterable[tuple[Vmdesc, str | None]], name: str = "learned") -
 @cache
 def built_in() -> Schema:
     """Return the schema that ships with the package."""
-    folder = resources.files("qmigtool.schema")
+    folder = resources.files("qmigtool.devices.schema")
     schema = load(lzma.decompress(folder.joinpath("x86.json.xz").read_bytes()).decode())
     # Streams of one's own never have every subsection of an x86 CPU; target/i386/machine.c has.
     schema.add(parse_vmdesc(folder.joinpath("cpu_x86.json").read_bytes()), None)

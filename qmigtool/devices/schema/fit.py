@@ -19,7 +19,7 @@ from qmigtool.parsers.vmdesc import MAX_EMPTY, Description, FieldDescription
 from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
-    from qmigtool.schema.model import Node, NodeField, Schema, Variant
+    from qmigtool.devices.schema.model import Node, NodeField, Schema, Variant
 
 __all__ = ["Fit", "fit"]
 

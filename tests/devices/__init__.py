@@ -1,0 +1,1 @@
+"""Sections of device state, and what describes them."""
