@@ -20,19 +20,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qmigtool.cpu_x86 import FIELDS
 from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
 from qmigtool.rewrite.components import vcpu_section
 from qmigtool.util.files import new_folder, open_input
+from qmigtool.x86.vcpu import FIELDS
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK, check_xcr0
 from qmigtool.xsave.convert import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.rewrite import Rewriter
     from qmigtool.stream import Stream
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["MSRS", "Msr", "Only", "export_bundle", "import_bundle"]
 

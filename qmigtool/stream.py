@@ -13,8 +13,6 @@ import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from qmigtool import accelerator as accelerators
-from qmigtool import cpu_x86
 from qmigtool.consistency import Descriptions, wrong_lengths
 from qmigtool.devices.device import Device, find
 from qmigtool.devices.schema import Fit, fit
@@ -28,14 +26,14 @@ from qmigtool.pipereading import PipeReading
 from qmigtool.probe import find_start
 from qmigtool.unwrap import Container, unpack_channel, unwrap
 from qmigtool.util.budget import current, ensured
+from qmigtool.x86 import accelerator as accelerators
+from qmigtool.x86.vcpu import VCpu, is_x86
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
-    from qmigtool.accelerator import Accelerator
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.devices.schema import Schema
     from qmigtool.parsers.configuration import Configuration
     from qmigtool.parsers.ram import RamBlock
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
     from qmigtool.ram import Ram
     from qmigtool.sectionindex import SectionIndex
+    from qmigtool.x86.accelerator import Accelerator
 
 __all__ = ["Stream"]
 
@@ -373,7 +372,7 @@ class Stream:
 
     @cached_property
     def accelerator(self) -> Accelerator:
-        """Which accelerator saved the stream, with the evidence; see :mod:`qmigtool.accelerator`."""
+        """Which accelerator saved the stream, with the evidence; see :mod:`qmigtool.x86.accelerator`."""
         return self._given_accelerator or accelerators.infer(self.devices)
 
     @cached_property
@@ -384,13 +383,13 @@ class Stream:
         """
         found = []
         for device in sorted(self.devices, key=lambda device: device.instance_id):
-            if device.name == "cpu" and (device.description is None or cpu_x86.is_x86(device)):
+            if device.name == "cpu" and (device.description is None or is_x86(device)):
                 try:
                     _ = device.fields
                 except QmigError as error:
                     self.report(error)  # one that cannot be decoded does not take the others away
                 else:
-                    found.append(cpu_x86.VCpu(device, tcg=self.accelerator.tcg))
+                    found.append(VCpu(device, tcg=self.accelerator.tcg))
         return tuple(found)
 
     def report(self, error: QmigError) -> None:

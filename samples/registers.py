@@ -3,7 +3,7 @@
 import sys
 
 import qmigtool
-from qmigtool.registers import register_for
+from qmigtool.x86.registers import register_for
 
 
 def main(path: str) -> None:

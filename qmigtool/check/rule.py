@@ -17,9 +17,9 @@ from qmigtool.errors import QmigError, UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Type
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.devices.device import Device
     from qmigtool.stream import Stream
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = [
     "Check",

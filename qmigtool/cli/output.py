@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
-from qmigtool.accelerator import NAMES
 from qmigtool.devices.schema.model import load_file
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.opening import open_stream
@@ -27,6 +26,7 @@ from qmigtool.tables import Column
 from qmigtool.util.files import refuse_input, replacing
 from qmigtool.util.jsontext import write_json
 from qmigtool.util.text import csv_text, hexadecimal, printable
+from qmigtool.x86.accelerator import NAMES
 
 if TYPE_CHECKING:
     from qmigtool.tables import Row

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool import tables
-from qmigtool.accelerator import UNKNOWN
 from qmigtool.cli.output import (
     SHOWN_WALK,
     accelerator_option,
@@ -34,10 +33,11 @@ from qmigtool.errors import BudgetError, QmigError, SnapshotsError, UsageError
 from qmigtool.missing import missing_memory
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
-from qmigtool.registers import register_for
 from qmigtool.util.budget import current
 from qmigtool.util.jsontext import Items, Pairs, Tokens
 from qmigtool.util.text import json_tokens, json_value, printable, text_value, text_values
+from qmigtool.x86.accelerator import UNKNOWN
+from qmigtool.x86.registers import register_for
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device

@@ -36,8 +36,8 @@ from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Format, Layout
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.stream import Stream
+    from qmigtool.x86.vcpu import VCpu
 
 
 @click.group(

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from qmigtool.accelerator import UNKNOWN
 from qmigtool.diff.fields import Pair, differing
 from qmigtool.diff.model import BYTES, Comparison, Difference, Kind
 from qmigtool.diff.noise import (
@@ -21,11 +20,12 @@ from qmigtool.diff.noise import (
 from qmigtool.diff.words import change
 from qmigtool.diff.xstate import differing_registers, x87_unknown
 from qmigtool.errors import BudgetError, QmigError, UndecidedError, UnsupportedError
+from qmigtool.x86.accelerator import UNKNOWN
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.devices.device import Device
     from qmigtool.stream import Stream
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["compare"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.accelerator import UNKNOWN
 from qmigtool.diff.model import BYTES
 from qmigtool.diff.words import differing_bytes
 from qmigtool.util.text import printable, text_value
+from qmigtool.x86.accelerator import UNKNOWN
 
 if TYPE_CHECKING:
     from qmigtool.diff.model import Comparison, Difference

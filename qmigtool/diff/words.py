@@ -6,7 +6,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from qmigtool.parsers.vmstate import Kind
-from qmigtool.registers import Register, register_for, register_name
+from qmigtool.x86.registers import Register, register_for, register_name
 
 if TYPE_CHECKING:
     from qmigtool.diff.fields import Pair

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.cpu_x86 import FPREGS, X87, VCpu
 from qmigtool.diff.model import Difference, Kind
 from qmigtool.diff.words import bits_changed
-from qmigtool.registers import REGISTERS
+from qmigtool.x86.registers import REGISTERS
+from qmigtool.x86.vcpu import FPREGS, X87, VCpu
 from qmigtool.xsave import COMPONENTS, XsaveArea, bits
 from qmigtool.xsave.components import MXCSR_OFFSET
 from qmigtool.xsave.registerfile import ST_REGISTERS, Slot, registers_in, x87_value

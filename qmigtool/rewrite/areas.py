@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qmigtool.accelerator import HYPERV
-from qmigtool.cpu_x86 import has_fields, unheld, unheld_words
 from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.rewrite.components import XSTATE_BV, initial, vcpu_section, write_components
 from qmigtool.rewrite.fields import assign
+from qmigtool.x86.accelerator import HYPERV
+from qmigtool.x86.vcpu import has_fields, unheld, unheld_words
 from qmigtool.xsave import (
     COMPONENTS,
     SUPERVISOR_MASK,
@@ -24,9 +24,9 @@ from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, USER_MASK, XCOMP_
 from qmigtool.xsave.vendor import check_mxcsr
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.rewrite.draft import Draft
     from qmigtool.rewrite.sectiondraft import SectionDraft
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["import_area"]
 

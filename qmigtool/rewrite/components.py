@@ -1,6 +1,6 @@
 """Edits of extended state: whole components of a vCPU, in the terms of XSAVE, turned into fields and subsections.
 
-Everything goes through :mod:`qmigtool.cpu_x86`, which alone knows where a component lies in the vmstate.
+Everything goes through :mod:`qmigtool.x86.vcpu`, which alone knows where a component lies in the vmstate.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from qmigtool.cpu_x86 import HFLAGS, UNKNOWN_SAVER, tcg_hflags
 from qmigtool.devices.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS
 from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.fields import assign, shown
+from qmigtool.x86.vcpu import HFLAGS, UNKNOWN_SAVER, tcg_hflags
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import LEGACY_MASK, PKRU_MASK, check_xcr0, initial_configuration
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.rewrite.draft import Draft
     from qmigtool.rewrite.sectiondraft import SectionDraft
+    from qmigtool.x86.vcpu import VCpu
     from qmigtool.xsave import Layout
 
 __all__ = [

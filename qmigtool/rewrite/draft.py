@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from qmigtool import cpu_x86
-from qmigtool.accelerator import TCG, UNKNOWN
 from qmigtool.devices.device import Device, find
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Section, Type
@@ -22,9 +20,10 @@ from qmigtool.rewrite.changes import Change
 from qmigtool.rewrite.memory import MemoryDraft
 from qmigtool.rewrite.sectiondraft import SectionDraft
 from qmigtool.rewrite.splice import seekable_source
+from qmigtool.x86.accelerator import TCG, UNKNOWN
+from qmigtool.x86.vcpu import VCpu, is_x86
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.parsers.saveimage import SaveFormat
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.stream import Stream
@@ -118,7 +117,7 @@ class Draft:
 
     def x86_cpus(self) -> list[SectionDraft]:
         """Return the sections of x86 vCPUs; raises :class:`~qmigtool.errors.UnsupportedError` if there are none."""
-        found = [section for section in self.named("cpu") if cpu_x86.is_x86(section.device)]
+        found = [section for section in self.named("cpu") if is_x86(section.device)]
         if not found:
             raise UnsupportedError("XSAVE state of a machine that is not x86", "no x86 vCPU in this stream")
         return found
@@ -135,7 +134,7 @@ class Draft:
 
     def vcpu(self, section: SectionDraft) -> VCpu:
         """Return the vCPU that a section ``cpu`` holds."""
-        return cpu_x86.VCpu(section.device, tcg=self.tcg)
+        return VCpu(section.device, tcg=self.tcg)
 
     def source_offset(self, section: SectionDraft, path: str) -> int | None:
         """Return where the source has a field, or None if it has none at that path."""

@@ -5,10 +5,10 @@ import io
 import pytest
 
 import qmigtool
-from qmigtool.cpu_x86 import tcg_hflags
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import RULES, TARGETS, convert, rules_for
+from qmigtool.x86.vcpu import tcg_hflags
 from tests import samplefiles
 
 # What differs between the twins besides: two runs of one guest, and what each accelerator shows of the same thing

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.accelerator import NAMES
 from qmigtool.check.patterns import version_of
 from qmigtool.check.rule import Context, Hit, Option, Options, on, policy_rule
 from qmigtool.errors import UsageError
 from qmigtool.util.globs import matches
 from qmigtool.util.values import number
+from qmigtool.x86.accelerator import NAMES
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device

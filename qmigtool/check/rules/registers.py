@@ -1,6 +1,7 @@
 """Rules over the control registers and MSRs of x86 vCPUs.
 
-What no vCPU can have is what KVM refuses (:mod:`qmigtool.kvm`) and what Intel's SDM, volume 3, calls a contradiction.
+What no vCPU can have is what KVM refuses (:mod:`qmigtool.x86.kvm`), and what Intel's SDM, volume 3, calls a
+contradiction.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from qmigtool import kvm
 from qmigtool.check.rule import Context, Hit, Options, at, vcpu_rule
-from qmigtool.cpu_x86 import HF_AVX_EN, HFLAGS, tcg_hflags
+from qmigtool.x86 import kvm
+from qmigtool.x86.vcpu import HF_AVX_EN, HFLAGS, tcg_hflags
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["RULES"]
 

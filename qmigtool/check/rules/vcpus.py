@@ -12,7 +12,7 @@ from qmigtool.util.values import number
 from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["RULES"]
 

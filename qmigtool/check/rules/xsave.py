@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from qmigtool import kvm
-from qmigtool.accelerator import HYPERV
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
+from qmigtool.x86 import kvm
+from qmigtool.x86.accelerator import HYPERV
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, PKRU_MASK, USER_MASK, parse_mask
 from qmigtool.xsave.header import MXCSR_DEFINED
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["RULES"]
 

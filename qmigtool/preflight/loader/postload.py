@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.kvm import Group, lost_with, refusals
+from qmigtool.x86.kvm import Group, lost_with, refusals
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
 from qmigtool.xsave.components import LEGACY_MASK
 
 if TYPE_CHECKING:
-    from qmigtool.kvm import Number
-    from qmigtool.kvm import Refusal as Refused
     from qmigtool.preflight.loader.state import Load
+    from qmigtool.x86.kvm import Number
+    from qmigtool.x86.kvm import Refusal as Refused
 
 __all__ = ["NOT_SILENT", "put_registers"]
 

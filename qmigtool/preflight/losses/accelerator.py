@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.accelerator import HYPERV
 from qmigtool.errors import LiveStateError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
-from qmigtool.kvm import Group, lost_with, refusals
 from qmigtool.preflight.loader.postload import NOT_SILENT
 from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.target.versions import possible
@@ -22,14 +20,16 @@ from qmigtool.rewrite import accelerators
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.rewrite.accelerators.unwritten import SOURCES, unwritten
 from qmigtool.rewrite.draft import Draft
+from qmigtool.x86.accelerator import HYPERV
+from qmigtool.x86.kvm import Group, lost_with, refusals
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
 from qmigtool.xsave.components import LEGACY_MASK
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.devices.device import Device
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["CONVERSION", "WHO_SAVED", "accelerator_losses"]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from qmigtool.accelerator import HYPERV
-from qmigtool.cpu_x86 import FIELDS
 from qmigtool.devices.schema.cpusubsections import BY_CPUID
 from qmigtool.errors import XsaveError
 from qmigtool.findings import Finding, Severity
@@ -14,15 +12,17 @@ from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.target.cpuidflags import KNOWN
 from qmigtool.rewrite.accelerators.traits import TRAITS
+from qmigtool.x86.accelerator import HYPERV
+from qmigtool.x86.vcpu import FIELDS
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.devices.schema.cpusubsections import CpuSubsection
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream import Stream
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["allowed_components", "cpu_losses"]
 

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from qmigtool.accelerator import NAMES
 from qmigtool.errors import LimitError, QmigError, SnapshotsError, StreamError, UsageError
 from qmigtool.opening import open_stream
 from qmigtool.parsers.source import FileSource
@@ -28,6 +27,7 @@ from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.preflight.target.versions import version_text
 from qmigtool.textinput import HEAD, is_stream, text_of
 from qmigtool.util.toml import parse_toml
+from qmigtool.x86.accelerator import NAMES
 from qmigtool.xsave import is_layout_name, layout_names, parse_cpuid_dump
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave.catalog import without_xsave

@@ -45,7 +45,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from qmigtool.accelerator import NAMES
 from qmigtool.errors import UsageError
 from qmigtool.preflight.target.masks import properties_of_table, target_from_properties
 from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection
@@ -53,6 +52,7 @@ from qmigtool.preflight.target.names import CAPABILITIES, CAPABILITIES_CAME, GLO
 from qmigtool.preflight.target.reference import known_parts, merge
 from qmigtool.preflight.target.vcpus import MAX_VCPUS
 from qmigtool.util.values import parse_number
+from qmigtool.x86.accelerator import NAMES
 from qmigtool.xsave import Layout, parse_mask
 from qmigtool.xsave import layout as find_layout
 

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qmigtool.accelerator import HYPERV
 from qmigtool.parsers.savevm import Type
+from qmigtool.x86.accelerator import HYPERV
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

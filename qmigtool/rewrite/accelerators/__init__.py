@@ -20,11 +20,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from qmigtool.cpu_x86 import SAVED_BY, UNKNOWN_SAVER
 from qmigtool.errors import UndecidedError, UsageError
 from qmigtool.rewrite.accelerators import board, extended, limits, registers
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
 from qmigtool.rewrite.accelerators.traits import TARGETS, TRAITS
+from qmigtool.x86.vcpu import SAVED_BY, UNKNOWN_SAVER
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from qmigtool.cpu_x86 import HFLAGS
-from qmigtool.kvm import ADDRESSES, faults, is_canonical, linear_width, refusals
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
 from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.sectiondraft import SectionDraft
+from qmigtool.x86.kvm import ADDRESSES, faults, is_canonical, linear_width, refusals
+from qmigtool.x86.vcpu import HFLAGS
 from qmigtool.xsave import SUPERVISOR_MASK
 from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["RULES"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qmigtool.cpu_x86 import HFLAGS, tcg_hflags
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.x86.vcpu import HFLAGS, tcg_hflags
 
 __all__ = ["RULES"]
 

@@ -10,10 +10,10 @@ from qmigtool.errors import LiveStateError
 from qmigtool.rewrite.fields import assign
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.rewrite.accelerators.traits import Traits
     from qmigtool.rewrite.draft import Draft
     from qmigtool.rewrite.sectiondraft import SectionDraft
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["Conversion", "Rule"]
 

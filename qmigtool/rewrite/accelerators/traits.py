@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qmigtool.accelerator import HYPERV
+from qmigtool.x86.accelerator import HYPERV
 from qmigtool.xsave import SUPERVISOR_MASK
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, CET_MASK

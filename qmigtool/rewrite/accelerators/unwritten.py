@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.accelerator import HYPERV
 from qmigtool.findings import Severity
+from qmigtool.x86.accelerator import HYPERV
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 import qmigtool
-from qmigtool import Rewriter, kvm
+from qmigtool import Rewriter
 from qmigtool.check import run
 from qmigtool.errors import LiveStateError
 from qmigtool.parsers.source import BufferSource
@@ -22,6 +22,7 @@ from qmigtool.preflight import Target
 from qmigtool.preflight.loader.predict import Verdict, predict_source
 from qmigtool.preflight.losses.find import find_losses
 from qmigtool.rewrite.accelerators import convert
+from qmigtool.x86 import kvm
 from tests.check.checking import poked
 from tests.preflight import incoming, recorded
 

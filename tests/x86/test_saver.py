@@ -18,7 +18,7 @@ from qmigtool.rewrite import Rewriter
 from qmigtool.testing import assert_same_state
 from tests import samplefiles
 
-CASES = Path(__file__).parent / "data" / "cases" / "xsave"
+CASES = Path(__file__).parents[1] / "data" / "cases" / "xsave"
 TCG, KVM = "twin-tcg-10.0", "twin-kvm-10.0"
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from qmigtool.registers import REGISTERS, register_for
+from qmigtool.x86.registers import REGISTERS, register_for
 
 LITERALS = [
     ("env.mxcsr", 0x1F80, "IM DM ZM OM UM PM"),

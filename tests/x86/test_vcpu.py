@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool.cpu_x86 import FIELDS
 from qmigtool.errors import LiveStateError, StreamError
+from qmigtool.x86.vcpu import FIELDS
 from tests import samplefiles
 from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, nums, raw, structs, x86_cpu, zero
 
-MAP = json.loads((Path(__file__).parent / "data" / "xsave_vmstate_map.json").read_text())
+MAP = json.loads((Path(__file__).parents[1] / "data" / "xsave_vmstate_map.json").read_text())
 
 
 def stream_of(*cpus, **options):

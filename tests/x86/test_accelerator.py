@@ -1,8 +1,8 @@
 import pytest
 
 import qmigtool
-from qmigtool import accelerator
 from qmigtool.errors import UsageError
+from qmigtool.x86 import accelerator
 from tests import samplefiles
 from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, raw, struct_, x86_cpu, zero
 

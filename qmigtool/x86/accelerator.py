@@ -6,7 +6,7 @@ XSTATE_BV. Each mark below is a fact about what QEMU's accelerators put into a s
 
 All marks are weighed together, because an edit changes single fields: a stream of TCG whose XSTATE_BV was repaired has
 TCG's descriptors still, and its x87 registers are still in TCG's order. Marks that contradict each other leave
-``unknown``, which is an answer: whatever depends on it has to say so (:mod:`qmigtool.cpu_x86`).
+``unknown``, which is an answer: whatever depends on it has to say so (:mod:`qmigtool.x86.vcpu`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool import cpu_x86
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.x86.vcpu import VCpu, is_x86
 from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
-    from qmigtool.cpu_x86 import VCpu
     from qmigtool.devices.device import Device
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["HYPERV", "NAMES", "TCG", "UNKNOWN", "Accelerator", "infer", "parse"]
 
@@ -146,8 +146,8 @@ def _marks(devices: list[Device]) -> Iterator[_Mark]:
         yield _Mark("kvm", 3, "section kvmclock, which only KVM sends", strong=True)
     cpus = []
     for device in _readable(devices):
-        if device.name == "cpu" and cpu_x86.is_x86(device):
-            vcpu = cpu_x86.VCpu(device)
+        if device.name == "cpu" and is_x86(device):
+            vcpu = VCpu(device)
             with contextlib.suppress(QmigError):
                 _ = vcpu.live, vcpu.xstate_bv, vcpu.xcr0
                 cpus.append(vcpu)
@@ -203,7 +203,7 @@ def _number(device: Device, path: str) -> int | None:
         return None
 
 
-def _tr_type(vcpu: cpu_x86.VCpu) -> int | None:
+def _tr_type(vcpu: VCpu) -> int | None:
     flags = _number(vcpu.device, "env.tr/flags")
     return None if flags is None else flags >> 8 & 15
 
