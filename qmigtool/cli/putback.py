@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from qmigtool import mshv as bundles
 from qmigtool.cli.areas import read_area
 from qmigtool.cli.fitting import (
     agreed,
@@ -33,7 +32,7 @@ from qmigtool.cli.output import (
 from qmigtool.cli.parameters import mask_option, number_value, size_value, the_layout_option
 from qmigtool.cli.rewriting import need_output, write_edited
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
-from qmigtool.rewrite import Rewriter
+from qmigtool.rewrite import Rewriter, bundle
 from qmigtool.util.text import printable
 from qmigtool.xsave import Layout, XsaveArea, impossible_xcr0
 
@@ -143,7 +142,7 @@ def export_bundle(
     The rest of a vCPU (general, segment and control registers, local APIC, timers, pending events) is not in it.
     """
     with opened(file, accelerator, schema=schema) as stream:
-        document = bundles.export_bundle(stream, output, layout, mask, buffer_size=buffer_size)
+        document = bundle.export_bundle(stream, output, layout, mask, buffer_size=buffer_size)
         if as_json:
             print_json({**document, **problems_json(stream)})
         else:
@@ -155,7 +154,7 @@ def export_bundle(
                 )
             for note in document["notes"]:
                 say_error(f"note: {printable(note)}")
-            say_error(f"{printable(output)}: {bundles.MANIFEST} names every file, layout and mask")
+            say_error(f"{printable(output)}: {bundle.MANIFEST} names every file, layout and mask")
         return finish(stream)
 
 
@@ -187,6 +186,6 @@ def import_bundle(
     need_output(output, dry_run=dry_run)
     with opened(file, accelerator, schema=schema) as stream:
         rewriter = Rewriter(stream, lossy=lossy)
-        bundles.import_bundle(rewriter, folder, hyperv_quirk=quirk is not False)
+        bundle.import_bundle(rewriter, folder, hyperv_quirk=quirk is not False)
         remember_inputs(*(str(one) for one in Path(folder).iterdir() if one.is_file()))
         return write_edited(rewriter, output or "", as_json=as_json, dry_run=dry_run)

@@ -20,6 +20,7 @@ mapped, live    or as mapped-ram; which pages there are to write
 elsewhere       memory that came in other channels: joined, or refused
 components      edits of extended state, in the terms of XSAVE; areas, an XSAVE area put back
 accelerators/   from one accelerator to another: rules, each with its reason
+bundle          what MSHV takes of each vCPU, as files: out of a stream, and back into it
 machines        from one machine type to a later one; vendors, what vendors call them
 ==============  ===================================================================================
 

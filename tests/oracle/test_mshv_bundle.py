@@ -8,8 +8,9 @@ from random import Random
 import pytest
 
 import qmigtool
-from qmigtool.mshv import MSRS, XFEM, Only, export_bundle
 from qmigtool.rewrite import Rewriter
+from qmigtool.rewrite.bundle import export_bundle
+from qmigtool.x86.mshv import MSRS, XFEM, Only
 from qmigtool.xsave import Layout
 from qmigtool.xsave.components import PKRU_MASK
 from tests.oracle.mshv import ALL_FEATURES, MACHINE, XSAVE, StandIn

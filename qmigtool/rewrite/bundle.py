@@ -6,8 +6,7 @@ register HV_X64_REGISTER_XFEM), the MSRs that go beside them, each with its Hype
 QEMU 11.1 writes all that. It has no general, segment, control or debug registers, no local APIC, timers or pages of the
 synthetic interrupt controller, no pending events and no activity state.
 
-The order, and what is written only on vCPU 0 or where the partition has the feature, were measured with QEMU 11.1.3 on
-a stand-in for /dev/mshv.
+The order is that of :mod:`qmigtool.x86.mshv`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
 from qmigtool.rewrite.components import vcpu_section
 from qmigtool.util.files import new_folder, open_input
+from qmigtool.x86.mshv import MSRS, TSC, VP_STATE_XSAVE, XFEM, Msr, Only
 from qmigtool.x86.vcpu import FIELDS
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
@@ -34,83 +33,12 @@ if TYPE_CHECKING:
     from qmigtool.stream import Stream
     from qmigtool.x86.vcpu import VCpu
 
-__all__ = ["MSRS", "Msr", "Only", "export_bundle", "import_bundle"]
+__all__ = ["export_bundle", "import_bundle"]
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
 MAX_MANIFEST = 16 << 20  # a vCPU has 8 KiB
 MAX_AREA = 1 << 20
-TSC = 0x10
-
-
-class Only(StrEnum):
-    """Where QEMU writes an MSR; every other one it writes always."""
-
-    VCPU_0 = "vCPU 0"
-    FEATURE = "a partition with the feature"
-
-
-class Msr(NamedTuple):
-    """An MSR, the field of section ``cpu`` that holds it, its HV_REGISTER_NAME, and where alone it is written."""
-
-    number: int
-    name: str
-    path: str
-    register: int
-    only: Only | None = None
-
-
-def _variable_mtrrs() -> Iterator[Msr]:
-    """Give all bases, then all masks."""
-    for i in range(8):
-        yield Msr(0x200 + 2 * i, f"MTRR_PHYSBASE{i}", f"env.mtrr_var[{i}]/base", 0x80010 + i)
-    for i in range(8):
-        yield Msr(0x201 + 2 * i, f"MTRR_PHYSMASK{i}", f"env.mtrr_var[{i}]/mask", 0x80040 + i)
-
-
-_FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
-_SHSTK = "cpu/cet/cpu/cet_shstk"
-
-XFEM = 0x40005
-"""HV_X64_REGISTER_XFEM: XCR0."""
-
-VP_STATE_XSAVE = 1
-"""MSHV_VP_STATE_XSAVE of MSHV_SET_VP_STATE."""
-
-MSRS: tuple[Msr, ...] = (
-    Msr(0xC0000080, "EFER", "env.efer", 0x80001),
-    Msr(0x277, "PAT", "env.pat", 0x80004),
-    Msr(0x174, "SYSENTER_CS", "env.sysenter_cs", 0x80005),
-    Msr(0x175, "SYSENTER_ESP", "env.sysenter_esp", 0x80007),
-    Msr(0x176, "SYSENTER_EIP", "env.sysenter_eip", 0x80006),
-    Msr(0xC0000081, "STAR", "env.star", 0x80008),
-    Msr(0xC0000082, "LSTAR", "env.lstar", 0x80009),
-    Msr(0xC0000083, "CSTAR", "env.cstar", 0x8000A),
-    Msr(0xC0000084, "SFMASK", "env.fmask", 0x8000B),
-    Msr(0xC0000102, "KERNEL_GS_BASE", "env.kernelgsbase", 0x80002),
-    Msr(TSC, "TSC", "env.tsc", 0x80000),
-    Msr(0xC0000103, "TSC_AUX", "env.tsc_aux", 0x8007B),
-    Msr(0x3B, "TSC_ADJUST", "cpu/msr_tsc_adjust/env.tsc_adjust", 0x80096, Only.FEATURE),
-    Msr(0x40000001, "HV_HYPERCALL", "cpu/msr_hyperv_hypercall/env.msr_hv_hypercall", 0x90001, Only.VCPU_0),
-    Msr(0x40000000, "HV_GUEST_OS_ID", "cpu/msr_hyperv_hypercall/env.msr_hv_guest_os_id", 0x90002, Only.VCPU_0),
-    Msr(0x40000021, "HV_REFERENCE_TSC", "cpu/msr_hyperv_time/env.msr_hv_tsc", 0x90017, Only.VCPU_0),
-    Msr(0x40000080, "HV_SCONTROL", "cpu/msr_hyperv_synic/env.msr_hv_synic_control", 0xA0010),
-    Msr(0x40000082, "HV_SIEFP", "cpu/msr_hyperv_synic/env.msr_hv_synic_evt_page", 0xA0012),
-    Msr(0x40000083, "HV_SIMP", "cpu/msr_hyperv_synic/env.msr_hv_synic_msg_page", 0xA0013),
-    Msr(0x2FF, "MTRR_DEF_TYPE", "env.mtrr_deftype", 0x8000E),
-    Msr(0x6A0, "U_CET", "cpu/cet/env.u_cet", 0x8008C, Only.FEATURE),
-    Msr(0x6A2, "S_CET", "cpu/cet/env.s_cet", 0x8008D, Only.FEATURE),
-    Msr(0x6A4, "PL0_SSP", "cpu/msr_pl0_ssp/env.pl0_ssp", 0x8008F, Only.FEATURE),
-    Msr(0x6A5, "PL1_SSP", f"{_SHSTK}/env.pl1_ssp", 0x80090, Only.FEATURE),
-    Msr(0x6A6, "PL2_SSP", f"{_SHSTK}/env.pl2_ssp", 0x80091, Only.FEATURE),
-    Msr(0x6A7, "PL3_SSP", f"{_SHSTK}/env.pl3_ssp", 0x80092, Only.FEATURE),
-    Msr(0x6A8, "INTERRUPT_SSP_TABLE", f"{_SHSTK}/env.int_ssp_table", 0x80093, Only.FEATURE),
-    Msr(0xDA0, "XSS", "cpu/xss/env.xss", 0x8008B, Only.FEATURE),
-    Msr(0x48, "SPEC_CTRL", "cpu/spec_ctrl/env.spec_ctrl", 0x80084, Only.FEATURE),
-    *_variable_mtrrs(),
-    *(Msr(index, f"MTRR_FIX_{index:X}", f"env.mtrr_fixed[{i}]", 0x80070 + i) for i, index in enumerate(_FIXED)),
-)
-"""The MSRs that QEMU 11.1 writes to an MSHV vCPU, in its order. One whose subsection was not sent is 0."""
 
 
 # -- out -------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 import qmigtool
 from qmigtool.cli import main
 from qmigtool.errors import LiveStateError, QmigError, StreamError, UsageError
-from qmigtool.mshv import MSRS, export_bundle, import_bundle
 from qmigtool.rewrite import Rewriter
+from qmigtool.rewrite.bundle import export_bundle, import_bundle
+from qmigtool.x86.mshv import MSRS
 from qmigtool.xsave import layout
 from tests import casefiles
 from tests.rewrite.editing import assert_true, bodies, rewritten, sample, stream_of
