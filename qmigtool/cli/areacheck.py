@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -14,16 +14,18 @@ from qmigtool.cli.parameters import mask_option
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout
 from qmigtool.xsave.check import CONSUMERS
-from qmigtool.xsave.components import EXTENDED_OFFSET
-from qmigtool.xsave.header import area_format
+from qmigtool.xsave.components import EXTENDED_OFFSET, SUPERVISOR_MASK
+from qmigtool.xsave.header import area_format, header
 from qmigtool.xsave.hyperv import declare_hyperv
+
+OTHER_FORMAT = "it takes the other format"
 
 
 @click.command()
 @click.argument("area", metavar="AREA")
 @the_area_layout_option
 @mask_option("--xcr0", help="XCR0 where the area would be restored, by default all of the layout.")
-@mask_option("--xss", default=0, help="IA32_XSS there.")
+@mask_option("--xss", help="IA32_XSS there, by default every supervisor component of the layout.")
 @mask_option("--mxcsr-mask", help="MXCSR bits of that CPU, by default those of the layout's vendor (AMD: 0x2ffff).")
 @click.option(
     "--for",
@@ -38,7 +40,7 @@ def check(
     area: str,
     layout: Layout | str,
     xcr0: int | None,
-    xss: int,
+    xss: int | None,
     mxcsr_mask: int | None,
     consumers: tuple[str, ...],
     quirk: bool | None,
@@ -51,7 +53,8 @@ def check(
     record. Exit status 63 for what is not an XSAVE area, and named.
 
     Exits 1 if one that is asked refuses, or if AREA cannot be of that layout; by default those are asked that take
-    AREA's format: KVM takes standard areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both.
+    AREA's format: KVM takes standard areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both, but no supervisor
+    components (XCOMP_BV), for they are XRSTORS's.
     """
     holder = read_area(area)
     data, layout = holder.data, own_layout(holder, layout)
@@ -73,7 +76,8 @@ def check(
             core.area_notes(data, one, hyperv_quirk=bool(quirk)),
         )
 
-    takers = asked or _takers(data)
+    unasked = {name: "" for name in CONSUMERS if name not in asked} if asked else _unasked(data)
+    takers = [name for name in CONSUMERS if name not in unasked]
     found = agreed(data, layout, act, lambda done: tuple(v.ok for v in done[1] if v.consumer in takers))
     misfits, verdicts, notes = found.result
     notes = [*filter(None, [holder.note]), *auto_note(layout, found.layouts), *notes]
@@ -85,12 +89,15 @@ def check(
                 "layouts": [one.name for one in found.layouts],
                 "fits": not misfits,
                 "misfits": list(misfits),
-                "verdicts": [{field: getattr(verdict, field) for field in fields} for verdict in verdicts],
+                "verdicts": [
+                    {"asked": verdict.consumer in takers} | {field: getattr(verdict, field) for field in fields}
+                    for verdict in verdicts
+                ],
                 "notes": notes,
             }
         )
     else:
-        _print_check(found.layouts[0], misfits, verdicts, notes, takers)
+        _print_check(found.layouts[0], misfits, verdicts, notes, unasked)
     return 0 if not misfits and all(verdict.ok for verdict in verdicts if verdict.consumer in takers) else 1
 
 
@@ -99,15 +106,15 @@ def _print_check(
     misfits: Sequence[str],
     verdicts: Sequence[core.Verdict],
     notes: Sequence[str],
-    takers: Sequence[str],
+    unasked: Mapping[str, str],
 ) -> None:
     if misfits:
         print(f"the area is not one of {layout.name}:")
         for text in misfits:
             print(f"  - {text}")
     for verdict in verdicts:
-        if verdict.consumer not in takers:
-            print(f"{verdict.consumer}: not asked, it takes the other format")
+        if verdict.consumer in unasked:
+            print(f"{verdict.consumer}: not asked, {unasked[verdict.consumer]}")
             continue
         print(f"{verdict.consumer}: {'accepts' if verdict.ok else 'refuses'}")
         for text in (*verdict.reasons, *verdict.notes):
@@ -116,6 +123,13 @@ def _print_check(
         print(f"note: {note}")
 
 
-def _takers(data: bytes) -> list[str]:
-    compacted = len(data) >= EXTENDED_OFFSET and area_format(data) is Format.COMPACTED
-    return ["XRSTOR", "XRSTORS", "MSHV", "WHPX"] if compacted else ["XRSTOR", "KVM_SET_XSAVE"]
+def _unasked(data: bytes) -> dict[str, str]:
+    """Return the consumers that an area is not for, by its format and its XCOMP_BV, and why."""
+    if len(data) < EXTENDED_OFFSET or area_format(data) is Format.STANDARD:
+        return dict.fromkeys(("XRSTORS", "MSHV", "WHPX"), OTHER_FORMAT)
+    unasked = {"KVM_SET_XSAVE": OTHER_FORMAT}
+    _, xcomp_bv = header(data)
+    if supervisor := xcomp_bv & SUPERVISOR_MASK:
+        names = " ".join(core.mask_names(supervisor))
+        unasked["XRSTOR"] = f"XCOMP_BV has supervisor components ({names}), which only XRSTORS takes"
+    return unasked

@@ -51,7 +51,7 @@ from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Format, Layout, XsaveArea
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, MPX_MASK, XCOMP_BV_COMPACTED
+from qmigtool.xsave.components import AMX_MASK, AVX512_MASK, AVX_MASK, MPX_MASK, SUPERVISOR_MASK, XCOMP_BV_COMPACTED
 from qmigtool.xsave.header import area_format, header
 from qmigtool.xsave.holders import FoundArea, find_area
 from qmigtool.xsave.holders.elfcore import is_core
@@ -302,6 +302,8 @@ def _convert_strictly(
         mask = (xstate_bv | xcomp_bv) & ~XCOMP_BV_COMPACTED
         for group in (AVX512_MASK | AVX_MASK, AMX_MASK, MPX_MASK):
             mask |= group if mask & group & ~AVX_MASK else 0
+        if form is Format.STANDARD:
+            mask &= ~SUPERVISOR_MASK  # it travels beside a standard area
 
     def act(one: Layout) -> tuple[core.Result, Layout]:
         target = layout if isinstance(layout, Layout) else one

@@ -57,7 +57,7 @@ def check_area(
     data: bytes,
     layout: Layout,
     xcr0: int | None = None,
-    xss: int = 0,
+    xss: int | None = None,
     *,
     rfbm: int | None = None,
     mxcsr_mask: int | None = None,
@@ -66,9 +66,9 @@ def check_area(
     """Ask each of CONSUMERS whether it would take ``data``.
 
     ``layout`` is that of the CPU (or partition) that would, ``xcr0`` the components enabled there (default: all user
-    components of ``layout``), ``xss`` IA32_XSS. ``rfbm`` is EDX:EAX of the instruction (default: everything),
-    ``mxcsr_mask`` the MXCSR bits that the CPU defines (default: see :func:`qmigtool.xsave.vendor.mxcsr_mask`),
-    ``address`` where in memory the area would lie. With an ``xcr0`` or ``xss`` that this CPU cannot have, all refuse.
+    components of ``layout``), ``xss`` IA32_XSS (default: all that such a CPU can have). ``rfbm`` is EDX:EAX of the
+    instruction (default: everything), ``mxcsr_mask`` the MXCSR bits that the CPU defines (default: see
+    :func:`qmigtool.xsave.vendor.mxcsr_mask`), ``address`` where in memory the area would lie. With an ``xcr0`` or ``xss`` that this CPU cannot have, all refuse.
     Nothing is raised: an area of any length and content gets its verdicts. Whether ``layout`` is the area's at all is
     for :func:`qmigtool.xsave.fit.misfits` to say.
     """
@@ -80,6 +80,8 @@ def check_area(
         xstate_bv, xcomp_bv = struct.unpack_from("<QQ", data, XSTATE_BV_OFFSET)
         declared = (xstate_bv | xcomp_bv) & ~XCOMP_BV_COMPACTED
         xcr0 = default_mask(layout, Format.STANDARD, declared=declared)
+    if xss is None:
+        xss = layout.xss_mask
     impossible = impossible_xcr0(xcr0, layout) + impossible_xss(xss, layout)
     if impossible:
         return [Verdict(consumer, ok=False, reasons=tuple(impossible)) for consumer in CONSUMERS]

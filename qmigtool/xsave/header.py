@@ -9,7 +9,9 @@ import struct
 
 from qmigtool.errors import XsaveError
 from qmigtool.xsave.components import (
+    AVX_MASK,
     EXTENDED_OFFSET,
+    LEGACY_MASK,
     MXCSR_INIT,
     MXCSR_OFFSET,
     XCOMP_BV_COMPACTED,
@@ -43,12 +45,12 @@ def effective_mxcsr(area: bytes, declared: int, form: Format) -> tuple[int, int]
     """Return the MXCSR that restoring the area gives, and the stale value that was passed over (0 if none was).
 
     Compacted XRSTOR loads it with XSTATE_BV[1] and else gives 1F80; standard XRSTOR always loads it (SDM 13.8). Where a
-    standard area declares neither SSE nor AVX and has a value there with reserved bits, on which XRSTOR faults and
-    which KVM replaces by 1F80 (or refuses, if x87 is declared), it is taken for what was in memory before.
+    standard area declares none of x87, SSE and AVX and has a value there with reserved bits, on which XRSTOR faults and
+    which KVM replaces by 1F80, it is taken for what was in memory before. With x87 declared KVM refuses it, too.
     """
     (memory,) = struct.unpack_from("<I", area, MXCSR_OFFSET)
     if form is Format.COMPACTED:
         return (memory, 0) if declared & 2 else (MXCSR_INIT, 0)
-    if memory & ~MXCSR_DEFINED and not declared & 0x6:
+    if memory & ~MXCSR_DEFINED and not declared & (LEGACY_MASK | AVX_MASK):
         return MXCSR_INIT, memory
     return memory, 0
