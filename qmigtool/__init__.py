@@ -38,9 +38,9 @@ from qmigtool.errors import (
 if TYPE_CHECKING:
     from qmigtool import check, diff, preflight, tables, xsave
     from qmigtool.diff.compare import compare
-    from qmigtool.opening import open_stream as open  # noqa: A004 - it is called qmigtool.open
     from qmigtool.rewrite import Rewriter
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
+    from qmigtool.stream.opening import open_stream as open  # noqa: A004 - it is called qmigtool.open
     from qmigtool.xsave import XsaveArea, layout
 
 __version__ = "0.1.0"
@@ -73,13 +73,13 @@ __all__ = [
 
 _LAZY = {
     "Rewriter": ("qmigtool.rewrite", "Rewriter"),
-    "Stream": ("qmigtool.stream", "Stream"),
+    "Stream": ("qmigtool.stream.model", "Stream"),
     "XsaveArea": ("qmigtool.xsave", "XsaveArea"),
     "check": ("qmigtool.check", None),
     "compare": ("qmigtool.diff", "compare"),
     "diff": ("qmigtool.diff", None),
     "layout": ("qmigtool.xsave", "layout"),
-    "open": ("qmigtool.opening", "open_stream"),
+    "open": ("qmigtool.stream.opening", "open_stream"),
     "preflight": ("qmigtool.preflight", None),
     "tables": ("qmigtool.tables", None),
     "xsave": ("qmigtool.xsave", None),

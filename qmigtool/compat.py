@@ -18,7 +18,7 @@ from qmigtool.util.jsontext import Items, Pairs, Tokens, materialised
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description, FieldDescription
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["desc", "lazy_state", "state"]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, StreamError
-from qmigtool.opening import open_stream
 from qmigtool.parsers.container import recognise
 from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite import Rewriter
+from qmigtool.stream.opening import open_stream
 from qmigtool.util.files import replacing
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["open_golden", "write_golden"]
 

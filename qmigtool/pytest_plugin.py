@@ -24,7 +24,7 @@ import pytest
 
 if TYPE_CHECKING:
     from qmigtool.diff import Noise
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["assert_same_state", "qmig_golden", "qmig_open", "qmig_stream"]
 
@@ -82,7 +82,7 @@ def qmig_open(request: pytest.FixtureRequest) -> Iterator[Callable[..., Stream]]
 
     A relative path that is not there from here is looked for beside the test's file.
     """
-    from qmigtool.opening import open_stream
+    from qmigtool.stream.opening import open_stream
 
     with ExitStack() as stack:
 
@@ -134,8 +134,8 @@ def qmig_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
     ) -> None:
         __tracebackhide__ = True
         from qmigtool.golden import open_golden, write_golden
-        from qmigtool.opening import open_stream
-        from qmigtool.stream import Stream
+        from qmigtool.stream.model import Stream
+        from qmigtool.stream.opening import open_stream
         from qmigtool.testing import assert_same_state
 
         file = request.path.parent / FOLDER / request.path.stem / f"{_slug(request.node.name, name)}.mig.xz"

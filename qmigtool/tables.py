@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from qmigtool.devices.device import Device
     from qmigtool.parsers.vmstate import Field
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
     from qmigtool.xsave import Layout
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from qmigtool.diff import compare, default_noise
 from qmigtool.diff.text import HEAD, cells, saver, verdict
-from qmigtool.opening import open_stream
-from qmigtool.stream import Stream
+from qmigtool.stream.model import Stream
+from qmigtool.stream.opening import open_stream
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def assert_same_state(
     ``ignore`` are patterns over ``device@instance/path`` (``"cpu@*/env.tsc"``; ``*`` is anything); ``noise`` are the
     rules that excuse differences (default: clocks, the TSC, timers; see :mod:`qmigtool.diff.noise`). ``ram`` compares
     guest memory, too. A stream that is broken is not the same as another: its
-    :attr:`~qmigtool.stream.Stream.problems` fail the assertion.
+    :attr:`~qmigtool.stream.model.Stream.problems` fail the assertion.
     """
     __tracebackhide__ = True
     rules = default_noise() if noise is None else noise

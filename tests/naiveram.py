@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qmigtool.stream import Stream
+from qmigtool.stream.model import Stream
 
 Page = tuple[str, int]
 

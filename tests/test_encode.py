@@ -30,7 +30,7 @@ from qmigtool.parsers.vmdesctext import format_vmdesc
 from qmigtool.parsers.vmstate import encode_field
 from qmigtool.parsers.window import Window
 from qmigtool.parsers.xbzrle import encode_xbzrle, parse_xbzrle
-from qmigtool.stream import Stream
+from qmigtool.stream.model import Stream
 from tests.samplefiles import SAMPLES, path
 
 TYPES = {

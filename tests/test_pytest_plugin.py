@@ -146,7 +146,7 @@ def test_a_file_that_is_no_stream_fails_in_one_line(pytester: pytest.Pytester) -
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*x.mig: at offset 0x0*"])
-    assert "qmigtool/stream.py" not in result.stdout.str()
+    assert "qmigtool/stream/model.py" not in result.stdout.str()
 
 
 GOLDEN = """

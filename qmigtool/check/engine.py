@@ -15,7 +15,7 @@ from qmigtool.findings import Finding, Report, Rule, Severity
 
 if TYPE_CHECKING:
     from qmigtool.check.policy import Policy
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["report", "run", "unreadable"]
 

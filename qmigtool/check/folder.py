@@ -12,7 +12,7 @@ from qmigtool.parsers.packed import unpack
 from qmigtool.parsers.qcow2 import read_qcow2
 from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
 from qmigtool.parsers.source import BufferSource, FileSource
-from qmigtool.probe import find_start
+from qmigtool.stream.probe import find_start
 
 __all__ = ["streams_in"]
 

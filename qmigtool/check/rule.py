@@ -18,7 +18,7 @@ from qmigtool.parsers.savevm import Type
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
 __all__ = [

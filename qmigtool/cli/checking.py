@@ -46,7 +46,7 @@ from qmigtool.util.jsontext import json_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 FORMATS = ("text", "json", "junit", "sarif", "github", "codequality")
 FINDING, USAGE, BROKEN, UNSUPPORTED = 1, 2, 3, 63

@@ -32,7 +32,7 @@ from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.diff.ram import RamComparison
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 
 SHOWN_RANGES = 20  # stretches of pages that differ

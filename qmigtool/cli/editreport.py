@@ -11,7 +11,7 @@ from qmigtool.util.text import printable
 if TYPE_CHECKING:
     from qmigtool.rewrite import Rewriter
     from qmigtool.rewrite.splice import Splice
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 SHOWN_BYTES = 8
 MAX_SHOWN = 4096  # bytes of a splice in JSON

@@ -24,7 +24,7 @@ from qmigtool.tables import ram_usage
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 PASSES = 12  # shown to people
 MAX_PASSES = 1000  # in JSON: one object each, and where pages are asked for one by one there may be millions

@@ -18,10 +18,10 @@ import click
 
 from qmigtool.devices.schema.model import load_file
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
-from qmigtool.opening import open_stream
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource
-from qmigtool.stream import Stream
+from qmigtool.stream.model import Stream
+from qmigtool.stream.opening import open_stream
 from qmigtool.tables import Column
 from qmigtool.util.files import refuse_input, replacing
 from qmigtool.util.jsontext import write_json

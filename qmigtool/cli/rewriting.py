@@ -34,7 +34,7 @@ from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.splice import Splice
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 
 # -- rewrite ---------------------------------------------------------------------------------------------------------

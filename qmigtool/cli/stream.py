@@ -30,9 +30,9 @@ from qmigtool.cli.output import (
 )
 from qmigtool.devices.device import find
 from qmigtool.errors import BudgetError, QmigError, SnapshotsError, UsageError
-from qmigtool.missing import missing_memory
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.stream.missing import missing_memory
 from qmigtool.util.budget import current
 from qmigtool.util.jsontext import Items, Pairs, Tokens
 from qmigtool.util.text import json_tokens, json_value, printable, text_value, text_values
@@ -41,9 +41,9 @@ from qmigtool.x86.registers import register_for
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
-    from qmigtool.missing import Missing
     from qmigtool.parsers.savevm import Section
-    from qmigtool.stream import Stream
+    from qmigtool.stream.missing import Missing
+    from qmigtool.stream.model import Stream
 
 
 @click.command()

@@ -36,7 +36,7 @@ from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Format, Layout
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
 

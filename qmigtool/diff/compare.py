@@ -24,7 +24,7 @@ from qmigtool.x86.accelerator import UNKNOWN
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["compare"]
@@ -40,7 +40,7 @@ def compare(a: Stream, b: Stream, *, noise: Noise | None = None) -> Comparison:
 
     ``noise`` are the rules that excuse differences (default: :func:`~qmigtool.diff.noise.default_noise`). What RAM
     holds is compared by :func:`qmigtool.diff.ram.compare_ram`. Nothing that is wrong with a stream raises: it is in
-    its :attr:`~qmigtool.stream.Stream.problems`, and a device that cannot be decoded is compared by its bytes.
+    its :attr:`~qmigtool.stream.model.Stream.problems`, and a device that cannot be decoded is compared by its bytes.
     """
     return _Comparer(a, b, default_noise() if noise is None else noise).run()
 

@@ -13,7 +13,7 @@ from qmigtool.x86.accelerator import UNKNOWN
 if TYPE_CHECKING:
     from qmigtool.diff.model import Comparison, Difference
     from qmigtool.diff.threeway import Change
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["HEAD", "HEAD_THREE", "cells", "cells_three", "saver", "verdict"]
 

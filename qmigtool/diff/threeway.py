@@ -12,7 +12,7 @@ from qmigtool.util.text import json_value
 if TYPE_CHECKING:
     from qmigtool.diff.model import Difference
     from qmigtool.diff.noise import Noise
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["Change", "ThreeWay", "Who", "compare_three"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["Preflight", "condensed", "preflight", "preflight_other"]
 

@@ -30,7 +30,7 @@ from qmigtool.xsave.convert import PAGE_SIZE
 
 if TYPE_CHECKING:
     from qmigtool.rewrite import Rewriter
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["export_bundle", "import_bundle"]

@@ -26,7 +26,7 @@ from qmigtool.x86.vcpu import VCpu, is_x86
 if TYPE_CHECKING:
     from qmigtool.parsers.saveimage import SaveFormat
     from qmigtool.parsers.vmdesc import Description
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["Draft", "taken_off"]
 

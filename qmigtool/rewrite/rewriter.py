@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpec, TypeAlias
 
 from qmigtool.errors import StreamError, UsageError
-from qmigtool.opening import open_stream
 from qmigtool.rewrite import (
     accelerators,
     areas,
@@ -41,6 +40,7 @@ from qmigtool.rewrite import (
 from qmigtool.rewrite.draft import Draft
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
+from qmigtool.stream.opening import open_stream
 from qmigtool.util.files import replacing
 from qmigtool.util.values import parse_number
 from qmigtool.xsave import layout as find_layout
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from qmigtool.ram.model import Absent
     from qmigtool.rewrite.changes import Change
     from qmigtool.rewrite.splice import Splice
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
     from qmigtool.xsave import Layout, XsaveArea
 
 __all__ = ["EDITS", "Rewriter"]

@@ -16,7 +16,7 @@ from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.util.files import copy_range, skip_zeros
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["Hole", "Made", "Moved", "Part", "Splice", "differing", "seekable_source", "write_stream"]
 

@@ -22,7 +22,7 @@ from qmigtool.parsers.window import Window
 from qmigtool.rewrite.splice import Splice, seekable_source
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["MAX_PATCH", "make_patch", "read_patch"]
 

@@ -21,7 +21,7 @@ from qmigtool.schemadiff.unique import Unique
 from qmigtool.tables import Column, Table
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["compare_schemas", "present_in", "schema_differences"]
 

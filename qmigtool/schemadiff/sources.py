@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from qmigtool.devices.schema import Schema, load
 from qmigtool.devices.schema.model import Node, NodeField
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError, UsageError
-from qmigtool.opening import open_stream
 from qmigtool.parsers.container import Kind, recognise
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
 from qmigtool.parsers.vmstatedump import DumpDescription, DumpField, VmstateDump, parse_vmstate_dump
 from qmigtool.schemadiff.model import Body, Origin, Shape, ShapeField, Shapes
-from qmigtool.stream import Stream
-from qmigtool.textinput import HEAD, is_text, text_of
+from qmigtool.stream.model import Stream
+from qmigtool.stream.opening import open_stream
+from qmigtool.stream.textinput import HEAD, is_text, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import qmigtool
-from qmigtool.stream import Stream
+from qmigtool.stream.model import Stream
 from tests.bench import synthetic
 from tests.bench.measure import Figure, medians, mib, ms, peak
 from tests.bench.ram import ram_start

@@ -40,7 +40,7 @@ def _start_up() -> Iterator[Figure]:
     commands = {
         rival: Command.python("-c", "pass"),
         "import qmigtool": Command.python("-c", "import qmigtool"),
-        "import qmigtool.stream": Command.python("-c", "import qmigtool.stream"),
+        "import qmigtool.stream.model": Command.python("-c", "import qmigtool.stream.model"),
         "import numpy": Command.python("-c", "import numpy"),
         "qmigtool --version": Command.qmigtool("--version"),
         "qmigtool xsave table q35-7.2.mig --json": Command.qmigtool("xsave", "table", sample, "--json"),

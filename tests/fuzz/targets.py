@@ -13,7 +13,7 @@ from qmigtool.errors import QmigError
 from qmigtool.preflight import preflight, read_targets
 from qmigtool.preflight.target import Target
 from qmigtool.rewrite import Rewriter
-from qmigtool.stream import Stream
+from qmigtool.stream.model import Stream
 
 Target_ = Callable[[bytes], None]
 

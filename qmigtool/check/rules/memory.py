@@ -7,7 +7,7 @@ from typing import Any
 
 from qmigtool.check.rule import Context, Hit, Option, Options, policy_rule, rule
 from qmigtool.errors import UsageError
-from qmigtool.missing import missing_memory
+from qmigtool.stream.missing import missing_memory
 from qmigtool.util.globs import matches
 from qmigtool.util.values import size
 

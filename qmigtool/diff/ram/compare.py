@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from qmigtool.ram import Ram
     from qmigtool.ram.model import Absent
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
     Ints = NDArray[np.int64]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import QmigError
 from qmigtool.parsers.source import BufferSource
-from qmigtool.stream import Stream
+from qmigtool.stream.model import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -28,12 +28,12 @@ from qmigtool.preflight.loader.verdict import Verdict
 from qmigtool.preflight.loader.versions import judge_versions
 from qmigtool.preflight.loader.words import Refusal
 from qmigtool.preflight.target.versions import version_text
-from qmigtool.probe import find_start
+from qmigtool.stream.probe import find_start
 
 if TYPE_CHECKING:
     from qmigtool.preflight.target.model import Target
     from qmigtool.preflight.target.versions import Possible
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["Verdict", "predict", "predict_source"]
 

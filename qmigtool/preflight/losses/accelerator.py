@@ -28,7 +28,7 @@ from qmigtool.xsave.components import LEGACY_MASK
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["CONVERSION", "WHO_SAVED", "accelerator_losses"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qmigtool.devices.schema.cpusubsections import CpuSubsection
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["allowed_components", "cpu_losses"]

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import QmigError
 from qmigtool.findings import Finding, Severity
-from qmigtool.missing import missing_memory
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.preflight.losses.accelerator import accelerator_losses
 from qmigtool.preflight.losses.cpu import cpu_losses
 from qmigtool.preflight.target.vcpus import MAX_VCPUS, NUMBERED, VCPU_SECTIONS, vcpus_of
+from qmigtool.stream.missing import missing_memory
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["MISSING_PAGES", "MISSING_VCPU", "Losses", "find_losses", "grouped"]
 

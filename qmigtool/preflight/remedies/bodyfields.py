@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.parsers.vmdesc import Description, FieldDescription
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["fields"]
 

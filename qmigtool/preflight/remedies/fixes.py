@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.remedies.fix import Fix
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["PLANNERS", "Planner"]
 

@@ -15,7 +15,7 @@ from qmigtool.rewrite.vendors import upstream
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = [
     "advise",

@@ -17,7 +17,7 @@ from qmigtool.errors import QmigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["device_block", "guest_memory"]
 

@@ -13,7 +13,7 @@ from qmigtool.preflight.target.model import Target, TargetBlock
 
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.predict import Verdict
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["as_records", "block_size", "unknown_block"]
 

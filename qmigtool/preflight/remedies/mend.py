@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
-from qmigtool.opening import open_stream
 from qmigtool.preflight.losses.accelerator import CONVERSION
 from qmigtool.preflight.losses.find import MISSING_PAGES, MISSING_VCPU, Losses, find_losses
 from qmigtool.preflight.remedies.bodyfields import fields
@@ -28,6 +27,7 @@ from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import TARGETS
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.rewrite.edits import Edit, apply
+from qmigtool.stream.opening import open_stream
 from qmigtool.util.budget import portion
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from qmigtool.findings import Finding
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["Remedy", "find_remedy"]
 

@@ -8,7 +8,7 @@ from qmigtool.preflight.target import offers
 
 if TYPE_CHECKING:
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["has_property", "offered"]
 

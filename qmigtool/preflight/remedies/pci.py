@@ -16,7 +16,7 @@ from qmigtool.preflight.remedies.sections import device_of
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["pci_config", "queue_size"]
 

@@ -15,7 +15,7 @@ from qmigtool.rewrite.values import text_of
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.preflight.loader.predict import Verdict
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["device_of", "run_state", "subsection", "subsection_version", "tsc", "unknown_section"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import QmigError
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["maxcpus_of"]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from qmigtool.errors import LimitError, QmigError, SnapshotsError, StreamError, UsageError
-from qmigtool.opening import open_stream
 from qmigtool.parsers.source import FileSource
 from qmigtool.parsers.vmstatedump import MACHINE_KEY
 from qmigtool.preflight.target.builds import live_sections, target_from_version
@@ -25,7 +24,8 @@ from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS, parse_version, target_from_layout, target_from_table
 from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.preflight.target.versions import version_text
-from qmigtool.textinput import HEAD, is_stream, text_of
+from qmigtool.stream.opening import open_stream
+from qmigtool.stream.textinput import HEAD, is_stream, text_of
 from qmigtool.util.toml import parse_toml
 from qmigtool.x86.accelerator import NAMES
 from qmigtool.xsave import is_layout_name, layout_names, parse_cpuid_dump

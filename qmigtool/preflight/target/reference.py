@@ -21,7 +21,7 @@ from qmigtool.xsave import SUPERVISOR_MASK
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["merge", "target_from_stream"]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from qmigtool.preflight.target.model import Target, TargetSection
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["MAX_VCPUS", "NUMBERED", "VCPU_SECTIONS", "vcpus_of", "with_vcpus"]
 

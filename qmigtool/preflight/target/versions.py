@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qmigtool.preflight.target.model import Target
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["Bound", "Possible", "Split", "Version", "bounds_of_stream", "possible", "version_text"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from qmigtool.devices.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS, order_of
 from qmigtool.devices.schema.shapes import place_of
-from qmigtool.opening import open_stream
+from qmigtool.stream.opening import open_stream
 from tests.samplefiles import SAMPLES, X86, path
 
 RESAVED = Path(__file__).parents[2] / "data" / "preflight" / "targets" / "resaved.json"

@@ -1,7 +1,7 @@
 import pytest
 
 from qmigtool.parsers.savevm import Section, Type
-from qmigtool.sectionindex import SectionIndex
+from qmigtool.stream.sectionindex import SectionIndex
 
 SECTIONS = [
     Section(Type.HEADER, 0, 8, 0, 8),

@@ -114,7 +114,7 @@ def test_packed_twice() -> None:
 
 
 def test_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qmigtool.unwrap.SPARE", 1 << 62)
+    monkeypatch.setattr("qmigtool.stream.unwrap.SPARE", 1 << 62)
     with pytest.raises(LimitError, match=r"no room in .* to unpack it"):
         qmigtool.open(gzip.compress(PC))
 

@@ -13,18 +13,18 @@ import contextlib
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from qmigtool.consistency import Descriptions, wrong_lengths
 from qmigtool.devices.device import Device, find
 from qmigtool.devices.schema import Fit, fit
 from qmigtool.devices.schema.model import built_in
 from qmigtool.errors import BudgetError, ClosedError, QmigError, StreamError, UnsupportedError, UsageError
-from qmigtool.filereading import FileReading
 from qmigtool.parsers.records import RamSaveFlag
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
-from qmigtool.pipereading import PipeReading
-from qmigtool.probe import find_start
-from qmigtool.unwrap import Container, unpack_channel, unwrap
+from qmigtool.stream.consistency import Descriptions, wrong_lengths
+from qmigtool.stream.filereading import FileReading
+from qmigtool.stream.pipereading import PipeReading
+from qmigtool.stream.probe import find_start
+from qmigtool.stream.unwrap import Container, unpack_channel, unwrap
 from qmigtool.util.budget import current, ensured
 from qmigtool.x86 import accelerator as accelerators
 from qmigtool.x86.vcpu import VCpu, is_x86
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Vmdesc
     from qmigtool.parsers.vmstate import Field
     from qmigtool.ram import Ram
-    from qmigtool.sectionindex import SectionIndex
+    from qmigtool.stream.sectionindex import SectionIndex
     from qmigtool.x86.accelerator import Accelerator
 
 __all__ = ["Stream"]
@@ -55,7 +55,7 @@ class Stream:
     """An opened stream; use :func:`qmigtool.open`, and close it or use it as a context manager.
 
     ``problems`` are the errors met so far, in the order they were met; reading :attr:`sections` may add some, because
-    only that reads RAM. ``container`` says what the stream came in (:class:`~qmigtool.unwrap.Container`).
+    only that reads RAM. ``container`` says what the stream came in (:class:`~qmigtool.stream.unwrap.Container`).
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from qmigtool.errors import UnsupportedError
 from qmigtool.ram.unplugged import find_regions
 
 if TYPE_CHECKING:
-    from qmigtool.stream import Stream
+    from qmigtool.stream.model import Stream
 
 __all__ = ["Missing", "missing_memory"]
 

@@ -32,7 +32,7 @@ from qmigtool.parsers.qcow2 import Snapshot, read_qcow2, state_pieces
 from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
 from qmigtool.parsers.saveimage import SaveFormat, SaveImage, read_save_image
 from qmigtool.parsers.source import BufferSource, FileSource
-from qmigtool.probe import MAX_PREFIX, Follower
+from qmigtool.stream.probe import MAX_PREFIX, Follower
 from qmigtool.util.budget import current
 from qmigtool.util.files import skip_zeros
 

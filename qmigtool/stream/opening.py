@@ -1,4 +1,4 @@
-"""Opening a stream: from a path, from bytes, from a file object to a :class:`~qmigtool.stream.Stream`."""
+"""Opening a stream: from a path, from bytes, from a file object to a :class:`~qmigtool.stream.model.Stream`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool.parsers.source import BufferSource, FileSource
-from qmigtool.stream import Stream
+from qmigtool.stream.model import Stream
 
 if TYPE_CHECKING:
     import os

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.consistency import disagreements
 from qmigtool.errors import QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.container import recognise
 from qmigtool.parsers.savevm import Reader, Section, Type
@@ -12,8 +11,9 @@ from qmigtool.parsers.source import BufferSource, KeptSource
 from qmigtool.parsers.tail import LocatedVmdesc
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
-from qmigtool.probe import PROBED, find_start, probe_page_size
-from qmigtool.sectionindex import SectionIndex
+from qmigtool.stream.consistency import disagreements
+from qmigtool.stream.probe import PROBED, find_start, probe_page_size
+from qmigtool.stream.sectionindex import SectionIndex
 from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MAGIC_SIZE = 16  # bytes that tell what a file is
 class PipeReading:
     """The sections of a stream that came through a pipe; what is kept of it goes to ``kept``.
 
-    It has what :class:`~qmigtool.filereading.FileReading` has.
+    It has what :class:`~qmigtool.stream.filereading.FileReading` has.
     """
 
     tail_first = False

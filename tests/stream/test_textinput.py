@@ -8,7 +8,7 @@ import pytest
 
 from qmigtool.errors import BudgetError, LimitError, StreamError
 from qmigtool.parsers.source import BufferSource
-from qmigtool.textinput import is_stream, is_text, text_of
+from qmigtool.stream.textinput import is_stream, is_text, text_of
 from tests.samplefiles import SAMPLES, read
 
 LIMIT = 1 << 16

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qmigtool.consistency import Descriptions, disagreements
 from qmigtool.errors import QmigError, StreamError, TruncatedError
 from qmigtool.parsers.bodies import FOOTER_SIZE
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType
@@ -19,8 +18,9 @@ from qmigtool.parsers.savevm import Reader, Section, Type
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
-from qmigtool.probe import probe_page_size
-from qmigtool.sectionindex import SectionIndex
+from qmigtool.stream.consistency import Descriptions, disagreements
+from qmigtool.stream.probe import probe_page_size
+from qmigtool.stream.sectionindex import SectionIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ class _Forward:
 
 
 class FileReading:
-    """The sections of a stream in a file, as far as they are read; :mod:`qmigtool.stream` makes devices of them.
+    """The sections of a stream in a file, as far as they are read; :mod:`qmigtool.stream.model` makes devices of them.
 
     ``problems`` is the stream's list, to which what is met is added. ``located`` is the vmdesc in use, ``tail_first``
     says whether what was found from the end is used, ``given_up`` whether a vmdesc, and with it whatever was made of

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.parsers.tail import LocatedVmdesc
     from qmigtool.parsers.vmdesc import Description, Vmdesc
-    from qmigtool.sectionindex import SectionIndex
+    from qmigtool.stream.sectionindex import SectionIndex
 
 __all__ = ["Descriptions", "disagreements", "wrong_lengths"]
 

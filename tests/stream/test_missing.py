@@ -6,7 +6,7 @@ import pytest
 
 import qmigtool
 from qmigtool.cli.main import run
-from qmigtool.missing import missing_memory
+from qmigtool.stream.missing import missing_memory
 from tests import casefiles, packedsamples, samplefiles
 from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, page, raw, zero
 
