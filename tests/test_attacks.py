@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool import compat
+from qmigtool import analyze
 from qmigtool.devices.schema import fit, load
 from qmigtool.devices.schema import model as schemas
 from qmigtool.devices.schema.model import load_file
@@ -209,7 +209,7 @@ PLAIN = Vmsd("plain", 1, [num("n", "uint8", 7)])
 )
 def test_compat_believes_no_size_that_the_section_contradicts(field):
     with qmigtool.open(stream(Vmsd("lies", 1, [field]), PLAIN).finish()) as opened, within(10), below(50 << 20):
-        assert list(compat.state(opened)) == ["ram (1)", "plain (3)"]
+        assert list(analyze.state(opened)) == ["ram (1)", "plain (3)"]
         assert any("describes" in str(problem) for problem in opened.problems)
 
 
@@ -220,7 +220,7 @@ def test_compat_believes_no_size_that_the_struct_contradicts(type_, size):
     with qmigtool.open(stream(lies).finish()) as opened, within(10):
         # An integer of three bytes is none; a struct that does not fill its place is not looked into.
         shown = {"v": "61 62 63"} if size == 3 else "61 62 63"
-        assert compat.state(opened)["lies (2)"] == {"s": shown}
+        assert analyze.state(opened)["lies (2)"] == {"s": shown}
 
 
 def test_compat_of_a_vmdesc_that_is_refused():
@@ -228,7 +228,7 @@ def test_compat_of_a_vmdesc_that_is_refused():
     w.eof()
     w.vmdesc(described(nested(4, 4096)))
     with qmigtool.open(bytes(w.data)) as opened, pytest.raises(LimitError, match="no bytes"):
-        compat.desc(opened)
+        analyze.desc(opened)
 
 
 # -- schemas ----------------------------------------------------------------------------------------------------------

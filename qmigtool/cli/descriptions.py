@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from qmigtool import compat as analyze
+from qmigtool import analyze
 from qmigtool.cli.output import (
     chosen_snapshot,
     csv_option,

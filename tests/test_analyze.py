@@ -1,6 +1,6 @@
 """`compat` prints what QEMU's own analyze-migration.py printed for the same file, character by character.
 
-tests/data/compat/ has the script's output (QEMU 11.1's scripts/analyze-migration.py, ``-d state`` and ``-d desc``).
+tests/data/analyze/ has the script's output (QEMU 11.1's scripts/analyze-migration.py, ``-d state`` and ``-d desc``).
 """
 
 import io
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool import compat
+from qmigtool import analyze
 from qmigtool.cli import main
 from qmigtool.errors import UnsupportedError
 from tests import samplefiles
 from tests.packedsamples import packed
 
-DATA = Path(__file__).parent / "data" / "compat"
+DATA = Path(__file__).parent / "data" / "analyze"
 NAMES = sorted({path.name.split(".state")[0] for path in DATA.glob("*.state.json.xz")})
 
 
@@ -56,7 +56,7 @@ def test_the_text_is_the_scripts(name, kind, capsys, monkeypatch):
 def test_state_is_the_default_and_forward_gives_the_same(name, capsys, monkeypatch):
     found = printed(capsys, monkeypatch, "compat", str(path(name)))
     with qmigtool.open(path(name), forward=True) as stream:
-        assert json.dumps(compat.state(stream), indent=4, separators=(",", ": ")) == found.rstrip("\n")
+        assert json.dumps(analyze.state(stream), indent=4, separators=(",", ": ")) == found.rstrip("\n")
         assert found.rstrip("\n") == oracle(name, "state").rstrip("\n")
 
 
@@ -74,12 +74,12 @@ def test_what_the_script_fails_on(capsys, monkeypatch):
 
 def test_no_description_to_print():
     with qmigtool.open(path("novmdesc-7.2")) as stream, pytest.raises(UnsupportedError) as caught:
-        compat.desc(stream)
+        analyze.desc(stream)
     assert caught.value.exit_code == 63
 
 
 def test_a_pipe_gives_the_same():
     data = path("microvm-10.0").read_bytes()
     with qmigtool.open(io.BytesIO(data)) as stream:
-        text = json.dumps(compat.state(stream), indent=4, separators=(",", ": "))
+        text = json.dumps(analyze.state(stream), indent=4, separators=(",", ": "))
     assert text == oracle("microvm-10.0", "state").rstrip("\n")
