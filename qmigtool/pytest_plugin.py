@@ -133,10 +133,10 @@ def qmig_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
         noise: Noise | None = None,
     ) -> None:
         __tracebackhide__ = True
-        from qmigtool.golden import open_golden, write_golden
         from qmigtool.stream.model import Stream
         from qmigtool.stream.opening import open_stream
         from qmigtool.testing import assert_same_state
+        from qmigtool.testing.goldens import open_golden, write_golden
 
         file = request.path.parent / FOLDER / request.path.stem / f"{_slug(request.node.name, name)}.mig.xz"
         with ExitStack() as stack:

@@ -15,8 +15,8 @@ import pytest
 
 import qmigtool
 from qmigtool.errors import BudgetError
-from qmigtool.golden import open_golden, write_golden
 from qmigtool.testing import assert_same_state
+from qmigtool.testing.goldens import open_golden, write_golden
 from qmigtool.util.budget import Limits, limited
 from tests import samplefiles
 from tests.diff.comparing import edited
@@ -95,7 +95,7 @@ def test_same_state_passes_and_another_is_explained(pytester: pytest.Pytester) -
         ]
     )
     # The assertion is what failed, not a line inside the plugin.
-    assert "qmigtool/testing.py" not in result.stdout.str()
+    assert "qmigtool/testing/" not in result.stdout.str()
 
 
 def test_a_test_for_each_stream_of_a_folder(pytester: pytest.Pytester) -> None:
