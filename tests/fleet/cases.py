@@ -51,10 +51,10 @@ class Row(NamedTuple):
         return f"{self.case}-{self.loaded_by}.ref"
 
 
-def read_cases() -> Iterator[Case]:
-    """Give all cases of the file."""
+def read_cases(path: Path = CASES) -> Iterator[Case]:
+    """Give all cases of a file."""
     architecture, seconds = "", 0.0
-    for line in CASES.read_text().splitlines():
+    for line in path.read_text().splitlines():
         head = _HEAD.fullmatch(line)
         if head is not None:
             architecture, seconds = head["target"], float(head["seconds"])

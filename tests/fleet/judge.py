@@ -1,6 +1,7 @@
 """Ask preflight about every row of a table, and compare with what real QEMU did.
 
     python -m tests.fleet judge FOLDER [--only GLOB] [--version given|not-given] [--words] [--write TABLE] [--jobs N]
+      [--cases FILE]
 
 Each stream is judged against the target's reference twice: with QEMU's version given, and without it. ``--write``
 writes the table with a column for each. Exit status 1 if anything is wrong.
@@ -21,7 +22,7 @@ from typing import NamedTuple
 
 import qmigtool
 from qmigtool.preflight import Verdict, predict, read_targets
-from tests.fleet.cases import Case, Row, read_cases, read_rows
+from tests.fleet.cases import CASES, Case, Row, read_cases, read_rows
 
 RIGHT, UNDECIDED, WRONG_LOADS, WRONG_REFUSAL, BUG = "right", "undecided", "WRONG loads", "WRONG refusal", "BUG"
 WRONG = (WRONG_LOADS, WRONG_REFUSAL, BUG)
@@ -102,12 +103,13 @@ def main(*arguments: str) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fleet judge")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="*", metavar="GLOB")
+    parser.add_argument("--cases", type=Path, default=CASES, help="the command lines that the folder was made from")
     parser.add_argument("--write", type=Path, metavar="TABLE")
     parser.add_argument("--version", choices=["given", "not-given"])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--words", action="store_true", help="print refusals whose words differ from QEMU's, too")
     given = parser.parse_args(arguments)
-    cases: dict[str, Case] = {case.name: case for case in read_cases()}
+    cases: dict[str, Case] = {case.name: case for case in read_cases(given.cases)}
     table = [row for row in read_rows(given.folder / "table.tsv") if fnmatch.fnmatch(row.case, given.only)]
     judged = []
     known = None if given.version is None else given.version == "given"

@@ -1,6 +1,7 @@
 """Let real QEMUs save and load what ``cases.txt`` says, and write down what they say.
 
     python -m tests.fleet make FOLDER 5.2=BINARIES 7.2=/usr/bin 10.0=BINARIES 11.1=BINARIES [--jobs N] [--only GLOB]
+      [--cases FILE]
 
 FOLDER gets ``CASE-VERSION.mig`` (saved after some seconds), ``CASE-VERSION.ref`` (the target's command line, saved
 fresh with ``-S``), ``table.tsv`` (:class:`~.cases.Row`) and ``failed.txt`` (what does not start, or does not save).
@@ -23,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.fleet.cases import Case, Row, read_cases, read_rows, write_rows
+from tests.fleet.cases import CASES, Case, Row, read_cases, read_rows, write_rows
 from tests.fleet.process import Gone, Qemu, Refused
 
 START, SAVE, LOAD = 40.0, 40.0, 40.0  # seconds
@@ -170,11 +171,12 @@ def main(*arguments: str) -> None:
     parser.add_argument("binaries", nargs="+", metavar="VERSION=FOLDER")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="*", metavar="GLOB")
+    parser.add_argument("--cases", type=Path, default=CASES, help="other command lines than those of the tree")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     binaries = dict(one.split("=", 1) for one in given.binaries)
     fleet = Fleet(given.folder.absolute(), binaries)
-    cases = [case for case in read_cases() if fnmatch.fnmatch(case.name, given.only)]
+    cases = [case for case in read_cases(given.cases) if fnmatch.fnmatch(case.name, given.only)]
     with ThreadPoolExecutor(given.jobs) as pool:
         for done in [pool.submit(fleet.case, case) for case in cases]:
             try:
