@@ -6,13 +6,15 @@ A table is called with a stream (or nothing, for :data:`layouts`) and gives a Da
 
 ``table.rows(...)`` gives plain tuples without pandas, ``table.columns`` the schema. The dtypes never depend on the
 data: integers are nullable (``UInt64`` and so on, because a missing value would turn plain ``uint64`` into floats and
-corrupt it), names are ``category``, flags ``boolean``.
+corrupt it), names are ``category``, flags ``boolean``. Names that are not UTF-8 are escaped in frames (``\\xff``).
+Frames of several files go one below the other with :func:`pandas.concat`, and into files with ``to_parquet``: see
+:class:`qmigtool.util.frame.Frame`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
 
@@ -21,21 +23,18 @@ from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, layout, layout_nam
 from qmigtool.xsave.components import bit_name
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from qmigtool.devices.device import Device
     from qmigtool.parsers.vmstate import Field
     from qmigtool.stream.model import Stream
+    from qmigtool.util.frame import Frame
     from qmigtool.xsave import Layout
 
 __all__ = [
     "Column",
     "Table",
-    "concat",
     "devices",
     "fields",
     "layouts",
-    "plain",
     "ram_blocks",
     "ram_usage",
     "sections",
@@ -66,9 +65,11 @@ class Table(Generic[P]):
     rows: Callable[P, Iterator[Row]]
     __doc__: str
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Frame:
         """Return the rows as a DataFrame with the dtypes of :attr:`columns`."""
         import pandas as pd
+
+        from qmigtool.util.frame import Frame, encodable
 
         rows = list(self.rows(*args, **kwargs))
         series: dict[str, Any] = {}
@@ -76,59 +77,10 @@ class Table(Generic[P]):
             # Categories are made of nullable strings: a column of missing names is then typed like any other.
             text = column.dtype in ("category", "string")
             first: Any = pd.StringDtype("python") if text else column.dtype
-            cells = [row[i] for row in rows]
-            made = pd.Series([encodable(cell) for cell in cells] if text else cells, dtype=first)
+            cells = [encodable(cell) if isinstance(cell, str) else cell for cell in (row[i] for row in rows)]
+            made = pd.Series(cells, dtype=first)
             series[column.name] = made.astype("category") if column.dtype == "category" else made
-        return pd.DataFrame(series)
-
-
-def encodable(text: str | None) -> str | None:
-    """Return a name as frames have it: what is not UTF-8 in the stream is escaped (``\\xff``), for any writer."""
-    if text is None or text.isascii():
-        return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def concat(frames: Iterable[pd.DataFrame], **more: Any) -> pd.DataFrame:
-    """Put frames of one table one below the other; columns of categories stay such, with the categories of all.
-
-    ``more`` is what :func:`pandas.concat` takes. That makes plain objects of categories that differ.
-    """
-    import pandas as pd
-    from pandas.api.types import union_categoricals
-
-    given = list(frames)
-    if not given:
-        return pd.DataFrame()
-    names = [name for name in (given[0].columns if given else ()) if all(_categorical(one, name) for one in given)]
-    alike = []
-    for frame in given:
-        every = {name: union_categoricals([one[name] for one in given]).categories for name in names}
-        alike.append(frame.assign(**{name: frame[name].cat.set_categories(every[name]) for name in names}))
-    found: pd.DataFrame = pd.concat(alike, **{"ignore_index": True, **more})
-    return found
-
-
-def _categorical(frame: pd.DataFrame, name: str) -> bool:
-    return name in frame.columns and frame[name].dtype.name == "category"
-
-
-def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame that any writer takes (Parquet, Feather): values of several types in one column become text.
-
-    Numbers are decimal, bytes hexadecimal digits; what is missing stays missing.
-    """
-    import pandas as pd
-
-    def text(value: Any) -> str | None:
-        if value is None or isinstance(value, str):
-            return encodable(value)
-        return value.hex() if isinstance(value, bytes) else str(value)
-
-    mixed = [name for name in frame.columns if frame[name].dtype == object]
-    return frame.assign(
-        **{name: pd.Series(map(text, frame[name]), frame.index, pd.StringDtype("python")) for name in mixed}
-    )
+        return Frame(series)
 
 
 def table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:

@@ -1,12 +1,14 @@
 """The tables: schema by literals, rows against samples, and dtypes that do not depend on the data."""
 
 import pandas as pd
+import pyarrow
 import pytest
 
 import qmigtool
 from qmigtool import tables
+from qmigtool.util.frame import Frame
 from tests import samplefiles
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, be64, capabilities, eos, mem_size, num, x86_cpu, zero
+from tests.streamwriter import PAGE, StreamWriter, Vmsd, be64, capabilities, eos, mem_size, num, raw, x86_cpu, zero
 
 SCHEMAS = {
     "sections": {
@@ -97,44 +99,100 @@ def test_the_largest_numbers_survive():
         assert tables.devices(stream).version_id.max() == 0xFFFFFFFF
 
 
-def test_names_of_any_bytes():
+NAME = b"\xff\x00\n"
+ESCAPED = "\\xff\x00\n"
+
+
+def of_any_bytes():
     w = StreamWriter()
-    w.start(1, "ram", 0, 4, mem_size([(b"\xff\x00\n", PAGE)]) + eos())
-    with qmigtool.open(w.finish()) as stream:
+    w.start(1, "ram", 0, 4, mem_size([(NAME, PAGE)]) + eos())
+    text = raw("t", b"\x04a\xffb\xc3", "capability")
+    w.device(2, "d", 0, Vmsd("d", 1, [num("x", "uint8", 1), text]))
+    return qmigtool.open(w.finish())
+
+
+def test_names_of_any_bytes_are_escaped_in_frames_alone(tmp_path):
+    with of_any_bytes() as stream:
         assert stream.ram_blocks[0].idstr == "\udcff\x00\n"
-        frame = tables.ram_blocks(stream)
-    assert frame["name"].tolist() == ["\\xff\x00\n"]
-    frame.to_csv().encode()
-    assert "xff" in str(pd.concat([frame, frame]))
+        assert stream.device("d").field("t").value == "a\udcffb\udcc3"
+        blocks, fields = tables.ram_blocks(stream), tables.fields(stream)
+    assert blocks["name"].tolist() == [ESCAPED]
+    assert fields["value"].tolist() == [1, "a\\xffb\\xc3"]
+    for frame in (blocks, fields):
+        both = pd.concat([frame, frame])
+        assert both.dtypes.equals(frame.dtypes)
+        assert "xff" in str(both)
+        both.to_csv().encode()
+        both.to_csv(tmp_path / "a.csv")
+        both.to_parquet(tmp_path / "a.parquet")
+        assert len(pd.read_parquet(tmp_path / "a.parquet")) == len(both)
 
 
-def test_frames_of_two_files_keep_their_categories():
+def frames_of_two(table=tables.fields):
     frames = []
     for name in ("pc-7.2", "microvm-10.0"):
         with qmigtool.open(samplefiles.path(name)) as stream:
-            frames.append(tables.fields(stream))
-    both = tables.concat(frames)
-    assert [str(kind) for kind in both.dtypes] == [str(kind) for kind in frames[0].dtypes]
-    assert len(both) == sum(map(len, frames))
-    assert both["device"].tolist() == [name for frame in frames for name in frame["device"]]
-    assert tables.concat([]).empty
+            frames.append(table(stream))
+    return frames
 
 
-def test_a_frame_of_fields_can_be_written_anywhere():
-    with qmigtool.open(samplefiles.path("pc-7.2")) as stream:
-        frame = tables.fields(stream)
-        plain = tables.plain(frame)
-    assert "object" not in map(str, plain.dtypes)
-    values = zip(frame["value"], plain["value"], strict=True)
-    assert all(text == (old.hex() if isinstance(old, bytes) else str(old)) for old, text in values)
+@pytest.mark.parametrize("name", OF_STREAMS)
+def test_frames_of_two_files_keep_their_types_and_order(name):
+    frames = frames_of_two(getattr(tables, name))
+    both = pd.concat(frames, ignore_index=True)
+    assert schema(both) == SCHEMAS[name]
+    assert both.index.tolist() == list(range(sum(map(len, frames))))
+    for column, kind in SCHEMAS[name].items():
+        assert both[column].tolist() == [value for one in frames for value in one[column]] or both[column].isna().any()
+        if kind == "category":
+            known = [value for one in frames for value in one[column].cat.categories]
+            assert both[column].cat.categories.tolist() == list(dict.fromkeys(known))
 
 
-def test_parquet(tmp_path):
-    pytest.importorskip("pyarrow", reason="pyarrow writes Parquet")
-    with qmigtool.open(samplefiles.path("pc-7.2")) as stream:
-        plain = tables.plain(tables.fields(stream))
-    plain.to_parquet(tmp_path / "fields.parquet")
-    assert pd.read_parquet(tmp_path / "fields.parquet")["value"].tolist() == plain["value"].tolist()
+def test_what_is_made_of_a_frame_keeps_them_too():
+    first, second = frames_of_two()
+    some = pd.concat([first[first["type"] == "uint32"], second.head(3)])
+    assert schema(some) == SCHEMAS["fields"]
+    named = pd.concat([first.assign(file="a"), second.assign(file="b")])
+    assert schema(named)["device"] == "category"
+    assert pd.concat([first, second[["device", "path"]]])["device"].dtype == "category"
+    assert schema(pd.concat({"a": first, "b": second}, names=["file"])) == SCHEMAS["fields"]
+    # Beside each other nothing is united, and a plain DataFrame decides for itself.
+    assert len(pd.concat([first, second], axis=1).columns) == 2 * len(first.columns)
+    assert pd.concat([first, pd.DataFrame({"device": ["x"]})])["device"].tolist()[-1] == "x"
+    assert pd.concat([first, first]).dtypes.equals(first.dtypes)
+
+
+def test_a_frame_of_fields_can_be_written_anywhere(tmp_path):
+    first, second = frames_of_two()
+    frame = pd.concat([first, second], ignore_index=True)
+    text = [value.hex() if isinstance(value, bytes) else str(value) for value in frame["value"]]
+    frame.to_parquet(tmp_path / "a.parquet")
+    found = pd.read_parquet(tmp_path / "a.parquet")
+    assert found["value"].tolist() == text
+    assert found["path"].tolist() == frame["path"].tolist()
+    assert found["device"].dtype == "category"
+    frame.to_feather(tmp_path / "a.feather")
+    assert pd.read_feather(tmp_path / "a.feather")["value"].tolist() == text
+    assert pyarrow.Table.from_pandas(frame.plain())["value"].to_pylist() == text
+    assert type(frame.plain()) is pd.DataFrame
+    assert frame["value"].map(type).nunique() > 1  # as they are in the frame itself
+
+
+@pytest.mark.parametrize("name", OF_STREAMS)
+def test_every_table_can_be_written(name, tmp_path):
+    for at, frame in enumerate(frames_of_two(getattr(tables, name))):
+        frame.to_parquet(tmp_path / f"{at}.parquet")
+        assert len(pd.read_parquet(tmp_path / f"{at}.parquet")) == len(frame)
+    tables.layouts().to_parquet(tmp_path / "layouts.parquet")
+
+
+def test_a_missing_value_stays_missing(tmp_path):
+    frame = Frame({"a": pd.Series([None, pd.NA, float("nan"), True, 5, b"\x01", "t"], dtype=object)})
+    frame.to_parquet(tmp_path / "a.parquet")
+    found = pd.read_parquet(tmp_path / "a.parquet")["a"]
+    assert found.isna().tolist() == [True] * 3 + [False] * 4
+    assert found.tolist()[3:] == ["True", "5", "01", "t"]
 
 
 @pytest.mark.parametrize("name", OF_STREAMS)

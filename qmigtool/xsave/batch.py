@@ -58,7 +58,9 @@ def apply_batch(plan: Plan, areas: Areas) -> Areas:
     if plan.source_format is Format.COMPACTED:
         mxcsr[~_has(declared, 1)] = MXCSR_INIT
     else:
-        stale = (mxcsr & np.uint32(~MXCSR_DEFINED & 0xFFFFFFFF) != 0) & (declared & np.uint64(LEGACY_MASK | AVX_MASK) == 0)
+        stale = (mxcsr & np.uint32(~MXCSR_DEFINED & 0xFFFFFFFF) != 0) & (
+            declared & np.uint64(LEGACY_MASK | AVX_MASK) == 0
+        )
         mxcsr[stale] = MXCSR_INIT
     bad |= (mxcsr & np.uint32(~plan.mxcsr_mask & 0xFFFFFFFF) != 0) & (mxcsr <= np.uint32(MXCSR_DEFINED))
     if bad.any():

@@ -68,9 +68,9 @@ def check_area(
     ``layout`` is that of the CPU (or partition) that would, ``xcr0`` the components enabled there (default: all user
     components of ``layout``), ``xss`` IA32_XSS (default: all that such a CPU can have). ``rfbm`` is EDX:EAX of the
     instruction (default: everything), ``mxcsr_mask`` the MXCSR bits that the CPU defines (default: see
-    :func:`qmigtool.xsave.vendor.mxcsr_mask`), ``address`` where in memory the area would lie. With an ``xcr0`` or ``xss`` that this CPU cannot have, all refuse.
-    Nothing is raised: an area of any length and content gets its verdicts. Whether ``layout`` is the area's at all is
-    for :func:`qmigtool.xsave.fit.misfits` to say.
+    :func:`qmigtool.xsave.vendor.mxcsr_mask`), ``address`` where in memory the area would lie. With an ``xcr0`` or
+    ``xss`` that this CPU cannot have, all refuse. Nothing is raised: an area of any length and content gets its
+    verdicts. Whether ``layout`` is the area's at all is for :func:`qmigtool.xsave.fit.misfits` to say.
     """
     checks: tuple[Callable[[_Area], tuple[list[str], list[str]]], ...] = (_xrstor, _xrstors, _kvm, _mshv, _whpx)
     if len(data) < EXTENDED_OFFSET:

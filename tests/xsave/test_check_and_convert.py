@@ -1,4 +1,4 @@
-"""``xsave check`` and ``xsave convert`` judge the same areas: where they differ, a consumer's own rule is the reason."""
+"""``xsave check`` and ``xsave convert`` judge areas alike: where they differ, a consumer's own rule is the reason."""
 
 import contextlib
 import io
