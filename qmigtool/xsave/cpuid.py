@@ -6,17 +6,17 @@ be chosen: ``FILE#N`` on the command line, N a CPU's number or the word for a vi
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass, field
 
 from qmigtool.errors import LimitError, UnsupportedError, UsageError, XsaveError
-from qmigtool.xsave.catalog import NO_XSAVE, is_layout_name
+from qmigtool.xsave.catalog import NO_XSAVE
 from qmigtool.xsave.components import mask_names
 from qmigtool.xsave.cputext.decoded import read_decoded
 from qmigtool.xsave.cputext.documents import read_documents
 from qmigtool.xsave.cputext.kernellog import read_kernel_log
 from qmigtool.xsave.cputext.model import XSTATE_LEAF, CpuidBlock, CpuidLine, Leaves
+from qmigtool.xsave.cputext.nameonly import name_only
 from qmigtool.xsave.cputext.rawlines import read_lines
 from qmigtool.xsave.cputext.virtualbox import read_virtualbox
 from qmigtool.xsave.layout import CpuidRow, Layout
@@ -159,7 +159,10 @@ def _refuse_without_leaf(text: str, name: str) -> None:
     blocks = parse_cpuid_rows(text, None, name)
     leaves = sorted({line.leaf for block in blocks for line in block.lines})
     if not leaves:
-        raise XsaveError(f"no row of CPUID leaf 0xD found{_instead(text)}", section=name, expected=FORMS)
+        instead = name_only(text)
+        what = "" if instead is None else f": {instead.what}"
+        give = FORMS if instead is None or instead.give is None else instead.give
+        raise XsaveError(f"no row of CPUID leaf 0xD found{what}", section=name, expected=give)
     shown = ", ".join(f"{leaf:#x}" for leaf in leaves[:8]) + (", ..." if len(leaves) > 8 else "")
     last = max(line.at for block in blocks for line in block.lines)
     raise XsaveError(
@@ -167,17 +170,6 @@ def _refuse_without_leaf(text: str, name: str) -> None:
         section=name,
         expected="the whole output, leaf 0xD included",
     )
-
-
-def _instead(text: str) -> str:
-    """Say what a text is that names a CPU without its registers."""
-    if "<cpu" in text:
-        models = dict.fromkeys(re.findall(r"<model\b[^>]{0,200}>\s*([\w.-]{1,60})\s*</model>", text))
-        known = next((f"; --layout {name} is QEMU's model of that name" for name in models if is_layout_name(name)), "")
-        return f": libvirt's XML has a model and features here, but no <cpudata> with registers{known}"
-    if re.search(r"\bCPUID_0x[0-9a-f]{1,8}_E[A-D]X\[", text):
-        return ": kcpuid prints registers only with -r"
-    return ""
 
 
 def _line(text: str, at: int) -> int:

@@ -33,6 +33,7 @@ from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave.catalog import without_xsave
 from qmigtool.xsave.components import LEGACY_MASK
 from qmigtool.xsave.cpuid import no_xsave, parse_cpuid_rows, split_choice
+from qmigtool.xsave.cputext.nameonly import name_only
 
 __all__ = ["read_target", "read_targets", "template"]
 
@@ -181,6 +182,9 @@ class _Reader:
             if properties:
                 return target_from_properties(properties, name)
             if path.suffix != ".toml":
+                instead = name_only(text)
+                if instead is not None:
+                    raise UsageError(f"nothing of a target: {instead.what}", expected=instead.give or KINDS) from None
                 error.expected = KINDS
             raise
         if properties and not table.keys() & KEYS.keys():

@@ -8,6 +8,7 @@ decoded          what ``cpuid`` prints without -r
 virtualbox       the decoded leaf 0xD of a VirtualBox log
 kernellog        what Linux says of the FPU at boot (dmesg), whose offsets may be compacted ones
 families         standard offsets by family of CPUs, for texts that do not have them
+nameonly         /proc/cpuinfo, lscpu, kcpuid without -r: no registers, and which command has them
 ===============  ================================================================================================
 
 A reader takes text and returns blocks; none means that the text is not of its form. It guesses nothing: what a text
