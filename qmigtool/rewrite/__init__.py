@@ -5,6 +5,7 @@ rewriter        what a person uses: every edit as a method, then what it changes
 edits           edits by name, from a TOML file or a command line
 draft           the stream as it shall become; sectiondraft, one section of it; memory, its RAM
 output          the splices that follow from a draft
+decoding        whether the output's readers will know its shapes, where it has no vmdesc
 splice          spans replaced, everything else copied
 changes         what is changed, for people and programs
 undo            same-size edits as a small patch that can be taken back

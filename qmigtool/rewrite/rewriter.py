@@ -37,6 +37,7 @@ from qmigtool.rewrite import (
     machines,
     structure,
 )
+from qmigtool.rewrite.decoding import check_decoding
 from qmigtool.rewrite.draft import Draft
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
@@ -129,6 +130,7 @@ class Rewriter:
         """Return the spans that are replaced, in order of the source; raises what a check of the result raises."""
         for check in self.draft.checks:
             check()
+        check_decoding(self.draft)
         return splices_of(self.draft)
 
     def write(self, target: BinaryIO, splices: Sequence[Splice] | None = None) -> int:

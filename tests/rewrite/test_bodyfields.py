@@ -4,7 +4,7 @@ import pytest
 
 import qmigtool
 from qmigtool.errors import QmigError, UsageError
-from tests.rewrite.editing import assert_true, rewritten, stream_of
+from tests.rewrite.editing import assert_true, rewritten, sample, stream_of
 from tests.streamwriter import Vmsd, num, nums, raw, struct_, structs, uncollapsed
 
 COND = num("cond", "uint32", 0)
@@ -177,3 +177,88 @@ def test_arrays_of_structs_stay_arrays():
     assert_true(done.data)
     with qmigtool.open(done.data) as found:
         assert found.device("dev@0").body == more.body()
+
+
+# -- a stream that describes nothing --------------------------------------------------------------------------------
+
+
+def undecoded(data):
+    with qmigtool.open(data) as found:
+        return [device.label for device in found.devices if device.description is None]
+
+
+@pytest.mark.parametrize(
+    ("edit", "label"),
+    [
+        (lambda r: r.add_field("cpu@0/new", "uint32"), "cpu@0"),
+        (lambda r: r.drop_field("cpu@1/env.cstar"), "cpu@1"),
+        (lambda r: r.add_field("pcspk@0/new", "uint8", 1, after=""), "pcspk@0"),
+        (lambda r: r.set_version("pcspk@0", 77), "pcspk@0"),
+    ],
+    ids=["add", "drop", "first", "version"],
+)
+def test_a_shape_that_no_reader_will_know_is_told(edit, label):
+    done = rewritten(sample("novmdesc-7.2"), edit)
+    (note,) = done.notes
+    assert note.startswith(f"{label}: no shape in the schema ")
+    assert "has no vmdesc to describe it: qmigtool will not decode the section" in note
+    assert undecoded(done.data) == [label]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda r: r.drop_subsection("cpu@0/cpu/poll_control_msr"),
+        lambda r: r.add_subsection("cpu@0", "cpu/xss"),
+        lambda r: r.set("cpu@0/env.xcr0", 1),
+        lambda r: r.drop_section("pcspk@0"),
+    ],
+    ids=["drop-subsection", "add-subsection", "set", "drop-section"],
+)
+def test_what_is_known_to_come_and_go_is_not(edit):
+    done = rewritten(sample("novmdesc-7.2"), edit)
+    assert done.notes == []
+    assert undecoded(done.data) == []
+
+
+def test_a_shape_that_is_read_as_another_is_told():
+    """A field of as many bytes in the place of another: what fits is not what was meant."""
+    with qmigtool.open(sample("novmdesc-7.2")) as stream:
+        rewriter = qmigtool.Rewriter(stream)
+        rewriter.drop_field("pcspk@0/dummy_refresh_clock")
+        rewriter.add_field("pcspk@0/other", "uint8")
+        rewriter.splices()
+        (note,) = rewriter.notes
+    assert note.startswith("pcspk@0: another shape in the schema ")
+    assert "qmigtool will read other fields there" in note
+
+
+def test_a_vmdesc_describes_what_no_schema_knows():
+    assert rewritten(sample("pc-7.2"), lambda r: r.add_field("cpu@0/new", "uint32")).notes == []
+
+
+def test_with_neither_footers_nor_a_vmdesc_its_end_would_be_lost(tmp_path):
+    source = sample("novmdesc-nofooter-7.2")
+    with qmigtool.open(source) as stream:
+        rewriter = qmigtool.Rewriter(stream)
+        rewriter.add_field("pcspk@0/new", "uint8")
+        with pytest.raises(UsageError, match="only that tells where it ends") as raised:
+            rewriter.splices()
+        assert "--add-footers" in (raised.value.expected or "")
+        rewriter.add_footers()
+        rewriter.save(tmp_path / "out")
+        assert any("pcspk@0" in note for note in rewriter.notes)
+    assert undecoded(tmp_path / "out") == ["pcspk@0"]
+
+
+def test_a_schema_that_has_the_shape_decodes_it(call, tmp_path):
+    """As the note says: learned from a stream that describes the field."""
+    described = rewritten(sample("pc-7.2"), lambda r: r.add_field("pcspk@0/new", "uint8")).data
+    (tmp_path / "described").write_bytes(described)
+    assert call("schema", "learn", sample("pc-7.2"), tmp_path / "described", "-o", tmp_path / "schema.json")[0] == 0
+    arguments = ["--schema", tmp_path / "schema.json", "--add-field", "pcspk@0/new", "uint8", "-o", tmp_path / "out"]
+    status, _, err = call("rewrite", sample("novmdesc-7.2"), *arguments)
+    assert (status, "no shape" in err) == (0, False)
+    status, out, _ = call("show", tmp_path / "out", "pcspk@0", "--schema", tmp_path / "schema.json")
+    assert status == 0
+    assert "new" in out

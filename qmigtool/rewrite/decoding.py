@@ -1,0 +1,51 @@
+"""Can the output be decoded again? Where a stream has no vmdesc, only a schema says what a body's bytes are.
+
+A section that edits have changed carries its new shape along as long as the edits last; the output does not. If no
+shape that is known fits the new body, or another one does, whoever reads the output sees bytes or other fields: QEMU
+may load it all the same, so that is said and not refused. Without footers a body's end, too, is found by its shape.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qmigtool.devices.schema.fit import fit
+from qmigtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.draft import Draft
+
+__all__ = ["check_decoding"]
+
+
+def check_decoding(draft: Draft) -> None:
+    """Note each section that the output's readers will not decode as it is meant.
+
+    Raises :class:`~qmigtool.errors.UsageError` where they would not even find its end.
+    """
+    if draft.stream.vmdesc is not None:
+        return
+    schema = draft.stream.schema
+    machine = draft.configuration.machine if draft.configuration is not None else draft.stream.machine
+    for section in draft.sections:
+        if section.description is None or not section.touched:
+            continue
+        header = section.section
+        found = fit(schema, header.name or "", header.version_id or 0, section.body, machine)
+        if found is not None and found.description == section.description:
+            continue
+        why = f"{section.label}: " + (
+            f"no shape in the schema {schema.name} fits its body as edited"
+            if found is None
+            else f"another shape in the schema {schema.name} fits its body as edited"
+        )
+        if not draft.footers:
+            raise UsageError(
+                f"{why}, and with neither footers nor a vmdesc only that tells where it ends",
+                expected="--add-footers, or --schema with one learned from streams that have this shape",
+            )
+        draft.note(
+            f"{why}, and the stream has no vmdesc to describe it: qmigtool will "
+            f"{'not decode the section' if found is None else 'read other fields there'}; --schema with one learned "
+            "from streams that have this shape does"
+        )
