@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import click
 
 from qmigtool import __version__
-from qmigtool.cli.lazy import LazyGroup
-from qmigtool.cli.output import complain, fail, say_error
-from qmigtool.cli.standard import drop_errors, flush_output, take_standard_streams
+from qmigtool.cli.shared.lazy import LazyGroup
+from qmigtool.cli.shared.output import complain, fail, say_error
+from qmigtool.cli.shared.standard import drop_errors, flush_output, take_standard_streams
 from qmigtool.errors import QmigError
 from qmigtool.util.budget import Limits, current, limited
 from qmigtool.util.values import parse_number
@@ -25,19 +25,19 @@ USAGE, DEFECT, INTERRUPTED = 2, 70, 130
 
 
 COMMANDS = {
-    "info": "stream:info",
-    "sections": "stream:sections",
-    "show": "stream:show",
+    "info": "info:info",
+    "sections": "sections:sections",
+    "show": "show:show",
     "xsave": "xsave:xsave",
-    "ram": "memory:ram",
-    "check": "checking:check",
-    "diff": "comparing:diff",
-    "rewrite": "rewriting:rewrite",
-    "undo": "rewriting:undo",
-    "mshv": "putback:mshv",
-    "preflight": "preflighting:preflight",
-    "schema": "descriptions:schema",
-    "compat": "descriptions:compat",
+    "ram": "ram:ram",
+    "check": "check:check",
+    "diff": "diff:diff",
+    "rewrite": "rewrite:rewrite",
+    "undo": "undo:undo",
+    "mshv": "mshv:mshv",
+    "preflight": "preflight:preflight",
+    "schema": "schema:schema",
+    "compat": "compat:compat",
 }
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.errors import UnsupportedError
+from qmigtool.errors import BudgetError, UnsupportedError
 from qmigtool.ram.unplugged import find_regions
 
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
-__all__ = ["Missing", "missing_memory"]
+__all__ = ["Missing", "is_complete", "missing_memory"]
 
 VIRTIO_MEM = ("virtio-mem", "virtio-mem-device-early")
 
@@ -54,6 +54,13 @@ def missing_memory(stream: Stream) -> Missing | None:
         else:
             pages = sum(block["absent"] for block in blocks)
     return Missing(pages, total, _excuse(stream)) if pages else None
+
+
+def is_complete(stream: Stream, lacking: Missing | None = None) -> bool | None:
+    """Say whether a stream is complete; None where a limit was reached before that could be seen."""
+    if stream.problems and all(isinstance(one, BudgetError) for one in stream.problems):
+        return None
+    return stream.complete and (lacking is None or bool(lacking.excuse))
 
 
 def _excuse(stream: Stream) -> str:

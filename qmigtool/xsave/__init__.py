@@ -17,6 +17,7 @@ enabled          XCR0 and IA32_XSS that a CPU can have
 vendor           whose CPU a layout is of, and the MXCSR bits that it defines
 fit              does a layout fit an area, and which do
 hyperv           what Hyper-V saves without saying so
+found            an area out of a file: in which layout it is to be read, and what it becomes
 notes            what a careful reader of an area wants to know
 check            would XRSTOR, XRSTORS, KVM, MSHV or WHPX take an area, and why not
 ===============  ================================================================================================

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import qmigtool
 from qmigtool.cli import main
-from qmigtool.cli.editoptions import EDIT_OPTIONS
+from qmigtool.cli.shared.editoptions import EDIT_OPTIONS
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.edits import Edit, apply, load_edits

@@ -15,7 +15,7 @@ import pytest
 
 import qmigtool
 from qmigtool.cli.main import run
-from qmigtool.cli.output import SHOWN_WALK
+from qmigtool.cli.shared.output import SHOWN_WALK
 from qmigtool.errors import StreamError, TruncatedError
 from qmigtool.rewrite import Rewriter
 from qmigtool.testing import assert_same_state
@@ -330,8 +330,8 @@ def test_lie(call, tmp_path):
 
 
 def test_not_proved_is_said(call, monkeypatch):
-    monkeypatch.setattr("qmigtool.cli.stream.SHOWN_WALK", 4096)
-    monkeypatch.setattr("qmigtool.cli.xsave.SHOWN_WALK", 4096)
+    for command in ("info", "show", "xsave.table"):
+        monkeypatch.setattr(f"qmigtool.cli.{command}.SHOWN_WALK", 4096)
     path = str(samplefiles.path("pc-7.2"))
     for command in (["show", path, RBX], ["xsave", "table", path], ["info", "--quick", path]):
         status, out, err = call(*command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmigtool.cli.output import (
+from qmigtool.cli.shared.output import (
     csv_option,
     file_argument,
     finish,

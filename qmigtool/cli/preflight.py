@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmigtool.cli.output import (
+from qmigtool.cli.shared.output import (
     accelerator_option,
     complain,
     file_argument,
@@ -287,7 +287,7 @@ def _print_losses(result: Preflight) -> None:
 
 def _print_coloured(findings: Sequence[Finding], rows: Sequence[Sequence[str]]) -> None:
     """Print the same columns with severities in the colours of `check`; nothing is folded: it can be searched."""
-    from qmigtool.cli.checking import COLOURS
+    from qmigtool.cli.shared.colours import COLOURS
 
     widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
     for finding, row in zip((None, *findings), (HEAD, *rows), strict=True):

@@ -12,17 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool import __version__
-from qmigtool.check import (
-    RULES,
-    Policy,
-    default_policy,
-    default_text,
-    load_policy,
-    report,
-    streams_in,
-    unreadable,
-)
-from qmigtool.cli.output import (
+from qmigtool.check import RULES, Policy, default_policy, default_text, load_policy, report, streams_in, unreadable
+from qmigtool.cli.shared.colours import COLOURS
+from qmigtool.cli.shared.output import (
     SCHEMA,
     accelerator_option,
     complain,
@@ -51,7 +43,6 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "junit", "sarif", "github", "codequality")
 FINDING, USAGE, BROKEN, UNSUPPORTED = 1, 2, 3, 63
 SUPPORTED = "stream-supported"
-COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
 @click.command()

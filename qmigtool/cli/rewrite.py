@@ -1,4 +1,4 @@
-"""``rewrite`` and ``undo``: a stream with edits made to it, and taken back."""
+"""``rewrite``: a stream with edits made to it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmigtool.cli.editoptions import ORDER, EditCommand, edit_options, ordered_edits
-from qmigtool.cli.editreport import report
-from qmigtool.cli.output import (
+from qmigtool.cli.shared.editoptions import ORDER, EditCommand, edit_options, ordered_edits
+from qmigtool.cli.shared.editreport import report
+from qmigtool.cli.shared.output import (
     accelerator_option,
     file_argument,
     finish,
-    inputs_read,
     json_option,
     opened,
     output_file,
@@ -24,20 +23,16 @@ from qmigtool.cli.output import (
     schema_option,
     write_output,
 )
-from qmigtool.cli.parameters import layout_value, mask_option, read_small
-from qmigtool.errors import StreamError, UsageError
+from qmigtool.cli.shared.parameters import layout_value, mask_option
+from qmigtool.errors import UsageError
 from qmigtool.rewrite import Rewriter, write_stream
 from qmigtool.rewrite.draft import taken_off
 from qmigtool.rewrite.edits import Edit, apply
-from qmigtool.rewrite.undo import MAX_PATCH, make_patch, read_patch
-from qmigtool.util.text import printable
+from qmigtool.rewrite.undo import make_patch
 
 if TYPE_CHECKING:
-    from qmigtool.rewrite.splice import Splice
     from qmigtool.stream.model import Stream
-
-
-# -- rewrite ---------------------------------------------------------------------------------------------------------
+from qmigtool.cli.shared.edited import need_output, write_to
 
 
 @click.command(cls=EditCommand)
@@ -108,28 +103,13 @@ def rewrite(
         patch = None if undo is None else make_patch(stream, splices)
         written = None
         if not dry_run and output is not None:
-            written = _write(rewriter, splices, output)
+            written = write_to(rewriter, splices, output)
             if undo is not None and patch is not None:
                 if output != "-":
                     remember_inputs(output)  # the patch may not take its place, either
                 write_output(undo, patch)
         report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
         return finish(stream)
-
-
-def need_output(output: str | None, *, dry_run: bool) -> None:
-    """Make sure that it is said where to write; raises :class:`~qmigtool.errors.UsageError`."""
-    if output is None and not dry_run:
-        raise UsageError("where shall it go?", expected="-o OUT, or --dry-run")
-
-
-def write_edited(rewriter: Rewriter, output: str, *, as_json: bool, dry_run: bool = False) -> int:
-    """Write a stream with its edits, and say what was changed; return the exit status."""
-    rewriter.gather()
-    splices = rewriter.splices()
-    written = None if dry_run else _write(rewriter, splices, output)
-    report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
-    return finish(rewriter.draft.stream)
 
 
 def _with_target(edit: Edit, layout: Any, xcr0: int | None, absent: str) -> Edit:
@@ -139,14 +119,6 @@ def _with_target(edit: Edit, layout: Any, xcr0: int | None, absent: str) -> Edit
     if edit.op == "ram":
         return Edit(edit.op, {"absent": absent, **edit.parameters}, edit.why)
     return edit
-
-
-def _write(rewriter: Rewriter, splices: list[Splice], output: str) -> int:
-    """Write the output; ``-`` is standard output, which cannot be read again."""
-    if output == "-":
-        with output_file(output) as target:
-            return rewriter.write(target, splices)
-    return rewriter.save(output, *inputs_read(), splices=splices)
 
 
 def _in_channels(stream: Stream) -> bool:
@@ -169,33 +141,3 @@ def _copy(stream: Stream, output: str | None, *, dry_run: bool, as_json: bool) -
             say_error(f"note: {note}")
         say_error(f"{output}: {written} bytes, no edits" if written is not None else "no edits")
     return finish(stream)
-
-
-# -- undo ------------------------------------------------------------------------------------------------------------
-
-
-@click.command()
-@file_argument
-@click.argument("patch", metavar="PATCH")
-@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write; never FILE itself.")
-@json_option
-def undo(file: str, patch: str, output: str, as_json: bool) -> int:
-    """Take edits back: write FILE as it was before `rewrite --undo PATCH`.
-
-    Given the file as it was before, makes the edits again. Any other file is refused.
-    """
-    raw = read_small(patch, MAX_PATCH)
-    with opened(file) as stream:
-        splices = read_patch(stream, raw)
-        with output_file(output) as target:
-            written = write_stream(stream, target, splices)
-            target.flush()
-            if output != "-":
-                with opened(f"/dev/fd/{target.fileno()}") as result:
-                    if not result.complete:
-                        raise StreamError(f"the patch makes an unreadable stream of this one: {result.error}")
-        if as_json and output != "-":
-            print_json({"spans": len(splices), "bytes": written, **problems_json(stream)})
-        else:
-            say_error(f"{output}: {written} bytes, {len(splices)} spans of {printable(file)} replaced")
-        return finish(stream)

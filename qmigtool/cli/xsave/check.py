@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import click
 
 from qmigtool import xsave as core
-from qmigtool.cli.areas import read_area
-from qmigtool.cli.fitting import agreed, auto_note, contradictions, own_layout, quirk_option, the_area_layout_option
-from qmigtool.cli.output import json_option, print_json
-from qmigtool.cli.parameters import mask_option
+from qmigtool.cli.shared.areas import quirk_option, read_area, the_area_layout_option
+from qmigtool.cli.shared.output import json_option, print_json
+from qmigtool.cli.shared.parameters import mask_option
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout
 from qmigtool.xsave.check import CONSUMERS
 from qmigtool.xsave.components import EXTENDED_OFFSET, SUPERVISOR_MASK
+from qmigtool.xsave.found import agreed, auto_note, contradictions, own_layout
 from qmigtool.xsave.header import area_format, header
 from qmigtool.xsave.hyperv import declare_hyperv
 

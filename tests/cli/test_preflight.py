@@ -225,7 +225,7 @@ def test_colours_on_a_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
     arguments = (str(SAMPLES / "twin-tcg-10.0.mig"), "--target", str(SAMPLES / "target.toml"))
     monkeypatch.setenv("NO_COLOR", "")
     plain = call(*arguments)[1]
-    monkeypatch.setattr("qmigtool.cli.preflighting.on_terminal", lambda: True)
+    monkeypatch.setattr("qmigtool.cli.preflight.on_terminal", lambda: True)
     assert call(*arguments)[1] == plain  # NO_COLOR is set
     monkeypatch.delenv("NO_COLOR")
     coloured = call(*arguments)[1]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from qmigtool import xsave as core
-from qmigtool.cli.output import remember_inputs
+from qmigtool.cli.shared.output import remember_inputs
 from qmigtool.errors import UsageError
 from qmigtool.util.text import printable
 from qmigtool.util.values import number, parse_number, size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from qmigtool.cli.output import (
+from qmigtool.cli.shared.output import (
     csv_option,
     finish,
     json_option,

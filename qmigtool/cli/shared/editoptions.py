@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from qmigtool.cli.parameters import read_small
+from qmigtool.cli.shared.parameters import read_small
 from qmigtool.errors import UsageError
 from qmigtool.rewrite.edits import Edit, load_edits
 from qmigtool.rewrite.values import brief, parse
 from qmigtool.util.values import parse_number
 
-ORDER = "qmigtool.cli.editoptions"  # where a context keeps it
+ORDER = "qmigtool.cli.shared.editoptions"  # where a context keeps it
 MAX_EDITS = 1 << 20  # bytes of a file of edits
 
 

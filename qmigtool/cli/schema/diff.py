@@ -1,18 +1,12 @@
-"""``compat`` and ``schema``: streams printed as QEMU's script does, and learned from."""
+"""``schema diff``: whether what one description says would load where the other is."""
 
 from __future__ import annotations
 
-import lzma
-import sys
-from pathlib import Path
-
 import click
 
-from qmigtool import analyze
-from qmigtool.cli.output import (
+from qmigtool.cli.shared.output import (
     chosen_snapshot,
     csv_option,
-    file_argument,
     finish,
     json_option,
     opened,
@@ -21,13 +15,10 @@ from qmigtool.cli.output import (
     print_json,
     remember_inputs,
     say,
-    say_error,
     snapshot_option,
     standard_input,
-    write_output,
 )
-from qmigtool.devices.schema import Schema
-from qmigtool.errors import UnsupportedError, UsageError
+from qmigtool.errors import UsageError
 from qmigtool.schemadiff import (
     Direction,
     SchemaComparison,
@@ -37,63 +28,10 @@ from qmigtool.schemadiff import (
     read_shapes,
     schema_differences,
 )
-from qmigtool.util.budget import portion
-from qmigtool.util.jsontext import write_json
 from qmigtool.util.text import printable
 
 
-@click.command()
-@file_argument
-@click.option("-d", "--dump", type=click.Choice(["state", "desc"]), default="state", help="What to print.")
-def compat(file: str, dump: str) -> int:
-    """Print what QEMU's analyze-migration.py prints."""
-    with opened(file) as stream:
-        document = analyze.desc(stream) if dump == "desc" else analyze.lazy_state(stream)
-        write_json(sys.stdout, document, indent=4)
-        sys.stdout.write("\n")
-        return finish(stream)
-
-
-@click.group(no_args_is_help=False)
-def schema() -> None:
-    """Descriptions of device state, for streams that have none."""
-
-
-@schema.command("learn")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write the schema (.xz: compressed).")
-@snapshot_option
-@click.option("--name", help="What to call it, by default OUT's name.")
-@json_option
-def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) -> int:
-    """Learn from streams that have a vmdesc how to read such without: --schema OUT."""
-    learned = Schema(name or Path(output).name)
-    skipped = []
-    doubtful = 0  # the exit status of what is broken
-    for file in files:
-        with portion(), opened(file) as stream:
-            doubtful = finish(stream) or doubtful
-            if stream.vmdesc is None:
-                skipped.append(file)
-            else:
-                learned.add(stream.vmdesc, stream.machine)
-    if not learned.devices and doubtful:
-        return doubtful
-    if not learned.devices:
-        raise UnsupportedError("learning from a stream without a vmdesc")
-    text = learned.to_json().encode()
-    write_output(output, lzma.compress(text) if output.endswith(".xz") else text)
-    shapes = sum(map(len, learned.devices.values()))
-    if as_json:
-        print_json({"devices": len(learned.devices), "shapes": shapes, "skipped": skipped})
-    else:
-        say_error(f"{output}: {len(learned.devices)} devices, {shapes} shapes")
-        for file in skipped:
-            say_error(f"no vmdesc: {file}")
-    return doubtful
-
-
-@schema.command("diff")
+@click.command("diff")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--devices", metavar="FILE", help="Compare only the devices that this stream has.")

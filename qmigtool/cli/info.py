@@ -1,0 +1,199 @@
+"""``info``: what a stream is."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmigtool.cli.shared.output import (
+    SHOWN_WALK,
+    accelerator_option,
+    file_argument,
+    finish,
+    json_option,
+    opened,
+    print_json,
+    problems_json,
+    say_error,
+    schema_option,
+)
+from qmigtool.errors import SnapshotsError
+from qmigtool.parsers.savevm import Type
+from qmigtool.stream.missing import is_complete, missing_memory
+from qmigtool.util.text import printable
+from qmigtool.x86.accelerator import UNKNOWN
+
+if TYPE_CHECKING:
+    from qmigtool.stream.missing import Missing
+    from qmigtool.stream.model import Stream
+
+
+@click.command()
+@file_argument
+@accelerator_option
+@schema_option
+@click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration.")
+@click.option("--quick", is_flag=True, help="Do not read all of RAM's headers: 256 MiB of them, to prove what is said.")
+@json_option
+def info(
+    file: str, accelerator: str | None, schema: str | None, channels: tuple[str, ...], quick: bool, as_json: bool
+) -> int:
+    """Say what FILE is.
+
+    All of RAM's headers are read, so that what is broken or missing is found. With --quick, what only they tell
+    (sections, pages, whether it is complete) is left unknown where there are many. Of a qcow2 image with several
+    snapshots, of which --snapshot chooses none, they are listed. Exit status 1 if memory is missing.
+    """
+    try:
+        walk = SHOWN_WALK if quick else None
+        with opened(file, accelerator, schema=schema, channels=channels, walk=walk) as stream:
+            whole = not quick or stream.proved
+            # Where the stream is broken, that is why.
+            lacking = missing_memory(stream) if whole and not stream.problems else None
+            document = _info(stream, lacking, whole=whole)
+            if as_json:
+                print_json({**document, **problems_json(stream)})
+            else:
+                _print_info(document, lacking)
+            status = finish(stream)
+            if lacking is not None and not lacking.excuse:
+                say_error(f"qmigtool: {file}: {lacking.words} (multifd and postcopy use others: --channel adds them)")
+                return status or MISSING
+            return status
+    except SnapshotsError as several:
+        _print_snapshots(several, as_json=as_json)
+        return 0
+
+
+def _print_snapshots(several: SnapshotsError, *, as_json: bool) -> None:
+    """List the snapshots of an image of which none was chosen."""
+    if as_json:
+        print_json({"container": "qcow2", "snapshots": list(several.snapshots)})
+        return
+    print(f"{'container':13} qcow2")
+    head = "snapshots"
+    for one in several.snapshots:
+        size = one["vm_state_size"]
+        holds = f"{_bytes(size)} of machine state (--snapshot {one['name'] or one['id']})" if size else "disks alone"
+        print(f"{head:13} {printable(one['name'])} (id {printable(one['id'])}): {printable(holds)}")
+        head = ""
+
+
+def _info(stream: Stream, lacking: Missing | None, *, whole: bool) -> dict[str, Any]:
+    """Return the document; what only all of RAM's headers tell is None unless ``whole`` says to read them."""
+    sections = stream.sections if whole else None  # first: only this meets what is wrong inside RAM
+    held, pages = stream.pages_held if whole else (None, None)
+    configuration = stream.configuration
+    raw_uuid = configuration.uuid if configuration is not None else None
+    return {
+        "container": stream.container.name,
+        "compression": stream.container.compression,
+        "container_details": stream.container.details,
+        "size": stream.size,
+        "machine": stream.machine,
+        "page_size": stream.page_size,
+        "page_size_inferred": stream.page_size_inferred,
+        "accelerator": {
+            "name": stream.accelerator.name,
+            "evidence": list(stream.accelerator.evidence),
+            "given": stream.accelerator.given,
+        },
+        "vcpus": sum(device.name == "cpu" for device in stream.devices),
+        "devices": len(stream.devices),
+        "sections": None if sections is None else len(sections),
+        "pages_held": held,
+        "pages": pages,
+        "pages_missing": (0 if lacking is None else lacking.pages) if whole else None,
+        "channels": stream.channels,
+        "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
+        "shared_blocks": list(stream.shared_blocks) if whole else None,
+        "capabilities": list(stream.capabilities),
+        "uuid": str(uuid.UUID(bytes=raw_uuid)) if raw_uuid is not None else None,
+        "vmdesc": stream.vmdesc is not None,
+        "borrowed_schema": stream.borrowed,
+        "road": stream.road,
+        "proved": stream.proved,
+        **{
+            where: None if sections is None else sum(s.length for s in sections if s.type is kind)
+            for where, kind in AROUND.items()
+        },
+        "complete": is_complete(stream, lacking) if whole else None,
+    }
+
+
+# What can be in the file besides the stream: a hole (file:PATH,offset=N), padding or garbage.
+AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
+
+
+MISSING = 1  # exit status: memory is missing
+NOT_READ = "unknown (RAM's headers were not all read)"
+LIMITED = "unknown (a limit was reached: not all could be read)"
+NOT_PROVED = "NO: the device state was found from the end of the file, and may be another stream's"
+
+
+def _schema(name: str) -> str:
+    return f"a schema learned from other streams: {name}"
+
+
+def _how(accelerator: dict[str, Any]) -> str:
+    if accelerator["name"] == UNKNOWN:
+        return ""
+    return " (given)" if accelerator["given"] else " (inferred)"
+
+
+def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
+    accelerator = document["accelerator"]
+
+    def shared(name: str) -> str:
+        return ", shared memory that is not in the file" if name in (document["shared_blocks"] or ()) else ""
+
+    blocks = document["ram_blocks"]
+    lines: list[tuple[str, str]] = [
+        ("container", document["container"]),
+        *(("", f"- {text}") for text in _details(document["container_details"])),
+        ("compression", document["compression"]),
+        ("size", _bytes(document["size"]) if document["size"] is not None else "unknown"),
+        ("machine", document["machine"] or "not in the stream"),
+        ("page size", _bytes(document["page_size"]) + (" (inferred)" if document["page_size_inferred"] else "")),
+        *([("UUID", document["uuid"])] if document["uuid"] else []),
+        ("accelerator", accelerator["name"] + _how(accelerator)),
+        *(("", f"- {text}") for text in accelerator["evidence"] if not accelerator["given"]),
+        ("vCPUs", str(document["vcpus"])),
+        ("devices", str(document["devices"])),
+        ("sections", NOT_READ if document["sections"] is None else str(document["sections"])),
+        ("RAM", f"{_bytes(sum(block['size'] for block in blocks))} in {len(blocks)} blocks"),
+        *(("", f"- {block['name']}: {_bytes(block['size'])}{shared(block['name'])}") for block in blocks),
+        *([("", lacking.words)] if lacking is not None else []),
+        ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
+        ("vmdesc", "yes" if document["vmdesc"] else "no"),
+        *([("decoded by", _schema(document["borrowed_schema"]))] if document["borrowed_schema"] else []),
+        *((f"{where} it", _bytes(document[where])) for where in ("before", "behind") if document[where]),
+        *([] if document["proved"] else [("proved", NOT_PROVED)]),
+        (
+            "complete",
+            {True: "yes", False: "NO", None: LIMITED if document["sections"] else NOT_READ}[document["complete"]],
+        ),
+    ]
+    for name, text in lines:
+        print(f"{name:13} {printable(text)}")
+
+
+def _details(details: dict[str, Any]) -> Iterator[str]:
+    """Give what is known of a container, a line for each."""
+    for name, value in details.items():
+        words = name.replace("_", " ")
+        if isinstance(value, list):
+            yield from (f"{one['name']}: {_bytes(one['bytes'])}" for one in value)
+        else:
+            yield f"{words}: {('no', 'yes')[value] if isinstance(value, bool) else value}"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            exact = count / size
+            return f"{exact:.0f} {unit}" if exact == int(exact) else f"{exact:.1f} {unit} ({count} bytes)"
+    return f"{count} bytes"

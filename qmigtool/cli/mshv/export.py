@@ -1,0 +1,66 @@
+"""``mshv export``: a bundle out of a stream."""
+
+from __future__ import annotations
+
+import click
+
+from qmigtool.cli.shared.output import (
+    accelerator_option,
+    file_argument,
+    finish,
+    json_option,
+    opened,
+    print_json,
+    problems_json,
+    say_error,
+    schema_option,
+)
+from qmigtool.cli.shared.parameters import mask_option, size_value, the_layout_option
+from qmigtool.rewrite import bundle
+from qmigtool.util.text import printable
+from qmigtool.xsave import Layout
+
+
+@click.command("export")
+@file_argument
+@click.option("-o", "--output", required=True, metavar="DIR", help="A folder that is not there yet.")
+@the_layout_option
+@mask_option("--mask", help="The partition's XSAVE_STATES, by default what XCR0 has and MSHV can hold.")
+@click.option(
+    "--buffer-size",
+    type=size_value,
+    metavar="BYTES",
+    help="The partition's buffer (MAX_XSAVE_DATA_SIZE in whole pages), by default the pages that an area needs.",
+)
+@accelerator_option
+@schema_option
+@json_option
+def export_bundle(
+    file: str,
+    output: str,
+    layout: Layout,
+    mask: int | None,
+    buffer_size: int | None,
+    accelerator: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> int:
+    """Write what MSHV takes of every vCPU of FILE to the folder DIR: XCR0, MSRs, XSAVE areas, and QEMU's order of them.
+
+    The rest of a vCPU (general, segment and control registers, local APIC, timers, pending events) is not in it.
+    """
+    with opened(file, accelerator, schema=schema) as stream:
+        document = bundle.export_bundle(stream, output, layout, mask, buffer_size=buffer_size)
+        if as_json:
+            print_json({**document, **problems_json(stream)})
+        else:
+            for entry in document["vcpus"]:
+                print(
+                    f"vCPU {entry['vcpu']}: {entry['file']}, {entry['size']} bytes in a buffer of {entry['buffer']}, "
+                    f"XSTATE_BV {entry['xstate_bv']}, XCOMP_BV {entry['xcomp_bv']}, XCR0 {entry['xcr0']}, "
+                    f"{len(entry['msrs'])} MSRs"
+                )
+            for note in document["notes"]:
+                say_error(f"note: {printable(note)}")
+            say_error(f"{printable(output)}: {bundle.MANIFEST} names every file, layout and mask")
+        return finish(stream)

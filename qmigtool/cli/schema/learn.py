@@ -1,0 +1,47 @@
+"""``schema learn``: descriptions out of streams that have them."""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+
+import click
+
+from qmigtool.cli.shared.output import finish, json_option, opened, print_json, say_error, snapshot_option, write_output
+from qmigtool.devices.schema import Schema
+from qmigtool.errors import UnsupportedError
+from qmigtool.util.budget import portion
+
+
+@click.command("learn")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write the schema (.xz: compressed).")
+@snapshot_option
+@click.option("--name", help="What to call it, by default OUT's name.")
+@json_option
+def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) -> int:
+    """Learn from streams that have a vmdesc how to read such without: --schema OUT."""
+    learned = Schema(name or Path(output).name)
+    skipped = []
+    doubtful = 0  # the exit status of what is broken
+    for file in files:
+        with portion(), opened(file) as stream:
+            doubtful = finish(stream) or doubtful
+            if stream.vmdesc is None:
+                skipped.append(file)
+            else:
+                learned.add(stream.vmdesc, stream.machine)
+    if not learned.devices and doubtful:
+        return doubtful
+    if not learned.devices:
+        raise UnsupportedError("learning from a stream without a vmdesc")
+    text = learned.to_json().encode()
+    write_output(output, lzma.compress(text) if output.endswith(".xz") else text)
+    shapes = sum(map(len, learned.devices.values()))
+    if as_json:
+        print_json({"devices": len(learned.devices), "shapes": shapes, "skipped": skipped})
+    else:
+        say_error(f"{output}: {len(learned.devices)} devices, {shapes} shapes")
+        for file in skipped:
+            say_error(f"no vmdesc: {file}")
+    return doubtful

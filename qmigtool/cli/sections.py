@@ -1,0 +1,77 @@
+"""``sections``: what a stream is made of, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import click
+
+from qmigtool import tables
+from qmigtool.cli.shared.output import (
+    as_records,
+    csv_option,
+    file_argument,
+    finish,
+    json_option,
+    opened,
+    print_cells,
+    print_csv,
+    print_json,
+    problems_json,
+)
+from qmigtool.stream.missing import is_complete
+from qmigtool.util.text import printable
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.savevm import Section
+
+
+@click.command()
+@file_argument
+@click.option("--all", "every", is_flag=True, help="List every PART, not one line for a run of them.")
+@csv_option
+@json_option
+def sections(file: str, every: bool, as_csv: bool, as_json: bool) -> int:
+    """List every section of FILE in stream order; together they cover every byte."""
+    table = tables.sections
+    with opened(file) as stream:
+        if as_json:
+            found = as_records(table.columns, table.rows(stream))
+            print_json({"sections": found, "complete": is_complete(stream), **problems_json(stream)})
+        elif as_csv:
+            print_csv(table.columns, table.rows(stream))
+        else:
+            rows = stream.sections if every else _squashed(stream.sections)
+            print_cells(
+                ["offset", "length", "type", "id", "name", "instance", "version"],
+                [_section_cells(row) for row in rows],
+                [True, True, False, True, False, True, True],
+            )
+        return finish(stream)
+
+
+def _section_cells(row: Section | tuple[Section, int, int]) -> list[str]:
+    section, length, count = row if isinstance(row, tuple) else (row, row.length, 1)
+    numbers = (section.instance_id, section.version_id)
+    return [
+        f"{section.offset:#x}",
+        str(length),
+        section.type.value + (f" x {count}" if count > 1 else "") + ("" if section.complete else " (cut)"),
+        "" if section.section_id is None else str(section.section_id),
+        printable(section.name or ""),
+        *("" if number is None else str(number) for number in numbers),
+    ]
+
+
+def _squashed(found: Iterable[Section]) -> Iterator[tuple[Section, int, int]]:
+    """Give (first, bytes, count) of each run of items that differ only by their place."""
+    for _, run in groupby(found, key=lambda s: (s.type, s.section_id, s.name, s.complete)):
+        first, length, count = None, 0, 0
+        for section in run:
+            first = first or section
+            length += section.length
+            count += 1
+        if first is not None:
+            yield first, length, count

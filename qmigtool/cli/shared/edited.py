@@ -1,0 +1,44 @@
+"""Writing what was edited, for every command that edits a stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from qmigtool.cli.shared.editreport import report
+from qmigtool.cli.shared.output import finish, inputs_read, output_file
+from qmigtool.errors import UsageError
+from qmigtool.rewrite import Rewriter
+
+if TYPE_CHECKING:
+    from qmigtool.rewrite.splice import Splice
+
+output_option = click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
+lossy_option = click.option(
+    "--lossy", is_flag=True, help="Drop live state that no field of a stream takes or XCR0 does not enable, and say it."
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
+
+
+def need_output(output: str | None, *, dry_run: bool) -> None:
+    """Make sure that it is said where to write; raises :class:`~qmigtool.errors.UsageError`."""
+    if output is None and not dry_run:
+        raise UsageError("where shall it go?", expected="-o OUT, or --dry-run")
+
+
+def write_edited(rewriter: Rewriter, output: str, *, as_json: bool, dry_run: bool = False) -> int:
+    """Write a stream with its edits, and say what was changed; return the exit status."""
+    rewriter.gather()
+    splices = rewriter.splices()
+    written = None if dry_run else write_to(rewriter, splices, output)
+    report(rewriter, splices, written, output, dry_run=dry_run, as_json=as_json)
+    return finish(rewriter.draft.stream)
+
+
+def write_to(rewriter: Rewriter, splices: list[Splice], output: str) -> int:
+    """Write the output; ``-`` is standard output, which cannot be read again."""
+    if output == "-":
+        with output_file(output) as target:
+            return rewriter.write(target, splices)
+    return rewriter.save(output, *inputs_read(), splices=splices)

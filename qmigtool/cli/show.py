@@ -1,0 +1,196 @@
+"""``show``: device state."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmigtool import tables
+from qmigtool.cli.shared.output import (
+    SHOWN_WALK,
+    csv_option,
+    file_argument,
+    finish,
+    json_option,
+    opened,
+    print_cells,
+    print_csv,
+    print_json,
+    problems_json,
+    prove_option,
+    say_error,
+    schema_option,
+)
+from qmigtool.devices.device import find
+from qmigtool.errors import QmigError, UsageError
+from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.util.budget import current
+from qmigtool.util.jsontext import Items, Pairs, Tokens
+from qmigtool.util.text import json_tokens, json_value, printable, text_value, text_values
+from qmigtool.x86.registers import register_for
+
+if TYPE_CHECKING:
+    from qmigtool.devices.device import Device
+    from qmigtool.stream.model import Stream
+
+
+@click.command()
+@file_argument
+@click.argument("path", required=False)
+@schema_option
+@prove_option
+@csv_option
+@json_option
+def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: bool, as_json: bool) -> int:
+    """Show device state: all devices of FILE, or what is at PATH.
+
+    PATH is name[@instance]/field/..., for example cpu@1/env.xcr0, cpu@0/cpu/avx512 or "apic/id". A field that holds one
+    number is printed as one number: unsigned in hexadecimal, signed in decimal.
+    """
+    with opened(file, schema=schema, walk=None if prove else SHOWN_WALK) as stream:
+        device, rest = (None, "") if path is None else find(stream.devices, path)
+        if device is not None and path is not None:
+            _say_instances(stream, device, path)
+        if as_csv:
+            if device is None:
+                print_csv(tables.devices.columns, tables.devices.rows(stream))
+            else:
+                found = None if not rest else _field(device, rest)
+                print_csv(tables.fields.columns, tables.fields.rows(stream, device, found))
+            return finish(stream)
+        if as_json:
+            return _show_json(stream, device, rest)
+        if device is None:
+            _print_devices(stream)
+        elif not rest:
+            device.ask()
+            _print_fields(device.fields, "")
+        else:
+            _print_field(device, _field(device, rest), rest)
+        return finish(stream)
+
+
+def _say_instances(stream: Stream, device: Device, path: str) -> None:
+    """Say on stderr that a path without an instance means the first of several."""
+    count = sum(one.name == device.name for one in stream.devices)
+    if count > 1 and path != device.label and not path.startswith(f"{device.label}/"):
+        say_error(f"qmigtool: {count} instances of {device.name}; {device.label} shown (NAME@INSTANCE shows another)")
+
+
+def _field(device: Device, path: str) -> Field:
+    """Return a field; of a subsection that was not sent, say that."""
+    try:
+        return device.field(path)
+    except UsageError as error:
+        from qmigtool.preflight.target.builds import known_subsections
+
+        vmsd = device.name if device.description is None else device.description.name
+        for name in sorted(known_subsections(vmsd), key=len, reverse=True):
+            short = name.removeprefix(f"{vmsd}/")
+            if any(path == one or path.startswith(f"{one}/") for one in (name, short)) and not device.subsection(name):
+                words = f"{device.label} has no subsection {name} in this stream: QEMU sends it only when it is needed"
+                raise UsageError(words) from error
+        raise
+
+
+def _print_devices(stream: Stream) -> None:
+    head = ["device", "version", "id", "data at", "bytes", "vmsd"]
+    cells = [
+        [
+            printable(device.label),
+            str(device.version_id),
+            str(device.section.section_id),
+            f"{device.section.body_offset:#x}",
+            str(device.section.body_length),
+            printable(device.description.name) if device.description is not None else "",
+        ]
+        for device in stream.devices
+    ]
+    print_cells(head, cells, [False, True, True, True, True, False])
+
+
+def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
+    errors: list[QmigError] = []
+    document: dict[str, Any] = {"proved": stream.proved, "devices": []}
+    for one in stream.devices if device is None else (device,):
+        entry: dict[str, Any] = {"name": one.name, "instance_id": one.instance_id, "version_id": one.version_id}
+        if one.borrowed is not None:
+            entry["borrowed_schema"] = one.borrowed
+        try:
+            if rest:
+                field = _field(one, rest)
+                field.ask()
+                entry["fields"] = {rest: _json_value(field)}
+                document["field"] = {
+                    "path": rest,
+                    "type": field.type,
+                    "kind": field.kind.value,
+                    "offset": field.offset,
+                    "length": field.length,
+                }
+            else:
+                one.charge()
+                entry["fields"] = _json_object(one.fields)
+        except QmigError as error:
+            if isinstance(error, UsageError):
+                raise
+            errors.append(error)
+            entry["error"] = error.as_dict()
+        document["devices"].append(entry)
+    # One of a kind is enough: without a vmdesc, every device says the same.
+    kinds = {(type(error), getattr(error, "feature", None)): error for error in reversed(errors)}
+    print_json({**document, **problems_json(stream, *kinds.values())})
+    return finish(stream, *kinds.values())
+
+
+def _json_value(field: Field) -> Any:
+    """Return a field as JSON has it: numbers of 64 bits without a sign, and bytes, as text.
+
+    What is inside an array is made when it is written: there may be millions.
+    """
+    if field.kind is Kind.LEAF:
+        return json_value(field.type, field.value)
+    if field.is_plain_array:
+        return Tokens(json_tokens(field.type, chunk) for chunk in field.chunks())
+    if field.kind is Kind.ARRAY:
+        return Items(_json_value(child) for child in field.iter_children())
+    return _json_object(field.iter_children())
+
+
+def _json_object(fields: Iterable[Field]) -> Pairs:
+    """Return fields by name; of several of one name the last."""
+    named = {field.name: field for field in fields}
+    return Pairs((name, _json_value(field)) for name, field in named.items())
+
+
+def _print_field(device: Device, field: Field, path: str) -> None:
+    if field.kind is not Kind.LEAF:
+        field.ask()
+        _print_fields((field,), "")
+        return
+    print(text_value(field.type, field.value))
+    register = register_for(device.name, path)
+    if register is not None and sys.stdout.isatty():
+        say_error(f"{register.name}: {register.describe(field.value) or 'no bit is set'}")
+
+
+def _print_fields(fields: Iterable[Field], indent: str) -> None:
+    for field in fields:
+        name = f"{indent}{printable(field.name)}"
+        if field.kind is Kind.LEAF:
+            print(f"{name} = {text_value(field.type, field.value)}")
+            continue
+        if field.is_plain_array:
+            sys.stdout.write(f"{name} = [")
+            between = ""
+            for chunk in field.chunks():
+                current().tick(field.offset, field.name)
+                sys.stdout.write(between + " ".join(text_values(field.type, chunk)))
+                between = " "
+            print("]")
+        else:
+            print(name)
+            _print_fields(field.iter_children(), indent + "  ")

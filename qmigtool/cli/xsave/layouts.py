@@ -1,0 +1,99 @@
+"""``xsave layouts``: the layouts known, or one drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmigtool import tables
+from qmigtool import xsave as core
+from qmigtool.cli.shared.layoutdraw import draw
+from qmigtool.cli.shared.output import (
+    csv_option,
+    json_option,
+    on_terminal,
+    print_cells,
+    print_csv,
+    print_json,
+    say,
+    terminal_width,
+)
+from qmigtool.cli.shared.parameters import layout_value, mask_option
+from qmigtool.util.text import hexadecimal
+from qmigtool.xsave import Format, Layout
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command()
+@click.argument("name", required=False, type=layout_value, metavar="[NAME]")
+@mask_option(
+    "--mask",
+    help="Components of the areas to draw, by default all user ones of the layout.",
+)
+@csv_option
+@json_option
+def layouts(name: Layout | None, mask: int | None, as_csv: bool, as_json: bool) -> int:
+    """List the layouts, or draw one: standard beside compacted format.
+
+    NAME is a built-in layout or a file with CPUID in it: the output of cpuid, kcpuid -r or xen-cpuid, InstLatx64, a
+    VirtualBox log, dmesg, libvirt's <cpudata>, JSON of Firecracker or Cloud Hypervisor. FILE#N is CPU N of it, where
+    there are several kinds (FILE#guest and FILE#host in a VirtualBox log).
+    """
+    which = [core.layout(one) for one in core.layout_names()] if name is None else [name]
+    if as_csv:
+        print_csv(tables.layouts.columns, tables.layouts.rows(*which))
+    elif as_json:
+        print_json({"layouts": [_layout_json(one, mask) for one in which]})
+    elif name is None:
+        head = ["name", "XCR0", "IA32_XSS", "standard", "compacted", "CPU or guest"]
+        lines = [
+            [
+                one.name,
+                f"{one.user_mask:#x}",
+                f"{one.supervisor_mask:#x}",
+                str(one.standard_size()),
+                str(one.compacted_size(core.default_mask(one, Format.COMPACTED))),
+                one.title,
+            ]
+            for one in which
+        ]
+        print_cells(head, lines, [False, True, True, True, True, False])
+        print()
+        say("standard, compacted: bytes of an area with all user components")
+        say("QEMU's CPU models are layouts, too, on a host of their vendor: SapphireRapids, EPYC-Genoa-v2 ...")
+    else:
+        shown = core.default_mask(name, Format.COMPACTED) if mask is None else mask
+        print(draw(name, shown, terminal_width() if on_terminal() else None))
+    return 0
+
+
+def _layout_json(one: Layout, mask: int | None) -> dict[str, Any]:
+    if mask is None:
+        mask = core.default_mask(one, Format.COMPACTED)
+    compacted = one.compacted_offsets(mask)
+    return {
+        "name": one.name,
+        "title": one.title,
+        "source": one.source,
+        "xcr0_mask": hexadecimal(one.xcr0_mask),
+        "xss_mask": hexadecimal(one.xss_mask),
+        "mask": hexadecimal(mask),
+        "standard_size": one.standard_size(mask & one.user_mask),
+        "compacted_size": one.compacted_size(mask),
+        "components": [
+            {
+                "bit": bit,
+                "name": core.mask_names(1 << bit)[0],
+                "supervisor": row.supervisor,
+                "size": row.size,
+                "standard_offset": None if row.supervisor else row.offset,
+                "compacted_offset": compacted.get(bit),
+                "align64": row.align64,
+            }
+            for bit, row in sorted(one.rows.items())
+        ],
+        "absent": {core.mask_names(1 << bit)[0]: reason for bit, reason in one.absent.items()},
+    }
