@@ -384,8 +384,9 @@ def test_stdout_takes_an_area():
 
 
 def test_a_reader_that_goes_away():
+    """More than a pipe holds: else all may be written before the reader is gone."""
     with subprocess.Popen(
-        [sys.executable, "-m", "qmigtool", "show", PC], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "qmigtool", "show", PC, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         process.stdout.read(10)
         process.stdout.close()
