@@ -62,7 +62,7 @@ def add_field(
             section.patch(field, encode(field, value))
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
-    draft.change(f"{section.label}/{rest}", None, None, shown(section.device.field(rest)), why)
+    draft.change(rest, None, None, shown(section.device.field(rest)), why, device=section.label)
 
 
 def drop_field(draft: Draft, path: str, why: str = "") -> None:
@@ -73,7 +73,7 @@ def drop_field(draft: Draft, path: str, why: str = "") -> None:
         section.device.field(rest)  # raises, with names that come close, if there is nothing
         raise UsageError(f"{path!r} is no field of its own", expected="a field or a whole array; --drop-subsection")
     old = shown(section.device.field(rest))
-    draft.change(f"{section.label}/{rest}", draft.source_offset(section, rest), old, None, why)
+    draft.change(rest, draft.source_offset(section, rest), old, None, why, device=section.label)
     take_out(section, body.path, name)
 
 

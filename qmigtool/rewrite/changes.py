@@ -15,17 +15,24 @@ SHOWN_IN_JSON = 4096
 class Change:
     """One thing that differs between the source and the output.
 
-    ``edit`` is the edit's name, or the rule of a conversion (``TK1``). ``where`` says what changed: a field's path, a
-    section, a RAM block. ``offset`` is its place in the source, None for what was not there. ``old`` and ``new`` are
-    values as they are decoded; None where there is none.
+    ``edit`` is the edit's name, or the rule of a conversion (``TK1``). ``device`` is the label of the section that
+    changed (``cpu@0``) and ``path`` a field inside it, or nothing; without a device ``path`` names another part of the
+    stream: ``configuration/machine``, a RAM block. ``offset`` is its place in the source, None for what was not there.
+    ``old`` and ``new`` are values as they are decoded; None where there is none.
     """
 
     edit: str
-    where: str
+    path: str
     offset: int | None
     old: Any
     new: Any
     why: str = ""
+    device: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The place as a path: ``cpu@0/env.xcr0``."""
+        return "/".join(part for part in (self.device, self.path) if part)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts as ``--json`` has them."""

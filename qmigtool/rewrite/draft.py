@@ -163,10 +163,12 @@ class Draft:
         finally:
             self._edit = outer
 
-    def change(self, where: str, offset: int | None, old: Any, new: Any, why: str = "") -> None:
-        """Take note of a change, in the name of the edit that is made."""
+    def change(
+        self, path: str, offset: int | None, old: Any, new: Any, why: str = "", *, device: str | None = None
+    ) -> None:
+        """Take note of a change, in the name of the edit that is made; ``device`` is the label that the path is in."""
         name, reason = self._edit
-        self.changes.append(Change(name, where, offset, old, new, why or reason))
+        self.changes.append(Change(name, path, offset, old, new, why or reason, device))
 
     def note(self, text: str, *, rule: str = "") -> None:
         """Take note of what should be known, once; ``rule`` names the rule of a conversion that says it."""

@@ -37,7 +37,7 @@ def assign(draft: Draft, section: SectionDraft, path: str, value: Any, why: str 
     before = _Before(draft, section, path)
     section.patch(field, raw)
     for where, offset, old, new in before.compared(section.device.field(path)):
-        draft.change(f"{section.label}/{where}", offset, old, new, why)
+        draft.change(where, offset, old, new, why, device=section.label)
 
 
 class _Before:

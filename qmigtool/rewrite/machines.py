@@ -94,12 +94,12 @@ def trailing_field(device: str, described: FieldDescription, draft: Draft, later
         there = section.device.get(described.name)
         if (there is not None) == later:
             continue
-        where = f"{section.label}/{described.name}"
         if there is None:
-            draft.change(where, None, None, 0, why)
+            draft.change(described.name, None, None, 0, why, device=section.label)
             put_in(section, "", described, {one.name for one in section.description.fields})
         else:
-            draft.change(where, draft.source_offset(section, described.name), there.value, None, why)
+            offset = draft.source_offset(section, described.name)
+            draft.change(described.name, offset, there.value, None, why, device=section.label)
             take_out(section, "", described.name)
 
 
@@ -138,8 +138,8 @@ def _set_bit(draft: Draft, section: SectionDraft, path: str, at: int, bit: int, 
     if new != raw[at]:
         offset = draft.source_offset(section, path)
         section.patch(field, raw[:at] + bytes([new]) + raw[at + 1 :])
-        where = f"{section.label}/{path} byte {at:#x}"
-        draft.change(where, None if offset is None else offset + at, raw[at], new, why)
+        place = None if offset is None else offset + at
+        draft.change(f"{path} byte {at:#x}", place, raw[at], new, why, device=section.label)
 
 
 def _configurations(section: SectionDraft) -> Iterator[tuple[str, Field, int]]:

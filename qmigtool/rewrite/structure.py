@@ -53,7 +53,7 @@ def drop_subsection(draft: Draft, path: str, why: str = "") -> None:
     """Leave a subsection out; a loader takes its fields for zero, or for what a reset gives."""
     section, rest = _split(draft, path)
     field = section.device.field(rest)
-    draft.change(f"{section.label}/{rest}", draft.source_offset(section, rest), field.raw, None, why)
+    draft.change(rest, draft.source_offset(section, rest), field.raw, None, why, device=section.label)
 
     def drop(subsections: list[Body], index: int) -> None:
         del subsections[index]
@@ -66,7 +66,7 @@ def rename_subsection(draft: Draft, path: str, name: str) -> None:
     section, rest = _split(draft, path)
     _check_name(name)
     old = section.device.field(rest).name
-    draft.change(f"{section.label}/{rest}", draft.source_offset(section, rest), old, name)
+    draft.change(rest, draft.source_offset(section, rest), old, name, device=section.label)
 
     def rename(subsections: list[Body], index: int) -> None:
         subsections[index].name = name
@@ -92,7 +92,7 @@ def set_version(draft: Draft, path: str, version: int) -> None:
 
     if section.description is not None:
         section.reshape(change)
-    draft.change(path, offset, old, version)
+    draft.change(rest, offset, old, version, device=section.label)
 
 
 def add_subsection(
@@ -138,7 +138,7 @@ def add_subsection(
     inside = f"{rest}/{name}" if rest else name
     _fill(section, inside, values)
     added = section.device.field(inside)
-    draft.change(f"{section.label}/{inside}", None, None, added.raw, why)
+    draft.change(inside, None, None, added.raw, why, device=section.label)
 
 
 def _fill(section: SectionDraft, inside: str, values: Mapping[str, Any] | None) -> None:
@@ -166,7 +166,7 @@ def _tree(section: SectionDraft) -> Body:
 def drop_section(draft: Draft, path: str, why: str = "") -> None:
     """Leave a device's section out; a loader leaves the device as a reset leaves it."""
     section = draft.section(path)
-    draft.change(section.label, section.offset, section.body, None, why)
+    draft.change("", section.offset, section.body, None, why, device=section.label)
     section.dropped = True
 
 
@@ -183,7 +183,7 @@ def rename_section(draft: Draft, path: str, name: str | None = None, instance_id
     if instance_id is not None:
         _check_word(instance_id)
         section.rename(instance_id=instance_id)
-    draft.change(old, section.offset, old, section.label)
+    draft.change("", section.offset, old, section.label, device=old)
 
 
 def add_section(
@@ -217,7 +217,7 @@ def add_section(
     body = data if data is not None else bytes(description.size)
     section = draft.insert(name, instance_id, version, description, body, before)
     _fill(section, "", values)
-    draft.change(section.label, None, None, section.body, why)
+    draft.change("", None, None, section.body, why, device=section.label)
 
 
 def _check_name(name: str) -> None:

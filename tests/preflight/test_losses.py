@@ -22,7 +22,7 @@ from qmigtool.preflight.losses.find import Losses, find_losses, grouped
 from qmigtool.preflight.target.reference import target_from_stream
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import RULES
-from tests import test_missing as missing
+from tests.stream import test_missing as missing
 from tests import test_ram_unplugged as unplugged
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -6,7 +6,6 @@ leaving it out. They are tried here on a draft that nobody writes: what they wou
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +27,7 @@ from qmigtool.xsave.components import LEGACY_MASK
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.preflight.target.model import Target
+    from qmigtool.rewrite.changes import Change
     from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
@@ -80,7 +80,6 @@ HOW = {
     "inferred": "inferred, not measured",
 }
 
-_WHERE = re.compile(r"(.+?@\d+)(?:/(.*))?", re.DOTALL)
 MAX_REFUSALS = 16
 
 
@@ -131,17 +130,17 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
             raise UnsupportedError(f"the conversion: {error.message}") from None
     statuses = {rule.name: rule.status for rule in accelerators.RULES}
 
-    def made(rule: str, message: str, where: str | None = None, offset: int | None = None) -> Finding:
+    def made(rule: str, message: str, change: Change | None = None) -> Finding:
         known = RULES.get(rule, _Known(f"rule-{rule.lower()}", W, ""))
-        match = _WHERE.fullmatch(where) if where else None
+        within = change if change is not None and change.device is not None else None
         return Finding(
             known.name,
             known.severity,
             message,
             f"{_how(statuses.get(rule, ''), target)} (rule {rule})",
-            device=match[1] if match else None,
-            field=match[2] if match else None,
-            offset=offset,
+            device=within.device if within else None,
+            field=within.path or None if within else None,
+            offset=change.offset if change else None,
         )
 
     for rule, message in refused.items():
@@ -153,7 +152,7 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
         if change.edit in ELSEWHERE or (change.edit == "TK4" and target.irqchip in ("split", "off")):
             continue
         known = RULES.get(change.edit)
-        finding = made(change.edit, known.what if known else change.why, change.where, change.offset)
+        finding = made(change.edit, known.what if known else change.why, change)
         vcpu = vcpus.get(finding.device or "")
         if change.edit == "TK1" and vcpu is not None:
             names = " ".join(mask_names(vcpu.undeclared))
