@@ -26,7 +26,7 @@ from qmigtool.preflight.loader.armregisters import COUNT, OWN, compare_registers
 from qmigtool.preflight.loader.hooks import HOOKS, LISTED, PLACED, RECORDED
 from qmigtool.preflight.loader.lengths import OLD_STYLE, VARIABLE, other_length
 from qmigtool.preflight.loader.pciconfig import compare_config
-from qmigtool.preflight.loader.shapes import known_shapes
+from qmigtool.preflight.loader.shapes import any_element, known_shapes
 from qmigtool.preflight.loader.state import Undecided
 from qmigtool.preflight.loader.virtio import Strange, cut_virtio, load_virtio
 from qmigtool.preflight.loader.words import Refusal
@@ -304,7 +304,7 @@ class _Body:
     def list_of(self, entry: FieldDescription) -> None:
         """Read a list: 01 before each element, 00 behind the last."""
         load = self.load
-        shape = entry.inline[0] if entry.inline else None
+        shape = any_element(entry)
         while load.cursor.u8():
             if load.cursor.failed:
                 return

@@ -49,8 +49,18 @@ SIZED: Mapping[tuple[str, str], str] = {
     ("tpm-emulator", "state_blobs.savestate.buffer"): "state_blobs.savestate.size",
     ("dbus-vmstate", "data"): "data_size",
     ("vmxnet3/mcast_list", "mcast_list"): "mcast_list_buff_size",
+    ("uefi-vars", "pio_xfer_buffer"): "buf_size",
+    ("uefi-variable", "name"): "name_size",
+    ("uefi-variable", "data"): "data_size",
+    ("uefi-variable-digest", "digest"): "digest_size",
+    ("uefi-var-policy", "entry"): "entry_size",
+    ("spapr_event_log_entry", "extended_log"): "extended_length",
+    ("vmbus/vmbus_chan_req", "msg"): "msglen",
 }
-"""(vmsd, buffer) -> the earlier field that has its bytes (VMSTATE_VBUFFER of a size that is sent)."""
+"""(vmsd, buffer) -> the earlier field that has its bytes (VMSTATE_VBUFFER of a size that is sent).
+
+In an element of a list above all: there the target's own body shows the length of one element only.
+"""
 
 ALIKE = frozenset({("globalstate", "runstate")})
 """(vmsd, field) whose length changed with a version, and what follows it with it: the whole is as long."""

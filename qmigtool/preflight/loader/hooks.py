@@ -180,6 +180,8 @@ RECORDED = PLACED | frozenset(
         *("cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"),
         *("serial", "serial/tsr", "fw_cfg/acpi_mr", "ncq state", "ahci port"),
         *("tpm-emulator", "dbus-vmstate", "vmxnet3", "spapr_tce_table", "spapr_pci", "pciespscsi", "sysbusespscsi"),
+        *("uefi-vars", "uefi-variable", "uefi-variable-digest", "uefi-var-policy"),
+        *("spapr_event_log_entry", "vmbus/vmbus_chan_req"),
         virtiomem.VMSD,
     }
 )

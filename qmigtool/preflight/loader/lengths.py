@@ -121,6 +121,10 @@ def other_length(sent: Description, own: Description) -> tuple[str, str] | None:
             found = other_length(inner, mine)
             if found:
                 return found
+        if field.type in facts.LISTS and other.inline:
+            for element in field.inline:  # whose buffers may be as long as each needs
+                if found := other_length(element, other.inline[0]):
+                    return found
     for sub in sent.subsections:
         for mine in own.subsections:
             if sub.name == mine.name and (found := other_length(sub, mine)):

@@ -1,4 +1,4 @@
-"""The shapes that a subsection has had in any stream that is known, for one that the target itself has not sent."""
+"""The shapes of what the target itself has not sent: subsections that any known stream has, elements of lists."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from qmigtool.devices.schema.model import built_in
 from qmigtool.devices.schema.shapes import bare, subsections
+from qmigtool.parsers.vmdesc import Description
 from qmigtool.preflight.target.builds import subsection_shape
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.vmdesc import Description
-    from qmigtool.preflight.target.builds import subsection_shape
-from qmigtool.devices.schema.model import Node
+    from qmigtool.devices.schema.model import Node
+    from qmigtool.parsers.vmdesc import FieldDescription
 
-__all__ = ["known_shapes"]
+__all__ = ["any_element", "known_shapes"]
 
 MAX_SHAPES = 16  # a subsection with an array as long as the machine has vCPUs has a handful
 
@@ -41,3 +41,12 @@ def _nodes() -> dict[str, list[Node]]:
             for node in subsections(variant.node):
                 found.setdefault(node.name, []).append(node)
     return found
+
+
+def any_element(entry: FieldDescription) -> Description | None:
+    """Return the shape of any element of a list: a subsection that only some of the target's own have is known, too."""
+    if not entry.inline:
+        return None
+    first = entry.inline[0]
+    named = {sub.name: sub for element in entry.inline for sub in element.subsections}
+    return Description.of(first.name, first.version, first.fields, tuple(named.values()))
