@@ -2,7 +2,8 @@
 
 A test marked `qemu`, `kvm`, `mshv`, `xsavec` or `needs(PROGRAM...)` is skipped, with the reason, where the machine
 cannot do it. With QMIGTOOL_REQUIRE_QEMU=1 in the environment (CI sets it) a missing QEMU or program is a failure
-instead. What a run writes lies in one temporary folder, which is removed however the run ends (tests/temporary.py).
+instead. What a run writes lies in one temporary folder, which is removed however the run ends
+(tests/support/temporary.py).
 """
 
 import functools
@@ -16,9 +17,9 @@ from typing import Protocol
 import hypothesis
 import pytest
 
-from tests import temporary
 from tests.oracle import guest, mshv, xsave_cpu
 from tests.oracle.qemu import Machine, MonitorRegisters, Qemu, find_qemu, parse_registers, why_no_kvm
+from tests.support import temporary
 
 # The default tries the same examples every time under CI=true. This one never does, and prints how to see one again:
 # `pytest -m hypothesis --hypothesis-profile=fresh`, or, for an hour, `python -m tests.fuzz properties --seconds 3600`.

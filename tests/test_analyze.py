@@ -7,7 +7,6 @@ import io
 import json
 import lzma
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,10 +14,10 @@ import qmigtool
 from qmigtool import analyze
 from qmigtool.cli import main
 from qmigtool.errors import UnsupportedError
-from tests import samplefiles
-from tests.packedsamples import packed
+from tests.support import paths, samplefiles
+from tests.support.packedsamples import packed
 
-DATA = Path(__file__).parent / "data" / "analyze"
+DATA = paths.DATA / "analyze"
 NAMES = sorted({path.name.split(".state")[0] for path in DATA.glob("*.state.json.xz")})
 
 

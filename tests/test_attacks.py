@@ -27,8 +27,8 @@ from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
 from qmigtool.util.files import open_input, replacing
 from qmigtool.xsave import parse_cpuid_dump
-from tests import samplefiles
-from tests.streamwriter import PAGE, Item, Pairs, StreamWriter, Vmsd, be32, be64, eos, mem_size, num, zero
+from tests.support import samplefiles
+from tests.support.streamwriter import PAGE, Item, Pairs, StreamWriter, Vmsd, be32, be64, eos, mem_size, num, zero
 
 
 @contextlib.contextmanager

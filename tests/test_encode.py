@@ -31,7 +31,7 @@ from qmigtool.parsers.vmstate import encode_field
 from qmigtool.parsers.window import Window
 from qmigtool.parsers.xbzrle import encode_xbzrle, parse_xbzrle
 from qmigtool.stream.model import Stream
-from tests.samplefiles import SAMPLES, path
+from tests.support.samplefiles import SAMPLES, path
 
 TYPES = {
     Type.START: SectionType.QEMU_VM_SECTION_START,

@@ -23,8 +23,8 @@ from qmigtool.errors import BudgetError, LimitError, StreamError, UsageError
 from qmigtool.rewrite import Rewriter
 from qmigtool.util.budget import Limits, limited
 from qmigtool.util.text import csv_text, json_text, printable
-from tests import casefiles, samplefiles
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, zero
+from tests.support import casefiles, samplefiles
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, zero
 
 SECONDS, MEMORY, FILES = 10, 256 << 20, 1024
 

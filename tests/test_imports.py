@@ -8,7 +8,7 @@ import pytest
 
 import qmigtool
 from qmigtool import tables
-from tests import samplefiles
+from tests.support import samplefiles
 
 HEAVY = {"pandas", "scapy", "rich", "bitstring"}
 SCRIPT = (

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from tests import naiveram
 from tests.oracle import guest
 from tests.oracle.qemu import Machine, Qemu, QemuError
+from tests.support import naiveram
 
 pytestmark = pytest.mark.qemu
 

@@ -17,8 +17,8 @@ from qmigtool.parsers.returnpath import Message, MigRpMessageType, PageRequests
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.window import Window
 from qmigtool.ram import columns, usage
-from tests.packedsamples import packed
-from tests.ramwriter import (
+from tests.support.packedsamples import packed
+from tests.support.ramwriter import (
     ZLIB,
     ZSTD,
     Deflate,
@@ -34,7 +34,7 @@ from tests.ramwriter import (
     request,
     sync,
 )
-from tests.streamwriter import PAGE, StreamWriter, be64, eos, flush, mem_size, page, xbzrle, zero
+from tests.support.streamwriter import PAGE, StreamWriter, be64, eos, flush, mem_size, page, xbzrle, zero
 
 MIB = 1 << 20
 

@@ -22,9 +22,9 @@ from qmigtool.errors import LimitError, QmigError, StreamError, TruncatedError, 
 from qmigtool.ram import usage
 from qmigtool.ram.columns import Encoding
 from qmigtool.ram.cover import cover
-from tests import naiveram, samplefiles
-from tests.packedsamples import NAMES, RAM, SHARED, packed, read
-from tests.ramwriter import (
+from tests.support import naiveram, samplefiles
+from tests.support.packedsamples import NAMES, RAM, SHARED, packed, read
+from tests.support.ramwriter import (
     QATZIP,
     QPL,
     SYNC,
@@ -46,7 +46,7 @@ from tests.ramwriter import (
     request,
     sync,
 )
-from tests.streamwriter import PAGE, StreamWriter, be32, be64, compressed, eos, mem_size, page, xbzrle, zero
+from tests.support.streamwriter import PAGE, StreamWriter, be32, be64, compressed, eos, mem_size, page, xbzrle, zero
 
 MIB = 1 << 20
 HOLE = slice(0xA0000, 0x100000)  # VGA and ROM windows: pmemsave reads devices there
@@ -882,7 +882,7 @@ def test_a_pipe_knows_what_was_written_but_not_what():
 
 
 def test_packed_samples_are_small():
-    from tests.packedsamples import FOLDER
+    from tests.support.packedsamples import FOLDER
 
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 2_500_000
     assert all(lzma.LZMADecompressor().decompress(path.read_bytes(), 16) for path in FOLDER.glob("*.mig.xz"))

@@ -11,11 +11,11 @@ from qmigtool.diff.ram import compare_ram
 from qmigtool.errors import UnsupportedError
 from qmigtool.ram import usage
 from qmigtool.ram.cover import common, without
-from tests import casefiles
 from tests.conftest import QemuStreamFactory
 from tests.oracle.qemu import Machine
 from tests.rewrite.inqemu import load
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, be32, be64, eos, mem_size, num, page, raw, tmp, zero
+from tests.support import casefiles
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, be32, be64, eos, mem_size, num, page, raw, tmp, zero
 
 UNIT = 4 * PAGE
 UNITS = 70  # more than one word

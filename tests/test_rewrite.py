@@ -20,10 +20,10 @@ from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.rewrite import Splice, write_stream
 from qmigtool.util import files
 from qmigtool.util.files import copy_range, replacing
-from tests import samplefiles
-from tests.packedsamples import NAMES, packed
-from tests.ramwriter import named_page, plain
-from tests.streamwriter import PAGE
+from tests.support import samplefiles
+from tests.support.packedsamples import NAMES, packed
+from tests.support.ramwriter import named_page, plain
+from tests.support.streamwriter import PAGE
 
 ALL = [*samplefiles.NAMES, *NAMES]
 

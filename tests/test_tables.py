@@ -7,8 +7,20 @@ import pytest
 import qmigtool
 from qmigtool import tables
 from qmigtool.util.frame import Frame
-from tests import samplefiles
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, be64, capabilities, eos, mem_size, num, raw, x86_cpu, zero
+from tests.support import samplefiles
+from tests.support.streamwriter import (
+    PAGE,
+    StreamWriter,
+    Vmsd,
+    be64,
+    capabilities,
+    eos,
+    mem_size,
+    num,
+    raw,
+    x86_cpu,
+    zero,
+)
 
 SCHEMAS = {
     "sections": {

@@ -21,7 +21,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 Name = TypeVar("Name")
 LAUNCH = Path(__file__).with_name("launch.py")
 

@@ -18,13 +18,13 @@ import numpy as np
 import qmigtool
 from qmigtool.parsers.records import RamSaveFlag, SectionType
 from qmigtool.parsers.savevm import Section, Type
+from tests.support.paths import SAMPLES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Kinds = NDArray[np.bool_]
 
-SAMPLES = Path(__file__).parents[2] / "samples"
 SAMPLE = SAMPLES / "pc-7.2.mig"
 BLOCK = "pc.ram"
 PAGE_SIZE = 4096

@@ -11,8 +11,8 @@ from qmigtool import Rewriter
 from qmigtool.check import Policy, run
 from qmigtool.check.policy import read_policy
 from qmigtool.findings import Finding
-from tests import packedsamples, samplefiles
 from tests.rewrite.editing import rewritten
+from tests.support import packedsamples, samplefiles
 
 Source = Path | bytes
 

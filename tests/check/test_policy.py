@@ -14,7 +14,7 @@ from qmigtool.check.fieldrule import KEYS
 from qmigtool.check.policy import read_policy
 from qmigtool.errors import UsageError
 from tests.check.checking import found, sample
-from tests.samplefiles import SAMPLES
+from tests.support.samplefiles import SAMPLES
 
 
 def test_the_default_policy_names_every_rule() -> None:

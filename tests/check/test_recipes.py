@@ -19,7 +19,8 @@ import pytest
 from junitparser import JUnitXml
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 CI = ROOT / "samples" / "ci"
 
 

@@ -15,9 +15,9 @@ from qmigtool.diff import Comparison, Difference
 from qmigtool.diff import Kind as Change
 from qmigtool.findings import Severity
 from qmigtool.parsers.savevm import Type
-from tests import casefiles, packedsamples, samplefiles
 from tests.check.checking import edited, found, places, poked, sample
 from tests.fleet import packed
+from tests.support import casefiles, packedsamples, samplefiles
 
 KVM, PC, Q35 = "kvm-avx512-7.2", "pc-7.2", "q35-7.2"
 

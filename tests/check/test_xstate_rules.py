@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests import casefiles
 from tests.check.checking import edited, found, places, sample
 from tests.rewrite.editing import rewritten
+from tests.support import casefiles
 
 KVM = "kvm-avx512-7.2"
 CET_GUEST = casefiles.read("xsave", "cet-guest.mig")  # XSS 0x1800, CR4.CET 0, CET_U and CET_S live

@@ -18,7 +18,7 @@ from junitparser import JUnitXml
 from qmigtool.check import RULES
 from qmigtool.cli.main import run
 from tests.check.checking import edited, poked, sample
-from tests.samplefiles import path
+from tests.support.samplefiles import path
 
 PC, KVM = str(path("pc-7.2")), str(path("kvm-avx512-7.2"))
 
@@ -302,7 +302,7 @@ def test_the_terminal_is_as_wide_as_it_is(
 
 
 def test_channels(capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.packedsamples import packed
+    from tests.support.packedsamples import packed
 
     stream = packed("multifd-none-7.2")
     assert run(["check", str(stream.path), "--fail-on", "note"]) == 1

@@ -7,9 +7,9 @@ import pytest
 
 import qmigtool
 from qmigtool.cli.main import run
-from tests import samplefiles
 from tests.diff.comparing import edited
-from tests.streamwriter import PAGE, StreamWriter, eos, mem_size, page
+from tests.support import samplefiles
+from tests.support.streamwriter import PAGE, StreamWriter, eos, mem_size, page
 
 PC = str(samplefiles.path("pc-7.2"))
 KVM, TCG = str(samplefiles.path("twin-kvm-10.0")), str(samplefiles.path("twin-tcg-10.0"))

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from qmigtool.cli import main
-from tests import samplefiles
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, raw, word, x86_cpu, zero
+from tests.support import samplefiles
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, raw, word, x86_cpu, zero
 
 PC = str(samplefiles.path("pc-7.2"))
 KVM = str(samplefiles.path("kvm-avx512-7.2"))

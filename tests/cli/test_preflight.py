@@ -21,9 +21,10 @@ from qmigtool.cli import main
 from qmigtool.errors import QmigError
 from qmigtool.preflight import read_target
 from tests.preflight.recorded import reference
+from tests.support import paths
+from tests.support.paths import SAMPLES
 
-SAMPLES = Path(__file__).parents[2] / "samples"
-DATA = Path(__file__).parents[1] / "data" / "preflight" / "targets"
+DATA = paths.DATA / "preflight" / "targets"
 PC = str(SAMPLES / "pc-7.2.mig")
 
 Call = Callable[..., tuple[int, str, str]]

@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from qmigtool.cli import main
-from tests import samplefiles
-from tests.packedsamples import packed
-from tests.ramwriter import named_page, plain
-from tests.streamwriter import PAGE
+from tests.support import samplefiles
+from tests.support.packedsamples import packed
+from tests.support.ramwriter import named_page, plain
+from tests.support.streamwriter import PAGE
 
 BROKEN = plain(named_page(0, 1), named_page(3, 2)).finish()[:-3000]
 

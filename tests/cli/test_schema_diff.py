@@ -17,8 +17,8 @@ from qmigtool import open as open_stream
 from qmigtool.cli import main
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
 from qmigtool.schemadiff import compare, read_shapes, sources
-from tests import samplefiles
 from tests.schemadiff.dumps import changed, device, dump, nic, text
+from tests.support import samplefiles
 
 PC = str(samplefiles.path("pc-7.2"))
 NEW = str(samplefiles.path("pc-11.1"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import samplefiles
+from tests.support import samplefiles
 
 PC = str(samplefiles.path("pc-7.2"))
 BIG = [["rewrite", PC, "-o", "-"], ["check", PC, "--format", "sarif"]]

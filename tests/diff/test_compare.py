@@ -7,10 +7,10 @@ import pytest
 
 import qmigtool
 from qmigtool.diff import Kind, compare, differences
-from tests import samplefiles
 from tests.diff.comparing import compared, edited, places
 from tests.rewrite.editing import sample, stream_of
-from tests.streamwriter import Vmsd, be32, num, nums
+from tests.support import samplefiles
+from tests.support.streamwriter import Vmsd, be32, num, nums
 
 ALL = sorted(samplefiles.NAMES)
 

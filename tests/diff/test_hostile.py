@@ -10,10 +10,10 @@ import qmigtool
 from qmigtool.diff import compare
 from qmigtool.errors import QmigError
 from qmigtool.util.text import printable
-from tests import samplefiles
 from tests.diff.comparing import compared, places
 from tests.rewrite.editing import stream_of
-from tests.streamwriter import Vmsd, num, nums, structs
+from tests.support import samplefiles
+from tests.support.streamwriter import Vmsd, num, nums, structs
 
 
 @pytest.mark.parametrize(("name", "rounds"), [("kvm-avx512-7.2", 100), ("novmdesc-7.2", 20)])

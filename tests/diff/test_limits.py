@@ -5,7 +5,7 @@ import json
 import pytest
 
 from qmigtool.cli.main import run
-from tests import samplefiles
+from tests.support import samplefiles
 
 PC, NEW = str(samplefiles.path("pc-7.2")), str(samplefiles.path("pc-11.1"))
 

@@ -7,8 +7,8 @@ import pytest
 from qmigtool.diff import Noise, Rule, default_noise, load_noise
 from qmigtool.diff.noise import parse_noise
 from qmigtool.errors import QmigError, UsageError
-from tests import samplefiles
 from tests.diff.comparing import compared, edited, places
+from tests.support import samplefiles
 
 PC = "pc-7.2"
 

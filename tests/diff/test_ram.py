@@ -16,11 +16,11 @@ from qmigtool.diff.ram import compare as ramcompare
 from qmigtool.diff.ram import walk as ramwalk
 from qmigtool.errors import StreamError, UnsupportedError
 from qmigtool.rewrite import Rewriter
-from tests import naiveram, samplefiles
 from tests.bench.memory import mapped as sparse_mapped
-from tests.packedsamples import packed
-from tests.ramwriter import filled, mapped, multifd_main, named_page, plain
-from tests.streamwriter import PAGE, StreamWriter, be64, compressed, eos, mem_size, page, xbzrle, zero
+from tests.support import naiveram, samplefiles
+from tests.support.packedsamples import packed
+from tests.support.ramwriter import filled, mapped, multifd_main, named_page, plain
+from tests.support.streamwriter import PAGE, StreamWriter, be64, compressed, eos, mem_size, page, xbzrle, zero
 
 PAGES = 12
 SAME, CHANGED, ZEROED, FILLED = "same", "changed", "zeroed", "filled"

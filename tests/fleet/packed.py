@@ -9,8 +9,9 @@ import tarfile
 from pathlib import Path
 
 from tests.fleet.cases import Row, parse_rows
+from tests.support.paths import DATA
 
-PACKED = Path(__file__).parents[1] / "data" / "fleet" / "streams.tar.xz"
+PACKED = DATA / "fleet" / "streams.tar.xz"
 
 
 @functools.cache

@@ -6,9 +6,9 @@ import bz2
 import gzip
 import lzma
 import struct
-from pathlib import Path
 
-from tests.streamwriter import (
+from tests.support.paths import DATA
+from tests.support.streamwriter import (
     PAGE,
     StreamWriter,
     Vmsd,
@@ -25,7 +25,7 @@ from tests.streamwriter import (
     zero,
 )
 
-FOLDER = Path(__file__).parents[1] / "data" / "fuzz"
+FOLDER = DATA / "fuzz"
 
 
 def load() -> dict[str, bytes]:

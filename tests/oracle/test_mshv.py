@@ -13,8 +13,8 @@ import pytest
 import qmigtool
 from qmigtool.rewrite import Rewriter
 from qmigtool.xsave import PolicyResult, compact_xsave_area, decompact_xsave_area
-from tests import casefiles
 from tests.oracle.mshv import XSAVE, StandIn
+from tests.support import casefiles
 
 FLAG = 1 << 63
 CET_U, CET_S = 1 << 11, 1 << 12

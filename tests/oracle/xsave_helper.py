@@ -18,8 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from tests.support.paths import DATA
+
 HARNESS = Path(__file__).with_name("xsave_helper_harness.c")
-PATCH = Path(__file__).parents[1] / "data" / "qemu" / "xsave-compaction.patch"
+PATCH = DATA / "qemu" / "xsave-compaction.patch"
 COPY_IF = "if (((compacted_xstate_bv >> i) & 1) != 0) {"
 """What decides in decompact_xsave_area() whether a component is copied."""
 

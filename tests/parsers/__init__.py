@@ -1,1 +1,1 @@
-"""Tests of qmigtool.parsers: expectations are literals, or what `tests.streamwriter` says it wrote."""
+"""Tests of qmigtool.parsers: expectations are literals, or what `tests.support.streamwriter` says it wrote."""

@@ -8,7 +8,7 @@ from qmigtool.errors import QmigError
 from qmigtool.parsers.ramruns import Run
 from qmigtool.parsers.savevm import Reader, Section
 from qmigtool.parsers.window import Window
-from tests.streamwriter import Span
+from tests.support.streamwriter import Span
 
 
 @dataclass

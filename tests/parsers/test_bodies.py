@@ -6,7 +6,7 @@ from qmigtool.errors import LimitError, TruncatedError
 from qmigtool.parsers import bodies
 from qmigtool.parsers.bodies import DescribedBody, SearchedBody, footer_of
 from qmigtool.parsers.window import NeedMoreData, Window
-from tests.streamwriter import be16, be32, str8
+from tests.support.streamwriter import be16, be32, str8
 
 FOOTER = b"\x7e\0\0\0\x05"
 FULL = b"\x04" + be32(6) + str8("next") + be32(0) + be32(1)

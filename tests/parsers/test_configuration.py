@@ -3,8 +3,8 @@ import pytest
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.configuration import Configuration, parse_configuration
 from qmigtool.parsers.window import NeedMoreData, Window
-from tests import samplefiles
-from tests.streamwriter import be32, capabilities, str8, target_page_bits, uuid_subsection
+from tests.support import samplefiles
+from tests.support.streamwriter import be32, capabilities, str8, target_page_bits, uuid_subsection
 
 MACHINE = be32(7) + b"pc-9.99"
 UUID = bytes(range(0x10, 0x20))

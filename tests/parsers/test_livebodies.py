@@ -8,9 +8,9 @@ import qmigtool
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.livebodies import LIVE_RECORDS, HtabBody, live_body, vfio
 from qmigtool.parsers.window import Window
-from tests.packedsamples import NAMES, packed
 from tests.parsers.reading import as_spans, read_pieces, read_steps, read_whole
-from tests.streamwriter import PAGE, StreamWriter, be16, be32, be64, eos, mem_size, str8, zero
+from tests.support.packedsamples import NAMES, packed
+from tests.support.streamwriter import PAGE, StreamWriter, be16, be32, be64, eos, mem_size, str8, zero
 
 TAG = 0xFFFFFFFFEF100000
 

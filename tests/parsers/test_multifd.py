@@ -17,9 +17,9 @@ from qmigtool.parsers.multifd import (
     read_channel,
 )
 from qmigtool.parsers.window import Window
-from tests.packedsamples import FOLDER, packed
-from tests.ramwriter import Deflate, device_state, filled, greeting, packet, sync
-from tests.streamwriter import PAGE
+from tests.support.packedsamples import FOLDER, packed
+from tests.support.ramwriter import Deflate, device_state, filled, greeting, packet, sync
+from tests.support.streamwriter import PAGE
 
 CHANNELS = sorted({path.name.split(".ch")[0] for path in FOLDER.glob("*.ch0.bin.xz")})
 

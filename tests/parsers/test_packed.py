@@ -8,7 +8,7 @@ import pytest
 
 import qmigtool
 from qmigtool.errors import LimitError, QmigError, StreamError, TruncatedError
-from tests import samplefiles
+from tests.support import samplefiles
 
 PC = samplefiles.read("pc-7.2")
 

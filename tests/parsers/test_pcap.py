@@ -18,7 +18,7 @@ from qmigtool.errors import StreamError, UnsupportedError
 from qmigtool.parsers.capturefile import read_packets
 from qmigtool.parsers.pcap import Flow, read_flows
 from qmigtool.parsers.source import BufferSource
-from tests import samplefiles
+from tests.support import samplefiles
 
 DATA = bytes(range(256)) * 40
 

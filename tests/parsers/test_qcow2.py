@@ -10,9 +10,9 @@ import qmigtool
 from qmigtool.cli.main import run
 from qmigtool.diff import compare
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
-from tests import samplefiles
 from tests.conftest import QemuStreamFactory
 from tests.oracle.qemu import Machine, Qemu
+from tests.support import samplefiles
 
 
 @pytest.mark.qemu

@@ -9,7 +9,7 @@ from qmigtool.parsers.ram import MAX_BLOCKS, RamBlock, RamBody, RamState
 from qmigtool.parsers.ramruns import Run, RunTable
 from qmigtool.parsers.records import MappedRamHeader, PostcopyAdvise
 from qmigtool.parsers.window import Window
-from tests.streamwriter import (
+from tests.support.streamwriter import (
     PAGE,
     be32,
     be64,

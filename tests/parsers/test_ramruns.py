@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qmigtool.parsers.ram import RamBody, RamState
 from qmigtool.parsers.ramruns import Run, RunTable, run_length
 from qmigtool.parsers.window import NeedMoreData, Window
-from tests.streamwriter import compressed, eos, mem_size, page, xbzrle, zero
+from tests.support.streamwriter import compressed, eos, mem_size, page, xbzrle, zero
 
 P = 256  # the smallest target page: more records per byte
 BLOCKS = [("a", 400 * P), ("bb", 3 * P), ("c" * 255, 900 * P)]
@@ -229,8 +229,8 @@ def test_table_holds_the_largest_values():
 
 def test_a_sample_page_by_page():
     """pc-7.2 has 4 KiB pages; the loop above knows 256, so its constants are repeated here on purpose."""
-    from tests import samplefiles
     from tests.parsers.reading import read_whole
+    from tests.support import samplefiles
 
     data = samplefiles.read("pc-7.2")
     found = read_whole(data)

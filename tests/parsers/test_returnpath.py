@@ -8,9 +8,9 @@ from qmigtool.errors import LimitError, QmigError, StreamError, TruncatedError
 from qmigtool.parsers.returnpath import MigRpMessageType as Type
 from qmigtool.parsers.returnpath import read_return_path
 from qmigtool.parsers.window import Window
-from tests.packedsamples import packed
-from tests.ramwriter import message, recv_bitmap, request
-from tests.streamwriter import be32
+from tests.support.packedsamples import packed
+from tests.support.ramwriter import message, recv_bitmap, request
+from tests.support.streamwriter import be32
 
 
 def read(data):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.savevm import MAX_VMDESC, Reader, Type
 from qmigtool.parsers.window import Window
-from tests import samplefiles
 from tests.parsers.reading import as_spans, read_pieces, read_steps, read_whole
 from tests.parsers.test_record import COMMANDS as NUMBERS
-from tests.streamwriter import (
+from tests.support import samplefiles
+from tests.support.streamwriter import (
     PAGE,
     Pairs,
     StreamWriter,
@@ -422,7 +422,7 @@ def test_capabilities_reach_the_ram_reader():
 
 def test_the_writer_writes_duplicate_keys():
     """The tests of lists depend on it."""
-    from tests.streamwriter import dump
+    from tests.support.streamwriter import dump
 
     assert dump(Pairs([("a", 1), ("a", [Pairs([("b", "é")])])])) == '{"a": 1, "a": [{"b": "\\u00e9"}]}'
     assert dump(Pairs([("a", [1])]), spaced=True) == '{ "a" : [ 1 ] }'

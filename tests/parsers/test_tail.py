@@ -8,9 +8,9 @@ from qmigtool.errors import StreamError
 from qmigtool.parsers import tail
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.tail import find_vmdesc, walk_back
-from tests import samplefiles
 from tests.parsers.reading import as_spans
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, be32, eos, mem_size, num, page, raw, zero
+from tests.support import samplefiles
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, be32, eos, mem_size, num, page, raw, zero
 
 TIMER = Vmsd("timer", 2, [num("ticks", "int64", 1), num("clock", "int64", 2)])
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from qmigtool.errors import LimitError, QmigError, StreamError
 from qmigtool.parsers.vmdesc import parse_vmdesc
-from tests import samplefiles
-from tests.streamwriter import (
+from tests.support import samplefiles
+from tests.support.streamwriter import (
     Pairs,
     StreamWriter,
     Vmsd,

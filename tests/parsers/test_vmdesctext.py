@@ -17,9 +17,9 @@ from qmigtool.parsers.vmdesctext import (
     format_vmdesc,
     is_spaced,
 )
-from tests import packedsamples, samplefiles
 from tests.parsers.test_vmdesc import EVERYTHING
-from tests.streamwriter import Pairs, StreamWriter, Vmsd, dump, num
+from tests.support import packedsamples, samplefiles
+from tests.support.streamwriter import Pairs, StreamWriter, Vmsd, dump, num
 
 ALL = [*samplefiles.DESCRIBED, *(n for n in packedsamples.NAMES if n not in packedsamples.NO_VMDESC)]
 

@@ -8,7 +8,7 @@ from qmigtool.errors import QmigError, StreamError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.vmstate import Kind, body_fields, decode_value, encode_value, leaves
-from tests.streamwriter import (
+from tests.support.streamwriter import (
     Pairs,
     StreamWriter,
     Vmsd,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from qmigtool.errors import StreamError
 from qmigtool.parsers.xbzrle import Change, apply_xbzrle, encode_xbzrle, parse_xbzrle
-from tests.naiveram import patch
+from tests.support.naiveram import patch
 
 PAGE = 4096
 

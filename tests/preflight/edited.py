@@ -10,8 +10,8 @@ from qmigtool.devices.schema import built_in
 from qmigtool.devices.schema.shapes import find_shape
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.parsers.vmstate import Field
-from tests import packedsamples, samplefiles
 from tests.preflight import recorded
+from tests.support import packedsamples, samplefiles
 
 Edit = Callable[["Edited"], None]
 

@@ -25,8 +25,9 @@ from typing import Any
 from qmigtool.parsers.savevm import Reader, Type
 from qmigtool.parsers.window import Window
 from tests.oracle.qemu import dies_with_us
+from tests.support.paths import DATA
 
-MANIFEST = Path(__file__).parents[1] / "data" / "preflight" / "MANIFEST.md"
+MANIFEST = DATA / "preflight" / "MANIFEST.md"
 TIMEOUT = 60.0
 
 

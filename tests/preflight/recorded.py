@@ -8,15 +8,15 @@ import json
 import lzma
 import tarfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import qmigtool
 from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.model import Target
 from qmigtool.preflight.target.reference import merge, target_from_stream
+from tests.support import paths
 
-DATA = Path(__file__).parents[1] / "data" / "preflight"
+DATA = paths.DATA / "preflight"
 PREFIX = "qemu-system-x86_64: "
 
 

@@ -11,7 +11,7 @@ import qmigtool
 from qmigtool.parsers.source import BufferSource
 from qmigtool.preflight.loader.predict import Verdict, predict_source
 from qmigtool.preflight.target.reference import target_from_stream
-from tests.streamwriter import StreamWriter, Vmsd, num, qtailq, raw
+from tests.support.streamwriter import StreamWriter, Vmsd, num, qtailq, raw
 
 
 def variable(name: bytes, data: bytes, digest: bytes | None = None, vmsd: str = "uefi-variable") -> Vmsd:

@@ -9,7 +9,6 @@ import lzma
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +23,10 @@ from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import RULES
 from tests.stream import test_missing as missing
 from tests import test_ram_unplugged as unplugged
+from tests.support import paths
+from tests.support.paths import SAMPLES
 
-SAMPLES = Path(__file__).parents[2] / "samples"
-DATA = Path(__file__).parents[1] / "data" / "preflight" / "targets"
+DATA = paths.DATA / "preflight" / "targets"
 VERSIONS = ("7.2", "10.0", "11.1")
 KVM_XCR0 = 0xE7  # of the host on which the runs were made
 

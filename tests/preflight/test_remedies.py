@@ -25,8 +25,8 @@ from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.rewrite import Rewriter
 from tests.oracle.qemu import Machine, Qemu, QemuError, find_qemu
 from tests.preflight.recorded import target
+from tests.support.paths import SAMPLES
 
-SAMPLES = Path(__file__).parents[2] / "samples"
 PACKED = SAMPLES / "packed"
 KVM_XCR0 = 0xE7
 

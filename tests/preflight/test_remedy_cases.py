@@ -16,11 +16,11 @@ import qmigtool
 from qmigtool.cli import main
 from qmigtool.preflight import Preflight, Target, preflight, read_targets
 from qmigtool.rewrite import Rewriter
-from tests import casefiles
 from tests.oracle.qemu import find_qemu
 from tests.preflight import incoming
+from tests.support import casefiles
+from tests.support.paths import SAMPLES
 
-SAMPLES = Path(__file__).parents[2] / "samples"
 PIIX4 = "0000:00:01.3/piix4_pm@0"
 SMB = f"--add-field {PIIX4}/smb pmsmb,after=apm=hex:{'00' * 42}020000010000"
 ACPI_INDEX = f"{PIIX4}/acpi_pci_hotplug.acpi_index"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from qmigtool.cli import main
-from tests import casefiles
+from tests.support import casefiles
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,12 @@ from qmigtool.preflight.target.readers import template
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.preflight.target.targetfile import KEYS
 from qmigtool.preflight.target.vcpus import with_vcpus
-from tests import samplefiles
 from tests.preflight.recorded import reference
+from tests.support import paths, samplefiles
+from tests.support.paths import SAMPLES
 
-SAMPLES = Path(__file__).parents[2] / "samples"
 PC = str(SAMPLES / "pc-7.2.mig")
-DATA = Path(__file__).parents[1] / "data" / "preflight" / "targets"
+DATA = paths.DATA / "preflight" / "targets"
 
 
 @pytest.fixture

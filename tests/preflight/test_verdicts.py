@@ -22,7 +22,8 @@ from qmigtool.preflight import Preflight, Target, preflight, read_targets
 from qmigtool.preflight.loader.predict import predict_source
 from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.reference import merge, target_from_stream
-from tests import casefiles
+from tests.support import casefiles
+from tests.support.paths import SAMPLES
 
 LOADS = [
     ("numa-dimm-11.1.mig", "numa-dimm-11.1.ref", "11.1"),
@@ -341,7 +342,7 @@ def test_exit_status(
 
 def test_what_may_be_lost_is_63_although_it_loads(call: Call, tmp_path: Path) -> None:
     """KVM on a host of which nobody has said whether it has the components that the guest uses."""
-    sample = str(Path(__file__).parents[2] / "samples" / "kvm-avx512-7.2.mig")
+    sample = str(SAMPLES / "kvm-avx512-7.2.mig")
     code, document = call(sample, "--target", sample)
     assert (code, document["loads"]) == (0, True)  # the file itself shows what its host has
     toml = tmp_path / "t.toml"

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import qmigtool
 from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite import Change, Rewriter, Splice
-from tests import packedsamples, samplefiles
-from tests.streamwriter import PAGE, Pairs, StreamWriter, Vmsd, be32, eos, mem_size, page, zero
+from tests.support import packedsamples, samplefiles
+from tests.support.streamwriter import PAGE, Pairs, StreamWriter, Vmsd, be32, eos, mem_size, page, zero
 
 Edits = Callable[[Rewriter], None]
 

@@ -1,7 +1,7 @@
 """What the tests of memory edits share: a reading of streams that owes nothing to qmigtool.
 
-`walk` reads what `tests.streamwriter` can write, framing and all; `mapped_areas` reads the block list of a mapped-ram
-file. Facts: stream.md 2.1 to 2.5 (QEMU: ``migration/ram.c``).
+`walk` reads what `tests.support.streamwriter` can write, framing and all; `mapped_areas` reads the block list of a
+mapped-ram file. Facts: stream.md 2.1 to 2.5 (QEMU: ``migration/ram.c``).
 """
 
 import io
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import qmigtool
 from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite import Rewriter
-from tests import naiveram
-from tests.naiveram import Page, be
-from tests.streamwriter import PAGE, be32
+from tests.support import naiveram
+from tests.support.naiveram import Page, be
+from tests.support.streamwriter import PAGE, be32
 
 MIB = 1 << 20
 RAM = b"\x03ram" + be32(0) + be32(4)  # of the header of its START section
@@ -136,7 +136,7 @@ class Looked(NamedTuple):
 
 
 def look(path: Path, channels: Iterable[Path] = ()) -> Looked:
-    """Read memory page by page (`tests.naiveram`), and what else there is, forward."""
+    """Read memory page by page (`tests.support.naiveram`), and what else there is, forward."""
     data = path.read_bytes()
     with qmigtool.open(path, channels=tuple(channels), forward=True) as stream:
         assert stream.complete, stream.problems

@@ -7,10 +7,10 @@ import zlib
 
 from hypothesis import strategies as st
 
-from tests import naiveram
-from tests.ramwriter import filled
 from tests.rewrite.memories import NORMAL, XBZRLE, ZERO
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, compressed, eos, mem_size, num, page, xbzrle, zero
+from tests.support import naiveram
+from tests.support.ramwriter import filled
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, compressed, eos, mem_size, num, page, xbzrle, zero
 
 DELTA = bytes((5, 2, 0xAA, 0xBB))  # skip 5, write 2
 DEVICE = Vmsd("timer", 2, [num("ticks", "int64", 5)])

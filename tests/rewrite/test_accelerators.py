@@ -9,7 +9,7 @@ from qmigtool.parsers.vmstate import Kind
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import RULES, TARGETS, convert, rules_for
 from qmigtool.x86.vcpu import tcg_hflags
-from tests import samplefiles
+from tests.support import samplefiles
 
 # What differs between the twins besides: two runs of one guest, and what each accelerator shows of the same thing
 # (limit bits of segments, DR4 and DR5, MTRR masks, the firmware's SMM).

@@ -14,9 +14,9 @@ from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.splice import Hole, Moved, Splice, write_stream
 from qmigtool.rewrite.undo import make_patch
-from tests import samplefiles
 from tests.rewrite.editing import stream_of, writer
-from tests.streamwriter import Vmsd, num, raw, struct_
+from tests.support import samplefiles
+from tests.support.streamwriter import Vmsd, num, raw, struct_
 
 
 def run(*arguments, **more):

@@ -5,7 +5,7 @@ import pytest
 import qmigtool
 from qmigtool.errors import QmigError, UsageError
 from tests.rewrite.editing import assert_true, rewritten, sample, stream_of
-from tests.streamwriter import Vmsd, num, nums, raw, struct_, structs, uncollapsed
+from tests.support.streamwriter import Vmsd, num, nums, raw, struct_, structs, uncollapsed
 
 COND = num("cond", "uint32", 0)
 SUB = "dev/sub"

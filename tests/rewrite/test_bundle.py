@@ -14,9 +14,9 @@ from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.bundle import export_bundle, import_bundle
 from qmigtool.x86.mshv import MSRS
 from qmigtool.xsave import layout
-from tests import casefiles
 from tests.rewrite.editing import assert_true, bodies, rewritten, sample, stream_of
-from tests.streamwriter import Vmsd, num, x86_cpu
+from tests.support import casefiles
+from tests.support.streamwriter import Vmsd, num, x86_cpu
 
 STREAMS = ["kvm-avx512-7.2", "pc-7.2", "pc-11.1", "q35-7.2", "twin-kvm-10.0", "twin-tcg-10.0", "microvm-10.0"]
 STREAMS += ["plain-5.2", "nofooter-7.2"]

@@ -9,11 +9,11 @@ from qmigtool.cli import main
 from qmigtool.errors import LiveStateError, QmigError, UsageError, XsaveError
 from qmigtool.rewrite import Rewriter
 from qmigtool.xsave import XsaveArea, layout, layout_names
-from tests.packedsamples import NAMES as PACKED
-from tests.packedsamples import OTHER_TARGETS
 from tests.rewrite.editing import assert_true, bodies, differing, rewritten, sample, stream_of
-from tests.samplefiles import X86
-from tests.streamwriter import Vmsd, num, nums, structs, x86_cpu
+from tests.support.packedsamples import NAMES as PACKED
+from tests.support.packedsamples import OTHER_TARGETS
+from tests.support.samplefiles import X86
+from tests.support.streamwriter import Vmsd, num, nums, structs, x86_cpu
 
 # -- there and back ---------------------------------------------------------------------------------------------------
 

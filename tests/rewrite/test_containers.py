@@ -9,14 +9,15 @@ import qmigtool
 from qmigtool.diff.ram import compare_ram
 from qmigtool.errors import UnsupportedError
 from qmigtool.rewrite import Rewriter
-from tests import casefiles
-from tests.packedsamples import packed
-from tests.ramwriter import channel, filled, multifd_main, packet
 from tests.rewrite.conftest import Call
 from tests.rewrite.editing import writer
-from tests.streamwriter import PAGE, Vmsd, num
+from tests.support import casefiles
+from tests.support.packedsamples import packed
+from tests.support.paths import SAMPLES
+from tests.support.ramwriter import channel, filled, multifd_main, packet
+from tests.support.streamwriter import PAGE, Vmsd, num
 
-CONTAINERS = Path(__file__).parents[2] / "samples" / "containers"
+CONTAINERS = SAMPLES / "containers"
 DEVICE = ("dev", 0, Vmsd("dev", 1, [num("a", "uint32", 5)]))
 
 

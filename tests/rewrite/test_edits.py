@@ -21,8 +21,8 @@ from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.edits import Edit, apply, load_edits
 from qmigtool.rewrite.rewriter import EDITS
 from tests.rewrite.editing import assert_true, bodies, stream_of
-from tests.samplefiles import path, read
-from tests.streamwriter import Vmsd, num, nums, raw, x86_cpu
+from tests.support.samplefiles import path, read
+from tests.support.streamwriter import Vmsd, num, nums, raw, x86_cpu
 
 
 def device(a=1, b=2, text=b"text"):

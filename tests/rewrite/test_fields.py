@@ -5,10 +5,10 @@ import pytest
 import qmigtool
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.rewrite import Rewriter
-from tests.packedsamples import NAMES as PACKED
 from tests.rewrite.editing import assert_true, differing, rewritten, sample, stream_of
-from tests.samplefiles import X86
-from tests.streamwriter import Vmsd, gtree, num, nums, qtailq, raw, struct_, structs, tmp, uncollapsed
+from tests.support.packedsamples import NAMES as PACKED
+from tests.support.samplefiles import X86
+from tests.support.streamwriter import Vmsd, gtree, num, nums, qtailq, raw, struct_, structs, tmp, uncollapsed
 
 UNSIGNED = {"uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64, "uint8 equal": 8, "uint16 equal": 16}
 UNSIGNED |= {"uint32 equal": 32, "uint64 equal": 64, "int64 equal": 64, "CPU_Double_U": 64, "nullptr": 8}

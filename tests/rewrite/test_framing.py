@@ -5,7 +5,7 @@ import pytest
 import qmigtool
 from qmigtool.errors import LiveStateError, UsageError
 from tests.rewrite.editing import rewritten, sample, writer
-from tests.streamwriter import Vmsd, capabilities, num, raw, target_page_bits, uuid_subsection
+from tests.support.streamwriter import Vmsd, capabilities, num, raw, target_page_bits, uuid_subsection
 
 DEVICES = (
     ("dev", 0, Vmsd("dev", 1, [num("a", "uint32", 0x7E000000), raw("b", b"\x7e\0\0\0\2")])),

@@ -6,8 +6,8 @@ import qmigtool
 from qmigtool.errors import UsageError
 from qmigtool.rewrite import Rewriter
 from tests.rewrite.editing import assert_true, bodies, get, pairs_of, rewritten, sample, stream_of, writer
-from tests.samplefiles import DESCRIBED
-from tests.streamwriter import Vmsd, be32, capabilities, num, str8, target_page_bits, uuid_subsection
+from tests.support.samplefiles import DESCRIBED
+from tests.support.streamwriter import Vmsd, be32, capabilities, num, str8, target_page_bits, uuid_subsection
 
 DEVICE = ("dev", 0, Vmsd("dev", 1, [num("a", "uint32", 1)]))
 UUID = bytes(range(16))

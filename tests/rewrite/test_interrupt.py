@@ -13,7 +13,7 @@ import time
 import pytest
 
 import qmigtool
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, word
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, word
 
 PAGES = 16 << 8  # 16 MiB
 KILLS = 7

@@ -8,7 +8,7 @@ import qmigtool
 from qmigtool.errors import UsageError
 from qmigtool.rewrite import Rewriter
 from tests.rewrite.editing import assert_true, bodies, rewritten, sample, writer
-from tests.streamwriter import Vmsd, num, raw, struct_
+from tests.support.streamwriter import Vmsd, num, raw, struct_
 
 Q35 = "q35-7.2"
 XHCI = next(name for name, _ in bodies(sample(Q35)) if name.endswith("/xhci"))

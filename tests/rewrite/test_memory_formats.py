@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 import qmigtool
 from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Type
-from tests.packedsamples import NAMES, RAM, SHARED, packed
-from tests.ramwriter import filled, mapped, named_page, plain
 from tests.rewrite.memories import CONTINUE, MIB, NORMAL, ZERO, edited, look, mapped_areas, pages_of, saved, walk
 from tests.rewrite.memories import RAM as RAM_HEADER
 from tests.rewrite.memorymodel import DELTA, Model, call, edits, stream_of, streams
-from tests.streamwriter import (
+from tests.support.packedsamples import NAMES, RAM, SHARED, packed
+from tests.support.ramwriter import filled, mapped, named_page, plain
+from tests.support.streamwriter import (
     PAGE,
     StreamWriter,
     be64,

@@ -12,7 +12,7 @@ from tests.oracle import guest
 from tests.oracle.qemu import Machine, Qemu, QemuError
 from tests.rewrite.inqemu import refusal
 from tests.rewrite.memories import CONTINUE, NORMAL, ZERO, mapped_areas, pages_of, saved, walk
-from tests.streamwriter import PAGE, be64
+from tests.support.streamwriter import PAGE, be64
 from tests.test_ram_against_qemu import (  # noqa: F401 - newer is a fixture
     BIOS,
     Listener,

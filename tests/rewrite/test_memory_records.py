@@ -7,10 +7,10 @@ from hypothesis import given, settings
 
 import qmigtool
 from qmigtool.errors import UnsupportedError, UsageError
-from tests.ramwriter import channel, discard, filled, multifd_main, named_page, packet, plain
 from tests.rewrite.memories import CONTINUE, FLUSH, NORMAL, ZERO, edited, walk
 from tests.rewrite.memorymodel import DELTA, Model, call, content, edits, stream_of, streams
-from tests.streamwriter import (
+from tests.support.ramwriter import channel, discard, filled, multifd_main, named_page, packet, plain
+from tests.support.streamwriter import (
     PAGE,
     StreamWriter,
     be32,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import qmigtool
 from tests.rewrite.editing import assert_true, full_sections, get, pairs_of, rewritten, sample, subsection_bytes, writer
-from tests.streamwriter import Vmsd, num, nums, raw, struct_, x86_cpu
+from tests.support.streamwriter import Vmsd, num, nums, raw, struct_, x86_cpu
 
 # -- a model ----------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import pytest
 import qmigtool
 from qmigtool.errors import QmigError, UnsupportedError, UsageError
 from qmigtool.rewrite import Rewriter
-from tests import packedsamples, samplefiles
 from tests.rewrite.editing import (
     assert_true,
     bodies,
@@ -22,7 +21,8 @@ from tests.rewrite.editing import (
     subsection_bytes,
     writer,
 )
-from tests.streamwriter import (
+from tests.support import packedsamples, samplefiles
+from tests.support.streamwriter import (
     PAGE,
     Item,
     StreamWriter,

@@ -13,7 +13,7 @@ from qmigtool.errors import QmigError, StreamError, UsageError
 from qmigtool.rewrite import Rewriter, Splice
 from qmigtool.rewrite.undo import make_patch, read_patch
 from tests.rewrite.editing import rewritten, sample, stream_of
-from tests.streamwriter import Vmsd, num, raw
+from tests.support.streamwriter import Vmsd, num, raw
 
 
 def source(a=1, text=bytes(100)):

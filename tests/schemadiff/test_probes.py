@@ -12,7 +12,7 @@ from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.vmstatedump import parse_vmstate_dump
 from qmigtool.schemadiff import Effect, Present, compare_schemas, of_dump, of_vmdesc
 from tests.schemadiff.dumps import changed, description, device, dump, field, nic, text
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, num, nums, raw, struct_
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, num, nums, raw, struct_
 
 BREAKS, MAY, HARMLESS, UNKNOWN = Effect.BREAKS, Effect.MAY_BREAK, Effect.HARMLESS, Effect.UNKNOWN
 

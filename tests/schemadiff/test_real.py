@@ -3,7 +3,6 @@
 import functools
 import json
 import lzma
-from pathlib import Path
 
 import pytest
 
@@ -23,9 +22,9 @@ from qmigtool.schemadiff import (
     read_shapes,
     schema_differences,
 )
-from tests import samplefiles
+from tests.support import paths, samplefiles
 
-DATA = Path(__file__).parents[1] / "data" / "schemadiff"
+DATA = paths.DATA / "schemadiff"
 BREAKS, MAY, HARMLESS, UNKNOWN = Effect.BREAKS, Effect.MAY_BREAK, Effect.HARMLESS, Effect.UNKNOWN
 
 

@@ -7,8 +7,8 @@ import pytest
 import qmigtool
 from qmigtool.cli.main import run
 from qmigtool.stream.missing import missing_memory
-from tests import casefiles, packedsamples, samplefiles
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, page, raw, zero
+from tests.support import casefiles, packedsamples, samplefiles
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, page, raw, zero
 
 
 @pytest.fixture

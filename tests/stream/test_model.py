@@ -10,9 +10,9 @@ import pytest
 import qmigtool
 from qmigtool.errors import ClosedError, QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
 from qmigtool.parsers.vmstate import Kind
-from tests import samplefiles
 from tests.parsers.reading import as_spans
-from tests.streamwriter import (
+from tests.support import samplefiles
+from tests.support.streamwriter import (
     PAGE,
     StreamWriter,
     Vmsd,

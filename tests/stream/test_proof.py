@@ -19,9 +19,9 @@ from qmigtool.cli.shared.output import SHOWN_WALK
 from qmigtool.errors import StreamError, TruncatedError
 from qmigtool.rewrite import Rewriter
 from qmigtool.testing import assert_same_state
-from tests import casefiles, samplefiles
-from tests.ramwriter import mapped
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, page, zero
+from tests.support import casefiles, samplefiles
+from tests.support.ramwriter import mapped
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, page, zero
 
 RBX = "cpu@0/env.regs[3]"
 TIMER = Vmsd("timer", 2, [num("ticks", "int64", 1), num("clock", "int64", 2)])

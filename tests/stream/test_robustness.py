@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import qmigtool
 from qmigtool import tables
 from qmigtool.errors import QmigError
-from tests import samplefiles
-from tests.streamwriter import (
+from tests.support import samplefiles
+from tests.support.streamwriter import (
     PAGE,
     StreamWriter,
     Vmsd,

@@ -8,7 +8,7 @@ import pytest
 import qmigtool
 from qmigtool.cli.main import run
 from qmigtool.errors import SnapshotsError, UnsupportedError, UsageError
-from tests import casefiles, samplefiles
+from tests.support import casefiles, samplefiles
 
 PLAIN = str(samplefiles.path("pc-7.2"))
 

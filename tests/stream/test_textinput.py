@@ -9,7 +9,7 @@ import pytest
 from qmigtool.errors import BudgetError, LimitError, StreamError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.stream.textinput import is_stream, is_text, text_of
-from tests.samplefiles import SAMPLES, read
+from tests.support.samplefiles import SAMPLES, read
 
 LIMIT = 1 << 16
 TEXT = b'{"a": "' + bytes(range(0x20, 0x22)) * 3000 + b'"}'

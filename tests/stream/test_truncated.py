@@ -9,7 +9,7 @@ import pytest
 import qmigtool
 from qmigtool.cli.main import run
 from qmigtool.errors import TruncatedError
-from tests import casefiles, samplefiles
+from tests.support import casefiles, samplefiles
 
 PLAIN = str(samplefiles.path("pc-7.2"))
 DISPLAYING = [

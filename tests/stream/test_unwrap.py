@@ -12,8 +12,8 @@ import qmigtool
 from qmigtool.cli.main import run
 from qmigtool.errors import LimitError, UnsupportedError
 from qmigtool.rewrite import Rewriter
-from tests import samplefiles
-from tests.samplefiles import CONTAINERS as FOLDER
+from tests.support import samplefiles
+from tests.support.samplefiles import CONTAINERS as FOLDER
 
 PC = samplefiles.read("pc-7.2")
 

@@ -18,8 +18,8 @@ from qmigtool.errors import BudgetError
 from qmigtool.testing import assert_same_state
 from qmigtool.testing.goldens import open_golden, write_golden
 from qmigtool.util.budget import Limits, limited
-from tests import samplefiles
 from tests.diff.comparing import edited
+from tests.support import samplefiles
 
 pytest_plugins = ["pytester"]
 

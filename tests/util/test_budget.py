@@ -16,7 +16,7 @@ from qmigtool.util.budget import FREE, Budget, Limits, current, ensured, limited
 from qmigtool.util.jsontext import Items, Pairs, Tokens, json_document, materialised, write_json
 from qmigtool.util.values import number, parse_number, size
 from qmigtool.xsave import parse_mask
-from tests import samplefiles
+from tests.support import samplefiles
 
 
 def test_each_limit_names_its_option_and_the_place() -> None:

@@ -3,8 +3,8 @@ import pytest
 import qmigtool
 from qmigtool.errors import UsageError
 from qmigtool.x86 import accelerator
-from tests import samplefiles
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, raw, struct_, x86_cpu, zero
+from tests.support import samplefiles
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, raw, struct_, x86_cpu, zero
 
 
 def inferred(*devices):

@@ -6,7 +6,6 @@ The stream of ``unknown`` is one of TCG turned into KVM's: its descriptors are T
 import json
 import lzma
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +15,10 @@ from qmigtool.diff import compare
 from qmigtool.errors import UndecidedError
 from qmigtool.rewrite import Rewriter
 from qmigtool.testing import assert_same_state
-from tests import samplefiles
+from tests.support import samplefiles
+from tests.support.paths import DATA
 
-CASES = Path(__file__).parents[1] / "data" / "cases" / "xsave"
+CASES = DATA / "cases" / "xsave"
 TCG, KVM = "twin-tcg-10.0", "twin-kvm-10.0"
 
 

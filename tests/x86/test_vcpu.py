@@ -2,17 +2,17 @@
 
 import json
 import struct
-from pathlib import Path
 
 import pytest
 
 import qmigtool
 from qmigtool.errors import LiveStateError, StreamError
 from qmigtool.x86.vcpu import FIELDS
-from tests import samplefiles
-from tests.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, nums, raw, structs, x86_cpu, zero
+from tests.support import samplefiles
+from tests.support.paths import DATA
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, nums, raw, structs, x86_cpu, zero
 
-MAP = json.loads((Path(__file__).parents[1] / "data" / "xsave_vmstate_map.json").read_text())
+MAP = json.loads((DATA / "xsave_vmstate_map.json").read_text())
 
 
 def stream_of(*cpus, **options):

@@ -1,14 +1,14 @@
 import pickle
 import struct
-from pathlib import Path
 
 import pytest
 
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.xsave import Format, XsaveArea, layout
+from tests.support.paths import SAMPLES
 from tests.xsave import model
 
-AREAS = Path(__file__).parents[2] / "samples" / "areas"
+AREAS = SAMPLES / "areas"
 STANDARD = (AREAS / "zen4-avx512.standard.bin").read_bytes()
 COMPACTED = (AREAS / "zen4-avx512.compacted.bin").read_bytes()
 ZEN4 = layout("amd-zen4-kvm")

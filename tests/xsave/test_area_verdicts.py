@@ -12,7 +12,7 @@ from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.xsave import Format, Layout, XsaveArea, area_notes, check_area, convert, impossible_xcr0, layout
 from qmigtool.xsave.components import COMPONENTS
 from qmigtool.xsave.vendor import mxcsr_mask, vendor
-from tests import casefiles, samplefiles
+from tests.support import casefiles, samplefiles
 
 KVM = str(samplefiles.path("kvm-avx512-7.2"))
 FLAG = 1 << 63

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmigtool.xsave import XsaveArea, check_area, layout, layout_names
+from tests.support.paths import SAMPLES
 from tests.xsave import model
 
 MATRIX = json.loads((Path(__file__).parent / "data" / "fault_matrix.json").read_text())
-AREAS = Path(__file__).parents[2] / "samples" / "areas"
+AREAS = SAMPLES / "areas"
 FLAG = 1 << 63
 CPU = layout("amd-zen4-kvm")
 

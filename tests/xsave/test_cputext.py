@@ -12,7 +12,7 @@ from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError,
 from qmigtool.preflight import read_targets
 from qmigtool.xsave import Layout, layout, parse_cpuid_dump
 from qmigtool.xsave.cpuid import missing_rows, no_xsave, parse_cpuid_rows, split_choice
-from tests import casefiles, samplefiles
+from tests.support import casefiles, samplefiles
 
 ZEN4, SPR = layout("amd-zen4"), layout("intel-spr")
 

@@ -4,7 +4,6 @@ import json
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,10 +14,11 @@ from qmigtool import open as open_stream
 from qmigtool.cli import main
 from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.xsave import Format, XsaveArea, area_notes, convert, fitting_layouts, layout, layout_names, misfits
-from tests import casefiles, samplefiles
+from tests.support import casefiles, samplefiles
+from tests.support.paths import SAMPLES
 
 INTEL = casefiles.read("xsave", "intel.std")  # k1 = 0x0807060504030201, ZMM16 to ZMM19 live, 2696 bytes
-AREAS = Path(__file__).parents[2] / "samples" / "areas"
+AREAS = SAMPLES / "areas"
 ZEN4 = (AREAS / "zen4-avx512.standard.bin").read_bytes()  # written by XSAVE on a Zen 4: 2432 bytes
 ZEN4_COMPACTED = (AREAS / "zen4-avx512.compacted.bin").read_bytes()
 KVM = str(samplefiles.path("kvm-avx512-7.2"))

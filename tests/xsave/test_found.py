@@ -3,7 +3,7 @@
 import pytest
 
 from qmigtool.cli.main import run
-from tests import samplefiles
+from tests.support import samplefiles
 
 KVM = str(samplefiles.path("kvm-avx512-7.2"))
 

@@ -14,7 +14,7 @@ from qmigtool.xsave import XsaveArea, layout
 from qmigtool.xsave.holders import FoundArea, find_area
 from qmigtool.xsave.holders.elfcore import is_layout_note, layout_of_note
 from qmigtool.xsave.holders.software import software_bytes, software_misfit
-from tests import casefiles
+from tests.support import casefiles
 
 AREA = casefiles.read("xsave", "core.xstate")
 NOTE = casefiles.read("xsave", "core.xlayout")

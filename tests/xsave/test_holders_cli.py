@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from qmigtool.cli.main import run
-from tests import casefiles, samplefiles
+from tests.support import casefiles, samplefiles
 from tests.xsave.test_holders import AREA, core, note, prstatus
 
 KVM = str(samplefiles.path("kvm-avx512-7.2"))

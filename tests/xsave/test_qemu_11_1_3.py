@@ -9,7 +9,7 @@ import pytest
 
 import qmigtool
 from qmigtool.xsave import XsaveArea, decompact_xsave_area, layout
-from tests import casefiles
+from tests.support import casefiles
 
 ZEN4 = layout("amd-zen4")
 

@@ -7,7 +7,7 @@ import pytest
 
 from qmigtool.cli.main import run
 from qmigtool.xsave import compact_xsave_area, layout
-from tests import casefiles
+from tests.support import casefiles
 
 POLICIES = ("qemu-v1", "qemu-11.1", "qemu-next")
 FLAG = 1 << 63

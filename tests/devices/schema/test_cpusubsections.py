@@ -3,16 +3,16 @@
 import json
 import lzma
 from importlib import resources
-from pathlib import Path
 
 import pytest
 
 from qmigtool.devices.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS, order_of
 from qmigtool.devices.schema.shapes import place_of
 from qmigtool.stream.opening import open_stream
-from tests.samplefiles import SAMPLES, X86, path
+from tests.support.paths import DATA
+from tests.support.samplefiles import SAMPLES, X86, path
 
-RESAVED = Path(__file__).parents[2] / "data" / "preflight" / "targets" / "resaved.json"
+RESAVED = DATA / "preflight" / "targets" / "resaved.json"
 
 
 def sent(stream):

@@ -15,9 +15,9 @@ from qmigtool.devices.schema import Schema, fit
 from qmigtool.devices.schema.model import Node, NodeField, Variant, built_in, learn, load, load_file
 from qmigtool.errors import QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.vmdesc import parse_vmdesc
-from tests import samplefiles
-from tests.packedsamples import NO_VMDESC, OTHER_TARGETS, packed
-from tests.streamwriter import (
+from tests.support import samplefiles
+from tests.support.packedsamples import NO_VMDESC, OTHER_TARGETS, packed
+from tests.support.streamwriter import (
     PAGE,
     Item,
     Pairs,

@@ -7,7 +7,19 @@ written down a second time.
 import zlib
 from collections.abc import Sequence
 
-from tests.streamwriter import PAGE, StreamWriter, be16, be32, be64, capabilities, eos, flush, mem_size, page, str8
+from tests.support.streamwriter import (
+    PAGE,
+    StreamWriter,
+    be16,
+    be32,
+    be64,
+    capabilities,
+    eos,
+    flush,
+    mem_size,
+    page,
+    str8,
+)
 
 ZLIB, ZSTD, QPL, UADK, QATZIP = 0x02, 0x04, 0x08, 0x10, 0x20
 SYNC, DEVICE_STATE = 0x01, 0x40

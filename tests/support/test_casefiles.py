@@ -2,7 +2,7 @@
 
 import re
 
-from tests import casefiles
+from tests.support import casefiles
 
 
 def test_the_manifest_is_the_folder() -> None:

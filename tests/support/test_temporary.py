@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 CONFTEST = "from tests.conftest import pytest_configure, pytest_unconfigure\n"
 TESTS = """
 import os, pathlib, tempfile, time

@@ -3,7 +3,8 @@
 import lzma
 from pathlib import Path
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+from tests.support.paths import SAMPLES
+
 CONTAINERS = SAMPLES / "containers"
 
 NAMES = (

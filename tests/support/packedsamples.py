@@ -8,10 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FOLDER = Path(__file__).parents[1] / "samples" / "packed"
+from tests.support.paths import DATA, SAMPLES
+
+FOLDER = SAMPLES / "packed"
 NAMES = tuple(sorted(path.name.removesuffix(".mig.xz") for path in FOLDER.glob("*.mig.xz")))
 
-RAM: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "packed_ram.json").read_text())["streams"]
+RAM: dict[str, dict[str, Any]] = json.loads((DATA / "packed_ram.json").read_text())["streams"]
 """What QEMU's pmemsave wrote for the same guest: sha256 of the 16 MiB and of each MiB, 0xa0000-0xfffff as zero."""
 
 SHARED = ("ignoreshared-10.0", "mapped-ignoreshared-11.1")

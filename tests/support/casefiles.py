@@ -3,7 +3,9 @@
 import lzma
 from pathlib import Path
 
-CASES = Path(__file__).parent / "data" / "cases"
+from tests.support.paths import DATA
+
+CASES = DATA / "cases"
 
 
 def read(folder: str, name: str) -> bytes:

@@ -1,0 +1,7 @@
+"""Where things lie, for tests in any folder."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "samples"
+DATA = ROOT / "tests" / "data"
