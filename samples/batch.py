@@ -6,6 +6,7 @@ import numpy as np
 
 import qmigtool
 from qmigtool.xsave import Format, make_plan
+from qmigtool.xsave.batch import apply_batch
 
 
 def main(path: str, count: str) -> None:
@@ -14,7 +15,7 @@ def main(path: str, count: str) -> None:
         area = stream.vcpus[0].xsave.expand(layout)
     plan = make_plan(layout, Format.STANDARD, layout.user_mask, layout, Format.COMPACTED, layout.user_mask)
     areas = np.tile(np.frombuffer(area.data, np.uint8), (int(count), 1))
-    compacted = plan.apply_batch(areas)
+    compacted = apply_batch(plan, areas)
     print(f"{areas.shape} standard -> {compacted.shape} compacted")
 
 

@@ -28,6 +28,8 @@ from qmigtool.xsave.header import MXCSR_DEFINED
 from qmigtool.xsave.hyperv import HYPERV_QUIRK_MASK
 from qmigtool.xsave.plan import Move, Plan
 
+__all__ = ["apply_batch"]
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -37,7 +39,12 @@ if TYPE_CHECKING:
 
 
 def apply_batch(plan: Plan, areas: Areas) -> Areas:
-    """Apply ``plan`` to each row of ``areas``; see :meth:`qmigtool.xsave.plan.Plan.apply_batch`."""
+    """Convert ``areas``, uint8 of shape (N, bytes of one area), to uint8 of shape (N, ``plan.target_size``).
+
+    Each row follows the rules of :meth:`~qmigtool.xsave.plan.Plan.apply`, and the first row that breaks one is named in
+    the error. A batch has no way to hand supervisor state back, so live supervisor state without a place in the target
+    is refused.
+    """
     if areas.dtype != np.uint8 or areas.ndim != 2:
         raise XsaveError(f"the batch is {areas.dtype} of shape {areas.shape}", expected="uint8 of shape (N, bytes)")
     if areas.shape[1] < plan.source_size:

@@ -1,7 +1,7 @@
 """Plans: how to convert every area of one (layout, format, mask) to another, as a list of slice moves.
 
 The rules of the ``strict`` policy, which a plan follows, stand in :mod:`qmigtool.xsave.convert`. A plan is made once
-and serves one area (:meth:`Plan.apply`) or many (:meth:`Plan.apply_batch`).
+and serves one area (:meth:`Plan.apply`) or many (:func:`~qmigtool.xsave.batch.apply_batch`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.xsave.components import (
@@ -37,10 +36,6 @@ from qmigtool.xsave.header import MXCSR_DEFINED, effective_mxcsr, header
 from qmigtool.xsave.hyperv import HYPERV_QUIRK_MASK
 from qmigtool.xsave.layout import Layout
 from qmigtool.xsave.vendor import cpu_mxcsr_mask
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +123,6 @@ class Plan:
             raise self._lost(lost)
         data, carried = self._build(area, declared, beside, notes)
         return Result(data, carried, dropped, tuple(notes))
-
-    def apply_batch(self, areas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Convert ``areas``, uint8 of shape (N, bytes of one area), to uint8 of shape (N, ``target_size``).
-
-        Each row follows the rules of :meth:`apply`, and the first row that breaks one is named in the error. A batch
-        has no way to hand supervisor state back, so live supervisor state without a place in the target is refused.
-        """
-        from qmigtool.xsave.batch import apply_batch
-
-        return apply_batch(self, areas)
 
     def declared(self, area: bytes) -> int:
         """Check the area's header and return the components that hold state: XSTATE_BV, with the quirk applied."""

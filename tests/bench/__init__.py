@@ -21,7 +21,7 @@ launch         starts one process and tells its time and memory
 processes      whole commands on 64 MiB and 4 GiB of RAM; start-up
 ram            the RAM walk in records per second, and its memory
 ramdiff        the memory of two streams compared, against cmp
-batch          Plan.apply_batch against loops
+batch          apply_batch against loops
 decode         a stream opened and every field of it decoded
 =============  ====================================================================================================
 """

@@ -1,4 +1,4 @@
-"""100,000 areas converted: Plan.apply_batch against a loop of Plan.apply and a loop of naive slicing.
+"""100,000 areas converted: apply_batch against a loop of Plan.apply and a loop of naive slicing.
 
 The loops run over the first 5,000 areas and are compared by the time for one area.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 import qmigtool
 from qmigtool.xsave import Format, Plan, make_plan
+from qmigtool.xsave.batch import apply_batch
 from tests.bench.measure import Figure, medians, ms, peak
 from tests.bench.rivals import slicer
 
@@ -55,7 +56,7 @@ def figures() -> Iterator[Figure]:
         for alike in (True, False):
             areas = standard_areas(layout, mask, size, alike=alike)
             kind = "all components in each" if alike else "random subsets"
-            compacted = there.apply_batch(areas)
+            compacted = apply_batch(there, areas)
             yield from _way(f"{name} {mask:#x}, {kind}, standard to compacted", there, areas)
             yield from _way(f"{name} {mask:#x}, {kind}, compacted to standard", back, compacted)
 
@@ -64,21 +65,21 @@ def _way(what: str, plan: Plan, areas: Areas) -> Iterator[Figure]:
     rows = [row.tobytes() for row in areas[:LOOPED]]
     xcomp_bv = plan.target_mask | 1 << 63 if plan.target_format is Format.COMPACTED else 0
     naive = slicer([(move.bit, move.src, move.dst, move.size) for move in plan.moves], plan.target_size, xcomp_bv)
-    batch = plan.apply_batch(areas)
+    batch = apply_batch(plan, areas)
     for area, result in zip(rows[:200], batch, strict=False):
         assert plan.apply(area).data == result.tobytes()
         # The naive loop takes x87 and SSE as they lie, declared or not.
         assert naive(area)[576:] == result[576:].tobytes()
     rounds = AREAS // len(areas)
     ways: dict[str, Callable[[], object]] = {
-        "batch": lambda: [plan.apply_batch(areas) for _ in range(rounds)],
+        "batch": lambda: [apply_batch(plan, areas) for _ in range(rounds)],
         "Plan.apply loop": lambda: [plan.apply(area) for area in rows],
         "naive slicing loop": lambda: [naive(area) for area in rows],
         "numpy copy of the input": lambda: [areas.copy() for _ in range(rounds)],
     }
     times = medians(ways, REPEAT)
     each = {name: time / (len(rows) if "loop" in name else AREAS) for name, time in times.items()}
-    extra = peak(lambda: plan.apply_batch(areas)) / (len(areas) * plan.target_size)
+    extra = peak(lambda: apply_batch(plan, areas)) / (len(areas) * plan.target_size)
     for rival in ("Plan.apply loop", "naive slicing loop", "numpy copy of the input"):
         yield Figure(what, ms(each["batch"]), rival, ms(each[rival]), each["batch"] / each[rival])
         what = f"  peak memory {extra:.2f} x the result" if rival == "Plan.apply loop" else ""

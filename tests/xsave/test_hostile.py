@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from qmigtool.errors import QmigError
 from qmigtool.xsave import Format, XsaveArea, convert, layout, layout_names, make_plan
+from qmigtool.xsave.batch import apply_batch
 
 FLAG = 1 << 63
 masks = st.integers(0, (1 << 64) - 1) | st.sampled_from([0, 3, 7, 0xE7, 0x2E7, 0x1807, 0x602E7, FLAG | 0x2E7, FLAG | 7])
@@ -58,7 +59,8 @@ def test_only_qmig_errors_in_a_batch(areas, name, mask, form, quirk):
     cpu = layout(name)
     with contextlib.suppress(QmigError):
         source_mask = cpu.mask & mask if form is Format.COMPACTED else cpu.user_mask
-        make_plan(cpu, form, source_mask, cpu, Format.COMPACTED, cpu.user_mask, hyperv_quirk=quirk).apply_batch(batch)
+        plan = make_plan(cpu, form, source_mask, cpu, Format.COMPACTED, cpu.user_mask, hyperv_quirk=quirk)
+        apply_batch(plan, batch)
 
 
 @settings(deadline=None)
