@@ -21,8 +21,8 @@ from qmigtool.preflight.losses.find import Losses, find_losses, grouped
 from qmigtool.preflight.target.reference import target_from_stream
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import RULES
+from tests.ram import test_unplugged as unplugged
 from tests.stream import test_missing as missing
-from tests import test_ram_unplugged as unplugged
 from tests.support import paths
 from tests.support.paths import SAMPLES
 

@@ -10,16 +10,16 @@ import pytest
 import qmigtool
 from tests.oracle import guest
 from tests.oracle.qemu import Machine, Qemu, QemuError
-from tests.rewrite.inqemu import refusal
-from tests.rewrite.memories import CONTINUE, NORMAL, ZERO, mapped_areas, pages_of, saved, walk
-from tests.support.streamwriter import PAGE, be64
-from tests.test_ram_against_qemu import (  # noqa: F401 - newer is a fixture
+from tests.ram.test_against_qemu import (  # noqa: F401 - newer is a fixture
     BIOS,
     Listener,
     capabilities,
     newer,
     save_while_writing,
 )
+from tests.rewrite.inqemu import refusal
+from tests.rewrite.memories import CONTINUE, NORMAL, ZERO, mapped_areas, pages_of, saved, walk
+from tests.support.streamwriter import PAGE, be64
 
 pytestmark = pytest.mark.qemu
 
