@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from qmigtool.preflight.loader.guestmemory import GuestMemory
     from qmigtool.preflight.loader.ramblocks import RamLoader
     from qmigtool.preflight.loader.words import Refusal
-    from qmigtool.preflight.target.model import Target
-    from qmigtool.preflight.target.versions import Possible, Version
+    from qmigtool.preflight.target.model import Target, Version
+    from qmigtool.preflight.target.versions import Possible
 
 __all__ = ["Load", "Undecided", "signed"]
 

@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description
-    from qmigtool.preflight.target.versions import Bound
     from qmigtool.xsave import Layout
 
-__all__ = ["Target", "TargetBlock", "TargetSection", "TargetVmsd"]
+__all__ = ["Bound", "Target", "TargetBlock", "TargetSection", "TargetVmsd", "Version"]
+
+Version = tuple[int, ...]
+"""A version of QEMU, as (7, 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A version that a target is at least (``from_``), or is older than; ``why`` says what shows it."""
+
+    version: Version
+    why: str
+    from_: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qmigtool.parsers.savevm import Type
+from qmigtool.preflight.target.model import Bound
 from qmigtool.x86.accelerator import HYPERV
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qmigtool.preflight.target.model import Target
+    from qmigtool.preflight.target.model import Target, Version
     from qmigtool.stream.model import Stream
 
-__all__ = ["Bound", "Possible", "Split", "Version", "bounds_of_stream", "possible", "version_text"]
-
-Version = tuple[int, ...]
+__all__ = ["Possible", "Split", "bounds_of_stream", "possible", "version_text"]
 
 HYPER_V = (11, 1)
 """The first version whose ``mshv`` and ``whpx`` are those that are known here."""
@@ -75,15 +74,6 @@ class Possible:
 
 
 ANY = Possible((0,))
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A version that a target is at least (``from_``), or is older than; ``why`` says what shows it."""
-
-    version: Version
-    why: str
-    from_: bool = True
 
 
 def possible(target: Target) -> tuple[Possible, tuple[str, ...]]:

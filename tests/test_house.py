@@ -1,0 +1,116 @@
+"""The tree: rooms, what they import, and that no import leads upwards or back, deferred ones included.
+
+import-linter holds the contracts in pyproject.toml; this draws the graph itself, out of the sources, so that a contract
+that was written down wrong shows.
+"""
+
+import ast
+from collections import defaultdict
+
+import pytest
+
+from tests.support.paths import ROOT
+
+# Lowest first; rooms of one line do not import one another.
+ROOMS = (
+    {"errors"},
+    {"util"},
+    {"findings"},
+    {"parsers", "xsave"},
+    {"ram", "devices"},
+    {"x86"},
+    {"stream"},
+    {"tables", "analyze", "rewrite"},
+    {"diff", "schemadiff"},
+    {"check", "preflight"},
+    {"testing"},
+    {"cli", "pytest_plugin"},
+)
+LOOSE = 6  # files of the package itself, the entry points among them
+
+
+def sources():
+    """Give (module, whether it is a package, syntax tree) of everything that ships."""
+    for folder, package in (("qmigtool", "qmigtool"), ("parsers", "qmigtool.parsers")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if "qmigtool/parsers" in path.as_posix():
+                continue
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            is_package = parts[-1] == "__init__"
+            name = ".".join((package, *(parts[:-1] if is_package else parts)))
+            yield name, is_package, ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    """What each module imports, for types and inside functions, too."""
+    trees = list(sources())
+    modules = {name for name, _, _ in trees}
+    edges = defaultdict(set)
+    for name, _, tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name} imports by dots"
+                base = node.module or ""
+                targets = [
+                    f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules else base for alias in node.names
+                ]
+            else:
+                continue
+            edges[name].update(target for target in targets if target in modules and target != name)
+    return edges
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def test_no_more_than_six_loose_files():
+    loose = sorted(path.name for path in (ROOT / "qmigtool").glob("*.py"))
+    assert len(loose) <= LOOSE, loose
+
+
+def test_every_room_has_its_place(graph):
+    known = set().union(*ROOMS) | {"", "__main__"}
+    assert {room(name) for name, _, _ in sources()} <= known
+
+
+def test_every_room_says_what_lives_there():
+    for folder in sorted({path.parent for path in (ROOT / "qmigtool").rglob("*.py")} | {ROOT / "parsers"}):
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+
+
+def test_nothing_is_imported_upwards(graph):
+    height = {one: level for level, rooms in enumerate(ROOMS) for one in rooms}
+    # The package itself hands out names of every room; only the command line wants its version.
+    up = [
+        f"{module} -> {target}"
+        for module, targets in graph.items()
+        for target in targets
+        if room(module) not in ("", "__main__")
+        and room(module) != room(target)
+        and (height[room(module)] <= height[room(target)] if room(target) else room(module) != "cli")
+    ]
+    assert not up
+
+
+def test_there_is_no_circle(graph):
+    state: dict[str, int] = {}
+    found = []
+
+    def visit(module, path):
+        state[module] = 1
+        for target in sorted(graph.get(module, ())):
+            if state.get(target) == 1:
+                found.append(" -> ".join([*path[path.index(target) :], target]))
+            elif target not in state:
+                visit(target, [*path, target])
+        state[module] = 2
+
+    for module in sorted(graph):
+        if module not in state:
+            visit(module, [module])
+    assert not found
