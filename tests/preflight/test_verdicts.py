@@ -6,6 +6,7 @@ Each case says how real QEMU 5.2, 7.2, 10.0 or 11.1 took the stream: by its own 
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 import json
 import sys
@@ -22,8 +23,10 @@ from qmigtool.preflight import Preflight, Target, preflight, read_targets
 from qmigtool.preflight.loader.predict import predict_source
 from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.reference import merge, target_from_stream
-from tests.support import casefiles
+from tests.parsers.test_saveimage import save_image
+from tests.support import casefiles, samplefiles
 from tests.support.paths import SAMPLES
+from tests.support.ramwriter import channel, packet
 
 LOADS = [
     ("numa-dimm-11.1.mig", "numa-dimm-11.1.ref", "11.1"),
@@ -338,6 +341,73 @@ def test_exit_status(
     assert (code, document["loads"]) == (status, loads)
     assert bool(document["doubts"]) is (loads is None)
     assert (document["refusal"] is not None) is (loads is False)
+
+
+PAGE, SLOTS = 4096, 128
+
+
+def other_channel(path: str, pages: dict[int, bytes]) -> bytes:
+    """The one other channel of the case: every page of every block is zero, but for these of main memory."""
+    packets = b""
+    with qmigtool.open(path) as stream:
+        for block in stream.ram_blocks:
+            offsets = [at for at in range(0, block.used_length, PAGE) if block.idstr != "pc.ram" or at not in pages]
+            for first in range(0, len(offsets), SLOTS):
+                packets += packet(zero=offsets[first : first + SLOTS], block=block.idstr)
+    packets += packet([*pages], b"".join(pages.values()), block="pc.ram")
+    return channel(3, packets)
+
+
+@pytest.mark.parametrize(
+    ("what", "loads", "status"),
+    [("the ROM", True, 0), ("no ROM", False, 1), ("a part", None, 63)],
+)
+def test_the_other_channels_decide(call: Call, tmp_path: Path, what: str, loads: bool | None, status: int) -> None:
+    """kvm-tpr-opt wants its option ROM in guest memory, and that went by another channel (the case's own are gone)."""
+    path = casefiles.put("load", "mfddest-10.0.mig", tmp_path)
+    reference = casefiles.put("load", "mfddest-10.0.ref", tmp_path)
+    with qmigtool.open(path) as stream:
+        rom = stream.field("kvm-tpr-opt@0/rom_state_paddr").value & ~0x3FF
+    at = rom & ~(PAGE - 1)
+    page = bytearray(PAGE)
+    if what != "no ROM":
+        page[rom % PAGE : rom % PAGE + 3] = b"\x55\xaa\x12"
+    memory = other_channel(path, {at: bytes(page)})
+    other = tmp_path / "channel"
+    other.write_bytes(memory if what != "a part" else channel(3, packet([0], bytes(PAGE), block="pc.ram")))
+    words = [path, "--target", reference, "--target", "10.0"]
+    code, document = call(*words, "--channel", str(other))
+    assert (code, document["loads"]) == (status, loads)
+    refusal = document["refusal"]
+    assert (refusal is not None) is (loads is False)
+    assert call(*words)[0] == 63
+
+
+HOLE = bytes(PAGE)
+WHERE = "the stream begins at 0x1000: taken as loaded from file:PATH,offset=0x1000"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "loads", "noted"),
+    [
+        (lambda pc: pc, True, False),
+        (lambda pc: HOLE + pc, True, True),
+        (lambda pc: gzip.compress(HOLE + pc), True, True),
+        # libvirt reads its own head and hands QEMU the rest
+        (save_image, True, False),
+        (lambda pc: save_image(gzip.compress(pc), form=1), True, False),
+        # a hole behind the head is no head of libvirt's
+        (lambda pc: save_image(gzip.compress(HOLE + pc), form=1), True, True),
+        (lambda pc: save_image(HOLE + pc), False, False),
+    ],
+    ids=["plain", "hole", "hole-in-gzip", "libvirt", "libvirt-gzip", "hole-in-libvirt-gzip", "hole-in-libvirt"],
+)
+def test_where_the_stream_begins(wrap: Callable[[bytes], bytes], loads: bool, noted: bool) -> None:
+    pc = samplefiles.read("pc-7.2")
+    aim = target("pc-7.2", "7.2", pc)
+    found = judged(wrap(pc), aim).verdict
+    assert (found.loads, WHERE in found.notes) == (loads, noted)
+    assert [note for note in found.notes if "begins at" in note] == [WHERE] * noted
 
 
 def test_what_may_be_lost_is_63_although_it_loads(call: Call, tmp_path: Path) -> None:

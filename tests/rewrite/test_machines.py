@@ -110,6 +110,29 @@ def test_another_family(name, target):
         assert (rewriter.changes, rewriter.splices()) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("start", "target", "unknown"),
+    [
+        ("7.2", "11.1", []),
+        ("7.2", "5.2", []),
+        ("7.2", "11.2", ["11.2"]),
+        ("7.2", "12.0", ["12.0"]),
+        ("12.0", "7.2", ["12.0"]),
+        ("12.0", "12.1", ["12.0", "12.1"]),
+        ("5.1", "5.2", ["5.1"]),
+    ],
+)
+def test_versions_that_nothing_is_known_of_are_told(start, target, unknown):
+    source = rewritten(sample("pc-7.2"), lambda r: r.machine_type(f"pc-i440fx-{start}")).data
+    done = rewritten(source, lambda r: r.upgrade_machine(f"pc-i440fx-{target}"))
+    told = [note for note in done.notes if "is not known to qmigtool" in note]
+    assert [note.split()[0] for note in told] == unknown
+    assert all(note.endswith("(known: 5.2 to 11.1): nothing is known of what changed in its machine types")
+               for note in told)  # fmt: skip
+    with qmigtool.open(done.data) as stream:
+        assert stream.machine == f"pc-i440fx-{target}"
+
+
 # -- e1000e -----------------------------------------------------------------------------------------------------------
 
 
