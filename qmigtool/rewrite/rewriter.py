@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpec, TypeAlias
 
 from qmigtool.errors import StreamError, UsageError
+from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite import (
     accelerators,
     areas,
@@ -167,6 +168,8 @@ class Rewriter:
         draft = self.draft
         source = draft.stream
         with open_stream(f"/dev/fd/{handle}", schema=source.schema if source.borrowed else None) as result:
+            if source.sections[-1].type is Type.TAIL:
+                result.prove()  # what follows the stream may have an end of its own, and was copied with it
             walk_memory = draft.memory.touched or result.road == "forward"
             if result.problems or (walk_memory and not result.complete):
                 _defect(f"the output cannot be read: {result.error or 'it has no end'}")

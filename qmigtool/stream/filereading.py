@@ -283,16 +283,20 @@ class FileReading:
         self.given_up = True
 
     def _read_with_own(self) -> None:
-        """Read again with the vmdesc at which this stream ends; where it has none, what was read stays."""
+        """Read again with the vmdesc at which this stream ends; where it has none, what was read stays.
+
+        With an end of its own it is whole, as QEMU reads it: what follows is the rest of an older and longer stream.
+        Without, the EOF may as well be a damaged byte, and the vmdesc behind it this stream's.
+        """
         foreign = self.located
         for _ in range(MAX_READINGS):
             del self._problems[self._before :]
-            if foreign is not None:
-                self._problems += disagreements(self.sections, foreign)
             unreadable = self._take_own()
-            if unreadable is not None:
-                self._problems.append(unreadable)
             if self.located is None:
+                if foreign is not None:
+                    self._problems += disagreements(self.sections, foreign)
+                if unreadable is not None:
+                    self._problems.append(unreadable)
                 return
             self._forward = self._new_forward()
             self._forward.read()
