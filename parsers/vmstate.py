@@ -39,6 +39,7 @@ __all__ = [
 
 MAX_ELEMENTS = 1 << 20  # of a list; an honest one has hundreds
 CHUNK = 1 << 14  # elements that are decoded at once
+LONG = 1 << 16  # bytes of a leaf that is shown in pieces
 PER_OBJECT = 16  # elements of an array of numbers for one value of the budget: they are decoded in C
 
 
@@ -161,6 +162,16 @@ class Field:
     def raw(self) -> bytes:
         """The field's bytes as the stream has them."""
         return bytes(self._source.view(self.offset, self.length))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether this is a leaf of so many bytes that nobody should hold them in several forms; no number has them."""
+        return self.kind is Kind.LEAF and self.length > LONG
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Give the bytes some at a time."""
+        for at in range(0, self.length, LONG):
+            yield memoryview(self._source.view(self.offset + at, min(LONG, self.length - at)))
 
     @property
     def value(self) -> Any:

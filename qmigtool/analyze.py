@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qmigtool.errors import QmigError, UnsupportedError
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmdesc import SECTION
-from qmigtool.parsers.vmstate import INTEGERS
-from qmigtool.util.jsontext import Items, Pairs, Tokens, materialised
+from qmigtool.parsers.vmstate import INTEGERS, LONG
+from qmigtool.util.jsontext import Hex, Items, Pairs, Tokens, materialised
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description, FieldDescription
@@ -142,4 +142,6 @@ def _value(field: FieldDescription, data: memoryview, pos: int) -> Any:
         text = f"0x{value:0{2 * field.size}x}"
         signed = int.from_bytes(raw, "big", signed=True)
         return f"{text} ({signed})" if field.type in _SIGNED and signed < 0 else text
+    if len(raw) > LONG:
+        return Hex((raw[at : at + LONG] for at in range(0, len(raw), LONG)), " ")
     return raw.hex(" ")

@@ -11,7 +11,6 @@ import json
 import lzma
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,38 +20,13 @@ import qmigtool
 from qmigtool.cli.main import run
 from qmigtool.errors import BudgetError, LimitError, StreamError, UsageError
 from qmigtool.rewrite import Rewriter
+from qmigtool.rewrite.fields import assign
 from qmigtool.util.budget import Limits, limited
 from qmigtool.util.text import csv_text, json_text, printable
+from tests.fuzz import hostile
 from tests.support import casefiles, samplefiles
-from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, zero
-
-SECONDS, MEMORY, FILES = 10, 256 << 20, 1024
-
-
-LAUNCHER = """
-import json, os, resource, sys
-files = min(int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-pid = os.posix_spawn(sys.executable, [sys.executable, "-m", "qmigtool", *sys.argv[2:]], os.environ, file_actions=null)
-_, status, usage = os.wait4(pid, 0)
-print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss]))
-"""
-"""Starts qmigtool from a process of its own: ru_maxrss of a child begins with what its parent had in memory when it
-started the child, and a worker of pytest has a lot."""
-
-
-def measured(*arguments: str) -> tuple[int, float, int, str]:
-    """Run qmigtool; return the exit status, seconds of processor time, bytes of memory at most, and standard error."""
-    process = subprocess.run(
-        [sys.executable, "-c", LAUNCHER, str(FILES), *arguments],
-        capture_output=True,
-        check=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    status, seconds, memory = json.loads(process.stdout)
-    return status, seconds, memory * (1 if sys.platform == "darwin" else 1024), process.stderr.decode()
-
+from tests.support.measured import MEMORY, SECONDS, measured
+from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, nums, raw, x86_cpu, zero
 
 CASES = [
     ("arr8.mig", "show F --json", 0), ("arr8.mig", "compat F", 0), ("arr8.mig", "show F a/arr[5]", 0),
@@ -78,6 +52,19 @@ def test_cases(name: str, command: str, status: int, tmp_path: Path) -> None:
     assert memory < MEMORY
     assert seconds < SECONDS
     assert "Traceback" not in said
+
+
+MADE = [
+    ("subsections.mig", "preflight F --target F", 0), ("buffer-large.mig", "show F --json", 0),
+]  # fmt: skip
+"""Pairs of the matrix (``python -m tests.fuzz hostile``) that were too slow or too large, and some of each kind."""
+
+
+@pytest.mark.parametrize(("name", "command", "status"), MADE)
+def test_variants(name: str, command: str, status: int, tmp_path: Path) -> None:
+    row = hostile.try_one(name, command, hostile.put(name, tmp_path), tmp_path)
+    assert not row.faults, row
+    assert row.run.status == status, row
 
 
 def test_parts_and_commands_are_counted() -> None:
@@ -251,3 +238,39 @@ def test_candidates_are_listed() -> None:
         pytest.raises(UsageError, match=r"0000:00:00\.0/nic@0, 0000:00:01\.0/nic@0"),
     ):
         stream.field("nic/v")
+
+
+# -- long buffers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [bytes(range(256)) * 700, bytes(100_000)], ids=["bytes", "zeros"])
+def test_long_buffers_are_shown_in_pieces(data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "long.mig"
+    file.write_bytes(machine(Vmsd("a", 1, [raw("b", data)])))
+    shown = data.hex() if any(data) else f"{len(data)} zero bytes"
+    for arguments, wanted in ((["show", str(file), "a/b"], shown), (["show", str(file), "a"], f"b = {shown}")):
+        assert run(arguments) == 0
+        assert capsys.readouterr().out == wanted + "\n"
+    assert run(["show", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["devices"][0]["fields"] == {"b": data.hex()}
+    assert run(["compat", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out)["a (2)"] == {"b": data.hex(" ")}
+
+
+def test_vcpus_of_a_draft_are_made_once() -> None:
+    """Each knows its XSAVE state: rules that ask for it again and again do not decode it again."""
+    with qmigtool.open(machine(x86_cpu())) as stream:
+        draft = Rewriter(stream).draft
+        (section,) = draft.x86_cpus()
+        before = draft.vcpu(section)
+        assert draft.vcpu(section) is before
+        assign(draft, section, "env.xcr0", 3)
+        assert (before.xcr0, draft.vcpu(section).xcr0) == (7, 3)
+
+
+def test_the_longest_name_that_fits_is_the_field() -> None:
+    fields = [num("v", "uint8", 1), num("v/w", "uint8", 2), nums("v[0]", "uint8", [3, 4]), num("v", "uint8", 5)]
+    with qmigtool.open(machine(Vmsd("a", 1, fields))) as stream:
+        device = stream.device("a")
+        assert [device.number(path) for path in ("v", "v/w", "v[0][1]", "v[1]")] == [1, 2, 4, None]
+        assert device.field("v").value == 1

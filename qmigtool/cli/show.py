@@ -28,7 +28,7 @@ from qmigtool.devices.device import find
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.util.budget import current
-from qmigtool.util.jsontext import Items, Pairs, Tokens
+from qmigtool.util.jsontext import Hex, Items, Pairs, Tokens
 from qmigtool.util.text import json_tokens, json_value, printable, text_value, text_values
 from qmigtool.x86.registers import register_for
 
@@ -151,6 +151,8 @@ def _json_value(field: Field) -> Any:
 
     What is inside an array is made when it is written: there may be millions.
     """
+    if field.is_long:
+        return Hex(field.pieces())
     if field.kind is Kind.LEAF:
         return json_value(field.type, field.value)
     if field.is_plain_array:
@@ -171,17 +173,28 @@ def _print_field(device: Device, field: Field, path: str) -> None:
         field.ask()
         _print_fields((field,), "")
         return
-    print(text_value(field.type, field.value))
+    _print_leaf(field)
     register = register_for(device.name, path)
     if register is not None and sys.stdout.isatty():
         say_error(f"{register.name}: {register.describe(field.value) or 'no bit is set'}")
+
+
+def _print_leaf(field: Field) -> None:
+    if not field.is_long or not any(bytes(piece).strip(b"\0") for piece in field.pieces()):
+        print(text_value(field.type, field.value))
+        return
+    for digits in Hex(field.pieces()).digits():
+        current().tick(field.offset, field.name)
+        sys.stdout.write(digits)
+    print()
 
 
 def _print_fields(fields: Iterable[Field], indent: str) -> None:
     for field in fields:
         name = f"{indent}{printable(field.name)}"
         if field.kind is Kind.LEAF:
-            print(f"{name} = {text_value(field.type, field.value)}")
+            sys.stdout.write(f"{name} = ")
+            _print_leaf(field)
             continue
         if field.is_plain_array:
             sys.stdout.write(f"{name} = [")

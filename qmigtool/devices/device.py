@@ -37,6 +37,7 @@ class Device:
         self.borrowed = borrowed
         self._source = source
         self._fields: tuple[Field, ...] | None = None
+        self._named: dict[str, Field] | None = None  # the first of each name: what judges asks for thousands of them
 
     def __repr__(self) -> str:
         return f"<Device {self.label}, {self.section.body_length} bytes at {self.section.body_offset:#x}>"
@@ -110,8 +111,14 @@ class Device:
 
     def get(self, path: str) -> Field | None:
         """Return the field at ``path``, or None."""
+        fields = self.fields
+        if self._named is None:
+            self._named = {field.name: field for field in reversed(fields)}
+        found = self._named.get(path)
+        if found is not None:
+            return found
         try:
-            return _walk(self.fields, path, self.label)
+            return _walk(fields, path, self.label)
         except UsageError:
             return None
 
@@ -144,9 +151,7 @@ _INDEX = re.compile(r"\[(\d{1,8})\](/|$)?")
 
 def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False) -> Field:
     # Names may contain "/", "." and "[0]", so it is the longest name that fits which wins, not the first separator.
-    for field in sorted(fields, key=lambda f: -len(f.name)):
-        if not path.startswith(field.name):
-            continue
+    for field in sorted((f for f in fields if path.startswith(f.name)), key=lambda f: -len(f.name)):
         rest = path[len(field.name) :]
         if field.kind is Kind.ARRAY and not field.is_list and rest.startswith(f"/{field.name}["):
             rest = rest[1 + len(field.name) :]  # an element's own name has the array's in front
@@ -162,8 +167,10 @@ def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False
         # The elements of an array are reached by index, not made.
         if rest.startswith("/") and (field.kind in (Kind.STRUCT, Kind.SUBSECTION) or field.is_list):
             return _walk(field.children, rest[1:], f"{where}/{field.name}", short=short)
+    if not short:  # nobody is told what comes close
+        raise UsageError(f"{where} has no field {path!r}")
     found = _short(fields, path)
-    if short and len(found) == 1:
+    if len(found) == 1:
         return _walk(fields, found[0], where, short=True)
     names = [field.name for field in fields]
     near = found or difflib.get_close_matches(path.split("/")[0], names, n=3, cutoff=0.5)

@@ -133,8 +133,11 @@ class Draft:
         return self.stream.accelerator.tcg if self.accelerator == UNKNOWN else self.accelerator == TCG
 
     def vcpu(self, section: SectionDraft) -> VCpu:
-        """Return the vCPU that a section ``cpu`` holds."""
-        return VCpu(section.device, tcg=self.tcg)
+        """Return the vCPU that a section ``cpu`` holds; the same one again until an edit changes it."""
+        vcpu, tcg = section.vcpu, self.tcg
+        if vcpu is None or vcpu.device is not section.device or vcpu.tcg != tcg:
+            vcpu = section.vcpu = VCpu(section.device, tcg=tcg)
+        return vcpu
 
     def source_offset(self, section: SectionDraft, path: str) -> int | None:
         """Return where the source has a field, or None if it has none at that path."""

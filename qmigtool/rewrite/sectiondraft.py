@@ -16,6 +16,7 @@ from qmigtool.rewrite.body import Body
 if TYPE_CHECKING:
     from qmigtool.parsers.savevm import Section
     from qmigtool.parsers.vmstate import Field
+    from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["SectionDraft"]
 
@@ -37,6 +38,8 @@ class SectionDraft:
     old_style: bool = False
     dropped: bool = False
     _device: Device | None = None
+    vcpu: VCpu | None = None
+    """What :meth:`~qmigtool.rewrite.draft.Draft.vcpu` has made of the device, to be asked there."""
 
     @property
     def device(self) -> Device:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from qmigtool.util.budget import current
 from qmigtool.util.text import json_text
 
-__all__ = ["Items", "Pairs", "Tokens", "json_document", "materialised", "write_json"]
+__all__ = ["Hex", "Items", "Pairs", "Tokens", "json_document", "materialised", "write_json"]
 
 BUFFER = 1 << 16  # characters
 
@@ -37,6 +37,21 @@ class Tokens:
 
     def __init__(self, chunks: Iterable[list[str]]) -> None:
         self.chunks = chunks
+
+
+class Hex:
+    """A string of hexadecimal digits, of bytes that come some at a time; ``separator`` stands between two bytes."""
+
+    def __init__(self, pieces: Iterable[bytes | memoryview], separator: str = "") -> None:
+        self.pieces = pieces
+        self.separator = separator
+
+    def digits(self) -> Iterator[str]:
+        """Give the digits some at a time."""
+        between = ""
+        for piece in self.pieces:
+            yield between + (piece.hex(self.separator) if self.separator else piece.hex())
+            between = self.separator
 
 
 def write_json(file: TextIO, value: Any, indent: int = 2) -> None:
@@ -65,6 +80,8 @@ def materialised(value: Any) -> Any:
         return {key: materialised(one) for key, one in value.pairs}
     if isinstance(value, dict):
         return {key: materialised(one) for key, one in value.items()}
+    if isinstance(value, Hex):
+        return "".join(value.digits())
     if isinstance(value, Tokens):
         return [json.loads(token) for chunk in value.chunks for token in chunk]
     items = value.items if isinstance(value, Items) else value if isinstance(value, list | tuple) else None
@@ -103,5 +120,9 @@ def _pieces(value: Any, step: str, line: str) -> Iterator[str]:
         for chunk in chunks:
             yield between + between.join(chunk)
         yield line + "]"
+    elif isinstance(value, Hex):
+        yield '"'
+        yield from value.digits()
+        yield '"'
     else:
         yield json_text(value)

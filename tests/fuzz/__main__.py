@@ -12,16 +12,17 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.fuzz import corpus, mutation
+from tests.fuzz import corpus, hostile, mutation
 from tests.fuzz.targets import TARGETS, Target_
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("target", choices=[*TARGETS, "all", "properties", "corpus"])
+    parser.add_argument("target", choices=[*TARGETS, "all", "properties", "corpus", "hostile"])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--findings", type=Path, default=Path("findings"), help="where findings are written")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="hostile: this file only")
     parser.add_argument("--reproduce", type=Path, metavar="FILE")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--no-atheris", action="store_true", help="change the corpus at random in any case")
@@ -99,6 +100,8 @@ def main() -> int:
     if options.target == "corpus":
         corpus.write()
         return 0
+    if options.target == "hostile":
+        return 1 if hostile.matrix(options.only, []) else 0
     if options.target == "properties":
         return properties(options.seconds)
     names = list(TARGETS) if options.target == "all" else [options.target]

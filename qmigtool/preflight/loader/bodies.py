@@ -90,6 +90,8 @@ class _Body:
     """Of the struct that is read, as a path begins."""
     read: set[tuple[str, str]] = field(default_factory=set)
     """(vmsd, field) of what was begun."""
+    places: dict[int, tuple[Description, dict[str, tuple[Description, int]]]] = field(default_factory=dict)
+    """By a description's identity, which lasts as long as it is kept: its subsections."""
     shaky: str = ""
     """What was passed over by a length that is only supposed: what is found behind it decides nothing."""
 
@@ -98,6 +100,8 @@ class _Body:
     def state(self, description: Description, version: int, own: _Own) -> None:
         """Read the fields and subsections of one vmsd, of a body that says ``version``."""
         load, vmsd = self.load, description.name
+        current().charge("objects", 1 + len(description.fields), load.cursor.pos, vmsd)
+        current().tick(load.cursor.pos, vmsd)
         local, minimum = self.versions(description)
         start = load.cursor.pos
         if version > local:
@@ -119,7 +123,8 @@ class _Body:
             elif since.get(entry.name, 0) <= version and entry.name not in not_sent:
                 name = facts.plain_name(entry.name, description)
                 self.field(vmsd, name, entry, place)
-                self.validate(vmsd, name, own.peek(entry.total), local)
+                if (vmsd, name) in facts.VALIDATED:
+                    self.validate(vmsd, name, own.peek(entry.total), local)
                 if name == tells and self.values.get(f"{vmsd}/{name}"):
                     load.cursor.skip(size)
             if esp is not None:
@@ -181,8 +186,8 @@ class _Body:
 
     def validate(self, vmsd: str, name: str, own: bytes | None, version: int) -> None:
         """Compare the field that has just been read, if the target does that by itself."""
-        check = facts.VALIDATED.get((vmsd, name))
-        if check is not None and own and self.load.since(facts.VALIDATES):
+        check = facts.VALIDATED[vmsd, name]
+        if own and self.load.since(facts.VALIDATES):
             at = self.load.cursor.pos - len(own)
             if bytes(self.load.cursor.data[at : at + len(own)]) != own:
                 raise self.load.refuse("validation", at, vmsd=vmsd, field=check, version=version)
@@ -198,7 +203,7 @@ class _Body:
             return
         for index in range(count):
             if not index & 0xFF:
-                current().charge("objects", 2 * min(0x100, count - index), load.cursor.pos, name)
+                current().charge("objects", min(0x100, count - index), load.cursor.pos, name)
                 current().tick(load.cursor.pos, name)
             place = _Own(own.data, own.at + index * entry.size) if index < known else _Own(None)
             if inner is not None:
@@ -358,7 +363,7 @@ class _Body:
 
     def knows(self, description: Description, name: str) -> bool | None:
         """Say whether the target has this subsection; None if that is not known."""
-        if any(sub.name == name for sub in description.subsections):
+        if name in self.sent_by_target(description):
             return True
         table = self.vmsd(description.name)
         names = table.subsections if table is not None else None
@@ -373,13 +378,22 @@ class _Body:
         )
         return None
 
+    def sent_by_target(self, description: Description) -> dict[str, tuple[Description, int]]:
+        """Return the subsections that the target has sent, by name, each with how far behind the fields its body is."""
+        if id(description) not in self.places:
+            found: dict[str, tuple[Description, int]] = {}
+            at = 0
+            for sub in description.subsections:
+                found.setdefault(sub.name, (sub, at + sub.head_size))
+                at += sub.head_size + sub.size
+            self.places[id(description)] = description, found
+        return self.places[id(description)][1]
+
     def shape(self, description: Description, name: str, own: _Own) -> tuple[Description, _Own]:
         """Find the shape of a subsection, and the target's own if it has sent one."""
-        at = own.at
-        for sub in description.subsections:
-            if sub.name == name:
-                return sub, _Own(own.data, at + sub.head_size)
-            at += sub.head_size + sub.size
+        own_place = self.sent_by_target(description).get(name)
+        if own_place is not None:
+            return own_place[0], _Own(own.data, own.at + own_place[1])
         shapes = known_shapes(name)
         if not shapes:
             table, sent = self.vmsd(name), self.sent(name)
