@@ -34,7 +34,8 @@ from qmigtool.preflight import read_targets
 from qmigtool.preflight.loader.words import printed
 from qmigtool.preflight.losses.accelerator import WHO_SAVED
 from qmigtool.preflight.losses.find import grouped
-from qmigtool.preflight.outcome import condensed, preflight_other
+from qmigtool.preflight.outcome import preflight_other
+from qmigtool.preflight.remark import condensed
 from qmigtool.preflight.target.readers import template
 from qmigtool.util.text import hexadecimal, printable
 
@@ -160,9 +161,9 @@ def _document(result: Preflight, target: Target, again: str | None) -> dict[str,
         **_verdict(result.verdict),
         "losses": [one.as_dict() for one in result.losses],
         "remedy": None if result.remedy is None else _remedy(result.remedy) | {"preflight": again},
-        "unknown": list(result.unknown),
-        "doubts": list(result.doubts),
-        "notes": list(result.verdict.notes),
+        "unknown": list(map(str, result.unknown)),
+        "doubts": list(map(str, result.doubts)),
+        "notes": list(map(str, result.verdict.notes)),
     }
 
 
@@ -244,10 +245,10 @@ def _print(result: Preflight, again: str | None) -> None:
     decisive = "this would decide it" if result.loads is None else "this may change it"
     doubts = () if result.loads is False else result.doubts
     others = result.unknown if result.loads is False else others
-    for head, lines in ((decisive, doubts), ("not known", others), ("notes", verdict.notes)):
-        if lines:
+    for head, remarks in ((decisive, doubts), ("not known", others), ("notes", verdict.notes)):
+        if remarks:
             print(f"\n{head}")
-            for line in condensed(lines):
+            for line in condensed(remarks):
                 say(printable(f"- {line}"))
 
 

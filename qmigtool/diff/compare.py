@@ -110,10 +110,9 @@ class _Comparer:
         """Compare what belongs to no device."""
         a, b = _facts(self._a), _facts(self._b)
         for name in dict.fromkeys([*a, *b]):
-            x, y = a.get(name), b.get(name)
+            (x, type_a), (y, type_b) = (facts.get(name, (None, "")) for facts in (a, b))
             if x != y:
-                size = name.startswith("RAM block") or name == "page size"
-                yield Difference(None, f"[{name}]", _kind(x, y), x, y, type=BYTES if size else "")
+                yield Difference(None, f"[{name}]", _kind(x, y), x, y, type=type_a or type_b)
 
     def _device(self, a: Device, b: Device) -> None:
         if a.version_id != b.version_id:
@@ -165,15 +164,15 @@ class _Comparer:
         return {id(field) for vcpu in (a, b) for _, field in vcpu.sent}
 
 
-def _facts(stream: Stream) -> dict[str, Any]:
-    """Return what belongs to no device, by name."""
+def _facts(stream: Stream) -> dict[str, tuple[Any, str]]:
+    """Return (value, type of a difference in it) of what belongs to no device, by name."""
     raw = stream.configuration.uuid if stream.configuration is not None else None
     return {
-        "machine": stream.machine,
-        "page size": stream.page_size,
-        "uuid": None if raw is None else str(UUID(bytes=raw)),
-        **{f"capability {name}": True for name in stream.capabilities},
-        **{f"RAM block {block.idstr}": block.used_length for block in stream.ram_blocks},
+        "machine": (stream.machine, ""),
+        "page size": (stream.page_size, BYTES),
+        "uuid": (None if raw is None else str(UUID(bytes=raw)), ""),
+        **{f"capability {name}": (True, "") for name in stream.capabilities},
+        **{f"RAM block {block.idstr}": (block.used_length, BYTES) for block in stream.ram_blocks},
     }
 
 
@@ -212,13 +211,12 @@ def _alone(a: Device | None, b: Device | None) -> Difference:
     sizes = [None if side is None else side.section.body_length for side in (a, b)]
     offsets = [None if side is None else side.section.offset for side in (a, b)]
     kind = _kind(a, b)
-    words = f"the section is {kind}"
-    return Difference(label, "", kind, sizes[0], sizes[1], offsets[0], offsets[1], words, type=BYTES)
+    return Difference(label, "", kind, sizes[0], sizes[1], offsets[0], offsets[1], type=BYTES)
 
 
 def _bytes(a: Device, b: Device, words: str) -> Difference:
     places = a.section.body_offset, b.section.body_offset
-    return Difference(a.label, "", Kind.CHANGED, a.body, b.body, *places, meaning=words)
+    return Difference(a.label, "", Kind.CHANGED, a.body, b.body, *places, words=words)
 
 
 def _difference(label: str, pair: Pair, *, x86: bool) -> Difference:
@@ -231,7 +229,8 @@ def _difference(label: str, pair: Pair, *, x86: bool) -> Difference:
         pair.value_b,
         None if pair.a is None else pair.a.offset,
         None if pair.b is None else pair.b.offset,
-        meaning=change(pair, x86=x86),
+        words=change(pair, x86=x86),
+        lacks=pair.path.rpartition("/")[0] if pair.a is None or pair.b is None else "",
         type=next(field.type for field in (pair.a, pair.b) if field is not None),
     )
 

@@ -30,7 +30,8 @@ class Difference:
     field path inside it, or a register's name in brackets where no single field holds it (``[ST0]``). ``a`` and ``b``
     are the decoded values, None where a side has none; ``offset_a`` and ``offset_b`` count bytes of the streams.
     ``type`` is the vmdesc's word for the field's type (``register`` for a register inside the XSAVE state), and
-    ``meaning`` puts the difference into words (``CR4: +OSXSAVE``). ``rule`` and ``topic`` (``clock``) are those of the
+    ``words`` say what the values mean (``CR4: +OSXSAVE``), and ``lacks`` is the path of the struct or subsection that
+    the side without the field does not have, either. ``rule`` and ``topic`` (``clock``) are those of the
     noise rule that it falls under, or None; ``excused`` says that by this rule it does not count.
     """
 
@@ -41,11 +42,24 @@ class Difference:
     b: Any
     offset_a: int | None = None
     offset_b: int | None = None
-    meaning: str = ""
+    words: str = ""
     rule: str | None = None
     topic: str | None = None
     type: str = ""
     excused: bool = False
+    lacks: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """The difference in words."""
+        return self.described()
+
+    def described(self, a: str = "A", b: str = "B") -> str:
+        """Return the difference in words, with names for the two sides."""
+        if not self.path and self.kind is not Kind.CHANGED:
+            return f"the section is only in {a if self.kind is Kind.ONLY_A else b}"
+        lacking = f"{b if self.kind is Kind.ONLY_A else a} has no {self.lacks}" if self.lacks else ""
+        return ", ".join(filter(None, (self.words, lacking)))
 
     @property
     def where(self) -> str:

@@ -25,9 +25,6 @@ def change(pair: Pair, *, x86: bool) -> str:
         words.append(_bytes_changed(a or b"", b or b""))
     elif pair.elements > 1 and pair.a is not None and pair.a.kind is Kind.ARRAY:
         words.append(f"{pair.elements} {'more ' if a is None else ''}elements differ")
-    for one, field in (("A", pair.a), ("B", pair.b)):
-        if field is None and "/" in pair.path:
-            words.append(f"{one} has no {pair.path.rpartition('/')[0]}")
     return ", ".join(filter(None, words))
 
 

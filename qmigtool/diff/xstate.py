@@ -83,8 +83,9 @@ def differing_registers(a: VCpu, b: VCpu, *, declared: tuple[bool, bool]) -> Ite
             continue
         for slot in registers_in(bit):
             x, y = (raw[slot.offset : slot.offset + slot.size] for raw in (ours, theirs))
-            if x != y and not (undecided and slot.name.startswith("ST")):
-                if slot.name.startswith("ST"):
+            stack = bit == X87 and slot.offset >= ST_REGISTERS
+            if x != y and not (undecided and stack):
+                if stack:
                     yield _register(one, other, bit, slot, x, y)
                 else:
                     yield _register(one, other, bit, slot, int.from_bytes(x, "little"), int.from_bytes(y, "little"))

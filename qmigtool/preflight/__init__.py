@@ -5,6 +5,7 @@ outcome   the whole: :func:`preflight`
 target    what is known of the QEMU that is to load the stream, and the files that tell it
 loader    QEMU's loader, acted out on what is known: :func:`predict`
 losses    what is lost without a word
+remark    what is said of one place: doubts, notes
 remedies  the command that mends it
 ========  =====================================================================================
 """

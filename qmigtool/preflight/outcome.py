@@ -11,18 +11,14 @@ from qmigtool.preflight.losses.find import find_losses
 from qmigtool.preflight.remedies.mend import Remedy, find_remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from qmigtool.errors import QmigError
     from qmigtool.parsers.source import BufferSource
     from qmigtool.preflight.loader.predict import Verdict
+    from qmigtool.preflight.remark import Remark
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream.model import Stream
 
-__all__ = ["Preflight", "condensed", "preflight", "preflight_other"]
-
-
-SHOWN = 3  # places that are named in one line
+__all__ = ["Preflight", "preflight", "preflight_other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +33,8 @@ class Preflight:
     verdict: Verdict
     losses: tuple[Finding, ...]
     remedy: Remedy | None
-    unknown: tuple[str, ...]
-    doubts: tuple[str, ...] = ()
+    unknown: tuple[Remark, ...]
+    doubts: tuple[Remark, ...] = ()
 
     @property
     def loads(self) -> bool | None:
@@ -82,18 +78,3 @@ def preflight_other(source: BufferSource, target: Target, error: QmigError) -> P
     verdict = predict_source(source, target)
     why = f"this is no stream that could be mended: {error.message}"
     return Preflight(verdict, (), Remedy(why=why), verdict.unknown, verdict.doubts)
-
-
-def condensed(texts: Iterable[str]) -> list[str]:
-    """Say in one line what is said of several sections: ``timer@0, cpu@0, cpu@1 and 39 more: ...``."""
-    places: dict[str, list[str]] = {}
-    for text in texts:
-        place, colon, what = text.partition(": ")
-        alike = bool(colon) and "@" in place and " " not in place
-        places.setdefault(what if alike else text, []).append(place if alike else "")
-    return [_said(what, [one for one in where if one]) for what, where in places.items()]
-
-
-def _said(what: str, where: list[str]) -> str:
-    more = f" and {len(where) - SHOWN} more" if len(where) > SHOWN else ""
-    return f"{', '.join(where[:SHOWN])}{more}: {what}" if where else what

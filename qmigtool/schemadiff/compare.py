@@ -158,25 +158,27 @@ def _versions(device: str, path: str, level: Level, a: Versions, b: Versions) ->
     if level is Level.STRUCT:
         if version_a != version_b:
             why = "a nested struct's version is not sent; its fields are what counts"
-            yield _number("struct-version", device, path, (harmless, harmless), why, version_a, version_b)
+            yield _number("struct-version", _VERSION, device, path, (harmless, harmless), why, version_a, version_b)
         return
     if version_a != version_b:
         effects = _too_new(version_a, version_b, minimum_b), _too_new(version_b, version_a, minimum_a)
         why = f"a {word} newer than the destination's is refused"
-        yield _number(f"{word}-version", device, path, effects, why, version_a, version_b)
+        yield _number(f"{word}-version", _VERSION, device, path, effects, why, version_a, version_b)
     effects = _too_old(version_a, minimum_b), _too_old(version_b, minimum_a)
     told = minimum_a is not None and minimum_b is not None
     if (told and minimum_a != minimum_b) or Effect.BREAKS in effects:
         rule = "minimum-version" if level is Level.SECTION else "subsection-minimum-version"
         why = f"a {word} older than the destination's minimum is refused"
-        yield _number(rule, device, path, effects, why, minimum_a, minimum_b)
+        yield _number(rule, _MINIMUM, device, path, effects, why, minimum_a, minimum_b)
+
+
+_VERSION, _MINIMUM = "version", "minimum version"
 
 
 def _number(
-    rule: str, device: str, path: str, effects: tuple[Effect, Effect], why: str, a: int | None, b: int | None
+    rule: str, what: str, device: str, path: str, effects: tuple[Effect, Effect], why: str, a: int | None, b: int | None
 ) -> SchemaDifference:
-    """A difference of a version; the last words of ``rule`` say of which."""
-    what = "minimum version" if rule.endswith("minimum-version") else "version"
+    """A difference of a version; ``what`` says of which."""
     texts = [None if value is None else str(value) for value in (a, b)]
     message = f"{what} {texts[0] or 'not told'} in A, {texts[1] or 'not told'} in B"
     return SchemaDifference(rule, device, path, *effects, message, why, *texts)

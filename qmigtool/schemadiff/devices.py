@@ -71,7 +71,7 @@ def compare_schemas(a: Shapes, b: Shapes, present: Present | None = None) -> Sch
             continue  # a device that the stream does not have
         else:
             found += _alone(a, b, name, bool(ours), present)
-    if mixed and any(difference.rule.startswith("device-") for difference in found):
+    if mixed and any(difference.rule in _ALONE for difference in found):
         notes.append(
             "a dump lists device types only: cpu, timer, PCIBUS and others that are registered without one are unknown"
         )
@@ -109,6 +109,9 @@ def _by_name(shapes: Shapes, *, by_description: bool) -> dict[str, list[Shape]]:
     return {name: list(found.values()) for name, found in out.items()}
 
 
+_ALONE = ("device-missing", "device-extra")  # only A has it, only B has it
+
+
 def _alone(a: Shapes, b: Shapes, name: str, in_a: bool, present: Present | None) -> Iterator[SchemaDifference]:
     """A device that only one side has."""
     owner, other = (a, b) if in_a else (b, a)
@@ -129,7 +132,7 @@ def _alone(a: Shapes, b: Shapes, name: str, in_a: bool, present: Present | None)
         reason += ", if the guest has one"
     forward, backward = (effect, Effect.HARMLESS) if in_a else (Effect.HARMLESS, effect)
     yield SchemaDifference(
-        "device-missing" if in_a else "device-extra",
+        _ALONE[not in_a],
         name,
         "",
         forward,

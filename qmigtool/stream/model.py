@@ -70,6 +70,8 @@ class Stream:
         snapshot: str | None = None,
     ) -> None:
         self.problems: list[QmigError] = []
+        self.input = str(getattr(source, "name", "<pipe>"))
+        """The name of what was opened, whatever the stream was unwrapped from."""
         self.container = Container()
         self._start: int | None = None  # of the stream in its source
         self._outer: tuple[BufferSource, ...] = ()  # what it was unwrapped from

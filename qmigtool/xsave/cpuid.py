@@ -250,7 +250,7 @@ def _check_unlabelled(block: _Block, name: str) -> None:
 
 def missing_rows(layout: Layout) -> str | None:
     """Return a note on components that a cut text advertises and has no row of, or None."""
-    without = sum(1 << bit for bit, reason in layout.absent.items() if "zero or missing" in reason)
+    without = sum(1 << bit for bit in layout.absent if not layout.leaf.get(bit, (0, 0, 0, 0))[0])
     if not without:
         return None
     return (

@@ -441,7 +441,7 @@ def test_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
                 Difference("hpet@0", "", Change.ONLY_A, None, None),
                 Difference("a@0", "", Change.ONLY_A, 151, None, 7, None, "the section is only in A", type="section"),
                 Difference("b@0", "", Change.ONLY_B, None, 1, None, 9, "the section is only in B", type="bytes"),
-                Difference("c@0", "d/e", Change.ONLY_B, None, 5, meaning="RAX, A has no c/d", type="uint64"),
+                Difference("c@0", "d/e", Change.ONLY_B, None, 5, words="RAX", lacks="c/d", type="uint64"),
                 Difference(None, "[machine]", Change.CHANGED, "pc-7.1", "pc-7.2"),
                 Difference("new@0", "", Change.ONLY_B, None, None, None, 9),
             ),

@@ -65,7 +65,8 @@ def kind(row: Row, loads: bool | None) -> str:
 
 def why(verdict: Verdict) -> str:
     """Give the words of a refusal, or what keeps it undecided."""
-    return " / ".join(verdict.errors if verdict.loads is False else verdict.unknown if verdict.loads is None else ())
+    said = verdict.errors if verdict.loads is False else verdict.unknown if verdict.loads is None else ()
+    return " / ".join(map(str, said))
 
 
 def judge_row(folder: Path, row: Row, given: bool | None = None) -> list[Judged]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.rule import Context, Hit, Options, at, rule
+from qmigtool.diff.model import Kind as Side
 from qmigtool.errors import UsageError
 from qmigtool.util.text import text_value
 
@@ -17,7 +17,6 @@ __all__ = ["RULES"]
 
 MAX_SHOWN = 80  # characters of a value
 SIZES = ("section", "bytes")  # the types of a difference that is a whole section: its values count bytes
-SIDES = {"A": "the baseline", "B": "the stream"}  # what a comparison calls them
 
 
 @rule(
@@ -38,11 +37,13 @@ def baseline(context: Context, _: Options) -> Iterator[Hit]:
 def _hit(context: Context, difference: Difference) -> Hit:
     old, new = (_shown(difference.type, value) for value in (difference.a, difference.b))
     text = {
-        "changed": f"was {old}, is {new}",
-        "only in A": f"is gone (was {old})" if difference.a is not None else "is gone",
-        "only in B": f"is new ({new})" if difference.b is not None else "is new",
-    }[difference.kind.value]
-    meaning = _meaning(difference)
+        Side.CHANGED: f"was {old}, is {new}",
+        Side.ONLY_A: f"is gone (was {old})" if difference.a is not None else "is gone",
+        Side.ONLY_B: f"is new ({new})" if difference.b is not None else "is new",
+    }[difference.kind]
+    # Of a whole section, that text has said it.
+    whole = not difference.path and difference.kind is not Side.CHANGED
+    meaning = "" if whole else difference.described("the baseline", "the stream")
     message = f"{text}: {meaning}" if meaning else text
     if difference.device is not None and difference.path:
         try:
@@ -53,13 +54,6 @@ def _hit(context: Context, difference: Difference) -> Hit:
             if found.field is not None:
                 return found
     return Hit(message, difference.device, difference.path or None, difference.offset_b)
-
-
-def _meaning(difference: Difference) -> str:
-    """Return the meaning without the letters of `diff`; nothing where only they say which side has the device."""
-    if not difference.path and difference.kind.value != "changed":
-        return ""
-    return re.sub(r"(?<![^ ])[AB](?= has no )", lambda found: SIDES[found[0]], difference.meaning)
 
 
 def _shown(type_: str, value: Any) -> str:

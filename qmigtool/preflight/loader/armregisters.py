@@ -45,7 +45,7 @@ def compare_registers(load: Load, values: Mapping[str, Any], hook: Mapping[str, 
     """Compare the registers that a stream has with the target's own; raises :class:`~.words.Refusal`."""
     sent, own = _registers(values, ""), _registers(values, OWN)
     if sent is None or own is None:
-        load.doubt(f"cpu@{instance}: which system registers the target has: a reference of it decides it")
+        load.doubt("which system registers the target has: a reference of it decides it", f"cpu@{instance}")
         return
     foreign = sorted(sent.keys() - own.keys())
     if (foreign or own.keys() - sent.keys()) and load.since(NAMES_THEM):
@@ -61,7 +61,7 @@ def compare_registers(load: Load, values: Mapping[str, Any], hook: Mapping[str, 
     for number in sorted(sent.keys() & own.keys()):
         if sent[number] != own[number] and _identifies(number):
             load.note(
-                f"cpu@{instance}: system register {number:#x} is {sent[number]:#x}, the target's {own[number]:#x}"
+                f"system register {number:#x} is {sent[number]:#x}, the target's {own[number]:#x}", f"cpu@{instance}"
             )
             raise load.refuse("hook", **hook)
 

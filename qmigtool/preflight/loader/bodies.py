@@ -278,7 +278,7 @@ class _Body:
                 if raw != b"0":
                     raise load.refuse("null-pointer", at)
             elif mine is None:
-                load.doubt(f"{self.label}: {vmsd}:{name} must equal the target's: a reference that sends it decides it")
+                load.doubt(f"{vmsd}:{name} must equal the target's: a reference that sends it decides it", self.label)
             elif type_ == "pci config":
                 compare_config(load, raw, mine, at)
             else:
@@ -325,13 +325,13 @@ class _Body:
             except Strange as strange:
                 raise _Opaque(f"virtio: {strange}: the target itself decides it") from None
             if self.load.cursor.failed:
-                self.load.note(f"{self.label}: the file ends in it: QEMU prints more, from inside it")
+                self.load.note("the file ends in it: QEMU prints more, from inside it", self.label)
                 raise cut_virtio(self.load)
             return
         if entry.type == "virtio-gpu" and not any(self.load.cursor.peek(4)) and not any(own.peek(4) or b"\1"):
             self.load.cursor.skip(entry.size)  # neither has resources
             return
-        self.load.doubt(f"{self.label}: {name} ({entry.type}) is in the device's own format")
+        self.load.doubt(f"{name} ({entry.type}) is in the device's own format", self.label)
         self.load.cursor.skip(entry.size)
         self.shaky = name
 
@@ -374,7 +374,7 @@ class _Body:
         if names is not None and (table is None or name not in table.maybe):
             return False
         self.load.doubt(
-            f"{self.label}: whether the target knows the subsection {name}: its version or its -dump-vmstate decides it"
+            f"whether the target knows the subsection {name}: its version or its -dump-vmstate decides it", self.label
         )
         return None
 
@@ -456,11 +456,11 @@ def load_body(
     body = None
     try:
         if idstr in DISKS:
-            load.doubt(f"{label}: whether the target has the block devices that it names: the target itself decides it")
+            load.doubt("whether the target has the block devices that it names: the target itself decides it", label)
         fixed = facts.ELSEWHERE.get(idstr)
         if fixed is not None and not load.since(fixed):
             what = "reads it over the device's own object, and may abort: the target itself decides it"
-            load.doubt(f"{label}: QEMU before {'.'.join(map(str, fixed))} {what}")
+            load.doubt(f"QEMU before {'.'.join(map(str, fixed))} {what}", label)
         if idstr in LIVE and section is not None and section.description is None:
             _pass(load, start, section_id)
             return
@@ -478,7 +478,7 @@ def load_body(
             if unsure:
                 raise _Opaque(unsure)
     except _Opaque as why:
-        load.doubt(f"{label}: {why}")
+        load.doubt(str(why), label)
         _pass(load, start, section_id)
         if body is not None and section is not None and COUNT in body.values:
             # Whatever becomes of that, the registers are compared behind it.
@@ -488,7 +488,7 @@ def load_body(
         unsure = _unsure(load, body, section, idstr, instance, refused=True) if body and section else ""
         if not unsure:
             raise
-        load.doubt(f"{label}: {unsure}")
+        load.doubt(unsure, label)
         _pass(load, start, section_id)
     if body is not None and section is not None and section.vmsd == "cpu":
         load.registers[instance] = body.values

@@ -77,13 +77,13 @@ def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -
         return
     if sum(_has_signature(load, block, place - 2) for block in blocks) == 1:
         return  # only the one that is low memory holds it
-    what = f"kvm-tpr-opt@{instance}: whether the option ROM that patches the TPR lies at {address:#x}"
+    what, label = f"whether the option ROM that patches the TPR lies at {address:#x}", f"kvm-tpr-opt@{instance}"
     if len(blocks) == 1:
         shared = "x-ignore-shared" in load.capabilities
         who = "the shared memory itself decides" if shared else "its other channels (--channel) decide"
-        load.doubt(f"{what}: {blocks[0]} is not in the file there; {who} it")
+        load.doubt(f"{what}: {blocks[0]} is not in the file there; {who} it", label)
     else:
-        load.doubt(f"{what}: which of {', '.join(blocks) or 'no blocks'} is low memory decides it")
+        load.doubt(f"{what}: which of {', '.join(blocks) or 'no blocks'} is low memory decides it", label)
 
 
 def _has_signature(load: Load, block: str, place: int) -> bool:

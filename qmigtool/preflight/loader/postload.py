@@ -40,7 +40,7 @@ def put_registers(load: Load) -> None:
         label, number = f"cpu@{instance}", _numbers(values)
         found = list(refusals(number, load.target.xcr0))
         if accelerator is None and found:
-            load.doubt(f"{label}: {found[0].why}: KVM would refuse it; which accelerator the target has decides it")
+            load.doubt(f"{found[0].why}: KVM would refuse it; which accelerator the target has decides it", label)
         if accelerator == "kvm":
             _components(load, label, number)
             _refuse(load, label, found)
@@ -52,19 +52,19 @@ def _components(load: Load, label: str, number: Number) -> None:
     lacking = asked & ~(LEGACY_MASK | load.target.xcr0_shown)
     if load.target.xcr0 is None and lacking and load.since(NOT_SILENT):
         names = " ".join(mask_names(lacking))
-        load.doubt(f"{label}: whether the host has {names}: a CPUID dump, a CPU model or a layout decides it")
+        load.doubt(f"whether the host has {names}: a CPUID dump, a CPU model or a layout decides it", label)
 
 
 def _refuse(load: Load, label: str, refused: list[Refused]) -> None:
     for found in refused:
         if not found.certain:
-            load.doubt(f"{label}: {found.why}: some hosts take it; the target's own KVM decides it")
+            load.doubt(f"{found.why}: some hosts take it; the target's own KVM decides it", label)
             continue
         words = dict(zip(("msr", "value"), found.msr or (), strict=False))
         refusal = load.refuse(RULES[found.group], None, label, **words)
         if load.since(NOT_SILENT) or refusal.reports:
             raise refusal
-        load.note(f"{label}: {found.why}; KVM refuses it, QEMU 7.2 says nothing and drops {lost_with(found.group)}")
+        load.note(f"{found.why}; KVM refuses it, QEMU 7.2 says nothing and drops {lost_with(found.group)}", label)
         break
 
 

@@ -27,6 +27,7 @@ from qmigtool.preflight.loader.state import Load, Undecided
 from qmigtool.preflight.loader.verdict import Verdict
 from qmigtool.preflight.loader.versions import judge_versions
 from qmigtool.preflight.loader.words import Refusal
+from qmigtool.preflight.remark import Remark
 from qmigtool.preflight.target.versions import version_text
 from qmigtool.stream.probe import find_start
 
@@ -49,7 +50,8 @@ def predict(stream: Stream, target: Target) -> Verdict:
         # A hole is before the stream itself, whatever else that was taken out of; libvirt reads its own head.
         contained = stream.container.name == "libvirt" and stream.container.in_place
         return predict_source(source, target, stream.start, contained=contained, memory=memory)
-    return Verdict(None, unknown=("the stream came through a pipe and its RAM was not kept: save it in a file first",))
+    pipe = Remark("the stream came through a pipe and its RAM was not kept: save it in a file first")
+    return Verdict(None, unknown=(pipe,))
 
 
 def predict_source(
@@ -98,7 +100,7 @@ def _walk(load: Load) -> Verdict:
             return _verdict(load, None, None)
         return _verdict(load, False, refusal)
     except Undecided as doubt:
-        load.doubt(str(doubt))
+        load.doubt(doubt.remark.text, doubt.remark.place)
     return _verdict(load, None if load.doubts else True, None)
 
 
@@ -110,7 +112,7 @@ def _verdict(load: Load, loads: bool | None, refusal: Refusal | None) -> Verdict
     if warnings or refusal is not None:
         version, family = load.target.qemu, load.words.family
         if version is not None and version[:2] != family:
-            notes.insert(0, f"the words are those of QEMU {version_text(family)}, the nearest that is known")
+            notes.insert(0, Remark(f"the words are those of QEMU {version_text(family)}, the nearest that is known"))
     if refusal is None:
         return Verdict(
             loads, (), warnings, doubts=doubts, unknown=unknown, notes=tuple(notes), dead=tuple(load.dead.items())
@@ -121,6 +123,7 @@ def _verdict(load: Load, loads: bool | None, refusal: Refusal | None) -> Verdict
         rule=refusal.rule,
         offset=refusal.offset,
         section=refusal.section,
+        values=refusal.values,
         # It is refused, whatever else may be.
         unknown=unknown,
         notes=tuple(notes),

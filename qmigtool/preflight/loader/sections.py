@@ -145,7 +145,7 @@ def load_start(load: Load, registry: Registry) -> None:
         load.words.wrap(refusal, level, instance=instance, idstr=idstr)
         raise
     except Undecided as doubt:
-        raise Undecided(f"{idstr}@{instance}: {doubt}") from None
+        raise doubt.inside(f"{idstr}@{instance}") from None
     _footer(load, entry)
 
 
@@ -154,7 +154,7 @@ def _silent(load: Load, registry: Registry, idstr: str, instance: int) -> Entry:
     sound = any(vmsd_of(name, section) in facts.SOUND for (name, _), section in (load.target.sections or {}).items())
     if not (idstr == facts.AUDIO and sound):
         load.doubt(
-            f"{idstr}@{instance}: whether the target has it, which it does not always send: its own -incoming tells"
+            "whether the target has it, which it does not always send: its own -incoming tells", f"{idstr}@{instance}"
         )
     entry = Entry(idstr, instance, None)
     registry.add(entry)

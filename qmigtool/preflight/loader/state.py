@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qmigtool.preflight.loader.words import Vocabulary, family_of
+from qmigtool.preflight.remark import Remark
 
 if TYPE_CHECKING:
     from qmigtool.parsers.configuration import Configuration
@@ -18,11 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Load", "Undecided", "signed"]
 
+Said = TypeVar("Said", Remark, str)
+
 MAX_NOTES = 100  # a hostile stream has a section every 16 bytes
 
 
 class Undecided(Exception):  # noqa: N818 - a signal that ends the walk, never seen by a caller
-    """What follows depends on something that is not known of the target; the text says on what."""
+    """What follows depends on something that is not known of the target; ``remark`` says on what, and where."""
+
+    def __init__(self, text: str, place: str = "") -> None:
+        super().__init__(text)
+        self.remark = Remark(text, place)
+
+    def inside(self, place: str) -> Undecided:
+        """Return it with the section that it is in, if it has no place yet."""
+        return self if self.remark.place else Undecided(self.remark.text, place)
 
 
 @dataclass(slots=True)
@@ -48,10 +59,10 @@ class Load:
     return_path: bool = False
     started: set[int] = field(default_factory=set)
     registers: dict[int, dict[str, Any]] = field(default_factory=dict)
-    doubts: list[str] = field(default_factory=list)
-    unseen: list[str] = field(default_factory=list)
+    doubts: list[Remark] = field(default_factory=list)
+    unseen: list[Remark] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
     shaky: str = ""
     supposed: set[str] = field(default_factory=set)
     dead: dict[str, str] = field(default_factory=dict)
@@ -73,9 +84,9 @@ class Load:
         """Make a refusal in the target's words, to be raised."""
         return self.words.refusal(rule, self.cursor.pos if offset is None else offset, section, **values)
 
-    def doubt(self, text: str) -> None:
-        """Note what may make the target refuse the stream."""
-        _add(self.doubts, text)
+    def doubt(self, text: str, place: str = "") -> None:
+        """Note what may make the target refuse the stream; ``place`` is the label of the section that it is in."""
+        _add(self.doubts, Remark(text, place))
 
     def suppose(self, capability: str, sent: str) -> None:
         """Go on as if a capability were on; a target without it refuses the stream, and it is not known which."""
@@ -85,13 +96,13 @@ class Load:
             "query-migrate-capabilities decides it"
         )
 
-    def miss(self, text: str) -> None:
+    def miss(self, text: str, place: str = "") -> None:
         """Note what could not be checked."""
-        _add(self.unseen, text)
+        _add(self.unseen, Remark(text, place))
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, place: str = "") -> None:
         """Note what else is worth knowing."""
-        _add(self.notes, text)
+        _add(self.notes, Remark(text, place))
 
     def warn(self, name: str, **values: Any) -> None:
         """Note what the target prints without stopping."""
@@ -116,6 +127,6 @@ def signed(word: int) -> int:
     return word - (1 << 32) if word >= 1 << 31 else word
 
 
-def _add(texts: list[str], text: str) -> None:
-    if len(texts) < MAX_NOTES and text not in texts:
-        texts.append(text)
+def _add(said: list[Said], one: Said) -> None:
+    if len(said) < MAX_NOTES and one not in said:
+        said.append(one)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.preflight.loader.verdict import Verdict
+from qmigtool.preflight.remark import Remark
 from qmigtool.preflight.target.builds import BUILDS, unknown_version, vmsds_of_versions
 from qmigtool.preflight.target.reference import merge
 from qmigtool.preflight.target.versions import ANY, Possible, Split, possible, version_text
@@ -40,9 +41,9 @@ def judge_versions(target: Target, walk: Walk) -> Verdict:
         return _undecided(versions, walk(versions, target))
     leaves = list(_leaves(versions, target, walk))
     shown = f" ({'; '.join(why)})" if why else ""
-    note = f"the target's version of QEMU is not known: taken as {versions}{shown}"
+    note = Remark(f"the target's version of QEMU is not known: taken as {versions}{shown}")
     if why and versions == ANY:
-        note = f"the target's version of QEMU is not known: {why[0]}"
+        note = Remark(f"the target's version of QEMU is not known: {why[0]}")
     joined = leaves[0].verdict if len(leaves) == 1 else _joined(leaves)
     return _undecided(versions, replace(joined, notes=(note, *joined.notes)))
 
@@ -57,7 +58,7 @@ def _undecided(versions: Possible, verdict: Verdict) -> Verdict:
         said = f"would refuse it: {verdict.errors[0] if verdict.errors else verdict.rule}"
     else:
         said = "would load it" if verdict.loads else "is what it was judged by"
-    doubt = f"{unknown}; QEMU {nearest} {said}"
+    doubt = Remark(f"{unknown}; QEMU {nearest} {said}")
     return replace(
         verdict,
         loads=None,
@@ -65,6 +66,7 @@ def _undecided(versions: Possible, verdict: Verdict) -> Verdict:
         rule=None,
         offset=None,
         section=None,
+        values={},
         otherwise=(),
         doubts=(doubt, *verdict.doubts),
         unknown=(doubt, *verdict.unknown),
@@ -89,7 +91,7 @@ def _joined(leaves: Sequence[_Leaf]) -> Verdict:
     warnings = tuple(dict.fromkeys(text for one in verdicts for text in one.warnings))
     if len({one.loads for one in verdicts}) > 1:
         doubts = [text for one in verdicts for text in one.doubts]
-        doubts.insert(0, f"{'; '.join(map(_said, _alike(leaves)))}: {DECIDES}")
+        doubts.insert(0, Remark(f"{'; '.join(map(_said, _alike(leaves)))}: {DECIDES}"))
         everything = tuple(dict.fromkeys((*doubts, *unknown)))
         return Verdict(None, (), warnings, unknown=everything, notes=notes, doubts=tuple(dict.fromkeys(doubts)))
     if first.loads is not False:
@@ -102,7 +104,7 @@ def _joined(leaves: Sequence[_Leaf]) -> Verdict:
     otherwise = tuple((", ".join(who), lines) for lines, who in others.items())
     same = all((one.rule, one.offset, one.section) == (first.rule, first.offset, first.section) for one in verdicts)
     if not same:
-        notes = (*notes, "versions of QEMU refuse it at different places: that of the oldest is told")
+        notes = (*notes, Remark("versions of QEMU refuse it at different places: that of the oldest is told"))
     return replace(first, unknown=unknown, notes=notes, otherwise=otherwise)
 
 

@@ -227,7 +227,7 @@ def _common(load: Load, mine: _Own, state: _State, label: str) -> int:
             if local and queue.num > local and load.since(CHECKS_QUEUES):
                 raise load.refuse("virtqueue-size", at, queue=index, received=queue.num, local=local)
         elif load.since(CHECKS_QUEUES):
-            load.doubt(f"{label}: virtio: how large the target's queue {index} is: its queue-size decides it")
+            load.doubt(f"virtio: how large the target's queue {index} is: its queue-size decides it", label)
         if not queue.desc and queue.last_avail:
             raise load.refuse("virtqueue-address", at, queue=index, received=queue.last_avail)
         _vector(load, queue.vector, mine.vectors if mine.pci else NO_VECTOR, at)
@@ -263,8 +263,9 @@ def _features(load: Load, mine: _Own, state: _State, label: str, device: str) ->
     odd = state.features & ~offered
     if odd:
         load.doubt(
-            f"{label}: virtio: whether the target's device offers features {odd:#x}, which the driver has taken: "
-            "x-query-virtio-status of a device there that is in use decides it"
+            f"virtio: whether the target's device offers features {odd:#x}, which the driver has taken: "
+            "x-query-virtio-status of a device there that is in use decides it",
+            label,
         )
 
 
@@ -276,13 +277,14 @@ def _rings(load: Load, state: _State, label: str) -> None:
         if not queue.desc:
             continue
         if not queue.num:
-            load.doubt(f"{label}: virtio: queue {index} is in use and has no descriptors: QEMU's own abort decides it")
+            load.doubt(f"virtio: queue {index} is in use and has no descriptors: QEMU's own abort decides it", label)
             continue
         indexes = None if state.features & F_IOMMU else _indexes(load, state, index, queue)
         if indexes is None:
             load.doubt(
-                f"{label}: virtio: whether the rings of queue {index} fit its last_avail_idx {queue.last_avail:#x}: "
-                "guest memory decides it, which is not in the file there"
+                f"virtio: whether the rings of queue {index} fit its last_avail_idx {queue.last_avail:#x}: "
+                "guest memory decides it, which is not in the file there",
+                label,
             )
             continue
         avail, used = indexes

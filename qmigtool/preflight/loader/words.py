@@ -57,9 +57,12 @@ def _printed(number: int, *reports: str, cause: str = "") -> tuple[Words, Words,
     return old, old, Words(number, reports, cause)
 
 
-UNEXPECTED = "Unexpected error in "
-BARE = ("irq state ", UNEXPECTED)
-"""How lines begin that QEMU prints without its name before them."""
+class Bare(str):
+    """A line that QEMU prints without its name before it."""
+
+    __slots__ = ()
+
+
 _HOOK = "post load hook failed for: {vmsd}, version_id: {version}, minimum_version: {minimum}"
 _RAM = "Failed to load vmstate version_id: {ram_version}, ret: {ret}"
 _SETUP = "Make sure that your current VM setup matches your saved VM setup, including any hotplugged devices"
@@ -90,7 +93,7 @@ def _refused(report: str) -> tuple[Words, Words, Words]:
 
 def _resize(place: str) -> Words:
     """A RAM block that cannot be resized: QEMU aborts. The place is that of the release whose words these are."""
-    first = f"{UNEXPECTED}qemu_ram_resize() at {place}:"
+    first = Bare(f"Unexpected error in qemu_ram_resize() at {place}:")
     return Words(0, (first, "Size too large: {block}: 0x{received:x} > 0x{local:x}: Invalid argument"))
 
 
@@ -202,7 +205,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
         Words(EPERM, (), _VALIDATE + " version_id: {version}"),
     ),
     "irq-state": _printed(
-        EINVAL, "irq state {received}: must be 0 or 1.", cause=_ELEMENT.format("pci irq state", "irq_state")
+        EINVAL, Bare("irq state {received}: must be 0 or 1."), cause=_ELEMENT.format("pci irq state", "irq_state")
     ),
     "null-pointer": _same(EINVAL, "vmstate: get_nullptr expected VMS_NULLPTR_MARKER"),
     "pci-config": _printed(
@@ -336,7 +339,9 @@ class Refusal(Exception):  # noqa: N818 - not an error of ours: it is what the l
 
     def __post_init__(self) -> None:
         self.number = self.words.number
-        self.reports = [line for text in self.words.reports for line in text.format_map(self.values).split("\n")]
+        self.reports = [
+            type(text)(line) for text in self.words.reports for line in text.format_map(self.values).split("\n")
+        ]
         self.cause = self.words.cause.format_map(self.values)
 
     def lines(self) -> tuple[str, ...]:
@@ -384,7 +389,7 @@ class Vocabulary:
 
 def printed(line: str, program: str) -> str:
     """Return a line as it stands on the stderr of a QEMU of this name."""
-    return line if line.startswith(BARE) else f"{program}: {line}"
+    return line if isinstance(line, Bare) else f"{program}: {line}"
 
 
 def family_of(versions: Possible) -> Vocabulary:

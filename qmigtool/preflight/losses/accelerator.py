@@ -14,6 +14,7 @@ from qmigtool.errors import LiveStateError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
 from qmigtool.preflight.loader.postload import NOT_SILENT
 from qmigtool.preflight.losses.judged import Judged
+from qmigtool.preflight.remark import Remark
 from qmigtool.preflight.target.versions import possible
 from qmigtool.rewrite import accelerators
 from qmigtool.rewrite.accelerators.traits import TRAITS
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CONVERSION", "WHO_SAVED", "accelerator_losses"]
 
-WHO_SAVED = (
-    "what the state means to another accelerator: who saved the file is not known; --accelerator NAME decides it"
+WHO_SAVED = Remark(
+    "what the state means to another accelerator: who saved the file is not known; --accelerator NAME decides it",
+    rule="who-saved",
 )
 
 
@@ -89,12 +91,12 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
     if not stream.vcpus:
         return judged
     if target.accelerator is None:
-        judged.doubts.append("what the target's accelerator does with the state: say which one it is")
+        judged.doubt("what the target's accelerator does with the state: say which one it is")
         return judged
     found = judged.findings
     source = stream.accelerator.name
     if target.accelerator not in accelerators.TARGETS:
-        judged.doubts.append(f"what {target.accelerator} does with the state: nothing is known of it")
+        judged.doubt(f"what {target.accelerator} does with the state: nothing is known of it")
     elif source not in TRAITS:
         judged.doubts.append(WHO_SAVED)
     elif source != target.accelerator:
@@ -104,7 +106,7 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
         if vcpu.device.label not in told:
             found += _undeclared(vcpu, target)
         if target.accelerator == "kvm":
-            found += _dropped(vcpu, target, judged.doubts)
+            found += _dropped(vcpu, target, judged)
         elif target.accelerator in HYPERV:
             found += _not_written(stream, vcpu, target.accelerator)
     return judged
@@ -195,14 +197,14 @@ def _how(status: str, target: Target) -> str:
 # -- what KVM refuses, and 7.2 does not say --------------------------------------------------------------------------
 
 
-def _dropped(vcpu: VCpu, target: Target, doubts: list[str]) -> Iterator[Finding]:
+def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     """Give the group that KVM refuses, where QEMU goes on without a word: with it go those behind it."""
     versions, _ = possible(target)
     if versions.first >= NOT_SILENT:
         return  # it ends with an error, which is predicted
     asked = (vcpu.xcr0 | vcpu.xstate_bv) & ~SUPERVISOR_MASK & ~(LEGACY_MASK | target.xcr0_shown)
     if target.xcr0 is None and asked:
-        doubts.append(f"whether the host has {' '.join(mask_names(asked))}, without which QEMU 7.2 drops registers")
+        judged.doubt(f"whether the host has {' '.join(mask_names(asked))}, without which QEMU 7.2 drops registers")
     first = next((one for one in refusals(vcpu.device.number, target.xcr0) if one.certain), None)
     if first is None or first.group is Group.MSRS:
         return  # 7.2 aborts at an MSR, too

@@ -74,13 +74,13 @@ def cpu_losses(stream: Stream, target: Target) -> Judged:
     for vcpu in stream.vcpus:
         if allowed is None:
             if (vcpu.xcr0 | vcpu.live) & ~SUPERVISOR_MASK & ~(LEGACY_MASK | target.xcr0_shown):
-                judged.doubts.append("which components XCR0 may have: give a CPUID dump, a CPU model or a layout")
+                judged.doubt("which components XCR0 may have: give a CPUID dump, a CPU model or a layout")
         else:
             found += _components(vcpu, target, allowed)
         found += _placement(vcpu, target)
-        found += _gated(vcpu, target, judged.doubts)
-        found += _features(vcpu, target, judged.unknown)
-        found += _frequency(vcpu, target, judged.doubts)
+        found += _gated(vcpu, target, judged)
+        found += _features(vcpu, target, judged)
+        found += _frequency(vcpu, target, judged)
     return judged
 
 
@@ -208,7 +208,7 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
             )
 
 
-def _gated(vcpu: VCpu, target: Target, doubts: list[str]) -> Iterator[Finding]:
+def _gated(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     """Judge subsections that the target sends again only if its CPU has the feature."""
     for field in vcpu.device.fields:
         if field.kind is not Kind.SUBSECTION or field.name not in BY_CPUID:
@@ -221,7 +221,7 @@ def _gated(vcpu: VCpu, target: Target, doubts: list[str]) -> Iterator[Finding]:
         used = _any_set(field)
         if has is None:
             if used:
-                doubts.append(
+                judged.doubt(
                     f"whether the target's CPU has {' or '.join(flags)}, without which {field.name} is lost: "
                     "give its query-cpu-model-expansion"
                 )
@@ -273,10 +273,10 @@ def _any_set(field: Field) -> bool:
     return any(map(_any_set, field.children)) if field.children else any(field.raw)
 
 
-def _features(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Finding]:
+def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     """Judge control registers: what a guest has switched on, its CPU must have."""
     if target.cpu_flags is None and target.cpuid_flags is None:
-        unknown.append("whether the CPU has the features that the guest uses: give its query-cpu-model-expansion")
+        judged.miss("whether the CPU has the features that the guest uses: give its query-cpu-model-expansion")
         return
     for path, name, table in (("env.cr[4]", "CR4", CR4_FEATURES), ("env.efer", "EFER", EFER_FEATURES)):
         field = vcpu.device.get(path)
@@ -314,13 +314,13 @@ def _features(vcpu: VCpu, target: Target, unknown: list[str]) -> Iterator[Findin
             )
 
 
-def _frequency(vcpu: VCpu, target: Target, doubts: list[str]) -> Iterator[Finding]:
+def _frequency(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     khz = vcpu.device.number("cpu/tsc_khz/env.tsc_khz")
     if not khz or target.accelerator not in ("kvm", None):
         return
     host = target.host_tsc_khz
     if host is None:
-        doubts.append(f"whether the host's TSC runs at the guest's {khz} kHz, or can be scaled")
+        judged.doubt(f"whether the host's TSC runs at the guest's {khz} kHz, or can be scaled")
     elif abs(host - khz) * 1_000_000 > khz * TSC_TOLERANCE_PPM:
         yield Finding(
             "tsc-frequency",

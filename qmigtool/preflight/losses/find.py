@@ -18,6 +18,7 @@ from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.preflight.losses.accelerator import accelerator_losses
 from qmigtool.preflight.losses.cpu import cpu_losses
+from qmigtool.preflight.remark import Remark
 from qmigtool.preflight.target.vcpus import MAX_VCPUS, NUMBERED, VCPU_SECTIONS, vcpus_of
 from qmigtool.stream.missing import missing_memory
 
@@ -35,14 +36,14 @@ _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
 class Losses(NamedTuple):
-    """The findings, gravest first, and what could not be judged, in words.
+    """The findings, gravest first, and what could not be judged.
 
     ``doubts`` are those of ``unknown`` by which a register or a device of this stream may be lost.
     """
 
     findings: tuple[Finding, ...]
-    unknown: tuple[str, ...]
-    doubts: tuple[str, ...] = ()
+    unknown: tuple[Remark, ...]
+    doubts: tuple[Remark, ...] = ()
 
 
 def find_losses(stream: Stream, target: Target) -> Losses:
@@ -52,14 +53,15 @@ def find_losses(stream: Stream, target: Target) -> Losses:
     findings += _missing_sections(stream, target)
     findings += _missing_blocks(stream, target)
     findings += _missing_pages(stream)
-    unknown, doubts = [], []
+    unknown: list[Remark] = []
+    doubts: list[Remark] = []
     if target.sections is None:
-        unknown.append("sections that the target has and the file lacks: give a stream that the target saved")
+        unknown.append(Remark("sections that the target has and the file lacks: give a stream that the target saved"))
     for judge in (cpu_losses, accelerator_losses):
         try:
             found = judge(stream, target)
         except QmigError as error:
-            doubts.append(f"the state of the vCPUs: {error}")
+            doubts.append(Remark(f"the state of the vCPUs: {error}"))
             continue
         findings += found.findings
         unknown += found.unknown

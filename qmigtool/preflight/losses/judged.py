@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from qmigtool.preflight.remark import Remark
+
 if TYPE_CHECKING:
     from qmigtool.findings import Finding
 
@@ -16,5 +18,13 @@ class Judged:
     """Findings, and what could not be judged: ``doubts`` where this stream may lose something, else ``unknown``."""
 
     findings: list[Finding] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
+    unknown: list[Remark] = field(default_factory=list)
+    doubts: list[Remark] = field(default_factory=list)
+
+    def doubt(self, text: str) -> None:
+        """Note what could not be judged, and by which this stream may lose something."""
+        self.doubts.append(Remark(text))
+
+    def miss(self, text: str) -> None:
+        """Note what else could not be judged."""
+        self.unknown.append(Remark(text))

@@ -287,9 +287,7 @@ def _remaining(verdict: Verdict, losses: Losses, mended: bool) -> str:
 
 def _file(stream: Stream) -> str:
     """Return the name of the input as a command takes it."""
-    name = str(stream.source.name)
-    if stream.container is not None and stream.container.name.startswith("pcap"):
-        name = name.rpartition(" (")[0] or name  # behind it, between whom the stream went
+    name = stream.input
     if name.startswith(("<", "/dev/fd/")):
         return "FILE"
     return f"./{name}" if name.startswith("-") else name

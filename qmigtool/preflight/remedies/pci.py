@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,18 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["pci_config", "queue_size"]
 
-_BAD_CONFIG = re.compile(r"Bad config data: i=0x([0-9a-f]{1,4}) read: ([0-9a-f]{1,2}) device: ([0-9a-f]{1,2}) ")
-_VRING = re.compile(r"VQ \d+ vring\.num (\d+) exceeds allocated max \d+")
 EXTENDED_TAG = 0x20  # bit 5 of DevCap
 
 
 def pci_config(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     """Name the property of the target's device that makes this byte of its configuration space the file's."""
     device = device_of(stream, verdict)
-    match = next((m for line in verdict.errors if (m := _BAD_CONFIG.search(line))), None)
-    if device is None or match is None or target.sections is None:
+    if device is None or target.sections is None:
         return None
-    at, sent, local = (int(number, 16) for number in match.groups())
+    at, sent, local = (verdict.values[name] for name in ("at", "received", "local"))
     found = next(((one, start) for one, start in _configurations(device.fields) if one.raw[start + at] == sent), None)
     if found is None:
         return None
@@ -97,10 +93,7 @@ _QUEUES = {"virtio-blk": ("virtio-blk-pci", "queue-size"), "virtio-scsi": ("virt
 
 def queue_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     """Name the size that the device's virtqueues had, where the target's device has an option for it."""
-    match = next((m for line in verdict.errors if (m := _VRING.search(line))), None)
-    if match is None:
-        return None
     device, name = _QUEUES.get((verdict.section or "").rsplit("/", 1)[-1], ("", ""))
     if not name or not has_property(target, device, name):
         return None
-    return Fix(options=(f"{name}={match[1]} for {verdict.section}",))
+    return Fix(options=(f"{name}={verdict.values['received']} for {verdict.section}",))
