@@ -27,6 +27,8 @@ after ``migration/vmstate.c``). What the numbers mean (an accelerator, a vCPU, a
 ``multifd``        the extra channels of a multifd migration
 ``returnpath``     what the destination sends back
 ``vmdesc``         the JSON description of the device state at the end of a stream
+``vmdescspans``    where each device stands in that text, and how long its body is
+``vmdesctext``     that text, written again
 ``vmstatedump``    the JSON of -dump-vmstate: what a QEMU can save and load
 ``tail``           the way to the device state backwards from the end, without touching RAM
 ``vmstate``        device state, decoded into fields by a description, and encoded again

@@ -152,7 +152,7 @@ def walk_back(source: BufferSource, located: LocatedVmdesc) -> TailWalk:
 def _section_before(data: memoryview, end: int, device: DeviceDescription, *, footers: bool) -> Section:
     """Return the FULL section of ``device`` that ends at ``end``; raises StreamError if it is not there."""
     body_end = end - (FOOTER_SIZE if footers else 0)
-    body = body_end - device.description.size
+    body = body_end - device.size
     start = body - (1 + 4 + 1 + len(encode_name(device.idstr)) + 4 + 4)
     if start < 0:
         raise StreamError("the vmdesc describes more than the stream holds", offset=end, section=device.idstr)
@@ -169,12 +169,12 @@ def _section_before(data: memoryview, end: int, device: DeviceDescription, *, fo
             section=device.idstr,
             expected=f"{told[0]!r} {told[1]}, as the vmdesc has it",
         )
-    if not device.old_style and header.version_id != device.description.version:
+    if not device.old_style and header.version_id != device.version:
         raise StreamError(
             f"version {header.version_id}",
             offset=start,
             section=device.idstr,
-            expected=f"{device.description.version}, as the vmdesc has it",
+            expected=f"{device.version}, as the vmdesc has it",
         )
     if footers and bytes(data[body_end:end]) != footer_of(header.section_id):
         raise StreamError(

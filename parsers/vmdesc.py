@@ -5,7 +5,8 @@ the text becomes :class:`Description` trees with the exact length of every body;
 it beyond what the limits below allow.
 
 Duplicate keys carry meaning (one set per element of a list), so objects are read as ordered pairs. Equal parts are one
-object: 64 vCPUs share one description of ``cpu``.
+object: 64 vCPUs share one description of ``cpu``. A text that QEMU wrote is measured (:mod:`.vmdescspans`), and the
+description of a device is made when somebody asks for it; any other text is read as a whole, and at once.
 """
 
 from __future__ import annotations
@@ -16,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.parsers.record import encode_name
+from qmigtool.parsers.vmdescspans import MAX_ARRAY, MAX_DEPTH, MAX_NUMBER, MAX_WORD, find_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qmigtool.parsers.vmdescspans import DeviceSpan, Spans
+
 __all__ = ["Description", "DeviceDescription", "FieldDescription", "JsonObject", "Vmdesc", "load_pairs", "parse_vmdesc"]
 
 SECTION = "vmdesc"
-MAX_NUMBER = 1 << 48  # no field of a real machine comes near; keeps every sum far from harm
-MAX_ARRAY = 1 << 24
 MAX_EMPTY = 1 << 12  # elements that no byte stands for: nothing else bounds them
-MAX_WORD = 1 << 32  # instance_id and version are be32
-MAX_DEPTH = 64  # the deepest seen is 5
 
 Pairs = list[tuple[str, Any]]
 
@@ -112,14 +112,48 @@ class Description:
         return max(0, self.leaves - self.size)
 
 
-@dataclass(frozen=True, slots=True)
 class DeviceDescription:
-    """One entry of ``devices``. An old-style section (``old_style``) is one opaque field called ``data``."""
+    """One entry of ``devices``. An old-style section (``old_style``) is one opaque field called ``data``.
 
-    idstr: str
-    instance_id: int
-    description: Description
-    old_style: bool
+    ``size`` and ``version`` are those of :attr:`description`, which may be made only when it is asked for.
+    """
+
+    __slots__ = ("_description", "_make", "idstr", "instance_id", "old_style", "size", "version")
+
+    def __init__(self, idstr: str, instance_id: int, description: Description, old_style: bool) -> None:
+        self.idstr, self.instance_id, self.old_style = idstr, instance_id, old_style
+        self.size, self.version = description.size, description.version
+        self._description: Description | None = description
+        self._make: Callable[[], Description] | None = None
+
+    @classmethod
+    def later(cls, span: DeviceSpan, size: int, make: Callable[[], Description]) -> DeviceDescription:
+        """Return a device that was measured, and whose description ``make`` makes."""
+        device = cls.__new__(cls)
+        device.idstr, device.instance_id, device.old_style = span.idstr, span.instance_id, span.old_style
+        device.size, device.version = size, span.version
+        device._description, device._make = None, make
+        return device
+
+    @property
+    def description(self) -> Description:
+        """The description of the body."""
+        if self._description is None and self._make is not None:
+            self._description, self._make = self._make(), None
+        assert self._description is not None  # noqa: S101 - for the type checker: one of the two is there
+        return self._description
+
+    def _all(self) -> tuple[str, int, bool, Description]:
+        return self.idstr, self.instance_id, self.old_style, self.description
+
+    def __eq__(self, other: object) -> bool:
+        return self._all() == other._all() if isinstance(other, DeviceDescription) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.idstr, self.instance_id, self.size))
+
+    def __repr__(self) -> str:
+        return f"<DeviceDescription {self.idstr}@{self.instance_id}, {self.size} bytes>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +172,9 @@ def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
     :class:`~qmigtool.errors.LimitError` for numbers or nesting that no honest one has.
     """
     try:
-        return _Builder().vmdesc(load_pairs(text, _known))
+        spans = find_spans(_decoded(text))
+        found = None if spans is None else _in_parts(spans)
+        return _Builder().vmdesc(load_pairs(text, _known)) if found is None else found
     except StreamError as error:
         error.offset, error.section = offset, SECTION
         raise
@@ -148,20 +184,45 @@ def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
         raise StreamError(f"not JSON: {error}", offset=offset, section=SECTION) from None
 
 
+def _decoded(text: bytes) -> str:
+    """Return the text; QEMU before 6.0 escapes nothing, so it may not even be UTF-8."""
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _in_parts(spans: Spans) -> Vmdesc | None:
+    """Make a vmdesc whose devices are described when that is asked for; None if something is wrong with it."""
+    builder = _Builder()
+
+    def pairs(start: int, end: int) -> Any:
+        return _load(spans.text[start:end], _known)
+
+    def device(span: DeviceSpan) -> DeviceDescription:
+        size = span.size
+        if size is None:  # one that was not measured is made at once
+            return builder.device(pairs(span.start, span.end))
+        builder.admit(span.idstr, max(0, span.leaves - size))
+        return DeviceDescription.later(span, size, lambda: builder.body(pairs(span.start, span.end), 1, span.idstr))
+
+    try:
+        return Vmdesc(
+            _page_size(spans.page_size),
+            tuple(map(device, spans.devices)),
+            None if spans.configuration is None else builder.body(pairs(*spans.configuration), 1),
+        )
+    except (StreamError, ValueError):
+        return None  # read as a whole, it says what
+
+
 def load_pairs(text: bytes, make: Callable[[Pairs], JsonObject]) -> Any:
     """Read the JSON text into ordered pairs; ``make`` makes an object of its pairs."""
+    return _load(_decoded(text), make)
 
+
+def _load(text: str, make: Callable[[Pairs], JsonObject]) -> Any:
     def refuse(token: str) -> Any:
         raise StreamError(f"a number {token[:32]!r}", expected="whole numbers only")
 
-    # QEMU before 6.0 escapes nothing, so the text may not even be UTF-8.
-    return json.loads(
-        text.decode("utf-8", "surrogateescape"),
-        object_pairs_hook=make,
-        parse_float=refuse,
-        parse_constant=refuse,
-        strict=False,
-    )
+    return json.loads(text, object_pairs_hook=make, parse_float=refuse, parse_constant=refuse, strict=False)
 
 
 class JsonObject(list[tuple[str, Any]]):
@@ -214,6 +275,13 @@ def _show(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
+def _page_size(page_size: int) -> int:
+    """Return a page size that some target has; raises :class:`~qmigtool.errors.StreamError` for any other."""
+    if page_size & (page_size - 1) or not 256 <= page_size <= 1 << 20:
+        raise StreamError(f"a page size of {page_size}", expected="a power of two from 256 to 1 MiB")
+    return page_size
+
+
 class _Builder:
     """Turns pairs into descriptions, making equal ones once."""
 
@@ -222,9 +290,7 @@ class _Builder:
         self._empty = 0
 
     def vmdesc(self, pairs: Any) -> Vmdesc:
-        page_size = _get(pairs, "page_size", int)
-        if page_size & (page_size - 1) or not 256 <= page_size <= 1 << 20:
-            raise StreamError(f"a page size of {page_size}", expected="a power of two from 256 to 1 MiB")
+        page_size = _page_size(_get(pairs, "page_size", int))
         configuration = _get(pairs, "configuration", JsonObject, required=False)
         return Vmdesc(
             page_size,
@@ -236,11 +302,15 @@ class _Builder:
         idstr = _get(pairs, "name", str)
         old_style = _get(pairs, "vmsd_name", str, required=False) is None
         description = self.body(pairs, 1, idstr)
-        self._empty += description.empty
+        self.admit(idstr, description.empty)
+        return DeviceDescription(idstr, _get(pairs, "instance_id", int), description, old_style)
+
+    def admit(self, idstr: str, empty: int) -> None:
+        """Count leaves for which there are no bytes; raises :class:`~qmigtool.errors.LimitError` for too many."""
+        self._empty += empty
         if self._empty > MAX_EMPTY:
             # Arrays of arrays of nothing: every level multiplies, and none costs the file a byte.
             raise LimitError(f"{idstr!r} has too many elements of no bytes", expected=f"at most {MAX_EMPTY} in all")
-        return DeviceDescription(idstr, _get(pairs, "instance_id", int), description, old_style)
 
     def body(self, pairs: Any, depth: int, name: str | None = None) -> Description:
         if depth > MAX_DEPTH:

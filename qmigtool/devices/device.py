@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
+from qmigtool.parsers.vmdesc import DeviceDescription
 from qmigtool.parsers.vmstate import Field, Kind, body_fields
 from qmigtool.util.budget import current
 
@@ -27,13 +28,17 @@ class Device:
     """
 
     def __init__(
-        self, section: Section, description: Description | None, source: Bytes, borrowed: str | None = None
+        self,
+        section: Section,
+        description: DeviceDescription | Description | None,
+        source: Bytes,
+        borrowed: str | None = None,
     ) -> None:
         self.section = section
         self.name = section.name or ""
         self.instance_id = section.instance_id or 0
         self.version_id = section.version_id or 0
-        self.description = description
+        self._described = description
         self.borrowed = borrowed
         self._source = source
         self._fields: tuple[Field, ...] | None = None
@@ -41,6 +46,12 @@ class Device:
 
     def __repr__(self) -> str:
         return f"<Device {self.label}, {self.section.body_length} bytes at {self.section.body_offset:#x}>"
+
+    @property
+    def description(self) -> Description | None:
+        """What describes the body, or None; it is made when it is asked for."""
+        described = self._described
+        return described.description if isinstance(described, DeviceDescription) else described
 
     @property
     def label(self) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.devices.schema.shapes import find_field, find_struct
 from qmigtool.errors import UsageError
-from qmigtool.parsers.vmdesc import MAX_NUMBER, Description, FieldDescription
+from qmigtool.parsers.vmdesc import Description, FieldDescription
+from qmigtool.parsers.vmdescspans import MAX_NUMBER
 from qmigtool.parsers.vmstate import INTEGERS, inside
 from qmigtool.rewrite.body import Body, Entry
 from qmigtool.rewrite.fields import shown

@@ -12,7 +12,7 @@ from qmigtool.parsers.savevm import Type
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.parsers.tail import LocatedVmdesc
-    from qmigtool.parsers.vmdesc import Description, Vmdesc
+    from qmigtool.parsers.vmdesc import DeviceDescription, Vmdesc
     from qmigtool.stream.sectionindex import SectionIndex
 
 __all__ = ["Descriptions", "disagreements", "wrong_lengths"]
@@ -22,19 +22,19 @@ class Descriptions:
     """The vmdesc's devices, each handed out once, by name and instance, in order."""
 
     def __init__(self, vmdesc: Vmdesc) -> None:
-        self._left: dict[tuple[str, int], deque[Description]] = {}
+        self._left: dict[tuple[str, int], deque[DeviceDescription]] = {}
         for device in vmdesc.devices:
-            self._left.setdefault((device.idstr, device.instance_id), deque()).append(device.description)
+            self._left.setdefault((device.idstr, device.instance_id), deque()).append(device)
 
-    def take(self, idstr: str, instance_id: int) -> Description | None:
-        """Hand out the next description of a device, or None."""
+    def take(self, idstr: str, instance_id: int) -> DeviceDescription | None:
+        """Hand out the next device of a name, or None."""
         left = self._left.get((idstr, instance_id))
         return left.popleft() if left else None
 
     def length(self, idstr: str, instance_id: int) -> int | None:
         """Hand out the length of the next body of a device, or None."""
-        description = self.take(idstr, instance_id)
-        return None if description is None else description.size
+        device = self.take(idstr, instance_id)
+        return None if device is None else device.size
 
 
 def disagreements(index: SectionIndex, located: LocatedVmdesc) -> Iterator[QmigError]:

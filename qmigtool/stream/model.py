@@ -299,9 +299,9 @@ class Stream:
     def _device(self, section: Section, descriptions: Descriptions | None) -> Device:
         """Pair a section with its description: the stream's own, or else one that a schema finds."""
         name = section.name or ""
-        description = descriptions.take(name, section.instance_id or 0) if descriptions is not None else None
-        if description is not None:
-            return Device(section, description, self._source)
+        described = descriptions.take(name, section.instance_id or 0) if descriptions is not None else None
+        if described is not None:
+            return Device(section, described, self._source)
         fitted = self._fit(name, section)
         if fitted is None:
             return Device(section, None, self._source)

@@ -12,16 +12,8 @@ from importlib import resources
 from typing import Any
 
 from qmigtool.errors import LimitError, StreamError
-from qmigtool.parsers.vmdesc import (
-    MAX_ARRAY,
-    MAX_DEPTH,
-    MAX_NUMBER,
-    MAX_WORD,
-    Description,
-    FieldDescription,
-    Vmdesc,
-    parse_vmdesc,
-)
+from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
+from qmigtool.parsers.vmdescspans import MAX_ARRAY, MAX_DEPTH, MAX_NUMBER, MAX_WORD
 from qmigtool.util.files import open_input
 
 __all__ = ["Node", "NodeField", "Schema", "Variant", "built_in", "learn", "load", "load_file"]
