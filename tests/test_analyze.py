@@ -1,4 +1,4 @@
-"""`compat` prints what QEMU's own analyze-migration.py printed for the same file, character by character.
+"""`analyze` prints what QEMU's own analyze-migration.py printed for the same file, character by character.
 
 tests/data/analyze/ has the script's output (QEMU 11.1's scripts/analyze-migration.py, ``-d state`` and ``-d desc``).
 """
@@ -45,7 +45,7 @@ def test_there_are_oracles():
 @pytest.mark.parametrize("kind", ["state", "desc"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_text_is_the_scripts(name, kind, capsys, monkeypatch):
-    found = printed(capsys, monkeypatch, "compat", str(path(name)), "-d", kind)
+    found = printed(capsys, monkeypatch, "analyze", str(path(name)), "-d", kind)
     wanted = oracle(name, kind)
     assert found.splitlines() == wanted.splitlines()
     assert found.rstrip("\n") == wanted.rstrip("\n")
@@ -53,7 +53,7 @@ def test_the_text_is_the_scripts(name, kind, capsys, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_state_is_the_default_and_forward_gives_the_same(name, capsys, monkeypatch):
-    found = printed(capsys, monkeypatch, "compat", str(path(name)))
+    found = printed(capsys, monkeypatch, "analyze", str(path(name)))
     with qmigtool.open(path(name), forward=True) as stream:
         assert json.dumps(analyze.state(stream), indent=4, separators=(",", ": ")) == found.rstrip("\n")
         assert found.rstrip("\n") == oracle(name, "state").rstrip("\n")
@@ -66,7 +66,7 @@ def test_the_oracles_differ():
 def test_what_the_script_fails_on(capsys, monkeypatch):
     """Compressed pages, a suppressed vmdesc and postcopy end the script with a traceback; here they print."""
     for name in ("compress-7.2", "novmdesc-7.2", "postcopy-preempt-7.2", "mapped-offset-11.1", "multifd-zstd-11.1"):
-        document = json.loads(printed(capsys, monkeypatch, "compat", str(path(name))))
+        document = json.loads(printed(capsys, monkeypatch, "analyze", str(path(name))))
         assert any(key.startswith("cpu (") for key in document)
         assert any(key.startswith("ram (") for key in document)
 

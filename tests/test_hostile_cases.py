@@ -29,11 +29,11 @@ from tests.support.measured import MEMORY, SECONDS, measured
 from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, nums, raw, x86_cpu, zero
 
 CASES = [
-    ("arr8.mig", "show F --json", 0), ("arr8.mig", "compat F", 0), ("arr8.mig", "show F a/arr[5]", 0),
+    ("arr8.mig", "show F --json", 0), ("arr8.mig", "analyze F", 0), ("arr8.mig", "show F a/arr[5]", 0),
     ("arr8.mig", "rewrite F --set a/arr[5]=9 -o OUT", 0), ("structs.mig", "show F a/arr[5]", 0),
     ("structs.mig", "show F --json", 63), ("structs.mig", "diff F F", 0), ("sections.mig", "info F", 63),
     ("sections.mig", "show F", 63), ("sections.mig", "show F --json", 63), ("sections.mig", "check F", 63),
-    ("sections.mig", "xsave table F", 63), ("sections.mig", "diff F F", 63), ("sections.mig", "compat F", 63),
+    ("sections.mig", "xsave table F", 63), ("sections.mig", "diff F F", 63), ("sections.mig", "analyze F", 63),
     ("sections.mig", "preflight F --target F", 63), ("fit.mig", "show F", 0), ("fit.mig", "show F --json", 63),
     ("fit.mig", "check F", 0), ("fit.mig", "diff F F", 0), ("fit.mig", "preflight F --target F", 63),
     ("structs.mig", "preflight F --target F", 63), ("zAnest.zst", "info F", 3),
@@ -191,7 +191,7 @@ def test_what_is_no_formula_stays(cell: str) -> None:
 @pytest.mark.parametrize(
     "command",
     ["info F", "info F --json", "sections F", "sections F --csv", "show F", "show F --json", "show F --csv", "check F",
-     "check F --format sarif", "check F --format junit", "check F --format codequality", "diff F F", "compat F",
+     "check F --format sarif", "check F --format junit", "check F --format codequality", "diff F F", "analyze F",
      "ram F", "xsave table F", "show F nothing"],
 )  # fmt: skip
 def test_names_in_every_output(name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,19 +25,19 @@ USAGE, DEFECT, INTERRUPTED = 2, 70, 130
 
 
 COMMANDS = {
-    "info": "info:info",
-    "sections": "sections:sections",
-    "show": "show:show",
-    "xsave": "xsave:xsave",
-    "ram": "ram:ram",
-    "check": "check:check",
-    "diff": "diff:diff",
-    "rewrite": "rewrite:rewrite",
-    "undo": "undo:undo",
-    "mshv": "mshv:mshv",
-    "preflight": "preflight:preflight",
-    "schema": "schema:schema",
-    "compat": "compat:compat",
+    "analyze": ("analyze:analyze", "Print what QEMU's analyze-migration.py prints."),
+    "check": ("check:check", "Check streams against the rules of a policy."),
+    "diff": ("diff:diff", "Show what differs between two streams."),
+    "info": ("info:info", "Show what a file is."),
+    "mshv": ("mshv:mshv", "Exchange vCPU state with MSHV as files."),
+    "preflight": ("preflight:preflight", "Predict whether a target loads a stream."),
+    "ram": ("ram:ram", "Show how guest memory was sent."),
+    "rewrite": ("rewrite:rewrite", "Write a stream again, with edits."),
+    "schema": ("schema:schema", "Compare and learn descriptions of device state."),
+    "sections": ("sections:sections", "List the sections of a stream."),
+    "show": ("show:show", "Show device state."),
+    "undo": ("undo:undo", "Undo the edits of `rewrite --undo`."),
+    "xsave": ("xsave:xsave", "Show, export, convert and check XSAVE state."),
 }
 
 
@@ -67,10 +67,9 @@ def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -
 @click.group(
     cls=LazyGroup,
     lazy=COMMANDS,
-    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(__version__, prog_name="qmigtool", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="qmigtool", message="%(prog)s %(version)s")
 @limit_option(
     "seconds",
     _seconds,

@@ -9,6 +9,7 @@ import click
 
 from qmigtool.cli.shared.editoptions import ORDER, EditCommand, edit_options, ordered_edits
 from qmigtool.cli.shared.editreport import report
+from qmigtool.cli.shared.othernames import renamed_option
 from qmigtool.cli.shared.output import (
     accelerator_option,
     file_argument,
@@ -40,12 +41,12 @@ from qmigtool.cli.shared.edited import need_output, write_to
 @click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
 @edit_options
 @click.option(
-    "--for",
-    "layout",
+    "--layout",
     type=layout_value,
     metavar="LAYOUT",
     help="Refuse an output that a CPU of this layout cannot hold.",
 )
+@renamed_option("--for", "--layout")
 @mask_option("--xcr0", help="The components of the target's XCR0 (--to-accelerator).")
 @click.option("--lossy", is_flag=True, help="Drop what the target cannot express, and say so (--to-accelerator).")
 @click.option("--absent", type=click.Choice(["error", "zero"]), default="error", help="Pages in no channel (--ram).")

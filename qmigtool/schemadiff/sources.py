@@ -33,7 +33,7 @@ NUMBERED = re.compile(r"\[[0-9]+\]$")
 LISTS = ("qtailq", "qlist", "gtree")  # as many elements as there happen to be
 VERSION = re.compile(r"[0-9]+(\.[0-9]+)+")  # of QEMU
 READABLE = (
-    "a file: a stream with a vmdesc, the text of a vmdesc (`compat -d desc`), the output of -dump-vmstate, "
+    "a file: a stream with a vmdesc, the text of a vmdesc (`analyze -d desc`), the output of -dump-vmstate, "
     "or a schema (`schema learn`)"
 )
 
@@ -128,7 +128,7 @@ def _of_text(text: bytes, source: str) -> Shapes:
         return of_dump(parse_vmstate_dump(text), source)
     raise StreamError(
         "JSON that describes no device state",
-        expected="a vmdesc (`compat -d desc`), the output of -dump-vmstate, or a schema (`schema learn`)",
+        expected="a vmdesc (`analyze -d desc`), the output of -dump-vmstate, or a schema (`schema learn`)",
     )
 
 

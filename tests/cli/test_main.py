@@ -183,7 +183,7 @@ def test_errors_are_json_too(call, tmp_path):
         (["info", PC], 0),
         (["sections", PC], 0),
         (["show", PC, "cpu/env.xcr0"], 0),
-        ([], 2),
+        ([], 0),
         (["nonsense"], 2),
         (["info"], 2),
         (["info", "--nonsense", PC], 2),

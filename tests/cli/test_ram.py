@@ -1,4 +1,4 @@
-"""The commands `ram`, `rewrite`, `compat` and `schema learn`: shapes of their output and exit codes."""
+"""The commands `ram`, `rewrite`, `analyze` and `schema learn`: shapes of their output and exit codes."""
 
 import csv
 import io
@@ -145,13 +145,13 @@ def test_exit_codes_of_learn(call, tmp_path):
     assert call("schema", "learn")[0] == 2
 
 
-def test_exit_codes_of_compat(call, tmp_path):
-    assert call("compat", samplefiles.path("arm-7.2"))[0] == 0
-    assert call("compat", samplefiles.path("novmdesc-7.2"), "-d", "desc")[0] == 63
-    assert call("compat", samplefiles.path("pc-7.2"), "-d", "nothing")[0] == 2
+def test_exit_codes_of_analyze(call, tmp_path):
+    assert call("analyze", samplefiles.path("arm-7.2"))[0] == 0
+    assert call("analyze", samplefiles.path("novmdesc-7.2"), "-d", "desc")[0] == 63
+    assert call("analyze", samplefiles.path("pc-7.2"), "-d", "nothing")[0] == 2
     broken = tmp_path / "broken"
     broken.write_bytes(BROKEN)
-    assert call("compat", broken)[0] == 3
+    assert call("analyze", broken)[0] == 3
 
 
 def test_exit_codes_of_rewrite(call, tmp_path):

@@ -54,7 +54,7 @@ def test_no_input_is_written_over(source, tmp_path):
     channel.write_bytes(b"\0\2\0\4\0\0\0\1")  # a return path with a PONG: it has no memory
     layout = tmp_path / "cpuid.txt"
     layout.write_bytes((samplefiles.SAMPLES / "cpuid" / "intel-spr-guest.txt").read_bytes())
-    given = ("--edits", plan, "--channel", channel, "--drop-component", "mpx,pkru", "--for", layout)
+    given = ("--edits", plan, "--channel", channel, "--drop-component", "mpx,pkru", "--layout", layout)
     assert run("rewrite", source, *given, "-o", tmp_path / "out").returncode == 0
     for output in (source, plan, channel, layout):
         before = output.read_bytes()

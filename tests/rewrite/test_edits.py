@@ -330,7 +330,7 @@ def test_the_same_by_options_by_file_and_by_method(call, source, tmp_path):
         ["--drop-section", "none"],
         ["--edits", "/none"],
         ["--none"],
-        ["--for", "none", "--set", "dev@0/a=1"],
+        ["--layout", "none", "--set", "dev@0/a=1"],
         ["--xcr0", "none", "--to-accelerator", "kvm"],
         ["--to-accelerator", "none"],
         ["--absent", "none"],
@@ -453,7 +453,7 @@ def test_exit_codes(call, source, tmp_path):
     out.unlink()
     # 1: a loss that was not allowed
     code, _, err = call(
-        "rewrite", path("kvm-avx512-7.2"), "--for", "intel-haswell", "--set", "cpu@0/env.xcr0=0xe7", "-o", out
+        "rewrite", path("kvm-avx512-7.2"), "--layout", "intel-haswell", "--set", "cpu@0/env.xcr0=0xe7", "-o", out
     )
     assert code in (1, 2), err
     # 3: broken input
@@ -472,14 +472,14 @@ def test_a_required_layout(call, tmp_path):
     out = tmp_path / "out"
     source, before = path("kvm-avx512-7.2"), hashlib.sha256(read("kvm-avx512-7.2")).digest()
     fitting, lacking = "amd-zen4", "amd-zen2"
-    assert call("rewrite", source, "--for", fitting, "-o", out)[0] == 0
+    assert call("rewrite", source, "--layout", fitting, "-o", out)[0] == 0
     assert out.read_bytes() == source.read_bytes()
     out.unlink()
-    code, printed, err = call("rewrite", source, "--for", lacking, "-o", out, "--json")
+    code, printed, err = call("rewrite", source, "--layout", lacking, "-o", out, "--json")
     assert code == 1
     assert json.loads(printed)["error"]["components"] == ["opmask", "ZMM_Hi256", "Hi16_ZMM"]
     assert not out.exists()
-    assert call("rewrite", source, "--for", lacking, "--drop-component", "avx512", "-o", out)[0] == 0
+    assert call("rewrite", source, "--layout", lacking, "--drop-component", "avx512", "-o", out)[0] == 0
     assert_true(out)
     assert hashlib.sha256(source.read_bytes()).digest() == before
     assert lacking in err
@@ -526,5 +526,5 @@ def test_the_sample_names_every_edit_and_its_parameters():
 
 
 def test_every_edit_is_an_option():
-    options = {option.op for option in EDIT_OPTIONS} | {"require-layout"}  # --for
+    options = {option.op for option in EDIT_OPTIONS} | {"require-layout"}  # --layout
     assert set(EDITS) <= options

@@ -334,7 +334,7 @@ def test_every_command_reads_the_stream_at_the_front(call, overwritten, tmp_path
         ["sections", "{}", "--csv"],
         ["show", "{}", "--csv"],
         ["show", "{}", "cpu@0", "--csv"],
-        ["compat", "{}"],
+        ["analyze", "{}"],
         ["ram", "{}", "--csv"],
         ["xsave", "export", "{}", "--vcpu", "0", "--format", "standard", "--layout", "intel-skl", "-o", area],
     ):

@@ -79,7 +79,7 @@ COMMANDS = [
     ["info", "{}"],
     ["sections", "{}"],
     ["show", "{}", "cpu/env.xcr0"],
-    ["compat", "{}"],
+    ["analyze", "{}"],
     ["ram", "{}"],
     ["check", "{}", "--fail-on", "error"],
     ["xsave", "table", "{}"],

@@ -22,8 +22,8 @@ DISPLAYING = [
     ["show", "{}", "nothere/x"],
     ["xsave", "table", "{}"],
     ["ram", "{}"],
-    ["compat", "{}"],
-    ["compat", "{}", "-d", "desc"],
+    ["analyze", "{}"],
+    ["analyze", "{}", "-d", "desc"],
 ]
 JUDGING = [
     ["check", "{}"],

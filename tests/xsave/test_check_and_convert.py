@@ -134,7 +134,7 @@ def test_who_is_asked_for_supervisor_components(tmp_path):
         "XRSTOR": False, "XRSTORS": True, "KVM_SET_XSAVE": False, "MSHV": True, "WHPX": True,
     }  # fmt: skip
     # Whoever is named is asked, and IA32_XSS is what the caller says it is.
-    status, out, _ = run("check", path, "--layout", "intel-spr", "--for", "XRSTOR")
+    status, out, _ = run("check", path, "--layout", "intel-spr", "--consumer", "XRSTOR")
     assert status == 1
     assert "does not have CET_U, CET_S" in out
     status, out, _ = run("check", path, "--layout", "intel-spr", "--xss", "0")

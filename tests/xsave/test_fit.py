@@ -276,7 +276,7 @@ def test_check_and_convert_never_disagree(name, tmp_path, capsys):
     for where in layout_names():
         if data[527] >> 7 and not layout(where).has_xsavec:
             continue
-        taken = run("check", path, "--layout", where, "--for", consumer, capsys=capsys)[0]
+        taken = run("check", path, "--layout", where, "--consumer", consumer, capsys=capsys)[0]
         made = run("convert", path, tmp_path / "o", "--to", "standard", "--layout", where, capsys=capsys)[0]
         assert (taken == 0) == (made == 0), where
 

@@ -9,8 +9,10 @@ from qmigtool.cli.shared.lazy import LazyGroup
 
 @click.group(
     cls=LazyGroup,
-    lazy={"export": "mshv.export:export_bundle", "import": "mshv.import_:import_bundle"},
-    no_args_is_help=False,
+    lazy={
+        "export": ("mshv.export:export_bundle", "Write the vCPUs' extended state as MSHV accepts it."),
+        "import": ("mshv.import_:import_bundle", "Put such a folder into a stream."),
+    },
 )
 def mshv() -> None:
-    """What MSHV takes of the vCPUs' extended state, as a folder: XSAVE areas in whole pages, XCR0 and MSRs."""
+    """Exchange the vCPUs' extended state with MSHV as a folder: XSAVE areas in whole pages, XCR0 and MSRs."""

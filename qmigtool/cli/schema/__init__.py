@@ -7,6 +7,12 @@ import click
 from qmigtool.cli.shared.lazy import LazyGroup
 
 
-@click.group(cls=LazyGroup, lazy={"learn": "schema.learn:learn", "diff": "schema.diff:diff"}, no_args_is_help=False)
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "diff": ("schema.diff:diff", "Compare the device state of two QEMU versions."),
+        "learn": ("schema.learn:learn", "Learn descriptions from streams with a vmdesc."),
+    },
+)
 def schema() -> None:
-    """Descriptions of device state, for streams that have none."""
+    """Compare and learn descriptions of device state."""

@@ -60,7 +60,7 @@ def diff(
 ) -> int:
     """Would device state that A describes load in B, and the other way round?
 
-    A and B each are a stream, the text of a vmdesc (`compat -d desc`), what QEMU's -dump-vmstate writes, or a schema
+    A and B each are a stream, the text of a vmdesc (`analyze -d desc`), what QEMU's -dump-vmstate writes, or a schema
     (`schema learn`); one of A, B and --devices may be "-". The exit status is 1 if a difference breaks, or may break, a
     direction that counts.
     """

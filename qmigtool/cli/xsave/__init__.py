@@ -10,14 +10,13 @@ from qmigtool.cli.shared.lazy import LazyGroup
 @click.group(
     cls=LazyGroup,
     lazy={
-        "check": "xsave.check:check",
-        "convert": "xsave.convert:convert",
-        "export": "xsave.export:export",
-        "import": "xsave.import_:import_area",
-        "layouts": "xsave.layouts:layouts",
-        "table": "xsave.table:table",
+        "check": ("xsave.check:check", "Check which consumers accept an XSAVE area."),
+        "convert": ("xsave.convert:convert", "Convert an XSAVE area, standard or compacted."),
+        "export": ("xsave.export:export", "Write the XSAVE area of a vCPU to a file."),
+        "import": ("xsave.import_:import_area", "Put an XSAVE area into a stream."),
+        "layouts": ("xsave.layouts:layouts", "List the XSAVE layouts, or draw one."),
+        "table": ("xsave.table:table", "Show which XSAVE components each vCPU has."),
     },
-    no_args_is_help=False,
 )
 def xsave() -> None:
-    """The extended state of the vCPUs: shown, extracted, converted, judged."""
+    """Show, export, convert and check the extended state (XSAVE) of the vCPUs."""

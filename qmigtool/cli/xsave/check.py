@@ -8,6 +8,7 @@ import click
 
 from qmigtool import xsave as core
 from qmigtool.cli.shared.areas import quirk_option, read_area, the_area_layout_option
+from qmigtool.cli.shared.othernames import renamed_option
 from qmigtool.cli.shared.output import json_option, print_json
 from qmigtool.cli.shared.parameters import mask_option
 from qmigtool.errors import UsageError
@@ -28,12 +29,13 @@ OTHER_FORMAT = "it takes the other format"
 @mask_option("--xss", help="IA32_XSS there, by default every supervisor component of the layout.")
 @mask_option("--mxcsr-mask", help="MXCSR bits of that CPU, by default those of the layout's vendor (AMD: 0x2ffff).")
 @click.option(
-    "--for",
+    "--consumer",
     "consumers",
     multiple=True,
     metavar="NAME",
     help="Judge for this consumer only (repeatable): XRSTOR, XRSTORS, KVM_SET_XSAVE, MSHV, WHPX.",
 )
+@renamed_option("--for", "--consumer")
 @quirk_option
 @json_option
 def check(

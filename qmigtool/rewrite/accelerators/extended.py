@@ -39,7 +39,7 @@ def foreign_components(conversion: Conversion) -> None:
     elif conversion.mask is None and not conversion.source.declares and held & RARE:
         conversion.note(
             f"XCR0 has {' '.join(mask_names(held & RARE))}: a host without refuses all of XCR0; "
-            "name the target's components (--for, --xcr0)"
+            "name the target's components (--layout, --xcr0)"
         )
 
 

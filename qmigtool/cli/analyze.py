@@ -1,4 +1,4 @@
-"""``compat``: a stream printed as QEMU's analyze-migration.py does."""
+"""``analyze``: a stream printed as QEMU's analyze-migration.py does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from qmigtool import analyze
+from qmigtool import analyze as documents
 from qmigtool.cli.shared.output import file_argument, finish, opened
 from qmigtool.util.jsontext import write_json
 
@@ -14,10 +14,10 @@ from qmigtool.util.jsontext import write_json
 @click.command()
 @file_argument
 @click.option("-d", "--dump", type=click.Choice(["state", "desc"]), default="state", help="What to print.")
-def compat(file: str, dump: str) -> int:
+def analyze(file: str, dump: str) -> int:
     """Print what QEMU's analyze-migration.py prints."""
     with opened(file) as stream:
-        document = analyze.desc(stream) if dump == "desc" else analyze.lazy_state(stream)
+        document = documents.desc(stream) if dump == "desc" else documents.lazy_state(stream)
         write_json(sys.stdout, document, indent=4)
         sys.stdout.write("\n")
         return finish(stream)
