@@ -31,7 +31,17 @@ from qmigtool.xsave.layout import Layout
 from qmigtool.xsave.notes import area_notes, kvm_amx_note
 from qmigtool.xsave.vendor import check_mxcsr
 
-__all__ = ["AUTO", "Agreed", "agreed", "auto_note", "contradictions", "convert_found", "meaning", "own_layout"]
+__all__ = [
+    "AUTO",
+    "Agreed",
+    "agreed",
+    "auto_note",
+    "contradictions",
+    "convert_found",
+    "meaning",
+    "own_layout",
+    "placed",
+]
 
 AUTO = "auto"
 T = TypeVar("T")
@@ -178,6 +188,21 @@ def convert_found(
     result, target = found.result
     notes = (*filter(None, [area.note]), *auto_note(source, found.layouts), *result.notes)
     return replace(result, notes=notes), target
+
+
+def placed(data: bytes, layout: Layout) -> XsaveArea:
+    """Return the area of a layout, in which each declared component has its place.
+
+    Raises :class:`~qmigtool.errors.LiveStateError` where it has none because the area is of another layout.
+    """
+    try:
+        return XsaveArea(data, layout)
+    except LiveStateError:
+        raise
+    except XsaveError:
+        if misfits := misfits_of(data, layout):  # that is why
+            raise LiveStateError(_misfit(layout, misfits, None)) from None
+        raise
 
 
 def _misfit(layout: Layout, misfits: Sequence[str], way: str | None) -> str:

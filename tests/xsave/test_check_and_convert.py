@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from qmigtool.cli import main
 from qmigtool.xsave import Format, layout, layout_names
 from qmigtool.xsave.components import bits
+from tests.support import samplefiles
 
 OWN_RULES = (
     "hv_x64_xsave_xfem_register",  # MSHV has no bit for PKRU, APX_F, PT, ...
@@ -151,3 +152,18 @@ def test_a_standard_area_found_by_auto_leaves_supervisor_state_beside_it(tmp_pat
         document = json.loads(out)
         assert document["xstate_bv"] == "0x7"
         assert set(document["msrs"]) == {"CET_U", "CET_S"}
+
+
+@pytest.mark.parametrize("name", ["intel-spr", "intel-clx", "zhaoxin-kx7000"])
+def test_an_area_too_short_for_its_layout_is_of_another_one_for_import_too(name, tmp_path):
+    """2440 bytes, as AMD's have: what is declared ends behind that only because the layout is wrong."""
+    amd = layout("amd-zen4")
+    (tmp_path / "a").write_bytes(area(amd, Format.STANDARD, 0, 0x207))
+    stream = str(samplefiles.path("kvm-avx512-7.2"))
+    import_area = ["import", stream, tmp_path / "a", "--vcpu", "0", "--layout", name, "--dry-run"]
+    convert = ["convert", tmp_path / "a", tmp_path / "o", "--to", "compacted", "--layout", name]
+    for command in (import_area, convert):
+        status, _, err = run(*command)
+        assert status == 1
+        assert f"the area is not one of {name}: the area has 2440 bytes, as areas of amd-zen3" in err
+    assert run("check", tmp_path / "a", "--layout", name)[0] == 1

@@ -349,6 +349,8 @@ Model name:              Intel(R) Core(TM)2 Duo
 """
 KCPUID = "CPU features:\n=============\n\n\tsse3                \n\txsave               \n\tclflush_size        : 0x8\n"
 KCPUID_D = "CPUID_0xd_EAX[0x0]:\n\t xcr0_x87\t- x87 state\n"
+LEAF_1 = "CPU:\n   version information (1/eax):\n      family = 0xf\n   miscellaneous (1/ebx):\n      brand id = 0x0\n"
+SUBLEAF_2 = "CPU:\n   AVX/YMM features (0xd/2):\n      AVX/YMM save state byte size             = 0x00000100 (256)\n"
 WHERE = "but not CPUID leaf 0xD, which says where the components lie"
 
 
@@ -366,9 +368,11 @@ WHERE = "but not CPUID leaf 0xD, which says where the components lie"
             "| grep x86/fpu`",
         ),
         (CPUINFO.split("\n")[3], f"/proc/cpuinfo has a CPU's name, {WHERE}", "`kcpuid -r`"),
+        (LEAF_1, "cpuid's text has (1/eax, 1/ebx) here, but not (0xd/0)", "`cpuid -1 -r`"),
+        (SUBLEAF_2, "cpuid's text has (0xd/2) here, but not (0xd/0)", "without -l and -s"),
         (LSCPU, f"lscpu has a CPU's name and flags (they do not have xsave), {WHERE}", "`cpuid -1 -r`"),
     ],
-    ids=["kcpuid", "kcpuid-d", "cpuinfo", "crlf", "quoted", "flags-line", "model-line", "lscpu"],
+    ids=["kcpuid", "kcpuid-d", "cpuinfo", "crlf", "quoted", "flags-line", "model-line", "leaf-1", "subleaf-2", "lscpu"],
 )
 def test_texts_without_registers_say_which_command_has_them(text, what, give, tmp_path, capsys):
     with pytest.raises(XsaveError) as raised:
@@ -389,6 +393,12 @@ def test_texts_without_registers_say_which_command_has_them(text, what, give, tm
         assert status in (2, 3)
         assert what in err
         assert give in err
+
+
+def test_text_about_xml_is_none():
+    with pytest.raises(XsaveError) as raised:
+        parse_cpuid_dump("libvirt's `<cpudata>` and <cpuinfo>", "README.md")
+    assert "libvirt's XML" not in str(raised.value)
 
 
 def test_registers_count_whatever_else_a_text_has():

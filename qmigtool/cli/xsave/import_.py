@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from qmigtool.cli.shared.areas import force_option, quirk_option, read_area, the_area_layout_option
@@ -10,8 +12,8 @@ from qmigtool.cli.shared.output import accelerator_option, file_argument, json_o
 from qmigtool.cli.shared.parameters import mask_option, number_value
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.rewrite import Rewriter
-from qmigtool.xsave import Layout, XsaveArea, impossible_xcr0
-from qmigtool.xsave.found import agreed, auto_note, contradictions, meaning, own_layout
+from qmigtool.xsave import Layout, impossible_xcr0
+from qmigtool.xsave.found import agreed, auto_note, contradictions, meaning, own_layout, placed
 
 
 @click.command("import")
@@ -61,7 +63,7 @@ def import_area(
             wrong = contradictions(holder, layout) if isinstance(layout, Layout) else ()
             if wrong and not force:
                 raise LiveStateError(f"the area is of another layout: {'; '.join(wrong)} (--force imports it)")
-            found = agreed(data, layout, lambda one: XsaveArea(data, one), meaning)
+            found = agreed(data, layout, partial(placed, data), meaning)
             one = found.layouts[0]
             rewriter = Rewriter(stream, lossy=lossy)
             for note in (*filter(None, [holder.note]), *wrong, *auto_note(layout, found.layouts)):

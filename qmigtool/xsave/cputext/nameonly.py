@@ -13,6 +13,8 @@
             sse3
 
     CPUID_0xd_EAX[0x0]:                       kcpuid -d
+
+       version information (1/eax):           cpuid -l 1, or a part of what cpuid prints
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ __all__ = ["NameOnly", "name_only"]
 
 _ON_THAT_MACHINE = "`cpuid -1 -r` or `kcpuid -r` on that machine, or its boot messages: `dmesg | grep x86/fpu`"
 _FLAGS = re.compile(r"^[ \t>]*flags[ \t]*:[ \t]*(?P<flags>\w[^\n]*)$", re.MULTILINE | re.IGNORECASE)
+_HEAD = re.compile(r"^[ \t>]*[^\n=:()]{1,80} ?\(((?:0x)?[0-9a-f]{1,8}(?:/\w{1,8})?)\):[ \t\r]*$", re.MULTILINE)
 
 
 class NameOnly(NamedTuple):
@@ -45,7 +48,13 @@ def name_only(text: str) -> NameOnly | None:
         text
     ):
         return NameOnly(f"/proc/cpuinfo {_without(text)}", _ON_THAT_MACHINE)
-    if "<cpu" in text:
+    if heads := _HEAD.findall(text):
+        there = ", ".join(list(dict.fromkeys(heads))[:4])
+        return NameOnly(
+            f"cpuid's text has ({there}) here, but not (0xd/0), which says what XCR0 can hold",
+            "all that `cpuid -1` or `cpuid -1 -r` prints, without -l and -s",
+        )
+    if re.search(r"<cpu[\s>]", text):
         models = dict.fromkeys(re.findall(r"<model\b[^>]{0,200}>\s*([\w.-]{1,60})\s*</model>", text))
         known = next((f"; --layout {name} is QEMU's model of that name" for name in models if is_layout_name(name)), "")
         return NameOnly(f"libvirt's XML has a model and features here, but no <cpudata> with registers{known}", None)
