@@ -28,6 +28,9 @@ NAMES_THEM = (11, 0)
 ARM64_SYSREG = 0x0013  # KVM_REG_ARM64_SYSREG >> 16, in bits 16 to 31 of a number as QEMU keeps it
 KVM_ARCH, KVM_ARM64 = 0xFF << 56, 0x60 << 56
 KVM_SIZE, KVM_U64 = 0xF << 52, 3 << 52
+SCTLR_EL3 = 0x603000000013F080
+EL3_LOADS = (6, 0), (7, 2)
+"""QEMU before the first refuses the registers of a vCPU with EL3 (5.2 its own), QEMU from the second on does not."""
 AA64, NS, WIDE = 1 << 28, 1 << 29, 1 << 15
 MISSING = (
     "warning: handle_cpreg_missing_in_incoming_stream: system register {:#x} expected by the destination but not in "
@@ -47,6 +50,13 @@ def compare_registers(load: Load, values: Mapping[str, Any], hook: Mapping[str, 
     if sent is None or own is None:
         load.doubt("which system registers the target has: a reference of it decides it", f"cpu@{instance}")
         return
+    if SCTLR_EL3 in own and not load.since(EL3_LOADS[0]):
+        load.note(f"cpu@{instance}: QEMU before 6.0 does not load a vCPU with EL3, its own neither")
+        raise load.refuse("hook", **hook)
+    if SCTLR_EL3 in own and not load.since(EL3_LOADS[1]):
+        load.doubt(
+            "whether this QEMU loads a vCPU with EL3: 5.2 does not, 7.2 does: a version decides it", f"cpu@{instance}"
+        )
     foreign = sorted(sent.keys() - own.keys())
     if (foreign or own.keys() - sent.keys()) and load.since(NAMES_THEM):
         lines = [

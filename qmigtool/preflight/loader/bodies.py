@@ -22,6 +22,7 @@ from qmigtool.parsers.vmstate import INTEGERS, decode_value, inside
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.loader import esp as esp_fields
 from qmigtool.preflight.loader import fieldfacts as facts
+from qmigtool.preflight.loader.aborts import may_abort
 from qmigtool.preflight.loader.armregisters import COUNT, OWN, compare_registers
 from qmigtool.preflight.loader.hooks import HOOKS, LISTED, PLACED, RECORDED
 from qmigtool.preflight.loader.lengths import OLD_STYLE, VARIABLE, other_length
@@ -457,10 +458,7 @@ def load_body(
     try:
         if idstr in DISKS:
             load.doubt("whether the target has the block devices that it names: the target itself decides it", label)
-        fixed = facts.ELSEWHERE.get(idstr)
-        if fixed is not None and not load.since(fixed):
-            what = "reads it over the device's own object, and may abort: the target itself decides it"
-            load.doubt(f"QEMU before {'.'.join(map(str, fixed))} {what}", label)
+        may_abort(load, section, idstr, label)
         if idstr in LIVE and section is not None and section.description is None:
             _pass(load, start, section_id)
             return

@@ -96,13 +96,6 @@ SOUND = frozenset(
 )
 """The vmsds of devices whose backend registers ``audio``."""
 
-ELSEWHERE: Mapping[str, tuple[int, int]] = {"cirrus_vga": (10, 0), "vga": (11, 1)}
-"""idstr of a display of isapc -> the first version known to read it into the device's state.
-
-Before, it is read over the device's own object: memory that decides whether QEMU goes on (its vmsd is that of the state
-inside; hw/display/cirrus_vga_isa.c, hw/display/vga-isa.c). The same display on PCI has a device path before its name.
-"""
-
 PER_VCPU = {("CPU hotplug state", "devs")}
 """(vmsd, array) with an element for each vCPU that the target can have, -smp maxcpus= (hw/acpi/cpu.c)."""
 

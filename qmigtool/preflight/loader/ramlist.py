@@ -12,6 +12,7 @@ from qmigtool.errors import StreamError
 from qmigtool.parsers.ram import MAX_BLOCKS
 from qmigtool.parsers.records import MappedRamHeader
 from qmigtool.parsers.window import Window
+from qmigtool.preflight.loader.aborts import may_abort_on_block
 from qmigtool.preflight.loader.records import load_records
 from qmigtool.preflight.loader.state import Undecided
 
@@ -51,6 +52,7 @@ def _list(load: Load, total: int) -> None:
         if cursor.failed and not ram.known:
             raise load.refuse("ram-cut", at, "ram", ram_version=VERSION, ret=-5)
         _block(load, at, name, length)
+        may_abort_on_block(load, name)
         _more(load, at, name, length)
         total = (total - length) % (1 << 64)  # as in C: what names more than the total reads on
 
