@@ -2,12 +2,13 @@
 
 import json
 import struct
+import tracemalloc
 
 import pytest
 
 from qmigtool.cli.main import run
 from tests.support import casefiles, samplefiles
-from tests.xsave.test_holders import AREA, core, note, prstatus
+from tests.xsave.test_holders import AREA, NOTE, core, note, prstatus
 
 KVM = str(samplefiles.path("kvm-avx512-7.2"))
 CORES = ("core.elf", "core.xstate", "xen_xsave.rec", "ch_state.json")
@@ -153,3 +154,43 @@ def test_a_signal_frame_tells_its_size(call, tmp_path):
         "the software bytes (464) say that an area with XCR0 0xe7 has 2432 bytes, but one of intel-icx has 2688"
     ]
     assert call("xsave", "check", path, "--layout", "amd-zen4")[0] == 0
+
+
+@pytest.mark.parametrize("where", ["behind", "before"])
+def test_a_large_core_is_not_read_whole(where, call, tmp_path):
+    """gdb writes the notes behind the memory, Linux before it."""
+    notes = prstatus(10), note(b"LINUX", 0x202, AREA), note(b"LINUX", 0x205, NOTE)
+    memory = 300 << 20
+    path = tmp_path / "core"
+    if where == "before":
+        path.write_bytes(core(*notes))
+    else:
+        whole = bytearray(core(*notes))
+        place = struct.unpack_from("<Q", whole, 64 + 56 + 8)[0]
+        struct.pack_into("<Q", whole, 64 + 56 + 8, memory)
+        path.write_bytes(whole[:place])
+        with path.open("r+b") as file:
+            file.seek(memory)
+            file.write(whole[place:])
+    with path.open("r+b") as file:
+        file.truncate(memory + (1 << 20))
+    tracemalloc.start()
+    try:
+        status, found, _ = call("xsave", "check", path)
+        assert (status, found["layout"]) == (0, "core")
+        assert call("xsave", "convert", path, tmp_path / "o", "--to", "compacted", "--layout", "amd-zen4")[0] == 0
+        assert call("xsave", "layouts", path)[1]["layouts"][0]["name"] == "core"
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_file_that_is_no_core_is_refused(call, tmp_path):
+    path = tmp_path / "disk"
+    path.touch()
+    with path.open("r+b") as file:
+        file.truncate(1 << 30)
+    for command in (["check", path], ["layouts", path]):
+        status, _, err = call("xsave", *command)
+        assert status == 2
+        assert "has more than 16777216 bytes" in err

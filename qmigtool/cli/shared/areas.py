@@ -10,14 +10,13 @@ import click
 
 from qmigtool import xsave as core
 from qmigtool.cli.shared.output import print_json, say_error
-from qmigtool.cli.shared.parameters import MAX_AREA, MAX_HOLDER, F, layout_value, read_small, split_path
+from qmigtool.cli.shared.parameters import MAX_AREA, MAX_HOLDER, F, layout_value, read_holder, split_path
 from qmigtool.errors import UsageError
 from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Layout
 from qmigtool.xsave.found import AUTO
 from qmigtool.xsave.header import area_format, header
 from qmigtool.xsave.holders import FoundArea, find_area
-from qmigtool.xsave.holders.elfcore import is_core
 
 quirk_option = click.option(
     "--hyperv-quirk/--no-hyperv-quirk",
@@ -50,8 +49,8 @@ the_area_layout_option = area_layout_option(
 def read_area(path: str) -> FoundArea:
     """Read an XSAVE area, alone in its file or out of what holds one; ``FILE#N`` chooses of several."""
     file, choice = split_path(path)
-    data = read_small(file, MAX_HOLDER, prefix_of=is_core)
-    if data.startswith(b"QEVM"):
+    data = read_holder(file, MAX_HOLDER)
+    if data[:4] == b"QEVM":
         raise UsageError(f"{path} is a migration stream, not an XSAVE area", expected="`xsave export` first")
     found = find_area(data, Path(file).name, choice)
     if len(found.data) > MAX_AREA:

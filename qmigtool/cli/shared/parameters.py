@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,11 +41,12 @@ def layout_value(value: str | Layout) -> Layout:
         )
     if core.is_layout_name(value) or not Path(file).exists():
         return core.layout(value)
-    data, name = read_small(file, MAX_DUMP, prefix_of=is_core), Path(file).name
-    if is_layout_note(data):
-        return layout_of_note(data, name)
+    data, name = read_holder(file, MAX_DUMP), Path(file).name
     if is_core(data):
         return layout_of_core(data, name)
+    data = bytes(data)
+    if is_layout_note(data):
+        return layout_of_note(data, name)
     found = core.parse_cpuid_dump(data.decode("utf-8", "replace"), name, cpu=choice)
     note = missing_rows(found)
     if note is not None:
@@ -109,18 +111,37 @@ def split_path(path: str) -> tuple[str, str | None]:
     return (path, None) if path == "-" or Path(path).exists() else split_choice(path)
 
 
-def read_small(path: str, most: int, *, prefix_of: Callable[[bytes], bool] = lambda data: False) -> bytes:
-    """Read a small file, or stdin, whole; of what ``prefix_of`` recognises, only the first ``most`` bytes."""
+def read_small(path: str, most: int) -> bytes:
+    """Read a small file, or stdin, whole."""
+    data = _read(path, most)
+    if len(data) > most:
+        raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
+    return data
+
+
+def read_holder(path: str, most: int) -> bytes | mmap:
+    """Read what may hold an area or a layout: a small file whole, of an ELF core only what is looked at.
+
+    A core may be large, and gdb writes its notes behind the memory. Of one that comes through a pipe only the first
+    ``most`` bytes are read.
+    """
+    data = _read(path, most)
+    if len(data) <= most:
+        return data
+    if not is_core(data):
+        raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
+    if path != "-" and Path(path).is_file():
+        with Path(path).open("rb") as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
+    return data[:most]
+
+
+def _read(path: str, most: int) -> bytes:
+    """Return the bytes of a file or stdin, or one more than ``most`` of them."""
     remember_inputs(path)
     if path == "-":
         if sys.stdin is None:
             raise UsageError("there is no standard input")
-        data = sys.stdin.buffer.read(most + 1)
-    else:
-        with Path(path).open("rb") as file:
-            data = file.read(most + 1)
-    if len(data) > most and prefix_of(data):
-        return data[:most]
-    if len(data) > most:
-        raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
-    return data
+        return sys.stdin.buffer.read(most + 1)
+    with Path(path).open("rb") as file:
+        return file.read(most + 1)

@@ -14,6 +14,8 @@ software     the bytes 464-511 of the legacy region, in which Linux says what th
 
 from __future__ import annotations
 
+from mmap import mmap
+
 from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.xsave.holders.elfcore import find_in_core, is_core, is_layout_note
 from qmigtool.xsave.holders.model import FoundArea
@@ -33,7 +35,7 @@ NAMED = {
 """What begins in a way that no area can be meant by, and is not read."""
 
 
-def find_area(data: bytes, name: str, choice: str | None = None) -> FoundArea:
+def find_area(data: bytes | mmap, name: str, choice: str | None = None) -> FoundArea:
     """Return the area that a file holds; ``name`` is the file's, ``choice`` names one of several (a thread, a vCPU).
 
     Raises UnsupportedError ("not an XSAVE area: ...") for what is recognised and holds none that can be read,
@@ -41,6 +43,7 @@ def find_area(data: bytes, name: str, choice: str | None = None) -> FoundArea:
     """
     if is_core(data):
         return find_in_core(data, name, choice)
+    data = bytes(data)
     if is_json(data):
         return find_in_json(data, name, choice)
     if choice is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from mmap import mmap
 from typing import NamedTuple
 
 from qmigtool.errors import LimitError, UnsupportedError, UsageError, XsaveError
@@ -57,15 +58,15 @@ class _Thread(NamedTuple):
     size: int
 
 
-def is_core(data: bytes) -> bool:
+def is_core(data: bytes | mmap) -> bool:
     """Say whether this is an ELF core: other ELF files hold no area."""
-    if len(data) < 20 or not data.startswith(b"\x7fELF") or data[4] not in _CLASSES or data[5] != 1:
+    if len(data) < 20 or data[:4] != b"\x7fELF" or data[4] not in _CLASSES or data[5] != 1:
         return False
     kind, machine = struct.unpack_from("<HH", data, 16)
     return kind == ET_CORE and machine in (EM_386, EM_X86_64)
 
 
-def layout_of_core(data: bytes, name: str) -> Layout:
+def layout_of_core(data: bytes | mmap, name: str) -> Layout:
     """Return the layout that a core's note NT_X86_XSAVE_LAYOUT describes. Raises UnsupportedError if it has none."""
     for note in _notes(data, name):
         if note.owner == b"LINUX" and note.kind == NT_X86_XSAVE_LAYOUT:
@@ -74,7 +75,7 @@ def layout_of_core(data: bytes, name: str) -> Layout:
     raise UnsupportedError(f"the layout of {what}", f"no layout: {what}", section=name)
 
 
-def find_in_core(data: bytes, name: str, choice: str | None) -> FoundArea:
+def find_in_core(data: bytes | mmap, name: str, choice: str | None) -> FoundArea:
     """Return the area of one thread of a core, and its layout if the core has that.
 
     ``choice`` is the thread's id, or ``@N`` for the Nth area of the core, from 1: the only way to one whose id is
@@ -107,7 +108,7 @@ def find_in_core(data: bytes, name: str, choice: str | None) -> FoundArea:
     return FoundArea(area, layout, software.xfeatures if software else None, where)
 
 
-def _pid(data: bytes, note: _Note, name: str) -> int:
+def _pid(data: bytes | mmap, note: _Note, name: str) -> int:
     at = PR_PID[data[4]]
     if note.size < at + 4:
         raise XsaveError(
@@ -138,7 +139,7 @@ def _choose(threads: list[_Thread], name: str, choice: str | None) -> _Thread:
     return found[0]
 
 
-def _notes(data: bytes, name: str) -> Iterator[_Note]:
+def _notes(data: bytes | mmap, name: str) -> Iterator[_Note]:
     """Give every note, of all segments together not more than MAX_NOTES."""
     header, segment = _CLASSES[data[4]]
     left = MAX_NOTES
@@ -157,10 +158,10 @@ def _notes(data: bytes, name: str) -> Iterator[_Note]:
         raise XsaveError("the core ends inside its program headers", offset=len(data), section=name) from None
 
 
-def _notes_of_segment(data: bytes, at: int, end: int, name: str) -> Iterator[_Note]:
+def _notes_of_segment(data: bytes | mmap, at: int, end: int, name: str) -> Iterator[_Note]:
     while at < end:
         if at + 12 > len(data):
-            raise XsaveError("the core ends inside its notes", offset=len(data), section=name)
+            raise XsaveError("the core, or what came of it, ends inside its notes", offset=len(data), section=name)
         owner_size, size, kind = struct.unpack_from("<III", data, at)
         start = at + 12 + -(-owner_size // 4) * 4
         if start + size > len(data):
