@@ -162,6 +162,16 @@ _OF_A_BODY = ("vmsd_name", "version", "fields", "subsections")
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
     """Measure an object of the text."""
+    if len(pairs) == 3:
+        (one, name), (two, kind), (three, size) = pairs
+        # Most of a vmdesc is this, in this order: it is looked at without another call.
+        if (
+            (one, two, three) == ("name", "type", "size")
+            and (type(name), type(kind), type(size)) == (str, str, int)
+            and 0 <= size < MAX_NUMBER
+            and (name + kind).isascii()
+        ):
+            return "field", (size, 1, 0)
     found = dict(pairs)
     read = _SHAPES.get(frozenset(found))
     return _inline(pairs) if read is None or len(found) != len(pairs) else read(found)
