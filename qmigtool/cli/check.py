@@ -14,18 +14,15 @@ import click
 from qmigtool import __version__
 from qmigtool.check import RULES, Policy, default_policy, default_text, load_policy, report, streams_in, unreadable
 from qmigtool.cli.shared.colours import COLOURS
+from qmigtool.cli.shared.messages import SCHEMA, complain, print_json, say_error
 from qmigtool.cli.shared.output import (
-    SCHEMA,
     accelerator_option,
-    complain,
     finish,
     json_option,
     on_terminal,
     opened,
     print_cells,
-    print_json,
     remember_inputs,
-    say_error,
     schema_option,
     terminal_width,
     write_output,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     csv_option,
     finish,
@@ -16,7 +17,6 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    print_json,
     problems_json,
     remember_inputs,
     say,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
     accelerator_option,
@@ -15,9 +16,7 @@ from qmigtool.cli.shared.output import (
     finish,
     json_option,
     opened,
-    print_json,
     problems_json,
-    say_error,
     schema_option,
 )
 from qmigtool.errors import SnapshotsError

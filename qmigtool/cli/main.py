@@ -14,7 +14,7 @@ import click
 
 from qmigtool import __version__
 from qmigtool.cli.shared.lazy import LazyGroup
-from qmigtool.cli.shared.output import complain, fail, say_error
+from qmigtool.cli.shared.messages import complain, fail, say_error
 from qmigtool.cli.shared.standard import drop_errors, flush_output, take_standard_streams
 from qmigtool.errors import QmigError
 from qmigtool.util.budget import Limits, current, limited

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qmigtool.cli.shared.messages import complain, print_json
 from qmigtool.cli.shared.output import (
     accelerator_option,
-    complain,
     file_argument,
     finish,
     json_option,
     on_terminal,
     opened,
     print_cells,
-    print_json,
     problems_json,
     remember_inputs,
     say,

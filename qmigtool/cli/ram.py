@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     csv_option,
     file_argument,
@@ -15,7 +16,6 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    print_json,
     print_table,
     problems_json,
 )

@@ -9,6 +9,7 @@ import click
 
 from qmigtool.cli.shared.editoptions import ORDER, EditCommand, edit_options, ordered_edits
 from qmigtool.cli.shared.editreport import report
+from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.othernames import renamed_option
 from qmigtool.cli.shared.output import (
     accelerator_option,
@@ -17,10 +18,8 @@ from qmigtool.cli.shared.output import (
     json_option,
     opened,
     output_file,
-    print_json,
     problems_json,
     remember_inputs,
-    say_error,
     schema_option,
     write_output,
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qmigtool import tables
+from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     as_records,
     csv_option,
@@ -18,7 +19,6 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    print_json,
     problems_json,
 )
 from qmigtool.stream.missing import is_complete

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool import tables
+from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
     csv_option,
@@ -18,10 +19,8 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    print_json,
     problems_json,
     prove_option,
-    say_error,
     schema_option,
 )
 from qmigtool.devices.device import find

@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qmigtool.cli.shared.output import (
-    file_argument,
-    finish,
-    json_option,
-    opened,
-    output_file,
-    print_json,
-    problems_json,
-    say_error,
-)
+from qmigtool.cli.shared.messages import print_json, say_error
+from qmigtool.cli.shared.output import file_argument, finish, json_option, opened, output_file, problems_json
 from qmigtool.cli.shared.parameters import read_small
 from qmigtool.errors import StreamError
 from qmigtool.rewrite import write_stream

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import click
 
+from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     accelerator_option,
     file_argument,
     finish,
     json_option,
     opened,
-    print_json,
     problems_json,
-    say_error,
     schema_option,
 )
 from qmigtool.cli.shared.parameters import mask_option, size_value, the_layout_option

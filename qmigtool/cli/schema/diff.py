@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     chosen_snapshot,
     csv_option,
@@ -12,7 +13,6 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    print_json,
     remember_inputs,
     say,
     snapshot_option,

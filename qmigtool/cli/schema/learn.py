@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from qmigtool.cli.shared.output import finish, json_option, opened, print_json, say_error, snapshot_option, write_output
+from qmigtool.cli.shared.messages import print_json, say_error
+from qmigtool.cli.shared.output import finish, json_option, opened, snapshot_option, write_output
 from qmigtool.devices.schema import Schema
 from qmigtool.errors import UnsupportedError
 from qmigtool.util.budget import portion

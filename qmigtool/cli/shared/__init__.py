@@ -1,7 +1,8 @@
 """What several commands share.
 
 ===========  ==================================================================
-output       opening, tables, JSON, CSV, errors, files; the usual options
+messages     errors on stderr, JSON documents
+output       opening, tables, CSV, files; the usual options
 parameters   layouts, masks and numbers as options
 areas        XSAVE areas in files
 vcpus        vCPUs, as commands name them

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from qmigtool import xsave as core
-from qmigtool.cli.shared.output import print_json, say_error
+from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.parameters import MAX_AREA, MAX_HOLDER, F, layout_value, read_holder, split_path
 from qmigtool.errors import UsageError
 from qmigtool.util.text import hexadecimal, printable

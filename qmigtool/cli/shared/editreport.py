@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.cli.shared.output import print_cells, print_json, problems_json, say, say_error
+from qmigtool.cli.shared.messages import print_json, say_error
+from qmigtool.cli.shared.output import print_cells, problems_json, say
 from qmigtool.rewrite.changes import as_text
 from qmigtool.util.text import printable
 

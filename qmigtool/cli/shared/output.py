@@ -1,4 +1,4 @@
-"""What every command shares: options, tables for people and programs, JSON, errors, files."""
+"""What commands that open streams share: options, tables for people and programs, files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
+from qmigtool.cli.shared.messages import complain, say_error
 from qmigtool.devices.schema.model import load_file
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Type
@@ -24,14 +25,12 @@ from qmigtool.stream.model import Stream
 from qmigtool.stream.opening import open_stream
 from qmigtool.tables import Column
 from qmigtool.util.files import refuse_input, replacing
-from qmigtool.util.jsontext import write_json
 from qmigtool.util.text import csv_text, hexadecimal, printable
 from qmigtool.x86.accelerator import NAMES
 
 if TYPE_CHECKING:
     from qmigtool.tables import Row
 
-SCHEMA = 1
 LOOKED_AT = 1 << 16  # bytes behind a stream; zeros are padding
 SHOWN_WALK = 256 << 20  # bytes of RAM's records that a command which only shows walks over
 F = TypeVar("F", bound=Callable[..., Any])
@@ -164,31 +163,6 @@ def finish(stream: Stream, *more: QmigError) -> int:
     # Broken outweighs unsupported: what cannot be trusted should not look merely new.
     codes = {problem.exit_code for problem in problems}
     return min(codes - {UnsupportedError.exit_code} or codes, default=0)
-
-
-def complain(error: QmigError) -> None:
-    """Say an error on stderr, with the file that it is about."""
-    where = f"{error.file}: " if error.file else ""
-    say_error(f"qmigtool: {where}{error}")
-
-
-def say_error(line: str) -> None:
-    """Print a line on stderr; whatever names are in it, it stays one line and starts no command."""
-    print(printable(line), file=sys.stderr)
-
-
-def fail(error: QmigError, *, as_json: bool) -> int:
-    """Report an error that left nothing to show; return the exit status."""
-    complain(error)
-    if as_json:
-        print_json({"error": error.as_dict()})
-    return error.exit_code
-
-
-def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON document with its schema number."""
-    write_json(sys.stdout, {"schema": SCHEMA, **document})
-    sys.stdout.write("\n")
 
 
 def problems_json(stream: Stream, *more: QmigError) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import click
 
 from qmigtool import xsave as core
 from qmigtool.cli.shared.areas import quirk_option, read_area, the_area_layout_option
+from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.othernames import renamed_option
-from qmigtool.cli.shared.output import json_option, print_json
+from qmigtool.cli.shared.output import json_option
 from qmigtool.cli.shared.parameters import mask_option
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout

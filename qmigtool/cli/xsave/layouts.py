@@ -9,16 +9,8 @@ import click
 from qmigtool import tables
 from qmigtool import xsave as core
 from qmigtool.cli.shared.layoutdraw import draw
-from qmigtool.cli.shared.output import (
-    csv_option,
-    json_option,
-    on_terminal,
-    print_cells,
-    print_csv,
-    print_json,
-    say,
-    terminal_width,
-)
+from qmigtool.cli.shared.messages import print_json
+from qmigtool.cli.shared.output import csv_option, json_option, on_terminal, print_cells, print_csv, say, terminal_width
 from qmigtool.cli.shared.parameters import layout_value, mask_option
 from qmigtool.util.text import hexadecimal
 from qmigtool.xsave import Format, Layout

@@ -10,6 +10,7 @@ import click
 
 from qmigtool import tables
 from qmigtool import xsave as core
+from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
     accelerator_option,
@@ -20,7 +21,6 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    print_json,
     problems_json,
     prove_option,
     say,
