@@ -151,6 +151,11 @@ class Device:
             )
         return value
 
+    def word(self, path: str) -> int | None:
+        """Return the 64 bits of the register at ``path``, whatever sign its vmdesc gives it; else as :meth:`number`."""
+        value = self.number(path)
+        return None if value is None else value % (1 << 64)
+
     def subsection(self, name: str) -> Field | None:
         """Return the top-level subsection ``name``, like ``cpu/xss``, or None if it was not sent."""
         return next((f for f in self.fields if f.kind is Kind.SUBSECTION and f.name == name), None)

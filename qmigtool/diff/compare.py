@@ -21,6 +21,7 @@ from qmigtool.diff.words import change
 from qmigtool.diff.xstate import differing_registers, x87_unknown
 from qmigtool.errors import BudgetError, QmigError, UndecidedError, UnsupportedError
 from qmigtool.x86.accelerator import UNKNOWN
+from qmigtool.x86.registers import FSW
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
@@ -32,7 +33,6 @@ __all__ = ["compare"]
 _Key = tuple[str, int]  # a label, and which one of those that have it
 
 MAX_DIFFERENCES = 100_000  # of those that count, and of those that are excused
-FSW_ES = 1 << 7  # an unmasked x87 exception is pending
 
 
 def compare(a: Stream, b: Stream, *, noise: Noise | None = None) -> Comparison:
@@ -153,7 +153,7 @@ class _Comparer:
         try:
             found = list(differing_registers(a, b, declared=(self._hypervisors[0], self._hypervisors[1])))
             pending = int.from_bytes(a.x87_control[2:4], "little") | int.from_bytes(b.x87_control[2:4], "little")
-            pending &= FSW_ES
+            pending &= FSW["ES"]  # an unmasked x87 exception is pending
         except QmigError as error:
             words = f"{a.device.label}: extended state is compared field by field: {error}"
             (self._undecided if isinstance(error, UndecidedError) else self._notes).append(words)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.diff.model import Difference, Kind
 from qmigtool.diff.words import bits_changed
-from qmigtool.x86.registers import REGISTERS
+from qmigtool.x86.registers import FCW, FSW, MXCSR
 from qmigtool.x86.vcpu import FPREGS, X87, VCpu
 from qmigtool.xsave import COMPONENTS, XsaveArea, bits
 from qmigtool.xsave.components import MXCSR_OFFSET
@@ -95,7 +95,7 @@ def _register(a: _Side, b: _Side, bit: int, slot: Slot, x: int | bytes, y: int |
     places = [_place(side, bit, slot) for side in (a, b)]
     path = next((place[0] for place in places if place is not None), f"[{slot.name}]")
     words = slot.name
-    view = REGISTERS.get(_VIEWS.get(slot.name, ""))
+    view = _VIEWS.get(slot.name)
     if isinstance(x, bytes) and isinstance(y, bytes):
         words += f": {x87_value(x)} -> {x87_value(y)}"
         x, y = int.from_bytes(x, "little"), int.from_bytes(y, "little")
@@ -105,7 +105,7 @@ def _register(a: _Side, b: _Side, bit: int, slot: Slot, x: int | bytes, y: int |
     return Difference(a.vcpu.device.label, path, Kind.CHANGED, x, y, at_a, at_b, words, type=REGISTER)
 
 
-_VIEWS = {"MXCSR": "env.mxcsr", "FCW": "env.fpuc", "FSW": "env.fpus_vmstate"}
+_VIEWS = {register.name: register for register in (MXCSR, FCW, FSW)}
 
 
 def _place(side: _Side, bit: int, slot: Slot) -> tuple[str, int] | None:
@@ -126,7 +126,7 @@ def _place(side: _Side, bit: int, slot: Slot) -> tuple[str, int] | None:
         if rest or not 0 <= index < field.length // spec.wire_size:
             continue
         if bit == X87 and slot.offset >= ST_REGISTERS and side.vcpu.tcg:
-            index = (index + (side.area.fsw >> 11 & 7)) % 8  # physical registers
+            index = (index + (FSW.part(side.area.fsw, "TOP"))) % 8  # physical registers
         return _element(spec.path, field, index), field.offset + index * spec.wire_size
     return None
 

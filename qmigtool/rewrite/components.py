@@ -13,7 +13,8 @@ from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.fields import assign, shown
-from qmigtool.x86.vcpu import HFLAGS, UNKNOWN_SAVER, tcg_hflags
+from qmigtool.x86.registers import CR4, HFLAGS
+from qmigtool.x86.vcpu import UNKNOWN_SAVER, tcg_hflags
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import LEGACY_MASK, PKRU_MASK, check_xcr0, initial_configuration
 
@@ -40,7 +41,6 @@ XSTATE_BV, XCR0, XSS = "env.xstate_bv", "env.xcr0", "cpu/xss/env.xss"
 SENT_IF_USED = {one.name: one.components for one in CPU_SUBSECTIONS if one.components and not one.features}
 # All that a component has beside, and that is as foreign as it is to a CPU that does not have it.
 BESIDE = {one.name: one.components for one in BY_CPUID.values() if one.components}
-CR4_PKE = 1 << 22
 
 
 def vcpu_section(draft: Draft, index: int) -> SectionDraft:
@@ -94,7 +94,7 @@ def _assign_xcr0(draft: Draft, section: SectionDraft, mask: int) -> None:
     """Write XCR0, and what TCG keeps beside of it."""
     assign(draft, section, XCR0, mask)
     if draft.accelerator == "tcg":
-        assign(draft, section, HFLAGS, tcg_hflags(section.device), "TCG does not recompute hflags after a load")
+        assign(draft, section, HFLAGS.path, tcg_hflags(section.device), "TCG does not recompute hflags after a load")
 
 
 def initial(bit: int) -> bytes:
@@ -182,7 +182,7 @@ def drop_components(draft: Draft, mask: int) -> None:
                 assign(draft, section, register, number & ~mask)
         if vcpu.xcr0 & mask:
             _assign_xcr0(draft, section, vcpu.xcr0 & ~mask)
-        if mask & PKRU_MASK and (section.device.number("env.cr[4]") or 0) & CR4_PKE:
+        if mask & PKRU_MASK and (section.device.number(CR4.path) or 0) & CR4["PKE"]:
             draft.note(f"vCPU {vcpu.index}: CR4.PKE is set: its guest uses protection keys")
 
 
@@ -206,7 +206,7 @@ def repair_xstate_bv(draft: Draft) -> None:
 
 def say_what_is_left(draft: Draft) -> None:
     """Note what is as TCG keeps it where XSTATE_BV alone was filled, which TCG never does."""
-    left = ["TR", "env.hflags", "the TSC"]
+    left = ["TR", HFLAGS.path, "the TSC"]
     if any(vcpu.x87_order_matters for vcpu in draft.vcpus):
         left.insert(0, "the order of the x87 registers")
     who = "TCG keeps them" if draft.tcg else f"they were ({UNKNOWN_SAVER})"

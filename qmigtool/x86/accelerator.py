@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.x86.registers import SEGMENT, SEGMENTS, TSS_AVAILABLE
 from qmigtool.x86.vcpu import VCpu, is_x86
 from qmigtool.xsave import mask_names
 
@@ -34,7 +35,6 @@ UNKNOWN = "unknown"
 HYPERVISOR = "not tcg"
 CONTRADICTION = "the evidence contradicts itself"
 TCG_XCR0 = 0x21F  # x87, SSE, AVX, MPX, PKRU of -cpu max
-DESC_LIMIT = 0xF0000  # bits 19:16 of a segment's limit in the second word of its descriptor (target/i386/cpu.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def _of_vcpus(cpus: list[VCpu]) -> Iterator[_Mark]:
     if declaring is None and (vcpu := first(lambda v: v.live)):
         yield _Mark(TCG, 2, f"vCPU {vcpu.index} has live state {vcpu.live:#x} and XSTATE_BV 0: TCG never sets it")
     # A busy TSS (11, 3) is what a hypervisor's CPU has, and what RESET sets; TCG leaves the descriptor's own type.
-    if vcpu := first(lambda v: _tr_type(v) in (1, 9)):
+    if vcpu := first(lambda v: _tr_type(v) in TSS_AVAILABLE):
         yield _Mark(TCG, 3, f"TR of vCPU {vcpu.index} is a non-busy TSS, as only TCG leaves it", strong=True)
     # TCG keeps the descriptor's second word as it was; the others make it anew from what the CPU has, without bits
     # 19:16 of the limit (a conversion from TCG leaves them, as they mean nothing).
@@ -205,8 +205,8 @@ def _number(device: Device, path: str) -> int | None:
 
 def _tr_type(vcpu: VCpu) -> int | None:
     flags = _number(vcpu.device, "env.tr/flags")
-    return None if flags is None else flags >> 8 & 15
+    return None if flags is None else SEGMENT.part(flags, "TYPE")
 
 
 def _whole_descriptor(vcpu: VCpu) -> bool:
-    return any((_number(vcpu.device, f"env.segs[{i}]/flags") or 0) & DESC_LIMIT for i in range(6))
+    return any((_number(vcpu.device, f"env.segs[{i}]/flags") or 0) & SEGMENT["LIMIT"] for i in range(len(SEGMENTS)))

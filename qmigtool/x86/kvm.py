@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
+from qmigtool.x86.registers import CR0, CR3, CR4, EFER, EFLAGS, MTRRS, SEGMENT, SEGMENTS, MtrrKind
 from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, USER_MASK, check_xcr0, mask_names
 from qmigtool.xsave.header import MXCSR_DEFINED
 
@@ -25,16 +26,10 @@ __all__ = [
 Number = Callable[[str], int | None]
 """Returns the number in a field of section ``cpu``, by its path; None where the stream has none."""
 
-CR0, CR3, CR4, EFER, EFLAGS, CS = "env.cr[0]", "env.cr[3]", "env.cr[4]", "env.efer", "env.eflags", "env.segs[1]/flags"
-PE, WP, NW, CD, PG = 1 << 0, 1 << 16, 1 << 29, 1 << 30, 1 << 31
-PAE, LA57, PCIDE, CET = 1 << 5, 1 << 12, 1 << 17, 1 << 23
-LME, LMA = 1 << 8, 1 << 10
-VM = 1 << 17  # of EFLAGS
-DESC_L = 1 << 21  # of a segment's flags: 64-bit code
-
+CS_FLAGS = f"env.segs[{SEGMENTS.index('CS')}]/flags"
 CR3_HIGH = 1 << 63 | 0x1FF << 52  # no CPU has more than 52 address bits; 62:61 are LAM's
-CR4_RESERVED = ~0x1_1BFF_7FFF & (1 << 64) - 1  # bits that no CPU has: 15, 26, 31:29, 63:33
-CR4_FOREIGN = 1 << 14 | 1 << 19 | 1 << 24 | 1 << 25  # SMXE, KL, PKS, UINTR: CPUs have them, KVM's guests do not
+NEVER_IN_CR4 = ~CR4.named & (1 << 64) - 1  # bits that no CPU has: 15, 26, 31:29, 63:33
+FOREIGN_IN_CR4 = CR4["SMXE"] | CR4["KL"] | CR4["PKS"] | CR4["UINTR"]  # CPUs have them, KVM's guests do not
 MTRR_TYPES = frozenset({0, 1, 4, 5, 6})
 PHYSICAL = (1 << 52) - 1
 
@@ -117,7 +112,7 @@ ADDRESSES = (
     Address("env.ldt/base", "LDTR base"),
     Address("env.gdt/base", "GDTR base"),
     Address("env.idt/base", "IDTR base"),
-    *(Address(f"env.segs[{i}]/base", f"{name} base") for i, name in enumerate(("ES", "CS", "SS", "DS", "FS", "GS"))),
+    *(Address(f"env.segs[{i}]/base", f"{name} base") for i, name in enumerate(SEGMENTS)),
 )
 """The registers that hold linear addresses."""
 
@@ -129,7 +124,7 @@ def is_canonical(address: int, width: int) -> bool:
 
 def linear_width(number: Number) -> int:
     """Return how many bits of an address count: 57 with CR4.LA57, else 48."""
-    return 57 if _word(number, CR4) & LA57 else 48
+    return 57 if _word(number, CR4.path) & CR4["LA57"] else 48
 
 
 def refusals(number: Number, xcr0: int | None = None, *, groups: Collection[Group] = tuple(Group)) -> Iterator[Refusal]:
@@ -152,11 +147,11 @@ def refusals(number: Number, xcr0: int | None = None, *, groups: Collection[Grou
 
 def faults(number: Number) -> Iterator[Fault]:
     """Give what KVM takes of a vCPU, and no Intel CPU runs."""
-    cr0, cr4, efer = (_word(number, path) for path in (CR0, CR4, EFER))
-    if cr4 & PCIDE and not efer & LMA:
-        yield Fault("cr4", CR4, f"CR4 is {cr4:#x}: PCIDE outside of long mode (EFER.LMA is 0)")
-    if cr4 & CET and not cr0 & WP:
-        yield Fault("cr4", CR4, f"CR4 is {cr4:#x}: CET without CR0.WP")
+    cr0, cr4, efer = (_word(number, register.path) for register in (CR0, CR4, EFER))
+    if cr4 & CR4["PCIDE"] and not efer & EFER["LMA"]:
+        yield Fault("cr4", CR4.path, f"CR4 is {cr4:#x}: PCIDE outside of long mode (EFER.LMA is 0)")
+    if cr4 & CR4["CET"] and not cr0 & CR0["WP"]:
+        yield Fault("cr4", CR4.path, f"CR4 is {cr4:#x}: CET without CR0.WP")
 
 
 def _word(number: Number, path: str) -> int:
@@ -166,33 +161,35 @@ def _word(number: Number, path: str) -> int:
 
 def _special_registers(number: Number) -> Iterator[Refusal]:
     """KVM_SET_SREGS (CR0 since Linux 6.6)."""
-    cr0, cr3, cr4, efer = (_word(number, path) for path in (CR0, CR3, CR4, EFER))
+    cr0, cr3, cr4, efer = (_word(number, register.path) for register in (CR0, CR3, CR4, EFER))
 
     def made(name: str, path: str, why: str) -> Refusal:
         source = "kvm_is_valid_sregs" if name == "long-mode" else f"kvm_is_valid_{name[:3]}"
         return Refusal(Group.SREGS, name, path, why, source)
 
-    if efer & LME and cr0 & PG:
-        if not efer & LMA:
-            yield made("long-mode", EFER, f"EFER is {efer:#x}: LMA is 0 although LME and CR0.PG are 1")
-        if not cr4 & PAE:
-            yield made("long-mode", CR4, f"CR4 is {cr4:#x}: PAE is 0 in long mode")
+    if efer & EFER["LME"] and cr0 & CR0["PG"]:
+        if not efer & EFER["LMA"]:
+            yield made("long-mode", EFER.path, f"EFER is {efer:#x}: LMA is 0 although LME and CR0.PG are 1")
+        if not cr4 & CR4["PAE"]:
+            yield made("long-mode", CR4.path, f"CR4 is {cr4:#x}: PAE is 0 in long mode")
         if cr3 & CR3_HIGH:
-            yield made("long-mode", CR3, f"CR3 is {cr3:#x}, whose bits {cr3 & CR3_HIGH:#x} are reserved")
-    elif efer & LMA:
-        yield made("long-mode", EFER, f"EFER is {efer:#x}: LMA is 1, but LME and CR0.PG are not both")
-    elif (cs := _word(number, CS)) & DESC_L and not _word(number, EFLAGS) & VM:
-        yield made("long-mode", CS, f"CS is a 64-bit code segment (flags {cs:#x}) outside of long mode")
-    if cr4 & CR4_RESERVED:
-        yield made("cr4", CR4, f"CR4 is {cr4:#x}, whose bits {cr4 & CR4_RESERVED:#x} are reserved")
-    if cr4 & CR4_FOREIGN:
-        yield made("cr4-foreign", CR4, f"CR4 is {cr4:#x}, whose bits {cr4 & CR4_FOREIGN:#x} KVM's guests do not have")
-    if cr0 & PG and not cr0 & PE:
-        yield made("cr0", CR0, f"CR0 is {cr0:#x}: paging (PG without PE)")
-    if cr0 & NW and not cr0 & CD:
-        yield made("cr0", CR0, f"CR0 is {cr0:#x}: not write-through with the cache on (NW without CD)")
+            yield made("long-mode", CR3.path, f"CR3 is {cr3:#x}, whose bits {cr3 & CR3_HIGH:#x} are reserved")
+    elif efer & EFER["LMA"]:
+        yield made("long-mode", EFER.path, f"EFER is {efer:#x}: LMA is 1, but LME and CR0.PG are not both")
+    elif (cs := _word(number, CS_FLAGS)) & SEGMENT["L"] and not _word(number, EFLAGS.path) & EFLAGS["VM"]:
+        yield made("long-mode", CS_FLAGS, f"CS is a 64-bit code segment (flags {cs:#x}) outside of long mode")
+    if cr4 & NEVER_IN_CR4:
+        yield made("cr4", CR4.path, f"CR4 is {cr4:#x}, whose bits {cr4 & NEVER_IN_CR4:#x} are reserved")
+    if cr4 & FOREIGN_IN_CR4:
+        yield made(
+            "cr4-foreign", CR4.path, f"CR4 is {cr4:#x}, whose bits {cr4 & FOREIGN_IN_CR4:#x} KVM's guests do not have"
+        )
+    if cr0 & CR0["PG"] and not cr0 & CR0["PE"]:
+        yield made("cr0", CR0.path, f"CR0 is {cr0:#x}: paging (PG without PE)")
+    if cr0 & CR0["NW"] and not cr0 & CR0["CD"]:
+        yield made("cr0", CR0.path, f"CR0 is {cr0:#x}: not write-through with the cache on (NW without CD)")
     if cr0 >> 32:
-        yield made("cr0", CR0, f"CR0 is {cr0:#x}, but its bits 63:32 are reserved")
+        yield made("cr0", CR0.path, f"CR0 is {cr0:#x}, but its bits 63:32 are reserved")
 
 
 def _xsave(number: Number, xcr0: int | None) -> Iterator[Refusal]:
@@ -236,11 +233,11 @@ def _msrs(number: Number) -> Iterator[Refusal]:
             certain = not is_canonical(value, 57)
             why = f"{name} is {value:#x}, which is not canonical{'' if certain else ' without 57-bit addresses'}"
             yield Refusal(Group.MSRS, "canonical", path, why, "__kvm_set_msr", (msr, value), certain)
-    for path, msr, legal in _MTRRS:
-        value = _word(number, path)
-        if not legal(value):
-            why = f"the MTRR {msr:#x} is {value:#x}, which has reserved bits or no memory type"
-            yield Refusal(Group.MSRS, "mtrr", path, why, "kvm_mtrr_valid", (msr, value))
+    for mtrr in MTRRS:
+        value = _word(number, mtrr.path)
+        if not _LEGAL_MTRR[mtrr.kind](value):
+            why = f"the MTRR {mtrr.number:#x} is {value:#x}, which has reserved bits or no memory type"
+            yield Refusal(Group.MSRS, "mtrr", mtrr.path, why, "kvm_mtrr_valid", (mtrr.number, value))
 
 
 def _mp_state(number: Number) -> Iterator[Refusal]:
@@ -268,14 +265,9 @@ def _is_mask(value: int) -> bool:
     return not value & 0x7FF  # QEMU cuts the high bits
 
 
-def _mtrrs() -> Iterator[tuple[str, int, Callable[[int], bool]]]:
-    """Give the MTRRs in QEMU's order."""
-    yield "env.mtrr_deftype", 0x2FF, _is_default
-    for i, msr in enumerate((0x250, 0x258, 0x259, *range(0x268, 0x270))):
-        yield f"env.mtrr_fixed[{i}]", msr, _is_fixed
-    for i in range(8):
-        yield f"env.mtrr_var[{i}]/base", 0x200 + 2 * i, _is_base
-        yield f"env.mtrr_var[{i}]/mask", 0x201 + 2 * i, _is_mask
-
-
-_MTRRS = tuple(_mtrrs())
+_LEGAL_MTRR: dict[MtrrKind, Callable[[int], bool]] = {
+    MtrrKind.DEFAULT: _is_default,
+    MtrrKind.FIXED: _is_fixed,
+    MtrrKind.BASE: _is_base,
+    MtrrKind.MASK: _is_mask,
+}

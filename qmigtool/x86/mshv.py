@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
+from qmigtool.x86.registers import EFER, MTRRS, MtrrKind
+
 __all__ = ["MSRS", "TSC", "VP_STATE_XSAVE", "XFEM", "Msr", "Only"]
 
 TSC = 0x10
@@ -32,15 +34,19 @@ class Msr(NamedTuple):
     only: Only | None = None
 
 
-def _variable_mtrrs() -> Iterator[Msr]:
-    """Give all bases, then all masks."""
-    for i in range(8):
-        yield Msr(0x200 + 2 * i, f"MTRR_PHYSBASE{i}", f"env.mtrr_var[{i}]/base", 0x80010 + i)
-    for i in range(8):
-        yield Msr(0x201 + 2 * i, f"MTRR_PHYSMASK{i}", f"env.mtrr_var[{i}]/mask", 0x80040 + i)
+_MTRR_REGISTERS = {
+    MtrrKind.DEFAULT: 0x8000E,
+    MtrrKind.BASE: 0x80010,
+    MtrrKind.MASK: 0x80040,
+    MtrrKind.FIXED: 0x80070,
+}
 
 
-_FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
+def _mtrrs(kind: MtrrKind) -> Iterator[Msr]:
+    """Give the MTRRs of one kind, with the first one's HV_REGISTER_NAME counted on."""
+    return (Msr(one.number, one.name, one.path, _MTRR_REGISTERS[kind] + one.order) for one in MTRRS if one.kind is kind)
+
+
 _SHSTK = "cpu/cet/cpu/cet_shstk"
 
 XFEM = 0x40005
@@ -50,7 +56,7 @@ VP_STATE_XSAVE = 1
 """MSHV_VP_STATE_XSAVE of MSHV_SET_VP_STATE."""
 
 MSRS: tuple[Msr, ...] = (
-    Msr(0xC0000080, "EFER", "env.efer", 0x80001),
+    Msr(0xC0000080, EFER.name, EFER.path, 0x80001),
     Msr(0x277, "PAT", "env.pat", 0x80004),
     Msr(0x174, "SYSENTER_CS", "env.sysenter_cs", 0x80005),
     Msr(0x175, "SYSENTER_ESP", "env.sysenter_esp", 0x80007),
@@ -69,7 +75,7 @@ MSRS: tuple[Msr, ...] = (
     Msr(0x40000080, "HV_SCONTROL", "cpu/msr_hyperv_synic/env.msr_hv_synic_control", 0xA0010),
     Msr(0x40000082, "HV_SIEFP", "cpu/msr_hyperv_synic/env.msr_hv_synic_evt_page", 0xA0012),
     Msr(0x40000083, "HV_SIMP", "cpu/msr_hyperv_synic/env.msr_hv_synic_msg_page", 0xA0013),
-    Msr(0x2FF, "MTRR_DEF_TYPE", "env.mtrr_deftype", 0x8000E),
+    *_mtrrs(MtrrKind.DEFAULT),
     Msr(0x6A0, "U_CET", "cpu/cet/env.u_cet", 0x8008C, Only.FEATURE),
     Msr(0x6A2, "S_CET", "cpu/cet/env.s_cet", 0x8008D, Only.FEATURE),
     Msr(0x6A4, "PL0_SSP", "cpu/msr_pl0_ssp/env.pl0_ssp", 0x8008F, Only.FEATURE),
@@ -79,7 +85,8 @@ MSRS: tuple[Msr, ...] = (
     Msr(0x6A8, "INTERRUPT_SSP_TABLE", f"{_SHSTK}/env.int_ssp_table", 0x80093, Only.FEATURE),
     Msr(0xDA0, "XSS", "cpu/xss/env.xss", 0x8008B, Only.FEATURE),
     Msr(0x48, "SPEC_CTRL", "cpu/spec_ctrl/env.spec_ctrl", 0x80084, Only.FEATURE),
-    *_variable_mtrrs(),
-    *(Msr(index, f"MTRR_FIX_{index:X}", f"env.mtrr_fixed[{i}]", 0x80070 + i) for i, index in enumerate(_FIXED)),
+    *_mtrrs(MtrrKind.BASE),
+    *_mtrrs(MtrrKind.MASK),
+    *_mtrrs(MtrrKind.FIXED),
 )
 """The MSRs that QEMU 11.1 writes to an MSHV vCPU, in its order. One whose subsection was not sent is 0."""

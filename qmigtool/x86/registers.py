@@ -1,4 +1,6 @@
-"""Register views: what the bits of a decoded number are called (Intel SDM volumes 1 and 3, AMD APM volume 2).
+"""The one table of registers: the field that holds each, and what its bits are called.
+
+From the Intel SDM, volumes 1 and 3, and the AMD APM, volume 2. Others ask it for bits by name: ``CR4["OSXSAVE"]``.
 
 A view never replaces the number: it stands beside it. Bits without a name here are shown by their position.
 """
@@ -6,20 +8,43 @@ A view never replaces the number: it stands beside it. Bits without a name here 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 from qmigtool.xsave import COMPONENTS
 
-__all__ = ["REGISTERS", "Register", "register_for", "register_name"]
+__all__ = [
+    *("CR0", "CR3", "CR4", "EFER", "EFLAGS", "FCW", "FSW", "HFLAGS", "MXCSR", "SEGMENT", "XCR0", "XFD", "XSS"),
+    *("MTRRS", "REGISTERS", "SEGMENTS", "TSS_AVAILABLE", "TSS_BUSY", "TSS_MAKES_BUSY", "XSTATE_BV"),
+    *("Mtrr", "MtrrKind", "Register", "register_for", "register_name"),
+]
 
 
 @dataclass(frozen=True)
 class Register:
-    """A register of ``width`` bits; ``fields`` gives (name, lowest bit, number of bits), in ascending order."""
+    """A register of ``width`` bits; ``fields`` gives (name, lowest bit, number of bits), in ascending order.
+
+    ``path`` is the field of an x86 ``cpu`` section that holds it, or nothing where there are several of its kind.
+    """
 
     name: str
     width: int
     fields: tuple[tuple[str, int, int], ...]
+    path: str = ""
+
+    def __getitem__(self, name: str) -> int:
+        """The mask of a field: ``CR4["OSXSAVE"]`` is 1 << 18. Raises KeyError for a name that it does not have."""
+        return self._masks[name]
+
+    @cached_property
+    def _masks(self) -> dict[str, int]:
+        return {name: (1 << size) - 1 << low for name, low, size in self.fields}
+
+    def part(self, value: int, name: str) -> int:
+        """Return the number in a field of several bits: ``FSW.part(value, "TOP")``."""
+        mask = self[name]
+        return (value & mask) // (mask & -mask)
 
     @cached_property
     def named(self) -> int:
@@ -57,14 +82,18 @@ def _flags(names: str, start: int = 0) -> tuple[tuple[str, int, int], ...]:
 
 _COMPONENTS = tuple((component.name, bit, 1) for bit, component in sorted(COMPONENTS.items()))
 
-XCR0 = Register("XCR0", 64, _COMPONENTS)
-XSTATE_BV = Register("XSTATE_BV", 64, _COMPONENTS)
-XSS = Register("IA32_XSS", 64, _COMPONENTS)
-MXCSR = Register("MXCSR", 32, _flags("IE DE ZE OE UE PE DAZ IM DM ZM OM UM PM RC:2 FZ - MM"))
-FCW = Register("FCW", 16, _flags("IM DM ZM OM UM PM - - PC:2 RC:2 X"))
-FSW = Register("FSW", 16, _flags("IE DE ZE OE UE PE SF ES C0 C1 C2 TOP:3 C3 B"))
-EFLAGS = Register("EFLAGS", 64, _flags("CF - PF - AF - ZF SF TF IF DF OF IOPL:2 NT - RF VM AC VIF VIP ID"))
-CR0 = Register("CR0", 64, _flags("PE MP EM TS ET NE") + _flags("WP - AM", 16) + _flags("NW CD PG", 29))
+XCR0 = Register("XCR0", 64, _COMPONENTS, "env.xcr0")
+XSTATE_BV = Register("XSTATE_BV", 64, _COMPONENTS, "env.xstate_bv")
+XSS = Register("IA32_XSS", 64, _COMPONENTS, "cpu/xss/env.xss")
+XFD = Register("IA32_XFD", 64, _COMPONENTS, "cpu/msr_xfd/env.msr_xfd")
+MXCSR = Register("MXCSR", 32, _flags("IE DE ZE OE UE PE DAZ IM DM ZM OM UM PM RC:2 FZ - MM"), "env.mxcsr")
+FCW = Register("FCW", 16, _flags("IM DM ZM OM UM PM - - PC:2 RC:2 X"), "env.fpuc")
+FSW = Register("FSW", 16, _flags("IE DE ZE OE UE PE SF ES C0 C1 C2 TOP:3 C3 B"), "env.fpus_vmstate")
+EFLAGS = Register(
+    "EFLAGS", 64, _flags("CF - PF - AF - ZF SF TF IF DF OF IOPL:2 NT - RF VM AC VIF VIP ID"), "env.eflags"
+)
+CR0 = Register("CR0", 64, _flags("PE MP EM TS ET NE") + _flags("WP - AM", 16) + _flags("NW CD PG", 29), "env.cr[0]")
+CR3 = Register("CR3", 64, (), "env.cr[3]")
 CR4 = Register(
     "CR4",
     64,
@@ -72,23 +101,64 @@ CR4 = Register(
     + _flags("SMAP PKE CET PKS UINTR", 21)
     + _flags("LASS LAM_SUP", 27)
     + _flags("FRED", 32),
+    "env.cr[4]",
 )
-EFER = Register("EFER", 64, _flags("SCE") + _flags("LME - LMA NXE SVME LMSLE FFXSR TCE", 8))
+EFER = Register("EFER", 64, _flags("SCE") + _flags("LME - LMA NXE SVME LMSLE FFXSR TCE", 8), "env.efer")
+HFLAGS = Register(  # HF_*_MASK in target/i386/cpu.h: QEMU's own, of which only those that something here needs
+    "hflags",
+    32,
+    _flags("CPL:2") + _flags("IOPL:2", 12) + _flags("SMM - GUEST - SMAP - MPX_EN - UMIP AVX_EN", 19),
+    "env.hflags",
+)
+SEGMENT = Register(  # of env.segs[], env.tr and env.ldt: the second word of a descriptor, without its base
+    "flags", 32, _flags("TYPE:4 S DPL:2 P LIMIT:4 AVL L DB G", 8)
+)
+
+TSS_AVAILABLE, TSS_BUSY = (1, 9), (3, 11)
+"""Types of TR's descriptor: of 16 bits, and of 32 or 64."""
+TSS_MAKES_BUSY = 2
+"""The bit of such a type that makes it a busy one."""
 
 REGISTERS: dict[str, Register] = {
-    "env.xcr0": XCR0,
-    "env.xstate_bv": XSTATE_BV,
-    "env.xss": XSS,
-    "env.mxcsr": MXCSR,
-    "env.fpuc": FCW,
-    "env.fpus_vmstate": FSW,
-    "env.eflags": EFLAGS,
-    "env.cr[0]": CR0,
-    "env.cr[4]": CR4,
-    "env.efer": EFER,
-    "env.msr_xfd": Register("IA32_XFD", 64, _COMPONENTS),
+    register.path.rpartition("/")[2]: register
+    for register in (XCR0, XSTATE_BV, XSS, MXCSR, FCW, FSW, EFLAGS, CR0, CR4, EFER, XFD)
 }
-"""vmstate field of an x86 ``cpu`` section -> the register it holds."""
+"""Last part of the path of a field in an x86 ``cpu`` section -> the register that is shown bit by bit."""
+
+
+class MtrrKind(StrEnum):
+    """What an MTRR holds."""
+
+    DEFAULT = "default type"
+    FIXED = "types of fixed ranges"
+    BASE = "base of a variable range"
+    MASK = "mask of a variable range"
+
+
+class Mtrr(NamedTuple):
+    """One MTRR: its MSR, its name, the field that holds it; ``order`` counts those of its kind."""
+
+    number: int
+    name: str
+    path: str
+    kind: MtrrKind
+    order: int = 0
+
+
+_FIXED_MTRRS = (0x250, 0x258, 0x259, *range(0x268, 0x270))
+MTRRS: tuple[Mtrr, ...] = (
+    Mtrr(0x2FF, "MTRR_DEF_TYPE", "env.mtrr_deftype", MtrrKind.DEFAULT),
+    *(Mtrr(n, f"MTRR_FIX_{n:X}", f"env.mtrr_fixed[{i}]", MtrrKind.FIXED, i) for i, n in enumerate(_FIXED_MTRRS)),
+    *(
+        one
+        for i in range(8)
+        for one in (
+            Mtrr(0x200 + 2 * i, f"MTRR_PHYSBASE{i}", f"env.mtrr_var[{i}]/base", MtrrKind.BASE, i),
+            Mtrr(0x201 + 2 * i, f"MTRR_PHYSMASK{i}", f"env.mtrr_var[{i}]/mask", MtrrKind.MASK, i),
+        )
+    ),
+)
+"""The MTRRs in the order in which QEMU hands them to KVM."""
 
 
 def register_for(device: str, field: str) -> Register | None:
@@ -97,11 +167,11 @@ def register_for(device: str, field: str) -> Register | None:
 
 
 _GENERAL = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{i}" for i in range(8, 16)))
-_SEGMENTS = ("ES", "CS", "SS", "DS", "FS", "GS")
+SEGMENTS = ("ES", "CS", "SS", "DS", "FS", "GS")
 # The order of QEMU's R_EAX... and R_ES... (target/i386/cpu.h), and MSRs by Intel's names.
 _NAMES = {
     **{f"env.regs[{i}]": name for i, name in enumerate(_GENERAL)},
-    **{f"env.segs[{i}]": name for i, name in enumerate(_SEGMENTS)},
+    **{f"env.segs[{i}]": name for i, name in enumerate(SEGMENTS)},
     **{f"env.cr[{i}]": f"CR{i}" for i in range(5)},
     **{f"env.dr[{i}]": f"DR{i}" for i in range(8)},
     "env.eip": "RIP",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import LiveStateError, StreamError, UndecidedError
 from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.x86.registers import CR4, FSW, HFLAGS, XCR0
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, XsaveArea, bits, layout, mask_names
 from qmigtool.xsave.components import (
     APX_MASK,
@@ -190,10 +191,7 @@ def unheld_words(bit: int, contents: bytes) -> str:
 _ALWAYS = 1 << X87 | 1 << SSE
 
 
-HFLAGS = "env.hflags"
-# HF_*_MASK in target/i386/cpu.h, and the bits of CR4 that they follow
-HF_CPL, HF_IOPL, HF_SMAP, HF_MPX_EN, HF_UMIP, HF_AVX_EN = 3, 3 << 12, 1 << 23, 1 << 25, 1 << 27, 1 << 28
-CR4_UMIP, CR4_OSXSAVE, CR4_SMAP = 1 << 11, 1 << 18, 1 << 21
+USER = 3  # the CPL of user mode
 
 
 def tcg_hflags(device: Device) -> int:
@@ -205,15 +203,15 @@ def tcg_hflags(device: Device) -> int:
     def number(path: str) -> int:
         return device.number(path) or 0
 
-    flags, cr4, xcr0 = number(HFLAGS), number("env.cr[4]"), number("env.xcr0")
-    user = flags & HF_CPL == HF_CPL
+    flags, cr4, xcr0 = number(HFLAGS.path), number(CR4.path), number(XCR0.path)
+    user = HFLAGS.part(flags, "CPL") == USER
     bounds = number("cpu/mpx/env.bndcs_regs.cfgu" if user else "cpu/mpx/env.msr_bndcfgs")
     follow = {
-        HF_AVX_EN: cr4 & CR4_OSXSAVE and xcr0 & 6 == 6,
-        HF_UMIP: cr4 & CR4_UMIP,
-        HF_SMAP: cr4 & CR4_SMAP,
-        HF_MPX_EN: cr4 & CR4_OSXSAVE and xcr0 & MPX_MASK == MPX_MASK and bounds & 1,
-        HF_IOPL: 0,
+        HFLAGS["AVX_EN"]: cr4 & CR4["OSXSAVE"] and xcr0 & 6 == 6,
+        HFLAGS["UMIP"]: cr4 & CR4["UMIP"],
+        HFLAGS["SMAP"]: cr4 & CR4["SMAP"],
+        HFLAGS["MPX_EN"]: cr4 & CR4["OSXSAVE"] and xcr0 & MPX_MASK == MPX_MASK and bounds & 1,
+        HFLAGS["IOPL"]: 0,
     }
     for bit, on in follow.items():
         flags = flags | bit if on else flags & ~bit
@@ -578,7 +576,7 @@ def _legacy_image(x87: bytes, sse: bytes, mxcsr: int) -> bytes:
 
 def _top(image: bytes | bytearray) -> int:
     """Return the x87 TOP field: FSW bits 13:11."""
-    return int.from_bytes(image[2:4], "little") >> 11 & 7
+    return FSW.part(int.from_bytes(image[2:4], "little"), "TOP")
 
 
 def _rotate(image: bytes, by: int) -> bytes:

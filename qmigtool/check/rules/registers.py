@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING
 
 from qmigtool.check.rule import Context, Hit, Options, at, vcpu_rule
 from qmigtool.x86 import kvm
-from qmigtool.x86.vcpu import HF_AVX_EN, HFLAGS, tcg_hflags
+from qmigtool.x86.registers import CR4, HFLAGS, SEGMENT, TSS_BUSY
+from qmigtool.x86.vcpu import tcg_hflags
 
 if TYPE_CHECKING:
     from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["RULES"]
 
-CR4 = "env.cr[4]"
-OSXSAVE = 1 << 18
 LINEAR_BITS = 57  # with LA57, which a CPU may have whether CR4 says so or not
 
 
 def _number(vcpu: VCpu, path: str) -> int:
-    value = vcpu.device.number(path)
-    return 0 if value is None else value & (1 << 64) - 1
+    return vcpu.device.word(path) or 0
 
 
 def _refused(vcpu: VCpu, group: kvm.Group, name: str) -> Iterator[Hit]:
@@ -65,7 +63,7 @@ def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     for hit in _refused(vcpu, kvm.Group.SREGS, "long-mode"):
         # TCG keeps the raw descriptor, where the bit means nothing then.
-        if hit.field != kvm.CS or context.accelerator != "tcg":
+        if hit.field != kvm.CS_FLAGS or context.accelerator != "tcg":
             yield hit
 
 
@@ -99,12 +97,9 @@ def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "one of the two.",
 )
 def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
-    cr4 = _number(vcpu, CR4)
-    if vcpu.xcr0 != 1 and not cr4 & OSXSAVE:
-        yield at(vcpu.device, CR4, f"CR4 is {cr4:#x}, without OSXSAVE, but XCR0 is {vcpu.xcr0:#x}")
-
-
-BUSY_TSS = (3, 11)
+    cr4 = _number(vcpu, CR4.path)
+    if vcpu.xcr0 != 1 and not cr4 & CR4["OSXSAVE"]:
+        yield at(vcpu.device, CR4.path, f"CR4 is {cr4:#x}, without OSXSAVE, but XCR0 is {vcpu.xcr0:#x}")
 
 
 @vcpu_rule(
@@ -116,8 +111,8 @@ BUSY_TSS = (3, 11)
 def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     path = "env.tr/flags"
     flags = vcpu.device.number(path)
-    if context.accelerator == "kvm" and flags is not None and flags >> 8 & 15 not in BUSY_TSS:
-        yield at(vcpu.device, path, f"TR has type {flags >> 8 & 15} (flags {flags:#x}), not 3 or 11")
+    if context.accelerator == "kvm" and flags is not None and SEGMENT.part(flags, "TYPE") not in TSS_BUSY:
+        yield at(vcpu.device, path, f"TR has type {SEGMENT.part(flags, 'TYPE')} (flags {flags:#x}), not 3 or 11")
 
 
 @vcpu_rule(
@@ -127,13 +122,15 @@ def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     "instruction is an invalid opcode to the guest.",
 )
 def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
-    flags = vcpu.device.number(HFLAGS)
+    flags = vcpu.device.number(HFLAGS.path)
     if context.accelerator != "tcg" or flags is None:
         return
-    if (flags ^ tcg_hflags(vcpu.device)) & HF_AVX_EN:
-        state = "set" if flags & HF_AVX_EN else "clear"
-        message = f"hflags is {flags:#x}: AVX_EN is {state}, but XCR0 is {vcpu.xcr0:#x} and CR4 {_number(vcpu, CR4):#x}"
-        yield at(vcpu.device, HFLAGS, message)
+    if (flags ^ tcg_hflags(vcpu.device)) & HFLAGS["AVX_EN"]:
+        state = "set" if flags & HFLAGS["AVX_EN"] else "clear"
+        message = (
+            f"hflags is {flags:#x}: AVX_EN is {state}, but XCR0 is {vcpu.xcr0:#x} and CR4 {_number(vcpu, CR4.path):#x}"
+        )
+        yield at(vcpu.device, HFLAGS.path, message)
 
 
 @vcpu_rule(

@@ -141,9 +141,9 @@ def tsc_together(context: Context, options: Options) -> Iterator[Hit]:
         return  # the guest's TSC is not env.tsc there
     counted = []
     for vcpu in _readable(context):
-        tsc = vcpu.device.number("env.tsc")
+        tsc = vcpu.device.word("env.tsc")
         if tsc and vcpu.device.number("env.mp_state") != UNINITIALIZED:
-            counted.append((tsc & (1 << 64) - 1, vcpu))
+            counted.append((tsc, vcpu))
     if len(counted) < 2:
         return
     low, slow = min(counted, key=lambda pair: pair[0])
@@ -165,11 +165,9 @@ def kvmclock_sent(context: Context, _: Options) -> Iterator[Hit]:
         return
     path = "env.system_time_msr"
     for vcpu in _readable(context):
-        value = vcpu.device.number(path)
+        value = vcpu.device.word(path)
         if value is not None and value & 1:
-            yield at(
-                vcpu.device, path, f"MSR_KVM_SYSTEM_TIME is {value & (1 << 64) - 1:#x}, but no section is kvmclock"
-            )
+            yield at(vcpu.device, path, f"MSR_KVM_SYSTEM_TIME is {value:#x}, but no section is kvmclock")
             return
 
 

@@ -9,6 +9,7 @@ from qmigtool.check.rule import Context, Hit, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
 from qmigtool.x86 import kvm
 from qmigtool.x86.accelerator import HYPERV
+from qmigtool.x86.registers import CR4
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, PKRU_MASK, USER_MASK, parse_mask
 from qmigtool.xsave.header import MXCSR_DEFINED
@@ -20,7 +21,6 @@ __all__ = ["RULES"]
 
 XCR0, XSTATE_BV, XSS, MXCSR = "env.xcr0", "env.xstate_bv", "cpu/xss/env.xss", "env.mxcsr"
 XFD, U_CET, FPUC = "cpu/msr_xfd/env.msr_xfd", "cpu/cet/env.u_cet", "env.fpuc"
-CR4_PKE, CR4_CET = 1 << 22, 1 << 23
 AVX = 1 << 2
 CET_U = 1 << 11
 XFD_MASK = sum(one.mask for one in COMPONENTS.values() if one.xfd)
@@ -117,7 +117,7 @@ def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[H
 )
 def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     usable = vcpu.xcr0 | LEGACY_MASK
-    if (vcpu.device.number("env.cr[4]") or 0) & CR4_PKE:
+    if (vcpu.device.number(CR4.path) or 0) & CR4["PKE"]:
         usable |= PKRU_MASK
     # What XSTATE_BV declares, xstate-bv-within-xcr0 names.
     if stray := vcpu.live & USER_MASK & ~usable & ~vcpu.xstate_bv:
@@ -158,7 +158,7 @@ def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]
     "have been lost on the way (cpu/xss).",
 )
 def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
-    if not (vcpu.device.number("env.cr[4]") or 0) & CR4_CET:
+    if not (vcpu.device.number(CR4.path) or 0) & CR4["CET"]:
         return
     lacking = vcpu.live & CET_MASK & ~vcpu.xss
     if vcpu.xss & CET_MASK:

@@ -9,6 +9,7 @@ from qmigtool.preflight.loader import armregisters, virtiomem
 from qmigtool.preflight.loader.armregisters import COUNT, OWN, compare_registers
 from qmigtool.preflight.loader.guestmemory import main_blocks
 from qmigtool.preflight.loader.state import signed
+from qmigtool.x86.registers import HFLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HOOKS", "PLACED", "RECORDED"]
 
-HF_GUEST = 1 << 21  # target/i386/cpu.h: the vCPU runs a nested guest
 VAPIC_INACTIVE = 0
 ROM_BLOCK_SIZE = 512
 ROM_SIGNATURE = b"\x55\xaa"
@@ -45,7 +45,7 @@ def _cpu(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> 
         return
     if values.get("env.fpregs_format_vmstate"):
         raise load.refuse("non-softfloat", **hook)
-    if values.get("env.hflags", 0) & HF_GUEST and not any(name.startswith("cpu/nested_state") for name in values):
+    if values.get(HFLAGS.path, 0) & HFLAGS["GUEST"] and not any(name.startswith("cpu/nested_state") for name in values):
         raise load.refuse("guest-mode", **hook)
     received, asked = values.get("cpu/tsc_khz/env.tsc_khz"), load.target.tsc_khz
     if received and asked and received != asked:

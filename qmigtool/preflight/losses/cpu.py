@@ -13,6 +13,7 @@ from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.target.cpuidflags import KNOWN
 from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.x86.accelerator import HYPERV
+from qmigtool.x86.registers import CR4, EFER, Register
 from qmigtool.x86.vcpu import FIELDS
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
@@ -30,38 +31,40 @@ MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
 TSC_TOLERANCE_PPM = 250  # KVM's own tolerance, below which it does not scale
 MSHV_PAGE = 4096  # bytes of the page in which QEMU 11.1 hands an area to MSHV
 
-# Bit of CR4 -> the features of which a CPU must have one for a guest to set it (SDM volume 3, 2.5).
-CR4_FEATURES: dict[int, tuple[str, ...]] = {
-    0: ("vme",),
-    3: ("de",),
-    4: ("pse",),
-    5: ("pae",),
-    6: ("mce",),
-    7: ("pge",),
-    9: ("fxsr",),
-    10: ("sse",),
-    11: ("umip",),
-    12: ("la57",),
-    13: ("vmx",),
-    14: ("smx",),
-    16: ("fsgsbase",),
-    17: ("pcid",),
-    18: ("xsave",),
-    20: ("smep",),
-    21: ("smap",),
-    22: ("pku",),
-    23: ("cet-ss", "cet-ibt"),
-    24: ("pks",),
-    27: ("lass",),
-    28: ("lam",),
-    32: ("fred",),
-}
-EFER_FEATURES: dict[int, tuple[str, ...]] = {
-    0: ("syscall",),
-    8: ("lm",),
-    11: ("nx", "xd"),
-    12: ("svm",),
-    14: ("fxsr-opt", "ffxsr"),
+# Bit of a register -> the features of which a CPU must have one for a guest to set it (SDM volume 3, 2.5).
+FEATURES: dict[Register, dict[str, tuple[str, ...]]] = {
+    CR4: {
+        "VME": ("vme",),
+        "DE": ("de",),
+        "PSE": ("pse",),
+        "PAE": ("pae",),
+        "MCE": ("mce",),
+        "PGE": ("pge",),
+        "OSFXSR": ("fxsr",),
+        "OSXMMEXCPT": ("sse",),
+        "UMIP": ("umip",),
+        "LA57": ("la57",),
+        "VMXE": ("vmx",),
+        "SMXE": ("smx",),
+        "FSGSBASE": ("fsgsbase",),
+        "PCIDE": ("pcid",),
+        "OSXSAVE": ("xsave",),
+        "SMEP": ("smep",),
+        "SMAP": ("smap",),
+        "PKE": ("pku",),
+        "CET": ("cet-ss", "cet-ibt"),
+        "PKS": ("pks",),
+        "LASS": ("lass",),
+        "LAM_SUP": ("lam",),
+        "FRED": ("fred",),
+    },
+    EFER: {
+        "SCE": ("syscall",),
+        "LME": ("lm",),
+        "NXE": ("nx", "xd"),
+        "SVME": ("svm",),
+        "FFXSR": ("fxsr-opt", "ffxsr"),
+    },
 }
 HYPERV_SUBSECTIONS = "cpu/msr_hyperv_"
 
@@ -278,21 +281,22 @@ def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     if target.cpu_flags is None and target.cpuid_flags is None:
         judged.miss("whether the CPU has the features that the guest uses: give its query-cpu-model-expansion")
         return
-    for path, name, table in (("env.cr[4]", "CR4", CR4_FEATURES), ("env.efer", "EFER", EFER_FEATURES)):
+    for register, table in FEATURES.items():
+        path = register.path
         field = vcpu.device.get(path)
-        value = vcpu.device.number(path)
+        value = vcpu.device.word(path)
         if field is None or value is None:
             continue
         lacking = [
             " or ".join(needed)
-            for bit, needed in table.items()
-            if value >> bit & 1 and _has_feature(target, needed) is False
+            for name, needed in table.items()
+            if value & register[name] and _has_feature(target, needed) is False
         ]
         if lacking:
             yield Finding(
                 "cpu-feature-missing",
                 Severity.WARNING,
-                f"{name} {value % (1 << 64):#x} uses {', '.join(lacking)}, which the target's CPU lacks",
+                f"{register.name} {value:#x} uses {', '.join(lacking)}, which the target's CPU lacks",
                 "CPUID is never compared: QEMU loads it, and KVM took such a CR4 (measured); the guest may fault later",
                 device=vcpu.device.label,
                 field=path,

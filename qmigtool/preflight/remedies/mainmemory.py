@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import QmigError
+from qmigtool.x86.registers import CR0, CR3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,6 @@ _DISPLAY = re.compile(
 _ROM_LIMIT = 64 << 20  # bytes; option ROMs have at most 16 MiB, firmware less
 CMOS, CMOS_EXTENDED, CMOS_ABOVE_16M, CMOS_ABOVE_4G = "mc146818rtc", 0x30, 0x34, 0x5B
 MIB = 1 << 20
-CR0_PG = 1 << 31
 _PRESENT = 1
 MAX_SETS = 4096  # of blocks whose sizes are added up
 
@@ -95,8 +95,8 @@ def _adds_up(total: int, sizes: list[int]) -> bool:
 def _page_tables(stream: Stream) -> Iterator[int]:
     """Give the physical address of the first page table of each x86 vCPU that has paging on."""
     for vcpu in stream.vcpus:
-        cr0, cr3 = vcpu.device.number("env.cr[0]"), vcpu.device.number("env.cr[3]")
-        if cr0 is not None and cr3 is not None and cr0 & CR0_PG:
+        cr0, cr3 = vcpu.device.number(CR0.path), vcpu.device.number(CR3.path)
+        if cr0 is not None and cr3 is not None and cr0 & CR0["PG"]:
             yield cr3 & 0x000F_FFFF_FFFF_F000
 
 

@@ -6,12 +6,13 @@ from collections import deque
 
 from qmigtool.rewrite import components
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.x86.registers import FSW
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
 from qmigtool.xsave.components import LEGACY_MASK, MPX_MASK, MXCSR_INIT, PKRU_MASK, with_dependents
 
 __all__ = ["RULES"]
 
-FSW, FPREGS = "env.fpus_vmstate", "env.fpregs"
+FPREGS = "env.fpregs"
 # TCG under -cpu max enables what few hosts have.
 RARE = MPX_MASK | PKRU_MASK
 
@@ -74,7 +75,7 @@ def to_physical_order(conversion: Conversion) -> None:
 def _rotate(conversion: Conversion, direction: int) -> None:
     for section, _ in conversion.cpus():
         registers = deque(child.raw for child in section.device.field(FPREGS).children)
-        registers.rotate(direction * (conversion.number(section, FSW) >> 11 & 7))
+        registers.rotate(direction * (FSW.part(conversion.number(section, FSW.path), "TOP")))
         conversion.assign(section, FPREGS, b"".join(registers))
 
 

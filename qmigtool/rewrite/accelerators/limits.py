@@ -10,7 +10,7 @@ from qmigtool.rewrite.accelerators.rule import Conversion, Rule
 from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.sectiondraft import SectionDraft
 from qmigtool.x86.kvm import ADDRESSES, faults, is_canonical, linear_width, refusals
-from qmigtool.x86.vcpu import HFLAGS
+from qmigtool.x86.registers import HFLAGS
 from qmigtool.xsave import SUPERVISOR_MASK
 from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["RULES"]
 
 CPU_INTERRUPT_INIT, CPU_INTERRUPT_SIPI = 0x400, 0x800
-HF_SMM, HF_GUEST = 1 << 19, 1 << 21
 SMBASE = 0x30000  # as a reset leaves it
 
 # KVM's paravirtual MSRs: the field, and what is in it while the guest uses it.
@@ -50,7 +49,7 @@ def canonical(conversion: Conversion) -> None:
     for section, vcpu in conversion.cpus():
         width = linear_width(section.device.number)
         for address in ADDRESSES:
-            value = conversion.number(section, address.path) % (1 << 64)
+            value = section.device.word(address.path) or 0
             if not is_canonical(value, width):
                 conversion.lose(f"vCPU {vcpu.index}: {address.path} is {value:#x}, which is not canonical")
                 low = value & (1 << width) - 1
@@ -90,7 +89,7 @@ def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Itera
 def system_management(conversion: Conversion) -> None:
     """Refuse a vCPU inside SMM, and say that firmware uses it: not every KVM has it, and MSHV and WHPX have not."""
     for section, vcpu in conversion.cpus():
-        if conversion.number(section, HFLAGS) & HF_SMM:
+        if conversion.number(section, HFLAGS.path) & HFLAGS["SMM"]:
             conversion.refuse(f"vCPU {vcpu.index}: it is in system management mode")
         if conversion.number(section, "env.smbase") not in (0, SMBASE):
             conversion.note(
@@ -111,7 +110,7 @@ def pending_init(conversion: Conversion) -> None:
 def nested(conversion: Conversion) -> None:
     """Refuse a vCPU inside a nested guest; drop what else there is of nested guests and of Xen's."""
     for section, vcpu in conversion.cpus():
-        if conversion.number(section, HFLAGS) & HF_GUEST:
+        if conversion.number(section, HFLAGS.path) & HFLAGS["GUEST"]:
             conversion.refuse(f"vCPU {vcpu.index}: it is inside a nested guest")
         for name, title in OWN.items():
             if section.device.subsection(name) is not None:

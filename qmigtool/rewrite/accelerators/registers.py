@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
-from qmigtool.x86.vcpu import HFLAGS, tcg_hflags
+from qmigtool.x86.registers import HFLAGS, SEGMENT, TSS_AVAILABLE, TSS_BUSY, TSS_MAKES_BUSY
+from qmigtool.x86.vcpu import tcg_hflags
 
 __all__ = ["RULES"]
 
 TR_FLAGS, MP_STATE = "env.tr/flags", "env.mp_state"
-TYPE = 0xF00  # of a segment's flags: the descriptor's type, bits 11:8
-BUSY = 0x200  # of the type of a TSS: 9 available, 11 busy (1 and 3 with 16 bits)
+BUSY = TSS_MAKES_BUSY * (SEGMENT["TYPE"] & -SEGMENT["TYPE"])
 APIC_SIPI, INTERRUPT_REQUEST = "apic_sipi", "interrupt_request"
 RUNNABLE, UNINITIALIZED, INIT_RECEIVED, HALTED = range(4)  # KVM_MP_STATE_*
 CPU_INTERRUPT_HARD, CPU_INTERRUPT_EXITTB, CPU_INTERRUPT_POLL = 0x2, 0x4, 0x10
@@ -20,7 +20,7 @@ def busy_tss(conversion: Conversion) -> None:
     """Make TR a busy TSS."""
     for section, _ in conversion.cpus():
         flags = conversion.number(section, TR_FLAGS)
-        if flags & TYPE in (0x100, 0x900):
+        if SEGMENT.part(flags, "TYPE") in TSS_AVAILABLE:
             conversion.assign(section, TR_FLAGS, flags | BUSY)
 
 
@@ -28,14 +28,14 @@ def available_tss(conversion: Conversion) -> None:
     """Make TR an available TSS."""
     for section, _ in conversion.cpus():
         flags = conversion.number(section, TR_FLAGS)
-        if flags & TYPE in (0x300, 0xB00):
+        if SEGMENT.part(flags, "TYPE") in TSS_BUSY:
             conversion.assign(section, TR_FLAGS, flags & ~BUSY)
 
 
 def hidden_flags(conversion: Conversion) -> None:
     """Make env.hflags what TCG would have there."""
     for section, _ in conversion.cpus():
-        conversion.assign(section, HFLAGS, tcg_hflags(section.device))
+        conversion.assign(section, HFLAGS.path, tcg_hflags(section.device))
 
 
 def to_mp_state(conversion: Conversion) -> None:

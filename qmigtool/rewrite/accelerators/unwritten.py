@@ -90,9 +90,9 @@ def unwritten(accelerator: str, cpu: Device, apic: Device | None) -> Iterator[Un
     for row in _ROWS:
         device = apic if row.apic else cpu
         if accelerator in row.accelerators and device is not None:
-            value = device.number(row.path)
-            if value is not None and row.used(value & (1 << 64) - 1):
-                yield Unwritten(device, row.path, row.what.format(value & (1 << 64) - 1), row.severity)
+            value = device.word(row.path)
+            if value is not None and row.used(value):
+                yield Unwritten(device, row.path, row.what.format(value), row.severity)
     for accelerators, path, severity, what in _SUBSECTIONS:
         if accelerator in accelerators and cpu.subsection(path) is not None:
             yield Unwritten(cpu, path, what, severity)
