@@ -30,6 +30,7 @@ ENCODING_FLAG_XBZRLE = 0x1
 WORD = 8
 
 STRETCH = 32 << 20  # bytes walked at once: what has been passed can be let go in between
+KEPT_STRETCH = 2 << 20  # where runs are kept: between two stretches their memory is charged
 
 # Plain numbers: an IntFlag's operators cost more than everything else that is done with a page.
 ZERO, PAGE, CONTINUE = int(RamSaveFlag.ZERO), int(RamSaveFlag.PAGE), int(RamSaveFlag.CONTINUE)
@@ -262,7 +263,7 @@ class RamBody:
         unpack, table = BE64.unpack_from, state.runs
         buf, base = window.buf, window.base
         at = pos - base
-        size = min(len(buf), at + STRETCH)
+        size = min(len(buf), at + (STRETCH if table is None else KEPT_STRETCH))
         pages = {PAGE: 0, ZERO: 0}
         keep = None  # the first run goes through add(): it may continue one of an earlier call
         while at + WORD < size:

@@ -13,6 +13,8 @@ from array import array
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.util.budget import current
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,6 +25,9 @@ __all__ = ["MAX_PAGES", "Run", "RunTable", "run_length"]
 
 _WORD = struct.Struct(">Q")
 MAX_PAGES = (1 << 32) - 1  # of one run, 16 TiB of 4 KiB pages: what its column holds
+CHARGED = 1 << 16  # words of the table that the budget is asked for at once
+RUN_BYTES = 224
+"""What a run takes of memory once it is known which record wrote each page: 32 bytes here, columns, two orders."""
 _SCALAR = 32  # words compared one by one before the strided view pays for its set-up
 _FIRST_CHUNK = 256
 _LARGEST_CHUNK = 1 << 16  # 512 KiB of expected words: stays in the cache
@@ -109,6 +114,7 @@ class RunTable:
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
         self.words = array("Q")
+        self._charged = 0  # words that the budget knows of
 
     def add(
         self,
@@ -136,6 +142,10 @@ class RunTable:
             ):
                 words[-2] = (count + pages) << 32 | payload
                 return
+        # Runs that a walk appends by itself are charged with the first one of its next stretch.
+        if len(words) - self._charged >= CHARGED:
+            more, self._charged = len(words) - self._charged, len(words)
+            current().charge("memory", RUN_BYTES * more // 4, offset, "ram")
         words.extend((offset, addr, pages << 32 | payload, kind))
 
     def __len__(self) -> int:

@@ -56,6 +56,7 @@ def test_cases(name: str, command: str, status: int, tmp_path: Path) -> None:
 
 MADE = [
     ("subsections.mig", "preflight F --target F", 0), ("buffer-large.mig", "show F --json", 0),
+    ("zeros-jumping.mig", "ram F", 63),
 ]  # fmt: skip
 """Pairs of the matrix (``python -m tests.fuzz hostile``) that were too slow or too large, and some of each kind."""
 
@@ -253,7 +254,7 @@ def test_long_buffers_are_shown_in_pieces(data: bytes, tmp_path: Path, capsys: p
         assert capsys.readouterr().out == wanted + "\n"
     assert run(["show", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["devices"][0]["fields"] == {"b": data.hex()}
-    assert run(["compat", str(file)]) == 0
+    assert run(["analyze", str(file)]) == 0
     assert json.loads(capsys.readouterr().out)["a (2)"] == {"b": data.hex(" ")}
 
 

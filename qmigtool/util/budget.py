@@ -28,6 +28,7 @@ FREE = 16 << 20
 
 BYTES_PER_SECOND = 1 << 20  # of input beyond FREE: a packed file of zeros takes 1.7 s for each MiB
 BYTES_PER_OBJECT = 12  # of input beyond FREE: a vCPU with AMX has 1000 values in 20 KiB, and JSON tells all
+BYTES_PER_HELD = 8  # of input beyond FREE: where zero and other pages take turns, 448 are held for 4 KiB of input
 SPOOL_RATIO = 16  # bytes of a stream for each byte of its packed form; zeros are holes, and not counted
 STEPS = 2  # steps of fitting schemas for each of the values that are allowed: about half of their time
 VCPU_SECONDS, MAX_EARNING = 0.04, 256  # more for each vCPU, and of how many: 255 of them cost 4 s on a slow machine
@@ -42,8 +43,8 @@ class Limits:
     ``seconds`` of processor time; ``memory`` in bytes: what is kept while it runs, and what unpacking asks for at once;
     ``spool`` in bytes of temporary files, holes not counted; ``objects``: values that are decoded, printed or compared
     one by one (16 elements of an array of numbers are one), and the items of a stream: 40 for each section with a
-    header, 8 for any other; what fits schemas to bodies is bounded with them. With ``grow`` the limits of seconds,
-    objects and spool are larger for large inputs.
+    header, 8 for any other; what fits schemas to bodies is bounded with them. With ``grow`` all limits are larger
+    for large inputs.
     """
 
     seconds: float = 6.0
@@ -94,7 +95,12 @@ class Budget:
             return base
         more = max(0, self._input - FREE)
         seconds = more / BYTES_PER_SECOND + self._vcpus * VCPU_SECONDS
-        growth = {"seconds": seconds, "objects": more // BYTES_PER_OBJECT, "spool": more * SPOOL_RATIO}
+        growth = {
+            "seconds": seconds,
+            "memory": more // BYTES_PER_HELD,
+            "objects": more // BYTES_PER_OBJECT,
+            "spool": more * SPOOL_RATIO,
+        }
         return base + growth.get(what, 0)
 
     @property

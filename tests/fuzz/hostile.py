@@ -23,7 +23,7 @@ COMMANDS = (
     "info F", "info F --json", "info F --quick", "sections F", "sections F --json", "show F", "show F --json",
     "show F --csv", "show F DEVICE", "show F FIELD", "ram F", "check F", "check F --json", "check F --baseline F",
     "preflight F --target F", "preflight F --target kvm", "preflight F --target 11.1", "diff F F", "diff F F --json",
-    "diff F F --ram", "compat F", "compat F -d desc", "xsave table F", "xsave table F --json",
+    "diff F F --ram", "analyze F", "analyze F -d desc", "xsave table F", "xsave table F --json",
     "xsave export F --vcpu 0 --format standard --layout intel-spr -o OUT", "xsave check F",
     "xsave convert F OUT --to compacted --layout intel-spr",
     "mshv export F --layout intel-spr -o OUT", "rewrite F -o OUT", "rewrite F --set FIELD=1 -o OUT",

@@ -254,7 +254,7 @@ def undescribed_cpus() -> bytes:
 
 @variant("undescribed-nics.mig")
 def undescribed_nics() -> bytes:
-    return copies("q35-7.2", "0000:00:03.0/virtio-net", 2000, vmdesc=False)
+    return copies("q35-7.2", "0000:00:03.0/virtio-net", 500, vmdesc=False)
 
 
 @variant("undescribed-vga.mig")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from qmigtool import tables
 from qmigtool import xsave as core
-from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 from qmigtool.cli.shared.vcpus import ranges, some_vcpus
 
 
-@command("qmigtool xsave table samples/pc-7.2.mig")
+@click.command()
 @file_argument
-@layout_option("--layout", help="The layout of the sizes and offsets (JSON and CSV).")
+@layout_option("--layout", help="Give sizes and offsets in this layout (JSON and CSV).")
 @accelerator_option
 @schema_option
 @prove_option
@@ -52,7 +53,7 @@ def table(
     as_csv: bool,
     as_json: bool,
 ) -> int:
-    """Show which XSAVE components each vCPU has.
+    """Show which components each vCPU of FILE has.
 
     e: enabled in XCR0 (or IA32_XSS); d: declared in XSTATE_BV; c: carried, the stream holds its fields; l: live, the
     contents differ from the initial configuration. The four can disagree: a TCG stream declares nothing.
