@@ -29,6 +29,7 @@ from tests.oracle.qemu import Qemu, QemuError
 from tests.oracle.selfcheck_loop import CHECKED_PORT, GENERAL, RECORD, USER_STACK, Error, check_loop, dword, general
 
 RECORD_SIZE = 64
+BOOT = 60  # seconds
 MAGIC = 0x4B454843  # "CHEK"
 TICK_HZ = 100
 
@@ -85,11 +86,16 @@ def wait_ticks(qemu: Qemu, count: int, *, timeout: float = 5) -> SelfCheckStatus
     """Wait until a running guest has had `count` more ticks and two more rounds; return its record then.
 
     It is returned early if the guest died of an exception, and after `timeout` seconds in any case: the caller
-    compares. A VM that is not running (any more) raises QemuError.
+    compares. The firmware before the guest may take `BOOT` seconds: a KVM inside a VM is slow at it. A VM that is not
+    running (any more), or whose guest does not begin, raises QemuError.
     """
-    deadline = time.monotonic() + timeout
-    start = now = read_status(qemu)
-    while (now.ticks - start.ticks) % 2**32 < count or (now.rounds - start.rounds) % 2**32 < 2 or not now.ready:
+    boot = time.monotonic() + BOOT
+    while not (start := read_status(qemu)).ready:
+        if (state := qemu.status()) != "running" or time.monotonic() > boot:
+            raise QemuError(f"the guest does not begin: it is {state}")
+        time.sleep(0.01)
+    now, deadline = start, time.monotonic() + timeout
+    while (now.ticks - start.ticks) % 2**32 < count or (now.rounds - start.rounds) % 2**32 < 2:
         if now.errors & Error.EXCEPTION or time.monotonic() > deadline:
             break
         if (state := qemu.status()) != "running":

@@ -33,7 +33,8 @@ def test_what_no_edit_can_do_is_said(qemu_stream: QemuStreamFactory, tmp_path: P
         rewriter.upgrade_machine("pc-q35-7.2")
         assert any("-device virtio-rng-pci,vectors=0" in note for note in rewriter.notes)
         rewriter.save(tmp_path / "made.mig")
-    assert "Failed to load virtio-rng:virtio" in refusal(q35("7.2"), tmp_path / "made.mig")
+    said = refusal(q35("7.2"), tmp_path / "made.mig")
+    assert "Failed to load virtio-rng:virtio" in said or "Failed to load element of type virtio" in said  # as 11.1 does
     devices = tuple(word.replace("virtio-rng-pci", "virtio-rng-pci,vectors=0") for word in DEVICES)
     loaded = load(Machine(machine="pc-q35-7.2", extra=devices), tmp_path / "made.mig", tmp_path / "again.mig")
     assert loaded.registers == list(saved.registers)
@@ -45,9 +46,13 @@ def newer(qemu_stream: QemuStreamFactory, monkeypatch: pytest.MonkeyPatch) -> Pa
     named = os.environ.get("QMIGTOOL_QEMU_NEW")
     if not named or shutil.which(named) is None:
         pytest.skip("QMIGTOOL_QEMU_NEW names no newer qemu-system-x86_64")
-    path = qemu_stream(q35("7.2")).path
+    saved = qemu_stream(q35("7.2"))
+    if saved.qemu_version >= (8,):
+        pytest.skip(
+            "QEMU from 8 on saves a size of virtio-net's queues that a newer one refuses, and no edit changes it"
+        )
     monkeypatch.setenv("QMIGTOOL_QEMU", named)
-    return path
+    return saved.path
 
 
 @pytest.mark.parametrize(
