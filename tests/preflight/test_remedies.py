@@ -251,6 +251,35 @@ def test_blocks_of_another_size_or_name(reference: str, options: str, tmp_path: 
     assert mended(result, path, tmp_path / "out.mig", aim).verdict.loads is True
 
 
+@pytest.mark.parametrize("size", [0x10000, 0x40000])
+def test_memory_behind_a_bar_keeps_its_size(edited: Callable[..., Path], size: int) -> None:
+    """The guest has placed the BAR by its size: with another one real QEMU 10.0 refuses the configuration space."""
+    name = "0000:00:02.0/vga.vram"
+    path = edited("pc-7.2", lambda edits: edits.rename_block("pc.rom", name))
+    aim = target("t00", "7.2")
+    blocks = {one: block for one, block in (aim.blocks or {}).items() if one != "pc.rom"}
+    found = judge(path, replace(aim, blocks={**blocks, name: TargetBlock(size)})).remedy
+    assert found is not None
+    assert (found.command, found.needed) == (None, (f"a block {name} of 131072 bytes",))
+    assert found.verdict is not None
+    assert found.verdict.loads is True
+
+
+def test_no_option_that_the_target_has_not() -> None:
+    """QEMU has romsize since 6.0, and no machine type of a later version."""
+    path = SAMPLES / "q35-7.2.mig"
+    aim = target("t24", "7.2")
+    offered = judge(path, aim).remedy
+    assert offered is not None
+    assert [one for one in offered.options if one.startswith("romsize=")]
+    for version, options in ((5, 2), ()), ((7, 2), ("-M pc-q35-7.2",)):
+        found = judge(path, replace(aim, qemu=version, machine="pc-q35-5.2")).remedy
+        assert found is not None
+        machines = tuple(one for one in found.options if one.startswith("-M "))
+        assert machines == options
+        assert any(one.startswith("romsize=") for one in found.options) is (version > (6, 0))
+
+
 def test_memory_grows_and_never_shrinks(tmp_path: Path) -> None:
     # Case F2: -m 32; I3: -m 15.
     path = SAMPLES / "pc-7.2.mig"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import UnsupportedError
 from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.preflight.remedies.mainmemory import device_block, guest_memory
+from qmigtool.preflight.remedies.offered import has_property
 from qmigtool.preflight.target.model import Target, TargetBlock
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["as_records", "block_size", "unknown_block"]
 
+_ON_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f.:]+/")
+PCI_DEVICE = "e1000"  # has what every PCI device has
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")  # what QEMU takes as the id of an object
 
 
@@ -91,7 +94,13 @@ def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
             continue
         name, size = block.idstr, local.used_length
         if name.endswith(".rom") and name not in memory:
-            options.append(f"romsize={block.used_length} for the device of {name}")
+            if has_property(target, PCI_DEVICE, "romsize") is not False:
+                options.append(f"romsize={block.used_length} for the device of {name}")
+        elif name not in memory and _ON_PCI.match(name):
+            # Its BAR is as large, and lies where the guest has put one of its size: another size is another device.
+            options.append(_bar_option(name, block.used_length))
+            blocks[name] = TargetBlock(block.used_length)
+            continue
         elif name in memory:
             options.append(_memory_option(memory, name, block.used_length))
         if size < block.used_length:
@@ -103,6 +112,14 @@ def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     if not fixes:
         return Fix(options=tuple(options), target=replace(target, blocks=blocks)) if options else None
     return join(*fixes, options=options, loses=lost)
+
+
+def _bar_option(name: str, size: int) -> str:
+    """Return what gives a device of the target memory of this size."""
+    device, _, own = name.rpartition("/")
+    if own == "vga.vram" and not size % (1 << 20):
+        return f"vgamem_mb={size >> 20} for the display at {device}"
+    return f"a block {name} of {size} bytes"
 
 
 def _memory_option(memory: frozenset[str], name: str, size: int) -> str:

@@ -38,6 +38,8 @@ def pci_config(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     if msix is not None and at == msix + 2:
         option = f"vectors={sent + 1} for {device.name}, or as many queues as it had"
     elif express is not None and at == express + pci.PCI_EXP_DEVCAP and sent ^ local == EXTENDED_TAG:
+        if has_property(target, "pcie-root-port", "x-pcie-ext-tag") is False:
+            return None
         option = f"-global pci-device.x-pcie-ext-tag={'on' if sent & EXTENDED_TAG else 'off'}"
     elif express is not None and at - express in range(pci.PCI_EXP_LNKCAP, pci.PCI_EXP_LNKCAP + 2):
         link = _link(config, express, device.name, target)
