@@ -14,6 +14,7 @@ import click
 from qmigtool import __version__
 from qmigtool.check import RULES, Policy, default_policy, default_text, load_policy, report, streams_in, unreadable
 from qmigtool.cli.shared.colours import COLOURS
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import SCHEMA, complain, print_json, say_error
 from qmigtool.cli.shared.output import (
     accelerator_option,
@@ -42,21 +43,28 @@ FINDING, USAGE, BROKEN, UNSUPPORTED = 1, 2, 3, 63
 SUPPORTED = "stream-supported"
 
 
-@click.command()
-@click.argument("files", nargs=-1, metavar="FILE...")
-@click.option(
-    "--policy", metavar="TOML", help='What to ask: a file, or "default", which is the one that --print-policy prints.'
+@command(
+    "qmigtool check samples/pc-7.2.mig samples/kvm-avx512-7.2.mig",
+    "qmigtool check samples/kvm-avx512-7.2.mig --policy samples/policy.toml --report junit=junit.xml",
+    headings={
+        "Rules": ("--policy", "--list-rules", "--print-policy", "--fail-on"),
+        "Baseline": ("--baseline", "--baseline-snapshot"),
+        "Inputs": ("--channel", "--snapshot", "--accelerator", "--schema"),
+        "Output": ("--format", "--output", "--report", "--json"),
+    },
 )
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("--policy", metavar="TOML", help='The rules: a TOML file, or "default", which --print-policy prints.')
 @click.option(
     "--baseline",
     metavar="OLD",
-    help="A stream that was right, or a folder with one of each FILE's name: whatever differs is a finding.",
+    help="A correct stream, or a folder with one for each FILE: every difference is a finding.",
 )
-@click.option("--baseline-snapshot", metavar="NAME", help="Which one of the qcow2 image OLD's snapshots.")
+@click.option("--baseline-snapshot", metavar="NAME", help="The snapshot of OLD, a qcow2 image.")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="How to print the findings.  [default: text; --json: json]"
+    "--format", "form", type=click.Choice(FORMATS), help="The format of the findings.  [default: text; --json: json]"
 )
-@click.option("-o", "--output", metavar="OUT", help="Where to write them, by default standard output.")
+@click.option("-o", "--output", metavar="OUT", help="The file to write them to; by default standard output.")
 @click.option(
     "--report", "reports", multiple=True, metavar="FORMAT=OUT", help="Also write them in another format (repeatable)."
 )
@@ -65,14 +73,14 @@ SUPPORTED = "stream-supported"
     type=click.Choice([severity.value for severity in Severity]),
     default=Severity.WARNING.value,
     show_default=True,
-    help="The lightest finding for which the exit status is 1.",
+    help="The lowest severity that makes the exit status 1.",
 )
-@click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration.")
-@click.option("--snapshot", metavar="NAME", help="Which one of a qcow2 image's snapshots, by its name or id.")
-@click.option("--list-rules", is_flag=True, help="List the rules and their options as the policy has them; no FILE.")
 @click.option(
-    "--print-policy", is_flag=True, help="Print the default policy, to start one's own from; no FILE, no other option."
+    "--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration (repeatable)."
 )
+@click.option("--snapshot", metavar="NAME", help="The snapshot of a qcow2 image, by name or id.")
+@click.option("--list-rules", is_flag=True, help="List the rules of the policy and their options, and exit.")
+@click.option("--print-policy", is_flag=True, help="Print the default policy as TOML, and exit.")
 @accelerator_option
 @schema_option
 @json_option
@@ -93,12 +101,14 @@ def check(
     schema: str | None,
     as_json: bool,
 ) -> int:
-    """Ask every FILE the rules of a policy: is it whole, do its vCPUs make sense, is it what it should be?
+    """Check streams against the rules of a policy.
 
-    A folder stands for the streams in it, not those in its folders; what else is in it is named on standard error.
+    The default policy checks that a stream is whole and that KVM accepts its registers; --policy adds what is right for
+    you. A folder stands for the streams in it, not for those in its folders; the other files in it are named on
+    standard error.
 
-    Exit status 1 if a rule found something that weighs enough (--fail-on); 3 if a file is broken: what is left of it is
-    checked all the same; 2 if one cannot be opened. The others are checked then, too, and the reports are written.
+    Exit status 1 if a rule finds something that weighs enough (--fail-on); 3 if a file is broken (what is left of it is
+    checked); 2 if a file cannot be opened (the others are checked, and reports are written).
     """
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json contradicts --format {form}", expected="one of them")
@@ -114,7 +124,7 @@ def check(
         return 0
     asked = _policy(policy)
     if not files:
-        raise UsageError("which file shall be checked?", expected="FILE..., a folder, --list-rules or --print-policy")
+        raise UsageError("no file to check", expected="FILE..., a folder, --list-rules or --print-policy")
     files = tuple(one for given in files for one in _streams(given))
     if channels and len(files) > 1:
         raise UsageError("--channel goes with one FILE")

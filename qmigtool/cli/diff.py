@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     csv_option,
@@ -46,35 +47,61 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
         context.exit(0)
 
 
-@click.command()
+@command(
+    "qmigtool diff samples/twin-kvm-10.0.mig samples/twin-tcg-10.0.mig",
+    "qmigtool diff samples/pc-7.2.mig samples/pc-7.2.mig --ram --json",
+    headings={
+        "What is compared": ("--base", "--ram", "--moved"),
+        "Noise": ("--noise", "--strict", "--count", "--ignore", "--list-noise", "--all"),
+        "Inputs": (
+            "--accelerator-a",
+            "--accelerator-b",
+            "--snapshot",
+            "--snapshot-a",
+            "--snapshot-b",
+            "--snapshot-base",
+            "--channel-a",
+            "--channel-b",
+            "--schema",
+        ),
+        "Output": ("--html", "--csv", "--json"),
+    },
+)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--base", metavar="FILE", help="The stream that both came from: say who changed what.")
-@click.option("--ram", is_flag=True, help="Compare what guest memory holds, page by page, too.")
-@click.option("--moved", is_flag=True, help="With --ram: which changed pages hold what another page held.")
-@click.option("--noise", "noise_file", metavar="TOML", help="More noise rules; one of the same id replaces a default.")
+@click.option("--base", metavar="FILE", help="The common ancestor of A and B: show which of them changed what.")
+@click.option("--ram", is_flag=True, help="Also compare guest memory, page by page.")
+@click.option("--moved", is_flag=True, help="With --ram: find pages whose contents moved.")
+@click.option(
+    "--noise",
+    "noise_file",
+    metavar="TOML",
+    help="Additional noise rules; one with the id of a default rule replaces it.",
+)
 @click.option("--strict", is_flag=True, help="Excuse nothing: every difference counts.")
 @click.option(
     "--count",
     "counted",
     metavar="RULE",
     multiple=True,
-    help="Let the differences of a noise rule, or of a topic, count.",
+    help="Count the differences that this noise rule or topic excuses (repeatable).",
 )
-@click.option("--ignore", metavar="PATTERN", multiple=True, help='Excuse what it fits: "cpu@*/env.tsc"; * is anything.')
+@click.option(
+    "--ignore", metavar="PATTERN", multiple=True, help='Excuse matching paths, such as "cpu@*/env.tsc" (repeatable).'
+)
 @click.option("--list-noise", is_flag=True, callback=_list_noise, expose_value=False, is_eager=True,
-              help="List the default noise rules and stop.")  # fmt: skip
-@click.option("--all", "every", is_flag=True, help="List what noise rules excuse, too.")
-@click.option("--accelerator-a", metavar="NAME", help="Who saved A, instead of inferring it.")
-@click.option("--accelerator-b", metavar="NAME", help="Who saved B.")
+              help="List the default noise rules and exit.")  # fmt: skip
+@click.option("--all", "every", is_flag=True, help="Also list what noise rules excuse.")
+@click.option("--accelerator-a", metavar="NAME", help="The accelerator that saved A; by default inferred.")
+@click.option("--accelerator-b", metavar="NAME", help="The accelerator that saved B.")
 @snapshot_option
-@click.option("--snapshot-a", metavar="NAME", help="Which one of the qcow2 image A's snapshots, if not --snapshot.")
-@click.option("--snapshot-b", metavar="NAME", help="Which one of B's.")
-@click.option("--snapshot-base", metavar="NAME", help="Which one of the base's.")
-@click.option("--channel-a", metavar="FILE", multiple=True, help="An extra channel of A (multifd), for --ram.")
-@click.option("--channel-b", metavar="FILE", multiple=True, help="An extra channel of B.")
+@click.option("--snapshot-a", metavar="NAME", help="The snapshot of A, if not that of --snapshot.")
+@click.option("--snapshot-b", metavar="NAME", help="The snapshot of B.")
+@click.option("--snapshot-base", metavar="NAME", help="The snapshot of the base.")
+@click.option("--channel-a", metavar="FILE", multiple=True, help="An extra channel of A, for --ram (repeatable).")
+@click.option("--channel-b", metavar="FILE", multiple=True, help="An extra channel of B (repeatable).")
 @schema_option
-@click.option("--html", metavar="OUT", help="Write a page, too.")
+@click.option("--html", metavar="OUT", help="Also write an HTML page.")
 @csv_option
 @json_option
 def diff(
@@ -100,11 +127,13 @@ def diff(
     as_csv: bool,
     as_json: bool,
 ) -> int:
-    """Say what differs between the streams A and B; exit 1 if something does.
+    """Show what differs between two streams.
 
-    State is compared by what it means: fields by name, not by place; a subsection that was not sent equals one with
-    all defaults; XSAVE state register by register. Clocks, the TSC and timers go on while a VM stands still: noise
-    rules excuse them (--list-noise).
+    State is compared by meaning: fields by name, not by offset; a subsection that was not sent equals one with all
+    defaults; XSAVE state register by register. Clocks, the TSC and timers advance while a VM is stopped: noise rules
+    excuse them (--list-noise).
+
+    Exit status 1 if something differs, 63 if that cannot be decided.
     """
     if base is not None and (as_csv or ram or html):
         raise UsageError("--base goes with neither --csv nor --html nor --ram")

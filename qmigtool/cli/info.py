@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
@@ -30,21 +31,25 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
 
-@click.command()
+@command("qmigtool info samples/pc-7.2.mig", "qmigtool info samples/containers/savevm-7.2.qcow2.xz --json")
 @file_argument
 @accelerator_option
 @schema_option
-@click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration.")
-@click.option("--quick", is_flag=True, help="Do not read all of RAM's headers: 256 MiB of them, to prove what is said.")
+@click.option(
+    "--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration (repeatable)."
+)
+@click.option("--quick", is_flag=True, help="Read at most 256 MiB of page headers of RAM.")
 @json_option
 def info(
     file: str, accelerator: str | None, schema: str | None, channels: tuple[str, ...], quick: bool, as_json: bool
 ) -> int:
-    """Say what FILE is.
+    """Show what a file is.
 
-    All of RAM's headers are read, so that what is broken or missing is found. With --quick, what only they tell
-    (sections, pages, whether it is complete) is left unknown where there are many. Of a qcow2 image with several
-    snapshots, of which --snapshot chooses none, they are listed. Exit status 1 if memory is missing.
+    All page headers of RAM are read, so that broken or missing memory is found. With --quick, what only they tell
+    (sections, pages, whether the stream is complete) may stay unknown. For a qcow2 image with several snapshots and
+    without --snapshot, the snapshots are listed.
+
+    Exit status 1 if memory is missing.
     """
     try:
         walk = SHOWN_WALK if quick else None

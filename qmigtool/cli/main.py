@@ -45,7 +45,7 @@ def _amount(text: str | int) -> int:
     """Read a limit: 300, ``2G``, ``0x1000``."""
     value = parse_number(text) if isinstance(text, str) else text
     if value is None or value <= 0:
-        raise click.BadParameter(f"{text!r:.40} is no number above 0, such as 300, 2G or 0x1000")
+        raise click.BadParameter(f"{text!r:.40} is not a number above 0, such as 300, 2G or 0x1000")
     return value
 
 
@@ -55,7 +55,7 @@ def _seconds(text: str | float) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise click.BadParameter(f"{text!r:.40} is no number of seconds")
+        raise click.BadParameter(f"{text!r:.40} is not a number of seconds")
     return value
 
 
@@ -74,25 +74,25 @@ def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -
     "seconds",
     _seconds,
     "N",
-    "Processor time for each file or trial.  [default: 6; above 16 MiB, 1 more a MiB; 0.04 more a vCPU]",
+    "CPU time for each file or trial.  [default: 6; above 16 MiB, 1 more per MiB; 0.04 more per vCPU]",
 )
 @limit_option(
     "memory",
     _amount,
     "SIZE",
-    "What may be held of a file in memory: unpacked, decoded, waiting.  [default: 160M; above 16 MiB, 1 more in 8]",
+    "Memory for what is decompressed, decoded or buffered.  [default: 160M; above 16 MiB, 1 more per 8 bytes]",
 )
 @limit_option(
     "spool",
     _amount,
     "SIZE",
-    "What temporary files may hold, zeros aside.  [default: 2G; above 16 MiB, 16 more a byte]",
+    "Size of temporary files without zeros.  [default: 2G; above 16 MiB, 16 more per byte]",
 )
 @limit_option(
     "objects",
     _amount,
     "N",
-    "Values of a file; a section counts as 40.  [default: 600000; above 16 MiB, 1 more in 12 bytes]",
+    "Values of a file; a section counts as 40.  [default: 600000; above 16 MiB, 1 more per 12 bytes]",
 )
 @click.pass_context
 def cli(
@@ -102,16 +102,16 @@ def cli(
     max_spool: int | None,
     max_objects: int | None,
 ) -> None:
-    """Read, compare, judge and rewrite QEMU migration streams: the files in which a virtual machine lies saved.
+    """Read, check, compare and rewrite QEMU migration streams, which hold a saved virtual machine.
 
-    FILE is a stream that QEMU wrote, or what it came in (a libvirt save image, a snapshot in a qcow2 image, a packed
-    file, a capture); "-" is standard input. Every command that prints facts takes --json.
+    FILE is a stream that QEMU wrote, or what contains it: a libvirt save image, a snapshot in a qcow2 image, a
+    compressed file, a network capture; "-" is standard input. Every command that prints facts has --json.
 
-    A file that would cost more than any honest one is refused with 63; the options --max-..., before COMMAND, allow
-    more. Of several files each may cost so much.
+    A file that would cost too much memory or time is refused with exit status 63. The options --max-..., before
+    COMMAND, set the limits, which apply to each file.
 
-    Exit status: 0 fine; 1 a difference or a finding; 2 wrong usage, or not all could be written; 3 broken input (what
-    could be read is shown); 63 legal, but not supported, and named; 70 a defect of qmigtool.
+    Exit status: 0 success; 1 a difference or a finding; 2 wrong usage, or output that could not be written; 3 broken
+    input (what can be read is shown); 63 valid but not supported, or undecided; 70 a defect of qmigtool.
     """
     usual = Limits()
     limits = Limits(

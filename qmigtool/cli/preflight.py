@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import complain, print_json
 from qmigtool.cli.shared.output import (
     accelerator_option,
@@ -59,7 +60,10 @@ def _print_target(context: click.Context, _parameter: click.Parameter, asked: bo
         context.exit()
 
 
-@click.command()
+@command(
+    "qmigtool preflight samples/twin-tcg-10.0.mig --target samples/target.toml",
+    "qmigtool preflight samples/pc-11.1.mig --target samples/pc-7.2.mig --target 7.2",
+)
 @file_argument
 @click.option(
     "--target",
@@ -67,7 +71,7 @@ def _print_target(context: click.Context, _parameter: click.Parameter, asked: bo
     metavar="T",
     multiple=True,
     required=True,
-    help="What is known of the target; several are joined, a later one overrides.",
+    help="What is known of the target (repeatable; later ones override).",
 )
 @click.option(
     "--print-target",
@@ -75,14 +79,14 @@ def _print_target(context: click.Context, _parameter: click.Parameter, asked: bo
     is_eager=True,
     expose_value=False,
     callback=_print_target,
-    help="Print a TOML file that has every key, to begin with; no FILE.",
+    help="Print a TOML file with every key, and exit.",
 )
 @click.option(
     "--channel",
     "channels",
     multiple=True,
     metavar="FILE",
-    help="An extra channel of the same migration, on which memory went: multifd, postcopy preempt (repeatable).",
+    help="An extra channel of the migration: multifd, postcopy preempt (repeatable).",
 )
 @accelerator_option
 @schema_option
@@ -95,18 +99,20 @@ def preflight(
     schema: str | None,
     as_json: bool,
 ) -> int:
-    """Say whether a target loads FILE, in which words its QEMU refuses it, and what it would lose in silence.
+    """Predict whether a target loads a stream.
 
-    T is a TOML file (--print-target prints one with every key), a stream that the target has saved itself (started with
-    -S, then migrated to a file; IMAGE#SNAPSHOT: one in a qcow2 image), -dump-vmstate JSON, replies to QMP's
-    query-cpu-model-expansion, query-version and query-migrate-capabilities, CPUID as text (FILE#N: its CPU N), the
-    properties of an MSHV partition, a built-in layout, a version of QEMU (7.2), a machine type (pc-q35-7.2, q35) or an
-    accelerator (kvm). What is not known is not judged, and said.
+    If the target refuses FILE, its error message is printed; if it loads FILE, what it would lose silently is listed.
+    Where a `rewrite` fixes that, the command is printed; it has been tried in memory.
 
-    Where a `rewrite` mends it, that command is printed; it has been tried in memory. Exit status 0 if it loads and
-    nothing is lost (notes do not count), 1 if it does not load, or loads and something is lost, 63 if whether it loads
-    cannot be decided (--json: "loads" is null), or if something that is not known may change that, or lose a register
-    or a device of this file.
+    T is a TOML file (--print-target prints one with every key); a stream saved by the target itself (started with -S,
+    then migrated to a file; IMAGE#SNAPSHOT is one in a qcow2 image); -dump-vmstate JSON; replies to the QMP commands
+    query-cpu-model-expansion, query-version and query-migrate-capabilities; CPUID as text (FILE#N is its CPU N); the
+    properties of an MSHV partition; a built-in layout; a version of QEMU (7.2); a machine type (pc-q35-7.2, q35); or an
+    accelerator (kvm). qmigtool does not judge what it does not know; it lists it under "not known".
+
+    Exit status 0 if FILE loads and loses nothing (notes do not count); 1 if it does not load, or loses something; 63 if
+    whether it loads cannot be decided (--json: "loads" is null), or if something that is not known may change that or
+    lose a register or device.
     """
     target = read_targets(list(targets), remember_inputs)
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     csv_option,
@@ -31,7 +32,7 @@ MAX_PASSES = 1000  # in JSON: one object each, and where pages are asked for one
 SWITCHOVER = ("SWITCHOVER_START", "POSTCOPY_RUN")
 
 
-@click.command()
+@command("qmigtool ram samples/pc-7.2.mig")
 @file_argument
 @click.option(
     "--channel",
@@ -43,7 +44,11 @@ SWITCHOVER = ("SWITCHOVER_START", "POSTCOPY_RUN")
 @csv_option
 @json_option
 def ram(file: str, channels: tuple[str, ...], as_csv: bool, as_json: bool) -> int:
-    """Show how guest memory was sent: blocks, pages by encoding, passes, what was sent again."""
+    """Show how guest memory was sent.
+
+    For each RAM block: pages by encoding, pages that were sent again, pages that are in no channel. For the whole
+    stream: passes, and the bytes sent after switchover.
+    """
     from qmigtool.ram import usage
 
     with opened(file, channels=channels, keep_runs=True) as stream:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmigtool.cli.shared.editoptions import ORDER, EditCommand, edit_options, ordered_edits
+from qmigtool.cli.shared.command import command
+from qmigtool.cli.shared.editoptions import EDIT_HEADINGS, ORDER, EditCommand, edit_options, ordered_edits
 from qmigtool.cli.shared.editreport import report
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.othernames import renamed_option
@@ -35,23 +36,47 @@ if TYPE_CHECKING:
 from qmigtool.cli.shared.edited import need_output, write_to
 
 
-@click.command(cls=EditCommand)
+@command(
+    "qmigtool rewrite samples/pc-7.2.mig --set cpu@0/env.mxcsr=0x1fa0 --dry-run",
+    "qmigtool rewrite samples/twin-tcg-10.0.mig --to-accelerator kvm --layout amd-zen4 -o kvm.mig",
+    headings={
+        **EDIT_HEADINGS,
+        "Target": ("--layout", "--xcr0", "--lossy"),
+        "Inputs": ("--channel", "--absent", "--snapshot", "--accelerator", "--schema"),
+        "Output": ("--output", "--dry-run", "--undo", "--json"),
+    },
+    cls=EditCommand,
+)
 @file_argument
-@click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
+@click.option("-o", "--output", metavar="OUT", help="The file to write; not FILE itself.")
 @edit_options
 @click.option(
     "--layout",
     type=layout_value,
     metavar="LAYOUT",
-    help="Refuse an output that a CPU of this layout cannot hold.",
+    help="The layout of the target's CPU; an output that does not fit it is refused.",
 )
 @renamed_option("--for", "--layout")
-@mask_option("--xcr0", help="The components of the target's XCR0 (--to-accelerator).")
-@click.option("--lossy", is_flag=True, help="Drop what the target cannot express, and say so (--to-accelerator).")
-@click.option("--absent", type=click.Choice(["error", "zero"]), default="error", help="Pages in no channel (--ram).")
-@click.option("--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration (--ram).")
-@click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
-@click.option("--undo", metavar="PATCH", help="Also write a patch that `undo` takes OUT back with (edits in place).")
+@mask_option("--xcr0", help="The target's XCR0 (for --to-accelerator).")
+@click.option(
+    "--lossy", is_flag=True, help="Drop state that the target cannot hold, and list it (for --to-accelerator)."
+)
+@click.option(
+    "--absent",
+    type=click.Choice(["error", "zero"]),
+    default="error",
+    help="Pages that are in no channel (for --ram).",
+    show_default=True,
+)
+@click.option(
+    "--channel",
+    "channels",
+    multiple=True,
+    metavar="FILE",
+    help="An extra channel of the migration, for --ram (repeatable).",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would change, and write nothing.")
+@click.option("--undo", metavar="PATCH", help="Also write a patch for `qmigtool undo`.")
 @accelerator_option
 @schema_option
 @json_option
@@ -73,10 +98,13 @@ def rewrite(
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Write FILE again with edits made to it, in the order given. Without edits, byte for byte.
+    """Write a stream again, with edits.
 
-    Every change is listed with its offset in FILE, the old and the new value. What no edit touches is copied. OUT is
-    written beside its place, read again, and renamed.
+    Edits apply in the order in which they are given. Every change is listed with its offset in FILE, the old and the
+    new value. What no edit changes is copied, so without edits OUT is identical to FILE. OUT is written to a temporary
+    file, read again, and renamed.
+
+    Exit status 1 where live state would be lost (--lossy drops it).
     """
     need_output(output, dry_run=dry_run)
     if undo is not None and (undo == "-" or (output is not None and Path(undo).resolve() == Path(output).resolve())):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qmigtool import tables
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     as_records,
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
     from qmigtool.parsers.savevm import Section
 
 
-@click.command()
+@command("qmigtool sections samples/pc-7.2.mig")
 @file_argument
-@click.option("--all", "every", is_flag=True, help="List every PART, not one line for a run of them.")
+@click.option("--all", "every", is_flag=True, help="List every PART; by default a run of them is one line.")
 @csv_option
 @json_option
 def sections(file: str, every: bool, as_csv: bool, as_json: bool) -> int:
-    """List every section of FILE in stream order; together they cover every byte."""
+    """List the sections of a stream.
+
+    They are listed in stream order, with headers, commands and the vmdesc: together they cover every byte of FILE.
+    """
     table = tables.sections
     with opened(file) as stream:
         if as_json:

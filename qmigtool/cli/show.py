@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool import tables
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
 
-@click.command()
+@command("qmigtool show samples/pc-7.2.mig", "qmigtool show samples/pc-7.2.mig cpu@1/env.xcr0")
 @file_argument
 @click.argument("path", required=False)
 @schema_option
@@ -44,10 +45,11 @@ if TYPE_CHECKING:
 @csv_option
 @json_option
 def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: bool, as_json: bool) -> int:
-    """Show device state: all devices of FILE, or what is at PATH.
+    """Show device state.
 
-    PATH is name[@instance]/field/..., for example cpu@1/env.xcr0, cpu@0/cpu/avx512 or "apic/id". A field that holds one
-    number is printed as one number: unsigned in hexadecimal, signed in decimal.
+    Without PATH, list the devices; with PATH, show what is there. PATH is name[@instance]/field/..., for example
+    cpu@1/env.xcr0, cpu@0/cpu/avx512 or apic/id. A field that holds one number is printed as one number: unsigned in
+    hexadecimal, signed in decimal.
     """
     with opened(file, schema=schema, walk=None if prove else SHOWN_WALK) as stream:
         device, rest = (None, "") if path is None else find(stream.devices, path)

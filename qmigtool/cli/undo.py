@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json, say_error
-from qmigtool.cli.shared.output import file_argument, finish, json_option, opened, output_file, problems_json
+from qmigtool.cli.shared.output import (
+    file_argument,
+    finish,
+    json_option,
+    opened,
+    output_file,
+    problems_json,
+)
 from qmigtool.cli.shared.parameters import read_small
 from qmigtool.errors import StreamError
 from qmigtool.rewrite import write_stream
@@ -18,15 +26,19 @@ if TYPE_CHECKING:
     pass
 
 
-@click.command()
+@command(
+    "qmigtool rewrite samples/pc-7.2.mig --set cpu@0/env.mxcsr=0x1fa0 -o new.mig --undo new.patch",
+    "qmigtool undo new.mig new.patch -o old.mig",
+)
 @file_argument
 @click.argument("patch", metavar="PATCH")
-@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write; never FILE itself.")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The file to write; not FILE itself.")
 @json_option
 def undo(file: str, patch: str, output: str, as_json: bool) -> int:
-    """Take edits back: write FILE as it was before `rewrite --undo PATCH`.
+    """Undo the edits of `rewrite --undo`.
 
-    Given the file as it was before, makes the edits again. Any other file is refused.
+    FILE is the output of that command, PATCH the patch that it wrote; OUT becomes the file that was its input. If FILE
+    is that input, the edits are made again. Any other file is refused.
     """
     raw = read_small(patch, MAX_PATCH)
     with opened(file) as stream:

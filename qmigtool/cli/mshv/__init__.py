@@ -11,8 +11,11 @@ from qmigtool.cli.shared.lazy import LazyGroup
     cls=LazyGroup,
     lazy={
         "export": ("mshv.export:export_bundle", "Write the vCPUs' extended state as MSHV accepts it."),
-        "import": ("mshv.import_:import_bundle", "Put such a folder into a stream."),
+        "import": ("mshv.import_:import_bundle", "Put a folder of `mshv export` into a stream."),
     },
 )
 def mshv() -> None:
-    """Exchange the vCPUs' extended state with MSHV as a folder: XSAVE areas in whole pages, XCR0 and MSRs."""
+    """Exchange vCPU state with MSHV as files.
+
+    A folder has the extended state of the vCPUs: XSAVE areas in whole pages, XCR0 and MSRs.
+    """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     accelerator_option,
@@ -20,16 +21,16 @@ from qmigtool.util.text import printable
 from qmigtool.xsave import Layout
 
 
-@click.command("export")
+@command("qmigtool mshv export samples/kvm-avx512-7.2.mig --layout amd-zen4 --mask 0xe7 -o bundle", name="export")
 @file_argument
-@click.option("-o", "--output", required=True, metavar="DIR", help="A folder that is not there yet.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write; it must not exist.")
 @the_layout_option
-@mask_option("--mask", help="The partition's XSAVE_STATES, by default what XCR0 has and MSHV can hold.")
+@mask_option("--mask", help="The partition's XSAVE_STATES; by default what XCR0 enables and MSHV can hold.")
 @click.option(
     "--buffer-size",
     type=size_value,
     metavar="BYTES",
-    help="The partition's buffer (MAX_XSAVE_DATA_SIZE in whole pages), by default the pages that an area needs.",
+    help="The partition's buffer (MAX_XSAVE_DATA_SIZE in whole pages); by default the pages that an area needs.",
 )
 @accelerator_option
 @schema_option
@@ -44,9 +45,10 @@ def export_bundle(
     schema: str | None,
     as_json: bool,
 ) -> int:
-    """Write what MSHV takes of every vCPU of FILE to the folder DIR: XCR0, MSRs, XSAVE areas, and QEMU's order of them.
+    """Write the vCPUs' extended state as MSHV accepts it.
 
-    The rest of a vCPU (general, segment and control registers, local APIC, timers, pending events) is not in it.
+    DIR gets XCR0, the MSRs and the XSAVE area of every vCPU of FILE, in the order in which QEMU sets them. The other
+    state of a vCPU (general, segment and control registers, local APIC, timers, pending events) is not in it.
     """
     with opened(file, accelerator, schema=schema) as stream:
         document = bundle.export_bundle(stream, output, layout, mask, buffer_size=buffer_size)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from qmigtool.cli.shared.areas import quirk_option
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.edited import dry_run_option, lossy_option, need_output, output_option, write_edited
 from qmigtool.cli.shared.output import (
     accelerator_option,
@@ -19,7 +20,11 @@ from qmigtool.cli.shared.output import (
 from qmigtool.rewrite import Rewriter, bundle
 
 
-@click.command("import")
+@command(
+    "qmigtool mshv export samples/kvm-avx512-7.2.mig --layout amd-zen4 --mask 0xe7 -o bundle",
+    "qmigtool mshv import samples/kvm-avx512-7.2.mig bundle -o new.mig",
+    name="import",
+)
 @file_argument
 @click.argument("folder", metavar="DIR")
 @quirk_option
@@ -40,9 +45,10 @@ def import_bundle(
     schema: str | None,
     as_json: bool,
 ) -> int:
-    """Put the folder DIR, as `mshv export` wrote it or a hypervisor filled it, back into FILE.
+    """Put a folder of `mshv export` into a stream.
 
-    --hyperv-quirk is on unless --no-hyperv-quirk is given.
+    DIR is a folder that `mshv export` wrote or a hypervisor filled. --hyperv-quirk is on unless --no-hyperv-quirk is
+    given.
     """
     need_output(output, dry_run=dry_run)
     with opened(file, accelerator, schema=schema) as stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     chosen_snapshot,
@@ -31,20 +32,20 @@ from qmigtool.schemadiff import (
 from qmigtool.util.text import printable
 
 
-@click.command("diff")
+@command("qmigtool schema diff samples/pc-7.2.mig samples/pc-11.1.mig", name="diff")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--devices", metavar="FILE", help="Compare only the devices that this stream has.")
+@click.option("--devices", metavar="FILE", help="Compare only the devices of this stream.")
 @snapshot_option
-@click.option("--snapshot-a", metavar="NAME", help="Which one of the qcow2 image A's snapshots, if not --snapshot.")
-@click.option("--snapshot-b", metavar="NAME", help="Which one of B's.")
+@click.option("--snapshot-a", metavar="NAME", help="The snapshot of A, if not that of --snapshot.")
+@click.option("--snapshot-b", metavar="NAME", help="The snapshot of B.")
 @click.option(
     "--direction",
     type=click.Choice([one.value for one in Direction]),
     default=Direction.BOTH.value,
-    help="Which migrations count: forward (A's streams, loaded by B), backward, or both.",
+    help="The migrations that count: forward (B loads the streams of A), backward, or both.",
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 for any difference, harmless ones too.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for any difference, even a harmless one.")
 @csv_option
 @json_option
 def diff(
@@ -58,11 +59,13 @@ def diff(
     as_csv: bool,
     as_json: bool,
 ) -> int:
-    """Would device state that A describes load in B, and the other way round?
+    """Compare the device state of two QEMU versions.
 
-    A and B each are a stream, the text of a vmdesc (`analyze -d desc`), what QEMU's -dump-vmstate writes, or a schema
-    (`schema learn`); one of A, B and --devices may be "-". The exit status is 1 if a difference breaks, or may break, a
-    direction that counts.
+    Would device state that A describes load in B, and the other way round? A and B each are a stream, the text of a
+    vmdesc (`analyze -d desc`), the output of QEMU's -dump-vmstate, or a schema (`schema learn`); one of A, B and
+    --devices may be "-".
+
+    Exit status 1 if a difference breaks, or may break, a direction that counts.
     """
     if [a, b, devices].count("-") > 1:
         raise UsageError("standard input is given twice", expected="- for one of A, B and --devices")

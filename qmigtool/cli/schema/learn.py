@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import finish, json_option, opened, snapshot_option, write_output
 from qmigtool.devices.schema import Schema
@@ -14,14 +15,17 @@ from qmigtool.errors import UnsupportedError
 from qmigtool.util.budget import portion
 
 
-@click.command("learn")
+@command("qmigtool schema learn samples/pc-7.2.mig samples/q35-7.2.mig -o pc.json.xz", name="learn")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("-o", "--output", required=True, metavar="OUT", help="Where to write the schema (.xz: compressed).")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The file to write (.xz: compressed).")
 @snapshot_option
-@click.option("--name", help="What to call it, by default OUT's name.")
+@click.option("--name", help="The name of the schema; by default that of OUT.")
 @json_option
 def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) -> int:
-    """Learn from streams that have a vmdesc how to read such without: --schema OUT."""
+    """Learn descriptions from streams with a vmdesc.
+
+    The option --schema OUT then decodes streams without a vmdesc.
+    """
     learned = Schema(name or Path(output).name)
     skipped = []
     doubtful = 0  # the exit status of what is broken

@@ -22,10 +22,10 @@ quirk_option = click.option(
     "--hyperv-quirk/--no-hyperv-quirk",
     "quirk",
     default=None,
-    help="Take CET_U, CET_S and PASID of a compacted area as live although XSTATE_BV does not declare them, as Hyper-V "
-    "saves them.",
+    help="Treat CET_U, CET_S and PASID of a compacted area as live although XSTATE_BV does not declare them, as "
+    "Hyper-V saves them.",
 )
-force_option = click.option("--force", is_flag=True, help="Go on although the area cannot be of this layout.")
+force_option = click.option("--force", is_flag=True, help="Continue although the area cannot be of this layout.")
 
 
 def _value(value: str | Layout) -> Layout | str:
@@ -41,8 +41,8 @@ def area_layout_option(*names: str, **more: Any) -> Callable[[F], F]:
 the_area_layout_option = area_layout_option(
     "--layout",
     default=AUTO,
-    help="A built-in layout (see `xsave layouts`), a file with CPUID in it (FILE#N is CPU N), or auto, the default: "
-    "what the area's file says, else the built-in ones that fit.",
+    help="A built-in layout (see `xsave layouts`), a file with CPUID in it (FILE#N is CPU N), or auto (the default): "
+    "the layout that the file of the area names, else the built-in ones that fit.",
 )
 
 

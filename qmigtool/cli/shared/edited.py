@@ -14,17 +14,17 @@ from qmigtool.rewrite import Rewriter
 if TYPE_CHECKING:
     from qmigtool.rewrite.splice import Splice
 
-output_option = click.option("-o", "--output", metavar="OUT", help="Where to write; never FILE itself.")
+output_option = click.option("-o", "--output", metavar="OUT", help="The file to write; not FILE itself.")
 lossy_option = click.option(
-    "--lossy", is_flag=True, help="Drop live state that no field of a stream takes or XCR0 does not enable, and say it."
+    "--lossy", is_flag=True, help="Drop live state that a stream cannot hold or XCR0 does not enable, and list it."
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would change, and write nothing.")
 
 
 def need_output(output: str | None, *, dry_run: bool) -> None:
     """Make sure that it is said where to write; raises :class:`~qmigtool.errors.UsageError`."""
     if output is None and not dry_run:
-        raise UsageError("where shall it go?", expected="-o OUT, or --dry-run")
+        raise UsageError("no output file", expected="-o OUT, or --dry-run")
 
 
 def write_edited(rewriter: Rewriter, output: str, *, as_json: bool, dry_run: bool = False) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from qmigtool.cli.shared.command import Command
 from qmigtool.cli.shared.parameters import read_small
 from qmigtool.errors import UsageError
 from qmigtool.rewrite.edits import Edit, load_edits
@@ -114,54 +115,70 @@ def _two(first: str, second: str) -> Callable[[str, str], dict[str, Any]]:
     return lambda one, other: {first: one, second: other}
 
 
-EDIT_OPTIONS = (
-    EditOption("set", ("PATH=VALUE",), "Give a field another value: cpu@0/env.mxcsr=0x1f80, .../env.dr=[0,...].", _set),
-    EditOption(
-        "add-field",
-        ("PATH", "TYPE[,after=FIELD][=VALUE]"),
-        "Put one field into a body: 0000:00:01.3/piix4_pm/acpi_pci_hotplug.acpi_index uint32.",
-        _field,
+EDITS = {
+    "Edits of fields and subsections": (
+        EditOption("set", ("PATH=VALUE",), "Set a field: cpu@0/env.mxcsr=0x1f80, cpu@0/env.dr=[0,...].", _set),
+        EditOption(
+            "add-field",
+            ("PATH", "TYPE[,after=FIELD][=VALUE]"),
+            "Add a field: 0000:00:01.3/piix4_pm/acpi_pci_hotplug.acpi_index uint32.",
+            _field,
+        ),
+        EditOption("drop-field", ("PATH",), "Remove a field.", _one("path")),
+        EditOption(
+            "add-subsection",
+            ("PARENT", "NAME[=HEX]"),
+            "Add a subsection with these bytes, by default zeros.",
+            lambda path, name: {"path": path, **_named(name)},
+        ),
+        EditOption("drop-subsection", ("PATH",), "Remove a subsection: cpu@0/cpu/pkru.", _one("path")),
+        EditOption("rename-subsection", ("PATH", "NAME"), "Rename a subsection.", _two("path", "to")),
     ),
-    EditOption("drop-field", ("PATH",), "Leave one field of a body out.", _one("path")),
-    EditOption(
-        "add-subsection",
-        ("PARENT", "NAME[=HEX]"),
-        "Put a subsection in, its fields zero (or these bytes).",
-        lambda path, name: {"path": path, **_named(name)},
+    "Edits of sections": (
+        EditOption("add-section", ("NAME[@N]", "VERSION[=HEX]"), "Add a section after the last one.", _add_section),
+        EditOption("drop-section", ("NAME[@N]",), "Remove a section: kvmclock.", _one("path")),
+        EditOption("rename-section", ("NAME[@N]", "NAME[@N]"), "Rename a section, or its instance.", _rename_section),
+        EditOption("set-version", ("PATH", "N"), "Set the version_id of a section or subsection.", _two("path", "to")),
     ),
-    EditOption("drop-subsection", ("PATH",), "Leave a subsection out: cpu@0/cpu/pkru.", _one("path")),
-    EditOption("rename-subsection", ("PATH", "NAME"), "Give a subsection another name.", _two("path", "to")),
-    EditOption("add-section", ("NAME[@N]", "VERSION[=HEX]"), "Put a section in, behind the last.", _add_section),
-    EditOption("drop-section", ("NAME[@N]",), "Leave a section out: kvmclock.", _one("path")),
-    EditOption("rename-section", ("NAME[@N]", "NAME[@N]"), "Give a section another name or instance.", _rename_section),
-    EditOption("set-version", ("PATH", "N"), "Give a section or subsection another version_id.", _two("path", "to")),
-    EditOption("machine-type", ("NAME",), "Give the stream another machine type; the state stays.", _one("name")),
-    EditOption(
-        "upgrade-machine", ("NAME",), "Give the stream another version of its machine type, and fit it.", _one("name")
+    "Edits of machine type and framing": (
+        EditOption(
+            "machine-type", ("NAME",), "Set the name of the machine type, without changing state.", _one("name")
+        ),
+        EditOption(
+            "upgrade-machine", ("NAME",), "Set another version of the machine type, and adapt the state.", _one("name")
+        ),
+        EditOption("add-configuration", ("MACHINE",), "Add a configuration section.", _one("machine")),
+        EditOption("drop-configuration", (), "Remove the configuration section.", dict),
+        EditOption("add-footers", (), "Add a footer to every section.", dict),
+        EditOption("drop-footers", (), "Remove the footers of all sections.", dict),
+        EditOption("add-capability", ("NAME",), "Add a migration capability.", _one("name")),
+        EditOption("drop-capability", ("NAME",), "Remove a migration capability.", _one("name")),
+        EditOption("drop-command", ("NAME",), "Remove commands: SWITCHOVER_START.", _one("name")),
     ),
-    EditOption("add-configuration", ("MACHINE",), "Put a configuration section in.", _one("machine")),
-    EditOption("drop-configuration", (), "Leave the configuration section out.", dict),
-    EditOption("add-footers", (), "Close every section by a footer.", dict),
-    EditOption("drop-footers", (), "Leave the footers of all sections out.", dict),
-    EditOption("add-capability", ("NAME",), "List a migration capability.", _one("name")),
-    EditOption("drop-capability", ("NAME",), "List a migration capability no more.", _one("name")),
-    EditOption("drop-command", ("NAME",), "Leave commands out: SWITCHOVER_START.", _one("name")),
-    EditOption("rename-block", ("NAME", "NAME"), "Give a RAM block another name.", _two("name", "to")),
-    EditOption("resize-block", ("NAME", "BYTES"), "Give a RAM block another size: 0x80000, 512K, 1M.", _resize),
-    EditOption("drop-block", ("NAME",), "Leave a RAM block out.", _one("name")),
-    EditOption("ram", ("plain|mapped-ram",), "Write memory as plain records, or as mapped-ram.", _one("format")),
-    EditOption("squeeze-zero-pages", (), "Make pages of zeros zero pages.", dict),
-    EditOption("scrub-ram", (), "Make every page a zero page.", dict),
-    EditOption("scrub-block", ("NAME",), "Make every page of a RAM block a zero page.", _one("names")),
-    EditOption("drop-component", ("MASK",), "Take components away: amx,pkru.", _one("mask")),
-    EditOption("set-xcr0", ("VCPU", "MASK"), "Give a vCPU another XCR0.", _two("vcpu", "mask")),
-    EditOption("repair", ("xstate-bv",), "Declare in XSTATE_BV what is live.", _one("what")),
-    EditOption("to-accelerator", ("kvm|tcg|mshv|whpx",), "Turn the state into what it takes.", _one("name")),
-    EditOption("edits", ("TOML",), "Make the edits of a file, in its place among the others.", _one("file")),
-)
+    "Edits of memory": (
+        EditOption("rename-block", ("NAME", "NAME"), "Rename a RAM block.", _two("name", "to")),
+        EditOption("resize-block", ("NAME", "BYTES"), "Resize a RAM block: 0x80000, 512K, 1M.", _resize),
+        EditOption("drop-block", ("NAME",), "Remove a RAM block.", _one("name")),
+        EditOption("ram", ("plain|mapped-ram",), "Write memory as plain records, or as mapped-ram.", _one("format")),
+        EditOption("squeeze-zero-pages", (), "Write pages of zeros as zero pages.", dict),
+        EditOption("scrub-ram", (), "Make every page a zero page.", dict),
+        EditOption("scrub-block", ("NAME",), "Make every page of a RAM block a zero page.", _one("names")),
+    ),
+    "Edits of extended state": (
+        EditOption("drop-component", ("MASK",), "Remove components: amx,pkru.", _one("mask")),
+        EditOption("set-xcr0", ("VCPU", "MASK"), "Set the XCR0 of a vCPU.", _two("vcpu", "mask")),
+        EditOption("repair", ("xstate-bv",), "Declare in XSTATE_BV what is live.", _one("what")),
+        EditOption("to-accelerator", ("kvm|tcg|mshv|whpx",), "Convert the state for an accelerator.", _one("name")),
+    ),
+    "Edits from a file": (
+        EditOption("edits", ("TOML",), "Make the edits of a file, at this place in the order.", _one("file")),
+    ),
+}
+EDIT_OPTIONS = tuple(option for options in EDITS.values() for option in options)
+EDIT_HEADINGS = {heading: tuple(option.flag for option in options) for heading, options in EDITS.items()}
 
 
-class EditCommand(click.Command):
+class EditCommand(Command):
     """A command that remembers in which order its options came: edits apply in that order."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -47,7 +47,7 @@ snapshot_option = click.option(
     metavar="NAME",
     expose_value=False,
     callback=_remember_snapshot,
-    help="Which one of a qcow2 image's snapshots, by its name or id.",
+    help="The snapshot of a qcow2 image, by name or id.",
 )
 
 
@@ -59,19 +59,21 @@ def file_argument(command: F) -> F:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, with a header.")
 accelerator_option = click.option(
-    "--accelerator", metavar="NAME", help=f"Say who saved the stream ({', '.join(NAMES)}) instead of inferring it."
+    "--accelerator",
+    metavar="NAME",
+    help=f"The accelerator that saved the stream ({', '.join(NAMES)}); by default inferred.",
 )
 
 
 prove_option = click.option(
     "--prove",
     is_flag=True,
-    help="Walk all records of RAM to prove that the device state is this stream's, not only 256 MiB of them.",
+    help="Prove the device state by all page headers of RAM, not only 256 MiB of them.",
 )
 schema_option = click.option(
     "--schema",
     metavar="FILE",
-    help="A schema (see `schema learn`) for a stream without a vmdesc.",
+    help="A schema (from `schema learn`) for a stream without a vmdesc.",
 )
 
 

@@ -101,7 +101,7 @@ the_layout_option = layout_option(
     help="A built-in layout (see `xsave layouts`) or a file with CPUID in it; FILE#N is CPU N of it.",
 )
 target_mask_option = mask_option(
-    "--mask", help="Components of the target (XCOMP_BV), by default all user ones of the layout."
+    "--mask", help="Components of the target (XCOMP_BV); by default all user components of the layout."
 )
 format_choice = click.Choice([form.value for form in Format])
 

@@ -19,4 +19,4 @@ from qmigtool.cli.shared.lazy import LazyGroup
     },
 )
 def xsave() -> None:
-    """Show, export, convert and check the extended state (XSAVE) of the vCPUs."""
+    """Show, export, convert and check XSAVE state."""

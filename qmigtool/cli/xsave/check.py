@@ -8,6 +8,7 @@ import click
 
 from qmigtool import xsave as core
 from qmigtool.cli.shared.areas import quirk_option, read_area, the_area_layout_option
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.othernames import renamed_option
 from qmigtool.cli.shared.output import json_option
@@ -23,18 +24,21 @@ from qmigtool.xsave.hyperv import declare_hyperv
 OTHER_FORMAT = "it takes the other format"
 
 
-@click.command()
+@command(
+    "qmigtool xsave export samples/pc-7.2.mig --vcpu 0 --format standard --layout amd-zen4 -o vcpu0.xsave",
+    "qmigtool xsave check vcpu0.xsave --layout amd-zen4",
+)
 @click.argument("area", metavar="AREA")
 @the_area_layout_option
-@mask_option("--xcr0", help="XCR0 where the area would be restored, by default all of the layout.")
-@mask_option("--xss", help="IA32_XSS there, by default every supervisor component of the layout.")
-@mask_option("--mxcsr-mask", help="MXCSR bits of that CPU, by default those of the layout's vendor (AMD: 0x2ffff).")
+@mask_option("--xcr0", help="XCR0 of the CPU that restores the area; by default all user components of the layout.")
+@mask_option("--xss", help="IA32_XSS of that CPU; by default all supervisor components of the layout.")
+@mask_option("--mxcsr-mask", help="MXCSR_MASK of that CPU; by default that of the layout's vendor (AMD: 0x2ffff).")
 @click.option(
     "--consumer",
     "consumers",
     multiple=True,
     metavar="NAME",
-    help="Judge for this consumer only (repeatable): XRSTOR, XRSTORS, KVM_SET_XSAVE, MSHV, WHPX.",
+    help="Check only this consumer (repeatable): XRSTOR, XRSTORS, KVM_SET_XSAVE, MSHV, WHPX.",
 )
 @renamed_option("--for", "--consumer")
 @quirk_option
@@ -49,15 +53,15 @@ def check(
     quirk: bool | None,
     as_json: bool,
 ) -> int:
-    """Say who would take the XSAVE area in the file AREA, and why not.
+    """Check which consumers accept an XSAVE area.
 
-    AREA is an area's bytes, or what holds some: an ELF core (AREA#TID, or AREA#@N for its Nth area, where it has
-    several), JSON of Cloud Hypervisor (AREA#N: the vCPU of key or id N, else area N of the document), Xen's save
-    record. Exit status 63 for what is not an XSAVE area, and named.
+    AREA is a file with the bytes of an area, or one that contains areas: an ELF core (AREA#TID, or AREA#@N for its Nth
+    area), JSON of Cloud Hypervisor (AREA#N: the vCPU of key or id N, else area N of the document), or Xen's save
+    record. By default the consumers of AREA's format are checked: KVM_SET_XSAVE accepts standard areas, XRSTORS, MSHV
+    and WHPX compacted ones, XRSTOR both, but no supervisor components in XCOMP_BV.
 
-    Exits 1 if one that is asked refuses, or if AREA cannot be of that layout; by default those are asked that take
-    AREA's format: KVM takes standard areas, XRSTORS, MSHV and WHPX compacted ones, XRSTOR both, but no supervisor
-    components (XCOMP_BV), for they are XRSTORS's.
+    Exit status 1 if a consumer that is checked refuses the area, or if AREA cannot be of that layout; 63 if it is not
+    an XSAVE area.
     """
     holder = read_area(area)
     data, layout = holder.data, own_layout(holder, layout)

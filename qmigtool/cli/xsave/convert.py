@@ -15,6 +15,7 @@ from qmigtool.cli.shared.areas import (
     say_written,
     the_area_layout_option,
 )
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.output import json_option, write_output
 from qmigtool.cli.shared.parameters import (
     format_choice,
@@ -30,31 +31,40 @@ from qmigtool.xsave.found import convert_found
 from qmigtool.xsave.qemu_policy import Policy
 
 
-@click.command()
+@command(
+    "qmigtool xsave export samples/pc-7.2.mig --vcpu 0 --format standard --layout amd-zen4 -o vcpu0.xsave",
+    "qmigtool xsave convert vcpu0.xsave compacted.xsave --to compacted --layout amd-zen4",
+    headings={
+        "Conversion": ("--to", "--layout", "--source-layout", "--policy", "--mask", "--size"),
+        "Policy strict": ("--drop", "--hyperv-quirk", "--force"),
+        "Policies qemu-*": ("--guest-layout", "--guest-xcr0", "--xcr0"),
+    },
+)
 @click.argument("source", metavar="IN")
 @click.argument("output", metavar="OUT")
-@click.option("--to", "form", type=format_choice, required=True)
+@click.option("--to", "form", type=format_choice, required=True, help="The format of OUT.")
 @the_area_layout_option
-@area_layout_option("--source-layout", help="Where IN's components lie, if not as in --layout; auto finds it.")
+@area_layout_option("--source-layout", help="The layout of IN, if it is not --layout; auto finds it.")
 @click.option(
     "--policy",
     type=click.Choice(["strict", *(policy.value for policy in Policy)]),
     default="strict",
-    help="strict: as the architecture says, refusing to lose live state. qemu-*: as QEMU's two functions do: as "
-    "posted (qemu-v1), in the 11.1 binaries (the same), in a later source that skips supervisor state (qemu-next).",
+    show_default=True,
+    help="strict follows the architecture and refuses to lose live state. qemu-* do what QEMU's two functions do: as "
+    "posted (qemu-v1), in 11.1 (the same), and in a later source that skips supervisor state (qemu-next).",
 )
 @target_mask_option
-@mask_option("--drop", default=0, help="Components that may be lost (strict).")
+@mask_option("--drop", default=0, help="Components that may be lost.")
 @quirk_option
 @force_option
-@layout_option("--guest-layout", help="The guest's CPUID (qemu-*), by default --layout.")
-@register_option("--guest-xcr0", help="The guest's XCR0 features (qemu-*), by default those of --guest-layout.")
-@register_option("--xcr0", help="env->xcr0 (qemu-*, to compacted), by default --guest-xcr0.")
+@layout_option("--guest-layout", help="The guest's CPUID; by default --layout.")
+@register_option("--guest-xcr0", help="The guest's XCR0 features; by default those of --guest-layout.")
+@register_option("--xcr0", help="env->xcr0, for --to compacted; by default --guest-xcr0.")
 @click.option(
     "--size",
     type=size_value,
     metavar="BYTES",
-    help="Bytes of the target buffer: a limit (strict), or what QEMU fills (4096).",
+    help="Size of the target buffer: the maximum (strict), or what QEMU fills (4096).",
 )
 @json_option
 def convert(
@@ -74,17 +84,17 @@ def convert(
     size: int | None,
     as_json: bool,
 ) -> int:
-    """Convert the XSAVE area in the file IN, and write it to OUT.
+    """Convert an XSAVE area, standard or compacted.
 
-    IN is an area's bytes, or what holds some: an ELF core (IN#TID, or IN#@N for its Nth area, where it has several),
-    JSON of Cloud Hypervisor (IN#N: the vCPU of key or id N, else area N of the document), Xen's save record.
+    IN is a file with the bytes of an area, or one that contains areas: an ELF core (IN#TID, or IN#@N for its Nth area),
+    JSON of Cloud Hypervisor (IN#N: the vCPU of key or id N, else area N of the document), or Xen's save record.
 
-    Exit status 1 where live state would be lost, 63 where --layout auto finds no layout that fits IN, or several that
-    read it, or lay out OUT, differently: stderr lists them.
+    Exit status 1 where live state would be lost; 63 where --layout auto finds no layout that fits IN, or several that
+    read it, or lay out OUT, differently (stderr lists them).
 
-    For the qemu-* policies --layout is the host's CPUID. Their result is what the C function leaves in the buffer,
-    also where it fails or where that is no legal area; its return value is "rc" in --json. Exit status 0 if that is
-    not negative, else 1; 3, and nothing is written, where C would leave its buffers.
+    For the qemu-* policies --layout is the host's CPUID, and OUT is what the C function leaves in the buffer, even
+    where it fails or where that is not a valid area; --json has its return value as "rc". Exit status 0 if that is not
+    negative, else 1; 3, without output, where the C function would access memory outside its buffers.
     """
     found = read_area(source)
     data = found.data

@@ -6,6 +6,7 @@ import click
 
 from qmigtool import xsave as core
 from qmigtool.cli.shared.areas import report
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.output import (
     accelerator_option,
     file_argument,
@@ -29,12 +30,12 @@ from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import XCOMP_BV_COMPACTED
 
 
-@click.command()
+@command("qmigtool xsave export samples/pc-7.2.mig --vcpu 0 --format compacted --layout amd-zen4 -o vcpu0.xsave")
 @file_argument
 @click.option("--vcpu", type=number_value, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
-@click.option("--format", "form", type=format_choice, required=True)
+@click.option("--format", "form", type=format_choice, required=True, help="The format of the area.")
 @the_layout_option
-@click.option("-o", "--output", required=True, metavar="OUT", help='Where to write the area; "-" is stdout.')
+@click.option("-o", "--output", required=True, metavar="OUT", help='The file to write; "-" is standard output.')
 @target_mask_option
 @mask_option("--drop", default=0, help="Components that may be lost.")
 @click.option(
@@ -42,7 +43,7 @@ from qmigtool.xsave.components import XCOMP_BV_COMPACTED
     "declared",
     type=click.Choice(["auto", "declared", "recomputed"]),
     default="auto",
-    help="Which components count as in use: as the stream declares, or by contents. auto: by contents for TCG.",
+    help="The XSTATE_BV of the area: declared by the stream, or recomputed from the contents (auto: for TCG).",
 )
 @accelerator_option
 @schema_option
@@ -60,7 +61,10 @@ def export(
     schema: str | None,
     as_json: bool,
 ) -> int:
-    """Write one vCPU's XSAVE area."""
+    """Write the XSAVE area of a vCPU to a file.
+
+    Exit status 1 where live state would be lost (--drop allows it).
+    """
     with opened(file, accelerator, schema=schema) as stream:
         found = {v.index: v for v in some_vcpus(stream)}
         if vcpu not in found:

@@ -7,6 +7,7 @@ from functools import partial
 import click
 
 from qmigtool.cli.shared.areas import force_option, quirk_option, read_area, the_area_layout_option
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.edited import dry_run_option, lossy_option, need_output, output_option, write_edited
 from qmigtool.cli.shared.output import accelerator_option, file_argument, json_option, opened, schema_option
 from qmigtool.cli.shared.parameters import mask_option, number_value
@@ -16,12 +17,16 @@ from qmigtool.xsave import Layout, impossible_xcr0
 from qmigtool.xsave.found import agreed, auto_note, contradictions, meaning, own_layout, placed
 
 
-@click.command("import")
+@command(
+    "qmigtool xsave export samples/pc-7.2.mig --vcpu 0 --format standard --layout amd-zen4 -o vcpu0.xsave",
+    "qmigtool xsave import samples/pc-7.2.mig vcpu0.xsave --vcpu 0 --layout amd-zen4 -o new.mig",
+    name="import",
+)
 @file_argument
 @click.argument("area", metavar="AREA")
 @click.option("--vcpu", type=number_value, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
 @the_area_layout_option
-@mask_option("--xcr0", help="Set the vCPU's XCR0, too.")
+@mask_option("--xcr0", help="Also set the XCR0 of the vCPU.")
 @quirk_option
 @lossy_option
 @force_option
@@ -45,15 +50,17 @@ def import_area(
     schema: str | None,
     as_json: bool,
 ) -> int:
-    """Put the XSAVE area in the file AREA back into FILE: fields, subsections, XSTATE_BV.
+    """Put an XSAVE area into a stream.
 
-    AREA is in standard or compacted format, alone or in what `xsave check` reads; padding behind it does no harm. Only
-    what means something else than before changes, so that an exported area that comes back unchanged gives the
-    identical stream. Refused with exit status 1: live state that no field of a stream takes (PT, PASID, HDC, UINTR,
-    HWP, LWP) or that XCR0 (--xcr0, else the vCPU's) does not enable, unless --lossy; an area that cannot be of that
-    layout, unless --force. Exit status 63 where --layout auto finds none that fits, or several that read it
-    differently, and where who saved FILE would decide and is not known. --hyperv-quirk is on where MSHV or WHPX saved
-    FILE.
+    AREA is an area in standard or compacted format, alone or in a file that `xsave check` accepts; padding after it is
+    ignored. Only fields whose meaning changes are written, so that an area that was exported and not changed gives an
+    identical stream.
+
+    Exit status 1 for live state that no field of a stream can hold (PT, PASID, HDC, UINTR, HWP, LWP) or that XCR0
+    (--xcr0, else the vCPU's) does not enable, unless --lossy is given, and for an area that cannot be of the layout,
+    unless --force is given. Exit status 63 where --layout auto finds no layout that fits, or several that read AREA
+    differently, and where the accelerator that saved FILE would decide and is not known. --hyperv-quirk is on if MSHV
+    or WHPX saved FILE.
     """
     need_output(output, dry_run=dry_run)
     holder = read_area(area)

@@ -8,6 +8,7 @@ import click
 
 from qmigtool import tables
 from qmigtool import xsave as core
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.layoutdraw import draw
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import csv_option, json_option, on_terminal, print_cells, print_csv, say, terminal_width
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     pass
 
 
-@click.command()
+@command("qmigtool xsave layouts", "qmigtool xsave layouts intel-spr --mask 0x602e7")
 @click.argument("name", required=False, type=layout_value, metavar="[NAME]")
 @mask_option(
     "--mask",
-    help="Components of the areas to draw, by default all user ones of the layout.",
+    help="Components of the areas to draw; by default all user components of the layout.",
 )
 @csv_option
 @json_option
 def layouts(name: Layout | None, mask: int | None, as_csv: bool, as_json: bool) -> int:
-    """List the layouts, or draw one: standard beside compacted format.
+    """List the XSAVE layouts, or draw one.
 
     NAME is a built-in layout or a file with CPUID in it: the output of cpuid, kcpuid -r or xen-cpuid, InstLatx64, a
     VirtualBox log, dmesg, libvirt's <cpudata>, JSON of Firecracker or Cloud Hypervisor. FILE#N is CPU N of it, where

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from qmigtool import tables
 from qmigtool import xsave as core
+from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
@@ -36,9 +35,9 @@ if TYPE_CHECKING:
 from qmigtool.cli.shared.vcpus import ranges, some_vcpus
 
 
-@click.command()
+@command("qmigtool xsave table samples/pc-7.2.mig")
 @file_argument
-@layout_option("--layout", help="Give sizes and offsets in this layout (JSON and CSV).")
+@layout_option("--layout", help="The layout of the sizes and offsets (JSON and CSV).")
 @accelerator_option
 @schema_option
 @prove_option
@@ -53,7 +52,7 @@ def table(
     as_csv: bool,
     as_json: bool,
 ) -> int:
-    """Show which components each vCPU of FILE has.
+    """Show which XSAVE components each vCPU has.
 
     e: enabled in XCR0 (or IA32_XSS); d: declared in XSTATE_BV; c: carried, the stream holds its fields; l: live, the
     contents differ from the initial configuration. The four can disagree: a TCG stream declares nothing.

@@ -1,0 +1,56 @@
+"""What every command's ``--help`` has: options under headings where they are many, and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+__all__ = ["Command", "command"]
+
+
+class Command(click.Command):
+    """A command with examples, which run on ``samples/``, and with headings for its options.
+
+    ``headings`` maps a heading to options by name (``--ram``); those under no heading come last, as "Options".
+    """
+
+    def __init__(
+        self, *args: Any, examples: Sequence[str], headings: Mapping[str, Sequence[str]] | None = None, **more: Any
+    ) -> None:
+        super().__init__(*args, **more)
+        self.examples = tuple(examples)
+        self.headings = {} if headings is None else headings
+
+    def options_by_heading(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """Return (option, help) of each option, by heading."""
+        found: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*self.headings, "Options")}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                mine = (heading for heading, names in self.headings.items() if {*names} & {*parameter.opts})
+                found[next(mine, "Options")].append(record)
+        return {heading: records for heading, records in found.items() if records}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings."""
+        for heading, records in self.options_by_heading(ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples; a command line is never wrapped."""
+        with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
+            for line in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+def command(
+    *examples: str,
+    name: str | None = None,
+    headings: Mapping[str, Sequence[str]] | None = None,
+    cls: type[Command] = Command,
+) -> Callable[[Callable[..., Any]], Command]:
+    """Make a command of a function, with its ``examples``."""
+    return click.command(name, cls=cls, examples=examples, headings=headings)
