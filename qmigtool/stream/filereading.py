@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qmigtool.errors import QmigError, StreamError, TruncatedError
+from qmigtool.errors import BudgetError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType
 from qmigtool.parsers.savevm import Reader, Section, Type
@@ -83,7 +83,7 @@ class FileReading:
         keep_runs: bool = False,
     ) -> None:
         self._source = source
-        self._start = start
+        self.start = start
         self._problems = problems
         self._before = len(problems)  # what the container said
         self._measure = measure
@@ -109,7 +109,7 @@ class FileReading:
         except QmigError as error:
             self._problems.append(error)
         if self.located is None:
-            self.probed_page_size = probe_page_size(self._source, self._start)
+            self.probed_page_size = probe_page_size(self._source, self.start)
         self._forward = self._new_forward()
         self._read_head()
         self._head = self.reader.pos
@@ -162,8 +162,22 @@ class FileReading:
             vmdesc.page_size if vmdesc is not None else self.probed_page_size,
             self._measure,
             keep_runs,
-            self._start,
+            self.start,
         )
+
+    def ram_reader(self) -> Reader:
+        """Return a reader that has kept RAM's records: the one that went from the front, or another that goes again."""
+        if self._keep_runs:
+            return self.reader
+        again = self.new_reader(keep_runs=True)
+        try:
+            for _ in again.sections():
+                pass
+        except BudgetError:  # which is an UnsupportedError, too
+            raise
+        except (StreamError, UnsupportedError):
+            pass
+        return again
 
     def prove(self, limit: int | None = None) -> bool:
         """Walk from the front to where the walk from the end stopped, over at most ``limit`` bytes of RAM's records.
@@ -262,11 +276,11 @@ class FileReading:
 
         Returns the reading if it comes to an end, and that is not the one of this vmdesc.
         """
-        page_size = probe_page_size(self._source, self._start)
+        page_size = probe_page_size(self._source, self.start)
         if page_size in (None, self.reader.ram.page_size) and self.reader.footers is not False:
             return None
         whole = Window(self._source.whole, final=True, passed=self._source.passed)
-        alone = _Forward(Reader(whole, None, page_size, self._measure, self._keep_runs, self._start))
+        alone = _Forward(Reader(whole, None, page_size, self._measure, self._keep_runs, self.start))
         alone.read()
         own = alone.vmdesc
         return None if alone.error is not None or (own is not None and own.offset == located.offset) else alone

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from qmigtool.devices.device import Device, find
 from qmigtool.devices.schema import Fit, fit
 from qmigtool.devices.schema.model import built_in
-from qmigtool.errors import BudgetError, ClosedError, QmigError, StreamError, UnsupportedError, UsageError
+from qmigtool.errors import BudgetError, ClosedError, QmigError, UsageError
 from qmigtool.parsers.records import RamSaveFlag
 from qmigtool.parsers.savevm import Type
-from qmigtool.parsers.source import BufferSource, FileSource, KeptSource, Source
+from qmigtool.parsers.source import BufferSource
 from qmigtool.stream.consistency import Descriptions, wrong_lengths
-from qmigtool.stream.filereading import FileReading
-from qmigtool.stream.pipereading import PipeReading
-from qmigtool.stream.probe import find_start
-from qmigtool.stream.unwrap import Container, unpack_channel, unwrap
+from qmigtool.stream.inputs import take_inputs
+from qmigtool.stream.reading import make_reading
 from qmigtool.util.budget import current, ensured
 from qmigtool.x86 import accelerator as accelerators
 from qmigtool.x86.vcpu import VCpu, is_x86
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.ram import RamBlock
     from qmigtool.parsers.records import SectionHeader
     from qmigtool.parsers.savevm import Section
+    from qmigtool.parsers.source import Source
     from qmigtool.parsers.vmdesc import Vmdesc
     from qmigtool.parsers.vmstate import Field
     from qmigtool.ram import Ram
@@ -70,63 +69,27 @@ class Stream:
         snapshot: str | None = None,
     ) -> None:
         self.problems: list[QmigError] = []
-        self.input = str(getattr(source, "name", "<pipe>"))
-        """The name of what was opened, whatever the stream was unwrapped from."""
-        self.container = Container()
-        self._start: int | None = None  # of the stream in its source
-        self._outer: tuple[BufferSource, ...] = ()  # what it was unwrapped from
         self._given_accelerator = accelerators.parse(accelerator)
         self._given_schema = schema
         self._fitted: dict[tuple[str, int | None, bytes] | None, Fit | None] = {}
-        self._channels: tuple[BufferSource, ...] = ()
-        self._keep_runs = keep_runs
         self._forgotten = False  # what was made of another stream's device state
         self._read_to_end = False
-        self._reading: FileReading | PipeReading
         # What is read may cost the more the larger the inputs are.
         self._occupied = sum(one.occupied for one in (source, *channels) if isinstance(one, BufferSource))
         with ensured() as budget:
             budget.admit(self._occupied)
-            packed = self._take_channels(channels)
-            if isinstance(source, BufferSource):
-                found = unwrap(source, snapshot)
-                self.container, self._start = found.container, found.start
-                self._outer = (*found.outer, *packed)
-                self._channels += found.channels
-                self.problems += found.problems
-                self._source: Source = found.source
-                try:
-                    if self._start is None:
-                        self._start = find_start(found.source)
-                    self._reading = file = FileReading(
-                        found.source, self._start, self.problems, self._measure, keep_runs=keep_runs
-                    )
-                    file.open(forward=forward)
-                except BaseException:
-                    found.close(source)
-                    raise
-            else:
-                kept = self._source = KeptSource(getattr(source, "name", "<pipe>"))
-                self._reading = pipe = PipeReading(kept, self.problems, self._measure, keep_runs=keep_runs)
-                pipe.read(source)
-                self._start = pipe.start
-                self._outer = packed
+            self._inputs = take_inputs(source, channels, snapshot, self.problems)
+            try:
+                self._reading = make_reading(self._inputs, self.problems, self._measure, keep_runs=keep_runs)
+                self._reading.open(forward=forward)
+            except BaseException:
+                self._inputs.give_back()
+                raise
+            if self._inputs.pipe is not None:
                 self._read_all()
-
-    def _take_channels(self, channels: Sequence[BufferSource]) -> tuple[BufferSource, ...]:
-        """Take the extra channels, unpacked where they are packed; return those that only hold what is packed."""
-        packed = []
-        try:
-            for one in channels:
-                inner = unpack_channel(one)
-                if inner is not one:
-                    packed.append(one)
-                self._channels += (inner,)
-        except BaseException:
-            for one in self._channels:
-                one.close()
-            raise
-        return tuple(packed)
+        self.input = self._inputs.name
+        """The name of what was opened, whatever the stream was unwrapped from."""
+        self.container = self._inputs.container
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +100,7 @@ class Stream:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Stream {self._source.name!r}, {self.machine or 'no machine type'}, read {self.road}>"
+        return f"<Stream {self._inputs.source.name!r}, {self.machine or 'no machine type'}, read {self.road}>"
 
     def close(self) -> None:
         """Let go of the file and of the extra channels.
@@ -146,38 +109,35 @@ class Stream:
         :class:`~qmigtool.errors.ClosedError`. :attr:`problems` stay, and so does what was read out of it: values, XSAVE
         areas, tables.
         """
-        for source in (self._source, *self._channels, *self._outer):
-            source.close()
+        self._inputs.close()
         self.__class__ = _Closed
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """The file descriptors of the inputs, to tell them from outputs; none of what is in memory."""
-        return tuple(
-            one.fileno() for one in (self._source, *self._channels, *self._outer) if isinstance(one, FileSource)
-        )
+        return self._inputs.descriptors
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
     @property
     def channels(self) -> int:
         """How many extra channels of the same migration there are, given or found in a capture."""
-        return len(self._channels)
+        return len(self._inputs.channels)
 
     @property
     def size(self) -> int | None:
         """The input's size in bytes; None if it ended before it could be known."""
-        return self._source.size
+        return self._inputs.source.size
 
     @property
     def source(self) -> Source:
         """Where the bytes are, by their offset in the stream."""
-        return self._source
+        return self._inputs.source
 
     @property
     def start(self) -> int:
         """Where the stream starts in :attr:`source`, in bytes: behind a save image's head, or a hole."""
-        return self._start or 0
+        return self._reading.start
 
     @property
     def road(self) -> str:
@@ -264,7 +224,7 @@ class Stream:
         located = self._reading.located
         if located is None:
             return None
-        return bytes(self._source.view(located.body_offset, located.end - located.body_offset))
+        return bytes(self._inputs.source.view(located.body_offset, located.end - located.body_offset))
 
     @property
     def error(self) -> QmigError | None:
@@ -301,16 +261,16 @@ class Stream:
         name = section.name or ""
         described = descriptions.take(name, section.instance_id or 0) if descriptions is not None else None
         if described is not None:
-            return Device(section, described, self._source)
+            return Device(section, described, self._inputs.source)
         fitted = self._fit(name, section)
         if fitted is None:
-            return Device(section, None, self._source)
+            return Device(section, None, self._inputs.source)
         choice = ", one of several shapes that fit" if fitted.ambiguous else ""
-        return Device(section, fitted.description, self._source, self.schema.name + choice)
+        return Device(section, fitted.description, self._inputs.source, self.schema.name + choice)
 
     def _fit(self, name: str, section: Section) -> Fit | None:
         """Find the description of a section by the schema; that of equal bytes once, and none beyond the budget."""
-        body = self._source.view(section.body_offset, section.body_length)
+        body = self._inputs.source.view(section.body_offset, section.body_length)
         key = (name, section.version_id, bytes(body)) if len(body) <= MAX_REMEMBERED else None
         if key in self._fitted:
             return self._fitted[key]
@@ -347,26 +307,17 @@ class Stream:
         from qmigtool.ram.unplugged import find_regions
 
         _ = self.sections  # reads to the end
-        reader = self._reading.reader
-        if isinstance(self._reading, FileReading) and not self._keep_runs:
-            reader = self._reading.new_reader(keep_runs=True)
-            # Reading the sections reports it; that a budget is used up is for whoever asks.
-            with self._bounded():
-                try:
-                    for _ in reader.sections():
-                        pass
-                except BudgetError:  # which is an UnsupportedError, too
-                    raise
-                except (StreamError, UnsupportedError):
-                    pass
+        # Reading the sections reports what is wrong; that a budget is used up is for whoever asks.
+        with self._bounded():
+            reader = self._reading.ram_reader()
         ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)
         configuration = self.configuration
         uuid = configuration.uuid if configuration is not None else None
         return build_ram(
-            self._source,
+            self._inputs.source,
             reader.ram,
             ends,
-            self._channels,
+            self._inputs.channels,
             self.problems,
             uuid=uuid,
             regions=find_regions(self.devices, reader.ram.blocks),

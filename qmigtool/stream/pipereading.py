@@ -28,17 +28,23 @@ MAGIC_SIZE = 16  # bytes that tell what a file is
 
 
 class PipeReading:
-    """The sections of a stream that came through a pipe; what is kept of it goes to ``kept``.
+    """The sections of a stream that comes through a pipe; what is kept of it goes to ``kept``.
 
-    It has what :class:`~qmigtool.stream.filereading.FileReading` has.
+    It has what :class:`~qmigtool.stream.reading.Reading` asks for.
     """
 
-    tail_first = False
-    given_up = False
-
     def __init__(
-        self, kept: KeptSource, problems: list[QmigError], measure: Measure, *, keep_runs: bool = False
+        self,
+        kept: KeptSource,
+        pipe: BinaryIO | None,
+        problems: list[QmigError],
+        measure: Measure,
+        *,
+        keep_runs: bool = False,
     ) -> None:
+        self.tail_first = False
+        self.given_up = False
+        self._pipe = pipe
         self._measure = measure
         self._keep_runs = keep_runs
         self._kept = kept
@@ -49,8 +55,11 @@ class PipeReading:
         self.probed_page_size: int | None = None
         self.reader = Reader(Window())
 
-    def read(self, pipe: BinaryIO) -> None:
-        """Read a pipe to its end; raises what is wrong before there is any section."""
+    def open(self, *, forward: bool) -> None:
+        """Read the pipe to its end; raises what is wrong before there is any section."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is None:
+            return
         head = BufferSource(_read_up_to(pipe, PROBED))
         wrapped = recognise(bytes(head.whole[:MAGIC_SIZE]))
         if wrapped is not None:
@@ -80,9 +89,13 @@ class PipeReading:
         """Always: everything was reached from the front."""
         return True
 
-    def prove(self, _limit: int | None = None) -> bool:
+    def prove(self, limit: int | None = None) -> bool:
         """Do nothing; see :attr:`proved`."""
         return True
+
+    def ram_reader(self) -> Reader:
+        """Return the reader that everything went through."""
+        return self.reader
 
     def read_all(self) -> None:
         """Do nothing: all has been read."""

@@ -598,7 +598,7 @@ def test_an_accelerator_that_is_given():
 def test_closed_is_closed_but_what_was_read_stays():
     with qmigtool.open(samplefiles.path("pc-7.2")) as stream:
         value = stream.field("cpu/env.xcr0").value
-        view = stream._source.view(0, 4)
+        view = stream.source.view(0, 4)
     assert value == 0x21F
     assert bytes(view) == b"QEVM"
 
