@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.rewrite.components import XSTATE_BV, initial, vcpu_section, write_components
 from qmigtool.rewrite.fields import assign
-from qmigtool.x86.accelerator import HYPERV
+from qmigtool.x86.traits import HYPERV
 from qmigtool.x86.vcpu import has_fields, unheld, unheld_words
 from qmigtool.xsave import (
     COMPONENTS,

@@ -14,6 +14,7 @@ from qmigtool.rewrite import structure
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.fields import assign, shown
 from qmigtool.x86.registers import CR4, HFLAGS
+from qmigtool.x86.traits import TCG
 from qmigtool.x86.vcpu import UNKNOWN_SAVER, tcg_hflags
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import LEGACY_MASK, PKRU_MASK, check_xcr0, initial_configuration
@@ -93,7 +94,7 @@ def _say_disabled(draft: Draft, section: SectionDraft, before: int) -> None:
 def _assign_xcr0(draft: Draft, section: SectionDraft, mask: int) -> None:
     """Write XCR0, and what TCG keeps beside of it."""
     assign(draft, section, XCR0, mask)
-    if draft.accelerator == "tcg":
+    if draft.accelerator == TCG.name:
         assign(draft, section, HFLAGS.path, tcg_hflags(section.device), "TCG does not recompute hflags after a load")
 
 

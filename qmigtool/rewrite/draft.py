@@ -20,7 +20,8 @@ from qmigtool.rewrite.changes import Change
 from qmigtool.rewrite.memory import MemoryDraft
 from qmigtool.rewrite.sectiondraft import SectionDraft
 from qmigtool.rewrite.splice import seekable_source
-from qmigtool.x86.accelerator import TCG, UNKNOWN
+from qmigtool.x86.accelerator import UNKNOWN
+from qmigtool.x86.traits import TCG
 from qmigtool.x86.vcpu import VCpu, is_x86
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Draft:
     @property
     def tcg(self) -> bool | None:
         """Whether the state is as TCG keeps it; None where nothing tells."""
-        return self.stream.accelerator.tcg if self.accelerator == UNKNOWN else self.accelerator == TCG
+        return self.stream.accelerator.tcg if self.accelerator == UNKNOWN else self.accelerator == TCG.name
 
     def vcpu(self, section: SectionDraft) -> VCpu:
         """Return the vCPU that a section ``cpu`` holds; the same one again until an edit changes it."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.x86.registers import SEGMENT, SEGMENTS, TSS_AVAILABLE
+from qmigtool.x86.traits import KVM, NAMES, TCG, TRAITS
 from qmigtool.x86.vcpu import VCpu, is_x86
 from qmigtool.xsave import mask_names
 
@@ -25,16 +26,11 @@ if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.x86.vcpu import VCpu
 
-__all__ = ["HYPERV", "NAMES", "TCG", "UNKNOWN", "Accelerator", "infer", "parse"]
+__all__ = ["UNKNOWN", "Accelerator", "infer", "parse"]
 
-NAMES = ("kvm", "tcg", "mshv", "whpx", "hvf")
-HYPERV = frozenset({"mshv", "whpx"})
-"""Those under which Hyper-V's hypervisor holds the registers."""
-TCG = "tcg"
 UNKNOWN = "unknown"
 HYPERVISOR = "not tcg"
 CONTRADICTION = "the evidence contradicts itself"
-TCG_XCR0 = 0x21F  # x87, SSE, AVX, MPX, PKRU of -cpu max
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ class Accelerator:
         """Whether TCG saved the stream; None where nothing tells."""
         if self.name == UNKNOWN:
             return False if self.hypervisor else None
-        return self.name == TCG
+        return self.name == TCG.name
 
 
 def parse(name: str | None) -> Accelerator | None:
@@ -93,8 +89,8 @@ def infer(devices: Sequence[Device]) -> Accelerator:
     marks = list(_marks(list(devices)))
     if not marks:
         return Accelerator(UNKNOWN, ("nothing in the device state tells",))
-    tcg = [mark for mark in marks if mark.who == TCG]
-    others = [mark for mark in marks if mark.who != TCG]
+    tcg = [mark for mark in marks if mark.who == TCG.name]
+    others = [mark for mark in marks if mark.who != TCG.name]
     winners = _weigh(tcg, others)
     if winners is None:
         why = CONTRADICTION if tcg else "too little tells"
@@ -139,11 +135,11 @@ def _readable(devices: Iterable[Device]) -> Iterator[Device]:
 def _marks(devices: list[Device]) -> Iterator[_Mark]:
     """Give every mark, those that name an accelerator first."""
     names = {device.name for device in devices}
-    for name in ("mshv-clock", "mshv-apic"):
-        if name in names:
-            yield _Mark("mshv", 3, f"section {name}, which only MSHV sends", strong=True)
-    if "kvmclock" in names:
-        yield _Mark("kvm", 3, "section kvmclock, which only KVM sends", strong=True)
+    for traits in reversed(TRAITS.values()):
+        for name in traits.sections:
+            if name in names:
+                text = f"section {name}, which only {traits.title} sends"
+                yield _Mark(traits.name, 3, text, strong=True)
     cpus = []
     for device in _readable(devices):
         if device.name == "cpu" and is_x86(device):
@@ -152,10 +148,12 @@ def _marks(devices: list[Device]) -> Iterator[_Mark]:
                 _ = vcpu.live, vcpu.xstate_bv, vcpu.xcr0
                 cpus.append(vcpu)
         elif device.name == "cpu_common" and device.subsection("cpu_common/exception_index"):
-            yield _Mark(TCG, 3, f"{device.label} has the subsection exception_index, which only TCG sends", strong=True)
+            yield _Mark(
+                TCG.name, 3, f"{device.label} has the subsection exception_index, which only TCG sends", strong=True
+            )
         elif device.name == "i8254" and (loaded := _number(device, "channels[0]/count_load_time") or 0) < 0:
             text = f"i8254 channel 0 was loaded at {loaded} ns, before the VM's start: an in-kernel PIT's value"
-            yield _Mark("kvm", 3, text, strong=True)
+            yield _Mark(KVM.name, 3, text, strong=True)
     if cpus:
         yield from _of_vcpus(cpus)
 
@@ -166,23 +164,23 @@ def _of_vcpus(cpus: list[VCpu]) -> Iterator[_Mark]:
 
     if vcpu := first(lambda v: v.device.subsection("cpu/kvm_nested_state") or v.device.get("cpu/nested_state")):
         text = f"{vcpu.device.label} has nested virtualisation state, which only KVM sends"
-        yield _Mark("kvm", 3, text, strong=True)
+        yield _Mark(KVM.name, 3, text, strong=True)
     if vcpu := first(lambda v: v.device.subsection("cpu/cet")):
         yield _Mark(HYPERVISOR, 3, f"vCPU {vcpu.index} has the subsection cpu/cet, which TCG never sends", strong=True)
-    if vcpu := first(lambda v: v.xcr0 & ~TCG_XCR0):
-        names = " ".join(mask_names(vcpu.xcr0 & ~TCG_XCR0))
+    if vcpu := first(lambda v: v.xcr0 & ~TCG.components):
+        names = " ".join(mask_names(vcpu.xcr0 & ~TCG.components))
         yield _Mark(HYPERVISOR, 3, f"XCR0 of vCPU {vcpu.index} has {names}, which TCG's CPUs do not have", strong=True)
     declaring = first(lambda v: v.xstate_bv)
     if declaring is None and (vcpu := first(lambda v: v.live)):
-        yield _Mark(TCG, 2, f"vCPU {vcpu.index} has live state {vcpu.live:#x} and XSTATE_BV 0: TCG never sets it")
+        yield _Mark(TCG.name, 2, f"vCPU {vcpu.index} has live state {vcpu.live:#x} and XSTATE_BV 0: TCG never sets it")
     # A busy TSS (11, 3) is what a hypervisor's CPU has, and what RESET sets; TCG leaves the descriptor's own type.
     if vcpu := first(lambda v: _tr_type(v) in TSS_AVAILABLE):
-        yield _Mark(TCG, 3, f"TR of vCPU {vcpu.index} is a non-busy TSS, as only TCG leaves it", strong=True)
+        yield _Mark(TCG.name, 3, f"TR of vCPU {vcpu.index} is a non-busy TSS, as only TCG leaves it", strong=True)
     # TCG keeps the descriptor's second word as it was; the others make it anew from what the CPU has, without bits
     # 19:16 of the limit (a conversion from TCG leaves them, as they mean nothing).
     if vcpu := first(_whole_descriptor):
         text = f"env.segs of vCPU {vcpu.index} has bits of a limit among the flags, as only TCG leaves them"
-        yield _Mark(TCG, 2, text)
+        yield _Mark(TCG.name, 2, text)
     if vcpu := declaring:
         yield _Mark(HYPERVISOR, 1, f"XSTATE_BV of vCPU {vcpu.index} is {vcpu.xstate_bv:#x}, and TCG never sets it")
     if vcpu := first(lambda v: _number(v.device, "env.mp_state")):
@@ -190,7 +188,7 @@ def _of_vcpus(cpus: list[VCpu]) -> Iterator[_Mark]:
     counts = [tsc for vcpu in cpus if (tsc := _number(vcpu.device, "env.tsc")) is not None]
     if counts and not any(counts):
         bv = "" if declaring else " and XSTATE_BV is 0"
-        yield _Mark(TCG, 1, f"env.tsc is 0{bv} on every vCPU, as from TCG")
+        yield _Mark(TCG.name, 1, f"env.tsc is 0{bv} on every vCPU, as from TCG")
     elif any(counts):
         yield _Mark(HYPERVISOR, 1, "env.tsc is not 0, and TCG keeps the TSC elsewhere")
 

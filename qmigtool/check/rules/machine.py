@@ -10,7 +10,7 @@ from qmigtool.check.rule import Context, Hit, Option, Options, on, policy_rule
 from qmigtool.errors import UsageError
 from qmigtool.util.globs import matches
 from qmigtool.util.values import number
-from qmigtool.x86.accelerator import NAMES
+from qmigtool.x86.traits import NAMES
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device

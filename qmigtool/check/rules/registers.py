@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from qmigtool.check.rule import Context, Hit, Options, at, vcpu_rule
 from qmigtool.x86 import kvm
 from qmigtool.x86.registers import CR4, HFLAGS, SEGMENT, TSS_BUSY
+from qmigtool.x86.traits import TCG, traits_of
 from qmigtool.x86.vcpu import tcg_hflags
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 )
 def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     yield from _refused(vcpu, kvm.Group.SREGS, "cr4")
-    if context.accelerator == "kvm":
+    if traits_of(context.accelerator).kernel:
         yield from _refused(vcpu, kvm.Group.SREGS, "cr4-foreign")
     for fault in kvm.faults(vcpu.device.number):
         yield at(vcpu.device, fault.path, fault.why)
@@ -63,7 +64,7 @@ def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     for hit in _refused(vcpu, kvm.Group.SREGS, "long-mode"):
         # TCG keeps the raw descriptor, where the bit means nothing then.
-        if hit.field != kvm.CS_FLAGS or context.accelerator != "tcg":
+        if hit.field != kvm.CS_FLAGS or context.accelerator != TCG.name:
             yield hit
 
 
@@ -111,7 +112,7 @@ def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     path = "env.tr/flags"
     flags = vcpu.device.number(path)
-    if context.accelerator == "kvm" and flags is not None and SEGMENT.part(flags, "TYPE") not in TSS_BUSY:
+    if traits_of(context.accelerator).kernel and flags is not None and SEGMENT.part(flags, "TYPE") not in TSS_BUSY:
         yield at(vcpu.device, path, f"TR has type {SEGMENT.part(flags, 'TYPE')} (flags {flags:#x}), not 3 or 11")
 
 
@@ -123,7 +124,7 @@ def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
 )
 def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     flags = vcpu.device.number(HFLAGS.path)
-    if context.accelerator != "tcg" or flags is None:
+    if context.accelerator != TCG.name or flags is None:
         return
     if (flags ^ tcg_hflags(vcpu.device)) & HFLAGS["AVX_EN"]:
         state = "set" if flags & HFLAGS["AVX_EN"] else "clear"

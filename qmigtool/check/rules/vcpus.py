@@ -9,6 +9,8 @@ from qmigtool.check.rule import Context, Hit, Option, Options, at, on, policy_ru
 from qmigtool.devices.schema.cpusubsections import BY_CPUID
 from qmigtool.errors import QmigError
 from qmigtool.util.values import number
+from qmigtool.x86.accelerator import UNKNOWN
+from qmigtool.x86.traits import KVM, TCG
 from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
@@ -137,7 +139,7 @@ def _different(register: str, path: str, masks: list[tuple[VCpu, int]]) -> Itera
     seconds=Option(number, 10, "how far they may be apart"),
 )
 def tsc_together(context: Context, options: Options) -> Iterator[Hit]:
-    if context.accelerator == "tcg":
+    if context.accelerator == TCG.name:
         return  # the guest's TSC is not env.tsc there
     counted = []
     for vcpu in _readable(context):
@@ -161,7 +163,7 @@ def tsc_together(context: Context, options: Options) -> Iterator[Hit]:
     "Without the section kvmclock the guest's clock starts anew after a load, and its time jumps.",
 )
 def kvmclock_sent(context: Context, _: Options) -> Iterator[Hit]:
-    if context.accelerator not in ("kvm", "unknown") or context.named("kvmclock"):
+    if context.accelerator not in (KVM.name, UNKNOWN) or context.named("kvmclock"):
         return
     path = "env.system_time_msr"
     for vcpu in _readable(context):

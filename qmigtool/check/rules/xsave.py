@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.check.rule import Context, Hit, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
 from qmigtool.x86 import kvm
-from qmigtool.x86.accelerator import HYPERV
 from qmigtool.x86.registers import CR4
+from qmigtool.x86.traits import HYPERV, TCG
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, PKRU_MASK, USER_MASK, parse_mask
 from qmigtool.xsave.header import MXCSR_DEFINED
@@ -91,7 +91,7 @@ def xstate_bv_within_xcr0(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "on with those registers lost, and nothing says so. (TCG never fills XSTATE_BV: see tcg-state-undeclared.)",
 )
 def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
-    if context.accelerator == "tcg":
+    if context.accelerator == TCG.name:
         return
     if lost := vcpu.undeclared & (vcpu.xcr0 | LEGACY_MASK):
         message = f"XSTATE_BV is {vcpu.xstate_bv:#x}, but {_names(lost)} differs from its initial configuration"
@@ -105,7 +105,7 @@ def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hi
     "`qmigtool rewrite --to-accelerator kvm` declares them.",
 )
 def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
-    if context.accelerator == "tcg" and (lost := vcpu.undeclared):
+    if context.accelerator == TCG.name and (lost := vcpu.undeclared):
         yield at(vcpu.device, XSTATE_BV, f"XSTATE_BV is {vcpu.xstate_bv:#x}, but {_names(lost)} is live")
 
 
@@ -130,7 +130,7 @@ def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "XRSTOR and FXRSTOR fault, and KVM_SET_XSAVE fails with EINVAL (SDM volume 1, 13.8). Bit 17 is AMD's.",
 )
 def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
-    if context.accelerator != "tcg":
+    if context.accelerator != TCG.name:
         for refusal in _xsave(vcpu, "mxcsr"):  # what XSTATE_BV does not declare is initialised
             yield at(vcpu.device, refusal.path, refusal.why)
     elif wrong := vcpu.mxcsr & ~MXCSR_DEFINED:
@@ -175,7 +175,7 @@ def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "state out has it.",
 )
 def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
-    if context.accelerator == "tcg" or not vcpu.carried & CET_MASK:
+    if context.accelerator == TCG.name or not vcpu.carried & CET_MASK:
         return
     control = vcpu.x87_control
     for bit in bits(CET_MASK):

@@ -15,6 +15,7 @@ from qmigtool.errors import UsageError
 from qmigtool.rewrite.edits import Edit, load_edits
 from qmigtool.rewrite.values import brief, parse
 from qmigtool.util.values import parse_number
+from qmigtool.x86.traits import TARGETS
 
 ORDER = "qmigtool.cli.shared.editoptions"  # where a context keeps it
 MAX_EDITS = 1 << 20  # bytes of a file of edits
@@ -168,7 +169,7 @@ EDITS = {
         EditOption("drop-component", ("MASK",), "Remove components: amx,pkru.", _one("mask")),
         EditOption("set-xcr0", ("VCPU", "MASK"), "Set the XCR0 of a vCPU.", _two("vcpu", "mask")),
         EditOption("repair", ("xstate-bv",), "Declare in XSTATE_BV what is live.", _one("what")),
-        EditOption("to-accelerator", ("kvm|tcg|mshv|whpx",), "Convert the state for an accelerator.", _one("name")),
+        EditOption("to-accelerator", ("|".join(TARGETS),), "Convert the state for an accelerator.", _one("name")),
     ),
     "Edits from a file": (
         EditOption("edits", ("TOML",), "Make the edits of a file, at this place in the order.", _one("file")),

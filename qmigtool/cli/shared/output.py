@@ -26,7 +26,7 @@ from qmigtool.stream.opening import open_stream
 from qmigtool.tables import Column
 from qmigtool.util.files import refuse_input, replacing
 from qmigtool.util.text import csv_text, hexadecimal, printable
-from qmigtool.x86.accelerator import NAMES
+from qmigtool.x86.traits import NAMES
 
 if TYPE_CHECKING:
     from qmigtool.tables import Row

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.x86.kvm import Group, lost_with, refusals
+from qmigtool.x86.traits import traits_of
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
 from qmigtool.xsave.components import LEGACY_MASK
 
@@ -41,7 +42,7 @@ def put_registers(load: Load) -> None:
         found = list(refusals(number, load.target.xcr0))
         if accelerator is None and found:
             load.doubt(f"{found[0].why}: KVM would refuse it; which accelerator the target has decides it", label)
-        if accelerator == "kvm":
+        if traits_of(accelerator).kernel:
             _components(load, label, number)
             _refuse(load, label, found)
 

@@ -17,11 +17,10 @@ from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.remark import Remark
 from qmigtool.preflight.target.versions import possible
 from qmigtool.rewrite import accelerators
-from qmigtool.rewrite.accelerators.traits import TRAITS
-from qmigtool.rewrite.accelerators.unwritten import SOURCES, unwritten
+from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.draft import Draft
-from qmigtool.x86.accelerator import HYPERV
 from qmigtool.x86.kvm import Group, lost_with, refusals
+from qmigtool.x86.traits import HYPERV, TRAITS, traits_of
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
 from qmigtool.xsave.components import LEGACY_MASK
 
@@ -105,7 +104,7 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
     for vcpu in stream.vcpus:
         if vcpu.device.label not in told:
             found += _undeclared(vcpu, target)
-        if target.accelerator == "kvm":
+        if traits_of(target.accelerator).kernel:
             found += _dropped(vcpu, target, judged)
         elif target.accelerator in HYPERV:
             found += _not_written(stream, vcpu, target.accelerator)
@@ -170,8 +169,7 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
 
 def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
     """Give what XSTATE_BV does not declare: a hypervisor initialises it, whoever saved the stream."""
-    traits = TRAITS.get(target.accelerator or "")
-    if traits is None or not traits.declares:
+    if target.accelerator not in TRAITS or not TRAITS[target.accelerator].declares:
         return
     lost = vcpu.undeclared & (vcpu.xcr0 | LEGACY_MASK)  # with SSE goes MXCSR
     where = vcpu.device.get("env.xstate_bv")
@@ -225,7 +223,7 @@ def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
 
 def _not_written(stream: Stream, vcpu: VCpu, accelerator: str) -> Iterator[Finding]:
     """Give what QEMU does not write to a vCPU of an MSHV or WHPX partition, where it is not as after a reset."""
-    reason = f"QEMU does not write it to the partition ({SOURCES[accelerator]})"
+    reason = f"QEMU does not write it to the partition ({TRAITS[accelerator].unwritten})"
     for lost in unwritten(accelerator, vcpu.device, _apic(stream, vcpu)):
         field = lost.device.get(lost.path)
         offset = None if field is None else field.offset

@@ -11,9 +11,8 @@ from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.target.cpuidflags import KNOWN
-from qmigtool.rewrite.accelerators.traits import TRAITS
-from qmigtool.x86.accelerator import HYPERV
 from qmigtool.x86.registers import CR4, EFER, Register
+from qmigtool.x86.traits import TCG, traits_of
 from qmigtool.x86.vcpu import FIELDS
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
@@ -29,7 +28,6 @@ __all__ = ["allowed_components", "cpu_losses"]
 
 MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
 TSC_TOLERANCE_PPM = 250  # KVM's own tolerance, below which it does not scale
-MSHV_PAGE = 4096  # bytes of the page in which QEMU 11.1 hands an area to MSHV
 
 # Bit of a register -> the features of which a CPU must have one for a guest to set it (SDM volume 3, 2.5).
 FEATURES: dict[Register, dict[str, tuple[str, ...]]] = {
@@ -89,12 +87,12 @@ def cpu_losses(stream: Stream, target: Target) -> Judged:
 
 def allowed_components(target: Target) -> int | None:
     """Return the components that a vCPU of the target may have in XCR0 and IA32_XSS, or None if that is not known."""
-    traits = TRAITS.get(target.accelerator or "")
-    bound = (traits.components & ~SUPERVISOR_MASK | traits.supervisor) if traits else (1 << 63) - 1
+    traits = traits_of(target.accelerator)
+    bound = traits.components & ~SUPERVISOR_MASK | traits.supervisor
     user = target.xcr0
     if user is None:
         # TCG has the same on every machine, if the CPU model leaves it; what MSHV has no bit for no partition has.
-        return bound | LEGACY_MASK if target.accelerator in ("tcg", "mshv") else None
+        return bound | LEGACY_MASK if traits.same_everywhere else None
     supervisor = SUPERVISOR_MASK if target.xss is None else target.xss & SUPERVISOR_MASK
     return (user & ~SUPERVISOR_MASK | supervisor) & bound | LEGACY_MASK
 
@@ -110,7 +108,7 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
             "component-not-in-target",
             Severity.ERROR,
             f"{' '.join(mask_names(live))} live; {mask}",
-            _fate(target),
+            traits_of(target.accelerator).foreign,
             device=vcpu.device.label,
             field="env.xcr0",
             offset=offset,
@@ -118,9 +116,9 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
     if idle:
         yield Finding(
             "xcr0-not-in-target",
-            Severity.ERROR if target.accelerator == "kvm" else Severity.WARNING,
+            Severity.ERROR if traits_of(target.accelerator).kernel else Severity.WARNING,
             f"XCR0 {vcpu.xcr0:#x} enables {' '.join(mask_names(idle))}; {mask}",
-            _fate(target),
+            traits_of(target.accelerator).foreign,
             device=vcpu.device.label,
             field="env.xcr0",
             offset=offset,
@@ -156,20 +154,6 @@ _MSRS = {11: "MSRs 0x6a0 to 0x6a8", 12: "MSRs 0x6a0 to 0x6a8", 15: "MSRs 0x14ce,
 _FIELDS = {bit: "/".join(next(field.path for field in FIELDS if field.component == bit)) for bit in _MSRS}
 
 
-def _fate(target: Target) -> str:
-    """Say what becomes of components that the target has not."""
-    if target.accelerator == "kvm":
-        return (
-            "KVM refuses all of XCR0 for one bit that the host has not: QEMU 10.0 and 11.1 then end, 7.2 silently "
-            "drops XCR0, every MSR, the MTRRs, pending events and mp_state (measured)"
-        )
-    if target.accelerator == "tcg":
-        return f"TCG keeps the bytes, but the guest's next such instruction is #UD ({MEASURED})"
-    if target.accelerator in HYPERV:
-        return "the partition's XSAVE page has no place for it, and QEMU does not mask XSTATE_BV (read in QEMU 11.1)"
-    return "what the CPU has not it cannot hold (SDM volume 1, 13.3)"
-
-
 def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
     """Judge where components would lie: a layout that cannot place them, a page that is too small."""
     layout = target.layout
@@ -185,9 +169,10 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
                 "CPUID leaf 0xD of the target says where a component lies",
                 device=vcpu.device.label,
             )
-    if target.accelerator != "mshv":
+    page = traits_of(target.accelerator).page
+    if page is None:
         return
-    size = target.xsave_max or MSHV_PAGE
+    size = target.xsave_max or page
     if vcpu.live & AMX_MASK:
         yield Finding(
             "amx-on-mshv",
@@ -242,7 +227,7 @@ def _gated(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
 
 
 def _has(target: Target, subsection: CpuSubsection) -> bool | None:
-    if target.accelerator == "tcg" and not subsection.tcg:
+    if target.accelerator == TCG.name and not subsection.tcg:
         return False
     if any(
         name == "cpu" and section.description is not None and subsection.name in _names(section.description)
@@ -303,7 +288,7 @@ def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
                 offset=field.offset,
             )
     flags = target.cpu_flags
-    if target.accelerator != "kvm" or flags is None or any(flag.startswith("hv-") for flag in flags):
+    if not traits_of(target.accelerator).kernel or flags is None or any(flag.startswith("hv-") for flag in flags):
         return
     for sub in vcpu.device.fields:
         if sub.kind is Kind.SUBSECTION and sub.name.startswith(HYPERV_SUBSECTIONS):
@@ -320,7 +305,7 @@ def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
 
 def _frequency(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     khz = vcpu.device.number("cpu/tsc_khz/env.tsc_khz")
-    if not khz or target.accelerator not in ("kvm", None):
+    if not khz or not (target.accelerator is None or traits_of(target.accelerator).kernel):
         return
     host = target.host_tsc_khz
     if host is None:

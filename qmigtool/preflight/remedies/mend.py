@@ -25,10 +25,10 @@ from qmigtool.preflight.remedies.sections import device_of
 from qmigtool.preflight.target.vcpus import vcpus_of
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import TARGETS
-from qmigtool.rewrite.accelerators.traits import TRAITS
 from qmigtool.rewrite.edits import Edit, apply
 from qmigtool.stream.opening import open_stream
 from qmigtool.util.budget import portion
+from qmigtool.x86.traits import TRAITS, traits_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -138,7 +138,7 @@ class _Search:
         parameters = {"name": name} | ({} if self.target.xcr0 is None else {"xcr0": f"{self.target.xcr0:#x}"})
         fix = Fix(("--to-accelerator", name), (Edit("to-accelerator", parameters),))
         # What cannot be held goes: between accelerators, or where KVM would refuse more than that for its sake.
-        for lossy in (False, True) if source != name or name == "kvm" else (False,):
+        for lossy in (False, True) if source != name or traits_of(name).kernel else (False,):
             rewriter = Rewriter(self.stream, lossy=lossy)
             try:
                 apply(rewriter, fix.edits[0])

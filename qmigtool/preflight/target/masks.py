@@ -21,6 +21,7 @@ from typing import Any
 from qmigtool.errors import StreamError
 from qmigtool.preflight.target.model import Target
 from qmigtool.util.values import parse_number
+from qmigtool.x86.traits import MSHV
 from qmigtool.xsave import mask_names
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import (
@@ -123,4 +124,4 @@ def target_from_properties(properties: Mapping[PartitionProperty, int], name: st
     size = properties.get(PartitionProperty.MAX_XSAVE_DATA_SIZE)
     if size is not None:
         evidence["xsave_max"] = f"{name}, MAX_XSAVE_DATA_SIZE"
-    return Target(name=name, accelerator="mshv", xcr0=xcr0, xss=xss, xsave_max=size, evidence=evidence)
+    return Target(name=name, accelerator=MSHV.name, xcr0=xcr0, xss=xss, xsave_max=size, evidence=evidence)

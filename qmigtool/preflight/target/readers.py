@@ -27,7 +27,7 @@ from qmigtool.preflight.target.versions import version_text
 from qmigtool.stream.opening import open_stream
 from qmigtool.stream.textinput import HEAD, is_stream, text_of
 from qmigtool.util.toml import parse_toml
-from qmigtool.x86.accelerator import NAMES
+from qmigtool.x86.traits import NAMES
 from qmigtool.xsave import is_layout_name, layout_names, parse_cpuid_dump
 from qmigtool.xsave import layout as find_layout
 from qmigtool.xsave.catalog import without_xsave

@@ -17,6 +17,7 @@ from qmigtool.parsers.savevm import Type
 from qmigtool.preflight.target.acpi import maxcpus_of
 from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection, TargetVmsd
 from qmigtool.preflight.target.versions import bounds_of_stream
+from qmigtool.x86.traits import traits_of
 from qmigtool.xsave import SUPERVISOR_MASK
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def target_from_stream(stream: Stream, name: str | None = None) -> Target:
         blocks=_blocks(stream),
         # Only KVM has one that nobody asked for.
         xcr0_shown=_xcr0(stream),
-        tsc_khz=None if accelerator.name == "kvm" else _tsc_khz(stream),
-        host_tsc_khz=_tsc_khz(stream) if accelerator.name == "kvm" else None,
+        tsc_khz=None if traits_of(accelerator.name).kernel else _tsc_khz(stream),
+        host_tsc_khz=_tsc_khz(stream) if traits_of(accelerator.name).kernel else None,
     )
     how = f"{origin}, a stream that it saved"
     more = {"accelerator": f"{how}: {accelerator.evidence[0]}"} if target.accelerator else {}
@@ -122,7 +123,7 @@ def _xcr0(stream: Stream) -> int:
     found = 0
     for vcpu in stream.vcpus:
         found |= vcpu.device.number("env.xcr0") or 0
-    return found & ~SUPERVISOR_MASK if stream.accelerator.name == "kvm" else 0
+    return found & ~SUPERVISOR_MASK if traits_of(stream.accelerator.name).kernel else 0
 
 
 def _tsc_khz(stream: Stream) -> int | None:

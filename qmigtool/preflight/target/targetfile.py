@@ -52,7 +52,7 @@ from qmigtool.preflight.target.names import CAPABILITIES, CAPABILITIES_CAME, GLO
 from qmigtool.preflight.target.reference import known_parts, merge
 from qmigtool.preflight.target.vcpus import MAX_VCPUS
 from qmigtool.util.values import parse_number
-from qmigtool.x86.accelerator import NAMES
+from qmigtool.x86.traits import NAMES
 from qmigtool.xsave import Layout, parse_mask
 from qmigtool.xsave import layout as find_layout
 

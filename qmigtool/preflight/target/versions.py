@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qmigtool.parsers.savevm import Type
 from qmigtool.preflight.target.model import Bound
-from qmigtool.x86.accelerator import HYPERV
+from qmigtool.x86.traits import HYPERV
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,6 @@
 """From one accelerator to another: the same field means different things to each, and rules say what to do about it.
 
 ===========  ===================================================================================
-traits       in what accelerators differ
 rule         what a rule is, and what it works on
 extended     extended state: XCR0, XSTATE_BV, the order of the x87 registers
 registers    the other registers of a vCPU
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import UndecidedError, UsageError
 from qmigtool.rewrite.accelerators import board, extended, limits, registers
 from qmigtool.rewrite.accelerators.rule import Conversion, Rule
-from qmigtool.rewrite.accelerators.traits import TARGETS, TRAITS
+from qmigtool.x86.traits import TARGETS, TRAITS
 from qmigtool.x86.vcpu import SAVED_BY, UNKNOWN_SAVER
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def convert(
             if rule.name not in without:
                 conversion.apply(rule)
         draft.accelerator = target
-        if source != target and target != "tcg":
+        if source != target and TRAITS[target].hypervisor:
             draft.note(
                 f"nothing in the output may tell that it is for {target}: later commands want --accelerator {target}"
             )

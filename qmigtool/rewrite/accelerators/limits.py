@@ -76,7 +76,7 @@ def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Itera
         return declared if path == "env.xstate_bv" else section.device.number(path)
 
     # What only KVM does not know; and what TK8 has looked at.
-    passed = set() if conversion.target.name == "kvm" else {"cr4-foreign", "xstate-bv"}
+    passed = set() if conversion.target.kernel else {"cr4-foreign", "xstate-bv"}
     if not conversion.source.hypervisor:
         passed.add("canonical")
     for refusal in refusals(number):
@@ -200,7 +200,7 @@ RULES = (
         "KT9",
         "what KVM serves, nobody else does",
         "inferred",
-        lambda source, target: source.name == "kvm",
+        lambda source, target: source.kernel,
         paravirtual,
     ),
     Rule(

@@ -10,9 +10,9 @@ from qmigtool.errors import LiveStateError
 from qmigtool.rewrite.fields import assign
 
 if TYPE_CHECKING:
-    from qmigtool.rewrite.accelerators.traits import Traits
     from qmigtool.rewrite.draft import Draft
     from qmigtool.rewrite.sectiondraft import SectionDraft
+    from qmigtool.x86.traits import Traits
     from qmigtool.x86.vcpu import VCpu
 
 __all__ = ["Conversion", "Rule"]

@@ -10,21 +10,18 @@ from collections.abc import Callable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.findings import Severity
-from qmigtool.x86.accelerator import HYPERV
+from qmigtool.x86.traits import HYPERV, MSHV, WHPX
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
 
-__all__ = ["SOURCES", "Unwritten", "unwritten"]
-
-SOURCES = {"mshv": "seen in what QEMU 11.1 wrote to a stand-in of /dev/mshv", "whpx": "read in QEMU 10.2"}
-"""accelerator -> how it is known what QEMU does not write there."""
+__all__ = ["Unwritten", "unwritten"]
 
 DR7_ENABLE = 0xFF  # L0 to G3
 DEFAULT_PAT = 0x0007040600070406
 DEFAULT_MISC = 1
 APIC_ENABLED = 0x100  # SVR bit 8
-MSHV, WHPX = frozenset({"mshv"}), frozenset({"whpx"})
+ON_MSHV, ON_WHPX = frozenset({MSHV.name}), frozenset({WHPX.name})
 E, W, N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 
@@ -50,30 +47,31 @@ class _Row(NamedTuple):
 
 _ROWS = (
     _Row(HYPERV, "env.dr[7]", E, "debug registers are in use: DR7 {:#x}", lambda value: value & DR7_ENABLE),
-    _Row(WHPX, "env.pat", E, "PAT is {:#x}", lambda value: value != DEFAULT_PAT),
-    _Row(WHPX, "env.mtrr_deftype", W, "MTRRs are set up"),
-    _Row(MSHV, "env.mp_state", E, "mp_state is {}", lambda value: value in (1, 2)),  # cpu_common has what is halted (3)
-    _Row(MSHV, "cpu/msr_tscdeadline/env.tsc_deadline", E, "the TSC deadline timer is armed"),
-    _Row(MSHV, "cpu/mpx/env.msr_bndcfgs", W, "IA32_BNDCFGS is {:#x}"),
+    _Row(ON_WHPX, "env.pat", E, "PAT is {:#x}", lambda value: value != DEFAULT_PAT),
+    _Row(ON_WHPX, "env.mtrr_deftype", W, "MTRRs are set up"),
+    # cpu_common has what is halted (3).
+    _Row(ON_MSHV, "env.mp_state", E, "mp_state is {}", lambda value: value in (1, 2)),
+    _Row(ON_MSHV, "cpu/msr_tscdeadline/env.tsc_deadline", E, "the TSC deadline timer is armed"),
+    _Row(ON_MSHV, "cpu/mpx/env.msr_bndcfgs", W, "IA32_BNDCFGS is {:#x}"),
     _Row(
-        *(MSHV, "cpu/msr_ia32_misc_enable/env.msr_ia32_misc_enable", N, "IA32_MISC_ENABLE is {:#x}"),
+        *(ON_MSHV, "cpu/msr_ia32_misc_enable/env.msr_ia32_misc_enable", N, "IA32_MISC_ENABLE is {:#x}"),
         lambda value: value != DEFAULT_MISC,
     ),
     _Row(
-        *(MSHV, "spurious_vec", E, "the local APIC is enabled: its timer, vectors and what is in service"),
+        *(ON_MSHV, "spurious_vec", E, "the local APIC is enabled: its timer, vectors and what is in service"),
         lambda value: value & APIC_ENABLED,
         apic=True,
     ),
 )
 
 _SUBSECTIONS = (
-    (WHPX, "cpu/xss", E, "cpu/xss is there"),
-    (WHPX, "cpu/cet", E, "cpu/cet is there"),
-    (WHPX, "cpu/msr_hyperv_hypercall", E, "the guest uses Hyper-V's hypercall"),
-    (WHPX, "cpu/msr_hyperv_time", E, "the guest uses Hyper-V's time"),
+    (ON_WHPX, "cpu/xss", E, "cpu/xss is there"),
+    (ON_WHPX, "cpu/cet", E, "cpu/cet is there"),
+    (ON_WHPX, "cpu/msr_hyperv_hypercall", E, "the guest uses Hyper-V's hypercall"),
+    (ON_WHPX, "cpu/msr_hyperv_time", E, "the guest uses Hyper-V's time"),
     # MSHV writes the MSR of the reference TSC page, and not the time that it counts from.
     (
-        MSHV,
+        ON_MSHV,
         "cpu/msr_hyperv_time",
         W,
         "the guest uses Hyper-V's reference time, and the partition's goes on from its own",
