@@ -9,6 +9,7 @@ short, the plain loop is all that ever happens, so the worst case costs what a l
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +31,7 @@ RUN_BYTES = 224
 """What a run takes of memory once it is known which record wrote each page: 32 bytes here, columns, two orders."""
 _SCALAR = 32  # words compared one by one before the strided view pays for its set-up
 _FIRST_CHUNK = 256
+_PLAIN = 1 << 15  # words of a run that are compared before numpy is imported, which takes longer than they do
 _LARGEST_CHUNK = 1 << 16  # 512 KiB of expected words: stays in the cache
 
 
@@ -51,15 +53,46 @@ def run_length(buf: memoryview, start: int, stride: int, step: int, limit: int, 
         if fill_at is not None and buf[pos + fill_at] != fill:
             return count
     count = min(limit, _SCALAR)
+    if count < limit and "numpy" not in sys.modules:
+        most = min(limit, _PLAIN)
+        count = _unpacked_run(buf, start, stride, step, count, most, word, fill_at)
+        if count < most:
+            return count
     if count < limit:
         count = _strided_run(buf, start, stride, step, count, limit, word, fill_at)
     return count
 
 
+def _unpacked_run(
+    buf: memoryview, start: int, stride: int, step: int, count: int, most: int, word: int, fill_at: int | None
+) -> int:
+    """Do what numpy does, a few hundred words at a time, up to ``most`` of them."""
+    while count < most:
+        size = min(_FIRST_CHUNK, most - count)
+        at = start + count * stride
+        found = _spread(stride - 8, size).unpack_from(buf, at)
+        first = word + count * step
+        expected = tuple(range(first, first + size * step, step))
+        same = size if found == expected else next(i for i in range(size) if found[i] != expected[i])
+        if fill_at is not None:
+            fills = bytes(buf[at + fill_at : at + (size - 1) * stride + fill_at + 1 : stride])
+            same = min(same, size - len(fills.lstrip(bytes([buf[start + fill_at]]))))
+        count += same
+        if same < size:
+            break
+    return count
+
+
+@lru_cache
+def _spread(gap: int, count: int) -> struct.Struct:
+    """Return how ``count`` big-endian words lie, with ``gap`` bytes between two; behind the last there is none."""
+    return struct.Struct(">" + f"Q{gap}x" * (count - 1) + "Q")
+
+
 def _strided_run(
     buf: memoryview, start: int, stride: int, step: int, count: int, limit: int, word: int, fill_at: int | None
 ) -> int:
-    # numpy is imported where a long run is met: a stream without one never pays for it.
+    # numpy is imported where a very long run is met: a stream without one never pays for it.
     import numpy as np
 
     steps = _steps(step)

@@ -1,14 +1,18 @@
 """Runs against a naive loop that looks at one record at a time."""
 
 import struct
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmigtool.parsers import ramruns
 from qmigtool.parsers.ram import RamBody, RamState
 from qmigtool.parsers.ramruns import Run, RunTable, run_length
 from qmigtool.parsers.window import NeedMoreData, Window
+from tests.support import samplefiles
 from tests.support.streamwriter import compressed, eos, mem_size, page, xbzrle, zero
 
 P = 256  # the smallest target page: more records per byte
@@ -246,3 +250,22 @@ def test_a_sample_page_by_page():
     total = sum(block.used_length for block in found.blocks)
     assert seen == total // 4096 == sum(found.pages.values())
     assert compressed(0, b"x")[6:8] == b"\x01\x20"
+
+
+@given(st.integers(1, 1000), st.integers(0, 1000), st.sampled_from([9, 8 + P]), st.sampled_from(["word", "fill", None]))
+def test_without_numpy_runs_are_as_long(records, broken, stride, what):
+    data = bytearray(b"".join(struct.pack(">Q", i * P | 0x22).ljust(stride, b"\7") for i in range(records)))
+    if what is not None and broken < records:
+        data[broken * stride + (6 if what == "word" else 8)] ^= 1
+    fill_at = 8 if stride == 9 else None
+    first, fill = struct.unpack_from(">QB", data)
+    found = ramruns._unpacked_run(memoryview(data), 0, stride, P, 1, records, first, fill_at)
+    assert found == ramruns._strided_run(memoryview(data), 0, stride, P, 1, records, first, fill_at)
+    assert fill_at is None or data[8] == fill
+
+
+def test_ordinary_streams_are_read_without_numpy():
+    """It takes as long to import as everything else that `show` does."""
+    program = "import sys; from qmigtool.cli.main import run; run(sys.argv[1:]); sys.exit('numpy' in sys.modules)"
+    command = [sys.executable, "-c", program, "show", str(samplefiles.path("q35-7.2"))]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
