@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
-from qmigtool.parsers.vmdesc import DeviceDescription
+from qmigtool.parsers.vmdesc import Description, DeviceDescription, FieldDescription
 from qmigtool.parsers.vmstate import Field, Kind, body_fields
 from qmigtool.util.budget import current
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from qmigtool.parsers.savevm import Section
-    from qmigtool.parsers.vmdesc import Description
     from qmigtool.parsers.vmstate import Bytes
 
 __all__ = ["Device", "find"]
@@ -76,9 +75,9 @@ class Device:
         if self._fields is None:
             if self.description is None:
                 raise UnsupportedError("device state without a vmdesc", offset=section.body_offset, section=self.label)
-            self.check_length()
+            description = self._measured(self.description)
             try:
-                self._fields = tuple(body_fields(self._source, self.description, section.body_offset))
+                self._fields = tuple(body_fields(self._source, description, section.body_offset))
             except QmigError as error:
                 error.section = self.label
                 raise
@@ -104,12 +103,25 @@ class Device:
         if description is None or description.size == section.body_length:
             return
         message = f"the vmdesc describes {description.size} bytes, the section has {section.body_length}"
-        # An array of pointers whose first one is NULL is described as structs of nothing, one byte each.
-        if any(f.type == "struct" and f.struct is not None and not f.struct.fields for f in description.fields):
+        if any(map(_is_of_nothing, description.fields)):
             raise UnsupportedError(
                 "a device that its vmdesc describes wrongly", message, offset=section.body_offset, section=self.label
             )
         raise StreamError(message, offset=section.body_offset, section=self.label)
+
+    def _measured(self, description: Description) -> Description:
+        """Return the description of the body, as long as that is: of one array that QEMU gets wrong the rest tells.
+
+        Raises what :meth:`check_length` raises.
+        """
+        missing = self.section.body_length - description.size
+        wrong = [field for field in description.fields if _is_of_nothing(field)]
+        if missing <= 0 or len(wrong) != 1:
+            self.check_length()
+            return description
+        whole = FieldDescription(wrong[0].name, "buffer", wrong[0].total + missing, None, None, ())
+        fields = tuple(whole if field is wrong[0] else field for field in description.fields)
+        return Description.of(description.name, description.version, fields, description.subsections)
 
     def field(self, path: str) -> Field:
         """Return the field at ``path``, like ``env.regs[3]`` or ``cpu/avx512/env.opmask_regs[0]``.
@@ -163,6 +175,14 @@ class Device:
 
 SHOWN = 8  # names of several candidates
 _INDEX = re.compile(r"\[(\d{1,8})\](/|$)?")
+
+
+def _is_of_nothing(field: FieldDescription) -> bool:
+    """Whether QEMU before 10.0 may have described an array of pointers so whose first one is NULL: each as one byte.
+
+    What the others point to is in the body all the same (``css`` of s390_css).
+    """
+    return field.type == "struct" and field.struct is not None and not field.struct.fields
 
 
 def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False) -> Field:

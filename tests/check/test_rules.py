@@ -365,7 +365,6 @@ def test_every_rule_is_tested() -> None:
 NOTES = {
     "pc-7.2": ["xcr0-equal"],  # its vCPUs enable different components on purpose
     "pc-11.1": ["xcr0-equal"],
-    "s390x-min-7.2": ["devices-decoded"],  # QEMU describes s390_css wrongly
     # Their pages are in other files.
     **{name: ["ram-pages-sent"] for name in packedsamples.NAMES if name.startswith(("multifd", "postcopy-preempt"))},
 }

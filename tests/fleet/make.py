@@ -84,6 +84,7 @@ def save(binary: str, arguments: tuple[str, ...], seconds: float, out: Path) -> 
                     time.sleep(0.02)
                 return qemu.lines()
         except (Gone, Refused) as why:
+            out.unlink(missing_ok=True)  # cat ends well where QEMU does not
             raise Failed(" / ".join(getattr(why, "lines", [])) or str(why)) from None
 
 
