@@ -4,6 +4,7 @@ A table is called with a stream (or nothing, for :data:`layouts`) and gives a Da
 
     frame = qmigtool.tables.xsave_components(stream)
 
+Of several streams (``xsave_components(a, b)``) it has the rows of all, and a first column ``file``.
 ``table.rows(...)`` gives plain tuples without pandas, ``table.columns`` the schema. The dtypes never depend on the
 data: integers are nullable (``UInt64`` and so on, because a missing value would turn plain ``uint64`` into floats and
 corrupt it), names are ``category``, flags ``boolean``. Names that are not UTF-8 are escaped in frames (``\\xff``).
@@ -14,9 +15,9 @@ Frames of several files go one below the other with :func:`pandas.concat`, and i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec
 
 from qmigtool.parsers.vmstate import leaves
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, layout, layout_names
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column",
+    "StreamTable",
     "Table",
     "devices",
     "fields",
@@ -67,20 +69,40 @@ class Table(Generic[P]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Frame:
         """Return the rows as a DataFrame with the dtypes of :attr:`columns`."""
-        import pandas as pd
+        return _frame(self.columns, self.rows(*args, **kwargs))
 
-        from qmigtool.util.frame import Frame, encodable
 
-        rows = list(self.rows(*args, **kwargs))
-        series: dict[str, Any] = {}
-        for i, column in enumerate(self.columns):
-            # Categories are made of nullable strings: a column of missing names is then typed like any other.
-            text = column.dtype in ("category", "string")
-            first: Any = pd.StringDtype("python") if text else column.dtype
-            cells = [encodable(cell) if isinstance(cell, str) else cell for cell in (row[i] for row in rows)]
-            made = pd.Series(cells, dtype=first)
-            series[column.name] = made.astype("category") if column.dtype == "category" else made
-        return Frame(series)
+class StreamTable(Table[...]):
+    """A table of one stream, or of several: then its first column is ``file``, the name of each stream's file."""
+
+    def columns_of(self, *streams: Stream) -> tuple[Column, ...]:
+        """Return the columns of the rows of these streams."""
+        return self.columns if len(streams) == 1 else (FILE, *self.columns)
+
+    def __call__(self, *streams: Stream, **options: Any) -> Frame:
+        """Return the rows of all streams as a DataFrame with the dtypes of :meth:`columns_of`."""
+        return _frame(self.columns_of(*streams), self.rows(*streams, **options))
+
+
+FILE = Column("file", "category", "the file of the stream")
+
+
+def _frame(columns: Sequence[Column], found: Iterable[Row]) -> Frame:
+    """Return rows as a DataFrame with the dtypes of ``columns``."""
+    import pandas as pd
+
+    from qmigtool.util.frame import Frame, encodable
+
+    rows = list(found)
+    series: dict[str, Any] = {}
+    for i, column in enumerate(columns):
+        # Categories are made of nullable strings: a column of missing names is then typed like any other.
+        text = column.dtype in ("category", "string")
+        first: Any = pd.StringDtype("python") if text else column.dtype
+        cells = [encodable(cell) if isinstance(cell, str) else cell for cell in (row[i] for row in rows)]
+        made = pd.Series(cells, dtype=first)
+        series[column.name] = made.astype("category") if column.dtype == "category" else made
+    return Frame(series)
 
 
 def table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:
@@ -88,16 +110,44 @@ def table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:
 
     def make(rows: Callable[P, Iterator[Row]]) -> Table[P]:
         name = rows.__name__.strip("_")
-        width = max(len(c.name) for c in columns)
-        schema = "\n".join(f"    {c.name:{width}}  {c.dtype:9} {c.meaning}" for c in columns)
-        made = Table(name, columns, rows, f"{rows.__doc__}\n\nColumns::\n\n{schema}\n")
+        made = Table(name, columns, rows, _described(rows.__doc__, columns))
         object.__setattr__(made, "__signature__", inspect.signature(rows))  # what help() shows
         return made
 
     return make
 
 
-@table(
+def stream_table(*columns: Column) -> Callable[[Callable[Concatenate[Stream, P], Iterator[Row]]], StreamTable]:
+    """Make a :class:`StreamTable` of a function that gives the rows of one stream with these columns."""
+
+    def make(one: Callable[Concatenate[Stream, P], Iterator[Row]]) -> StreamTable:
+        name = one.__name__.strip("_")
+
+        def rows(*streams: Stream, **options: Any) -> Iterator[Row]:
+            for stream in streams:
+                for row in one(stream, **options):  # type: ignore[call-arg] # the options that P has
+                    yield row if len(streams) == 1 else (stream.source.name, *row)
+
+        made = StreamTable(
+            name, columns, rows, _described(f"{one.__doc__} Of several streams, with a column file.", columns)
+        )
+        of_one = inspect.signature(one)
+        streams = inspect.Parameter("streams", inspect.Parameter.VAR_POSITIONAL, annotation="Stream")
+        options = list(of_one.parameters.values())[1:]
+        object.__setattr__(made, "__signature__", of_one.replace(parameters=[streams, *options]))  # what help() shows
+        return made
+
+    return make
+
+
+def _described(text: str | None, columns: Sequence[Column]) -> str:
+    """Return the docstring of a table: what it has, and its columns."""
+    width = max(len(c.name) for c in columns)
+    schema = "\n".join(f"    {c.name:{width}}  {c.dtype:9} {c.meaning}" for c in columns)
+    return f"{text}\n\nColumns::\n\n{schema}\n"
+
+
+@stream_table(
     Column(
         "type",
         "category",
@@ -121,7 +171,7 @@ def sections(stream: Stream) -> Iterator[Row]:
         )  # fmt: skip
 
 
-@table(
+@stream_table(
     Column("name", "category", "idstr"),
     Column("instance_id", "UInt32", "instance"),
     Column("version_id", "UInt32", "version"),
@@ -155,7 +205,7 @@ def fields(stream: Stream, device: Device | None = None, inside: Field | None = 
             yield d.name, d.instance_id, path, field.type, field.offset, field.length, field.value
 
 
-@table(
+@stream_table(
     Column("name", "category", "RAMBlock name"),
     Column("used_length", "UInt64", "bytes"),
     Column("page_size", "UInt64", "bytes, where postcopy announced another page size"),
@@ -167,7 +217,7 @@ def ram_blocks(stream: Stream) -> Iterator[Row]:
         yield block.idstr, block.used_length, block.page_size, block.mr_addr
 
 
-@table(
+@stream_table(
     Column("name", "category", "RAMBlock name"),
     Column("pages", "UInt64", "pages of the block"),
     Column("sent", "UInt64", "pages sent, each time counted"),
@@ -183,7 +233,7 @@ def ram_usage(stream: Stream) -> Iterator[Row]:
     yield from map(usage.row, usage.blocks(stream.ram))
 
 
-@table(
+@stream_table(
     Column("vcpu", "UInt32", "instance of the cpu section"),
     Column("xcr0", "UInt64", "XCR0", mask=True),
     Column("xss", "UInt64", "IA32_XSS", mask=True),
@@ -199,7 +249,7 @@ def vcpus(stream: Stream) -> Iterator[Row]:
         yield v.index, v.xcr0, v.xss, v.xstate_bv, v.live & ~SUPERVISOR_MASK, v.carried, v.live, v.mxcsr
 
 
-@table(
+@stream_table(
     Column("vcpu", "UInt32", "instance of the cpu section"),
     Column("bit", "UInt8", "the component's bit"),
     Column("name", "category", "the component"),
@@ -211,7 +261,7 @@ def vcpus(stream: Stream) -> Iterator[Row]:
     Column("standard_offset", "UInt32", "byte in a standard area of the layout; missing if it has no place there"),
     Column("compacted_offset", "UInt32", "byte in a compacted area of the layout with what the vCPU has enabled"),
 )
-def xsave_components(stream: Stream, layout: Layout | None = None) -> Iterator[Row]:
+def xsave_components(stream: Stream, *, layout: Layout | None = None) -> Iterator[Row]:
     """One row per vCPU and component that any vCPU has; offsets in ``layout`` (default: QEMU's own)."""
     place = layout or _default_layout()
     shown = 0

@@ -228,7 +228,7 @@ def test_the_components_of_a_sample():
         flags = (avx.enabled, avx.declared, avx.carried, avx.live)
         assert flags == (True, False, True, False)
         assert (avx["size"], avx.standard_offset) == (256, 576)
-        zen4 = tables.xsave_components(stream, qmigtool.layout("amd-zen4"))
+        zen4 = tables.xsave_components(stream, layout=qmigtool.layout("amd-zen4"))
         assert zen4[(zen4.vcpu == 0) & (zen4.bit == 9)].standard_offset.tolist() == [2432]
 
 

@@ -16,7 +16,7 @@ folder     which files of a folder are streams
 from __future__ import annotations
 
 from qmigtool.check.engine import report, run, unreadable
-from qmigtool.check.folder import streams_in
+from qmigtool.check.folder import streams_below, streams_in
 from qmigtool.check.policy import Policy, default_policy, default_text, load_policy
 from qmigtool.check.rules import RULES
 
@@ -28,6 +28,7 @@ __all__ = [
     "load_policy",
     "report",
     "run",
+    "streams_below",
     "streams_in",
     "unreadable",
 ]

@@ -14,7 +14,7 @@ from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.probe import find_start
 
-__all__ = ["streams_in"]
+__all__ = ["streams_below", "streams_in"]
 
 HEAD = 16
 STREAM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
@@ -37,6 +37,27 @@ def streams_in(folder: str) -> tuple[list[str], list[str]]:
         else:
             rest.append(name)
     return streams, rest
+
+
+def streams_below(folder: str) -> tuple[list[str], list[str]]:
+    """Return the files below a folder that are worth opening, and the rest, as paths from there; both sorted.
+
+    Links to folders are among the rest.
+    """
+    streams: list[str] = []
+    rest: list[str] = []
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        found, others = streams_in(f"{folder.rstrip('/')}/{inside}")
+        streams += [f"{inside}{one.rpartition('/')[2]}" for one in found]
+        for name in others:
+            path = Path(folder, inside, name)
+            if path.is_dir() and not path.is_symlink():
+                waiting.append(f"{inside}{name}/")
+            else:
+                rest.append(f"{inside}{name}")
+    return sorted(streams), sorted(rest)
 
 
 def _worth_opening(path: str) -> bool:

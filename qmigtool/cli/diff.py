@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from qmigtool.cli.shared.command import command
-from qmigtool.cli.shared.messages import print_json
+from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     csv_option,
     finish,
@@ -25,10 +26,12 @@ from qmigtool.cli.shared.output import (
     snapshot_option,
     write_output,
 )
+from qmigtool.cli.shared.several import Several
 from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
 from qmigtool.diff.html import page
 from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver, verdict
 from qmigtool.errors import BudgetError, UndecidedError, UsageError
+from qmigtool.tables import FILE
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -50,8 +53,9 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
 @command(
     "qmigtool diff samples/twin-kvm-10.0.mig samples/twin-tcg-10.0.mig",
     "qmigtool diff samples/pc-7.2.mig samples/pc-7.2.mig --ram --json",
+    "qmigtool diff -r samples/containers samples/packed",
     headings={
-        "What is compared": ("--base", "--ram", "--moved"),
+        "What is compared": ("--recursive", "--base", "--ram", "--moved"),
         "Noise": ("--noise", "--strict", "--count", "--ignore", "--list-noise", "--all"),
         "Inputs": (
             "--accelerator-a",
@@ -69,6 +73,7 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
 )
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
+@click.option("-r", "--recursive", is_flag=True, help="Compare the streams of two folders, matched by name.")
 @click.option("--base", metavar="FILE", help="The common ancestor of A and B: show which of them changed what.")
 @click.option("--ram", is_flag=True, help="Also compare guest memory, page by page.")
 @click.option("--moved", is_flag=True, help="With --ram: find pages whose contents moved.")
@@ -107,6 +112,7 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
 def diff(
     a: str,
     b: str,
+    recursive: bool,
     base: str | None,
     ram: bool,
     moved: bool,
@@ -133,6 +139,8 @@ def diff(
     defaults; XSAVE state register by register. Clocks, the TSC and timers advance while a VM is stopped: noise rules
     excuse them (--list-noise).
 
+    With -r, A and B are folders, and a stream that only one of them has is a difference.
+
     Exit status 1 if something differs, 63 if that cannot be decided.
     """
     if base is not None and (as_csv or ram or html):
@@ -146,13 +154,16 @@ def diff(
     if [a, b, base].count("-") > 1:
         raise UsageError("standard input is one stream")
     noise = _noise(noise_file, strict, counted, ignore)
+    more = Opening(accelerator_a, channel_a, snapshot_a), Opening(accelerator_b, channel_b, snapshot_b)
+    if recursive:
+        if base is not None or html or channel_a or channel_b:
+            raise UsageError("-r goes with neither --base nor --html nor --channel-a, --channel-b")
+        with_ram = None if not ram else moved
+        return _folders((a, b), more, schema, noise, with_ram, every=every, as_csv=as_csv, as_json=as_json)
     with ExitStack() as stack:
         one, other = (
-            stack.enter_context(opened(f, who, schema=schema, channels=channels, keep_runs=ram, snapshot=snapshot))
-            for f, who, channels, snapshot in (
-                (a, accelerator_a, channel_a, snapshot_a),
-                (b, accelerator_b, channel_b, snapshot_b),
-            )
+            stack.enter_context(_opened(file, how, schema, keep_runs=ram))
+            for file, how in zip((a, b), more, strict=True)
         )
         if base is not None:
             common = stack.enter_context(opened(base, schema=schema, snapshot=snapshot_base))
@@ -168,6 +179,88 @@ def diff(
         if html is not None:
             write_output(html, _page(found).encode())
         return _status((one, other), same=found.same, undecided=found.undecided)
+
+
+class Opening(NamedTuple):
+    """What the options say of one of the two streams."""
+
+    accelerator: str | None
+    channels: tuple[str, ...]
+    snapshot: str | None
+
+
+def _opened(file: str, how: Opening, schema: str | None, *, keep_runs: bool) -> AbstractContextManager[Stream]:
+    return opened(
+        file, how.accelerator, schema=schema, channels=how.channels, keep_runs=keep_runs, snapshot=how.snapshot
+    )
+
+
+def _folders(
+    folders: tuple[str, str],
+    more: tuple[Opening, Opening],
+    schema: str | None,
+    noise: Noise,
+    with_ram: bool | None,
+    *,
+    every: bool,
+    as_csv: bool,
+    as_json: bool,
+) -> int:
+    """Compare the streams of two folders; ``with_ram`` says whether moved pages are found, None that RAM is not read.
+
+    One that has no namesake is a difference.
+    """
+    here, there = map(_below, folders)
+    if not here and not there:
+        raise UsageError("there is no migration stream in either folder", expected="folders with streams")
+    several = Several([one for one in here if one in there], alone=False)
+    documents: dict[str, dict[str, Any]] = {}
+    rows: list[tuple[Any, ...]] = []
+    for name in several.files:
+        with several.each(name), ExitStack() as stack:
+            one, other = (
+                stack.enter_context(
+                    _opened(f"{folder.rstrip('/')}/{name}", how, schema, keep_runs=with_ram is not None)
+                )
+                for folder, how in zip(folders, more, strict=True)
+            )
+            memory = None if with_ram is None else _memory(one, other)
+            found = Found(compare(one, other, noise=noise), memory, (one, other), moved=bool(with_ram))
+            if as_json:
+                documents[name] = _document(found)
+            elif as_csv:
+                rows += [(name, *row) for row in differences.rows(found.state)]
+            elif found.state.differences or found.undecided or not found.same or every:
+                _print(found, every)
+                print()
+            else:
+                say(printable(f"{name}: {found.verdict}"))
+            several.ended(_status((one, other), same=found.same, undecided=found.undecided))
+    lonely = [[one for one in here if one not in there], [one for one in there if one not in here]]
+    if any(lonely):
+        several.ended(1)
+    if as_json:
+        same = {0: True, UndecidedError.exit_code: None}.get(several.status, False)
+        files = several.documents(documents)
+        print_json({"same": same, "only_a": lonely[0], "only_b": lonely[1], "files": files})
+    elif as_csv:
+        print_csv((FILE, *differences.columns), rows)
+    for folder, names in zip(folders, lonely, strict=True):
+        for name in names:
+            (say_error if as_json or as_csv else say)(printable(f"only in {folder}: {name}"))
+    return several.status
+
+
+def _below(folder: str) -> list[str]:
+    """Return the streams below a folder, by their names in it."""
+    from qmigtool.check.folder import streams_below  # the comparison of two streams needs no rules
+
+    if not Path(folder).is_dir():
+        raise UsageError(f"{folder!r} is not a folder", expected="-r DIR DIR")
+    streams, others = streams_below(folder)
+    if others:
+        say_error(f"{printable(folder)}: skipped, not streams: {printable(', '.join(others))}")
+    return streams
 
 
 def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tuple[str, ...]) -> Noise:

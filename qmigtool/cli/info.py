@@ -13,14 +13,16 @@ from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
     accelerator_option,
-    file_argument,
     finish,
     json_option,
     opened,
+    print_cells,
     problems_json,
     schema_option,
+    snapshot_option,
 )
-from qmigtool.errors import SnapshotsError
+from qmigtool.cli.shared.several import Several, files_argument
+from qmigtool.errors import SnapshotsError, UsageError
 from qmigtool.parsers.savevm import Type
 from qmigtool.stream.missing import is_complete, missing_memory
 from qmigtool.util.text import printable
@@ -31,8 +33,13 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
 
-@command("qmigtool info samples/pc-7.2.mig", "qmigtool info samples/containers/savevm-7.2.qcow2.xz --json")
-@file_argument
+@command(
+    "qmigtool info samples/pc-7.2.mig",
+    "qmigtool info samples/*.mig",
+    "qmigtool info samples/containers/savevm-7.2.qcow2.xz --json",
+)
+@files_argument
+@snapshot_option
 @accelerator_option
 @schema_option
 @click.option(
@@ -41,9 +48,16 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="Read at most 256 MiB of page headers of RAM.")
 @json_option
 def info(
-    file: str, accelerator: str | None, schema: str | None, channels: tuple[str, ...], quick: bool, as_json: bool
+    files: tuple[str, ...],
+    accelerator: str | None,
+    schema: str | None,
+    channels: tuple[str, ...],
+    quick: bool,
+    as_json: bool,
 ) -> int:
     """Show what a file is.
+
+    Of several files, a table has one line for each; --json has a list, "files".
 
     All page headers of RAM are read, so that broken or missing memory is found. With --quick, what only they tell
     (sections, pages, whether the stream is complete) may stay unknown. For a qcow2 image with several snapshots and
@@ -51,35 +65,75 @@ def info(
 
     Exit status 1 if memory is missing.
     """
+    if channels and len(files) > 1:
+        raise UsageError("--channel goes with one FILE")
+    several = Several(files)
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        with several.each(file):
+            document, lacking, status = _read(file, accelerator, schema, channels, quick=quick)
+            several.ended(status)
+            if not several.alone:
+                found[file] = document
+            elif as_json:
+                print_json(document)
+            elif "snapshots" in document:
+                _print_snapshots(document["snapshots"])
+            else:
+                _print_info(document, lacking)
+    if as_json and not several.alone:
+        print_json({"files": several.documents(found)})
+    elif found:
+        cells = [_cells(file, document) for file, document in found.items()]
+        print_cells(HEAD, cells, [False] * 4 + [True, True, False, False])
+    return several.status
+
+
+def _read(
+    file: str, accelerator: str | None, schema: str | None, channels: tuple[str, ...], *, quick: bool
+) -> tuple[dict[str, Any], Missing | None, int]:
+    """Return the document about a file, what memory it lacks, and the exit status."""
     try:
         walk = SHOWN_WALK if quick else None
         with opened(file, accelerator, schema=schema, channels=channels, walk=walk) as stream:
             whole = not quick or stream.proved
             # Where the stream is broken, that is why.
             lacking = missing_memory(stream) if whole and not stream.problems else None
-            document = _info(stream, lacking, whole=whole)
-            if as_json:
-                print_json({**document, **problems_json(stream)})
-            else:
-                _print_info(document, lacking)
+            document = {**_info(stream, lacking, whole=whole), **problems_json(stream)}
             status = finish(stream)
             if lacking is not None and not lacking.excuse:
                 say_error(f"qmigtool: {file}: {lacking.words} (multifd and postcopy use others: --channel adds them)")
-                return status or MISSING
-            return status
+                status = status or MISSING
+            return document, lacking, status
     except SnapshotsError as several:
-        _print_snapshots(several, as_json=as_json)
-        return 0
+        return {"container": "qcow2", "snapshots": list(several.snapshots)}, None, 0
 
 
-def _print_snapshots(several: SnapshotsError, *, as_json: bool) -> None:
+HEAD = ["file", "container", "machine", "saved by", "vCPUs", "devices", "RAM", "complete"]
+
+
+def _cells(file: str, document: dict[str, Any]) -> list[str]:
+    """Return the line of a file in the table of several."""
+    if "snapshots" in document:
+        return [printable(file), document["container"], f"{len(document['snapshots'])} snapshots", *[""] * 5]
+    compression = document["compression"]
+    return [
+        printable(file),
+        document["container"] + ("" if compression == "none" else f", {compression}"),
+        printable(document["machine"] or "-"),
+        document["accelerator"]["name"],
+        str(document["vcpus"]),
+        str(document["devices"]),
+        _bytes(sum(block["size"] for block in document["ram_blocks"])).partition(" (")[0],
+        {True: "yes", False: "NO", None: "unknown"}[document["complete"]],
+    ]
+
+
+def _print_snapshots(snapshots: list[dict[str, Any]]) -> None:
     """List the snapshots of an image of which none was chosen."""
-    if as_json:
-        print_json({"container": "qcow2", "snapshots": list(several.snapshots)})
-        return
     print(f"{'container':13} qcow2")
     head = "snapshots"
-    for one in several.snapshots:
+    for one in snapshots:
         size = one["vm_state_size"]
         holds = f"{_bytes(size)} of machine state (--snapshot {one['name'] or one['id']})" if size else "disks alone"
         print(f"{head:13} {printable(one['name'])} (id {printable(one['id'])}): {printable(holds)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool import tables
 from qmigtool import xsave as core
@@ -14,7 +14,6 @@ from qmigtool.cli.shared.output import (
     SHOWN_WALK,
     accelerator_option,
     csv_option,
-    file_argument,
     finish,
     json_option,
     opened,
@@ -24,8 +23,10 @@ from qmigtool.cli.shared.output import (
     prove_option,
     say,
     schema_option,
+    snapshot_option,
 )
 from qmigtool.cli.shared.parameters import layout_option
+from qmigtool.cli.shared.several import Several, files_argument
 from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Layout
 
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 from qmigtool.cli.shared.vcpus import ranges, some_vcpus
 
 
-@command("qmigtool xsave table samples/pc-7.2.mig")
-@file_argument
+@command("qmigtool xsave table samples/pc-7.2.mig", "qmigtool xsave table samples/pc-7.2.mig samples/q35-7.2.mig")
+@files_argument
+@snapshot_option
 @layout_option("--layout", help="The layout of the sizes and offsets (JSON and CSV).")
 @accelerator_option
 @schema_option
@@ -44,7 +46,7 @@ from qmigtool.cli.shared.vcpus import ranges, some_vcpus
 @csv_option
 @json_option
 def table(
-    file: str,
+    files: tuple[str, ...],
     layout: Layout | None,
     accelerator: str | None,
     schema: str | None,
@@ -56,17 +58,31 @@ def table(
 
     e: enabled in XCR0 (or IA32_XSS); d: declared in XSTATE_BV; c: carried, the stream holds its fields; l: live, the
     contents differ from the initial configuration. The four can disagree: a TCG stream declares nothing.
+    Of several files, the table has a column with the file; --json has a list, "files".
     """
-    with opened(file, accelerator, schema=schema, walk=None if prove else SHOWN_WALK) as stream:
-        vcpus = some_vcpus(stream)
-        rows = tables.xsave_components.rows(stream, layout)
-        if as_json:
-            print_json({**_table_json(stream, vcpus, list(rows)), **problems_json(stream)})
-        elif as_csv:
-            print_csv(tables.xsave_components.columns, rows)
-        else:
-            _print_components(stream, vcpus)
-        return finish(stream)
+    of = tables.xsave_components
+    rows: list[tuple[Any, ...]] = []
+    documents: dict[str, dict[str, Any]] = {}
+    found: list[Presence] = []
+    several = Several(files)
+    for file in files:
+        with (
+            several.each(file),
+            opened(file, accelerator, schema=schema, walk=None if prove else SHOWN_WALK) as stream,
+        ):
+            vcpus = some_vcpus(stream)
+            mine = list(of.rows(stream, layout=layout))
+            rows += mine if several.alone else [(file, *row) for row in mine]
+            documents[file] = {**_table_json(stream, vcpus, mine), **problems_json(stream)}
+            found.append(_presence(file, stream, vcpus))
+            several.ended(finish(stream))
+    if as_json:
+        print_json(documents[files[0]] if several.alone else {"files": several.documents(documents)})
+    elif as_csv:
+        print_csv(of.columns if several.alone else (tables.FILE, *of.columns), rows)
+    elif found:
+        _print_components(found, several=not several.alone)
+    return several.status
 
 
 def _table_json(stream: Stream, vcpus: Sequence[VCpu], rows: list[tuple[Any, ...]]) -> dict[str, Any]:
@@ -93,29 +109,70 @@ def _table_json(stream: Stream, vcpus: Sequence[VCpu], rows: list[tuple[Any, ...
     }
 
 
-def _print_components(stream: Stream, vcpus: Sequence[VCpu]) -> None:
+class Pattern(NamedTuple):
+    """What some vCPUs have in common."""
+
+    xcr0: int
+    xss: int
+    declared: int
+    carried: int
+    live: int
+
+    @property
+    def masks(self) -> tuple[int, int, int, int]:
+        """The components that are enabled, declared, carried and live."""
+        return self.xcr0 | self.xss, self.declared, self.carried, self.live
+
+
+class Presence(NamedTuple):
+    """What a table has of one stream."""
+
+    file: str
+    vcpus: list[tuple[Pattern, list[int]]]
+    undeclared: list[tuple[int, list[int]]]
+    accelerator: str
+    borrowed: str | None
+
+
+def _presence(file: str, stream: Stream, vcpus: Sequence[VCpu]) -> Presence:
+    patterns = groupby(vcpus, key=lambda v: Pattern(v.xcr0, v.xss, v.xstate_bv, v.carried, v.live))
+    undeclared = groupby(vcpus, key=lambda v: v.undeclared)
+    return Presence(
+        file,
+        [(pattern, [vcpu.index for vcpu in run]) for pattern, run in patterns],
+        [(mask, [vcpu.index for vcpu in run]) for mask, run in undeclared if mask],
+        stream.accelerator.words,
+        stream.borrowed,
+    )
+
+
+def _print_components(found: Sequence[Presence], *, several: bool) -> None:
     shown = 0
-    for vcpu in vcpus:
-        shown |= vcpu.enabled | vcpu.xstate_bv | vcpu.carried | vcpu.live
+    for one in found:
+        for pattern, _ in one.vcpus:
+            enabled, declared, carried, live = pattern.masks
+            shown |= enabled | declared | carried | live
     shown_bits = list(core.bits(shown))
     lines = []
-    for (xcr0, xss, *masks), run in groupby(vcpus, key=lambda v: (v.xcr0, v.xss, v.xstate_bv, v.carried, v.live)):
-        declared, carried, live = masks
-        cells = [_letters((xcr0 | xss, declared, carried, live), bit) for bit in shown_bits]
-        numbers = [f"{mask:#x}" for mask in (xcr0, xss, declared, live)]
-        lines.append([ranges(vcpu.index for vcpu in run), *numbers, *cells])
-    head = ["vCPU", "XCR0", "XSS", "XSTATE_BV", "live", *core.mask_names(shown)]
-    print_cells(head, lines, [False, True, True, True, True, *(False for _ in shown_bits)])
+    for one in found:
+        for pattern, indexes in one.vcpus:
+            numbers = [f"{mask:#x}" for mask in (pattern.xcr0, pattern.xss, pattern.declared, pattern.live)]
+            cells = [_letters(pattern.masks, bit) for bit in shown_bits]
+            lines.append([*([printable(one.file)] if several else []), ranges(indexes), *numbers, *cells])
+    head = [*(["file"] if several else []), "vCPU", "XCR0", "XSS", "XSTATE_BV", "live", *core.mask_names(shown)]
+    print_cells(
+        head, lines, [*([False] if several else []), False, True, True, True, True, *(False for _ in shown_bits)]
+    )
     print()
     say("e enabled (XCR0, IA32_XSS)  d declared (XSTATE_BV)  c carried  l live (not initial)")
-    say(printable(stream.accelerator.words))
-    if stream.borrowed is not None:
-        say(f"no vmdesc: decoded by a schema learned from other streams ({printable(stream.borrowed)})")
-    for undeclared, run in groupby(vcpus, key=lambda v: v.undeclared):
-        if undeclared:
-            which = ranges([vcpu.index for vcpu in run])
+    for one in found:
+        who = f"{one.file}: " if several else ""
+        say(printable(f"{who}{one.accelerator}"))
+        if one.borrowed is not None:
+            say(printable(f"{who}no vmdesc: decoded by a schema learned from other streams ({one.borrowed})"))
+        for undeclared, indexes in one.undeclared:
             names = " ".join(core.mask_names(undeclared))
-            say(f"vCPU {which}: live but not declared: {names}")
+            say(printable(f"{who}vCPU {ranges(indexes)}: live but not declared: {names}"))
 
 
 def _letters(masks: tuple[int, int, int, int], bit: int) -> str:
