@@ -12,6 +12,7 @@ from qmigtool.parsers.packed import unpack
 from qmigtool.parsers.qcow2 import read_qcow2
 from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
 from qmigtool.parsers.source import BufferSource, FileSource
+from qmigtool.stream.containers import packing_of
 from qmigtool.stream.probe import find_start
 
 __all__ = ["streams_below", "streams_in"]
@@ -75,7 +76,7 @@ def _begins_like_one(source: BufferSource, layers: int = MAX_LAYERS) -> bool:
     head = bytes(source.whole[start : start + HEAD])
     found = recognise(head)
     if found is None or head.startswith(PARTS):
-        return head.startswith(STREAM)
+        return head.startswith(STREAM) or (found is None and packing_of(head) is not None)
     if found.kind is Kind.PACKED and layers:
         return _begins_like_one(BufferSource(next(unpack(source, found.packer, start), b"")), layers - 1)
     if found.kind is Kind.QCOW2:  # most of them are disks

@@ -76,7 +76,15 @@ class Policy:
 
 def default_policy() -> Policy:
     """Return the policy without a file: ``default.toml`` in the package."""
-    return _merge(_nothing(), _parse(default_text(), "the default policy"), DEFAULT)
+    document = _parse(default_text(), "the default policy")
+    merged = _merge(_nothing(), document, DEFAULT)
+    # A rule that the file does not name says itself what it weighs.
+    others = {
+        id_: replace(merged.settings[id_], severity=rule.severity)
+        for id_, rule in RULES.items()
+        if id_ not in document["rules"]
+    }
+    return replace(merged, settings={**merged.settings, **others})
 
 
 def default_text() -> str:

@@ -141,7 +141,8 @@ VCpuCheck: TypeAlias = "Callable[[Context, VCpu, Options], Iterator[Hit]]"
 class CheckRule:
     """One rule: see :class:`~qmigtool.findings.Rule` for its words, which get their severity from a policy.
 
-    ``by_policy`` says that it knows by itself nothing that is right or wrong: its options tell.
+    ``by_policy`` says that it knows by itself nothing that is right or wrong: its options tell. ``severity`` is what it
+    weighs where no policy says it, the default one neither.
     """
 
     id: str
@@ -150,6 +151,7 @@ class CheckRule:
     check: Check
     options: Mapping[str, Option] = field(default_factory=dict)
     by_policy: bool = False
+    severity: str = "warning"
 
     def asks(self, options: Options) -> bool:
         """Whether there is anything to ask with such options."""
@@ -163,25 +165,31 @@ class CheckRule:
             raise UsageError(f"the rule {self.id} has no option {name!r}") from None
 
 
-def rule(id_: str, title: str, reason: str, **options: Option) -> Callable[[Check], CheckRule]:
+def rule(
+    id_: str, title: str, reason: str, severity: str = "warning", **options: Option
+) -> Callable[[Check], CheckRule]:
     """Make a rule of a function that asks the whole stream."""
 
     def make(check: Check) -> CheckRule:
-        return CheckRule(id_, title, reason, check, options)
+        return CheckRule(id_, title, reason, check, options, severity=severity)
 
     return make
 
 
-def policy_rule(id_: str, title: str, reason: str, **options: Option) -> Callable[[Check], CheckRule]:
+def policy_rule(
+    id_: str, title: str, reason: str, severity: str = "warning", **options: Option
+) -> Callable[[Check], CheckRule]:
     """Make a rule of a function that asks the whole stream for what the options say."""
 
     def make(check: Check) -> CheckRule:
-        return CheckRule(id_, title, reason, check, options, by_policy=True)
+        return CheckRule(id_, title, reason, check, options, by_policy=True, severity=severity)
 
     return make
 
 
-def vcpu_rule(id_: str, title: str, reason: str, **options: Option) -> Callable[[VCpuCheck], CheckRule]:
+def vcpu_rule(
+    id_: str, title: str, reason: str, severity: str = "warning", **options: Option
+) -> Callable[[VCpuCheck], CheckRule]:
     """Make a rule of a function that asks one x86 vCPU; one that cannot be read keeps none of the others from it."""
 
     def make(check: VCpuCheck) -> CheckRule:
@@ -195,6 +203,6 @@ def vcpu_rule(id_: str, title: str, reason: str, **options: Option) -> Callable[
                     yield from hits
 
         # Those of vCPUs that have options know nothing by themselves.
-        return CheckRule(id_, title, reason, every, options, by_policy=bool(options))
+        return CheckRule(id_, title, reason, every, options, by_policy=bool(options), severity=severity)
 
     return make

@@ -29,7 +29,7 @@ from qmigtool.cli.shared.output import (
     write_output,
 )
 from qmigtool.errors import QmigError, UsageError
-from qmigtool.findings import Report, Severity, codequality, github, junit, sarif, text
+from qmigtool.findings import Report, Severity, formats, text
 from qmigtool.findings.report import RANK, count
 from qmigtool.util.budget import portion
 from qmigtool.util.jsontext import json_document
@@ -38,9 +38,22 @@ from qmigtool.util.text import printable
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
-FORMATS = ("text", "json", "junit", "sarif", "github", "codequality")
+OWN_FORMATS = ("text", "json")
 FINDING, USAGE, BROKEN, UNSUPPORTED = 1, 2, 3, 63
 SUPPORTED = "stream-supported"
+
+
+class FormatName(click.ParamType[str]):
+    """The name of a format; those of other distributions are looked for only when one is asked for."""
+
+    name = "format"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, or say which there are."""
+        names = (*OWN_FORMATS, *formats.format_names())
+        if value not in names:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, names))}.", param, ctx)
+        return value
 
 
 @command(
@@ -62,7 +75,11 @@ SUPPORTED = "stream-supported"
 )
 @click.option("--baseline-snapshot", metavar="NAME", help="The snapshot of OLD, a qcow2 image.")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="The format of the findings.  [default: text; --json: json]"
+    "--format",
+    "form",
+    type=FormatName(),
+    metavar="FORMAT",
+    help="The format: text, json, junit, sarif, github, codequality, or one installed.  [default: text; --json: json]",
 )
 @click.option("-o", "--output", metavar="OUT", help="The file to write them to; by default standard output.")
 @click.option(
@@ -208,8 +225,9 @@ def _streams(given: str) -> list[str]:
 
 def _other(given: str) -> tuple[str, str]:
     form, equals, path = given.partition("=")
-    if form not in FORMATS or not equals or path in ("", "-"):
-        raise UsageError(f"--report {given!r}", expected="FORMAT=OUT, FORMAT one of " + ", ".join(FORMATS))
+    names = (*OWN_FORMATS, *formats.format_names())
+    if form not in names or not equals or path in ("", "-"):
+        raise UsageError(f"--report {given!r}", expected="FORMAT=OUT, FORMAT one of " + ", ".join(names))
     return form, path
 
 
@@ -263,11 +281,7 @@ def _render(form: str, found: Sequence[Report], threshold: Severity) -> str:
         return "".join(f"{printable(line)}\n" for _, line in text.lines(found))
     if form == "json":
         return _json(found)
-    if form == "junit":
-        return junit.render(found, threshold)
-    if form == "sarif":
-        return sarif.render(found, __version__)
-    return github.render(found) if form == "github" else codequality.render(found)
+    return formats.render(form, found, threshold, __version__)
 
 
 def _bytes(document: str) -> bytes:

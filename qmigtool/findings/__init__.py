@@ -6,10 +6,7 @@ Knows nothing of streams or of who judges.
 model        :class:`Finding`
 report       :class:`Rule` and :class:`Report`: what was asked of a file, and what was found
 text         lines for people
-junit        JUnit XML, as Jenkins and GitLab read it
-sarif        SARIF 2.1.0, as GitHub code scanning reads it
-github       workflow commands: annotations of a GitHub Actions job
-codequality  Code Quality JSON, as GitLab's merge requests show it
+formats/     what other programs read: JUnit, SARIF, annotations of GitHub, GitLab's Code Quality
 ===========  =================================================================================
 """
 

@@ -32,6 +32,7 @@ from qmigtool.parsers.qcow2 import Snapshot, read_qcow2, state_pieces
 from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
 from qmigtool.parsers.saveimage import SaveFormat, SaveImage, read_save_image
 from qmigtool.parsers.source import BufferSource, FileSource
+from qmigtool.stream.containers import Packing, packing_of
 from qmigtool.stream.probe import MAX_PREFIX, Follower
 from qmigtool.util.budget import current
 from qmigtool.util.files import skip_zeros
@@ -39,6 +40,8 @@ from qmigtool.util.files import skip_zeros
 __all__ = ["Container", "Unwrapped", "unpack_channel", "unwrap"]
 
 MAGIC_SIZE = 16
+PACKING_HEAD = 64  # bytes in which the magic of an installed container lies
+QEVM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
 SHOWN_SNAPSHOTS = 20  # in a message
 MAX_LAYERS = 4  # a compressed save image of a compressed stream is three
 SPARE = 256 << 20  # bytes of the temporary file system that are left alone
@@ -106,7 +109,13 @@ def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
             start = found.start or 0
             magic = recognise(bytes(found.source.whole[start : start + MAGIC_SIZE]))
             if magic is None:
-                break
+                packing = _installed(found, start)
+                if packing is None:
+                    break
+                pieces = packing.unpack(found.source.whole[start:])
+                container = found.container.without(packing.name, name=packing.name)
+                found = _spooled(found, container, pieces)
+                continue
             found = _OPENERS[magic.kind](found, magic, snapshot)
         else:
             raise LimitError("containers inside containers without end", offset=0)
@@ -116,6 +125,12 @@ def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
         found.close(source)
         raise
     return found
+
+
+def _installed(found: Unwrapped, start: int) -> Packing | None:
+    """Return another container that it lies in; none is looked for around what is a stream."""
+    head = bytes(found.source.whole[start : start + PACKING_HEAD])
+    return None if head.startswith(QEVM) else packing_of(head)
 
 
 def unpack_channel(source: BufferSource) -> BufferSource:
@@ -210,7 +225,7 @@ def _is_zero(piece: bytes) -> bool:
 
 def _require_stream(data: bytes, what: str) -> None:
     """Raise :class:`~qmigtool.errors.StreamError` if what begins with ``data`` is no stream."""
-    magic = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
+    magic = QEVM
     if not data.startswith(magic[: len(data)] or magic):
         raise StreamError(
             f"{what} is not a migration stream: it starts with {data[:4].hex(' ') or 'zeros'}",

@@ -8,6 +8,7 @@ globs     names with ``*`` and ``?``
 values    numbers and sizes as people write them
 toml      TOML files that people write, read within bounds
 budget    how much one command may cost
+plugins   what other distributions add
 frame     the DataFrame that tables give; it alone here needs pandas
 ========  ============================================================================
 """

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import pytest
 from junitparser import Error, Failure, JUnitXml
 
-from qmigtool.findings import Report, Severity, junit
+from qmigtool.findings import Report, Severity
+from qmigtool.findings.formats import junit
 from tests.findings.reports import ALL, BROKEN, EVIL, FINE, PLAIN, RULES
 
 

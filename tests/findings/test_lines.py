@@ -6,7 +6,8 @@ import json
 import re
 from urllib.parse import unquote
 
-from qmigtool.findings import Finding, Report, Severity, codequality, github, text
+from qmigtool.findings import Finding, Report, Severity, text
+from qmigtool.findings.formats import codequality, github
 from tests.findings.reports import ALL, BROKEN, EVIL, FINE, PLAIN, RULES
 
 COMMAND = re.compile(r"::(error|warning|notice) file=([^:,]*),title=([^:,]*)::(.*)")

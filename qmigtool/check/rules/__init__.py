@@ -1,4 +1,4 @@
-"""The rules that there are, by subject; a new one is a function in one of these modules, and in ``default.toml``.
+"""The rules that there are, by subject; a new one is a function in one of these modules, and a name in its ``RULES``.
 
 =========  ===================================================================================
 container  the stream as such: whole, readable, described
@@ -9,21 +9,55 @@ registers  control registers and MSRs of each vCPU
 xsave      extended state of each vCPU
 baseline   against an older stream
 =========  ===================================================================================
+
+Another distribution names a :class:`~qmigtool.check.rule.CheckRule`, or a list of them, as an entry point in
+``qmigtool.rules``.
 """
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
+from qmigtool.check.rule import CheckRule
 from qmigtool.check.rules import baseline, container, machine, memory, registers, vcpus, xsave
+from qmigtool.util.plugins import RULES as GROUP
+from qmigtool.util.plugins import conflict, plugins
 
 __all__ = ["RULES"]
 
-RULES = MappingProxyType(
-    {
-        rule.id: rule
-        for module in (container, machine, memory, vcpus, registers, xsave, baseline)
-        for rule in module.RULES
-    }
-)
+_OWN = [rule for module in (container, machine, memory, vcpus, registers, xsave, baseline) for rule in module.RULES]
+
+
+def _installed() -> Iterator[CheckRule]:
+    """Give the rules of other distributions; raises :class:`~qmigtool.errors.UsageError` for what is no rule."""
+    taken = {rule.id for rule in _OWN}
+    for point, found in plugins(GROUP):
+        for rule in [found] if isinstance(found, CheckRule) else found if isinstance(found, list | tuple) else [None]:
+            if not isinstance(rule, CheckRule):
+                raise conflict(point, "is no qmigtool.check.rule.CheckRule, nor a list of them")
+            if rule.id in taken:
+                raise conflict(point, f"has a rule {rule.id!r}, which another has")
+            taken.add(rule.id)
+            yield rule
+
+
+class _Rules(Mapping[str, CheckRule]):
+    """Rules by name. Those of other distributions are loaded when somebody looks, not before: they import this."""
+
+    @cached_property
+    def _all(self) -> dict[str, CheckRule]:
+        return {rule.id: rule for rule in (*_OWN, *_installed())}
+
+    def __getitem__(self, name: str) -> CheckRule:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+RULES: Mapping[str, CheckRule] = _Rules()
 """Every rule by its name, in the order in which they are asked."""

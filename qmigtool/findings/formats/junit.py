@@ -22,7 +22,7 @@ UNREADABLE = "stream-readable"
 """The rule whose findings are errors of a test, in JUnit's words, not failures."""
 
 
-def render(reports: Sequence[Report], threshold: Severity = Severity.WARNING) -> str:
+def render(reports: Sequence[Report], threshold: Severity = Severity.WARNING, _version: str = "") -> str:
     """Return the XML; findings from ``threshold`` up are failures."""
     root = ElementTree.Element("testsuites", name="qmigtool check")
     for report in reports:

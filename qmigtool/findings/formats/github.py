@@ -21,7 +21,7 @@ _DATA = (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"))
 _PROPERTY = (*_DATA, (":", "%3A"), (",", "%2C"))
 
 
-def render(reports: Sequence[Report]) -> str:
+def render(reports: Sequence[Report], _threshold: Severity = Severity.WARNING, _version: str = "") -> str:
     """Return one line for each finding, heaviest first, so that what is cut is the least."""
     found = []
     for report in reports:

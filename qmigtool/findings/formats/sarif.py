@@ -25,7 +25,7 @@ _PROBLEM = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE:
 MAX_BYTES = (1 << 63) - 1  # readers keep offsets in a signed word
 
 
-def render(reports: Sequence[Report], version: str) -> str:
+def render(reports: Sequence[Report], _threshold: Severity = Severity.WARNING, version: str = "") -> str:
     """Return the JSON: one run of qmigtool ``version`` over all files."""
     rules = _rules(reports)
     index = {rule.id: number for number, rule in enumerate(rules)}

@@ -18,7 +18,7 @@ __all__ = ["render"]
 _SEVERITIES = {Severity.ERROR: "major", Severity.WARNING: "minor", Severity.NOTE: "info"}
 
 
-def render(reports: Sequence[Report]) -> str:
+def render(reports: Sequence[Report], _threshold: Severity = Severity.WARNING, _version: str = "") -> str:
     """Return the JSON: a list of issues."""
     issues = []
     for report in reports:

@@ -1,0 +1,55 @@
+"""The formats in which other programs read findings: a module each, found by its name.
+
+===========  =================================================================================
+junit        JUnit XML, as Jenkins and GitLab read it
+sarif        SARIF 2.1.0, as GitHub code scanning reads it
+github       workflow commands: annotations of a GitHub Actions job
+codequality  Code Quality JSON, as GitLab's merge requests show it
+===========  =================================================================================
+
+A module has a function ``render(reports, threshold, version)`` that returns the document: ``threshold`` is the least
+severity that makes a check fail, ``version`` that of qmigtool. Another distribution names such a function as an entry
+point in ``qmigtool.formats``.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import TypeAlias
+
+from qmigtool.findings.model import Severity
+from qmigtool.findings.report import Report
+from qmigtool.util.plugins import FORMATS, conflict, plugins
+
+__all__ = ["Render", "format_names", "render"]
+
+Render: TypeAlias = Callable[[Sequence[Report], Severity, str], str]
+RESERVED = ("text", "json")
+
+
+@cache
+def _own() -> tuple[str, ...]:
+    return tuple(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def format_names() -> tuple[str, ...]:
+    """Return the names of all formats; raises :class:`~qmigtool.errors.UsageError` for a name that is there twice."""
+    taken = [*_own(), *RESERVED]
+    for point, _ in plugins(FORMATS):
+        if point.name in taken:
+            raise conflict(point, "has the name of another format")
+        taken.append(point.name)
+    return tuple(name for name in taken if name not in RESERVED)
+
+
+def render(name: str, reports: Sequence[Report], threshold: Severity, version: str) -> str:
+    """Return the findings in a format of :func:`format_names`."""
+    made: Render
+    if name in _own():
+        made = import_module(f"{__name__}.{name}").render
+    else:
+        made = next(found for point, found in plugins(FORMATS) if point.name == name)
+    return made(reports, threshold, version)

@@ -1,0 +1,52 @@
+"""What else may wrap a stream: containers that are read from the front, piece by piece.
+
+One is a row of :data:`PACKINGS`, with the function that unpacks it. Another distribution names a :class:`Packing` as an
+entry point in ``qmigtool.containers``. Those that need more (snapshots, connections, a head that stays) are in
+:mod:`.unwrap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from qmigtool.errors import QmigError, StreamError
+from qmigtool.util.plugins import CONTAINERS, conflict, plugins
+
+__all__ = ["PACKINGS", "Packing", "packing_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A container: ``name`` as ``info`` shows it, ``magic`` the bytes that it begins with.
+
+    ``pieces`` takes the whole container, and gives the bytes of the stream in it, in order.
+    """
+
+    name: str
+    magic: bytes
+    pieces: Callable[[memoryview], Iterable[bytes]]
+
+    def unpack(self, data: memoryview) -> Iterator[bytes]:
+        """Give the stream; whatever goes wrong inside is a :class:`~qmigtool.errors.StreamError` that names this."""
+        try:
+            yield from self.pieces(data)
+        except (QmigError, MemoryError):
+            raise
+        except Exception as error:
+            raise StreamError(f"the container {self.name} cannot be read: {type(error).__name__}: {error}") from error
+
+
+PACKINGS: tuple[Packing, ...] = ()
+
+
+def packing_of(head: bytes) -> Packing | None:
+    """Return what a file that begins with ``head`` came in, or None.
+
+    Raises :class:`~qmigtool.errors.UsageError` for an entry point that is no container.
+    """
+    for point, found in plugins(CONTAINERS):
+        if not isinstance(found, Packing) or not found.magic:
+            raise conflict(point, "is no qmigtool.stream.containers.Packing with a magic")
+    every = (*PACKINGS, *(found for _, found in plugins(CONTAINERS)))
+    return next((one for one in every if head.startswith(one.magic)), None)

@@ -1,0 +1,50 @@
+"""What other distributions add to qmigtool: objects that their metadata names as entry points.
+
+========================  ==============================================================================
+group                     what its entry points are
+========================  ==============================================================================
+``qmigtool.rules``        a :class:`~qmigtool.check.rule.CheckRule`, or several
+``qmigtool.formats``      a function as in :mod:`qmigtool.findings.formats`; its name is the format's
+``qmigtool.containers``   a :class:`~qmigtool.stream.containers.Packing`
+========================  ==============================================================================
+
+Nothing is looked for before somebody asks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from qmigtool.errors import UsageError
+
+__all__ = ["CONTAINERS", "FORMATS", "RULES", "conflict", "plugins"]
+
+RULES, FORMATS, CONTAINERS = "qmigtool.rules", "qmigtool.formats", "qmigtool.containers"
+
+
+@cache
+def plugins(group: str) -> tuple[tuple[EntryPoint, Any], ...]:
+    """Return (entry point, what it names) of a group, by name.
+
+    Raises :class:`~qmigtool.errors.UsageError` with the distribution's name for one that cannot be loaded: what it
+    would have found is not passed over in silence.
+    """
+    return tuple((point, _loaded(point)) for point in sorted(entry_points(group=group), key=lambda point: point.name))
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:  # whatever another's module raises
+        raise conflict(point, f"cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def conflict(point: EntryPoint, what: str) -> UsageError:
+    """Return the error of an entry point that is of no use, with the name of its distribution."""
+    owner = "" if point.dist is None else f" of {point.dist.name}"
+    return UsageError(
+        f"the entry point {point.name!r}{owner} in {point.group} {what}",
+        expected="a distribution that fits this qmigtool, or none: pip uninstall",
+    )
