@@ -18,8 +18,10 @@ import hypothesis
 import pytest
 
 from tests.oracle import guest, mshv, xsave_cpu
-from tests.oracle.qemu import Machine, MonitorRegisters, Qemu, find_qemu, parse_registers, why_no_kvm
 from tests.support import temporary
+from tests.support.qemu.machine import Machine, Qemu, why_no_kvm
+from tests.support.qemu.process import find_qemu
+from tests.support.qemu.registers import MonitorRegisters, parse_registers
 
 # The default tries the same examples every time under CI=true. This one never does, and prints how to see one again:
 # `pytest -m hypothesis --hypothesis-profile=fresh`, or, for an hour, `python -m tests.fuzz properties --seconds 3600`.

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.check.checking import found, poked
-from tests.oracle.qemu import Machine, Qemu
-from tests.rewrite.inqemu import refusal
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.reloaded import refusal
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kvm]
 

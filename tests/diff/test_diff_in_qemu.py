@@ -10,7 +10,7 @@ from qmigtool.diff import Comparison, default_noise
 from tests.conftest import QemuStreamFactory
 from tests.diff.comparing import compared, places
 from tests.oracle.gdbstub import GdbStub
-from tests.oracle.qemu import Machine, Qemu
+from tests.support.qemu.machine import Machine, Qemu
 
 MACHINES = [
     pytest.param(Machine(smp=2), id="tcg", marks=pytest.mark.qemu),

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fleet.cases import CASES, Case, Row, read_cases, read_rows, write_rows
-from tests.fleet.process import Gone, Qemu, Refused
+from tests.support.qemu.process import Gone, QemuProcess, Refused
 
 START, SAVE, LOAD = 40.0, 40.0, 40.0  # seconds
 # What depends on the time of day, or on what else runs.
@@ -71,7 +71,7 @@ def save(binary: str, arguments: tuple[str, ...], seconds: float, out: Path) -> 
     stopped = [] if seconds else ["-S"]
     with swtpm(arguments) as line:
         try:
-            with Qemu([binary, *stopped, *line], timeout=START) as qemu:
+            with QemuProcess([binary, *stopped, *line], timeout=START) as qemu:
                 time.sleep(seconds)
                 uri = f"exec:cat > {shlex.quote(str(part))} && mv {shlex.quote(str(part))} {shlex.quote(str(out))}"
                 qemu.execute("migrate", uri=uri)
@@ -93,7 +93,7 @@ def load(binary: str, arguments: tuple[str, ...], path: Path) -> tuple[str, str,
     command = ["-S", "-incoming", f"exec:cat {shlex.quote(str(path))}"]
     with swtpm(arguments) as line:
         try:
-            with Qemu([binary, *line, *command], timeout=LOAD) as qemu:
+            with QemuProcess([binary, *line, *command], timeout=LOAD) as qemu:
                 end = qemu.wait_while("query-status", ("inmigrate",), LOAD)
                 if end.get("status") == "inmigrate":
                     return "hangs", "", qemu.lines()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.fleet.process import Gone, Qemu, Refused
+from tests.support.qemu.process import Gone, QemuProcess, Refused
 
 ARCHITECTURES = (
     *("x86_64", "i386", "aarch64", "arm", "riscv64", "s390x", "ppc64", "ppc"),
@@ -43,7 +43,7 @@ class _Asker:
 
     def __init__(self, binary: Path) -> None:
         self._command = [str(binary), "-M", "none", "-display", "none"]
-        self._qemu = Qemu(self._command).__enter__()
+        self._qemu = QemuProcess(self._command).__enter__()
 
     def close(self) -> None:
         self._qemu.__exit__()
@@ -56,7 +56,7 @@ class _Asker:
             return None
         except Gone:
             self._qemu.__exit__()
-            self._qemu = Qemu(self._command).__enter__()
+            self._qemu = QemuProcess(self._command).__enter__()
             return None
 
     def properties(self, command: str, typename: str) -> list[str] | None:

@@ -11,7 +11,7 @@ import pytest
 from tests.fleet.cases import read_cases
 from tests.fleet.judge import RIGHT, judge
 from tests.fleet.make import Fleet
-from tests.oracle.qemu import find_qemu
+from tests.support.qemu.process import find_qemu
 
 # Machine types that every QEMU from 7.2 to 11.1 has, and devices whose streams other rules read.
 NAMES = ("pc-6.2", "root-ports", "dc390", "x-address", "x-timers")

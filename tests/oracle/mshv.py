@@ -24,7 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tests.oracle.qemu import Machine, Qemu, QemuError, find_qemu
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.process import QemuError, find_qemu
 
 SOURCE = Path(__file__).with_name("mshv_standin.c")
 LAPIC, XSAVE, SIMP, SIEFP, SYNTHETIC_TIMERS = range(5)

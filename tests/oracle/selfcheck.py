@@ -25,8 +25,9 @@ from dataclasses import dataclass, replace
 
 from tests.oracle import guest
 from tests.oracle.guest import Emitter, Line, VcpuPattern
-from tests.oracle.qemu import Qemu, QemuError
 from tests.oracle.selfcheck_loop import CHECKED_PORT, GENERAL, RECORD, USER_STACK, Error, check_loop, dword, general
+from tests.support.qemu.machine import Qemu
+from tests.support.qemu.process import QemuError
 
 RECORD_SIZE = 64
 BOOT = 60  # seconds

@@ -7,7 +7,9 @@ import pytest
 
 from tests.conftest import QemuStream, QemuStreamFactory
 from tests.oracle import guest
-from tests.oracle.qemu import Machine, MonitorRegisters, Qemu, QemuError, parse_registers
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.process import QemuError
+from tests.support.qemu.registers import MonitorRegisters, parse_registers
 
 TCG = Machine(accel="tcg", smp=2)
 TCG_Q35 = Machine(accel="tcg", machine="q35", smp=4)

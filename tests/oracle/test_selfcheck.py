@@ -9,9 +9,9 @@ import pytest
 
 import qmigtool
 from tests.oracle import guest, selfcheck
-from tests.oracle.qemu import Machine, Qemu
 from tests.oracle.selfcheck import Error, SelfCheckStatus, read_status, wait_ticks
 from tests.oracle.test_guest import ARCHITECTURES, disassemble
+from tests.support.qemu.machine import Machine, Qemu
 
 AVX, SSE = guest.X87 | guest.SSE | guest.AVX, guest.X87 | guest.SSE
 TCG = Machine(accel="tcg")

@@ -11,8 +11,8 @@ from qmigtool.cli.main import run
 from qmigtool.diff import compare
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from tests.conftest import QemuStreamFactory
-from tests.oracle.qemu import Machine, Qemu
 from tests.support import samplefiles
+from tests.support.qemu.machine import Machine, Qemu
 
 
 @pytest.mark.qemu

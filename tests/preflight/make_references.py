@@ -9,23 +9,19 @@ among the binaries are left out.
 from __future__ import annotations
 
 import io
-import json
 import lzma
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from qmigtool.parsers.savevm import Reader, Type
 from qmigtool.parsers.window import Window
-from tests.oracle.qemu import dies_with_us
 from tests.support.paths import DATA
+from tests.support.qemu.process import QemuProcess
 
 MANIFEST = DATA / "preflight" / "MANIFEST.md"
 TIMEOUT = 60.0
@@ -52,35 +48,9 @@ def make_files() -> None:
 
 def save(binary: str, arguments: list[str], out: Path) -> None:
     """Let a QEMU that never ran save itself."""
-    ours, theirs = socket.socketpair()
-    command = [binary, "-display", "none", "-S", *arguments]
-    command += ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
-    with theirs:
-        process = subprocess.Popen(dies_with_us(command), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-    ours.settimeout(TIMEOUT)
-    with ours, ours.makefile("r") as answers:
-
-        def execute(name: str, **arguments: str) -> Any:
-            ours.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
-            for line in answers:
-                answer = json.loads(line)
-                if "error" in answer:
-                    raise RuntimeError(answer["error"]["desc"])
-                if "return" in answer:
-                    return answer["return"]
-            raise RuntimeError("QEMU is gone")
-
-        try:
-            answers.readline()
-            execute("qmp_capabilities")
-            part = out.with_suffix(".part")
-            execute("migrate", uri=f"exec:cat > {shlex.quote(str(part))} && mv {shlex.quote(str(part))} {out}")
-            deadline = time.monotonic() + TIMEOUT
-            while not out.exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
-        finally:
-            process.kill()
-            process.wait()
+    with QemuProcess([binary, "-display", "none", "-S", *arguments], timeout=TIMEOUT) as qemu:
+        qemu.save_to(out)
+        qemu.wait_for("the stream", out.exists)
 
 
 def without_pages(data: bytes) -> bytes:

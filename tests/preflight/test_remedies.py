@@ -23,9 +23,10 @@ from qmigtool.preflight.remedies import mend as remedies
 from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.rewrite import Rewriter
-from tests.oracle.qemu import Machine, Qemu, QemuError, find_qemu
 from tests.preflight.recorded import target
 from tests.support.paths import SAMPLES
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.process import QemuError, find_qemu
 
 PACKED = SAMPLES / "packed"
 KVM_XCR0 = 0xE7

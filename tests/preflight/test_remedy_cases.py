@@ -16,10 +16,10 @@ import qmigtool
 from qmigtool.cli import main
 from qmigtool.preflight import Preflight, Target, preflight, read_targets
 from qmigtool.rewrite import Rewriter
-from tests.oracle.qemu import find_qemu
-from tests.preflight import incoming
 from tests.support import casefiles
 from tests.support.paths import SAMPLES
+from tests.support.qemu import incoming
+from tests.support.qemu.process import find_qemu
 
 PIIX4 = "0000:00:01.3/piix4_pm@0"
 SMB = f"--add-field {PIIX4}/smb pmsmb,after=apm=hex:{'00' * 42}020000010000"

@@ -15,8 +15,9 @@ import pytest
 
 import qmigtool
 from tests.oracle import guest
-from tests.oracle.qemu import Machine, Qemu, QemuError
 from tests.support import naiveram
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.process import QemuError
 
 pytestmark = pytest.mark.qemu
 

@@ -12,9 +12,9 @@ from qmigtool.errors import UnsupportedError
 from qmigtool.ram import usage
 from qmigtool.ram.cover import common, without
 from tests.conftest import QemuStreamFactory
-from tests.oracle.qemu import Machine
-from tests.rewrite.inqemu import load
 from tests.support import casefiles
+from tests.support.qemu.machine import Machine
+from tests.support.qemu.reloaded import load
 from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, be32, be64, eos, mem_size, num, page, raw, tmp, zero
 
 UNIT = 4 * PAGE

@@ -14,8 +14,8 @@ from qmigtool.rewrite import Rewriter, accelerators
 from qmigtool.xsave import XsaveArea
 from tests.conftest import QemuStream, QemuStreamFactory
 from tests.oracle import guest
-from tests.oracle.qemu import Machine, Qemu
-from tests.rewrite.inqemu import load, refusal
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.reloaded import load, refusal
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kvm]
 

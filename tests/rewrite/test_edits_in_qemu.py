@@ -15,8 +15,9 @@ from qmigtool.parsers.vmstate import Kind
 from qmigtool.rewrite import Rewriter
 from tests.conftest import QemuStream, QemuStreamFactory
 from tests.oracle import guest
-from tests.oracle.qemu import Machine, Qemu, parse_registers
-from tests.rewrite.inqemu import Edits, Loaded, edited, load, refusal
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.registers import parse_registers
+from tests.support.qemu.reloaded import Edits, Loaded, edited, load, refusal
 
 pytestmark = pytest.mark.qemu
 

@@ -8,8 +8,8 @@ import pytest
 
 import qmigtool
 from tests.conftest import QemuStreamFactory
-from tests.oracle.qemu import Machine
-from tests.rewrite.inqemu import edited, load, refusal
+from tests.support.qemu.machine import Machine
+from tests.support.qemu.reloaded import edited, load, refusal
 
 pytestmark = pytest.mark.qemu
 

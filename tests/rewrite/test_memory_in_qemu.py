@@ -9,7 +9,6 @@ import pytest
 
 import qmigtool
 from tests.oracle import guest
-from tests.oracle.qemu import Machine, Qemu, QemuError
 from tests.ram.test_against_qemu import (  # noqa: F401 - newer is a fixture
     BIOS,
     Listener,
@@ -17,8 +16,10 @@ from tests.ram.test_against_qemu import (  # noqa: F401 - newer is a fixture
     newer,
     save_while_writing,
 )
-from tests.rewrite.inqemu import refusal
 from tests.rewrite.memories import CONTINUE, NORMAL, ZERO, mapped_areas, pages_of, saved, walk
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.process import QemuError
+from tests.support.qemu.reloaded import refusal
 from tests.support.streamwriter import PAGE, be64
 
 pytestmark = pytest.mark.qemu

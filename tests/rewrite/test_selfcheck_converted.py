@@ -11,8 +11,9 @@ import pytest
 
 import qmigtool
 from qmigtool.rewrite import Rewriter, accelerators
-from tests.oracle.qemu import Machine, Qemu, QemuError
 from tests.oracle.selfcheck import Error, SelfCheckStatus, build_selfcheck, wait_ticks
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.process import QemuError
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kvm]
 

@@ -12,7 +12,8 @@ import qmigtool
 from qmigtool.xsave import XsaveArea, parse_cpuid_dump
 from tests.conftest import QemuStream, QemuStreamFactory
 from tests.oracle import guest
-from tests.oracle.qemu import Machine, MonitorRegisters, Qemu
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.registers import MonitorRegisters
 
 pytestmark = pytest.mark.qemu
 

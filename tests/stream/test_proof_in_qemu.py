@@ -7,7 +7,7 @@ import pytest
 
 import qmigtool
 from qmigtool.rewrite import Rewriter
-from tests.oracle.qemu import Machine, Qemu
+from tests.support.qemu.machine import Machine, Qemu
 
 RBX = "cpu@0/env.regs[3]"
 NEW, OLD = 0x1111, 0x2222

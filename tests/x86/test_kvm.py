@@ -24,7 +24,8 @@ from qmigtool.preflight.losses.find import find_losses
 from qmigtool.rewrite.accelerators import convert
 from qmigtool.x86 import kvm
 from tests.check.checking import poked
-from tests.preflight import incoming, recorded
+from tests.preflight import recorded
+from tests.support.qemu import incoming
 
 SAMPLE = "twin-kvm-10.0"
 HOST = 0xE7

@@ -9,7 +9,7 @@ from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.preflight import read_targets
 from qmigtool.xsave import Layout, is_layout_name, layout, layout_names, model_names
 from qmigtool.xsave.vendor import vendor
-from tests.oracle.qemu import Machine, Qemu
+from tests.support.qemu.machine import Machine, Qemu
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.source import BufferSource
 from qmigtool.preflight.loader.predict import predict_source
 from qmigtool.preflight.target.model import Target
-from tests.preflight import incoming, recorded
+from tests.preflight import recorded
 from tests.preflight.cases import CASES, command, record, set_fields
 from tests.preflight.edited import Edit, Edited, be16, be32, source, subsection
+from tests.support.qemu import incoming
 
 PC = ["-M", "pc-i440fx-7.2", "-accel", "tcg", "-cpu", "max", "-m", "16", "-nodefaults", "-serial", "null"]
 KNOWN = ("7.2", "10.0", "11.1")

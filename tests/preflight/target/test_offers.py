@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from qmigtool.preflight.target import offers
-from tests.oracle.qemu import find_qemu
+from tests.support.qemu.process import find_qemu
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import qmigtool
 from qmigtool.rewrite import Rewriter
-from tests.oracle.qemu import Machine, MonitorRegisters, Qemu, QemuError, parse_registers
+from tests.support.qemu.machine import Machine, Qemu
+from tests.support.qemu.process import QemuError
+from tests.support.qemu.registers import MonitorRegisters, parse_registers
 
 Edits = Callable[[Rewriter], None]
 
