@@ -108,6 +108,7 @@ class SectionDraft:
         """Take the body apart, let ``change`` change it, and put it together again, with its description."""
         device = self.device
         _ = device.fields  # raises where the description does not fit the bytes
+        device.check_length()  # ... nor may QEMU have described a field wrongly that can be read all the same
         assert self.description is not None  # noqa: S101 - for the type checker: fields has seen to it
         tree = Body.load(self.description, self.body)
         if tree.encode() != self.body:
