@@ -27,10 +27,11 @@ from qmigtool.cli.shared.output import (
     write_output,
 )
 from qmigtool.cli.shared.several import Several
-from qmigtool.diff import Comparison, Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
+from qmigtool.diff import Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
 from qmigtool.diff.html import page
-from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver, verdict
-from qmigtool.errors import BudgetError, UndecidedError, UsageError
+from qmigtool.diff.outcome import Outcome, limits_reached
+from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver
+from qmigtool.errors import UndecidedError, UsageError
 from qmigtool.tables import FILE
 from qmigtool.util.text import printable
 
@@ -169,7 +170,7 @@ def diff(
             common = stack.enter_context(opened(base, schema=schema, snapshot=snapshot_base))
             return _three(compare_three(common, one, other, noise=noise), (common, one, other), as_json=as_json)
         memory = _memory(one, other) if ram else None
-        found = Found(compare(one, other, noise=noise), memory, (one, other), moved=moved)
+        found = Outcome(compare(one, other, noise=noise), memory, (one, other), moved=moved)
         if as_json:
             print_json(_document(found))
         elif as_csv:
@@ -225,7 +226,7 @@ def _folders(
                 for folder, how in zip(folders, more, strict=True)
             )
             memory = None if with_ram is None else _memory(one, other)
-            found = Found(compare(one, other, noise=noise), memory, (one, other), moved=bool(with_ram))
+            found = Outcome(compare(one, other, noise=noise), memory, (one, other), moved=bool(with_ram))
             if as_json:
                 documents[name] = _document(found)
             elif as_csv:
@@ -273,53 +274,6 @@ def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tup
     return noise.without(*counted).ignoring(*ignore)
 
 
-class Found(NamedTuple):
-    """What is to be shown of two streams."""
-
-    state: Comparison
-    memory: RamComparison | None
-    streams: tuple[Stream, Stream]
-    moved: bool
-
-    @property
-    def same(self) -> bool:
-        """Whether neither state nor, where that was asked for, memory differs."""
-        return self.state.same and (self.memory is None or self.memory.same)
-
-    @property
-    def undecided(self) -> bool:
-        """Whether all that can be compared is the same, and something cannot."""
-        partly = bool(self.state.undecided or _limits(self.streams))
-        return not self.state.differences and partly and (self.memory is None or self.memory.same)
-
-    @property
-    def verdict(self) -> str:
-        """The outcome in words."""
-        # "no difference" is about all that was compared.
-        words = [verdict(self.state, "the state of devices" if self.memory is not None else None)]
-        if self.memory is not None:
-            from qmigtool.diff.ram.text import ram_verdict
-
-            words.append(ram_verdict(self.memory))
-        limits = _limits(self.streams)
-        if limits:
-            words[0] = f"at least {words[0]}" if self.state.differences else f"{words[0]} in what was compared"
-            words.append(f"not all was compared: {limits[0]}")
-        broken = [
-            name
-            for name, stream in zip("AB", self.streams, strict=True)
-            if any(not isinstance(one, BudgetError) for one in stream.problems)
-        ]
-        if broken:
-            words.append(f"{' and '.join(broken)} broken: compared as far as can be read")
-        return "; ".join(words)
-
-
-def _limits(streams: Iterable[Stream]) -> list[str]:
-    """Return what limits were reached, so that not all could be compared."""
-    return [str(one) for stream in streams for one in stream.problems if isinstance(one, BudgetError)]
-
-
 def _memory(a: Stream, b: Stream) -> RamComparison:
     # Imported here, as whatever needs numpy: most comparisons do not.
     from qmigtool.diff.ram import compare_ram
@@ -327,7 +281,7 @@ def _memory(a: Stream, b: Stream) -> RamComparison:
     return compare_ram(a, b)
 
 
-def _document(found: Found) -> dict[str, Any]:
+def _document(found: Outcome) -> dict[str, Any]:
     one, other = found.streams
     document: dict[str, Any] = {
         "same": None if found.undecided else found.same,
@@ -364,7 +318,7 @@ def _status(streams: Iterable[Stream], *, same: bool, undecided: bool = False) -
     return min(codes) if codes else 0 if same else UndecidedError.exit_code if undecided else 1
 
 
-def _print(found: Found, every: bool) -> None:
+def _print(found: Outcome, every: bool) -> None:
     for name, stream in zip("AB", found.streams, strict=True):
         print(printable(f"{name}  {_name(stream)}  {stream.machine or 'no machine type'}, {saver(stream)}"))
     print()
@@ -402,7 +356,7 @@ def _print_memory(memory: RamComparison, limit: int | None, *, moved: bool) -> N
             print(printable(f"{block.name}: {problem}"))
 
 
-def _page(found: Found) -> str:
+def _page(found: Outcome) -> str:
     about = [[n, _name(s), f"{s.machine}, {saver(s)}"] for n, s in zip("AB", found.streams, strict=True)]
     parts: list[tuple[str, list[str], list[list[str]]]] = [
         ("Streams", ["", "file", "what it is"], about),
@@ -424,7 +378,7 @@ def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: 
     if as_json:
         print_json(
             {
-                "same": None if (found.undecided or _limits(streams)) and not found.changes else found.same,
+                "same": None if (found.undecided or limits_reached(streams)) and not found.changes else found.same,
                 "changes": [change.as_dict() for change in found.changes],
                 "notes": list(found.notes),
                 "undecided": list(found.undecided),
@@ -438,7 +392,7 @@ def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: 
     for why in found.undecided:
         say(printable(f"undecided: {why}"))
     words = ", ".join(f"{count} by {who}" for who, count in counts.items())
-    limits = _limits(streams)
+    limits = limits_reached(streams)
     if limits:
         words = f"at least {words}" if words else "no change in what was compared"
         words += f"; not all was compared: {limits[0]}"

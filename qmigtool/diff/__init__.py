@@ -12,6 +12,7 @@ words      a difference in words
 table      a comparison as a pandas DataFrame
 text       a comparison as text
 html       a comparison as a page
+outcome    state and memory together, and whether all could be compared
 model      :class:`Difference` and :class:`Comparison`
 =========  =====================================================================================
 """
