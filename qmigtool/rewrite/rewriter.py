@@ -31,6 +31,7 @@ from qmigtool.rewrite import (
     blocks,
     bodyfields,
     components,
+    editoption,
     elsewhere,
     fields,
     framing,
@@ -40,6 +41,7 @@ from qmigtool.rewrite import (
 )
 from qmigtool.rewrite.decoding import check_decoding
 from qmigtool.rewrite.draft import Draft
+from qmigtool.rewrite.editoption import EditOption, Heading, Words, by_position
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
 from qmigtool.stream.opening import open_stream
@@ -55,12 +57,14 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
     from qmigtool.xsave import Layout, XsaveArea
 
-__all__ = ["EDITS", "Rewriter"]
+__all__ = ["EDITS", "OPTIONS", "Rewriter"]
 
 P = ParamSpec("P")
 
 EDITS: dict[str, str] = {}
 """The name of each edit, as TOML files and command lines have it -> its method."""
+OPTIONS: list[EditOption] = []
+"""The options that are edits, in the order of their methods."""
 
 
 Method: TypeAlias = Callable[Concatenate["Rewriter", P], None]
@@ -80,8 +84,28 @@ def whole(name: str) -> Callable[[Method[P]], Method[P]]:
     return decorate
 
 
-def edit(method: Method[P]) -> Method[P]:
-    """Make a method an edit of its own name, and known by that."""
+def edit(
+    heading: Heading, metavar: tuple[str, ...], text: str, words: Words | None = None, *, flag: str | None = None
+) -> Callable[[Method[P]], Method[P]]:
+    """Make a method an edit of its own name: known by that in TOML files, and as an option on command lines.
+
+    ``heading`` and ``text`` are how ``--help`` lists the option, ``metavar`` the words that it takes, and ``words``
+    what makes parameters of them (default: one each, in the method's order). ``flag`` is the option's name where it is
+    not the edit's; a method may have several.
+    """
+
+    def decorate(method: Method[P]) -> Method[P]:
+        name = method.__name__.replace("_", "-")
+        OPTIONS.append(
+            EditOption(f"--{flag or name}", name, heading, metavar, text, words or by_position(method, metavar))
+        )
+        return method if name in EDITS else without_option(method)
+
+    return decorate
+
+
+def without_option(method: Method[P]) -> Method[P]:
+    """Make a method an edit of its own name that has no option of that name."""
     name = method.__name__.replace("_", "-")
     EDITS[name] = method.__name__
     return whole(name)(method)
@@ -188,7 +212,12 @@ class Rewriter:
 
     # -- values and structure ----------------------------------------------------------------------------------------
 
-    @edit
+    @edit(
+        Heading.FIELDS,
+        ("PATH=VALUE",),
+        "Set a field: cpu@0/env.mxcsr=0x1f80, cpu@0/env.dr=[0,...].",
+        editoption.set_field,
+    )
     def set(self, path: str, to: Any) -> None:
         """Give the field at ``name[@instance]/field/...`` another value.
 
@@ -197,7 +226,12 @@ class Rewriter:
         """
         fields.set_field(self.draft, path, to)
 
-    @edit
+    @edit(
+        Heading.FIELDS,
+        ("PATH", "TYPE[,after=FIELD][=VALUE]"),
+        "Add a field: 0000:00:01.3/piix4_pm/acpi_pci_hotplug.acpi_index uint32.",
+        editoption.add_field,
+    )
     def add_field(self, path: str, type: str | None = None, value: Any = None, after: str | None = None) -> None:  # noqa: A002 - what it is called
         """Put a field into the device, struct or subsection around ``path``, behind the field ``after``.
 
@@ -207,12 +241,17 @@ class Rewriter:
         """
         bodyfields.add_field(self.draft, path, type, value, after)
 
-    @edit
+    @edit(Heading.FIELDS, ("PATH",), "Remove a field.")
     def drop_field(self, path: str) -> None:
         """Leave a field out, its bytes and its description."""
         bodyfields.drop_field(self.draft, path)
 
-    @edit
+    @edit(
+        Heading.FIELDS,
+        ("PARENT", "NAME[=HEX]"),
+        "Add a subsection with these bytes, by default zeros.",
+        editoption.add_subsection,
+    )
     def add_subsection(
         self,
         path: str,
@@ -229,22 +268,17 @@ class Rewriter:
             self.draft, path, name, values, _bytes(data), None if version is None else _number(version)
         )
 
-    @edit
+    @edit(Heading.FIELDS, ("PATH",), "Remove a subsection: cpu@0/cpu/pkru.")
     def drop_subsection(self, path: str) -> None:
         """Leave the subsection at ``path`` out."""
         structure.drop_subsection(self.draft, path)
 
-    @edit
+    @edit(Heading.FIELDS, ("PATH", "NAME"), "Rename a subsection.")
     def rename_subsection(self, path: str, to: str) -> None:
         """Give the subsection at ``path`` another name."""
         structure.rename_subsection(self.draft, path, to)
 
-    @edit
-    def set_version(self, path: str, to: int | str) -> None:
-        """Give the section or subsection at ``path`` another version_id; its bytes stay."""
-        structure.set_version(self.draft, path, _number(to))
-
-    @edit
+    @edit(Heading.SECTIONS, ("NAME[@N]", "VERSION[=HEX]"), "Add a section after the last one.", editoption.add_section)
     def add_section(
         self,
         name: str,
@@ -257,81 +291,86 @@ class Rewriter:
         """Put a section of device state behind the one called ``after``, by default behind the last."""
         structure.add_section(self.draft, name, _number(instance_id), _number(version), _bytes(data), values, after)
 
-    @edit
+    @edit(Heading.SECTIONS, ("NAME[@N]",), "Remove a section: kvmclock.")
     def drop_section(self, path: str) -> None:
         """Leave the section ``name[@instance]`` out."""
         structure.drop_section(self.draft, path)
 
-    @edit
+    @edit(Heading.SECTIONS, ("NAME[@N]", "NAME[@N]"), "Rename a section, or its instance.", editoption.rename_section)
     def rename_section(self, path: str, to: str | None = None, instance_id: int | str | None = None) -> None:
         """Give the section ``name[@instance]`` another idstr, another instance_id, or both."""
         structure.rename_section(self.draft, path, to, None if instance_id is None else _number(instance_id))
 
+    @edit(Heading.SECTIONS, ("PATH", "N"), "Set the version_id of a section or subsection.")
+    def set_version(self, path: str, to: int | str) -> None:
+        """Give the section or subsection at ``path`` another version_id; its bytes stay."""
+        structure.set_version(self.draft, path, _number(to))
+
     # -- what stands before the state --------------------------------------------------------------------------------
 
-    @edit
+    @edit(Heading.FRAMING, ("NAME",), "Set the name of the machine type, without changing state.")
     def machine_type(self, name: str) -> None:
         """Give the stream another machine type; the state stays."""
         header.set_machine_type(self.draft, name)
 
-    @edit
+    @edit(Heading.FRAMING, ("NAME",), "Set another version of the machine type, and adapt the state.")
     def upgrade_machine(self, name: str) -> None:
         """Give the stream another version of its machine type, and the state that one wants."""
         machines.upgrade(self.draft, name)
 
-    @edit
+    @edit(Heading.FRAMING, ("MACHINE",), "Add a configuration section.")
     def add_configuration(self, machine: str, page_size: int | str | None = None) -> None:
         """Put a configuration section in, of this machine type (``page_size`` in bytes: on Arm)."""
         framing.add_configuration(self.draft, machine, None if page_size is None else _number(page_size))
 
-    @edit
+    @edit(Heading.FRAMING, (), "Remove the configuration section.")
     def drop_configuration(self) -> None:
         """Leave the configuration section out."""
         framing.drop_configuration(self.draft)
 
-    @edit
+    @edit(Heading.FRAMING, (), "Add a footer to every section.")
     def add_footers(self) -> None:
         """Close every section by a footer."""
         framing.set_footers(self.draft, True)
 
-    @edit
+    @edit(Heading.FRAMING, (), "Remove the footers of all sections.")
     def drop_footers(self) -> None:
         """Leave the footers of all sections out."""
         framing.set_footers(self.draft, False)
 
-    @edit
+    @edit(Heading.FRAMING, ("NAME",), "Add a migration capability.")
     def add_capability(self, name: str) -> None:
         """List a migration capability."""
         header.add_capability(self.draft, name)
 
-    @edit
+    @edit(Heading.FRAMING, ("NAME",), "Remove a migration capability.")
     def drop_capability(self, name: str) -> None:
         """List a migration capability no more."""
         header.drop_capability(self.draft, name)
 
-    @edit
+    @edit(Heading.FRAMING, ("NAME",), "Remove commands: SWITCHOVER_START.")
     def drop_command(self, name: str) -> None:
         """Leave every command of this name out, as ``SWITCHOVER_START``."""
         header.drop_command(self.draft, name)
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
-    @edit
+    @edit(Heading.MEMORY, ("NAME", "NAME"), "Rename a RAM block.")
     def rename_block(self, name: str, to: str) -> None:
         """Give a RAM block another name, in the list and in every record."""
         blocks.rename_block(self.draft, name, to)
 
-    @edit
+    @edit(Heading.MEMORY, ("NAME", "BYTES"), "Resize a RAM block: 0x80000, 512K, 1M.", editoption.resize_block)
     def resize_block(self, name: str, to: int | str) -> None:
         """Give a RAM block another size in bytes; pages beyond it go."""
         blocks.resize_block(self.draft, name, _number(to))
 
-    @edit
+    @edit(Heading.MEMORY, ("NAME",), "Remove a RAM block.")
     def drop_block(self, name: str) -> None:
         """Leave a RAM block out, its pages too."""
         blocks.drop_block(self.draft, name)
 
-    @edit
+    @edit(Heading.MEMORY, ("plain|mapped-ram",), "Write memory as plain records, or as mapped-ram.")
     def ram(self, format: str, absent: Absent = "error") -> None:  # noqa: A002 - what it is called
         """Write memory as ``plain`` records or as ``mapped-ram``; joins what other channels hold.
 
@@ -339,24 +378,30 @@ class Rewriter:
         """
         blocks.set_format(self.draft, format, absent)
 
-    @edit
+    @edit(Heading.MEMORY, (), "Write pages of zeros as zero pages.")
     def squeeze_zero_pages(self) -> None:
         """Make every page that holds nothing but zeros a zero page, however it was sent."""
         blocks.squeeze_zero_pages(self.draft)
 
-    @edit
+    @edit(Heading.MEMORY, ("NAME",), "Make every page of a RAM block a zero page.", flag="scrub-block")
+    @edit(Heading.MEMORY, (), "Make every page a zero page.")
     def scrub_ram(self, *names: str) -> None:
         """Make every page of these blocks (default: of all) a zero page."""
         blocks.scrub_ram(self.draft, names)
 
     # -- extended state ----------------------------------------------------------------------------------------------
 
-    @edit
+    @edit(Heading.EXTENDED, ("MASK",), "Remove components: amx,pkru.")
     def drop_component(self, mask: int | str) -> None:
         """Take components away from every vCPU, as in ``"amx,pkru"``; what was live is said in :attr:`losses`."""
         components.drop_components(self.draft, _mask(mask))
 
-    @edit
+    @edit(Heading.EXTENDED, ("VCPU", "MASK"), "Set the XCR0 of a vCPU.")
+    def set_xcr0(self, vcpu: int | str, mask: int | str) -> None:
+        """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
+        components.set_xcr0(self.draft, _number(vcpu), _mask(mask))
+
+    @edit(Heading.EXTENDED, ("xstate-bv",), "Declare in XSTATE_BV what is live.")
     def repair(self, what: str) -> None:
         """Make right what is known to be wrong: ``"xstate-bv"`` declares what is live.
 
@@ -368,16 +413,11 @@ class Rewriter:
         if self.draft.tcg is not False:
             components.say_what_is_left(self.draft)
 
-    @edit
+    @without_option
     def require_layout(self, layout: Layout | str) -> None:
         """Refuse an output with components that a CPU of this layout has not."""
         target = find_layout(layout) if isinstance(layout, str) else layout
         self.draft.checks.append(lambda: components.check_components(self.draft, target))
-
-    @edit
-    def set_xcr0(self, vcpu: int | str, mask: int | str) -> None:
-        """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
-        components.set_xcr0(self.draft, _number(vcpu), _mask(mask))
 
     @whole("xsave-import")
     def import_area(
@@ -401,7 +441,7 @@ class Rewriter:
 
     # -- accelerators ------------------------------------------------------------------------------------------------
 
-    @edit
+    @edit(Heading.EXTENDED, ("|".join(accelerators.TARGETS),), "Convert the state for an accelerator.")
     def to_accelerator(
         self, name: str, layout: Layout | str | None = None, xcr0: int | str | None = None, lossy: bool | None = None
     ) -> None:

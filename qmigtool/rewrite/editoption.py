@@ -1,0 +1,118 @@
+"""How an edit stands on a command line: declared with its method, as :func:`~qmigtool.rewrite.rewriter.edit` has it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from qmigtool.errors import UsageError
+from qmigtool.rewrite.values import brief, parse
+from qmigtool.util.values import parse_number
+
+__all__ = [
+    *("EditOption", "Heading", "add_field", "add_section", "add_subsection", "by_position", "rename_section"),
+    *("resize_block", "set_field"),
+]
+
+Words = Callable[..., dict[str, Any]]
+"""Makes the parameters of an edit out of the words that stand behind its option."""
+
+
+class Heading(StrEnum):
+    """Under which the edits are listed, in that order."""
+
+    FIELDS = "Edits of fields and subsections"
+    SECTIONS = "Edits of sections"
+    FRAMING = "Edits of machine type and framing"
+    MEMORY = "Edits of memory"
+    EXTENDED = "Edits of extended state"
+    FILE = "Edits from a file"
+
+
+@dataclass(frozen=True, slots=True)
+class EditOption:
+    """An option that is an edit: what it takes on the command line, and the parameters of ``op`` that this means."""
+
+    flag: str
+    op: str
+    heading: Heading
+    metavar: tuple[str, ...]
+    help: str
+    parameters: Words
+
+    @property
+    def dest(self) -> str:
+        """What the parser calls its value."""
+        return "edit_" + self.flag.removeprefix("--").replace("-", "_")
+
+
+def by_position(method: Callable[..., Any], metavar: tuple[str, ...]) -> Words:
+    """Return a function that gives the words to the method's parameters in their order."""
+    names = [name for name in inspect.signature(method).parameters if name != "self"][: len(metavar)]
+    return lambda *words: dict(zip(names, words, strict=True))
+
+
+# -- words that are more than one parameter, or not its value yet ----------------------------------------------------
+
+
+def set_field(text: str) -> dict[str, Any]:
+    """Read ``PATH=VALUE``."""
+    path, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"{text!r} has no '='", expected="PATH=VALUE")
+    return {"path": path, "to": parse(value)}
+
+
+_FIELD = re.compile(r"(?P<type>[^,=]*)(?:,after=(?P<after>[^=]*))?(?:=(?P<value>.*))?", re.DOTALL)
+
+
+def add_field(path: str, text: str) -> dict[str, Any]:
+    """Read ``PATH`` and ``TYPE[,after=FIELD][=VALUE]``."""
+    match = _FIELD.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--add-field: {brief(text)}", expected="TYPE[,after=FIELD][=VALUE]")
+    value = match["value"]
+    parsed = None if value is None else parse(value)
+    return {"path": path, "type": match["type"] or None, "after": match["after"], "value": parsed}
+
+
+def add_subsection(path: str, text: str) -> dict[str, Any]:
+    """Read ``PARENT`` and ``NAME[=HEX]``."""
+    name, _, data = text.partition("=")
+    return {"path": path, "name": name, "data": data or None}
+
+
+def _section(text: str) -> dict[str, Any]:
+    name, at, instance = text.rpartition("@")
+    if not at or not instance.isdecimal():
+        return {"name": text, "instance_id": 0}
+    if len(instance) > 10:
+        raise UsageError(f"the instance {instance[:20]}... does not fit", expected="0 to 0xffffffff")
+    return {"name": name, "instance_id": int(instance)}
+
+
+def add_section(name: str, version: str) -> dict[str, Any]:
+    """Read ``NAME[@N]`` and ``VERSION[=HEX]``."""
+    version, _, data = version.partition("=")
+    return {**_section(name), "version": version, "data": data or None}
+
+
+def rename_section(path: str, to: str) -> dict[str, Any]:
+    """Read ``NAME[@N]`` twice."""
+    section = _section(to)
+    instance = section["instance_id"] if "@" in to else None
+    return {"path": path, "to": section["name"], "instance_id": instance}
+
+
+def resize_block(name: str, size: str) -> dict[str, Any]:
+    """Read ``NAME`` and ``BYTES``, which may have a unit."""
+    to = parse_number(size)
+    if to is None or to < 0:
+        raise UsageError(
+            f"--resize-block: {brief(size)} is no size", expected="bytes, or with a unit: 0x80000, 512K, 1M"
+        )
+    return {"name": name, "to": to}
