@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from qmigtool.xsave import Layout
 
 __all__ = [
+    "FILE",
     "Column",
     "StreamTable",
     "Table",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from qmigtool import tables
 from qmigtool import xsave as core
@@ -26,6 +25,7 @@ from qmigtool.cli.shared.output import (
     snapshot_option,
 )
 from qmigtool.cli.shared.parameters import layout_option
+from qmigtool.cli.shared.presence import MARK, NUMBERS, Presence, cells, offsets, presence, shown
 from qmigtool.cli.shared.several import Several, files_argument
 from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Layout
@@ -36,10 +36,14 @@ if TYPE_CHECKING:
 from qmigtool.cli.shared.vcpus import ranges, some_vcpus
 
 
-@command("qmigtool xsave table samples/pc-7.2.mig", "qmigtool xsave table samples/pc-7.2.mig samples/q35-7.2.mig")
+@command(
+    "qmigtool xsave table samples/pc-7.2.mig",
+    "qmigtool xsave table samples/pc-7.2.mig --layout amd-zen4",
+    "qmigtool xsave table samples/pc-7.2.mig samples/q35-7.2.mig",
+)
 @files_argument
 @snapshot_option
-@layout_option("--layout", help="The layout of the sizes and offsets (JSON and CSV).")
+@layout_option("--layout", help="Also show sizes and offsets in this layout; JSON and CSV have them anyhow.")
 @accelerator_option
 @schema_option
 @prove_option
@@ -57,7 +61,8 @@ def table(
     """Show which XSAVE components each vCPU has.
 
     e: enabled in XCR0 (or IA32_XSS); d: declared in XSTATE_BV; c: carried, the stream holds its fields; l: live, the
-    contents differ from the initial configuration. The four can disagree: a TCG stream declares nothing.
+    contents differ from the initial configuration. The four can disagree: a TCG stream declares nothing. vCPUs with the
+    same pattern share a line, and a star marks what differs from the most frequent one.
     Of several files, the table has a column with the file; --json has a list, "files".
     """
     of = tables.xsave_components
@@ -74,14 +79,14 @@ def table(
             mine = list(of.rows(stream, layout=layout))
             rows += mine if several.alone else [(file, *row) for row in mine]
             documents[file] = {**_table_json(stream, vcpus, mine), **problems_json(stream)}
-            found.append(_presence(file, stream, vcpus))
+            found.append(presence(file, stream, vcpus))
             several.ended(finish(stream))
     if as_json:
         print_json(documents[files[0]] if several.alone else {"files": several.documents(documents)})
     elif as_csv:
         print_csv(of.columns if several.alone else (tables.FILE, *of.columns), rows)
     elif found:
-        _print_components(found, several=not several.alone)
+        _print_components(found, layout, several=not several.alone)
     return several.status
 
 
@@ -109,71 +114,35 @@ def _table_json(stream: Stream, vcpus: Sequence[VCpu], rows: list[tuple[Any, ...
     }
 
 
-class Pattern(NamedTuple):
-    """What some vCPUs have in common."""
-
-    xcr0: int
-    xss: int
-    declared: int
-    carried: int
-    live: int
-
-    @property
-    def masks(self) -> tuple[int, int, int, int]:
-        """The components that are enabled, declared, carried and live."""
-        return self.xcr0 | self.xss, self.declared, self.carried, self.live
-
-
-class Presence(NamedTuple):
-    """What a table has of one stream."""
-
-    file: str
-    vcpus: list[tuple[Pattern, list[int]]]
-    undeclared: list[tuple[int, list[int]]]
-    accelerator: str
-    borrowed: str | None
-
-
-def _presence(file: str, stream: Stream, vcpus: Sequence[VCpu]) -> Presence:
-    patterns = groupby(vcpus, key=lambda v: Pattern(v.xcr0, v.xss, v.xstate_bv, v.carried, v.live))
-    undeclared = groupby(vcpus, key=lambda v: v.undeclared)
-    return Presence(
-        file,
-        [(pattern, [vcpu.index for vcpu in run]) for pattern, run in patterns],
-        [(mask, [vcpu.index for vcpu in run]) for mask, run in undeclared if mask],
-        stream.accelerator.words,
-        stream.borrowed,
-    )
-
-
-def _print_components(found: Sequence[Presence], *, several: bool) -> None:
-    shown = 0
-    for one in found:
-        for pattern, _ in one.vcpus:
-            enabled, declared, carried, live = pattern.masks
-            shown |= enabled | declared | carried | live
-    shown_bits = list(core.bits(shown))
+def _print_components(found: Sequence[Presence], layout: Layout | None, *, several: bool) -> None:
+    bits = list(core.bits(shown(found)))
     lines = []
     for one in found:
-        for pattern, indexes in one.vcpus:
-            numbers = [f"{mask:#x}" for mask in (pattern.xcr0, pattern.xss, pattern.declared, pattern.live)]
-            cells = [_letters(pattern.masks, bit) for bit in shown_bits]
-            lines.append([*([printable(one.file)] if several else []), ranges(indexes), *numbers, *cells])
-    head = [*(["file"] if several else []), "vCPU", "XCR0", "XSS", "XSTATE_BV", "live", *core.mask_names(shown)]
-    print_cells(
-        head, lines, [*([False] if several else []), False, True, True, True, True, *(False for _ in shown_bits)]
-    )
+        for indexes, line in zip(one.vcpus.values(), cells(one, bits), strict=True):
+            lines.append([*([printable(one.file)] if several else []), ranges(indexes), *line])
+    head = [*(["file"] if several else []), "vCPU", *NUMBERS, *(core.mask_names(1 << bit)[0] for bit in bits)]
+    marked = [any(line[i].endswith(MARK) for line in lines) for i in range(len(head))]
+    right = [name in NUMBERS for name in head]
+    for line in lines:  # digits stand below digits
+        for i, cell in enumerate(line):
+            if right[i] and marked[i] and not cell.endswith(MARK):
+                line[i] += " "
+    print_cells(head, lines, right)
     print()
     say("e enabled (XCR0, IA32_XSS)  d declared (XSTATE_BV)  c carried  l live (not initial)")
+    if any(marked):
+        say(f"{MARK} differs from the most frequent pattern{' of the file' if several else ''}")
+    if layout is not None:
+        print()
+        names, numbers = offsets(layout, found, bits)
+        print_cells(names, numbers, [False, *[True] * (len(names) - 1)])
+        print()
+        say(printable(f"offsets in {layout.name}; compacted: in an area with the components that the mask enables"))
     for one in found:
         who = f"{one.file}: " if several else ""
         say(printable(f"{who}{one.accelerator}"))
         if one.borrowed is not None:
             say(printable(f"{who}no vmdesc: decoded by a schema learned from other streams ({one.borrowed})"))
-        for undeclared, indexes in one.undeclared:
-            names = " ".join(core.mask_names(undeclared))
-            say(printable(f"{who}vCPU {ranges(indexes)}: live but not declared: {names}"))
-
-
-def _letters(masks: tuple[int, int, int, int], bit: int) -> str:
-    return "".join(letter if mask >> bit & 1 else "-" for letter, mask in zip("edcl", masks, strict=True))
+        for undeclared, indexes in one.undeclared.items():
+            live = " ".join(core.mask_names(undeclared))
+            say(printable(f"{who}vCPU {ranges(indexes)}: live but not declared: {live}"))
