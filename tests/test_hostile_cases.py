@@ -42,6 +42,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "command", "status"), CASES)
 def test_cases(name: str, command: str, status: int, tmp_path: Path) -> None:
     if name.endswith(".zst"):

@@ -97,6 +97,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return Runner(tmp_path_factory.mktemp("ci"))
 
 
+@pytest.mark.slow
 def test_github_commands(runner: Runner) -> None:
     (job,) = load("github.yml")["jobs"].values()
     variables = {name: str(value) for name, value in job["env"].items()}
@@ -114,6 +115,7 @@ def test_github_commands(runner: Runner) -> None:
     assert all((runner.checkout / name).is_file() for name in named)
 
 
+@pytest.mark.slow
 def test_gitlab_commands(runner: Runner) -> None:
     job = load("gitlab-ci.yml")["check-streams"]
     done = runner.run("\n".join(job["script"]), job["variables"])

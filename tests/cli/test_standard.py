@@ -31,6 +31,7 @@ def whole(arguments, tmp_path, environment):
     return (tmp_path / "whole").read_bytes(), process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("arguments", BIG, ids=lambda arguments: arguments[0])
 def test_a_slow_reader_gets_all(arguments, blocking, environment, tmp_path):
@@ -51,6 +52,7 @@ def test_a_slow_reader_gets_all(arguments, blocking, environment, tmp_path):
     assert b"Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [*BIG, ["info", PC], ["--help"]], ids=lambda arguments: arguments[0])
 def test_a_full_disk(arguments, environment):
     with Path("/dev/full").open("wb") as full, start(arguments, environment, stdout=full) as process:
@@ -60,6 +62,7 @@ def test_a_full_disk(arguments, environment):
     assert err.count(b"\n") <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [BIG[1], ["info", PC]], ids=lambda arguments: arguments[0])
 def test_a_reader_that_is_gone(arguments, environment):
     read, write = os.pipe()
@@ -70,6 +73,7 @@ def test_a_reader_that_is_gone(arguments, environment):
     assert (process.returncode, err) == (2, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [BIG[1], ["info", PC]], ids=lambda arguments: arguments[0])
 def test_no_standard_output(arguments, environment):
     command = ["bash", "-c", 'exec "$@" >&-', "bash", sys.executable, "-m", "qmigtool", *arguments]

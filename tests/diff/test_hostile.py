@@ -16,6 +16,7 @@ from tests.support import samplefiles
 from tests.support.streamwriter import Vmsd, num, nums, structs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rounds"), [("kvm-avx512-7.2", 100), ("novmdesc-7.2", 20)])
 def test_flipped_bytes(name: str, rounds: int) -> None:
     """Bytes of device state and of the vmdesc, at random but always the same ones."""

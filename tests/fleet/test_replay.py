@@ -22,6 +22,7 @@ def test_the_packed_cases_are_cases() -> None:
     assert {row.case for row in packed.rows()} == set(CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("given", [True, False], ids=["version-given", "version-not-given"])
 def test_every_pair_is_judged_as_real_qemu_did_or_not_at_all(name: str, given: bool, tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ def test_an_unknown_live_section_needs_a_footer():
 # -- real ones -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_real_streams_in_random_pieces_are_as_in_one(name):
     """Byte by byte around the framing, larger steps in between; spans always cover the file."""

@@ -59,6 +59,7 @@ def empty_qcow2(size: int) -> bytes:
     return b"".join(part.ljust(cluster, b"\0") for part in (header, table, counts, b""))
 
 
+@pytest.mark.slow
 def test_broken_images_raise_nothing_but_our_errors() -> None:
     data = samplefiles.container("savevm-7.2.qcow2")
     places = [4, 20, 24, 32, 36, 40, 60, 64, 72, 79]

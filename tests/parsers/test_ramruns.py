@@ -126,6 +126,7 @@ def walk(data, sizes=None):
     return state, pos
 
 
+@pytest.mark.slow
 @given(bodies())
 @settings(max_examples=150, deadline=None)
 def test_runs_are_what_a_naive_loop_finds(data):

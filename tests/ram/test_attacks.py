@@ -301,6 +301,7 @@ def test_an_empty_discard_hides_nothing():
         assert stream.ram.page("r", PAGE) == filled(2)
 
 
+@pytest.mark.slow
 def test_many_blocks_and_many_runs_do_not_multiply():
     blocks, runs = 65_536, 100_000
     w = StreamWriter()

@@ -102,6 +102,7 @@ def test_what_pmemsave_wrote_is_not_the_same_for_all():
     assert all(one["mib"][4] != "zero" != one["mib"][8] for one in RAM.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_page_of_every_block_is_the_naive_one(name):
     expected = naive(name)
@@ -118,6 +119,7 @@ def test_every_page_of_every_block_is_the_naive_one(name):
             assert found.digest() == hashlib.sha256(expected.block(block.idstr)).digest(), block.idstr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_and_histories_are_the_naive_ones(name):
     expected = naive(name)
@@ -148,6 +150,7 @@ def test_counts_and_histories_are_the_naive_ones(name):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_last_writer_is_the_last_in_the_history(name):
     expected = naive(name)
@@ -225,6 +228,7 @@ def test_a_stream_with_its_channels_left_out_lacks_those_pages():
 # -- reading and writing ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(addr=st.integers(0, 16 * MIB), length=st.integers(0, 40_000))
 def test_any_range_can_be_read(addr, length):

@@ -47,6 +47,7 @@ def test_standard_output_may_not_be_the_input(mode, source):
     assert source.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_no_input_is_written_over(source, tmp_path):
     plan = tmp_path / "plan.toml"
     plan.write_text('[[edit]]\nop = "set"\npath = "cpu/env.tsc"\nto = 5\n')
@@ -64,6 +65,7 @@ def test_no_input_is_written_over(source, tmp_path):
             assert b"is the input" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_bundle_is_not_written_over(source, tmp_path):
     assert run("mshv", "export", source, "--layout", "amd-zen4", "-o", tmp_path / "b").returncode == 0
     for name in ("vcpu-0.xsave", "bundle.json"):
@@ -84,6 +86,7 @@ def test_the_input_is_known_by_what_it_is(source, tmp_path, monkeypatch):
             rewriter.save("../in.mig")
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_is_no_success(source, tmp_path):
     command = f"{sys.executable} -m qmigtool rewrite {source} --set cpu@0/env.tsc=5 -o - "
     for tail in (">&-", "| head -c 5 >/dev/null; exit ${PIPESTATUS[0]}"):
@@ -197,6 +200,7 @@ def test_a_hole_hides_what_was_there_before(source, tmp_path):
 # -- numbers, texts, files that are too large or none ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -218,6 +222,7 @@ def test_bad_words(arguments, source, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -244,6 +249,7 @@ def test_a_reason_is_not_a_command_to_the_terminal(source, tmp_path):
     assert b"pwn" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -285,6 +291,7 @@ def test_a_bundle_has_no_xcr0_beyond_its_mask(source, tmp_path):
     assert [vcpu["xcr0_beside"] for vcpu in document["vcpus"]] == ["0x218"] * 3 + ["0x0"]
 
 
+@pytest.mark.slow
 def test_patches_that_are_none(source, tmp_path):
     with qmigtool.open(source) as stream:
         size = len(stream.source.whole)

@@ -37,6 +37,7 @@ def change(folder, edit):
     (folder / "bundle.json").write_text(json.dumps(document))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMS)
 def test_there_and_back_changes_nothing(name, tmp_path):
     done = 0
@@ -77,6 +78,7 @@ PATHS = {msr.name: msr.path for msr in MSRS}
 VALUE = 0x0123456789ABCDEF
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("msr", [msr for msr in MSRS if msr.name != "TSC"], ids=lambda msr: msr.name)
 def test_every_msr_arrives_in_its_field(msr, tmp_path):
     """Also one whose subsection was not sent: it comes, and nothing else."""

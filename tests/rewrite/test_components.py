@@ -76,6 +76,7 @@ CASES = [(name, offset, raw, fields) for offset, raw, fields in REGISTERS for na
 CASES += [(name, starts[which] + at, Q, fields) for name, *starts in AVX512 for which, at, fields in ZMM]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "offset", "raw", "fields"), CASES)
 @pytest.mark.parametrize("form", ["standard", "compacted"])
 def test_a_register_arrives_in_its_field_and_nowhere_else(name, offset, raw, fields, form):

@@ -66,6 +66,7 @@ def start(arguments):
 WAYS = {"copied": (), "squeezed": ("--squeeze-zero-pages",), "mapped": ("--ram", "mapped-ram")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_killed_at_any_moment_nothing_is_lost(way, big, tmp_path):
     source, target, before = big, tmp_path / "out.mig", digest(big)

@@ -69,6 +69,7 @@ def check_hash(name, pages):
     assert hashlib.sha256(data).hexdigest() == RAM[name]["sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stream_becomes_plain_records(name, tmp_path):
     path = converted(name, tmp_path / "plain", "plain")
@@ -94,6 +95,7 @@ def test_every_stream_becomes_plain_records(name, tmp_path):
         check_hash(name, found.memory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in BARE + ALIKE])
 def test_every_stream_becomes_mapped_ram(name, tmp_path):
     path = converted(name, tmp_path / "mapped", "mapped-ram")

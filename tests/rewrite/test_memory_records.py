@@ -339,6 +339,7 @@ def test_no_channel_is_named_where_no_page_is_missing(edit):
 # -- any of it ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(streams, edits)
 def test_any_edits_of_any_records(data, wanted):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -158,6 +159,7 @@ class Model:
                 self.edits.append(lambda r: r.rename_subsection(f"{label}/{old}", name))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.booleans(), st.booleans(), st.integers(1, 10), st.data())
 def test_the_result_is_the_one_that_the_model_says(footers, spaced, count, data):
@@ -192,6 +194,7 @@ def leaves(fields, prefix=""):
             yield from leaves(field.children, f"{prefix}{field.name}/")
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.sampled_from(SMALL), st.data())
 def test_what_no_edit_touches_is_the_same_in_a_real_stream(name, data):

@@ -356,6 +356,7 @@ def test_a_known_subsection_is_zero_but_for_its_values():
     assert_true(done.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pc-7.2", "pc-11.1", "nofooter-7.2", "plain-5.2", "kvm-avx512-7.2", "novmdesc-7.2"])
 def test_a_known_subsection_of_a_real_stream(name):
     done = rewritten(sample(name), lambda r: r.add_subsection("cpu@0", "cpu/pkru", {"env.pkru": 0x5555AAAA}))
@@ -686,6 +687,7 @@ def test_a_vmdesc_that_is_wrong_stays_as_wrong_as_it_was():
         Rewriter(stream).add_subsection("s390_css@0", "x", data=b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*samplefiles.NAMES, "plain-5.2", "nofooter-7.2", "sparc64-sun4u-10.0"])
 def test_every_subsection_of_a_real_stream_can_go(name):
     """Drop each on its own from the rest of the stream; afterwards no device has one."""

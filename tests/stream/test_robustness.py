@@ -133,11 +133,13 @@ def check_cut(cut, *, thorough):
     assert bool(problems) is (cut != VMDESC), cut
 
 
+@pytest.mark.slow
 def test_cut_at_boundaries():
     for number, cut in enumerate(boundaries()[:: 1 if EXHAUSTIVE else 3]):
         check_cut(cut, thorough=number % 20 == 0)
 
 
+@pytest.mark.slow
 def test_cut_anywhere():
     cuts = range(len(PC)) if EXHAUSTIVE else sorted(CHOICE.sample(range(len(PC)), 200))
     for number, cut in enumerate(cuts):
@@ -168,6 +170,7 @@ def flipped(at, mask):
     return bytes(data)
 
 
+@pytest.mark.slow
 def test_flips_of_headers():
     places = header_bytes()
     for number, (what, at) in enumerate(places if EXHAUSTIVE else places[:40] + places[40::31]):
@@ -177,6 +180,7 @@ def test_flips_of_headers():
                 assert problems, (what, at, mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", [0x01, 0x40])
 def test_a_flipped_type_or_id_is_noticed(mask):
     for type_, start, _body, _length, _end in SPANS[2:-2]:
@@ -186,6 +190,7 @@ def test_a_flipped_type_or_id_is_noticed(mask):
             assert exercise(flipped(at, mask), len(PC), thorough=False), (start, at)
 
 
+@pytest.mark.slow
 def test_flips_of_ram_words():
     words = []
     at = RECORDS
@@ -199,6 +204,7 @@ def test_flips_of_ram_words():
                 exercise(flipped(at + byte, mask), len(PC), thorough=False)
 
 
+@pytest.mark.slow
 def test_flips_of_the_vmdesc():
     places = range(VMDESC + 5, len(PC)) if EXHAUSTIVE else sorted(CHOICE.sample(range(VMDESC + 5, len(PC)), 150))
     for number, at in enumerate(places):
@@ -243,6 +249,7 @@ def test_a_vmdesc_that_lies_about_types(name, old, new):
     exercise(data, len(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in samplefiles.NAMES if name != "pc-7.2"])
 def test_other_samples(name):
     data = samplefiles.read(name)
@@ -292,6 +299,7 @@ def little(*, footers=True, vmdesc=True):
 LITTLE = {"whole": little(), "no vmdesc": little(vmdesc=False), "no footers": little(footers=False)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LITTLE)
 def test_every_cut_of_a_small_stream(name):
     data = LITTLE[name]
@@ -301,6 +309,7 @@ def test_every_cut_of_a_small_stream(name):
             exercise(io.BytesIO(data[:cut]), cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LITTLE)
 def test_flips_of_every_byte_of_a_small_stream(name):
     data = LITTLE[name]
@@ -386,6 +395,7 @@ def bomb(kind):
     return w.finish()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["machine", "ram total", "parts", "vmdesc length", "array_len", "gtree"])
 @pytest.mark.parametrize("command", [["info"], ["show", "--json"]], ids=lambda words: words[0])
 def test_memory_of_the_command_line(kind, command, tmp_path):

@@ -70,6 +70,7 @@ def test_a_run_that_ends_leaves_nothing(begin, tmp_path):
     assert not list((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 @pytest.mark.parametrize("workers", WORKERS)
 def test_a_run_that_is_killed_leaves_nothing(begin, tmp_path, workers):

@@ -447,6 +447,7 @@ def test_borrowed_words_are_said_to_be() -> None:
 # -- hostile input ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_whatever_the_bytes_are_there_is_a_verdict() -> None:
     """Damage in every part of a stream; any exception fails."""
     target = pc()
