@@ -66,6 +66,7 @@ def lazy_state(stream: Stream) -> Pairs:
         elif device is not None and device.description is not None:
             try:
                 _ = device.fields  # the description has the length of the body, and subsections are where it has them
+                device.check_length()
                 device.ask()
             except QmigError as error:
                 stream.report(error)

@@ -110,6 +110,7 @@ def _inside(section: SectionDraft, rest: str, path: str) -> tuple[Body, str]:
     if section.old_style:
         raise UsageError(f"{section.label} has no vmstate description, and so no fields")
     _ = section.device.fields
+    section.device.check_length()
     assert section.description is not None  # noqa: S101 - for the type checker: fields has seen to it
     tree = Body.load(section.description, section.body)
     found = tree

@@ -156,6 +156,7 @@ def opaque(name: str, version: int, data: bytes) -> Description:
 
 def _tree(section: SectionDraft) -> Body:
     _ = section.device.fields
+    section.device.check_length()
     assert section.description is not None  # noqa: S101 - for the type checker: fields has seen to it
     return Body.load(section.description, section.body)
 

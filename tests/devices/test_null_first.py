@@ -13,6 +13,9 @@ import pytest
 import qmigtool
 from qmigtool.cli import main
 from qmigtool.errors import UnsupportedError
+from qmigtool.parsers.source import BufferSource
+from qmigtool.preflight.loader.predict import predict_source
+from qmigtool.preflight.target.reference import target_from_stream
 from tests.support.streamwriter import Item, Pairs, StreamWriter, Vmsd, num
 
 
@@ -48,6 +51,14 @@ def test_check_has_nothing_to_say(tmp_path: Path, capsys: pytest.CaptureFixture[
     path.write_bytes(stream(nothing("css", 4, b"00" + b"abcdef" + b"0"), num("last", "uint16", 1)))
     main.run(["check", str(path)])
     assert "devices-decoded" not in capsys.readouterr().out
+
+
+def test_a_target_does_not_read_by_it() -> None:
+    """Real 7.2 loads s390_css though its own description is 767 bytes short: what it points to is not described."""
+    data = stream(num("first", "uint8", 3), nothing("css", 4, b"00" + b"abcdef" + b"0"))
+    with qmigtool.open(data) as opened:
+        target = target_from_stream(opened, "reference")
+    assert predict_source(BufferSource(data), target).loads is None
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def _section(device: Device) -> TargetSection:
     description = device.description
     try:
         _ = device.fields
+        device.check_length()  # what QEMU describes wrongly, the target does not read so
     except QmigError:
         description = None
     named = description is not None and (len(description.fields) != 1 or description.fields[0].name != "data")
