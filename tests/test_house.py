@@ -5,10 +5,12 @@ that was written down wrong shows.
 """
 
 import ast
+import keyword
 from collections import defaultdict
 
 import pytest
 
+from qmigtool.cli.main import cli
 from tests.support.paths import ROOT
 
 # Lowest first; rooms of one line do not import one another.
@@ -114,3 +116,20 @@ def test_there_is_no_circle(graph):
         if module not in state:
             visit(module, [module])
     assert not found
+
+
+def commands(group, above=()):
+    """Give (path of names, where it is) of each command and group that is imported when somebody calls it."""
+    for name, (place, _) in group._lazy.items():
+        yield (*above, name), place
+        inner = group.get_command(None, name)
+        if hasattr(inner, "_lazy"):
+            yield from commands(inner, (*above, name))
+
+
+def test_every_command_has_a_file_of_its_name():
+    found = dict(commands(cli))
+    assert len(found) > 20
+    for names, place in found.items():
+        # A keyword of Python's is no name of a module.
+        assert place.partition(":")[0].split(".") == [f"{name}_" if keyword.iskeyword(name) else name for name in names]

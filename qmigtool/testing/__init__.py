@@ -1,6 +1,7 @@
 """Saved state in the tests of others.
 
 ==========  ============================================================
+plugin      the pytest plugin: fixtures, a test for each stream of a folder
 assertions  that two streams hold the same state, for any test framework
 goldens     the saved state that a test expects, kept small
 ==========  ============================================================

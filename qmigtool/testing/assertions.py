@@ -1,4 +1,4 @@
-"""Assertions about saved state, for any test framework; the pytest plugin is :mod:`qmigtool.pytest_plugin`."""
+"""Assertions about saved state, for any test framework; the pytest plugin is :mod:`qmigtool.testing.plugin`."""
 
 from __future__ import annotations
 

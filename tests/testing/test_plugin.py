@@ -30,12 +30,14 @@ KVM, TCG = samplefiles.path("twin-kvm-10.0"), samplefiles.path("twin-tcg-10.0")
 def test_nothing_heavy_is_imported() -> None:
     """pytest loads the plugin in every run of every project: what it costs, everybody pays."""
     code = (
-        "import sys, pytest; before = set(sys.modules); import qmigtool.pytest_plugin; "
+        "import sys, pytest; before = set(sys.modules); import qmigtool.testing.plugin; "
         "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}), "
         "*sorted(m for m in sys.modules if m.startswith('qmigtool')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["qmigtool", "qmigtool", "qmigtool.errors", "qmigtool.pytest_plugin"]
+    assert done.stdout.split() == [
+        *("qmigtool", "qmigtool", "qmigtool.errors", "qmigtool.testing", "qmigtool.testing.plugin"),
+    ]
 
 
 def test_the_plugin_is_found_by_its_entry_point(pytester: pytest.Pytester) -> None:
