@@ -13,7 +13,7 @@
     with qmigtool.open("before.mig") as a, qmigtool.open("after.mig") as b:
         print(qmigtool.diff.differences(qmigtool.compare(a, b)))    # a DataFrame
 
-Names are imported when they are first used, so that ``import qmigtool`` costs next to nothing.
+Names are imported on first use, so that ``import qmigtool`` is cheap.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from qmigtool.diff.compare import compare
     from qmigtool.rewrite import Rewriter
     from qmigtool.stream.model import Stream
-    from qmigtool.stream.opening import open_stream as open  # noqa: A004 - it is called qmigtool.open
+    from qmigtool.stream.opening import open_stream as open  # noqa: A004 - its public name is qmigtool.open
     from qmigtool.xsave import XsaveArea, layout
 
 __version__ = "0.1.0"

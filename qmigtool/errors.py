@@ -4,20 +4,20 @@
 
     QmigError                 the root: catch this one
     +-- UsageError            the caller asked for something that does not exist        exit code 2
-    |   +-- SnapshotsError    an image holds several machines, and none is chosen       exit code 2
-    |   +-- OutputError       an output is an input, or its reader is gone              exit code 2
-    +-- ClosedError           a stream, or what was taken from it, is used when closed  exit code 2
-    +-- StreamError           the bytes are not what the format says                    exit code 3
+    |   +-- SnapshotsError    an image holds several machines, and none is selected     exit code 2
+    |   +-- OutputError       an output is an input, or its reader has closed it       exit code 2
+    +-- ClosedError           a stream, or an object read from it, is used when closed  exit code 2
+    +-- StreamError           the bytes do not follow the format                        exit code 3
     |   +-- TruncatedError    the input ends in the middle of something
-    |   +-- LimitError        a number in the file is larger than any honest file needs
-    +-- UnsupportedError      legal, but not supported; it names the thing              exit code 63
-    |   +-- BudgetError       more work than is allowed; it names what allows more      exit code 63
-    |   +-- UndecidedError    the input does not tell, and the caller has not said
-    +-- XsaveError            an XSAVE area or a layout is not what it should be        exit code 3
-        +-- LiveStateError    a conversion would lose live state; it names it           exit code 1
+    |   +-- LimitError        a number in the file is larger than any valid file needs
+    +-- UnsupportedError      legal, but not supported; names the feature               exit code 63
+    |   +-- BudgetError       more work than allowed; names the option to allow it      exit code 63
+    |   +-- UndecidedError    neither the input nor the caller decides it
+    +-- XsaveError            an XSAVE area or a layout is invalid                      exit code 3
+        +-- LiveStateError    a conversion would lose live state; names the components  exit code 1
 
-Each carries where it happened, in parts (``offset``, ``section``, ``expected``), and can be pickled, because worker
-processes raise them too. Any other exception that reaches a user is a defect of qmigtool.
+Each carries its place in fields (``offset``, ``section``, ``expected``), and can be pickled, because worker processes
+raise them too. Any other exception that reaches a user is a defect of qmigtool.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import Any
 
 
 class QmigError(Exception):
-    """An error with a place: where in the stream, in which section, and what was expected there.
+    """An error with its place in the stream, its section, and the value expected there.
 
     ``offset`` is an absolute byte offset in the stream (or in the XSAVE area, for an :class:`XsaveError`), ``section``
-    the ``idstr`` or another name of the place, ``expected`` says in words what should have been there.
+    the ``idstr`` or another name of the place, ``expected`` describes the expected value.
     """
 
     exit_code = 3
     file: str | None = None
-    """The input that the error is about, where there are several; set by whoever opened it."""
+    """The input that the error is about, where there are several; set by the code that opens it."""
 
     def __init__(
         self, message: str, *, offset: int | None = None, section: str | None = None, expected: str | None = None
@@ -59,7 +59,7 @@ class QmigError(Exception):
         return f"{text} (expected {self.expected})" if self.expected else text
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts, as the ``error`` object of ``--json`` has them."""
+        """Return the fields of the ``error`` object of ``--json``."""
         return {
             "kind": type(self).__name__,
             "message": self.message,
@@ -77,15 +77,15 @@ def _rebuild(cls: type[QmigError], state: dict[str, Any]) -> QmigError:
 
 
 class UsageError(QmigError):
-    """The caller named something that is not there: a field path, a vCPU, a layout, a mask."""
+    """The caller named something that does not exist: a field path, a vCPU, a layout, a mask."""
 
     exit_code = 2
 
 
 class SnapshotsError(UsageError):
-    """An image has several snapshots of a running machine, and none was chosen; ``snapshots`` lists all that it has.
+    """An image has several snapshots of a running machine, and none was selected; ``snapshots`` lists all snapshots.
 
-    Each is a dict of ``name``, ``id`` and ``vm_state_size``, in bytes: 0 for one of disks alone.
+    Each is a dict of ``name``, ``id`` and ``vm_state_size``, in bytes: 0 for a snapshot of disks only.
     """
 
     def __init__(self, message: str, *, snapshots: tuple[dict[str, Any], ...] = (), **place: Any) -> None:
@@ -93,22 +93,22 @@ class SnapshotsError(UsageError):
         self.snapshots = snapshots
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts, with the snapshots."""
+        """Return the fields, with the snapshots."""
         return {**super().as_dict(), "snapshots": list(self.snapshots)}
 
 
 class OutputError(UsageError):
-    """What is written cannot go where it was to go: that place is an input, or who read it is gone."""
+    """The output cannot be written: it is an input, or its reader has closed it."""
 
 
 class ClosedError(QmigError):
-    """The stream is closed: its bytes cannot be looked at any more."""
+    """The stream is closed: its bytes cannot be read any more."""
 
     exit_code = 2
 
 
 class StreamError(QmigError):
-    """The bytes are not what the format says."""
+    """The bytes do not follow the format."""
 
 
 class TruncatedError(StreamError):
@@ -116,11 +116,11 @@ class TruncatedError(StreamError):
 
 
 class LimitError(StreamError):
-    """A count or a length in the file is larger than any honest file needs, so it is not followed."""
+    """A count or a length in the file is larger than any valid file needs; it is not followed."""
 
 
 class UnsupportedError(QmigError):
-    """The stream is legal here, but this version of qmigtool cannot read it; ``feature`` names the thing."""
+    """The stream is legal here, but this version of qmigtool cannot read it; ``feature`` names it."""
 
     exit_code = 63
 
@@ -139,12 +139,12 @@ class UnsupportedError(QmigError):
         self.feature = feature
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts, with the feature's name."""
+        """Return the fields, with the feature's name."""
         return {**super().as_dict(), "feature": self.feature}
 
 
 class BudgetError(UnsupportedError):
-    """Reading it takes more than is allowed (:mod:`qmigtool.util.budget`); ``option`` is what allows more.
+    """Reading it exceeds a limit (:mod:`qmigtool.util.budget`); ``option`` raises the limit.
 
     ``resource`` is the name of the limit: ``seconds``, ``memory``, ``spool`` or ``objects``.
     """
@@ -157,29 +157,29 @@ class BudgetError(UnsupportedError):
             message,
             offset=offset,
             section=section,
-            expected=f"less, or qmigtool {option} with more, before the command",
+            expected=f"less, or a higher qmigtool {option} before the command",
         )
         self.resource = resource
         self.option = option
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts, with the limit and the option."""
+        """Return the fields, with the limit and the option."""
         return {**super().as_dict(), "resource": self.resource, "option": self.option}
 
 
 class UndecidedError(UnsupportedError):
-    """What was asked has an answer, but nothing in the input tells which; ``feature`` names what decides it."""
+    """The question has an answer, but the input does not decide it; ``feature`` names what does."""
 
 
 class XsaveError(QmigError):
-    """An XSAVE area, a layout or a mask is not what the architecture allows."""
+    """An XSAVE area, a layout or a mask that the architecture does not allow."""
 
 
 class LiveStateError(XsaveError):
-    """A conversion would lose live state; ``components`` names what, as in ``("PKRU",)``.
+    """A conversion would lose live state; ``components`` names it, as in ``("PKRU",)``.
 
-    ``rule`` names the rule of a conversion between accelerators that refuses it (or is empty), ``told`` is the message
-    without that name and without ``advice``, both of which the message has in parentheses.
+    ``rule`` names the accelerator conversion rule that refuses it (or is empty), ``told`` is the message
+    without the rule and ``advice``, which the message adds in parentheses.
     """
 
     exit_code = 1
@@ -200,5 +200,5 @@ class LiveStateError(XsaveError):
         self.told = message
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts, with the components' names."""
+        """Return the fields, with the components' names."""
         return {**super().as_dict(), "components": list(self.components)}

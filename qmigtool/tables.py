@@ -224,7 +224,7 @@ def ram_blocks(stream: Stream) -> Iterator[Row]:
     Column("sent", "UInt64", "pages sent, each time counted"),
     Column("distinct", "UInt64", "pages sent at least once and not discarded"),
     Column("zero", "UInt64", "pages whose last record is a zero page"),
-    Column("absent", "UInt64", "pages that are in no channel given"),
+    Column("absent", "UInt64", "pages that are in none of the given channels"),
     Column("encodings", "string", "pages sent by encoding"),
 )
 def ram_usage(stream: Stream) -> Iterator[Row]:

@@ -102,7 +102,7 @@ def _say_absent(document: dict[str, Any]) -> None:
     if document["absent_pages"]:
         pages = sum(block["pages"] for block in document["blocks"] if not block["elsewhere"])
         print(
-            f"qmigtool: {document['absent_pages']} of {pages} pages are in no channel given "
+            f"qmigtool: {document['absent_pages']} of {pages} pages are in none of the given channels "
             "(multifd or postcopy: see --channel)",
             file=sys.stderr,
         )

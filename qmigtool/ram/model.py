@@ -28,7 +28,7 @@ __all__ = ["PageRecord", "Ram"]
 CHUNK = 256  # pages moved at once: 1 MiB
 
 Absent: TypeAlias = Literal["error", "zero"]
-"""What to do about pages that are in no channel given: refuse, or take them for zero."""
+"""What to do about pages that are in none of the given channels: refuse, or take them for zero."""
 
 
 class PageRecord(NamedTuple):
@@ -115,7 +115,8 @@ class Ram:
         return rounds
 
     def absent(self, name: str) -> int:
-        """Return how many pages of a block are in no channel given; of a shared block (x-ignore-shared) all may be."""
+        """Return how many pages of a block are in none of the given channels; of a shared block (x-ignore-shared) maybe
+        all."""
         gaps = self._absent(self.block(name))
         return int((gaps[:, 1] - gaps[:, 0]).sum())
 
@@ -311,8 +312,8 @@ class Ram:
         name = self.blocks[index].idstr
         page = max(first, int(gaps[at, 0])) * self.page_size
         raise UnsupportedError(
-            "pages that are in no channel given",
-            f"page {page:#x} of RAM block {name!r}, one of {self.absent(name)}, is in no channel given",
+            "pages that are in none of the given channels",
+            f"page {page:#x} of RAM block {name!r}, one of {self.absent(name)}, is in none of the given channels",
             section="ram",
             expected="a whole stream with all its channels (multifd, postcopy preempt: channels=, --channel), "
             'or absent="zero"',

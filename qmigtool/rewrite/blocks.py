@@ -172,5 +172,5 @@ def _say_in_save_image(draft: Draft, form: SaveFormat) -> None:
         )
     old = container.details["format"] if before is None else before.name.lower()
     if version != 1 and old != form.name.lower():
-        draft.change("libvirt's head: format", FORMAT_OFFSET, old, form.name.lower())
+        draft.change("libvirt header: format", FORMAT_OFFSET, old, form.name.lower())
     draft.save_format = None if version == 1 else form

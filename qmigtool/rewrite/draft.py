@@ -102,7 +102,7 @@ class Draft:
         """Return a section by ``name[@instance]``; raises :class:`~qmigtool.errors.UsageError`."""
         found, rest = self.find(path)
         if rest:
-            raise UsageError(f"{path!r} leads into a device", expected=f"the section alone: {found.label}")
+            raise UsageError(f"{path!r} is a path into a device", expected=f"the section alone: {found.label}")
         return found
 
     def find(self, path: str) -> tuple[SectionDraft, str]:

@@ -64,7 +64,7 @@ def gather(draft: Draft) -> None:
         some = [f"{pages} pages of {name!r}" for name, pages in list(absent.items())[:SHOWN]]
         more = f" and of {len(absent) - SHOWN} more blocks" if len(absent) > SHOWN else ""
         raise UnsupportedError(
-            "memory that is in no channel given",
+            "memory that is in none of the given channels",
             f"memory travelled in other channels, and is not all here: {', '.join(some)}{more} are missing",
             section="ram",
             expected="all channels of the migration (--channel), or --ram plain --absent zero for zeros in their place",

@@ -145,8 +145,8 @@ class Rewriter:
     def gather(self) -> None:
         """Join memory that came in several channels, as :meth:`ram` with ``plain`` does, unless a format is chosen.
 
-        Raises :class:`~qmigtool.errors.UnsupportedError` if some of it is in no channel given: a main channel alone is
-        a stream that nobody can load. The command line does this before it writes anything.
+        Raises :class:`~qmigtool.errors.UnsupportedError` if some of it is in none of the given channels: QEMU cannot
+        load a main channel alone. The command line does this before it writes anything.
         """
         with self.draft.edit("ram"):
             elsewhere.gather(self.draft)

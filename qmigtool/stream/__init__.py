@@ -1,4 +1,4 @@
-"""A stream, opened: what it came in, where it starts, its sections, and what a person imports.
+"""An opened stream: its container, where it starts, its sections, and the public :class:`Stream`.
 
 ============  =================================================================================
 opening       from a path, bytes or a pipe to a stream
@@ -8,10 +8,10 @@ reading       the strategies of reading, and which of them an input takes
 filereading   the sections of a stream in a file: from the end, or from the front
 pipereading   the sections of a stream in a pipe: from the front, once
 sectionindex  sections in little memory
-consistency   what a stream says of itself at its end, held against what was read
-missing       guest memory that an input lacks
-unwrap        what a stream comes in, removed
+consistency   the vmdesc at the end of a stream, compared with what was read
+missing       guest memory that the input does not contain
+unwrap        a stream, taken out of its containers and decompressed
 probe         where a stream starts, and how large its pages are
-textinput     whether a file is a text or a stream
+textinput     whether a file is text or a stream
 ============  =================================================================================
 """

@@ -1,10 +1,10 @@
-"""Both roads through a file: from its end backwards, and from its front to where the first one ended.
+"""Both strategies for a file: from its end backwards, and from its front up to where the first one ended.
 
-*Tail-first*: the vmdesc at the end of the file gives the length of every device section. What is found this way is
-whole, but it may belong to another stream: a file that was written over a longer one keeps the other's end, guest
-memory may hold a stream of its own, and streams may have been written one behind the other. *Forward*: the records of
-RAM are walked from the front. Where that walk arrives at the first section that was found from the end, the device
-state is **proved** to be this stream's; where it does not, what was found from the end is refuted and given up.
+*Tail-first*: the vmdesc at the end of the file gives the length of every device section. The device state found this
+way is whole, but it may belong to another stream: a file that was written over a longer one keeps the end of the
+longer one, guest memory may contain a stream, and a file may hold several streams one after the other. *Forward*: RAM's
+records are walked from the front. If that walk arrives at the first section that was found from the end, the device
+state is **proved** to belong to this stream; if not, what was found from the end is refuted and discarded.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FileReading"]
 
-MAX_READINGS = 3  # a vmdesc that tells wrong lengths may lead to the wrong end
+MAX_READINGS = 3  # a vmdesc with wrong lengths may lead to the wrong end
 
 
 class _Forward:
-    """A reading from the front: its sections so far, and the error that ended it, if one did."""
+    """A reading from the front: its sections so far, and the error that ended it, if any."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -43,7 +43,7 @@ class _Forward:
         self.finished = False
 
     def read(self, limit: int | None = None, *, goal: int | None = None) -> bool:
-        """Read to the end, or until the reader is at or behind ``limit``; say if a section ended at ``goal``."""
+        """Read to the end, or until the reader is at or past ``limit``; return whether a section ended at ``goal``."""
         met = False
         self.reader.limit = limit
         try:
@@ -61,16 +61,16 @@ class _Forward:
 
     @property
     def vmdesc(self) -> Section | None:
-        """The vmdesc behind this stream's EOF."""
+        """The vmdesc after this stream's EOF."""
         return next((s for s in reversed(self.sections[-2:]) if s.type is Type.VMDESC), None)
 
 
 class FileReading:
-    """The sections of a stream in a file, as far as they are read; :mod:`qmigtool.stream.model` makes devices of them.
+    """The sections of a stream in a file, read on demand; :mod:`qmigtool.stream.model` decodes the devices.
 
-    ``problems`` is the stream's list, to which what is met is added. ``located`` is the vmdesc in use, ``tail_first``
-    says whether what was found from the end is used, ``given_up`` whether a vmdesc, and with it whatever was made of
-    it, had to be given up.
+    ``problems`` is the stream's list; the errors met are appended to it. ``located`` is the vmdesc in use,
+    ``tail_first`` whether the sections found from the end are used, ``given_up`` whether a vmdesc, and what was decoded
+    with it, had to be discarded.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FileReading:
         self._source = source
         self.start = start
         self._problems = problems
-        self._before = len(problems)  # what the container said
+        self._before = len(problems)  # errors of the container
         self._measure = measure
         self._keep_runs = keep_runs
         self.located: LocatedVmdesc | None = None
@@ -100,9 +100,9 @@ class FileReading:
         self._early: tuple[Section, ...] = ()
 
     def open(self, *, forward: bool) -> None:
-        """Read what stands before RAM's pages, and what can be found from the end; ``forward`` forbids to use that.
+        """Read up to RAM's pages, and the sections from the end; with ``forward`` these are not used.
 
-        Raises what is wrong at the front if neither end looks like a migration stream.
+        Raises the error at the front if neither end looks like a migration stream.
         """
         try:
             self.located = find_vmdesc(self._source)
@@ -124,21 +124,21 @@ class FileReading:
         elif self._back is not None and not forward:
             self.tail_first = self._joins(self._back)
 
-    # -- what is known -------------------------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------------------
 
     @property
     def reader(self) -> Reader:
-        """The reader that went from the front so far."""
+        """The forward reader, as far as it has read."""
         return self._forward.reader
 
     @property
     def sections(self) -> SectionIndex:
-        """What was read from the front so far, and, where that ended with an error, what was found from the end."""
+        """The sections read from the front so far; after an error there, also those found from the end."""
         return self._forward.sections
 
     @property
     def full(self) -> Iterator[Section]:
-        """The sections of device state that are used, in stream order; reads to the end if need be."""
+        """The device state sections in use, in stream order; reads to the end if necessary."""
         if self.tail_first and self._back is not None:
             yield from self._early
             yield from self._back.sections
@@ -148,13 +148,13 @@ class FileReading:
 
     @property
     def proved(self) -> bool:
-        """Whether every section of device state that is used was reached from the front."""
+        """Whether every device state section in use was reached from the front."""
         return self._joined if self.tail_first else self._forward.finished and not self._only_from_end
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def new_reader(self, *, keep_runs: bool) -> Reader:
-        """Return a reader of the whole stream that knows what the vmdesc in use says."""
+        """Return a reader of the whole stream that uses the lengths of the vmdesc in use."""
         vmdesc = self.located.vmdesc if self.located is not None else None
         return Reader(
             Window(self._source.whole, final=True, passed=self._source.passed),
@@ -182,7 +182,7 @@ class FileReading:
     def prove(self, limit: int | None = None) -> bool:
         """Walk from the front to where the walk from the end stopped, over at most ``limit`` bytes of RAM's records.
 
-        Returns :attr:`proved`. What is refuted, or broken, goes to the problems.
+        Returns :attr:`proved`. Refuted sections and errors are added to the problems.
         """
         back, forward = self._back, self._forward
         if not self.tail_first or back is None:
@@ -190,7 +190,7 @@ class FileReading:
         elif not self._joined and not forward.finished:
             goal = back.start
             self._joined = forward.read(goal if limit is None else min(goal, self._head + limit), goal=goal)
-            # Where no item starts at the goal, only the end of the stream tells what is there.
+            # Where no item starts at the goal, only the end of the stream shows what is there.
             if forward.finished:
                 self._settle()
             elif self.reader.pos >= goal and not self._joined:
@@ -208,7 +208,7 @@ class FileReading:
         return _Forward(self.new_reader(keep_runs=self._keep_runs))
 
     def _read_head(self) -> None:
-        """Read what comes before the first PART or END: setup, where nothing is large."""
+        """Read everything before the first PART or END: the setup, which is small."""
         later = (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END)
         forward, whole = self._forward, self._source.whole
         try:
@@ -221,12 +221,12 @@ class FileReading:
             forward.error, forward.finished = error, True
 
     def _joins(self, walk: TailWalk) -> bool:
-        """Say whether what was found from the end may join what was read from the front."""
+        """Return whether the sections found from the end may continue those read from the front."""
         if [(s.name, s.instance_id) for s in self._early] != [(d.idstr, d.instance_id) for d in walk.missing]:
             return False
         if not walk.sections:
             return False
-        # Behind padding might lie a stream that was here before, and longer: a volume is not cut to what is written.
+        # After padding there may be the rest of an older, longer stream: a volume is not truncated to what is written.
         if self.located is None or self.located.end != len(self._source.whole):
             return False
         # The last thing before device state is the END (or PART) of a live section.
@@ -235,10 +235,10 @@ class FileReading:
             return marker == QEMU_VM_SECTION_FOOTER and int.from_bytes(raw, "big") in self.reader.started
         return bytes(self._source.view(walk.start - 8, 8)) == int(RamSaveFlag.EOS).to_bytes(8, "big")
 
-    # -- what reading forward found, held against what was found from the end -----------------------------------------
+    # -- the forward reading, compared with the sections found from the end --------------------------------------------
 
     def _settle(self) -> None:
-        """Take in how reading forward ended."""
+        """Use the result of the forward reading."""
         error = self._forward.error
         if error is None:
             if self._foreign(self._forward):
@@ -253,12 +253,12 @@ class FileReading:
                 self._take_end()
                 return
             if self._inside_ram():
-                # Guest memory may hold a stream of its own. This one is broken, and has no end.
+                # Guest memory may contain a stream. The one being read is broken and has no end.
                 self._give_up()
         self._stopped(error)
 
     def _take_end(self) -> None:
-        """Note what reading forward met, and what it does not agree on with the vmdesc."""
+        """Record the errors of the forward reading, and where it and the vmdesc disagree."""
         if self._forward.error is not None:
             self._stopped(self._forward.error)
             return
@@ -267,14 +267,14 @@ class FileReading:
             self._problems += disagreements(self.sections, self.located)
 
     def _foreign(self, forward: _Forward) -> bool:
-        """Say whether the vmdesc in use is another than the one at which reading forward arrived."""
+        """Return whether the forward reading arrived at a vmdesc other than the one in use."""
         own = forward.vmdesc
         return (None if own is None else own.offset) != (None if self.located is None else self.located.offset)
 
     def _alone(self, located: LocatedVmdesc) -> _Forward | None:
-        """Read without the vmdesc: another stream's may have told a wrong page size, or wrong lengths.
+        """Read without the vmdesc: one of another stream may give a wrong page size or wrong lengths.
 
-        Returns the reading if it comes to an end, and that is not the one of this vmdesc.
+        Returns the reading if it reaches an end other than this vmdesc.
         """
         page_size = probe_page_size(self._source, self.start)
         if page_size in (None, self.reader.ram.page_size) and self.reader.footers is not False:
@@ -286,21 +286,21 @@ class FileReading:
         return None if alone.error is not None or (own is not None and own.offset == located.offset) else alone
 
     def _inside_ram(self) -> bool:
-        """Say whether what was found from the end starts inside a live section that was read from the front."""
+        """Return whether the sections found from the end start inside a live section that was read from the front."""
         item = self.reader.partial()
         live = item is not None and item.type in (Type.START, Type.PART, Type.END)
         return live and self._back is not None and item is not None and item.offset < self._back.start < self.reader.pos
 
     def _give_up(self) -> None:
-        """Give up the vmdesc, and what was found from the end."""
+        """Discard the vmdesc and the sections found from the end."""
         self.located, self._back, self.tail_first = None, None, False
         self.given_up = True
 
     def _read_with_own(self) -> None:
-        """Read again with the vmdesc at which this stream ends; where it has none, what was read stays.
+        """Read again with the vmdesc that ends this stream; without one, keep what was read.
 
-        With an end of its own it is whole, as QEMU reads it: what follows is the rest of an older and longer stream.
-        Without, the EOF may as well be a damaged byte, and the vmdesc behind it this stream's.
+        With its own vmdesc the stream is whole, as QEMU reads it: what follows is the rest of an older and longer
+        stream. Without one, the EOF may be a damaged byte, and the vmdesc after it this stream's own.
         """
         foreign = self.located
         for _ in range(MAX_READINGS):
@@ -319,7 +319,7 @@ class FileReading:
             foreign = self.located
 
     def _take_own(self) -> QmigError | None:
-        """Use the vmdesc at which reading forward arrived; return what is wrong with it."""
+        """Use the vmdesc at which the forward reading arrived; return the error in it, if any."""
         own = self._forward.vmdesc
         self._give_up()
         if own is None:
@@ -328,13 +328,13 @@ class FileReading:
             text = bytes(self._source.view(own.body_offset, own.body_length))
             self.located = LocatedVmdesc(parse_vmdesc(text, own.body_offset), own.offset, own.end)
         except StreamError as error:
-            return error.with_traceback(None)  # it would keep the text and all that was made of it
+            return error.with_traceback(None)  # the traceback would keep the text and the objects parsed from it
         return None
 
-    # -- where it is broken ------------------------------------------------------------------------------------------
+    # -- broken streams ---------------------------------------------------------------------------------------------
 
     def _stopped(self, error: QmigError) -> None:
-        """Note where reading forward stopped, and go on with what is known from the end."""
+        """Record where the forward reading stopped, and continue with the sections found from the end."""
         self._take_reader_problems()
         self._problems.append(error)
         partial = self.reader.partial()
@@ -360,7 +360,7 @@ class FileReading:
 
 
 def _cut(partial: Section, end: int) -> Section:
-    """Shorten the unreadable item to end where readable ones go on."""
+    """Shorten the unreadable item so that it ends where readable ones continue."""
     return Section(
         Type.UNREADABLE, partial.offset, end - partial.offset, partial.offset, end - partial.offset, complete=False
     )

@@ -1,7 +1,8 @@
-"""Guest memory that an input lacks: it travelled on other channels (multifd, postcopy), and they are not given.
+"""Guest memory that the input does not contain: it was sent on other channels (multifd, postcopy) that are not given.
 
-Not missing is shared memory that the stream leaves where it is (x-ignore-shared), and what virtio-mem has not plugged.
-What a guest told QEMU that it does not use (free page hinting) is not sent either, and nothing in a stream says so.
+Shared memory that the stream leaves in place (x-ignore-shared) and memory that virtio-mem has not plugged are not
+missing. Pages that the guest reported as free (free page hinting) are not sent either, and the stream does not record
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ VIRTIO_MEM = ("virtio-mem", "virtio-mem-device-early")
 
 
 class Missing(NamedTuple):
-    """``pages`` of ``total`` are in no channel given; ``excuse`` says why the guest may not miss them, or is empty."""
+    """``pages`` of ``total`` are in none of the given channels; ``excuse`` says why they may be unused, or is empty."""
 
     pages: int
     total: int
@@ -28,15 +29,17 @@ class Missing(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What is missing, or was not sent."""
+        """The message about the pages that are missing or were not sent."""
         count = f"{self.pages} of {self.total} pages of memory"
-        return f"{count} were not sent: {self.excuse}" if self.excuse else f"{count} are missing: in no channel given"
+        if self.excuse:
+            return f"{count} were not sent: {self.excuse}"
+        return f"{count} are missing: they are in none of the given channels"
 
 
 def missing_memory(stream: Stream) -> Missing | None:
-    """Return what is missing of a stream's memory, or None; reads all of RAM's headers, and all channels.
+    """Return which memory of a stream is missing, or None; reads all of RAM's headers, and all channels.
 
-    Where channels are given, pages are counted one by one; else a page that was sent twice may count for one that was
+    Where channels are given, pages are counted one by one; otherwise a page that was sent twice may hide one that was
     never sent, so that at least ``pages`` are missing.
     """
     held, total = stream.pages_held
@@ -49,7 +52,7 @@ def missing_memory(stream: Stream) -> Missing | None:
 
         try:
             blocks = [block for block in usage.blocks(stream.ram) if not block["elsewhere"]]
-        except UnsupportedError:  # of a pipe, whose records were not kept
+        except UnsupportedError:  # a pipe, whose records were not kept
             blocks = []
         else:
             pages = sum(block["absent"] for block in blocks)
@@ -57,19 +60,19 @@ def missing_memory(stream: Stream) -> Missing | None:
 
 
 def is_complete(stream: Stream, lacking: Missing | None = None) -> bool | None:
-    """Say whether a stream is complete; None where a limit was reached before that could be seen."""
+    """Return whether a stream is complete; None where a limit was reached before that was known."""
     if stream.problems and all(isinstance(one, BudgetError) for one in stream.problems):
         return None
     return stream.complete and (lacking is None or bool(lacking.excuse))
 
 
 def _excuse(stream: Stream) -> str:
-    """Say why pages may be missing from a stream that has all that there was to send."""
+    """Return why pages may be missing from a stream that was sent completely."""
     names = {device.name.rpartition("/")[2] for device in stream.devices}
     if names & set(VIRTIO_MEM) and not find_regions(stream.devices, stream.ram_blocks):
         return "virtio-mem may not have plugged them, but its state cannot be read"
-    # With multifd no whole page goes through the main channel, and postcopy announces itself by commands.
+    # With multifd no whole page is in the main channel, and postcopy sends commands.
     postcopy = any((section.name or "").startswith("POSTCOPY_") for section in stream.sections)
     if "virtio-balloon" in names and not postcopy and stream.whole_pages:
-        return "the guest may have said that it does not use them (balloon)"
+        return "the guest may have reported them as free (balloon)"
     return ""

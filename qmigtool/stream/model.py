@@ -1,10 +1,10 @@
-"""A migration stream, opened: what a person imports.
+"""An opened migration stream: the public class :class:`Stream`.
 
-There are two roads to the device state. *Tail-first* starts from the vmdesc at the end and does not touch RAM; what it
-finds is whole, and :meth:`Stream.prove` says whether it is this stream's. *Forward* reads everything in order and is
-taken for pipes and where the other does not lead. Both give the same devices. Where the bytes are broken, what can be
-read from the front and what can be read from the end is shown all the same, and :attr:`Stream.problems` says what lies
-between.
+Two strategies reach the device state. *Tail-first* starts from the vmdesc at the end and does not read RAM; what it
+finds is whole, and :meth:`Stream.prove` tells whether it belongs to this stream. *Forward* reads everything in order;
+it is used for pipes and where tail-first fails. Both give the same devices. Where the bytes are broken, the sections
+that can be read from the front and from the end are still shown, and :attr:`Stream.problems` reports the part between
+them.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 __all__ = ["Stream"]
 
 WHOLE_VCPU = 4096  # bytes of its section, at least
-MAX_FITTED, MAX_REMEMBERED = 1024, 1 << 16  # bodies whose fitting is remembered, and bytes of one
+MAX_FITTED, MAX_REMEMBERED = 1024, 1 << 16  # bodies whose fit is remembered, and bytes of one
 
 
 class Stream:
     """An opened stream; use :func:`qmigtool.open`, and close it or use it as a context manager.
 
-    ``problems`` are the errors met so far, in the order they were met; reading :attr:`sections` may add some, because
-    only that reads RAM. ``container`` says what the stream came in (:class:`~qmigtool.stream.unwrap.Container`).
+    ``problems`` are the errors found so far, in order; reading :attr:`sections` may add some, because
+    only that reads RAM. ``container`` describes the container (:class:`~qmigtool.stream.unwrap.Container`).
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Stream:
         return f"<Stream {self._inputs.source.name!r}, {self.machine or 'no machine type'}, read {self.road}>"
 
     def close(self) -> None:
-        """Let go of the file and of the extra channels.
+        """Close the file and the extra channels.
 
-        After that, every use of the stream and of what still looks into it (devices, fields, vCPUs, memory) raises
-        :class:`~qmigtool.errors.ClosedError`. :attr:`problems` stay, and so does what was read out of it: values, XSAVE
+        After that, every use of the stream and of objects that read from it (devices, fields, vCPUs, memory) raises
+        :class:`~qmigtool.errors.ClosedError`. :attr:`problems` remain, and so do values that were read: numbers, XSAVE
         areas, tables.
         """
         self._inputs.close()
@@ -141,7 +141,7 @@ class Stream:
 
     @property
     def road(self) -> str:
-        """``tail-first`` or ``forward``: how the device state was reached."""
+        """``tail-first`` or ``forward``: the strategy that reached the device state."""
         return "tail-first" if self._reading.tail_first else "forward"
 
     @property
@@ -171,20 +171,20 @@ class Stream:
 
     @property
     def page_size_inferred(self) -> bool:
-        """Whether nothing in the stream says the page size, so that it is the first one with which RAM reads well."""
+        """Whether the page size is inferred: the stream does not record it, and RAM reads without error with it."""
         return self._reading.probed_page_size is not None and self.vmdesc is None
 
     @property
     def ram_blocks(self) -> tuple[RamBlock, ...]:
-        """The RAMBlocks in the order of the ``ram`` START section."""
+        """The RAM blocks in the order of the ``ram`` START section."""
         return tuple(self._reading.reader.ram.blocks)
 
     @property
     def pages_held(self) -> tuple[int, int]:
-        """(pages of guest memory that this input holds at most, pages in all); reads all of RAM's headers.
+        """(largest possible number of pages of guest memory in this input, total pages); reads all of RAM's headers.
 
-        The first is smaller where memory travelled on other channels (multifd, postcopy), or stayed where it was
-        (shared memory). What virtio-mem has not plugged is no memory of the guest, and in neither number.
+        The first is smaller where memory was sent on other channels (multifd, postcopy) or stayed in place (shared
+        memory). Memory that virtio-mem has not plugged is not guest memory; neither number counts it.
         """
         from qmigtool.ram.unplugged import find_regions
 
@@ -200,14 +200,14 @@ class Stream:
 
     @property
     def shared_blocks(self) -> tuple[str, ...]:
-        """The RAMBlocks that are shared memory and not in the stream (x-ignore-shared); reads all of RAM's headers."""
+        """The RAM blocks that are shared memory and not in the stream (x-ignore-shared); reads all of RAM's headers."""
         _ = self.sections
         state = self._reading.reader.ram
         return tuple(block.idstr for index, block in enumerate(state.blocks) if state.left_out(index))
 
     @property
     def whole_pages(self) -> int:
-        """How many records of RAM hold a page as it is (RAM_SAVE_FLAG_PAGE); reads all of RAM's headers."""
+        """The number of page records with a whole page (RAM_SAVE_FLAG_PAGE); reads all of RAM's headers."""
         _ = self.sections
         counted = self._reading.reader.ram.pages
         return sum(pages for (_, flags), pages in counted.items() if flags == RamSaveFlag.PAGE)
@@ -220,7 +220,7 @@ class Stream:
 
     @property
     def vmdesc_text(self) -> bytes | None:
-        """The JSON text of the vmdesc as it stands in the stream, or None."""
+        """The JSON text of the vmdesc, byte for byte, or None."""
         located = self._reading.located
         if located is None:
             return None
@@ -233,15 +233,15 @@ class Stream:
 
     @property
     def complete(self) -> bool:
-        """Whether the stream could be read from its header to its EOF, and nothing was wrong with it."""
+        """Whether the stream was read from its header to its EOF without any problem."""
         ended = any(
             section.type is Type.EOF for section in self.sections
-        )  # first: only this meets what is wrong in RAM
+        )  # first: only this finds the errors in RAM
         return ended and not self.problems
 
     @property
     def sections(self) -> SectionIndex:
-        """Every item of the stream in order; their spans cover every byte. Reads all of RAM's headers."""
+        """Every item of the stream in order; their spans cover every byte; reads all of RAM's headers."""
         self._read_all()
         return self._reading.sections
 
@@ -257,7 +257,7 @@ class Stream:
             return tuple(self._device(section, descriptions) for section in sections)
 
     def _device(self, section: Section, descriptions: Descriptions | None) -> Device:
-        """Pair a section with its description: the stream's own, or else one that a schema finds."""
+        """Pair a section with its description: the stream's own, or else one fitted with a schema."""
         name = section.name or ""
         described = descriptions.take(name, section.instance_id or 0) if descriptions is not None else None
         if described is not None:
@@ -287,19 +287,19 @@ class Stream:
 
     @cached_property
     def schema(self) -> Schema:
-        """What describes devices where the stream itself does not: the given schema, or the one that is built in."""
+        """The schema for devices that the stream does not describe: the given one, or the built-in one."""
         return self._given_schema or built_in()
 
     @property
     def borrowed(self) -> str | None:
-        """The name of the schema by which devices are decoded that the stream does not describe, or None."""
+        """The name of the schema that decodes devices that the stream does not describe, or None."""
         return self.schema.name if any(device.borrowed is not None for device in self.devices) else None
 
     @cached_property
     def ram(self) -> Ram:
-        """Guest memory: which record wrote each page, and what it holds; see :mod:`qmigtool.ram`.
+        """Guest memory: which record wrote each page, and its contents; see :mod:`qmigtool.ram`.
 
-        Reads all of RAM's headers. Of a pipe only what was written is known (and only if it was opened with
+        Reads all of RAM's headers. For a pipe, only the records are known (and only if it was opened with
         ``keep_runs``), not the contents.
         """
         # Imported here: numpy is not needed for device state.
@@ -330,9 +330,9 @@ class Stream:
 
     @cached_property
     def vcpus(self) -> tuple[VCpu, ...]:
-        """The x86 vCPUs by instance, as far as they can be decoded (:attr:`problems` names the others).
+        """The x86 vCPUs by instance that can be decoded (:attr:`problems` reports the others).
 
-        Empty for another target.
+        Empty for other targets.
         """
         found = []
         for device in sorted(self.devices, key=lambda device: device.instance_id):
@@ -340,7 +340,7 @@ class Stream:
                 try:
                     _ = device.fields
                 except QmigError as error:
-                    self.report(error)  # one that cannot be decoded does not take the others away
+                    self.report(error)  # the other vCPUs can still be decoded
                 else:
                     found.append(VCpu(device, tcg=self.accelerator.tcg))
         return tuple(found)
@@ -354,7 +354,7 @@ class Stream:
         """Return a device by ``name`` or ``name@instance``; raises :class:`~qmigtool.errors.UsageError`."""
         device, rest = find(self.devices, path)
         if rest:
-            raise UsageError(f"{path!r} leads into a device", expected=f"the device alone: {device.label}")
+            raise UsageError(f"{path!r} is a path into a device", expected=f"the device alone: {device.label}")
         return device
 
     def field(self, path: str) -> Field:
@@ -366,18 +366,18 @@ class Stream:
 
     @property
     def proved(self) -> bool:
-        """Whether :attr:`devices` are known to be this stream's: reached from its front, over RAM's records.
+        """Whether :attr:`devices` are known to belong to this stream: reached from its front, over RAM's records.
 
-        What was found from the end of a file may be the rest of another stream, written over by this one. Until
-        :meth:`prove` is called, or :attr:`sections` is read, that is not looked at.
+        The sections found from the end of a file may be the rest of another stream that this one overwrote. That is not
+        checked until :meth:`prove` is called or :attr:`sections` is read.
         """
         return self._reading.proved
 
     def prove(self, limit: int | None = None) -> bool:
-        """Walk RAM's records from the front to where device state was found from the end; return :attr:`proved`.
+        """Walk RAM's records from the front to the device state found from the end; return :attr:`proved`.
 
-        Goes over at most ``limit`` bytes of them, by default over all. What is refuted, or broken, goes to
-        :attr:`problems`; then :attr:`devices`, and whatever is made of them, are what reading forward finds.
+        Walks at most ``limit`` bytes of them, by default all. Refuted sections and errors are added to
+        :attr:`problems`; then :attr:`devices`, and everything decoded from them, come from the forward reading.
         """
         with self._bounded():
             self._reading.prove(limit)
@@ -388,7 +388,7 @@ class Stream:
 
     @contextlib.contextmanager
     def _bounded(self) -> Iterator[None]:
-        """Work within the budget that counts here, or one that is made for inputs of this size."""
+        """Work within the current budget, or within one for inputs of this size."""
         with ensured(self._occupied):
             yield
 
@@ -402,20 +402,20 @@ class Stream:
                 self.problems += wrong_lengths(self.devices)
 
     def _settle(self) -> None:
-        """Forget what was made of device state that turned out to be another stream's."""
+        """Discard device state that turned out to belong to another stream."""
         if self._reading.given_up and not self._forgotten:
             self._forgotten = True
             for name in ("devices", "vcpus", "accelerator"):
                 self.__dict__.pop(name, None)
 
     def _measure(self, header: SectionHeader, data: memoryview, ends: Callable[[int], bool]) -> int | None:
-        """Tell the length of a device section from its bytes, for a stream with neither footers nor a vmdesc."""
+        """Find the length of a device section from its bytes, for a stream with neither footers nor a vmdesc."""
         fitted = fit(self.schema, header.idstr, header.version_id, data, self.machine, ends=ends)
         return None if fitted is None else fitted.description.size
 
 
 class _Closed(Stream):
-    """What a stream becomes when it is closed, so that nobody reads on in what is gone."""
+    """The reading of a closed stream: every access raises an error."""
 
     _STILL = ("close", "problems", "error")
 

@@ -30,15 +30,15 @@ def open_stream(
 ) -> Stream:
     """Open a migration stream: a path, the bytes themselves, or a binary file object (a pipe, say).
 
-    ``accelerator`` overrides what is inferred (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
-    tail-first road. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return path),
-    for :attr:`Stream.ram`; ``schema`` describes device state where the stream itself does not (default: the built-in
-    one); ``snapshot`` names one of a qcow2 image that has several. ``keep_runs`` keeps the records of RAM as they are
-    read: of a pipe there is no other way to have them, and of a file it spares :attr:`Stream.ram` a second reading.
-    Broken input does not raise here, only in :attr:`Stream.problems`, unless it is no migration stream at all: then
-    :class:`~qmigtool.errors.StreamError`. :class:`OSError` is left as it is.
+    ``accelerator`` overrides the inferred one (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
+    tail-first strategy. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return
+    path), for :attr:`Stream.ram`; ``schema`` describes device state that the stream itself does not describe (default:
+    the built-in one); ``snapshot`` names one of a qcow2 image that has several. ``keep_runs`` keeps the page records as
+    they are read: for a pipe this is the only way to have them, for a file it saves :attr:`Stream.ram` a second
+    reading. Broken input does not raise here, it only adds to :attr:`Stream.problems`, unless it is not a migration
+    stream at all: then :class:`~qmigtool.errors.StreamError`. An :class:`OSError` is passed on.
     """
-    with contextlib.ExitStack() as stack:  # what was opened is closed again if something raises
+    with contextlib.ExitStack() as stack:  # an error closes what was opened
         opened = [
             stack.enter_context(BufferSource(c) if isinstance(c, bytes) else FileSource(Path(c))) for c in channels
         ]

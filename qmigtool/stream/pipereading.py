@@ -1,4 +1,4 @@
-"""The road through a pipe: forward, once. RAM passes by, and what describes devices is kept."""
+"""Reading a pipe: forward, once. RAM is dropped, the device sections are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PipeReading"]
 
 PIPE_CHUNK = 1 << 20
-MAGIC_SIZE = 16  # bytes that tell what a file is
+MAGIC_SIZE = 16  # bytes that identify a file's format
 
 
 class PipeReading:
@@ -86,7 +86,7 @@ class PipeReading:
 
     @property
     def proved(self) -> bool:
-        """Always: everything was reached from the front."""
+        """Always true: everything was reached from the front."""
         return True
 
     def prove(self, limit: int | None = None) -> bool:
@@ -110,7 +110,7 @@ class PipeReading:
                 reader.close()
             for section in reader.sections():
                 self.sections.append(section)
-                # Live sections (START, PART, END) and the tail pass by.
+                # Live sections (START, PART, END) and the tail are not kept.
                 if section.type in (Type.FULL, Type.VMDESC):
                     self._kept.keep(section.offset, reader.window.bytes(section.offset, section.length, "a section"))
                 if section.type is Type.VMDESC:
@@ -120,7 +120,7 @@ class PipeReading:
             chunk = pipe.read(PIPE_CHUNK)
         self._take_reader_problems()
         if self.located is not None:
-            # Zero pages read well with many sizes; this one is told.
+            # Zero pages are valid with many page sizes; this one is recorded.
             reader.ram.page_size = self.located.vmdesc.page_size
             if not self._problems:
                 self._problems += disagreements(self.sections, self.located)
@@ -138,7 +138,7 @@ class PipeReading:
 
 
 def _read_up_to(pipe: BinaryIO, count: int) -> bytes:
-    """Read so much of a pipe, or all of it: a socket may give a byte at a time."""
+    """Read ``count`` bytes of a pipe, or all of it: a socket may return one byte at a time."""
     head = bytearray()
     while len(head) < count and (chunk := pipe.read(min(PIPE_CHUNK, count - len(head)))):
         head += chunk

@@ -1,4 +1,4 @@
-"""Looks that are taken at a stream before it is read: where it starts, how large its pages are."""
+"""Probes of a stream before it is read: where it starts, and its page size."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ MAX_PREFIX = 1 << 30
 # x86 and most others; ARM; SPARC64, Alpha, OpenRISC; TriCore; Hexagon; AVR
 PAGE_SIZES = (4096, 1024, 8192, 16384, 65536, 256)
 PROBED = 16 << 20  # bytes looked at
-MAX_FOLLOWED = 80 << 20  # bytes of one section that are waited with
+MAX_FOLLOWED = 80 << 20  # bytes of one section that are buffered
 
 
 def probe_page_size(source: BufferSource, start: int) -> int | None:
-    """Find the target page size of a stream that says it nowhere: with a wrong one, RAM soon has impossible flags.
+    """Find the page size of a stream that does not record it: with a wrong one, RAM soon has impossible flags.
 
-    ``start`` is where the stream starts. Returns None if it does say it (configuration/target-page-bits), or if none
-    fits.
+    ``start`` is where the stream starts. Returns None if the stream records it (configuration/target-page-bits), or if
+    no size fits.
     """
     for page_size in PAGE_SIZES:
         probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
         try:
             for section in probe.sections():
-                # All of RAM was read, or as much as tells.
+                # All of RAM was read, or enough to decide.
                 ended = section.type is Type.END and section.name == "ram"
                 if ended or (section.type is Type.PART and section.length > page_size):
                     break
@@ -43,7 +43,7 @@ def probe_page_size(source: BufferSource, start: int) -> int | None:
 
 
 def find_start(source: BufferSource) -> int:
-    """Return where the stream starts: 0, or behind a hole (``migrate file:PATH,offset=N``)."""
+    """Return where the stream starts: 0, or after a hole (``migrate file:PATH,offset=N``)."""
     magic = FileHeader(QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION).build()
     whole = source.whole
     first = source.first_data() // CHUNK * CHUNK  # a hole need not be read
@@ -57,10 +57,10 @@ def find_start(source: BufferSource) -> int:
 
 
 class Follower:
-    """Reads a stream along while it is put together, to know where it breaks before all of it is there.
+    """Reads a stream while it is being assembled, to find where it breaks before all of it is written.
 
-    ``failed`` is what reading it met, or None. What cannot be told along the way (a device section that has no footer)
-    ends following without an error.
+    ``failed`` is the error met while reading, or None. A section that cannot be measured this way (a device section
+    without a footer) ends following without an error.
     """
 
     def __init__(self) -> None:

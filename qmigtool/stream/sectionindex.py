@@ -1,4 +1,4 @@
-"""The sections of a stream, held as columns: millions of empty PARTs are legal, and seen."""
+"""The sections of a stream, as columns: millions of empty PARTs are legal, and occur."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["SectionIndex"]
 
 
 class SectionIndex(Sequence[Section]):
-    """A list of :class:`~qmigtool.parsers.savevm.Section` at 28 bytes each; the objects are made when looked at."""
+    """A list of :class:`~qmigtool.parsers.savevm.Section` at 28 bytes each; the objects are made on access."""
 
     def __init__(self, sections: Iterable[Section] = ()) -> None:
         self._spans = array("Q")  # offset, length, body length
-        self._kinds = array("I")  # which of the templates
+        self._kinds = array("I")  # indices of templates
         self._templates: list[tuple[Any, ...]] = []
         self._known: dict[tuple[Any, ...], int] = {}
         for section in sections:

@@ -1,6 +1,6 @@
-"""Which of two things a file is: text to be read as a whole, or a stream to be opened; packed or not.
+"""Decide whether a file is text to be read as a whole or a stream to be opened; compressed or not.
 
-Commands that take either (descriptions, targets) ask here, and not by the name of the file.
+Commands that accept either (descriptions, targets) decide by the contents, not by the file name.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ MAGIC = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
 
 
 def is_stream(head: bytes) -> bool:
-    """Say whether what starts with ``head`` (16 bytes are enough) is a stream, or what one may come in."""
+    """Return whether a file that starts with ``head`` (16 bytes are enough) is a stream or a container."""
     return head.startswith(MAGIC) or recognise(head) is not None
 
 
 def is_text(head: bytes) -> bool:
-    """Say whether what starts with ``head`` (4096 bytes are enough) is text: no stream, not packed, and no zero byte.
+    """Return whether a file that starts with ``head`` (4096 bytes are enough) is text: no stream, no zero byte.
 
     A stream may start behind a hole (``migrate file:PATH,offset=N``): then it starts with zeros.
     """
@@ -36,10 +36,10 @@ def is_text(head: bytes) -> bool:
 
 
 def text_of(source: BufferSource, limit: int) -> bytes | None:
-    """Return the text that a file is, unpacked if it is packed, or None if it is anything else.
+    """Return a file's text, decompressed if it is compressed, or None if the file is not text.
 
-    No more is unpacked than tells which. Raises :class:`~qmigtool.errors.LimitError` for a text of more than ``limit``
-    bytes, and what :func:`~qmigtool.parsers.packed.unpack` does.
+    Decompresses no more than is needed to decide. Raises :class:`~qmigtool.errors.LimitError` for a text of more than
+    ``limit`` bytes, and the errors of :func:`~qmigtool.parsers.packed.unpack`.
     """
     magic = recognise(bytes(source.whole[:HEAD]))
     if magic is not None and magic.kind is not Kind.PACKED:
@@ -62,7 +62,7 @@ def text_of(source: BufferSource, limit: int) -> bytes | None:
 
 
 def _slices(source: BufferSource) -> Iterator[bytes]:
-    """Give a file's bytes: so many as tell what it is, then the rest in larger pieces."""
+    """Yield a file's bytes: enough to recognise it, then the rest in larger pieces."""
     at, size = 0, HEAD
     while at < len(source.whole):
         yield bytes(source.whole[at : at + size])

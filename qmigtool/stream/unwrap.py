@@ -1,7 +1,7 @@
-"""Getting at the stream in a container: a save image, a compressed file, a snapshot in a qcow2 image, a capture.
+"""Unwrapping the stream in a container: a save image, a compressed file, a snapshot in a qcow2 image, a capture.
 
-Where the stream lies in one piece it is read where it is. Otherwise it is put together in a temporary file that has no
-name, once, and that is mapped like any other; offsets then count in the stream, not in the container.
+A stream that is contiguous in its container is read in place. Otherwise it is written once to an unnamed temporary
+file, which is mapped like any other file; offsets then count in the stream, not in the container.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ PACKING_HEAD = 64  # bytes in which the magic of an installed container lies
 QEVM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
 SHOWN_SNAPSHOTS = 20  # in a message
 MAX_LAYERS = 4  # a compressed save image of a compressed stream is three
-SPARE = 256 << 20  # bytes of the temporary file system that are left alone
+SPARE = 256 << 20  # bytes of the temporary file system that are left free
 CHECKED = 64 << 20
-MAX_STREAM = 1 << 40  # bytes; a file system may not even take more
-GRACE = 1.0  # seconds of unpacking behind where the stream is broken
+MAX_STREAM = 1 << 40  # bytes; a file system may not even allow more
+GRACE = 1.0  # seconds of decompressing after the stream's first error
 ZEROS = bytes(2 << 20)  # as long as the longest piece, a cluster of 2 MiB
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What a stream came in: ``raw``, ``libvirt``, ``qcow2``, ``pcap``; and by what it was packed (``none``).
+    """The container of a stream: ``raw``, ``libvirt``, ``qcow2``, ``pcap``; and its compression (``none``).
 
-    ``details`` says more of it, for people and JSON; ``removed`` what had to be taken off, from the outside inwards.
+    ``details`` describes it further, for people and JSON; ``removed`` lists the removed layers, outermost first.
     """
 
     name: str = "raw"
@@ -65,20 +65,20 @@ class Container:
 
     @property
     def in_place(self) -> bool:
-        """Whether the stream is read where it lies, so that its offsets are the file's."""
+        """Whether the stream is read in place, so that its offsets are the file's."""
         return not self.removed
 
     def without(self, *layers: str, **more: Any) -> Container:
-        """Return what is known when more layers are off."""
+        """Return the container after more layers were removed."""
         return replace(self, removed=(*self.removed, *layers), **more)
 
 
 @dataclass(frozen=True, slots=True)
 class Unwrapped:
-    """A stream out of its container.
+    """A stream taken out of its container.
 
-    ``start`` is where it starts in ``source``, None if that is to be looked for. ``channels`` are those of the same
-    migration that a capture holds; ``outer`` the sources that only hold it; ``problems`` what was wrong on the way.
+    ``start`` is where it starts in ``source``, None if that must be searched for. ``channels`` are the channels of the
+    same migration in a capture; ``outer`` the sources that only contain it; ``problems`` the errors met.
     """
 
     source: BufferSource
@@ -89,17 +89,17 @@ class Unwrapped:
     problems: tuple[QmigError, ...] = ()
 
     def close(self, kept: BufferSource) -> None:
-        """Let go of what was made on the way, but not of ``kept``, which is the caller's."""
+        """Close the sources made while unwrapping, but not ``kept``, which belongs to the caller."""
         for one in (self.source, *self.channels, *self.outer):
             if one is not kept:
                 one.close()
 
 
 def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
-    """Take a stream out of what wraps it, layer by layer; one that nothing wraps is returned as it is.
+    """Take a stream out of its containers, layer by layer; a stream without one is returned unchanged.
 
-    ``snapshot`` names the one that is meant, by its name or id, in a qcow2 image that has several. Raises
-    :class:`~qmigtool.errors.UnsupportedError` for a container that is only known by name,
+    ``snapshot`` selects a snapshot, by its name or id, in a qcow2 image that has several. Raises
+    :class:`~qmigtool.errors.UnsupportedError` for a container that qmigtool recognises but cannot read,
     :class:`~qmigtool.errors.UsageError` if there is no such snapshot or several to choose from, and
     :class:`~qmigtool.errors.StreamError` for a container that is broken before its stream starts.
     """
@@ -118,9 +118,9 @@ def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
                 continue
             found = _OPENERS[magic.kind](found, magic, snapshot)
         else:
-            raise LimitError("containers inside containers without end", offset=0)
+            raise LimitError("too many nested containers", offset=0)
         if snapshot is not None and found.container.name != "qcow2":
-            raise UsageError(f"no snapshot {snapshot!r}: this is no qcow2 image")
+            raise UsageError(f"no snapshot {snapshot!r}: this is not a qcow2 image")
     except BaseException:
         found.close(source)
         raise
@@ -134,10 +134,10 @@ def _installed(found: Unwrapped, start: int) -> Packing | None:
 
 
 def unpack_channel(source: BufferSource) -> BufferSource:
-    """Return what an extra channel of a migration holds: the source itself, or a new one if a compressor packed it.
+    """Return the bytes of an extra channel: the source itself, or a new one if it is compressed.
 
-    Raises :class:`~qmigtool.errors.UnsupportedError` for a compression that is only known by name,
-    :class:`~qmigtool.errors.UsageError` for another container, and what unpacking raises.
+    Raises :class:`~qmigtool.errors.UnsupportedError` for a compression that qmigtool recognises but cannot read,
+    :class:`~qmigtool.errors.UsageError` for another container, and the errors of decompressing.
     """
     magic = recognise(bytes(source.whole[:MAGIC_SIZE]))
     if magic is None or magic.what == MULTIFD:
@@ -146,7 +146,7 @@ def unpack_channel(source: BufferSource) -> BufferSource:
         if magic.kind is Kind.OTHER:
             raise UnsupportedError(magic.what, offset=0)
         if magic.kind is not Kind.PACKED:
-            raise UsageError(f"{magic.what} is no extra channel of a migration", expected="what went over a channel")
+            raise UsageError(f"{magic.what} is not an extra channel of a migration", expected="the bytes of a channel")
         with tempfile.TemporaryFile() as file:
             _write(file, unpack(source, magic.packer, 0), None)
             file.flush()
@@ -178,7 +178,7 @@ def _about(image: SaveImage) -> dict[str, Any]:
 
 
 def _packed(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
-    """Unpack what is packed, and what is packed in it, at once; nothing is kept before it is known to be of use."""
+    """Decompress all layers in one pass; nothing is written before the contents are recognised."""
     layers = [magic.packer]
     pieces: Iterator[bytes] = unpack(found.source, magic.packer, found.start or 0)
     while True:
@@ -188,25 +188,25 @@ def _packed(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
         if inner is None or inner.kind is not Kind.PACKED:
             break
         if len(layers) == MAX_LAYERS:
-            raise LimitError("containers inside containers without end", offset=0)
+            raise LimitError("too many nested containers", offset=0)
         pieces = unpack_pieces(pieces, inner.packer, len(layers))
         layers.append(inner.packer)
     if inner is None:
-        _require_stream(data, f"what {' in '.join(reversed(layers))} has packed")
+        _require_stream(data, f"the {' in '.join(reversed(layers))} content")
     elif inner.kind is Kind.OTHER:
         raise UnsupportedError(inner.what, offset=0)
-    head_off = ["libvirt's head"] if found.start else []  # inside a save image: what was packed stands behind it
-    container = found.container.without(*head_off, *layers, compression=layers[-1])
+    header = ["libvirt header"] if found.start else []  # the compressed stream of a save image follows the header
+    container = found.container.without(*header, *layers, compression=layers[-1])
     return _spooled(found, container, pieces, follow=inner is None)
 
 
 def _head_of(pieces: Iterator[Any]) -> tuple[list[Any], bytes, bool]:
-    """Return the first pieces, the first bytes that are not zero (16 tell what it is), and whether zeros come first."""
+    """Return the first pieces, the first bytes that are not zero (16 identify it), and whether zeros come first."""
     head: list[Any] = []
     data, zeros = b"", 0
     for piece in pieces:
         empty = not data and (isinstance(piece, int) or _is_zero(piece))
-        # Zeros are counted, not kept: there may be a GiB of them.
+        # Zeros are counted, not kept: there may be GiBs of them.
         head.append(len(piece) if empty and isinstance(piece, bytes) else piece)
         if empty or isinstance(piece, int):
             zeros += head[-1] if isinstance(head[-1], int) else 0
@@ -252,16 +252,16 @@ def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
 
 
 def _choose(snapshots: Sequence[Snapshot], wanted: str | None) -> Snapshot:
-    """Return the snapshot that is meant, or the only one of a running machine."""
+    """Return the selected snapshot, or the only one of a running machine."""
     live = [one for one in snapshots if one.vm_state_size]
     if wanted is not None:
-        # A name wins over an id, and a machine over a disk, as for loadvm.
+        # A name is preferred to an id, and a machine to a disk, as loadvm does.
         for found in (live, snapshots):
             for one in (*(s for s in found if s.name == wanted), *(s for s in found if s.id == wanted)):
                 if not one.vm_state_size:
                     raise UnsupportedError(
-                        "a snapshot of disks alone",
-                        f"snapshot {wanted!r} holds no machine state, only that of a disk",
+                        "a snapshot of disks only",
+                        f"snapshot {wanted!r} has no machine state, only that of a disk",
                         offset=0,
                         section="qcow2",
                         expected=f"one of {_named(live)}" if live else None,
@@ -269,7 +269,7 @@ def _choose(snapshots: Sequence[Snapshot], wanted: str | None) -> Snapshot:
                 return one
         raise UsageError(f"no snapshot {wanted!r}", expected=f"one of {_named(live)}" if live else None)
     if not live:
-        disks = f": its snapshots are of disks alone, {_named(snapshots)}" if snapshots else ""
+        disks = f": its snapshots are of disks only, {_named(snapshots)}" if snapshots else ""
         raise UnsupportedError(
             "a qcow2 image without a snapshot of a running machine",
             f"this is a qcow2 image without a snapshot of a running machine{disks}",
@@ -291,7 +291,7 @@ def _named(snapshots: Sequence[Snapshot]) -> str:
 
 
 def _cut(source: BufferSource, size: int) -> BufferSource:
-    """Return a spooled stream without what follows it."""
+    """Truncate a spooled stream to ``size`` bytes."""
     handle = os.dup(source.fileno()) if isinstance(source, FileSource) else -1
     name = source.name
     source.close()
@@ -312,7 +312,7 @@ def _capture(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrappe
         sources = {flow.name: _mapped(flow, found.source.name) for flow in flows}
     problems = [
         StreamError(
-            f"{flow.missing} bytes into {flow.name} something was not captured, and what follows is left out",
+            f"the capture lacks data after {flow.missing} bytes of {flow.name}; the rest of it is left out",
             section="capture",
         )
         for flow in flows
@@ -339,20 +339,20 @@ def _mapped(flow: Flow, name: str) -> BufferSource:
     if flow.kept is not None:
         return BufferSource(flow.kept, name)
     handle = os.dup(flow.file.fileno())
-    flow.file.close()  # not when all are mapped: there may be hundreds
+    flow.file.close()  # now, not when all are mapped: there may be hundreds
     return FileSource.of_handle(handle, name)
 
 
 @contextmanager
 def _descriptors() -> Iterator[None]:
-    """Say what it means where the system's descriptors run out."""
+    """Report running out of file descriptors as a usage error."""
     try:
         yield
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
         raise UsageError(
-            "the capture has more connections with data than this process may have files open",
+            "the capture has more connections with data than this process may open files",
             expected="a higher `ulimit -n`",
         ) from None
 
@@ -373,7 +373,7 @@ _OPENERS: dict[Kind, Callable[[Unwrapped, Magic, str | None], Unwrapped]] = {
 def _spooled(
     found: Unwrapped, container: Container, pieces: Iterable[bytes | int], *, follow: bool = True
 ) -> Unwrapped:
-    """Put a stream together in a temporary file; what comes before something that is broken is kept."""
+    """Write a stream to a temporary file; the pieces before an error are kept."""
     problems = list(found.problems)
     with tempfile.TemporaryFile() as file:
         try:
@@ -390,9 +390,9 @@ def _spooled(
 
 
 def _write(file: BinaryIO, pieces: Iterable[bytes | int], follower: Follower | None) -> None:
-    """Write a stream's pieces; zeros become holes, so that a bomb of them costs time and no room.
+    """Write a stream's pieces; zeros become holes, so that a decompression bomb costs time but no space.
 
-    What follows where ``follower`` finds the stream broken may still be told from its end, so it is waited for a while.
+    Where ``follower`` finds the stream broken, its end may still be readable, so decompressing continues for a while.
     """
     budget = current()
     size, unchecked = 0, CHECKED
@@ -406,7 +406,7 @@ def _write(file: BinaryIO, pieces: Iterable[bytes | int], follower: Follower | N
         if follower is not None:
             if until is not None and budget.seconds > until:
                 raise StreamError(
-                    "unpacking stops here, because the stream is broken before",
+                    "decompressing stops here, because the stream is broken before this offset",
                     offset=size - length,
                     section=follower.failed.section if follower.failed is not None else None,
                 )
@@ -421,5 +421,5 @@ def _write(file: BinaryIO, pieces: Iterable[bytes | int], follower: Follower | N
         if unchecked >= CHECKED:
             unchecked = 0
             if shutil.disk_usage(tempfile.gettempdir()).free < SPARE:
-                raise LimitError(f"no room in {tempfile.gettempdir()} to unpack it", expected="TMPDIR to name more")
+                raise LimitError(f"no space in {tempfile.gettempdir()} for it", expected="TMPDIR with more space")
         file.write(piece)

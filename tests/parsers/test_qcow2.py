@@ -116,5 +116,5 @@ def test_an_image_of_empty_tables_is_walked_at_once() -> None:
 def test_an_image_without_a_snapshot() -> None:
     with pytest.raises(UnsupportedError, match="without a snapshot"):
         qmigtool.open(empty_qcow2(1 << 20))
-    with pytest.raises(UsageError, match="this is no qcow2 image"):
+    with pytest.raises(UsageError, match="this is not a qcow2 image"):
         qmigtool.open(samplefiles.read("pc-7.2"), snapshot="one")

@@ -54,13 +54,13 @@ def multifd_channel(number, pages, *, epochs=3, **options):
     return greeting(number, **options) + sync() + packet([p * PAGE for p in pages], payload) + sync() * (epochs - 1)
 
 
-# -- pages that are in no channel given ------------------------------------------------------------------------------
+# -- pages that are in none of the given channels ----------------------------------------------------------------------
 
 
 def refused(action):
     with pytest.raises(UnsupportedError) as caught:
         action()
-    assert caught.value.feature == "pages that are in no channel given"
+    assert caught.value.feature == "pages that are in none of the given channels"
     return str(caught.value)
 
 
@@ -146,7 +146,7 @@ def run(capsys, *arguments):
 def test_ram_says_on_stderr_what_is_absent(capsys, tmp_path):
     path = tmp_path / "main.mig"
     path.write_bytes(multifd_main(1, 8, between=[zero(0, "r")]).finish())
-    words = "7 of 8 pages are in no channel given (multifd or postcopy: see --channel)"
+    words = "7 of 8 pages are in none of the given channels (multifd or postcopy: see --channel)"
     for option in ((), ("--csv",), ("--json",)):
         code, out, err = run(capsys, "ram", path, *option)
         assert (code, words in err) == (0, True)

@@ -1,4 +1,4 @@
-"""What a stream came in: memory of several channels, libvirt's head, and what was taken off."""
+"""What a stream came in: memory of several channels, libvirt's header, and what was taken off."""
 
 import struct
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_in_python(tmp_path: Path) -> None:
     assert same_memory(tmp_path / "out", tmp_path / "out")
 
 
-# -- libvirt's head ---------------------------------------------------------------------------------------------------
+# -- libvirt's header -------------------------------------------------------------------------------------------------
 
 
 def head(path: Path) -> tuple[int, ...]:
@@ -140,7 +140,7 @@ def test_the_head_follows_the_format_of_memory(call: Call, tmp_path: Path) -> No
     assert head(sparse)[3] == 6
     code, out, _ = call("rewrite", sparse, "--ram", "plain", "-o", plain)
     assert code == 0
-    assert "libvirt's head: format" in out
+    assert "libvirt header: format" in out
     assert head(plain) == (*head(sparse)[:3], 0, head(sparse)[4])
     assert same_memory(sparse, plain)
     assert call("rewrite", plain, "--ram", "mapped-ram", "-o", again)[0] == 0
@@ -183,7 +183,7 @@ def test_the_other_byte_order_and_version_1(call: Call, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("libvirt-gzip.save", "libvirt's head, gzip"), ("savevm-7.2.qcow2", "qcow2"), ("multifd-10.0.pcap", "pcap")],
+    [("libvirt-gzip.save", "libvirt header, gzip"), ("savevm-7.2.qcow2", "qcow2"), ("multifd-10.0.pcap", "pcap")],
 )
 def test_what_was_taken_off_is_said(name: str, words: str, call: Call, tmp_path: Path) -> None:
     source = container(name, tmp_path)

@@ -172,7 +172,7 @@ def test_the_last_format_counts(name, tmp_path):
 @pytest.mark.parametrize("name", ["multifd-none-7.2", "postcopy-preempt-11.1"])
 def test_pages_in_no_channel_are_refused(name, form, tmp_path):
     path = packed(name).path
-    with pytest.raises(UnsupportedError, match="is in no channel given"):
+    with pytest.raises(UnsupportedError, match="is in none of the given channels"):
         saved(path, tmp_path / "out", lambda r: r.ram(form))
     assert not (tmp_path / "out").exists()
     found = pages_of(saved(path, tmp_path / "out", lambda r: r.ram(form, absent="zero")))

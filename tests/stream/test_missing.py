@@ -128,7 +128,7 @@ def test_packed_channels_are_unpacked(call, name):
     ("data", "status", "said"),
     [
         (b"\x04\x22\x4d\x18" + bytes(60), 63, "lz4 compression is not supported yet"),
-        (b"QFI\xfb" + bytes(60), 2, "a qcow2 image is no extra channel of a migration"),
+        (b"QFI\xfb" + bytes(60), 2, "a qcow2 image is not an extra channel of a migration"),
         (b"\xfd7zXZ\x00" + bytes(60), 3, "xz"),
     ],
 )

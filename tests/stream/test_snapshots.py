@@ -100,7 +100,7 @@ def test_snapshot_reads_the_same_in_every_command(call, image, command):
     assert (out, err) == call(*arguments, "--snapshot", "2")[1:]
     assert first in (0, 1, 63)
     assert "snapshot" not in err
-    for name, status, words in (("disk", 63, "snapshot 'disk' holds no machine state"), ("x", 2, "no snapshot 'x'")):
+    for name, status, words in (("disk", 63, "snapshot 'disk' has no machine state"), ("x", 2, "no snapshot 'x'")):
         found, out, err = call(*arguments, "--snapshot", name)
         assert found == status, (name, err)
         assert words in out + err  # to `check` it is a finding
@@ -131,10 +131,10 @@ def test_a_snapshot_of_a_disk(call, tmp_path):
     path = casefiles.put("load", "n.qcow2", tmp_path)
     status, _, err = call("info", path, "--snapshot", "suspend")
     assert status == 63
-    assert "snapshot 'suspend' holds no machine state" in err
+    assert "snapshot 'suspend' has no machine state" in err
     status, _, err = call("info", path)
     assert status == 63
-    assert "without a snapshot of a running machine: its snapshots are of disks alone, 'suspend' (id 1)" in err
+    assert "without a snapshot of a running machine: its snapshots are of disks only, 'suspend' (id 1)" in err
 
 
 def test_in_python(image):

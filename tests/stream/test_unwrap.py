@@ -51,7 +51,7 @@ def test_a_raw_save_image_is_read_where_it_lies() -> None:
 
 
 def test_a_rewritten_save_image_is_still_one() -> None:
-    """libvirt's head is copied as it is: only the stream behind it changes."""
+    """libvirt's header is copied as it is: only the stream behind it changes."""
     data = samplefiles.container("libvirt-raw.save")
     with qmigtool.open(data) as stream:
         rewriter = Rewriter(stream)
@@ -90,7 +90,7 @@ def test_only_what_was_taken_off_is_gone(tmp_path: Path) -> None:
     plain.touch()
     assert out.stat().st_mode == plain.stat().st_mode
     with qmigtool.open(FOLDER / "libvirt-gzip.save.xz") as stream:
-        assert stream.container.removed == ("xz", "libvirt's head", "gzip")
+        assert stream.container.removed == ("xz", "libvirt header", "gzip")
 
 
 def test_the_channels_of_a_capture_come_with_it() -> None:
@@ -109,13 +109,13 @@ def test_packed_twice() -> None:
     data = PC
     for _ in range(6):
         data = gzip.compress(data)
-    with pytest.raises(LimitError, match="without end"):
+    with pytest.raises(LimitError, match="too many nested"):
         qmigtool.open(data)
 
 
 def test_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qmigtool.stream.unwrap.SPARE", 1 << 62)
-    with pytest.raises(LimitError, match=r"no room in .* to unpack it"):
+    with pytest.raises(LimitError, match=r"no space in .* for it"):
         qmigtool.open(gzip.compress(PC))
 
 

@@ -91,7 +91,7 @@ def ram_pages_sent(context: Context, _: Options) -> Iterator[Hit]:
         absent, pages = sum(block["absent"] for block in short), sum(block["pages"] for block in blocks)
         listed = ", ".join(f"{block['absent']} of {block['name']}" for block in short[:MAX_BLOCKS])
         more = f" and {len(short) - MAX_BLOCKS} more blocks" if len(short) > MAX_BLOCKS else ""
-        yield Hit(f"{absent} of {pages} pages are in no channel given: {listed}{more}", "ram")
+        yield Hit(f"{absent} of {pages} pages are in none of the given channels: {listed}{more}", "ram")
 
 
 def _ratio(value: Any, what: str) -> float | None:

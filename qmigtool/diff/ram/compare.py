@@ -169,7 +169,7 @@ class RamComparison:
 def compare_ram(a: Stream, b: Stream, *, absent: Absent = "error") -> RamComparison:
     """Compare the guest memory of two streams; opened with ``keep_runs``, each is read through only once.
 
-    A page that is in no channel given counts as ``only_a``, ``only_b`` or ``unknown``, unless ``absent="zero"`` says
+    A page in none of the given channels counts as ``only_a``, ``only_b`` or ``unknown``, unless ``absent="zero"`` says
     that it reads as zeros (see :class:`~qmigtool.ram.Ram`). What a stream's own reading met is in its ``problems``.
     Raises :class:`~qmigtool.errors.UnsupportedError` for a stream from a pipe, whose memory is gone, and for page
     sizes of which neither divides the other.

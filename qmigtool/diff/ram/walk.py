@@ -39,7 +39,7 @@ class PageClass(IntEnum):
     FILLED = 3
     """Zero in A, not zero in B."""
     ONLY_A = 4
-    """Absent in B: in no channel given, or beyond the end of a smaller block."""
+    """Absent in B: in none of the given channels, or beyond the end of a smaller block."""
     ONLY_B = 5
     UNKNOWN = 6
     """Absent in both, or it cannot be read in one."""
