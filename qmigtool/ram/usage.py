@@ -21,10 +21,11 @@ _ZERO = np.array([encoding.holds_zero and encoding is not Encoding.DISCARD for e
 
 def blocks(ram: Ram) -> list[dict[str, Any]]:
     """Return one object per RAMBlock: its pages, those sent by encoding, and what they are in the end.
-``sent`` counts a page each time it was sent; ``distinct`` once; ``zero`` those whose last record is a zero page (a
-normal page may be all zeros too); ``absent`` those that are in none of the given channels (unplugged virtio-mem is
-not counted); ``discarded`` those that postcopy told the destination to forget; ``elsewhere`` is true if the block is
-shared memory, and absent for that reason.
+
+    ``sent`` counts a page each time it was sent; ``distinct`` once; ``zero`` those whose last record is a zero page (a
+    normal page may be all zeros too); ``absent`` those that are in none of the given channels (unplugged virtio-mem is
+    not counted); ``discarded`` those that postcopy told the destination to forget; ``elsewhere`` if the block is
+    shared memory, and absent for that reason.
     """
     out = []
     counted, discarded = ram.count(), ram.discarded()

@@ -3,8 +3,8 @@
 ============  =================================================================================
 opening       from a path, bytes or a pipe to a stream
 model         a stream: its facts
-inputs        what it is read from: a file or a pipe, and extra channels
-reading       the strategies of reading, and which of them an input takes
+inputs        its inputs: a file or a pipe, and extra channels
+reading       the reading strategies, and which one an input needs
 filereading   the sections of a stream in a file: from the end, or from the front
 pipereading   the sections of a stream in a pipe: from the front, once
 sectionindex  sections in little memory

@@ -1,7 +1,7 @@
-"""What else may wrap a stream: containers that are read from the front, piece by piece.
+"""Further containers of a stream, which are read from the front, piece by piece.
 
-One is a row of :data:`PACKINGS`, with the function that unpacks it. Another distribution names a :class:`Packing` as an
-entry point in ``qmigtool.containers``. Those that need more (snapshots, connections, a head that stays) are in
+Each is a row of :data:`PACKINGS`, with the function that unwraps it. Other distributions add a :class:`Packing` as an
+entry point in ``qmigtool.containers``. Those that need more (snapshots, connections, a header that is kept) are in
 :mod:`.unwrap`.
 """
 
@@ -18,9 +18,9 @@ __all__ = ["PACKINGS", "Packing", "packing_of"]
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """A container: ``name`` as ``info`` shows it, ``magic`` the bytes that it begins with.
+    """A container: ``name`` as ``info`` shows it, ``magic`` its first bytes.
 
-    ``pieces`` takes the whole container, and gives the bytes of the stream in it, in order.
+    ``pieces`` accepts the whole container and yields the bytes of the stream in it, in order.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Packing:
     pieces: Callable[[memoryview], Iterable[bytes]]
 
     def unpack(self, data: memoryview) -> Iterator[bytes]:
-        """Give the stream; whatever goes wrong inside is a :class:`~qmigtool.errors.StreamError` that names this."""
+        """Yield the stream; any error inside becomes a :class:`~qmigtool.errors.StreamError` that names it."""
         try:
             yield from self.pieces(data)
         except (QmigError, MemoryError):
@@ -41,12 +41,12 @@ PACKINGS: tuple[Packing, ...] = ()
 
 
 def packing_of(head: bytes) -> Packing | None:
-    """Return what a file that begins with ``head`` came in, or None.
+    """Return the container that begins with ``head``, or None.
 
-    Raises :class:`~qmigtool.errors.UsageError` for an entry point that is no container.
+    Raises :class:`~qmigtool.errors.UsageError` for an entry point that is not a container.
     """
     for point, found in plugins(CONTAINERS):
         if not isinstance(found, Packing) or not found.magic:
-            raise conflict(point, "is no qmigtool.stream.containers.Packing with a magic")
+            raise conflict(point, "is not a qmigtool.stream.containers.Packing with a magic")
     every = (*PACKINGS, *(found for _, found in plugins(CONTAINERS)))
     return next((one for one in every if head.startswith(one.magic)), None)

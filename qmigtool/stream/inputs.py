@@ -1,4 +1,4 @@
-"""What a stream is read from: a file, unwrapped, or a pipe; and the extra channels of the same migration."""
+"""The inputs of a stream: an unwrapped file, or a pipe; and the extra channels of the same migration."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Inputs", "take_inputs"]
 
 @dataclass(slots=True)
 class Inputs:
-    """Where the bytes are: ``source`` by their offset in the stream, ``channels`` beside it.
+    """The inputs: ``source`` has the bytes by their offset in the stream, ``channels`` the extra channels.
 
-    ``name`` is that of what was opened, ``given`` all that the caller gave. ``start`` is where the stream starts in
-    ``source``, None if that is to be looked for. ``pipe`` is what is read into ``source``, None for a file. ``outer``
-    is what the others were unwrapped from.
+    ``name`` is that of the input that was opened, ``given`` all inputs of the caller. ``start`` is where the stream
+    starts in ``source``, None if that must be searched for. ``pipe`` is read into ``source``, None for a file.
+    ``outer`` are the containers of the others.
     """
 
     name: str
@@ -35,26 +35,26 @@ class Inputs:
     outer: tuple[BufferSource, ...] = ()
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Close all of them."""
         for one in (self.source, *self.channels, *self.outer):
             one.close()
 
     def give_back(self) -> None:
-        """Let go of what was made on the way, but not of what was given: whoever gave it closes it."""
+        """Close the sources made while unwrapping, but not those given: the caller closes them."""
         for one in (self.source, *self.channels, *self.outer):
             if all(one is not kept for kept in self.given):
                 one.close()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """The file descriptors of all of them; none of what is in memory."""
+        """The file descriptors of all of them; none for inputs in memory."""
         return tuple(one.fileno() for one in (self.source, *self.channels, *self.outer) if isinstance(one, FileSource))
 
 
 def take_inputs(
     given: BufferSource | BinaryIO, channels: Sequence[BufferSource], snapshot: str | None, problems: list[QmigError]
 ) -> Inputs:
-    """Unwrap what is given; what is wrong with it, but does not keep it from being read, goes to ``problems``."""
+    """Unwrap the inputs; errors that do not prevent reading are added to ``problems``."""
     opened, packed = _unpacked(channels)
     everything = (given, *channels)
     if not isinstance(given, BufferSource):
@@ -74,7 +74,7 @@ def take_inputs(
 
 
 def _unpacked(channels: Sequence[BufferSource]) -> tuple[tuple[BufferSource, ...], tuple[BufferSource, ...]]:
-    """Return the extra channels, unpacked where they are packed, and those that only hold what is packed."""
+    """Return the extra channels, decompressed if necessary, and the compressed sources."""
     opened: list[BufferSource] = []
     packed = []
     try:

@@ -72,9 +72,9 @@ class Stream:
         self._given_accelerator = accelerators.parse(accelerator)
         self._given_schema = schema
         self._fitted: dict[tuple[str, int | None, bytes] | None, Fit | None] = {}
-        self._forgotten = False  # what was made of another stream's device state
+        self._forgotten = False  # device state of another stream was discarded
         self._read_to_end = False
-        # What is read may cost the more the larger the inputs are.
+        # The limits grow with the size of the inputs.
         self._occupied = sum(one.occupied for one in (source, *channels) if isinstance(one, BufferSource))
         with ensured() as budget:
             budget.admit(self._occupied)
@@ -88,7 +88,7 @@ class Stream:
             if self._inputs.pipe is not None:
                 self._read_all()
         self.input = self._inputs.name
-        """The name of what was opened, whatever the stream was unwrapped from."""
+        """The name of the input that was opened, container or not."""
         self.container = self._inputs.container
 
     def __enter__(self) -> Self:
@@ -114,29 +114,29 @@ class Stream:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """The file descriptors of the inputs, to tell them from outputs; none of what is in memory."""
+        """The file descriptors of the inputs, to recognise an output that is an input; none for inputs in memory."""
         return self._inputs.descriptors
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
     @property
     def channels(self) -> int:
-        """How many extra channels of the same migration there are, given or found in a capture."""
+        """The number of extra channels of the same migration, given or found in a capture."""
         return len(self._inputs.channels)
 
     @property
     def size(self) -> int | None:
-        """The input's size in bytes; None if it ended before it could be known."""
+        """The input's size in bytes; None if reading stopped before it was known."""
         return self._inputs.source.size
 
     @property
     def source(self) -> Source:
-        """Where the bytes are, by their offset in the stream."""
+        """The bytes of the stream, by their offset in it."""
         return self._inputs.source
 
     @property
     def start(self) -> int:
-        """Where the stream starts in :attr:`source`, in bytes: behind a save image's head, or a hole."""
+        """Where the stream starts in :attr:`source`, in bytes: after a save image's header, or a hole."""
         return self._reading.start
 
     @property
@@ -234,9 +234,7 @@ class Stream:
     @property
     def complete(self) -> bool:
         """Whether the stream was read from its header to its EOF without any problem."""
-        ended = any(
-            section.type is Type.EOF for section in self.sections
-        )  # first: only this finds the errors in RAM
+        ended = any(section.type is Type.EOF for section in self.sections)  # first: only this finds the errors in RAM
         return ended and not self.problems
 
     @property
@@ -269,7 +267,7 @@ class Stream:
         return Device(section, fitted.description, self._inputs.source, self.schema.name + choice)
 
     def _fit(self, name: str, section: Section) -> Fit | None:
-        """Find the description of a section by the schema; that of equal bytes once, and none beyond the budget."""
+        """Fit the schema to a section; equal bytes only once, and nothing beyond the budget."""
         body = self._inputs.source.view(section.body_offset, section.body_length)
         key = (name, section.version_id, bytes(body)) if len(body) <= MAX_REMEMBERED else None
         if key in self._fitted:
@@ -307,7 +305,7 @@ class Stream:
         from qmigtool.ram.unplugged import find_regions
 
         _ = self.sections  # reads to the end
-        # Reading the sections reports what is wrong; that a budget is used up is for whoever asks.
+        # Reading the sections reports errors; an exhausted budget is raised to the caller.
         with self._bounded():
             reader = self._reading.ram_reader()
         ends = (s.body_offset + s.body_length - 8 for s in self.sections if s.name == "ram" and s.complete)

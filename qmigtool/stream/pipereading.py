@@ -28,9 +28,9 @@ MAGIC_SIZE = 16  # bytes that identify a file's format
 
 
 class PipeReading:
-    """The sections of a stream that comes through a pipe; what is kept of it goes to ``kept``.
+    """The sections of a stream that is read from a pipe; the kept bytes go to ``kept``.
 
-    It has what :class:`~qmigtool.stream.reading.Reading` asks for.
+    It has the interface of :class:`~qmigtool.stream.reading.Reading`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class PipeReading:
         self.reader = Reader(Window())
 
     def open(self, *, forward: bool) -> None:
-        """Read the pipe to its end; raises what is wrong before there is any section."""
+        """Read the pipe to its end; raises an error that occurs before the first section."""
         pipe, self._pipe = self._pipe, None
         if pipe is None:
             return

@@ -1,4 +1,4 @@
-"""The strategies of reading, and which of them an input takes: a file from its end or its front, a pipe forward."""
+"""The reading strategies, and which one an input needs: a file from its end or its front, a pipe forward."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["Reading", "make_reading"]
 
 
 class Reading(Protocol):
-    """What a stream asks of the strategy by which it is read.
+    """The interface of a reading strategy.
 
-    ``tail_first`` says whether what was found from the end is used, ``given_up`` whether a vmdesc, and with it whatever
-    was made of it, had to be given up. ``located`` is the vmdesc in use, ``start`` where the stream starts
-    in its source.
+    ``tail_first`` says whether the sections found from the end are used, ``given_up`` whether a vmdesc, and what was
+    decoded with it, had to be discarded. ``located`` is the vmdesc in use, ``start`` where the stream starts in its
+    source.
     """
 
     start: int
@@ -37,39 +37,39 @@ class Reading(Protocol):
     probed_page_size: int | None
 
     def open(self, *, forward: bool) -> None:
-        """Read what tells the devices of a file (``forward``: from its front alone), or all of a pipe.
+        """Read what locates the devices of a file (``forward``: from its front only), or all of a pipe.
 
-        Raises what is wrong before there is any section.
+        Raises an error that occurs before the first section.
         """
 
     @property
     def reader(self) -> Reader:
-        """The reader that goes from the front."""
+        """The forward reader."""
 
     @property
     def sections(self) -> SectionIndex:
-        """What was read so far."""
+        """The sections read so far."""
 
     @property
     def full(self) -> Iterator[Section]:
-        """The sections of device state that are used, in stream order."""
+        """The device state sections in use, in stream order."""
 
     @property
     def proved(self) -> bool:
-        """Whether every section of device state that is used was reached from the front."""
+        """Whether every device state section in use was reached from the front."""
 
     def prove(self, limit: int | None = None) -> bool:
-        """Walk over at most ``limit`` bytes of RAM's records, so that :attr:`proved` is known; return it."""
+        """Walk at most ``limit`` bytes of RAM's records to determine :attr:`proved`; return it."""
 
     def read_all(self) -> None:
         """Read to the end of the stream."""
 
     def ram_reader(self) -> Reader:
-        """Return a reader that has passed all of RAM's records, and kept them where that is possible."""
+        """Return a reader that has read all of RAM's records, and kept them where possible."""
 
 
 def make_reading(inputs: Inputs, problems: list[QmigError], measure: Measure, *, keep_runs: bool = False) -> Reading:
-    """Return the strategy by which the inputs are read; nothing has been read yet but where a file's stream starts."""
+    """Return the reading strategy for the inputs; at most the start of a file's stream has been searched for yet."""
     source = inputs.source
     if isinstance(source, KeptSource):
         return PipeReading(source, inputs.pipe, problems, measure, keep_runs=keep_runs)

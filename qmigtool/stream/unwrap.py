@@ -40,7 +40,7 @@ from qmigtool.util.files import skip_zeros
 __all__ = ["Container", "Unwrapped", "unpack_channel", "unwrap"]
 
 MAGIC_SIZE = 16
-PACKING_HEAD = 64  # bytes in which the magic of an installed container lies
+PACKING_HEAD = 64  # bytes in which the magic of an installed container is
 QEVM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
 SHOWN_SNAPSHOTS = 20  # in a message
 MAX_LAYERS = 4  # a compressed save image of a compressed stream is three
@@ -128,7 +128,7 @@ def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
 
 
 def _installed(found: Unwrapped, start: int) -> Packing | None:
-    """Return another container that it lies in; none is looked for around what is a stream."""
+    """Return another container around it; a stream itself is not searched for one."""
     head = bytes(found.source.whole[start : start + PACKING_HEAD])
     return None if head.startswith(QEVM) else packing_of(head)
 
@@ -224,7 +224,7 @@ def _is_zero(piece: bytes) -> bool:
 
 
 def _require_stream(data: bytes, what: str) -> None:
-    """Raise :class:`~qmigtool.errors.StreamError` if what begins with ``data`` is no stream."""
+    """Raise :class:`~qmigtool.errors.StreamError` if content that begins with ``data`` is not a stream."""
     magic = QEVM
     if not data.startswith(magic[: len(data)] or magic):
         raise StreamError(
