@@ -12,6 +12,8 @@ from enum import IntEnum, IntFlag
 from qmigtool.parsers.record import Record, be16, be32, be64, record, str8, u8
 
 QEMU_VM_FILE_MAGIC = 0x5145564D  # "QEVM"
+QEVM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
+"""The bytes that a stream begins with."""
 QEMU_VM_FILE_VERSION = 3
 QEMU_VM_FILE_VERSION_COMPAT = 2  # obsolete since 2009; recognised so that it can be named
 

@@ -10,7 +10,7 @@ from qmigtool.parsers.container import Kind, recognise
 from qmigtool.parsers.multifd import MULTIFD_MAGIC
 from qmigtool.parsers.packed import unpack
 from qmigtool.parsers.qcow2 import read_qcow2
-from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
+from qmigtool.parsers.records import QEVM
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import packing_of
 from qmigtool.stream.probe import find_start
@@ -18,7 +18,6 @@ from qmigtool.stream.probe import find_start
 __all__ = ["streams_below", "streams_in"]
 
 HEAD = 16
-STREAM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
 PARTS = (MULTIFD_MAGIC.to_bytes(4, "big"), b"QCPR")  # belong to a stream, and are none
 MAX_LAYERS = 4  # of packing
 
@@ -76,7 +75,7 @@ def _begins_like_one(source: BufferSource, layers: int = MAX_LAYERS) -> bool:
     head = bytes(source.whole[start : start + HEAD])
     found = recognise(head)
     if found is None or head.startswith(PARTS):
-        return head.startswith(STREAM) or (found is None and packing_of(head) is not None)
+        return head.startswith(QEVM) or (found is None and packing_of(head) is not None)
     if found.kind is Kind.PACKED and layers:
         return _begins_like_one(BufferSource(next(unpack(source, found.packer, start), b"")), layers - 1)
     if found.kind is Kind.QCOW2:  # most of them are disks

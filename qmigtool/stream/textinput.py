@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import LimitError
 from qmigtool.parsers.container import Kind, recognise
 from qmigtool.parsers.packed import unpack
-from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
+from qmigtool.parsers.records import QEVM
 
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "is_stream", "is_text", "text_of"]
 
 HEAD = 4096  # bytes that tell text from a stream
-MAGIC = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
 
 
 def is_stream(head: bytes) -> bool:
     """Return whether a file that starts with ``head`` (16 bytes are enough) is a stream or a container."""
-    return head.startswith(MAGIC) or recognise(head) is not None
+    return head.startswith(QEVM) or recognise(head) is not None
 
 
 def is_text(head: bytes) -> bool:

@@ -29,7 +29,7 @@ from qmigtool.parsers.container import MULTIFD, Kind, Magic, recognise
 from qmigtool.parsers.packed import unpack, unpack_pieces
 from qmigtool.parsers.pcap import Flow, read_flows
 from qmigtool.parsers.qcow2 import Snapshot, read_qcow2, state_pieces
-from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC
+from qmigtool.parsers.records import QEVM
 from qmigtool.parsers.saveimage import SaveFormat, SaveImage, read_save_image
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import Packing, packing_of
@@ -41,7 +41,6 @@ __all__ = ["Container", "Unwrapped", "unpack_channel", "unwrap"]
 
 MAGIC_SIZE = 16
 PACKING_HEAD = 64  # bytes in which the magic of an installed container is
-QEVM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
 SHOWN_SNAPSHOTS = 20  # in a message
 MAX_LAYERS = 4  # a compressed save image of a compressed stream is three
 SPARE = 256 << 20  # bytes of the temporary file system that are left free
@@ -225,12 +224,11 @@ def _is_zero(piece: bytes) -> bool:
 
 def _require_stream(data: bytes, what: str) -> None:
     """Raise :class:`~qmigtool.errors.StreamError` if content that begins with ``data`` is not a stream."""
-    magic = QEVM
-    if not data.startswith(magic[: len(data)] or magic):
+    if not data.startswith(QEVM[: len(data)] or QEVM):
         raise StreamError(
             f"{what} is not a migration stream: it starts with {data[:4].hex(' ') or 'zeros'}",
             offset=0,
-            expected=f"{magic.hex(' ')} ('QEVM')",
+            expected=f"{QEVM.hex(' ')} ('QEVM')",
         )
 
 
@@ -300,10 +298,9 @@ def _cut(source: BufferSource, size: int) -> BufferSource:
 
 
 def _capture(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrapped:
-    magic = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
     with ExitStack() as files, _descriptors():
         flows = read_flows(found.source, lambda: files.enter_context(tempfile.TemporaryFile()))
-        main = [flow for flow in flows if _head(flow) == magic]
+        main = [flow for flow in flows if _head(flow) == QEVM]
         if not main:
             raise StreamError(f"no migration stream in the {len(flows)} directions of this capture", offset=0)
         if len(main) > 1:

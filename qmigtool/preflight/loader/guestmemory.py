@@ -2,7 +2,7 @@
 
 The bytes come from the stream with every channel that was given. Where a guest-physical address lies is known only for
 main memory, and only where it is one block of which the split at 4 GiB is told: by the CMOS of an x86 machine
-(hw/i386/pc.c, ``pc_cmos_init``), or by the board (``_BASES``).
+(hw/i386/pc.c, ``pc_cmos_init``), or by the board (``BASES``).
 """
 
 from __future__ import annotations
@@ -11,45 +11,21 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.blocknames import BASES
 from qmigtool.errors import QmigError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.stream.model import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from qmigtool.parsers.vmdesc import Description
 
-__all__ = ["GuestMemory", "main_blocks"]
-
-MAIN = frozenset({"pc.ram", "microvm.ram", "mach-virt.ram", "riscv_virt_board.ram", "ppc_spapr.ram", "s390.ram"})
-"""The names that boards give main memory (``default_ram_id``)."""
-_BASES = {"mach-virt.ram": 0x4000_0000, "riscv_virt_board.ram": 0x8000_0000, "s390.ram": 0, "ppc_spapr.ram": 0}
-_BOARD = frozenset({"pc.bios", "pc.rom", "isa-bios", "vga.vram", "vga.rom", "tpm-ppi", "tpm-crb-cmd", "isapc.bios"})
+__all__ = ["GuestMemory"]
 
 GIB4 = 1 << 32
 MIB16 = 16 << 20
 MIB1 = 1 << 20
 CMOS_LOW = 0x30  # two bytes: memory from 1 MiB on, up to 64 MiB, in KiB
 CMOS_HIGH = 0x34  # two bytes: memory from 16 MiB to the hole below 4 GiB, in units of 64 KiB
-
-
-def main_blocks(names: Iterable[str]) -> list[str]:
-    """Return the blocks that can be main memory from address 0 on: one if a board's own name is there.
-
-    Otherwise every backend that a person has named: with NUMA nodes and DIMMs several.
-    """
-    every = list(names)
-    named = [name for name in every if name in MAIN]
-    if named:
-        return named[:1]
-    return [
-        name
-        for name in every
-        if name not in _BOARD
-        and ("/" not in name or name.startswith("/objects/"))
-        and not name.endswith((".rom", ".fd"))
-    ]
 
 
 class GuestMemory:
@@ -90,7 +66,7 @@ class GuestMemory:
         if len(blocks) != 1:
             return None
         size = next((one.used_length for one in self._stream.ram_blocks if one.idstr == blocks[0]), 0)
-        base = _BASES.get(blocks[0])
+        base = BASES.get(blocks[0])
         if base is not None:
             offset = address - base
         else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.devices.blocknames import main_blocks
 from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
 from qmigtool.preflight.loader import armregisters, virtiomem
 from qmigtool.preflight.loader.armregisters import COUNT, OWN, compare_registers
-from qmigtool.preflight.loader.guestmemory import main_blocks
 from qmigtool.preflight.loader.state import signed
 from qmigtool.x86.registers import HFLAGS
 

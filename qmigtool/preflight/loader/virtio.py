@@ -11,9 +11,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.devices.blocknames import main_blocks
 from qmigtool.parsers.pci import CONFIG_SIZE, PCI_CAP_ID_EXP, capability, virtio_configuration
 from qmigtool.parsers.records import SectionType
-from qmigtool.preflight.loader.guestmemory import main_blocks
 from qmigtool.preflight.loader.pciconfig import compare_config, msix_entries
 from qmigtool.preflight.loader.virtioparts import PARTS, Common, Strange
 from qmigtool.preflight.loader.words import Refusal

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.devices.blocknames import is_rom
 from qmigtool.errors import QmigError
 from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Kind
@@ -187,7 +188,7 @@ def _missing_blocks(stream: Stream, target: Target) -> Iterator[Finding]:
     for name, block in (target.blocks or {}).items():
         size = listed.get(name)
         if size is None:
-            memory = not _is_rom(name)
+            memory = not is_rom(name)
             yield Finding(
                 "missing-block",
                 Severity.WARNING if memory else Severity.NOTE,
@@ -210,7 +211,3 @@ def _missing_pages(stream: Stream) -> Iterator[Finding]:
             f"channels, which `rewrite --channel ... --ram plain` joins ({MEASURED})",
             device="ram@0",
         )
-
-
-def _is_rom(name: str) -> bool:
-    return name.startswith("/rom@") or name.endswith(".rom") or name in ("pc.bios", "pc.rom", "isa-bios")

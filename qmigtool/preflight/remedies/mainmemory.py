@@ -8,10 +8,10 @@ lie in it and in no other one.
 
 from __future__ import annotations
 
-import re
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.blocknames import device_block
 from qmigtool.errors import QmigError
 from qmigtool.x86.registers import CR0, CR3
 
@@ -20,25 +20,12 @@ if TYPE_CHECKING:
 
     from qmigtool.stream.model import Stream
 
-__all__ = ["device_block", "guest_memory"]
+__all__ = ["guest_memory"]
 
-# Blocks that QEMU's devices and firmware have beside the guest's memory, with or without the device's path before them.
-_FIRMWARE = re.compile(r"/rom@.+|pc\.bios|pc\.rom|isa-bios|.+\.rom|tpm-ppi|tpm-crb-cmd")
-_DISPLAY = re.compile(
-    r"(?:.+/)?(?:vga\.vram|qxl\.(?:vga)?(?:vram|vrom|ram)|vmsvga\.fifo|cirrus_vga\.vram|bochs-display-vram|sm501\.local)"
-)
-_ROM_LIMIT = 64 << 20  # bytes; option ROMs have at most 16 MiB, firmware less
 CMOS, CMOS_EXTENDED, CMOS_ABOVE_16M, CMOS_ABOVE_4G = "mc146818rtc", 0x30, 0x34, 0x5B
 MIB = 1 << 20
 _PRESENT = 1
 MAX_SETS = 4096  # of blocks whose sizes are added up
-
-
-def device_block(name: str, size: int) -> bool:
-    """Whether a block is called like one of those that a device or the firmware has; see :func:`guest_memory`."""
-    if _DISPLAY.fullmatch(name):
-        return True
-    return size <= _ROM_LIMIT and _FIRMWARE.fullmatch(name) is not None
 
 
 def guest_memory(stream: Stream) -> frozenset[str]:

@@ -6,9 +6,10 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.blocknames import BACKENDS, device_block, is_board_memory, is_option_rom
 from qmigtool.errors import UnsupportedError
 from qmigtool.preflight.remedies.fix import Fix, edit, join
-from qmigtool.preflight.remedies.mainmemory import device_block, guest_memory
+from qmigtool.preflight.remedies.mainmemory import guest_memory
 from qmigtool.preflight.remedies.offered import has_property
 from qmigtool.preflight.target.model import Target, TargetBlock
 
@@ -72,10 +73,10 @@ def _last(name: str) -> str:
 
 def _backend(name: str, other: str, size: int) -> list[str]:
     """Return the options that give the target's main memory, which is called ``other``, another name."""
-    if not other.endswith(".ram") or "/" in other:
+    if not is_board_memory(other):
         return []  # no machine's own memory: a DIMM's, or a device's
-    canonical = ",x-use-canonical-path-for-ramblock-id=on" if name.startswith("/objects/") else ""
-    plain = name.removeprefix("/objects/")
+    canonical = ",x-use-canonical-path-for-ramblock-id=on" if name.startswith(BACKENDS) else ""
+    plain = name.removeprefix(BACKENDS)
     if not _ID.fullmatch(plain):
         return []
     return [f"-machine memory-backend={plain} -object memory-backend-ram,id={plain},size={size}{canonical}"]
@@ -93,7 +94,7 @@ def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
         if local.max_length is not None and block.used_length <= local.max_length:
             continue
         name, size = block.idstr, local.used_length
-        if name.endswith(".rom") and name not in memory:
+        if is_option_rom(name) and name not in memory:
             if has_property(target, PCI_DEVICE, "romsize") is not False:
                 options.append(f"romsize={block.used_length} for the device of {name}")
         elif name not in memory and _ON_PCI.match(name):

@@ -1,0 +1,76 @@
+"""What the name of a RAM block says: the memory of a board, or a ROM, firmware or display memory that is a device's.
+
+A name proves nothing: ``-object memory-backend-ram,id=...`` can be called anything, and a virtio-mem device's block
+stands under a PCI address as a ROM does. Whoever may lose something by it looks further
+(:mod:`qmigtool.preflight.remedies.mainmemory`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = [
+    "BACKENDS",
+    "BASES",
+    "BOARD_MEMORY",
+    "device_block",
+    "is_board_memory",
+    "is_option_rom",
+    "is_rom",
+    "main_blocks",
+]
+
+BOARD_MEMORY = frozenset(
+    {"pc.ram", "microvm.ram", "mach-virt.ram", "riscv_virt_board.ram", "ppc_spapr.ram", "s390.ram"}
+)
+"""The names that boards give main memory (``default_ram_id``)."""
+BASES = {"mach-virt.ram": 0x4000_0000, "riscv_virt_board.ram": 0x8000_0000, "s390.ram": 0, "ppc_spapr.ram": 0}
+"""Where main memory begins, of boards that have it in one piece."""
+BACKENDS = "/objects/"
+"""Before the id of a memory backend that a person has named."""
+
+_ROM = re.compile(r"/rom@.+|pc\.bios|pc\.rom|isa-bios|.+\.rom")
+_FIRMWARE = re.compile(r"tpm-ppi|tpm-crb-cmd")
+_DISPLAY = re.compile(
+    r"(?:.+/)?(?:vga\.vram|qxl\.(?:vga)?(?:vram|vrom|ram)|vmsvga\.fifo|cirrus_vga\.vram|bochs-display-vram|sm501\.local)"
+)
+_NOT_MAIN = re.compile(r"isapc\.bios|vga\.vram|.+\.fd")  # beside ROMs and firmware, where addresses are looked up
+_ROM_LIMIT = 64 << 20  # bytes; option ROMs have at most 16 MiB, firmware less
+
+
+def is_rom(name: str) -> bool:
+    """Whether a block is called like one that keeps the loader's own bytes: a ROM, or firmware."""
+    return _ROM.fullmatch(name) is not None
+
+
+def is_option_rom(name: str) -> bool:
+    """Whether a block is called like the ROM of a device."""
+    return name.endswith(".rom")
+
+
+def is_board_memory(name: str) -> bool:
+    """Whether a block is called like a machine's own memory, and not like a DIMM's or a device's."""
+    return name.endswith(".ram") and "/" not in name
+
+
+def device_block(name: str, size: int) -> bool:
+    """Whether a block is called like one of those that a device or the firmware has."""
+    if _DISPLAY.fullmatch(name):
+        return True
+    return size <= _ROM_LIMIT and (is_rom(name) or _FIRMWARE.fullmatch(name) is not None)
+
+
+def main_blocks(names: Iterable[str]) -> list[str]:
+    """Return the blocks that can be main memory from address 0 on: one if a board's own name is there.
+
+    Otherwise every backend that a person has named: with NUMA nodes and DIMMs several.
+    """
+    every = list(names)
+    named = [name for name in every if name in BOARD_MEMORY]
+    return named[:1] or [
+        name
+        for name in every
+        if ("/" not in name or name.startswith(BACKENDS))
+        and not any(pattern.fullmatch(name) for pattern in (_ROM, _FIRMWARE, _NOT_MAIN))
+    ]
