@@ -1,31 +1,31 @@
-"""Rewriting: a stream becomes another one that QEMU loads, and everything that no edit touched stays, byte for byte.
+"""Rewrite a stream into another one that QEMU loads; bytes that no edit touches are copied unchanged.
 
 ==============  ===================================================================================
-rewriter        what a person uses: every edit as a method, then what it changes, then the output
-edits           edits by name, from a TOML file or a command line
-draft           the stream as it shall become; sectiondraft, one section of it; memory, its RAM
+rewriter        the public interface: every edit as a method, the changes, the output
+edits           edits by name, from a TOML file or a command line; editoption, the options that are edits
+draft           the stream as it will be; sectiondraft, one section of it; memory, its RAM
 output          the splices that follow from a draft
-decoding        whether the output's readers will know its shapes, where it has no vmdesc
+decoding        whether the output can be decoded where it has no vmdesc
 splice          spans replaced, everything else copied
-changes         what is changed, for people and programs
-undo            same-size edits as a small patch that can be taken back
-body, values    a section's body taken apart; values turned into bytes
+changes         a record of each change
+undo            same-size edits as a small patch that can be reverted
+body, values    the body of a section as a tree; values encoded as bytes
 fields          edits of values
 structure       edits of sections and subsections
-bodyfields      fields that come or go inside a body
+bodyfields      fields added to a body, or removed from it
 header          edits of the machine type, capabilities and commands
 framing         edits of the configuration section as a whole, and of footers
 blocks          edits of memory: blocks, format, scrubbing
-records, plain  memory written: records that stay, all of it anew as records,
-mapped, live    or as mapped-ram; which pages there are to write
-elsewhere       memory that came in other channels: joined, or refused
-components      edits of extended state, in the terms of XSAVE; areas, an XSAVE area put back
-accelerators/   from one accelerator to another: rules, each with its reason
-bundle          what MSHV takes of each vCPU, as files: out of a stream, and back into it
-machines        from one machine type to a later one; vendors, what vendors call them
+records, plain  memory output: records that stay; all pages as new records,
+mapped, live    or as mapped-ram; which pages are written
+elsewhere       memory sent in other channels: joined, or refused
+components      edits of extended state in terms of XSAVE; areas, import of an XSAVE area
+accelerators/   conversion from one accelerator to another: rules, each with its reason
+bundle          the state of each vCPU that MSHV accepts, as files: export and import
+machines        conversion to a later machine type; vendors, the vendors' names of machine types
 ==============  ===================================================================================
 
-An edit changes a draft; nothing is written before :meth:`Rewriter.write`, and the source is only ever read.
+An edit changes a draft. Nothing is written before :meth:`Rewriter.write`, and the source is only read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An XSAVE area put back into a vCPU: what is taken, what is refused, and what is said."""
+"""Import of an XSAVE area into a vCPU: what changes, what is refused, and what is noted."""
 
 from __future__ import annotations
 
@@ -40,18 +40,19 @@ def import_area(
     force: bool = False,
     hyperv_quirk: bool | None = None,
 ) -> None:
-    """Give vCPU ``index`` the state of ``area``, standard or compacted, in whatever layout.
+    """Set the state of vCPU ``index`` from ``area``, in standard or compacted format and any layout.
 
-    Only what means something else than before changes: a component whose contents are the same keeps its bytes and its
-    XSTATE_BV bit, so that what was exported and comes back unchanged gives the identical stream. A component that
-    ``area`` has no place for keeps its state. ``hyperv_quirk`` takes state that Hyper-V leaves undeclared as live
-    (default: if MSHV or WHPX saved the stream).
+    Only components whose state differs change: a component with the same contents keeps its bytes and its XSTATE_BV
+    bit, so importing an unchanged export gives the identical stream. A component that ``area`` has no place for keeps
+    its state. ``hyperv_quirk`` treats state that Hyper-V leaves undeclared as live (default: if MSHV or WHPX saved
+    the stream).
 
-    Raises :class:`~qmigtool.errors.LiveStateError` for state that XCR0 does not enable, as it is after the edits so
-    far, unless the vCPU of the source has such already, and for state that no field of a stream takes: both are dropped
-    and said in ``draft.losses`` if ``lossy``; and for an area that cannot be of its layout, unless ``force``. Raises
-    :class:`~qmigtool.errors.XsaveError` for an area that XRSTOR refuses, and :class:`~qmigtool.errors.UndecidedError`
-    where it is not known who saved the stream and what is to be done depends on it.
+    Raises :class:`~qmigtool.errors.LiveStateError` for state that XCR0, as the previous edits leave it, does not enable
+    (unless the vCPU of the source already has such state), and for state that no field of a stream can hold; with
+    ``lossy`` both are dropped and recorded in ``draft.losses``. Raises it also for an area that does not fit its
+    layout, unless ``force``. Raises :class:`~qmigtool.errors.XsaveError` for an area that XRSTOR refuses, and
+    :class:`~qmigtool.errors.UndecidedError` where the result depends on the accelerator that saved the stream and that
+    is not known.
     """
     section = vcpu_section(draft, index)
     quirk = draft.accelerator in HYPERV if hyperv_quirk is None else hyperv_quirk
@@ -67,7 +68,9 @@ def import_area(
     reach = _reach(area)
     foreign = [bit for bit in bits(reach & area.xstate_bv) if bit not in COMPONENTS]
     if foreign:
-        raise XsaveError(f"XSTATE_BV declares {' '.join(mask_names(sum(1 << b for b in foreign)))}, which QEMU has not")
+        raise XsaveError(
+            f"XSTATE_BV declares {' '.join(mask_names(sum(1 << b for b in foreign)))}, which QEMU does not have"
+        )
     declared = vcpu.effective_xstate_bv()
     if kept := (vcpu.live | vcpu.xstate_bv) & USER_MASK & ~(reach | vcpu.xcr0 | LEGACY_MASK):
         names = " ".join(mask_names(kept))
@@ -85,9 +88,9 @@ def import_area(
             changed[bit] = new
     mxcsr = area.mxcsr if area.mxcsr != vcpu.xsave.mxcsr else None
     nowhere = _without_field(draft, section, changed, lossy=lossy)
-    # x87 and SSE need no leave of XCR0. Supervisor state is MSRs here, and no bit of IA32_XSS is needed to carry it.
+    # XCR0 does not gate x87 and SSE. Supervisor state is in MSRs here, which need no bit of IA32_XSS.
     outside = area.live & ~vcpu.xcr0 & ~nowhere & ~_outside_already(draft, index) & ~(LEGACY_MASK | SUPERVISOR_MASK)
-    _without_leave(draft, vcpu, outside, lossy=lossy)
+    _lose_disabled(draft, vcpu, outside, lossy=lossy)
     for bit in bits(outside):
         nowhere |= 1 << bit
         changed.pop(bit, None)
@@ -101,11 +104,11 @@ def import_area(
     if not vcpu.tcg:  # TCG never fills it
         touched = sum(1 << bit for bit in changed) | (2 if mxcsr is not None else 0)
         bv = declared & ~touched | (area.xstate_bv | live | (2 if area.mxcsr != MXCSR_INIT else 0)) & touched
-        assign(draft, section, XSTATE_BV, bv & ~SUPERVISOR_MASK & ~nowhere, "what the components now hold")
+        assign(draft, section, XSTATE_BV, bv & ~SUPERVISOR_MASK & ~nowhere, "the new contents of the components")
 
 
 def _check_area(area: XsaveArea) -> None:
-    """Make sure that restoring an area does not fault: by its header, its length and MXCSR. Raises XsaveError."""
+    """Check that restoring an area does not fault: its header, its length and MXCSR. Raises XsaveError."""
     mask = area.xcomp_bv if area.format is Format.COMPACTED else None
     plain = make_plan(area.layout, area.format, mask or area.layout.user_mask, area.layout, area.format, mask or 3)
     plain.declared(area.data)
@@ -113,7 +116,7 @@ def _check_area(area: XsaveArea) -> None:
 
 
 def _without_field(draft: Draft, section: SectionDraft, changed: dict[int, bytes], *, lossy: bool) -> int:
-    """Take out of ``changed`` what no field of a stream takes; return the components of which nothing is left.
+    """Remove from ``changed`` the state that no field of a stream can hold; return the components removed completely.
 
     Raises :class:`~qmigtool.errors.LiveStateError` that names it, unless ``lossy``.
     """
@@ -129,22 +132,22 @@ def _without_field(draft: Draft, section: SectionDraft, changed: dict[int, bytes
             nowhere |= 1 << bit
     if lost and not lossy:
         raise LiveStateError(
-            f"no field of a stream takes live state of the area: {', '.join(lost.values())} (--lossy drops it)",
+            f"no field of a stream can hold live state of the area: {', '.join(lost.values())} (--lossy drops it)",
             components=mask_names(sum(1 << bit for bit in lost)),
             section=section.label,
         )
     for words in lost.values():
-        draft.losses.append(f"{section.label}: no field of a stream takes what the area has live: {words}")
+        draft.losses.append(f"{section.label}: no field of a stream can hold live state of the area: {words}")
     return nowhere
 
 
 def _outside_already(draft: Draft, index: int) -> int:
-    """Return what a vCPU of the source has live outside of its XCR0: a guest may disable what it used."""
+    """Return the live components of the source's vCPU that XCR0 does not enable: a guest may disable what it used."""
     return sum(vcpu.live & ~vcpu.xcr0 for vcpu in draft.stream.vcpus if vcpu.index == index)
 
 
-def _without_leave(draft: Draft, vcpu: VCpu, outside: int, *, lossy: bool) -> None:
-    """Take note of live components that XCR0 does not enable.
+def _lose_disabled(draft: Draft, vcpu: VCpu, outside: int, *, lossy: bool) -> None:
+    """Record live components that XCR0 does not enable as lost.
 
     Raises :class:`~qmigtool.errors.LiveStateError` that names them, unless ``lossy``.
     """
@@ -153,20 +156,20 @@ def _without_leave(draft: Draft, vcpu: VCpu, outside: int, *, lossy: bool) -> No
     names = mask_names(outside)
     if not lossy:
         raise LiveStateError(
-            f"vCPU {vcpu.index} has not enabled in XCR0 ({vcpu.xcr0:#x}) what the area has live: {' '.join(names)} "
-            "(--lossy drops it)",
+            f"XCR0 {vcpu.xcr0:#x} of vCPU {vcpu.index} does not enable live components of the area: {' '.join(names)} "
+            "(--lossy drops them)",
             components=names,
             section=vcpu.device.label,
         )
     draft.losses.append(
-        f"{vcpu.device.label}: XCR0 {vcpu.xcr0:#x} does not enable what the area has live: {' '.join(names)}"
+        f"{vcpu.device.label}: XCR0 {vcpu.xcr0:#x} does not enable live components of the area: {' '.join(names)}"
     )
 
 
 def _reach(area: XsaveArea) -> int:
-    """Return the components that an area can say something of."""
+    """Return the components that an area can describe."""
     if area.format is Format.COMPACTED:
         return area.xcomp_bv & ~XCOMP_BV_COMPACTED | LEGACY_MASK
-    beside = sum(1 << bit for bit in area.supervisor)
+    supervisor = sum(1 << bit for bit in area.supervisor)
     held = sum(1 << bit for bit in bits(area.layout.user_mask) if area.memory(bit) is not None)
-    return held | beside | LEGACY_MASK | area.xstate_bv
+    return held | supervisor | LEGACY_MASK | area.xstate_bv

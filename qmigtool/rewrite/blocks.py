@@ -1,4 +1,4 @@
-"""Edits of memory: its blocks, its format, and what a stream should not give away."""
+"""Edits of memory: its blocks, its format, and scrubbing of contents that a stream should not disclose."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DISK_SECTIONS = {
 }
 MAX_CONVERTED = 1 << 45  # 32 TiB: a bitmap of 1 GiB
 MAX_LENGTH = 1 << 60  # bytes of a block; keeps the sum of all far below 2^64
-# What only a live migration has use for; a file that is loaded knows nothing of it.
+# Only a live migration uses these; a stream that is loaded from a file must not have them.
 LIVE_COMMANDS = (
     "OPEN_RETURN_PATH",
     "PING",
@@ -40,10 +40,10 @@ LIVE_COMMANDS = (
 
 
 def rename_block(draft: Draft, name: str, to: str) -> None:
-    """Give a RAM block another name, in the list and in every record that names it."""
+    """Rename a RAM block, in the list and in every record that names it."""
     block = draft.memory.block(name)
     if any(other.name == to for other in draft.memory.kept):
-        raise UsageError(f"there is a RAM block {to!r} already")
+        raise UsageError(f"a RAM block {to!r} exists already")
     block_entry(block.block, to)  # raises where the name does not fit
     _note_absent(draft, block)
     draft.change(f"RAM block {name}", block.block.offset, name, to)
@@ -51,9 +51,9 @@ def rename_block(draft: Draft, name: str, to: str) -> None:
 
 
 def resize_block(draft: Draft, name: str, size: int) -> None:
-    """Give a RAM block another size in bytes. Pages beyond a smaller one go; of a larger one, none are sent for the
-    rest, which in the loader keeps what it holds (of a PCI ROM: the loader's own in QEMU 7.2; zeros in 10.0 and later,
-    which do not read the ROM's file when a stream comes in).
+    """Change the size of a RAM block, in bytes. A smaller size drops the pages beyond it. A larger size adds no pages:
+    the rest keeps the contents it has in the loader (for a PCI ROM: the loader's own in QEMU 7.2; zeros in 10.0 and
+    later, which do not read the ROM file for an incoming migration).
     """
     memory = draft.memory
     block = memory.block(name)
@@ -71,7 +71,7 @@ def resize_block(draft: Draft, name: str, size: int) -> None:
 
 
 def drop_block(draft: Draft, name: str) -> None:
-    """Leave a RAM block out, its pages too; in the loader it keeps what it holds, as in :func:`resize_block`."""
+    """Drop a RAM block and its pages; in the loader it keeps its contents, as in :func:`resize_block`."""
     block = draft.memory.block(name)
     _note_absent(draft, block)
     _lose_pages(draft, block, 0)
@@ -80,7 +80,7 @@ def drop_block(draft: Draft, name: str) -> None:
 
 
 def _note_absent(draft: Draft, block: BlockDraft) -> None:
-    """Say that other channels, if there are any, stay as they are. Nothing in the file tells whether there are."""
+    """Note that other channels, if there are any, are not changed. The file does not record whether there are any."""
     if draft.memory.sent_elsewhere(block):
         return
     absent = draft.memory.ram.absent(block.block.idstr)
@@ -92,7 +92,7 @@ def _note_absent(draft: Draft, block: BlockDraft) -> None:
 
 
 def _lose_pages(draft: Draft, block: BlockDraft, size: int) -> None:
-    """Say how many pages from ``size`` on held something."""
+    """Record how many pages from ``size`` on were not zero."""
     memory = draft.memory
     if block.scrub or memory.sent_elsewhere(block):
         return
@@ -110,7 +110,7 @@ def scrub_ram(draft: Draft, names: Iterable[str] = ()) -> None:
         _note_absent(draft, block)
         draft.change(f"RAM block {block.name}", block.block.offset, f"{block.length:#x} bytes", "zero pages")
         block.scrub = True
-    draft.note("scrubbed: registers, device state and the VM's UUID still are what they were")
+    draft.note("scrubbed: registers, device state and the VM's UUID are unchanged")
     disks = {s.name for s in draft.stream.sections if s.type in (Type.START, Type.PART) and s.name in DISK_SECTIONS}
     for name in sorted(one for one in disks if one):
         draft.note(f"scrubbed: the live section {name!r} still holds {DISK_SECTIONS[name]}")
@@ -122,9 +122,9 @@ def scrub_ram(draft: Draft, names: Iterable[str] = ()) -> None:
 
 
 def squeeze_zero_pages(draft: Draft) -> None:
-    """Make every page that holds nothing but zeros a zero page.
+    """Send every page that contains only zeros as a zero page.
 
-    Where records stay records, of those that hold whole pages; with another format, of all.
+    Where records stay records, this covers those that hold whole pages; with another format, all pages.
     """
     if not draft.memory.squeeze:
         draft.change("RAM", None, None, "zero pages")
@@ -134,9 +134,9 @@ def squeeze_zero_pages(draft: Draft) -> None:
 def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
     """Write memory as ``plain`` records or as ``mapped-ram``, every page as it is in the end.
 
-    Takes XBZRLE, compressed and multifd pages apart, and joins channels. ``absent``: what becomes of pages that are in
-    no channel given (``error``, ``zero``). What a live migration needs beside (return path, postcopy) goes. Pages
-    that a larger :func:`resize_block` has added are not among those that have to be there.
+    Decodes XBZRLE, compressed and multifd pages, and joins channels. ``absent`` is the treatment of pages that no given
+    channel holds (``error``, ``zero``). Commands that only a live migration needs (return path, postcopy) are dropped.
+    Pages that a larger :func:`resize_block` has added need not be present.
     """
     if form not in (Format.PLAIN, Format.MAPPED):
         raise UsageError(f"no memory format {form!r}", expected=f"{Format.PLAIN} or {Format.MAPPED}")
@@ -144,10 +144,10 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
     for block in memory.kept:
         if block.length > MAX_CONVERTED:
             raise LimitError(
-                f"RAM block {block.name!r} is said to have {block.length:#x} bytes",
+                f"RAM block {block.name!r} has {block.length:#x} bytes",
                 offset=block.block.offset,
                 section="ram",
-                expected=f"at most {MAX_CONVERTED:#x} to be written anew",
+                expected=f"at most {MAX_CONVERTED:#x} to be written again",
             )
     before = "mapped-ram" if memory.mapped_before else "records"
     draft.change("RAM", memory.start.offset, before, form)
@@ -161,7 +161,7 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
 
 
 def _say_in_save_image(draft: Draft, form: SaveFormat) -> None:
-    """Have the head of a libvirt save image say how memory lies: libvirt tells QEMU's loader so."""
+    """Set the memory format in the header of a libvirt save image: libvirt passes it to QEMU's loader."""
     container = draft.stream.container
     if container.name != "libvirt" or not container.in_place:
         return

@@ -1,8 +1,8 @@
 """The body of a device section as a tree that can be changed, for edits that move bytes.
 
-A change of a value needs none of this: it is a patch at the field's offset. But a subsection that comes or goes changes
-the size of every struct around it, and the vmdesc says each of these sizes. So the tree gives both, the bytes and their
-description, from one state.
+A change of a value does not need this: it is a patch at the field's offset. But an added or removed subsection changes
+the size of every struct around it, and the vmdesc records each of these sizes. So the tree produces both the bytes and
+their description from one state.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from qmigtool.parsers.vmstate import inside
 
 __all__ = ["Body", "Entry"]
 
-MAX_BODIES = 1 << 14  # elements that are taken apart: larger arrays stay bytes, none has subsections inside
+MAX_BODIES = 1 << 14  # elements that are decoded: larger arrays stay bytes, none has subsections inside
 
 
 @dataclass(slots=True)
 class Entry:
-    """What one entry of ``fields`` describes: the bodies of its elements, or bytes where there is nothing inside."""
+    """The contents of one entry of ``fields``: the bodies of its elements, or bytes for a leaf."""
 
     description: FieldDescription
     content: list[Body] | bytes
@@ -35,7 +35,7 @@ class Entry:
         return b"".join(body.encode() for body in self.content)
 
     def describe(self) -> Iterator[FieldDescription]:
-        """Give the description: one entry, or as many as there are shapes among the elements."""
+        """Yield the description: one entry, or one for each shape among the elements."""
         if isinstance(self.content, bytes) or not self.content:
             yield self.description
             return
@@ -62,10 +62,10 @@ class Body:
 
     @classmethod
     def load(cls, description: Description, data: bytes, at: int = 0, path: str = "") -> Body:
-        """Take apart the body that ``description`` describes, at ``at`` in ``data``."""
+        """Decode the body that ``description`` describes, at ``at`` in ``data``."""
         body = cls(description.name, description.version, path=path)
         prefix = path + "/" if path else ""
-        # Entries of one name in a row are one array (see parsers/vmstate.py).
+        # Consecutive entries with the same name are one array (see parsers/vmstate.py).
         for name, run in groupby(description.fields, key=lambda entry: entry.name):
             entries = list(run)
             single = len(entries) == 1 and entries[0].array_len is None
@@ -104,7 +104,7 @@ class Body:
         )
 
     def walk(self) -> Iterator[Body]:
-        """Give this body and every one inside it."""
+        """Yield this body and every one inside it."""
         yield self
         for entry in self.entries:
             if not isinstance(entry.content, bytes):

@@ -1,8 +1,8 @@
-"""Fields that come or go: a body with one more field, or one fewer, as another machine type sends it.
+"""Add a field to a body or remove one, as another machine type sends the body.
 
-QEMU sends some fields under a condition that both sides must share (``VMSTATE_..._TEST``): nothing on the wire says
-whether such a field is there, so a loader with another condition reads every byte behind it as something else. Here the
-one field is put in, or left out, and the sizes that the vmdesc gives follow.
+QEMU sends some fields under a condition that both sides must share (``VMSTATE_..._TEST``). The wire format does not
+mark whether such a field is present, so a loader with another condition misreads every byte behind it. The functions
+here insert or remove the field and update the sizes in the vmdesc.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_FIELD", "add_field", "drop_field", "put_in", "take_out"]
 
-MAX_FIELD = 16 << 20  # bytes of a field that is put in; the largest known are a display's palettes
+MAX_FIELD = 16 << 20  # bytes of a field that is inserted; the largest known are a display's palettes
 _TYPE = re.compile(r"(?P<type>[^:\[\]]{1,255}?)(?::(?P<bytes>[0-9]{1,9}))?(?:\[(?P<count>[0-9]{1,9})\])?")
-_EXPECTED = "as uint32, uint8[16], buffer:64, or the name of a struct that is known"
+_EXPECTED = "as uint32, uint8[16], buffer:64, or the name of a known struct"
 
 
 def add_field(
     draft: Draft, path: str, kind: str | None = None, value: Any = None, after: str | None = None, why: str = ""
 ) -> None:
-    """Put a field into the device, struct or subsection that ``path`` leads to, its last part the field's name.
+    """Insert the field ``path`` into the device, struct or subsection that contains it.
 
-    ``kind`` is a vmdesc's type: ``uint32``, ``bool``; ``uint8[16]`` for an array; ``buffer:64`` (or any other type) for
-    so many bytes; the name of a struct that QEMU is known to send. Without it, type and place are those that QEMU is
-    known to send (see :mod:`qmigtool.devices.schema`). It stands behind the field ``after`` (``""``: before all), else
-    where it is known to stand, else behind the last. Without ``value`` it is zero. Raises
+    ``kind`` is a type as the vmdesc names it: ``uint32``, ``bool``; ``uint8[16]`` for an array; ``buffer:64`` (or any
+    other type) for that many bytes; the name of a struct that QEMU is known to send. Without it, type and place are
+    those that QEMU is known to send (see :mod:`qmigtool.devices.schema`). The field follows ``after`` (``""``: it is
+    the first), else it goes to its known place, else to the end. Without ``value`` it is zero. Raises
     :class:`~qmigtool.errors.UsageError`.
     """
     section, rest = draft.find(path)
@@ -51,7 +51,9 @@ def add_field(
         raise UsageError(f"{section.label} has the field {rest!r} already")
     known = find_field(draft.stream.schema, body.name, name, there)
     if kind is None and known is None:
-        raise UsageError(f"nothing is known of a field {name!r} in {body.name!r}", expected=f"its type, {_EXPECTED}")
+        raise UsageError(
+            f"the type of a field {name!r} in {body.name!r} is not known", expected=f"its type, {_EXPECTED}"
+        )
     described = known[0] if kind is None and known is not None else _described(draft.stream.schema, name, kind or "")
     if after is not None and after and after not in there:
         raise UsageError(f"{body.name!r} has no field {after!r}", expected="one of " + ", ".join(dict.fromkeys(there)))
@@ -67,19 +69,19 @@ def add_field(
 
 
 def drop_field(draft: Draft, path: str, why: str = "") -> None:
-    """Leave a field out of the device, struct or subsection that has it: a whole array, no element of one."""
+    """Remove a field from the device, struct or subsection that contains it: a whole array, not an element of one."""
     section, rest = draft.find(path)
     body, name = _inside(section, rest, path)
     if all(entry.description.name != name for entry in body.entries):
-        section.device.field(rest)  # raises, with names that come close, if there is nothing
-        raise UsageError(f"{path!r} is no field of its own", expected="a field or a whole array; --drop-subsection")
+        section.device.field(rest)  # raises, with similar names, if there is none
+        raise UsageError(f"{path!r} is not a separate field", expected="a field or a whole array; --drop-subsection")
     old = shown(section.device.field(rest))
     draft.change(rest, draft.source_offset(section, rest), old, None, why, device=section.label)
     take_out(section, body.path, name)
 
 
 def put_in(section: SectionDraft, path: str, described: FieldDescription, before: Collection[str | None]) -> None:
-    """Put a field of zeros into the body at ``path``, behind the last of those called as in ``before``."""
+    """Insert a field of zeros into the body at ``path``, behind the last field whose name is in ``before``."""
 
     def change(body: Body) -> None:
         names = [entry.description.name for entry in body.entries]
@@ -90,7 +92,7 @@ def put_in(section: SectionDraft, path: str, described: FieldDescription, before
 
 
 def take_out(section: SectionDraft, path: str, name: str) -> None:
-    """Leave the field ``name`` of the body at ``path`` out."""
+    """Remove the field ``name`` from the body at ``path``."""
 
     def change(body: Body) -> None:
         body.entries = [entry for entry in body.entries if entry.description.name != name]
@@ -108,10 +110,10 @@ def _at(section: SectionDraft, path: str, change: Callable[[Body], None]) -> Non
 def _inside(section: SectionDraft, rest: str, path: str) -> tuple[Body, str]:
     """Return the innermost body on the way to a field, and the field's name in it."""
     if section.old_style:
-        raise UsageError(f"{section.label} has no vmstate description, and so no fields")
+        raise UsageError(f"{section.label} has no vmstate description and therefore no fields")
     _ = section.device.fields
     section.device.check_length()
-    assert section.description is not None  # noqa: S101 - for the type checker: fields has seen to it
+    assert section.description is not None  # noqa: S101 - for the type checker: fields has checked it
     tree = Body.load(section.description, section.body)
     found = tree
     for body in tree.walk():
@@ -119,7 +121,7 @@ def _inside(section: SectionDraft, rest: str, path: str) -> tuple[Body, str]:
             found = body
     name = rest[len(found.path) + 1 :] if found.path else rest
     if not name:
-        raise UsageError(f"{path!r} is a whole device", expected="a field, as in cpu@0/env.mxcsr")
+        raise UsageError(f"{path!r} is a whole device", expected="a field, for example cpu@0/env.mxcsr")
     return found, name
 
 
@@ -127,7 +129,7 @@ def _described(schema: Schema, name: str, kind: str) -> FieldDescription:
     """Describe a field of a type as people write it."""
     match = _TYPE.fullmatch(kind)
     if match is None:
-        raise UsageError(f"{brief(kind)} is no type of a field", expected=_EXPECTED)
+        raise UsageError(f"{brief(kind)} is not a field type", expected=_EXPECTED)
     type_, count = match["type"], None if match["count"] is None else int(match["count"])
     struct: Description | None = None
     if match["bytes"] is not None:
@@ -139,7 +141,7 @@ def _described(schema: Schema, name: str, kind: str) -> FieldDescription:
     else:
         struct = find_struct(schema, type_)
         if struct is None:
-            raise UsageError(f"{brief(type_)} is no type and no struct that is known", expected=_EXPECTED)
+            raise UsageError(f"{brief(type_)} is not a known type or struct", expected=_EXPECTED)
         type_, size = "struct", struct.size
     described = FieldDescription(name, type_, size, count, struct, ())
     if count == 0 or not 0 < described.total <= min(MAX_FIELD, MAX_NUMBER):

@@ -1,9 +1,9 @@
-"""What Hyper-V's hypervisor under Linux (MSHV) takes of a vCPU, as files: the way out of a stream, and back into it.
+"""State of a vCPU that Hyper-V's hypervisor under Linux (MSHV) accepts, as files: export from a stream, and import.
 
-A bundle is a folder: ``vcpu-N.xsave`` is the compacted area of vCPU N, padded with zeros to the whole pages that
-MSHV_SET_VP_STATE wants, and ``bundle.json`` says what each file is, the layout and mask that its areas have, XCR0 (the
-register HV_X64_REGISTER_XFEM), the MSRs that go beside them, each with its Hyper-V register, and the order in which
-QEMU 11.1 writes all that. It has no general, segment, control or debug registers, no local APIC, timers or pages of the
+A bundle is a folder. ``vcpu-N.xsave`` is the compacted area of vCPU N, padded with zeros to the whole pages that
+MSHV_SET_VP_STATE expects. ``bundle.json`` describes each file: the layout and mask of its areas, XCR0 (the register
+HV_X64_REGISTER_XFEM), the MSRs that belong to them, each with its Hyper-V register, and the order in which QEMU 11.1
+writes all that. A bundle has no general, segment, control or debug registers, no local APIC, timers or pages of the
 synthetic interrupt controller, no pending events and no activity state.
 
 The order is that of :mod:`qmigtool.x86.mshv`.
@@ -41,7 +41,7 @@ MAX_MANIFEST = 16 << 20  # a vCPU has 8 KiB
 MAX_AREA = 1 << 20
 
 
-# -- out -------------------------------------------------------------------------------------------------------------
+# -- export ----------------------------------------------------------------------------------------------------------
 
 
 def export_bundle(
@@ -52,16 +52,19 @@ def export_bundle(
     *,
     buffer_size: int | None = None,
 ) -> dict[str, Any]:
-    """Write the bundle of all vCPUs to a new folder; return what ``bundle.json`` says.
+    """Write the bundle of all vCPUs to a new folder; return the contents of ``bundle.json``.
 
     ``layout`` is the partition's CPUID leaf 0xD, ``mask`` its XSAVE_STATES (default: what any vCPU has enabled in XCR0
     and MSHV can hold), ``buffer_size`` the bytes of its buffer, MAX_XSAVE_DATA_SIZE in whole pages (default: as many
-    pages as an area needs). What of a vCPU's XCR0 has no place in ``mask`` stays behind, and is said in ``notes``.
-    Raises :class:`~qmigtool.errors.LiveStateError` for live state that has no place in it or is larger than the buffer,
-    :class:`~qmigtool.errors.UsageError` if the folder is there already, or for a buffer of no whole pages.
+    pages as an area needs). Components of a vCPU's XCR0 that ``mask`` does not have are left out and listed in
+    ``notes``. Raises :class:`~qmigtool.errors.LiveStateError` for live state that ``mask`` does not have or that is
+    larger than the buffer, :class:`~qmigtool.errors.UsageError` if the folder exists already, or for a buffer that is
+    not a number of whole pages.
     """
     if buffer_size is not None and (not buffer_size or buffer_size % PAGE_SIZE):
-        raise UsageError(f"a buffer of {buffer_size} bytes", expected=f"whole pages of {PAGE_SIZE}, as MSHV wants")
+        raise UsageError(
+            f"a buffer of {buffer_size} bytes", expected=f"whole pages of {PAGE_SIZE} bytes, as MSHV requires"
+        )
     stream.prove()
     if not stream.vcpus:
         raise UnsupportedError("XSAVE state of a machine that is not x86", "no x86 vCPU in this stream")
@@ -91,15 +94,15 @@ def export_bundle(
     notes: list[str] = document["notes"]
     areas: dict[str, bytes] = {}
     for vcpu in stream.vcpus:
-        # Raises LiveStateError, with names, for what has no place in the mask.
+        # Raises LiveStateError, with names, for live state that the mask does not have.
         area = vcpu.xsave.compact(layout, mask=mask)
         name = _file_name(vcpu.index)
         needed = mshv_buffer_size(len(area.data))
         buffer = needed if buffer_size is None else buffer_size
         if needed > buffer:
             raise LiveStateError(
-                f"the area of vCPU {vcpu.index} has {len(area.data)} bytes, the buffer {buffer}: with fewer components "
-                "in the mask it is smaller",
+                f"the area of vCPU {vcpu.index} has {len(area.data)} bytes, the buffer {buffer}: a mask with fewer "
+                "components makes it smaller",
                 section="MSHV",
             )
         notes += _said(vcpu, mask, buffer)
@@ -126,16 +129,16 @@ def export_bundle(
 
 
 def _said(vcpu: VCpu, mask: int, buffer: int) -> Iterator[str]:
-    """Give what a reader has to know of a vCPU in the bundle."""
+    """Yield the notes on a vCPU in the bundle."""
     if behind := vcpu.xcr0 & ~mask:
         yield (
-            f"vCPU {vcpu.index}: {' '.join(mask_names(behind))} of XCR0 {vcpu.xcr0:#x} stays behind: the mask "
+            f"vCPU {vcpu.index}: {' '.join(mask_names(behind))} of XCR0 {vcpu.xcr0:#x} is left out: the mask "
             f"{mask:#x} does not have it, and a guest that uses it faults"
         )
     for msr in MSRS:
         value = vcpu.device.number(msr.path)
         if msr.only is Only.FEATURE and value:
-            yield f"vCPU {vcpu.index}: {msr.name} is {value:#x}, which only {msr.only} takes"
+            yield f"vCPU {vcpu.index}: {msr.name} is {value:#x}, which only {msr.only} accepts"
     if buffer > PAGE_SIZE:
         yield f"vCPU {vcpu.index}: a buffer of {buffer} bytes, but QEMU 11.1 itself passes one page of {PAGE_SIZE}"
 
@@ -165,27 +168,27 @@ def _msrs(stream: Stream, vcpu: VCpu) -> Iterator[tuple[Msr, int]]:
         if msr.only is Only.VCPU_0 and vcpu.index:
             continue
         if value is None and "/" not in msr.path:
-            continue  # a field that this version has not: not known to be 0
+            continue  # this version does not have the field: not known to be 0
         if msr.number == TSC:
-            vcpu.check_saver("where the TSC stands")
+            vcpu.check_saver("where the TSC is")
         if msr.number == TSC and vcpu.tcg:
             value = stream.device("timer").number("cpu_ticks_offset")  # TCG's TSC is the ticks clock
         yield msr, (value or 0) % (1 << 64)
 
 
-# -- back ------------------------------------------------------------------------------------------------------------
+# -- import ----------------------------------------------------------------------------------------------------------
 
 
 def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_quirk: bool = True) -> None:
-    """Give the vCPUs of a stream the state of a bundle: areas, XCR0 and MSRs.
+    """Set the state of the vCPUs of a stream from a bundle: areas, XCR0 and MSRs.
 
-    A bundle's areas are MSHV's, which leaves CET_U, CET_S and PASID undeclared: ``hyperv_quirk`` takes them as live.
-    Where the MSRs of CET are in the bundle, they count and not the area's bytes: a difference is said.
+    MSHV leaves CET_U, CET_S and PASID undeclared in the areas of a bundle: ``hyperv_quirk`` treats them as live.
+    Where the bundle lists the MSRs of CET, they win over the area's bytes, and a difference is noted.
 
-    Only what differs changes; what was exported and comes back unchanged gives the identical stream. Raises
-    :class:`~qmigtool.errors.StreamError` for a bundle that is none, :class:`~qmigtool.errors.LiveStateError` for an
-    XCR0 with components that its layout does not have (they are dropped and said if the rewriter is lossy), and what
-    :meth:`~qmigtool.rewrite.Rewriter.import_area` raises.
+    Only what differs changes: importing an unchanged export gives the identical stream. Raises
+    :class:`~qmigtool.errors.StreamError` for a folder that is not a bundle, :class:`~qmigtool.errors.LiveStateError`
+    for an XCR0 with components that its layout does not have (dropped and recorded as lost if the rewriter is lossy),
+    and what :meth:`~qmigtool.rewrite.Rewriter.import_area` raises.
     """
     document = _load(Path(folder, MANIFEST))
     try:
@@ -212,12 +215,12 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
     indexes = [entry[0] for entry in entries]
     if unknown or not entries or len(set(indexes)) < len(indexes):
         what = f"MSRs {' '.join(f'{number:#x}' for number in sorted(unknown)[:8])}" if unknown else f"vCPUs {indexes}"
-        raise StreamError(f"the bundle has {what[:200]}", section=MANIFEST, expected="what export writes")
+        raise StreamError(f"the bundle has {what[:200]}", section=MANIFEST, expected="a bundle as export writes it")
     stream = rewriter.draft.stream
     made_of = (document.get("machine"), document.get("accelerator"), len(entries))
     this = (stream.machine, stream.accelerator.name, len(rewriter.draft.vcpus))
     if made_of != this:
-        rewriter.draft.note(f"the bundle was made of {_words(*made_of)}; this stream is of {_words(*this)}")
+        rewriter.draft.note(f"the bundle was exported from {_words(*made_of)}; this stream is from {_words(*this)}")
     for index, size, xcr0, msrs in entries:
         # The name follows from the number: names in a file are never paths.
         data = _read(Path(folder, _file_name(index)), MAX_AREA)
@@ -231,8 +234,8 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
         for number, value in _cet_of(area.with_hyperv_quirk() if hyperv_quirk else area):
             if msrs.get(number, value) != value:
                 rewriter.draft.note(
-                    f"vCPU {index}: MSR {number:#x} is {value:#x} by the area and {msrs[number]:#x} in the list, "
-                    "which counts"
+                    f"vCPU {index}: MSR {number:#x} is {value:#x} in the area and {msrs[number]:#x} in the list, "
+                    "which wins"
                 )
         for msr in MSRS:
             if msr.number in msrs:
@@ -240,7 +243,7 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
 
 
 def _set_xcr0(rewriter: Rewriter, index: int, xcr0: int, layout: Layout) -> None:
-    """Give a vCPU the XCR0 of a bundle: what the bundle's CPU has, and what the vCPU has already."""
+    """Set XCR0 of a vCPU from a bundle: what the bundle's CPU has, and what the vCPU has already."""
     vcpu = rewriter.draft.vcpu(vcpu_section(rewriter.draft, index))
     foreign = xcr0 & ~layout.user_mask & ~vcpu.xcr0
     if foreign:
@@ -256,12 +259,12 @@ def _set_xcr0(rewriter: Rewriter, index: int, xcr0: int, layout: Layout) -> None
     if xcr0 == vcpu.xcr0:
         return
     if reasons := check_xcr0(xcr0):
-        raise StreamError(f"{xcr0:#x} is no XCR0: {reasons[0]}", section=MANIFEST)
+        raise StreamError(f"{xcr0:#x} is not a valid XCR0: {reasons[0]}", section=MANIFEST)
     rewriter.set_xcr0(index, xcr0)
 
 
 def _cet_of(area: XsaveArea) -> Iterator[tuple[int, int]]:
-    """Give the MSRs (number, value) that the CET components of an area hold."""
+    """Yield the MSRs (number, value) that the CET components of an area hold."""
     places = {"/".join(field.path): field for field in FIELDS if CET_MASK >> field.component & 1}
     for msr in MSRS:
         field = places.get(msr.path)
@@ -271,7 +274,7 @@ def _cet_of(area: XsaveArea) -> Iterator[tuple[int, int]]:
 
 
 def _read(path: Path, most: int) -> bytes:
-    """Read a regular file up to one byte more than it may have."""
+    """Read a regular file, up to one byte more than its limit."""
     with os.fdopen(open_input(path), "rb") as file:
         return file.read(most + 1)
 
@@ -284,11 +287,11 @@ def _hex(text: Any, width: int = 64) -> int:
     """Return a number of up to ``width`` bits as export writes it. Raises ValueError for any other form."""
     if isinstance(text, str) and _HEX.fullmatch(text) and not int(text, 16) >> width:
         return int(text, 16)
-    raise ValueError(f"{str(text)[:40]!r} is not 0x and a number of {width} bits")
+    raise ValueError(f"{str(text)[:40]!r} is not a hexadecimal number (0x...) of {width} bits")
 
 
 def _plain(number: Any) -> int:
-    """Return a number that JSON has as one. Raises ValueError for anything else."""
+    """Return a JSON number. Raises ValueError for anything else."""
     if type(number) is int:
         return number
     raise ValueError(f"{str(number)[:40]!r} is not a number")
@@ -298,7 +301,7 @@ def _decimal(text: str) -> int:
     """Return the number of a subleaf, the key of an object. Raises ValueError for anything else."""
     if _DECIMAL.fullmatch(text):
         return int(text)
-    raise ValueError(f"{text[:40]!r} is no subleaf")
+    raise ValueError(f"{text[:40]!r} is not a subleaf")
 
 
 def _refuse(token: str) -> Any:
@@ -321,10 +324,10 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _set_msr(rewriter: Rewriter, index: int, msr: Msr, value: int) -> None:
-    """Write an MSR into its field; a subsection that is needed for that comes."""
+    """Write an MSR into its field; add the subsection that the field needs."""
     draft = rewriter.draft
     if msr.number == TSC:
-        draft.vcpu(draft.section(f"cpu@{index}")).check_saver("where the TSC stands")
+        draft.vcpu(draft.section(f"cpu@{index}")).check_saver("where the TSC is")
     if msr.number == TSC and draft.tcg:
         path = "timer/cpu_ticks_offset"
         if index == 0:
@@ -347,5 +350,5 @@ def _subsections(path: str) -> list[str]:
     """Return the subsections on the way to a field: names that start with ``cpu/``."""
     parts = path.split("/")[:-1]
     if not parts or parts[0] != "cpu":
-        raise UsageError(f"there is no field {path!r} in this stream")
+        raise UsageError(f"no field {path!r} in this stream")
     return ["/".join(parts[i : i + 2]) for i in range(0, len(parts), 2)]

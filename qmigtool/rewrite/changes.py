@@ -1,4 +1,4 @@
-"""What a rewrite changes, said for people and programs: one :class:`Change` for each thing, in the order made."""
+"""Record of what a rewrite changes: one :class:`Change` for each thing, in the order made."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Change:
     """One thing that differs between the source and the output.
 
     ``edit`` is the edit's name, or the rule of a conversion (``TK1``). ``device`` is the label of the section that
-    changed (``cpu@0``) and ``path`` a field inside it, or nothing; without a device ``path`` names another part of the
-    stream: ``configuration/machine``, a RAM block. ``offset`` is its place in the source, None for what was not there.
-    ``old`` and ``new`` are values as they are decoded; None where there is none.
+    changed (``cpu@0``) and ``path`` a field inside it, or empty; without a device ``path`` names another part of the
+    stream: ``configuration/machine``, a RAM block. ``offset`` is its place in the source, None for what is added.
+    ``old`` and ``new`` are decoded values; None where there is none.
     """
 
     edit: str
@@ -35,7 +35,7 @@ class Change:
         return "/".join(part for part in (self.device, self.path) if part)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts as ``--json`` has them."""
+        """Return the parts as ``--json`` prints them."""
         return {
             "edit": self.edit,
             "where": self.where,
@@ -57,7 +57,7 @@ def as_text(value: Any, *, shown: int | None = SHOWN) -> str:
     if isinstance(value, bytes):
         return value.hex() if shown is None or len(value) <= shown else f"{value[:shown].hex()}... {len(value)} bytes"
     if isinstance(value, (list, tuple)):
-        most = len(value) if shown is None else max(1, shown // 4)  # as wide as so many bytes, or nearly
+        most = len(value) if shown is None else max(1, shown // 4)  # about as wide as ``shown`` bytes
         some = value if len(value) <= most + 1 else value[:most]
         more = "" if len(some) == len(value) else f" ... {len(value)} elements"
         return "[" + " ".join(as_text(one, shown=shown) for one in some) + more + "]"

@@ -1,6 +1,6 @@
-"""Edits of extended state: whole components of a vCPU, in the terms of XSAVE, turned into fields and subsections.
+"""Edits of extended state: whole XSAVE components of a vCPU, translated into fields and subsections.
 
-Everything goes through :mod:`qmigtool.x86.vcpu`, which alone knows where a component lies in the vmstate.
+All accesses use :mod:`qmigtool.x86.vcpu`, the one module that knows where the vmstate holds a component.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 XSTATE_BV, XCR0, XSS = "env.xstate_bv", "env.xcr0", "cpu/xss/env.xss"
-# Subsections that QEMU sends if any of their fields is not 0, and the components that live in them: without one, it
-# would not be there.
+# Subsections that QEMU sends if any of their fields is not 0, and the components that they hold: QEMU does not send the
+# subsection if the component is all 0.
 SENT_IF_USED = {one.name: one.components for one in CPU_SUBSECTIONS if one.components and not one.features}
-# All that a component has beside, and that is as foreign as it is to a CPU that does not have it.
+# Other state that belongs to a component: a CPU without the component does not have it either.
 BESIDE = {one.name: one.components for one in BY_CPUID.values() if one.components}
 
 
@@ -54,17 +54,17 @@ def vcpu_section(draft: Draft, index: int) -> SectionDraft:
 
 
 def check_legal(mask: int) -> None:
-    """Make sure that a mask can be an XCR0; raises :class:`~qmigtool.errors.UsageError`."""
+    """Check that a mask is a valid XCR0; raises :class:`~qmigtool.errors.UsageError`."""
     reasons = check_xcr0(mask)
     if reasons:
-        raise UsageError(f"{mask:#x} is no XCR0: {reasons[0]}")
+        raise UsageError(f"{mask:#x} is not a valid XCR0: {reasons[0]}")
 
 
 def set_xcr0(draft: Draft, index: int, mask: int) -> None:
-    """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes.
+    """Set XCR0 of a vCPU; raises :class:`~qmigtool.errors.UsageError` for a value that no CPU accepts.
 
-    Components that it no longer enables keep their state, as on a CPU; what of them is still there when all edits are
-    made is said in a note.
+    Components that it no longer enables keep their state, as on a CPU; a note lists those that still have state after
+    all edits.
     """
     check_legal(mask)
     section = vcpu_section(draft, index)
@@ -74,7 +74,7 @@ def set_xcr0(draft: Draft, index: int, mask: int) -> None:
 
 
 def _say_disabled(draft: Draft, section: SectionDraft, before: int) -> None:
-    """Note what a vCPU has live or declared in components that XCR0 ``before`` enabled, and does no longer."""
+    """Note live or declared components that XCR0 ``before`` enabled and the new XCR0 does not."""
     if section.dropped:
         return
     vcpu = draft.vcpu(section)
@@ -87,12 +87,12 @@ def _say_disabled(draft: Draft, section: SectionDraft, before: int) -> None:
     if words:
         draft.note(
             f"vCPU {vcpu.index} keeps components that XCR0 {vcpu.xcr0:#x} no longer enables: {'; '.join(words)} "
-            "(--drop-component takes them away)"
+            "(--drop-component removes them)"
         )
 
 
 def _assign_xcr0(draft: Draft, section: SectionDraft, mask: int) -> None:
-    """Write XCR0, and what TCG keeps beside of it."""
+    """Write XCR0, and the copy of it that TCG keeps in env.hflags."""
     assign(draft, section, XCR0, mask)
     if draft.accelerator == TCG.name:
         assign(draft, section, HFLAGS.path, tcg_hflags(section.device), "TCG does not recompute hflags after a load")
@@ -111,7 +111,7 @@ def write_components(
 ) -> None:
     """Write the contents of components (bit -> bytes) into the fields of a vCPU.
 
-    Subsections that are needed come; those that QEMU would not send for what they now hold go.
+    Adds subsections that are needed, and drops those that QEMU would not send with their new contents.
     """
     for bit, new in contents.items():
         for parts in sorted(draft.vcpu(section).fieldless(bit, new), key=len):
@@ -131,7 +131,7 @@ def write_components(
         if sub is not None and components & sum(1 << bit for bit in contents):
             head = sub.offset + sub.length - sum(child.length for child in sub.children)
             if not any(sub.raw[head - sub.offset :]):
-                structure.drop_subsection(draft, f"{section.label}/{name}", "nothing is left in it")
+                structure.drop_subsection(draft, f"{section.label}/{name}", "it is empty now")
 
 
 def _path(section: SectionDraft, offset: int) -> str:
@@ -148,14 +148,14 @@ def _path(section: SectionDraft, offset: int) -> str:
             raise UsageError(f"no field at {offset:#x} of {section.label}")
 
 
-# -- components that go ----------------------------------------------------------------------------------------------
+# -- components that are dropped -------------------------------------------------------------------------------------
 
 
 def drop_components(draft: Draft, mask: int) -> None:
-    """Take components away from every vCPU: contents, subsections, and their bits in XSTATE_BV, XCR0 and IA32_XSS.
+    """Drop components from every vCPU: contents, subsections, and their bits in XSTATE_BV, XCR0 and IA32_XSS.
 
-    What was live in them is lost, and said in :attr:`~qmigtool.rewrite.draft.Draft.losses`. Raises
-    :class:`~qmigtool.errors.UsageError` for x87 and SSE, and where XCR0 would become one that no CPU takes.
+    Their live state is lost and recorded in :attr:`~qmigtool.rewrite.draft.Draft.losses`. Raises
+    :class:`~qmigtool.errors.UsageError` for x87 and SSE, and where the resulting XCR0 is one that no CPU accepts.
     """
     if mask & LEGACY_MASK:
         raise UsageError("x87 and SSE cannot be dropped", expected="components above them")
@@ -163,7 +163,9 @@ def drop_components(draft: Draft, mask: int) -> None:
         vcpu = draft.vcpu(section)
         reasons = check_xcr0(vcpu.xcr0 & ~mask)
         if reasons and not check_xcr0(vcpu.xcr0):
-            raise UsageError(f"without {' '.join(mask_names(mask))}, {reasons[0]}", expected="what depends on it, too")
+            raise UsageError(
+                f"without {' '.join(mask_names(mask))}, {reasons[0]}", expected="also the components that depend on it"
+            )
         for bit in bits(vcpu.live & mask):
             draft.losses.append(f"vCPU {vcpu.index}: {mask_names(1 << bit)[0]} was live: {_some(vcpu, bit)}")
         contents = {bit: initial(bit) for bit in bits(vcpu.carried & mask)}
@@ -172,7 +174,7 @@ def drop_components(draft: Draft, mask: int) -> None:
             sub = section.device.subsection(name)
             if components & ~mask or sub is None:
                 continue
-            # What has more in it than the component (BNDCFGS beside MPX) goes with the CPU feature, too.
+            # A subsection with more state than the component (BNDCFGS with MPX) belongs to the CPU feature: drop it.
             for field in sub.children:
                 if any(field.raw):
                     draft.losses.append(f"vCPU {vcpu.index}: {name}/{field.name} was {as_text(shown(field))}")
@@ -196,9 +198,9 @@ def _some(vcpu: VCpu, bit: int) -> str:
 
 
 def repair_xstate_bv(draft: Draft) -> None:
-    """Declare in XSTATE_BV what is live, on every vCPU: a loader but TCG initialises what is not declared.
+    """Declare live components in XSTATE_BV, on every vCPU: every loader except TCG initialises undeclared components.
 
-    Bits that are set already stay: to declare what is in its initial configuration is legal.
+    Bits that are set already stay: it is legal to declare a component in its initial configuration.
     """
     for section in draft.x86_cpus():
         vcpu = draft.vcpu(section)
@@ -206,18 +208,20 @@ def repair_xstate_bv(draft: Draft) -> None:
 
 
 def say_what_is_left(draft: Draft) -> None:
-    """Note what is as TCG keeps it where XSTATE_BV alone was filled, which TCG never does."""
+    """Note the state that is still in TCG's form where only XSTATE_BV was filled, which TCG never does."""
     left = ["TR", HFLAGS.path, "the TSC"]
     if any(vcpu.x87_order_matters for vcpu in draft.vcpus):
         left.insert(0, "the order of the x87 registers")
-    who = "TCG keeps them" if draft.tcg else f"they were ({UNKNOWN_SAVER})"
-    draft.note(f"XSTATE_BV alone was filled; {', '.join(left)} and more are still as {who}; --to-accelerator converts")
+    form = "in TCG's form" if draft.tcg else f"unchanged ({UNKNOWN_SAVER})"
+    draft.note(
+        f"only XSTATE_BV was filled; {', '.join(left)} and more are still {form}; --to-accelerator converts them"
+    )
 
 
 def check_components(draft: Draft, target: Layout) -> None:
-    """Make sure that a CPU of layout ``target`` has every component of every vCPU.
+    """Check that a CPU of layout ``target`` has every component of every vCPU.
 
-    Raises :class:`~qmigtool.errors.LiveStateError` that names those that are live, declared or enabled beside.
+    Raises :class:`~qmigtool.errors.LiveStateError` that names the others that are live, declared or enabled.
     """
     for vcpu in draft.vcpus:
         held = (vcpu.live | vcpu.xstate_bv | vcpu.xcr0) & ~SUPERVISOR_MASK
@@ -229,8 +233,8 @@ def check_components(draft: Draft, target: Layout) -> None:
             if mask & foreign:
                 words.append(f"{title} {' '.join(mask_names(mask & foreign))}")
         raise LiveStateError(
-            f"vCPU {vcpu.index} has components that {target.name} has not: {'; '.join(words)} "
-            "(--drop-component takes them away)",
+            f"vCPU {vcpu.index} has components that {target.name} does not have: {'; '.join(words)} "
+            "(--drop-component removes them)",
             components=mask_names(foreign),
             section=vcpu.device.label,
         )

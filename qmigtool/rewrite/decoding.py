@@ -1,8 +1,8 @@
-"""Can the output be decoded again? Where a stream has no vmdesc, only a schema says what a body's bytes are.
+"""Check that the output can be decoded again. Where a stream has no vmdesc, only a schema describes a body's bytes.
 
-A section that edits have changed carries its new shape along as long as the edits last; the output does not. If no
-shape that is known fits the new body, or another one does, whoever reads the output sees bytes or other fields: QEMU
-may load it all the same, so that is said and not refused. Without footers a body's end, too, is found by its shape.
+A draft keeps the new shape of a section that edits have changed; the output does not record it. If no known shape fits
+the new body, or another one does, a reader of the output finds undecoded bytes or other fields. QEMU may still load the
+output, so this is noted and not refused. Without footers, the end of a body is also found by its shape.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["check_decoding"]
 
 
 def check_decoding(draft: Draft) -> None:
-    """Note each section that the output's readers will not decode as it is meant.
+    """Note each section of the output that will not be decoded as intended.
 
-    Raises :class:`~qmigtool.errors.UsageError` where they would not even find its end.
+    Raises :class:`~qmigtool.errors.UsageError` where a reader could not find its end.
     """
     if draft.stream.vmdesc is not None:
         return
@@ -41,11 +41,11 @@ def check_decoding(draft: Draft) -> None:
         )
         if not draft.footers:
             raise UsageError(
-                f"{why}, and with neither footers nor a vmdesc only that tells where it ends",
+                f"{why}, and without footers and a vmdesc only its shape shows where it ends",
                 expected="--add-footers, or --schema with one learned from streams that have this shape",
             )
         draft.note(
             f"{why}, and the stream has no vmdesc to describe it: qmigtool will "
             f"{'not decode the section' if found is None else 'read other fields there'}; --schema with one learned "
-            "from streams that have this shape does"
+            "from streams that have this shape solves this"
         )

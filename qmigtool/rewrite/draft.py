@@ -1,9 +1,9 @@
-"""A stream as it shall become: which of its parts were changed, and the splices that follow from that.
+"""A stream as it will be: which of its parts were changed, and the splices that follow from that.
 
-Edits change the draft; nothing is written, and the source is only read. Only what an edit touches is taken apart: a
-device section becomes bytes and their description (:class:`SectionDraft`), all others stay where they are in the
-source. When the draft is asked for its splices, whatever depends on lengths is made anew: the vmdesc, the length of a
-postcopy package, the absolute offsets of mapped-ram.
+Edits change the draft; nothing is written, and the source is only read. Only sections that an edit touches are decoded,
+into bytes and their description (:class:`SectionDraft`); all others stay where they are in the source. :meth:`splices`
+computes everything that depends on lengths: the vmdesc, the length of a postcopy package, the absolute offsets of
+mapped-ram.
 """
 
 from __future__ import annotations
@@ -33,20 +33,19 @@ __all__ = ["Draft", "taken_off"]
 
 
 def taken_off(stream: Stream) -> list[str]:
-    """Return a note of what the stream was unwrapped from, which no output has."""
+    """Return a note of the container and compression of the source, which the output does not have."""
     container = stream.container
     if container.in_place:
         return []
-    return [f"the output is without what was taken off: {', '.join(container.removed)}"]
+    return [f"the output does not have the source's wrapping: {', '.join(container.removed)}"]
 
 
 class Draft:
-    """What a rewrite works on; make one of a stream that is whole, change it, and take its :meth:`splices`.
+    """The result of a rewrite before it is written: made from a complete stream, changed, turned into :meth:`splices`.
 
-    Raises the stream's first problem if it is not whole, and :class:`~qmigtool.errors.UnsupportedError` for one that
-    came through a pipe. ``changes`` says what was changed, ``losses`` what state was lost by
-    that, ``notes`` what the user should know beside; ``rule_notes`` has those of a conversion's rules, as the rule's
-    name and the text.
+    Raises the stream's first problem if it is not complete, and :class:`~qmigtool.errors.UnsupportedError` for one that
+    came through a pipe. ``changes`` lists what was changed, ``losses`` the state that was lost by that, ``notes`` what
+    else the user should know; ``rule_notes`` has the notes of a conversion's rules, as the rule's name and the text.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -59,19 +58,19 @@ class Draft:
         self.notes: list[str] = taken_off(stream)
         self.rule_notes: list[tuple[str, str]] = []
         self.losses: list[str] = []
-        self.checks: list[Callable[[], None]] = []  # what must hold of the result, when all edits are made
+        self.checks: list[Callable[[], None]] = []  # run on the result, when all edits are made
         self.configuration = stream.configuration
         self.footers = stream.footers
-        self.save_format: SaveFormat | None = None  # that the head of a libvirt save image shall say, None: as it does
+        self.save_format: SaveFormat | None = None  # new value in the header of a libvirt save image; None: unchanged
         self.accelerator = stream.accelerator.name
         self.memory = MemoryDraft(stream)
         self.dropped_commands: list[Section] = []
         found = [section.offset for section in self._index if section.type is Type.FULL]
         if found != [device.section.offset for device in stream.devices]:
-            # Device state that only one of the two roads sees: edits would miss it.
-            raise StreamError("device state stands where the vmdesc does not have it", section="vmdesc")
+            # Device state that only one of the two strategies finds: edits would miss it.
+            raise StreamError("the stream has device state that the vmdesc does not list", section="vmdesc")
         self.all_sections = list(self._make_sections())  # also those that are dropped
-        self._edit = ("", "")  # the name and the reason of the edit that is made
+        self._edit = ("", "")  # the name and the reason of the current edit
 
     def _make_sections(self) -> Iterator[SectionDraft]:
         numbers: dict[tuple[str, int], deque[int]] = {}
@@ -86,7 +85,7 @@ class Draft:
                 device, device.section, device.description, device.section.offset, number, old_style=old_style
             )
 
-    # -- what is there -----------------------------------------------------------------------------------------------
+    # -- contents ----------------------------------------------------------------------------------------------------
 
     @property
     def sections(self) -> list[SectionDraft]:
@@ -130,11 +129,11 @@ class Draft:
 
     @property
     def tcg(self) -> bool | None:
-        """Whether the state is as TCG keeps it; None where nothing tells."""
+        """Whether the state is in TCG's form; None if that is not known."""
         return self.stream.accelerator.tcg if self.accelerator == UNKNOWN else self.accelerator == TCG.name
 
     def vcpu(self, section: SectionDraft) -> VCpu:
-        """Return the vCPU that a section ``cpu`` holds; the same one again until an edit changes it."""
+        """Return the vCPU of a section ``cpu``; the same object until an edit changes it."""
         vcpu, tcg = section.vcpu, self.tcg
         if vcpu is None or vcpu.device is not section.device or vcpu.tcg != tcg:
             vcpu = section.vcpu = VCpu(section.device, tcg=tcg)
@@ -153,9 +152,9 @@ class Draft:
 
     @contextmanager
     def edit(self, name: str, why: str = "") -> Iterator[None]:
-        """Make an edit: what is changed inside is changed in its name, for its reason, and all of it or nothing.
+        """Make an edit: changes inside the context have its name and reason, and are made completely or not at all.
 
-        Edits may be made of others: then those inside that give no reason take over this one.
+        Edits nest: an inner edit without a reason inherits this one.
         """
         outer, state = self._edit, self._state()
         self._edit = name, why or outer[1]
@@ -170,12 +169,12 @@ class Draft:
     def change(
         self, path: str, offset: int | None, old: Any, new: Any, why: str = "", *, device: str | None = None
     ) -> None:
-        """Take note of a change, in the name of the edit that is made; ``device`` is the label that the path is in."""
+        """Record a change made by the current edit; ``device`` is the label of the section that contains the path."""
         name, reason = self._edit
         self.changes.append(Change(name, path, offset, old, new, why or reason, device))
 
     def note(self, text: str, *, rule: str = "") -> None:
-        """Take note of what should be known, once; ``rule`` names the rule of a conversion that says it."""
+        """Add a note for the user, once; ``rule`` names the conversion rule that adds it."""
         whole = f"{text} ({rule})" if rule else text
         if whole not in self.notes:
             self.notes.append(whole)
@@ -210,12 +209,12 @@ class Draft:
             self.all_sections,
         )
 
-    # -- sections that come and go -----------------------------------------------------------------------------------
+    # -- sections that are added and dropped -------------------------------------------------------------------------
 
     def insert(
         self, name: str, instance_id: int, version_id: int, description: Description, data: bytes, after: SectionDraft
     ) -> SectionDraft:
-        """Put a section of device state behind another one."""
+        """Insert a section of device state behind another one."""
         taken = {section.section_id or 0 for section in self._index if section.section_id is not None}
         taken |= {section.section.section_id or 0 for section in self.all_sections}
         at = after.at if after.original is None else after.original.section.end
@@ -227,10 +226,10 @@ class Draft:
         return made
 
     def commands(self, *names: str) -> list[Section]:
-        """Return the commands of these names (without ``MIG_CMD_``) that are still there."""
+        """Return the commands of these names (without ``MIG_CMD_``) that were not dropped."""
         gone = {section.offset for section in self.dropped_commands}
         return [s for s in self._index if s.type is Type.COMMAND and s.name in names and s.offset not in gone]
 
     def drop_command(self, section: Section) -> None:
-        """Leave a command out."""
+        """Drop a command."""
         self.dropped_commands.append(section)

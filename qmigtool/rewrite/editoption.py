@@ -1,4 +1,4 @@
-"""How an edit stands on a command line: declared with its method, as :func:`~qmigtool.rewrite.rewriter.edit` has it."""
+"""Command-line option of an edit, declared with its method by :func:`~qmigtool.rewrite.rewriter.edit`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = [
 ]
 
 Words = Callable[..., dict[str, Any]]
-"""Makes the parameters of an edit out of the words that stand behind its option."""
+"""Converts the arguments of an edit's option to the parameters of the edit."""
 
 
 class Heading(StrEnum):
-    """Under which the edits are listed, in that order."""
+    """Headings of the list of edits, in that order."""
 
     FIELDS = "Edits of fields and subsections"
     SECTIONS = "Edits of sections"
@@ -35,7 +35,7 @@ class Heading(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EditOption:
-    """An option that is an edit: what it takes on the command line, and the parameters of ``op`` that this means."""
+    """An option that is an edit: its arguments on the command line, and the parameters of ``op`` that they mean."""
 
     flag: str
     op: str
@@ -46,17 +46,17 @@ class EditOption:
 
     @property
     def dest(self) -> str:
-        """What the parser calls its value."""
+        """The name of its value in the parser."""
         return "edit_" + self.flag.removeprefix("--").replace("-", "_")
 
 
 def by_position(method: Callable[..., Any], metavar: tuple[str, ...]) -> Words:
-    """Return a function that gives the words to the method's parameters in their order."""
+    """Return a function that assigns the arguments to the method's parameters in order."""
     names = [name for name in inspect.signature(method).parameters if name != "self"][: len(metavar)]
     return lambda *words: dict(zip(names, words, strict=True))
 
 
-# -- words that are more than one parameter, or not its value yet ----------------------------------------------------
+# -- arguments that are several parameters, or need parsing ----------------------------------------------------------
 
 
 def set_field(text: str) -> dict[str, Any]:
@@ -113,6 +113,6 @@ def resize_block(name: str, size: str) -> dict[str, Any]:
     to = parse_number(size)
     if to is None or to < 0:
         raise UsageError(
-            f"--resize-block: {brief(size)} is no size", expected="bytes, or with a unit: 0x80000, 512K, 1M"
+            f"--resize-block: {brief(size)} is not a size", expected="bytes, or with a unit: 0x80000, 512K, 1M"
         )
     return {"name": name, "to": to}

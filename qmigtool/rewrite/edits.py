@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Edit", "apply", "load_edits"]
 
-MAX_TEXT = 64 << 20  # bytes: an edit may hold what a section is to have
-# The annotations of the methods' parameters -> what values of them are; all others are text, as a TOML file has it.
+MAX_TEXT = 64 << 20  # bytes: an edit may contain the body of a section
+# Annotation of a method's parameter -> type of its values; all others are text, as in a TOML file.
 _KINDS: dict[str, type] = {
     "Any": object,
     "None": type(None),
@@ -59,12 +59,12 @@ class Edit:
 
 
 def load_edits(text: str, name: str = "the edits") -> list[Edit]:
-    """Read the edits of a TOML file; raises :class:`~qmigtool.errors.UsageError` that names what is wrong with it."""
+    """Read the edits of a TOML file; raises :class:`~qmigtool.errors.UsageError` for invalid ones."""
     document = parse_toml(text, name, limit=MAX_TEXT)
     tables = document.pop("edit", None)
     if not isinstance(tables, list) or document:
         more = f"; it also has {', '.join(document)}" if document else ""
-        raise UsageError(f"{name} has no list of edits{more}", expected="[[edit]] tables, and nothing else")
+        raise UsageError(f"{name} has no list of edits{more}", expected="only [[edit]] tables")
     edits = []
     for number, table in enumerate(tables, start=1):
         op = table.pop("op", None) if isinstance(table, dict) else None
@@ -72,15 +72,15 @@ def load_edits(text: str, name: str = "the edits") -> list[Edit]:
             raise UsageError(f"edit {number} of {name} has no op", expected="one of " + ", ".join(EDITS))
         why = table.pop("why", "")
         if not isinstance(why, str):
-            raise UsageError(f"why of edit {number} of {name} is no text")
+            raise UsageError(f"why of edit {number} of {name} is not text")
         edits.append(Edit(op, table, why))
     return edits
 
 
 def apply(rewriter: Rewriter, edit: Edit) -> None:
-    """Make an edit; raises :class:`~qmigtool.errors.UsageError` for a name or a parameter that there is not.
+    """Make an edit; raises :class:`~qmigtool.errors.UsageError` for an unknown name or parameter.
 
-    Its ``why`` becomes that of the changes that have no reason of their own.
+    Its ``why`` becomes the reason of the changes that have none.
     """
     name = EDITS.get(edit.op.replace("_", "-"))
     if name is None:

@@ -1,7 +1,7 @@
-"""Memory that did not travel in the main channel: joined from the other channels, or said to be missing.
+"""Memory that was not sent in the main channel: joined from the other channels, or reported as missing.
 
-A main channel of multifd, or of postcopy with a preempt channel, is a whole stream without most of its memory. Written
-to a file as it is, nobody could load it.
+The main channel of multifd, or of postcopy with a preempt channel, is a complete stream without most of its memory.
+QEMU cannot load it from a file.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ SHOWN = 4
 
 
 def travelled_elsewhere(draft: Draft) -> dict[str, int] | None:
-    """Say whether memory is in other channels than the main one: block -> pages that are in none given, else None.
+    """Return block -> pages that no given channel holds if memory was sent in other channels than the main one.
 
-    Pages that were never sent prove nothing alone: with free-page-hinting a guest's unused memory is not. What proves
-    it is a channel with pages, a switch to postcopy, a main channel without any page that holds something, or one that
-    has records of multifd.
+    Return None if it was not. Pages that were never sent are not proof alone: with free-page-hinting a guest's unused
+    memory is not sent. Proof is a channel with pages, a switch to postcopy, a main channel without any page that is not
+    zero, or one that has records of multifd.
     """
     memory = draft.memory
     if not memory.blocks:
@@ -41,7 +41,7 @@ def travelled_elsewhere(draft: Draft) -> dict[str, int] | None:
         if not memory.sent_elsewhere(block) and (pages := ram.absent(block.block.idstr))
     }
     postcopy = bool(draft.commands("POSTCOPY_LISTEN", "POSTCOPY_RUN"))
-    # A capture of postcopy is half a conversation: no file that holds it can be loaded.
+    # A capture of postcopy is one side of a dialogue: QEMU cannot load it from a file.
     if ram.channels > 1 or (postcopy and (absent or draft.stream.container.name == "pcap")):
         return absent
     contents = [encoding for encoding in Encoding if not encoding.holds_zero and encoding is not Encoding.DISCARD]
@@ -51,7 +51,7 @@ def travelled_elsewhere(draft: Draft) -> dict[str, int] | None:
 
 
 def gather(draft: Draft) -> None:
-    """Write memory as plain records if it came in several channels; raise if some of it is in none that is given.
+    """Write memory as plain records if it was sent in several channels; raise if no given channel holds some of it.
 
     Does nothing where an edit has chosen a format. Raises :class:`~qmigtool.errors.UnsupportedError`.
     """
@@ -65,10 +65,10 @@ def gather(draft: Draft) -> None:
         more = f" and of {len(absent) - SHOWN} more blocks" if len(absent) > SHOWN else ""
         raise UnsupportedError(
             "memory that is in none of the given channels",
-            f"memory travelled in other channels, and is not all here: {', '.join(some)}{more} are missing",
+            f"memory was sent in other channels that are not given: {', '.join(some)}{more} are missing",
             section="ram",
             expected="all channels of the migration (--channel), or --ram plain --absent zero for zeros in their place",
         )
     set_format(draft, Format.PLAIN)
     several = "in several channels" if draft.memory.ram.channels > 1 else "by postcopy"
-    draft.note(f"memory came {several}, and is written as plain records (--ram plain)")
+    draft.note(f"memory was sent {several} and is written as plain records (--ram plain)")

@@ -1,4 +1,4 @@
-"""Edits of values: a field of the device state gets another one, and no byte moves."""
+"""Edits of values: a field of the device state changes, and no byte moves."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["assign", "set_field", "shown"]
 
-MAX_PARTS = 4  # told one by one; more, and the whole field is
+MAX_PARTS = 4  # changes recorded one by one; with more, the whole field is recorded
 
 
 def set_field(draft: Draft, path: str, value: Any) -> None:
-    """Give the field at ``name[@instance]/field/...`` another value (see :func:`qmigtool.rewrite.values.encode`)."""
+    """Set the field at ``name[@instance]/field/...`` (see :func:`qmigtool.rewrite.values.encode`)."""
     section, rest = draft.find(path)
     if not rest:
-        raise UsageError(f"{path!r} is a whole device", expected="a field, as in cpu@0/env.mxcsr")
+        raise UsageError(f"{path!r} is a whole device", expected="a field, for example cpu@0/env.mxcsr")
     assign(draft, section, rest, value)
 
 
 def assign(draft: Draft, section: SectionDraft, path: str, value: Any, why: str = "") -> None:
-    """Give a field of ``section`` another value, and take note of what becomes another one by that."""
+    """Set a field of ``section``, and record what changes by that."""
     field = section.device.field(path)
     raw = encode(field, value)
     if raw == field.raw:
@@ -41,7 +41,7 @@ def assign(draft: Draft, section: SectionDraft, path: str, value: Any, why: str 
 
 
 class _Before:
-    """A field before it is changed, to say afterwards what was: the parts that differ, where they are few."""
+    """A field before it is changed, to record the parts that differ, or all of it if they are many."""
 
     def __init__(self, draft: Draft, section: SectionDraft, path: str) -> None:
         self._field = section.device.field(path)
@@ -61,20 +61,20 @@ class _Before:
 
 
 def _differing(old: Field, new: Field, path: str) -> Iterator[tuple[str, Field, Field]]:
-    """Give (path, old, new) of the innermost fields that differ; an array of numbers counts as one."""
+    """Yield (path, old, new) of the innermost fields that differ; an array of numbers counts as one."""
     if old.raw == new.raw:
         return
     if old.kind is Kind.LEAF or old.is_plain_array:
         yield path, old, new
         return
     for one, other in zip(old.iter_children(), new.iter_children(), strict=True):
-        # The name of an array's element has the array's in it.
+        # The name of an array element contains the name of the array.
         inner = path[: len(path) - len(old.name)] + one.name if old.kind is Kind.ARRAY else f"{path}/{one.name}"
         yield from _differing(one, other, inner)
 
 
 def shown(field: Field) -> Any:
-    """Return what a change shows of a field: its value, the text in a buffer of text, its bytes where it has none."""
+    """Return a field's value as a change shows it: the text of a text buffer, the bytes of a field without a value."""
     if field.value is None or field.kind is Kind.SUBSECTION:
         return field.raw
     text = text_of(field.raw) if field.type == "buffer" else None

@@ -37,7 +37,7 @@ _CLOSED = (Type.START, Type.PART, Type.END, Type.FULL)
 
 
 def add_configuration(draft: Draft, machine: str, page_size: int | None = None, why: str = "") -> None:
-    """Put a configuration section in: the machine type, and the capabilities that the block list shows.
+    """Add a configuration section: the machine type, and the capabilities that the block list shows.
 
     ``page_size`` in bytes, for targets whose page size differs between CPUs (Arm).
     """
@@ -55,17 +55,17 @@ def add_configuration(draft: Draft, machine: str, page_size: int | None = None, 
 
 
 def drop_configuration(draft: Draft, why: str = "") -> None:
-    """Leave the configuration section out, for a loader that expects none.
+    """Drop the configuration section, for a loader that expects none.
 
-    Raises :class:`~qmigtool.errors.LiveStateError` where it says how memory is to be read, or whose it is.
+    Raises :class:`~qmigtool.errors.LiveStateError` where its capabilities decide how memory is read.
     """
     old = draft.configuration
     if old is None:
         raise UsageError("this stream has no configuration section")
     if old.capabilities:
         raise LiveStateError(
-            f"the configuration says how memory is sent: {', '.join(old.capabilities)} (--ram plain, or "
-            "--drop-capability, before it)",
+            f"the configuration section decides how memory is read: {', '.join(old.capabilities)} (--ram plain, or "
+            "--drop-capability, before this edit)",
             section="configuration",
         )
     draft.change("configuration", _offset(draft), old.machine, None, why)
@@ -75,18 +75,18 @@ def drop_configuration(draft: Draft, why: str = "") -> None:
 
 
 def set_footers(draft: Draft, on: bool, why: str = "") -> None:
-    """Close every section by a footer, or none."""
+    """Add a footer to every section, or remove all footers."""
     if draft.footers is on:
         raise UsageError(f"this stream has {'footers already' if on else 'no footers'}")
     if not on and draft.stream.vmdesc is None:
-        raise UsageError("with neither footers nor a vmdesc nobody could read the device state again")
+        raise UsageError("without footers and a vmdesc the device state cannot be read again")
     words = "none", "one behind every section"
     draft.change("footers", None, words[not on], words[on], why)
     draft.footers = on
 
 
 def configuration_splices(draft: Draft) -> Iterator[Splice]:
-    """Give the splices of the configuration section: changed, put in behind the header, or left out."""
+    """Yield the splices of the configuration section: changed, inserted behind the header, or dropped."""
     old, new = draft.stream.configuration, draft.configuration
     section = _section(draft, Type.CONFIGURATION)
     if new == old:
@@ -105,7 +105,7 @@ def configuration_splices(draft: Draft) -> Iterator[Splice]:
 
 
 def footer_splices(draft: Draft, others: list[Splice]) -> Iterator[Splice]:
-    """Give the splices of the footers, where the stream had others: of every section that one of ``others`` leaves."""
+    """Yield the splices of the footers if they change: of every section that none of ``others`` removes."""
     before = draft.stream.footers
     if draft.footers is before:
         return
@@ -116,7 +116,7 @@ def footer_splices(draft: Draft, others: list[Splice]) -> Iterator[Splice]:
             continue
         while at < len(gone) and gone[at][1] < section.end:
             at += 1
-        # What takes a whole section away takes its footer, too.
+        # A splice that removes a whole section removes its footer, too.
         if at < len(gone) and gone[at][0] <= section.offset:
             continue
         if before:
@@ -126,7 +126,7 @@ def footer_splices(draft: Draft, others: list[Splice]) -> Iterator[Splice]:
 
 
 def save_image_splices(draft: Draft) -> Iterator[Splice]:
-    """Give the splice of a libvirt save image's head, which says how memory lies behind it."""
+    """Yield the splice of a libvirt save image's header, which records the memory format."""
     if draft.save_format is not None:
         word = format_word(draft.source, draft.save_format)
         yield from differing(FORMAT_OFFSET, bytes(draft.source.view(FORMAT_OFFSET, len(word))), word)

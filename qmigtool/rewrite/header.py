@@ -1,4 +1,4 @@
-"""Edits of what stands before the state: the machine type, the capabilities, and the commands."""
+"""Edits of what precedes the state: the machine type, the capabilities, and the commands."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _offset(draft: Draft) -> int | None:
 
 
 def set_machine_type(draft: Draft, name: str, why: str = "") -> None:
-    """Give the stream another machine type. The state stays: whether it fits that machine is another question.
+    """Change the machine type of the stream. The state stays; this does not check that it fits that machine.
 
-    QEMU compares as many bytes of its own machine's name as the stream has.
+    QEMU compares only as many bytes of its own machine's name as the stream has.
     """
     old = configuration(draft)
     if len(name_bytes(name)) > MAX_NAME:
@@ -48,7 +48,7 @@ def set_machine_type(draft: Draft, name: str, why: str = "") -> None:
 
 
 def add_capability(draft: Draft, name: str, why: str = "") -> None:
-    """List a migration capability; the loader must have the same ones on.
+    """Add a migration capability to the list; the loader must have the same ones enabled.
 
     x-ignore-shared gives every RAM block an address (0: QEMU compares only those of blocks that it shares); mapped-ram
     is another format of memory, see :func:`qmigtool.rewrite.blocks.set_format`.
@@ -64,10 +64,10 @@ def add_capability(draft: Draft, name: str, why: str = "") -> None:
 
 
 def drop_capability(draft: Draft, name: str, why: str = "") -> None:
-    """List a migration capability no more.
+    """Remove a migration capability from the list.
 
-    Raises :class:`~qmigtool.errors.LiveStateError` for x-ignore-shared if a block was not sent: without it, a loader
-    would have zeros there.
+    Raises :class:`~qmigtool.errors.LiveStateError` for x-ignore-shared if a block was not sent: without the capability,
+    the block would be zero in the loader.
     """
     old = configuration(draft)
     if name == MAPPED_RAM:
@@ -87,7 +87,7 @@ def drop_capability(draft: Draft, name: str, why: str = "") -> None:
 
 
 def list_capability(draft: Draft, name: str, *, listed: bool = True, why: str = "") -> None:
-    """List a capability, in its place among the others, or no more; whatever it changes is the caller's."""
+    """Add a capability to the list at its place, or remove it; the caller makes the other changes that it needs."""
     old = configuration(draft)
     if not 1 <= len(name_bytes(name)) <= 255 or (listed and len(old.capabilities) >= MAX_CAPABILITIES):
         raise UsageError(f"a capability {name[:40]!r}", expected=f"1 to 255 bytes, at most {MAX_CAPABILITIES} of them")
@@ -102,13 +102,13 @@ def list_capability(draft: Draft, name: str, *, listed: bool = True, why: str = 
 
 
 def drop_command(draft: Draft, name: str, why: str = "") -> None:
-    """Leave every command of this name out (``SWITCHOVER_START``, say, which QEMU before 10.0 does not know)."""
+    """Drop every command of this name (for example ``SWITCHOVER_START``, which QEMU before 10.0 does not know)."""
     found = draft.commands(name.upper())
     if not found:
         there = sorted({s.name or "" for s in draft.stream.sections if s.type == "command"})
         raise UsageError(f"no command {name!r}", expected=", ".join(there) or "none: the stream has no commands")
     if name.upper() == "POSTCOPY_ADVISE" and any(block.page_size is not None for block in draft.stream.ram_blocks):
-        raise UsageError("the block list counts on POSTCOPY_ADVISE: it has page sizes", expected="--ram plain")
+        raise UsageError("the block list depends on POSTCOPY_ADVISE: it has page sizes", expected="--ram plain")
     for section in found:
         draft.change(f"command {section.name}", section.offset, section.name, None, why)
         draft.drop_command(section)

@@ -1,4 +1,4 @@
-"""Which pages of a block will be written, and their contents: what both formats of memory are made from."""
+"""The pages of a block that will be written, and their contents, for both memory formats."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["contents", "live_stretches"]
 
 
 def live_stretches(memory: MemoryDraft, block: BlockDraft) -> list[tuple[int, int]]:
-    """Return the stretches of pages (first, behind the last) of a block that are not to be zero pages.
+    """Return the stretches of pages (first, behind the last) of a block that are not written as zero pages.
 
-    Without ``squeeze`` these are the pages that were not sent as zero, whatever they hold: nothing is read.
+    Without ``squeeze`` these are the pages that were not sent as zero, whatever they contain: nothing is read.
     """
     if block.scrub:
         return []
@@ -45,5 +45,5 @@ def _not_zero(memory: MemoryDraft, name: str, first: int, last: int) -> Iterator
 
 
 def contents(memory: MemoryDraft, block: BlockDraft, first: int, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Give (first page, pages) of a stretch of live pages."""
+    """Yield (first page, pages) of a stretch of live pages."""
     yield from memory.ram.read_pages(block.block.idstr, first, last)

@@ -1,8 +1,8 @@
-"""From one version of a machine type to another: the name, and the little of the state that goes with the version.
+"""Convert a stream to another version of its machine type: the name, and the state that depends on the version.
 
-QEMU keeps old machine types alive by properties (``hw_compat_*`` in ``hw/core/machine.c``); a few of them change what
-is sent or checked. Measured by loading streams of pc-i440fx-7.2 and pc-q35-7.2 (71 devices) as every later version that
-QEMU 10.0 and 11.1 have, and some the other way.
+QEMU supports old machine types by compatibility properties (``hw_compat_*`` in ``hw/core/machine.c``); a few of them
+change what is sent or checked. Measured by loading streams of pc-i440fx-7.2 and pc-q35-7.2 (71 devices) as every later
+version that QEMU 10.0 and 11.1 have, and some in the other direction.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["STEPS", "Step", "upgrade"]
 
-_NAME = re.compile(r"(.+)-([0-9]{1,3})\.([0-9]{1,3})(?:(?<=-4\.0)\.1)?")  # there is one pc-q35-4.0.1
+# The only name with a third number is pc-q35-4.0.1.
+_NAME = re.compile(r"(.+)-([0-9]{1,3})\.([0-9]{1,3})(?:(?<=-4\.0)\.1)?")
 Version = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What machine types from version ``since`` on have; ``run(draft, later)`` gives it, or takes it away."""
+    """A difference of machine types from version ``since`` on; ``run(draft, later, why)`` adds or removes it."""
 
     since: Version
     why: str
@@ -42,19 +43,19 @@ class Step:
 
 
 def upgrade(draft: Draft, name: str) -> None:
-    """Give a stream the machine type ``name``, of the same family and another version, and what that wants.
+    """Change the machine type to ``name``, another version of the same family, and the state that depends on it.
 
-    A vendor's machine type is taken for the nearest upstream one (:mod:`~qmigtool.rewrite.vendors`), which is said.
+    A vendor's machine type is treated as the nearest upstream one (:mod:`~qmigtool.rewrite.vendors`), with a note.
     Raises :class:`~qmigtool.errors.UsageError` for another family, or names without a version.
     """
     old = header.configuration(draft).machine
     for called in (old, name):
         if (other := upstream(called)) is not None:
-            draft.note(f"{called} is a vendor's machine type, taken for {other}: a guess")
+            draft.note(f"{called} is a vendor's machine type, treated as {other}: a guess")
     (family, version), (new_family, new_version) = _parse(old), _parse(name)
     if family != new_family:
         raise UsageError(
-            f"{name!r} is another machine than {old!r}: its devices are others", expected=f"{family}-MAJOR.MINOR"
+            f"{name!r} is another machine than {old!r}, with other devices", expected=f"{family}-MAJOR.MINOR"
         )
     header.set_machine_type(draft, name)
     for step in STEPS:
@@ -64,10 +65,9 @@ def upgrade(draft: Draft, name: str) -> None:
         if not FIRST <= one <= LAST:
             known = " to ".join(f"{major}.{minor}" for major, minor in (FIRST, LAST))
             draft.note(
-                f"{one[0]}.{one[1]} is not known to qmigtool (known: {known}): nothing is known of what changed in its "
-                "machine types"
+                f"qmigtool does not know what changed in the machine types of {one[0]}.{one[1]} (known: {known})"
             )
-    draft.note("what the guest was told at its boot (ACPI tables, CPUID) stays that of the old machine type")
+    draft.note("what the guest read at boot (ACPI tables, CPUID) stays that of the old machine type")
 
 
 def _parse(name: str) -> tuple[str, Version]:
@@ -75,19 +75,19 @@ def _parse(name: str) -> tuple[str, Version]:
     if match is None:
         raise UsageError(
             f"the machine type {name!r} has no version",
-            expected="one like pc-q35-9.2; --machine-type changes the name alone",
+            expected="a name like pc-q35-9.2; --machine-type changes only the name",
         )
     return match[1], (int(match[2]), int(match[3]))
 
 
-# -- what versions differ in -----------------------------------------------------------------------------------------
+# -- differences between versions ------------------------------------------------------------------------------------
 
 TIMADJ = FieldDescription("core.timadj", "int64", 8, None, None, ())
 ACPI_INDEX = FieldDescription("acpi_pci_hotplug.acpi_index", "uint32", 4, None, None, ())
 
 
 def trailing_field(device: str, described: FieldDescription, draft: Draft, later: bool, why: str) -> None:
-    """Give a device the last field that a later machine type sends, or take it away."""
+    """Add the last field of a device that a later machine type sends, or remove it."""
     for section in draft.sections:
         if section.description is None or section.old_style or section.last_name != device:
             continue
@@ -119,7 +119,7 @@ def extended_tag(draft: Draft, later: bool, why: str) -> None:
 def error_mask(draft: Draft, later: bool, why: str) -> None:
     """Clear the bits of the mask of uncorrectable errors that a later machine type sets (x-pcie-err-unc-mask).
 
-    The other way nothing needs to be done: there the guest may write the bits, so QEMU takes either value.
+    The other direction needs no change: there the guest may write the bits, so QEMU accepts either value.
     """
     for section in draft.sections if not later else ():
         for path, field, start in list(_configurations(section)):
@@ -143,7 +143,7 @@ def _set_bit(draft: Draft, section: SectionDraft, path: str, at: int, bit: int, 
 
 
 def _configurations(section: SectionDraft) -> Iterator[tuple[str, Field, int]]:
-    """Give (path, field, where in it) of every PCI configuration space of a device."""
+    """Yield (path, field, offset in the field) of every PCI configuration space of a device."""
     if section.description is None:
         return
     for path, field in leaves(section.device.fields, whole_arrays=True):
@@ -156,13 +156,13 @@ def _configurations(section: SectionDraft) -> Iterator[tuple[str, Field, int]]:
 
 
 def switchover(draft: Draft, later: bool, why: str) -> None:
-    """Leave the command SWITCHOVER_START out for a QEMU that may be older than it."""
+    """Drop the command SWITCHOVER_START for a QEMU that may be too old to know it."""
     if not later and draft.commands("SWITCHOVER_START"):
         header.drop_command(draft, "SWITCHOVER_START", why)
 
 
 def msix_vectors(name: str, draft: Draft, later: bool, why: str) -> None:
-    """Say what no edit can do: a virtio device has MSI-X vectors from this version on."""
+    """Note what no edit can do: a virtio device has MSI-X vectors from this version on."""
     if any((section.section.name or "").endswith(f"/{name}") for section in draft.sections):
         vectors = 0 if later else 2
         draft.note(f"start the target with -device {name}-pci,vectors={vectors}: {why}")
@@ -187,6 +187,6 @@ STEPS = (
     Step((10, 0), "QEMU before 10.0 does not know it (hw_compat_9_2: send-switchover-start)", switchover),
     Step((10, 0), "it has MSI-X since 10.0 (hw_compat_9_2)", partial(msix_vectors, "virtio-balloon")),
 )
-"""What changes between versions of the pc and q35 machine types, by the first version that has it."""
+"""Changes between versions of the pc and q35 machine types, by the first version that has them."""
 
 FIRST, LAST = (5, 2), (11, 1)  # the versions between which this has been measured

@@ -1,7 +1,7 @@
 """Memory written as mapped-ram: a bitmap and a place for every page, per block (QEMU: ``mapped_ram_setup_ramblock``).
 
-Every offset in it is absolute in the file. So whatever grows before it moves bitmaps; the pages, which start at the
-next multiple of 1 MiB behind theirs, mostly stay where they are, and are moved by the kernel.
+Every offset in it is absolute in the file. If data before it grows, the bitmaps move. The pages start at the next
+multiple of 1 MiB behind the bitmap, so they mostly stay where they are; the kernel copies them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAPPED_RAM_HDR_VERSION = 1
 
 
 def splices(memory: MemoryDraft, shift: int) -> Iterator[Splice]:
-    """Give the splices of all of ``ram``; ``shift``: how much further back than the source's its START body lies."""
+    """Yield the splices of all of ``ram``; ``shift``: how many bytes its START body moves back from the source."""
     memory.check_list()
     start = memory.start
     word = memory.total_word()
@@ -43,7 +43,7 @@ def splices(memory: MemoryDraft, shift: int) -> Iterator[Splice]:
 
 
 def _block(memory: MemoryDraft, block: BlockDraft, at: int) -> Iterator[Part]:
-    """Give a block's entry of the list, which will stand at ``at``, its bitmap and its pages."""
+    """Yield a block's entry of the list, which will be at ``at``, its bitmap and its pages."""
     pages = -(-block.length // memory.page_size)
     bitmap = at + len(memory.entry(block)) + HEADER
     size = -(-pages // 64) * 8

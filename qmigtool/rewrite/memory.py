@@ -1,9 +1,9 @@
-"""RAM as it shall become: its list of blocks, its pages, its format; and the splices that follow.
+"""RAM as it will be: its list of blocks, its pages, its format; and the splices that follow.
 
-Three ways lead to the output, because three kinds of stream hold memory differently. Records stay records, and only
-those that an edit touches are changed (:mod:`~qmigtool.rewrite.records`). The files of mapped-ram have a place for
-every page, and offsets that have to be right (:mod:`~qmigtool.rewrite.mapped`). And a change of format writes all of
-memory anew (:mod:`~qmigtool.rewrite.plain`, or mapped-ram again).
+There are three ways to write memory. Page records stay page records, and only those that an edit touches change
+(:mod:`~qmigtool.rewrite.records`). A mapped-ram file has a place for every page, and offsets that must be correct
+(:mod:`~qmigtool.rewrite.mapped`). A change of format writes all of memory again (:mod:`~qmigtool.rewrite.plain`, or
+mapped-ram).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EOS = int(RamSaveFlag.EOS).to_bytes(WORD, "big")
 
 
 class Format(StrEnum):
-    """How a stream holds memory."""
+    """The memory format of a stream."""
 
     KEEP = "keep"  # as it is
     PLAIN = "plain"  # page records, none of them compressed
@@ -43,7 +43,7 @@ class Format(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class BlockDraft:
-    """A RAMBlock as it will be; ``scrub`` says that all its pages become zero, ``sent`` how many of its bytes stay."""
+    """A RAMBlock as it will be; ``scrub``: all its pages become zero; ``sent``: how many of its bytes stay."""
 
     block: RamBlock
     name: str
@@ -54,12 +54,12 @@ class BlockDraft:
 
     @property
     def renamed(self) -> bool:
-        """Whether it has another name than in the source."""
+        """Whether its name differs from the source."""
         return self.name != self.block.idstr
 
     @property
     def resized(self) -> bool:
-        """Whether it has another size than in the source, or had one in between."""
+        """Whether its size differs from the source, or differed after an earlier edit."""
         return self.length != self.block.used_length or self.sent != self.block.used_length
 
     @property
@@ -69,7 +69,7 @@ class BlockDraft:
 
 
 class MemoryDraft:
-    """The memory of a draft. ``squeeze``: pages that are zero become zero pages, however they were sent."""
+    """The memory of a draft. ``squeeze``: pages that contain only zeros become zero pages, however they were sent."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -118,14 +118,14 @@ class MemoryDraft:
         return changed or any(block.touched for block in self.blocks)
 
     def block(self, name: str) -> BlockDraft:
-        """Return a block by the name it has by now; raises :class:`~qmigtool.errors.UsageError`."""
+        """Return a block by its current name; raises :class:`~qmigtool.errors.UsageError`."""
         for block in self.kept:
             if block.name == name:
                 return block
         raise UsageError(f"no RAM block {name!r}", expected="one of " + ", ".join(block.name for block in self.kept))
 
     def sent_elsewhere(self, block: BlockDraft) -> bool:
-        """Say whether a block is listed and was never sent: shared memory, with x-ignore-shared."""
+        """Return whether a block is listed and was never sent: shared memory, with x-ignore-shared."""
         return block.block.mr_addr is not None and not len(self.ram.runs_of(block.block.idstr))
 
     @cached_property
@@ -137,14 +137,14 @@ class MemoryDraft:
         raise UsageError("this stream has no RAM")
 
     def list_splices(self) -> Iterator[Splice]:
-        """Give the splices of a block list whose entries stand side by side."""
+        """Yield the splices of a block list whose entries are adjacent."""
         start, source = self.start.body_offset, self.stream.source
         self.check_list()
         end = start + WORD + sum(len(block_entry(block.block)) for block in self.blocks)
         yield from differing(start, bytes(source.view(start, end - start)), self.block_list())
 
     def check_list(self) -> None:
-        """Make sure that the START body starts with its list of blocks."""
+        """Check that the START body starts with its list of blocks."""
         start = self.start.body_offset
         word = int.from_bytes(self.stream.source.view(start, WORD), "big")
         if word & self.page_size - 1 != RamSaveFlag.MEM_SIZE:
@@ -157,7 +157,7 @@ class MemoryDraft:
     def entry(self, block: BlockDraft, mapped: MappedRamHeader | None = None) -> bytes:
         """Return the entry of a block as it will be."""
         mr_addr = (block.block.mr_addr or 0) if self.ignore_shared else None
-        # The page size is listed where POSTCOPY_ADVISE came before, which another format does without.
+        # The page size is listed only after POSTCOPY_ADVISE, which other formats do not have.
         page_size = block.block.page_size if self.format is Format.KEEP else None
         listed = replace(block.block, page_size=page_size, mr_addr=mr_addr)
         return block_entry(listed, block.name, block.length, mapped)
@@ -168,7 +168,7 @@ class MemoryDraft:
         return (total | int(RamSaveFlag.MEM_SIZE)).to_bytes(WORD, "big")
 
     def without_pages(self) -> Iterator[Splice]:
-        """Give the splices that take every page record out: PARTs go, of END the record EOS stays."""
+        """Yield the splices that remove every page record: PARTs are dropped, END keeps only the EOS record."""
         at = end = 0
         for section in self.stream.sections:
             if section.name != "ram" or section.type not in (Type.PART, Type.END):

@@ -1,7 +1,7 @@
-"""The splices that turn the source into what a draft says.
+"""The splices that turn the source into the output that a draft describes.
 
-Whatever depends on lengths is made anew here, in this order: what edits changed, memory (where it lies in the output is
-known then), the length of a postcopy package, and the vmdesc.
+Everything that depends on lengths is computed here, in this order: the edited sections, memory (its place in the output
+is known then), the length of a postcopy package, and the vmdesc.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def splices_of(draft: Draft) -> list[Splice]:
         before = [*found, *footer_splices(draft, found), *behind]
         shift = sum(splice.growth for splice in before if splice.offset <= ram.offset)
         behind += _memory(draft.memory, shift, footers=draft.footers)
-    # Where several put something in at one place: the end of a body, its footer, what comes behind the section.
+    # Order of several insertions at one place: the end of a body, its footer, what follows the section.
     found = [*found, *footer_splices(draft, [*found, *behind]), *behind]
     found += _packages(draft, found)
     found += _vmdesc(draft)
@@ -61,7 +61,7 @@ def _devices(draft: Draft) -> Iterator[Splice]:
         elif section.touched:
             place = original.section
             head = bytes(draft.source.view(place.offset, place.body_offset - place.offset))
-            # START and FULL mean the same to the loader; what it is stays.
+            # START and FULL mean the same to the loader; the type stays.
             yield from differing(place.offset, head, head[:1] + section.header()[1:])
             yield from differing(place.body_offset, original.body, section.body)
 
@@ -74,7 +74,7 @@ def _inserted(draft: Draft) -> Iterator[Splice]:
 
 
 def _memory(memory: MemoryDraft, shift: int, *, footers: bool) -> Iterator[Splice]:
-    """Give the splices of memory; the output's ``ram`` START body lies ``shift`` bytes further back."""
+    """Yield the splices of memory; the output's ``ram`` START body is ``shift`` bytes further back."""
     mapped = memory.format is Format.MAPPED or (memory.format is Format.KEEP and memory.mapped_before)
     if not memory.touched and not (mapped and shift):
         return
@@ -92,7 +92,7 @@ def _memory(memory: MemoryDraft, shift: int, *, footers: bool) -> Iterator[Splic
 
 
 def _packages(draft: Draft, splices: list[Splice]) -> Iterator[Splice]:
-    """Correct the length of a postcopy package by what grew inside it."""
+    """Correct the length of a postcopy package by the growth inside it."""
     for command in draft.commands(PACKAGED):
         length = int.from_bytes(draft.source.view(command.body_offset, 4), "big")
         start = command.end
@@ -115,7 +115,7 @@ def _vmdesc(draft: Draft) -> Iterator[Splice]:
 
 
 def _vmdesc_text(draft: Draft, text: bytes) -> bytes:
-    """Return the vmdesc's text with what was changed; everything else in it stays as it is."""
+    """Return the text of the vmdesc with the changes made; everything else in it stays."""
     parts, spaced, vmdesc = find_parts(text), is_spaced(text), draft.stream.vmdesc
     devices: list[list[bytes]] = [[], *([text[start:end]] for start, end in parts.devices)]
     at = 0  # in the list: 0 is before the first
@@ -129,7 +129,7 @@ def _vmdesc_text(draft: Draft, text: bytes) -> bytes:
         if not section.touched or section.dropped or entry is None:
             continue
         if section.described is not None and vmdesc is not None and entry == vmdesc.devices[section.described]:
-            continue  # a value is another, what describes it is not
+            continue  # a value changed, its description did not
         written = format_pairs(describe_device(entry), spaced=spaced)
         if section.described is not None:
             devices[at][:1] = [written]
@@ -143,13 +143,13 @@ def _vmdesc_text(draft: Draft, text: bytes) -> bytes:
         replaced.append((*_entry_of(text, parts.configuration), b""))
     elif parts.configuration is not None and configuration is not None:
         replaced.append((*parts.configuration, format_pairs(describe(configuration), spaced=spaced)))
-    for start, end, new in sorted(replaced, reverse=True):  # from the end: places before stay what they are
+    for start, end, new in sorted(replaced, reverse=True):  # from the end: earlier offsets stay valid
         text = text[:start] + new + text[end:]
     return text
 
 
 def _entry_of(text: bytes, value: tuple[int, int]) -> tuple[int, int]:
-    """Return the span of ``"configuration": value``, with the comma that parts it from what follows."""
+    """Return the span of ``"configuration": value``, with the comma that follows it."""
     start = text.rindex(b'"configuration"', 0, value[0])
     behind = text[value[1] :]
     rest = behind.lstrip()
@@ -159,7 +159,7 @@ def _entry_of(text: bytes, value: tuple[int, int]) -> tuple[int, int]:
 
 
 def _described_configuration(draft: Draft) -> Description | None:
-    """Return the vmdesc's ``configuration`` as it has to be; None if it stays."""
+    """Return the new ``configuration`` of the vmdesc; None if it does not change."""
     vmdesc, new = draft.stream.vmdesc, draft.configuration
     if vmdesc is None or vmdesc.configuration is None or new is None or new == draft.stream.configuration:
         return None

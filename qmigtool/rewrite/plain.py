@@ -1,6 +1,6 @@
 """Memory written as plain page records, whatever it was before: mapped-ram, XBZRLE, compressed, multifd, postcopy.
 
-All pages go into one PART behind the START section, each as it is in the end; the other PARTs of ``ram`` go.
+All pages go into one PART behind the START section, with their final contents; the other PARTs of ``ram`` are dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["splices"]
 
 
 def splices(memory: MemoryDraft, *, footers: bool) -> Iterator[Splice]:
-    """Give the splices of all of ``ram``; ``footers``: whether sections end with one."""
+    """Yield the splices of all of ``ram``; ``footers``: whether sections end with one."""
     memory.check_list()
     start = memory.start
     yield Splice(start.body_offset, start.body_length, memory.block_list() + EOS)
@@ -37,11 +37,11 @@ def splices(memory: MemoryDraft, *, footers: bool) -> Iterator[Splice]:
 
 
 def _block(memory: MemoryDraft, block: BlockDraft) -> Iterator[Part]:
-    """Give the records of a block; its first one names it."""
+    """Yield the records of a block; the first one names it."""
     name: str | None = block.name
     at = 0
     unplugged = memory.ram.unplugged(block.block.idstr).tolist()
-    # What a larger size has added was never sent, and is not sent now: the loader keeps what it has there.
+    # Pages added by a larger size are not written: the loader keeps its own contents there.
     pages = -(-min(block.length, block.sent) // memory.page_size)
     for first, last in [*live_stretches(memory, block), (pages, pages)]:
         for start, end in _outside(at, first, unplugged):
@@ -54,7 +54,7 @@ def _block(memory: MemoryDraft, block: BlockDraft) -> Iterator[Part]:
 
 
 def _outside(first: int, last: int, unplugged: list[list[int]]) -> Iterator[tuple[int, int]]:
-    """Give the stretches of pages from ``first`` to ``last`` that virtio-mem has plugged: others are never sent."""
+    """Yield the stretches of pages from ``first`` to ``last`` that virtio-mem has plugged: QEMU never sends others."""
     for start, end in unplugged:
         if end <= first:
             continue

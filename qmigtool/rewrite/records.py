@@ -1,8 +1,8 @@
-"""Page records that stay where they are, and those of them that an edit touches.
+"""Page records that stay where they are, and changes of those that an edit touches.
 
-A record that says CONTINUE belongs to the last block that was named. Whole blocks can leave without harm to the others,
-because a block is named whenever it is come back to. Only where a block loses some of its own records, the one that
-named it may be among them: the next one that stays has to name it.
+A record with CONTINUE belongs to the last block that was named. Whole blocks can be dropped without an effect on the
+others, because QEMU names a block whenever it returns to it. But if a block loses some of its own records, the record
+that named it may be one of them: then the next record that stays must name it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["splices", "zero_records"]
 
 WORD = 8
 CHUNK = 1 << 16  # records made at once
-# encoding -> flag of its record, bytes before its payload where no block is named
+# encoding -> flag of its record, bytes before its payload in a record that names no block
 _RECORDS = {
     Encoding.ZERO: (ZERO, WORD + 1),
     Encoding.NORMAL: (PAGE, WORD),
@@ -52,7 +52,7 @@ class _Run(NamedTuple):
 
 
 def splices(memory: MemoryDraft) -> Iterator[Splice]:
-    """Give the splices of the page records; the block list is not among them."""
+    """Yield the splices of the page records, without the block list."""
     runs = memory.ram.runs
     _check_named_elsewhere(memory)
     known = np.isin(runs["encoding"], [int(one) for one in _RECORDS]) & (runs["channel"] == 0)
@@ -68,7 +68,7 @@ def splices(memory: MemoryDraft) -> Iterator[Splice]:
 
 
 def _check_named_elsewhere(memory: MemoryDraft) -> None:
-    """Refuse to change blocks whose names or pages are also in what is not written anew."""
+    """Refuse to change blocks whose names or pages are also in parts that are not written again."""
     touched = [block for block in memory.blocks if block.touched]
     if touched and any(memory.ram.discarded().values()):
         raise UnsupportedError(
@@ -88,7 +88,7 @@ def _check_named_elsewhere(memory: MemoryDraft) -> None:
 
 
 def _drop(found: NDArray[np.void]) -> Iterator[Splice]:
-    """Give the splices without these runs; those side by side are one."""
+    """Yield the splices that drop these runs; adjacent runs become one splice."""
     at = end = -1
     for run in found:
         offset = int(run["offset"])
@@ -109,17 +109,17 @@ class _Records:
         self._block = block
         self._page_size = memory.page_size
         self._pages = -(-block.sent // memory.page_size)
-        self._owed = False  # whether the block has yet to be named, since the source named it
+        self._owed = False  # whether the record that named the block was dropped: the next one must name it
 
     def splices(self, found: NDArray[np.void]) -> Iterator[Splice]:
-        """Give the splices for these runs, which are in the order of the stream."""
+        """Yield the splices for these runs, which are in the order of the stream."""
         for row in found:
             encoding = Encoding(int(row["encoding"]))
             _, bare = _RECORDS[encoding]
             head, pages = int(row["head"]), int(row["pages"])
             stride = head + int(row["payload"])
             named = head > bare
-            # Records side by side that all name their block are one run, too: each of them has its own name to change.
+            # Adjacent records that all name their block are one run, too: the name changes in each of them.
             for first in range(0, pages, 1 if named else pages):
                 run = _Run(
                     encoding,
@@ -136,7 +136,7 @@ class _Records:
                     yield from self._segment(run, start, count, zero)
 
     def _segments(self, run: _Run) -> Iterator[tuple[int, int, bool | None]]:
-        """Give (first record, records, what becomes of them): True zero pages, False what they are, None nothing."""
+        """Yield (first record, number of records, zero): True for zero pages, False for unchanged, None for dropped."""
         kept = min(max(self._pages - run.page, 0), run.pages)
         if kept:
             if self._block.scrub:
@@ -171,7 +171,7 @@ class _Records:
             yield Splice(offset, count * run.stride, (made,))
         elif name is not None:
             flag, bare = _RECORDS[run.encoding]
-            # What stands before the name and behind it: the word, and what belongs to the encoding.
+            # Before the name is the flags word, behind it the bytes of the encoding.
             old = run.head if run.named and first == 0 else bare
             source = self._memory.stream.source
             rest = bytes(source.view(offset + old - (bare - WORD), bare - WORD))

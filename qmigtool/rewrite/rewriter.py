@@ -10,7 +10,7 @@
             print(change.where, change.old, change.new)
         edits.save("fixed.mig")
 
-Edits apply in the order in which they are called; each sees what those before it have made.
+Edits apply in the order of the calls; each sees the results of those before it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ __all__ = ["EDITS", "OPTIONS", "Rewriter"]
 P = ParamSpec("P")
 
 EDITS: dict[str, str] = {}
-"""The name of each edit, as TOML files and command lines have it -> its method."""
+"""Name of each edit in TOML files and on command lines -> name of its method."""
 OPTIONS: list[EditOption] = []
 """The options that are edits, in the order of their methods."""
 
@@ -71,7 +71,7 @@ Method: TypeAlias = Callable[Concatenate["Rewriter", P], None]
 
 
 def whole(name: str) -> Callable[[Method[P]], Method[P]]:
-    """Make a method an edit of this name: it is made as a whole or, if it raises, not at all."""
+    """Register a method as the edit of this name: it applies completely or, if it raises, not at all."""
 
     def decorate(method: Method[P]) -> Method[P]:
         @functools.wraps(method)
@@ -87,11 +87,11 @@ def whole(name: str) -> Callable[[Method[P]], Method[P]]:
 def edit(
     heading: Heading, metavar: tuple[str, ...], text: str, words: Words | None = None, *, flag: str | None = None
 ) -> Callable[[Method[P]], Method[P]]:
-    """Make a method an edit of its own name: known by that in TOML files, and as an option on command lines.
+    """Register a method as the edit of its own name, in TOML files and as an option on command lines.
 
-    ``heading`` and ``text`` are how ``--help`` lists the option, ``metavar`` the words that it takes, and ``words``
-    what makes parameters of them (default: one each, in the method's order). ``flag`` is the option's name where it is
-    not the edit's; a method may have several.
+    ``heading`` and ``text`` are what ``--help`` prints for the option, ``metavar`` its arguments, and ``words`` the
+    function that makes parameters of them (default: one each, in the method's order). ``flag`` is the option's name if
+    it differs from the edit's; a method may have several options.
     """
 
     def decorate(method: Method[P]) -> Method[P]:
@@ -105,27 +105,26 @@ def edit(
 
 
 def without_option(method: Method[P]) -> Method[P]:
-    """Make a method an edit of its own name that has no option of that name."""
+    """Register a method as the edit of its own name, without an option of that name."""
     name = method.__name__.replace("_", "-")
     EDITS[name] = method.__name__
     return whole(name)(method)
 
 
 class Rewriter:
-    """Edits of one stream. Raises the stream's first problem if it is not whole.
+    """Edits of one stream. Raises the stream's first problem if it is not complete.
 
-    ``lossy`` lets :meth:`to_accelerator` and :meth:`import_area` drop what cannot be expressed; else that is a
-    :class:`~qmigtool.errors.LiveStateError`. What an edit drops because it is told to (:meth:`drop_component`,
-    :meth:`drop_block`) needs no leave. Both are said in :attr:`losses`.
-    Any edit raises :class:`~qmigtool.errors.UsageError` for what is not there
-    or does not fit.
+    ``lossy`` lets :meth:`to_accelerator` and :meth:`import_area` drop state that cannot be expressed; without it such
+    state is a :class:`~qmigtool.errors.LiveStateError`. Edits whose purpose is to drop something
+    (:meth:`drop_component`, :meth:`drop_block`) do not need it. Both kinds of loss are listed in :attr:`losses`.
+    Any edit raises :class:`~qmigtool.errors.UsageError` for something that does not exist or does not fit.
     """
 
     def __init__(self, stream: Stream, *, lossy: bool = False) -> None:
         self.draft = Draft(stream)
         self.lossy = lossy
 
-    # -- what it will be ---------------------------------------------------------------------------------------------
+    # -- result ------------------------------------------------------------------------------------------------------
 
     @property
     def changes(self) -> list[Change]:
@@ -134,25 +133,25 @@ class Rewriter:
 
     @property
     def losses(self) -> list[str]:
-        """The state that was dropped, in words."""
+        """Descriptions of the state that was dropped."""
         return self.draft.losses
 
     @property
     def notes(self) -> list[str]:
-        """What should be known beside."""
+        """Other facts that the user should know."""
         return self.draft.notes
 
     def gather(self) -> None:
-        """Join memory that came in several channels, as :meth:`ram` with ``plain`` does, unless a format is chosen.
+        """Join memory that was sent in several channels, as :meth:`ram` with ``plain`` does, unless a format is chosen.
 
         Raises :class:`~qmigtool.errors.UnsupportedError` if some of it is in none of the given channels: QEMU cannot
-        load a main channel alone. The command line does this before it writes anything.
+        load a main channel alone. The command line calls this before it writes anything.
         """
         with self.draft.edit("ram"):
             elsewhere.gather(self.draft)
 
     def splices(self) -> list[Splice]:
-        """Return the spans that are replaced, in order of the source; raises what a check of the result raises."""
+        """Return the spans that are replaced, in the order of the source; raises what a check of the result raises."""
         for check in self.draft.checks:
             check()
         check_decoding(self.draft)
@@ -165,10 +164,10 @@ class Rewriter:
     def save(
         self, path: str | os.PathLike[str], *inputs: str | os.PathLike[str], splices: Sequence[Splice] | None = None
     ) -> int:
-        """Write the output to a file of its own, which takes its place when all went well; return its size.
+        """Write the output to a temporary file, check it, and rename it to the target; return its size.
 
-        The output is read again before, and has to hold what the edits say. It may replace neither the source nor one
-        of ``inputs``.
+        The check reads the output again and compares it with the edits. The target must not be the source or one of
+        ``inputs``.
         """
         known: list[int | str] = [*self.draft.stream.descriptors, *(os.fspath(one) for one in inputs)]
         with replacing(path, *known) as file:
@@ -178,10 +177,10 @@ class Rewriter:
         return size
 
     def verify(self, file: BinaryIO) -> None:
-        """Read what was written, and hold it against the edits; raises :class:`~qmigtool.errors.StreamError`.
+        """Read the output and compare it with the edits; raises :class:`~qmigtool.errors.StreamError`.
 
-        Only a file that can be read again is looked at, no pipe. Memory is read where edits touched it; else it was
-        copied, and where the device state can be reached from its end nothing else is looked at.
+        Only a file that can be read again is checked, not a pipe. Memory is read only where edits changed it; otherwise
+        it was copied, and if the device state can be reached from its end nothing else is read.
         """
         try:
             handle = file.fileno()
@@ -193,10 +192,10 @@ class Rewriter:
         source = draft.stream
         with open_stream(f"/dev/fd/{handle}", schema=source.schema if source.borrowed else None) as result:
             if source.sections[-1].type is Type.TAIL:
-                result.prove()  # what follows the stream may have an end of its own, and was copied with it
+                result.prove()  # data after the stream may have its own end marker, and was copied with it
             walk_memory = draft.memory.touched or result.road == "forward"
             if result.problems or (walk_memory and not result.complete):
-                _defect(f"the output cannot be read: {result.error or 'it has no end'}")
+                _defect(f"the output cannot be read: {result.error or 'its end is missing'}")
             if result.configuration != draft.configuration:
                 _defect(f"the output's configuration is {result.configuration}, not {draft.configuration}")
             if result.footers != draft.footers:
@@ -205,10 +204,10 @@ class Rewriter:
             if [(block.idstr, block.used_length) for block in result.ram_blocks] != blocks:
                 _defect(f"the output's RAM blocks are not {blocks}")
             if [device.label for device in result.devices] != [section.label for section in draft.sections]:
-                _defect("the output has other sections")
+                _defect("the sections of the output are not those of the edits")
             for device, section in zip(result.devices, draft.sections, strict=True):
                 if device.version_id != section.section.version_id or device.body != section.body:
-                    _defect(f"the output's {device.label} is another")
+                    _defect(f"{device.label} of the output is not as edited")
 
     # -- values and structure ----------------------------------------------------------------------------------------
 
@@ -219,7 +218,7 @@ class Rewriter:
         editoption.set_field,
     )
     def set(self, path: str, to: Any) -> None:
-        """Give the field at ``name[@instance]/field/...`` another value.
+        """Set the field at ``name[@instance]/field/...``.
 
         A number, ``True``, text; a list for an array; a mapping of some of its fields for a struct; bytes, or
         ``"hex:..."``, for anything.
@@ -233,17 +232,17 @@ class Rewriter:
         editoption.add_field,
     )
     def add_field(self, path: str, type: str | None = None, value: Any = None, after: str | None = None) -> None:  # noqa: A002 - what it is called
-        """Put a field into the device, struct or subsection around ``path``, behind the field ``after``.
+        """Insert the field ``path`` into its device, struct or subsection, behind the field ``after``.
 
-        For fields that QEMU sends under a condition (``VMSTATE_..._TEST``). ``type`` is a vmdesc's: ``uint32``,
-        ``uint8[16]``, ``buffer:64``, or a struct that QEMU is known to send. What is not given is taken from what QEMU
-        is known to send; the value is zero.
+        For fields that QEMU sends under a condition (``VMSTATE_..._TEST``). ``type`` is as in a vmdesc: ``uint32``,
+        ``uint8[16]``, ``buffer:64``, or a struct that QEMU is known to send. Type and place default to those that QEMU
+        is known to send; the value defaults to zero.
         """
         bodyfields.add_field(self.draft, path, type, value, after)
 
     @edit(Heading.FIELDS, ("PATH",), "Remove a field.")
     def drop_field(self, path: str) -> None:
-        """Leave a field out, its bytes and its description."""
+        """Drop a field, its bytes and its description."""
         bodyfields.drop_field(self.draft, path)
 
     @edit(
@@ -260,9 +259,9 @@ class Rewriter:
         data: bytes | str | None = None,
         version: int | str | None = None,
     ) -> None:
-        """Put the subsection ``name`` into the device, struct or subsection at ``path``.
+        """Add the subsection ``name`` to the device, struct or subsection at ``path``.
 
-        Its fields are zero but for ``values``. One that no schema knows takes ``data``, its bytes (or hex digits).
+        Its fields are zero except for ``values``. One that no schema has needs ``data``, its bytes (or hex digits).
         """
         structure.add_subsection(
             self.draft, path, name, values, _bytes(data), None if version is None else _number(version)
@@ -270,12 +269,12 @@ class Rewriter:
 
     @edit(Heading.FIELDS, ("PATH",), "Remove a subsection: cpu@0/cpu/pkru.")
     def drop_subsection(self, path: str) -> None:
-        """Leave the subsection at ``path`` out."""
+        """Drop the subsection at ``path``."""
         structure.drop_subsection(self.draft, path)
 
     @edit(Heading.FIELDS, ("PATH", "NAME"), "Rename a subsection.")
     def rename_subsection(self, path: str, to: str) -> None:
-        """Give the subsection at ``path`` another name."""
+        """Rename the subsection at ``path``."""
         structure.rename_subsection(self.draft, path, to)
 
     @edit(Heading.SECTIONS, ("NAME[@N]", "VERSION[=HEX]"), "Add a section after the last one.", editoption.add_section)
@@ -288,99 +287,99 @@ class Rewriter:
         data: bytes | str | None = None,
         after: str | None = None,
     ) -> None:
-        """Put a section of device state behind the one called ``after``, by default behind the last."""
+        """Add a section of device state behind ``after``, by default behind the last one."""
         structure.add_section(self.draft, name, _number(instance_id), _number(version), _bytes(data), values, after)
 
     @edit(Heading.SECTIONS, ("NAME[@N]",), "Remove a section: kvmclock.")
     def drop_section(self, path: str) -> None:
-        """Leave the section ``name[@instance]`` out."""
+        """Drop the section ``name[@instance]``."""
         structure.drop_section(self.draft, path)
 
     @edit(Heading.SECTIONS, ("NAME[@N]", "NAME[@N]"), "Rename a section, or its instance.", editoption.rename_section)
     def rename_section(self, path: str, to: str | None = None, instance_id: int | str | None = None) -> None:
-        """Give the section ``name[@instance]`` another idstr, another instance_id, or both."""
+        """Change the idstr of the section ``name[@instance]``, its instance_id, or both."""
         structure.rename_section(self.draft, path, to, None if instance_id is None else _number(instance_id))
 
     @edit(Heading.SECTIONS, ("PATH", "N"), "Set the version_id of a section or subsection.")
     def set_version(self, path: str, to: int | str) -> None:
-        """Give the section or subsection at ``path`` another version_id; its bytes stay."""
+        """Set the version_id of the section or subsection at ``path``; its bytes stay."""
         structure.set_version(self.draft, path, _number(to))
 
-    # -- what stands before the state --------------------------------------------------------------------------------
+    # -- what precedes the state -------------------------------------------------------------------------------------
 
     @edit(Heading.FRAMING, ("NAME",), "Set the name of the machine type, without changing state.")
     def machine_type(self, name: str) -> None:
-        """Give the stream another machine type; the state stays."""
+        """Change the machine type of the stream; the state stays."""
         header.set_machine_type(self.draft, name)
 
     @edit(Heading.FRAMING, ("NAME",), "Set another version of the machine type, and adapt the state.")
     def upgrade_machine(self, name: str) -> None:
-        """Give the stream another version of its machine type, and the state that one wants."""
+        """Change the version of the machine type, and the state that depends on it."""
         machines.upgrade(self.draft, name)
 
     @edit(Heading.FRAMING, ("MACHINE",), "Add a configuration section.")
     def add_configuration(self, machine: str, page_size: int | str | None = None) -> None:
-        """Put a configuration section in, of this machine type (``page_size`` in bytes: on Arm)."""
+        """Add a configuration section with this machine type (``page_size`` in bytes: on Arm)."""
         framing.add_configuration(self.draft, machine, None if page_size is None else _number(page_size))
 
     @edit(Heading.FRAMING, (), "Remove the configuration section.")
     def drop_configuration(self) -> None:
-        """Leave the configuration section out."""
+        """Drop the configuration section."""
         framing.drop_configuration(self.draft)
 
     @edit(Heading.FRAMING, (), "Add a footer to every section.")
     def add_footers(self) -> None:
-        """Close every section by a footer."""
+        """Add a footer to every section."""
         framing.set_footers(self.draft, True)
 
     @edit(Heading.FRAMING, (), "Remove the footers of all sections.")
     def drop_footers(self) -> None:
-        """Leave the footers of all sections out."""
+        """Drop the footers of all sections."""
         framing.set_footers(self.draft, False)
 
     @edit(Heading.FRAMING, ("NAME",), "Add a migration capability.")
     def add_capability(self, name: str) -> None:
-        """List a migration capability."""
+        """Add a migration capability to the list."""
         header.add_capability(self.draft, name)
 
     @edit(Heading.FRAMING, ("NAME",), "Remove a migration capability.")
     def drop_capability(self, name: str) -> None:
-        """List a migration capability no more."""
+        """Remove a migration capability from the list."""
         header.drop_capability(self.draft, name)
 
     @edit(Heading.FRAMING, ("NAME",), "Remove commands: SWITCHOVER_START.")
     def drop_command(self, name: str) -> None:
-        """Leave every command of this name out, as ``SWITCHOVER_START``."""
+        """Drop every command of this name, for example ``SWITCHOVER_START``."""
         header.drop_command(self.draft, name)
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
     @edit(Heading.MEMORY, ("NAME", "NAME"), "Rename a RAM block.")
     def rename_block(self, name: str, to: str) -> None:
-        """Give a RAM block another name, in the list and in every record."""
+        """Rename a RAM block, in the list and in every record."""
         blocks.rename_block(self.draft, name, to)
 
     @edit(Heading.MEMORY, ("NAME", "BYTES"), "Resize a RAM block: 0x80000, 512K, 1M.", editoption.resize_block)
     def resize_block(self, name: str, to: int | str) -> None:
-        """Give a RAM block another size in bytes; pages beyond it go."""
+        """Change the size of a RAM block, in bytes; pages beyond it are dropped."""
         blocks.resize_block(self.draft, name, _number(to))
 
     @edit(Heading.MEMORY, ("NAME",), "Remove a RAM block.")
     def drop_block(self, name: str) -> None:
-        """Leave a RAM block out, its pages too."""
+        """Drop a RAM block and its pages."""
         blocks.drop_block(self.draft, name)
 
     @edit(Heading.MEMORY, ("plain|mapped-ram",), "Write memory as plain records, or as mapped-ram.")
     def ram(self, format: str, absent: Absent = "error") -> None:  # noqa: A002 - what it is called
-        """Write memory as ``plain`` records or as ``mapped-ram``; joins what other channels hold.
+        """Write memory as ``plain`` records or as ``mapped-ram``; join other channels.
 
-        ``absent`` is ``"zero"`` where pages that are in no channel shall be zero pages.
+        With ``absent`` set to ``"zero"``, pages that no channel holds become zero pages.
         """
         blocks.set_format(self.draft, format, absent)
 
     @edit(Heading.MEMORY, (), "Write pages of zeros as zero pages.")
     def squeeze_zero_pages(self) -> None:
-        """Make every page that holds nothing but zeros a zero page, however it was sent."""
+        """Send every page that contains only zeros as a zero page, however it was sent."""
         blocks.squeeze_zero_pages(self.draft)
 
     @edit(Heading.MEMORY, ("NAME",), "Make every page of a RAM block a zero page.", flag="scrub-block")
@@ -393,29 +392,29 @@ class Rewriter:
 
     @edit(Heading.EXTENDED, ("MASK",), "Remove components: amx,pkru.")
     def drop_component(self, mask: int | str) -> None:
-        """Take components away from every vCPU, as in ``"amx,pkru"``; what was live is said in :attr:`losses`."""
+        """Drop components from every vCPU, for example ``"amx,pkru"``; live state is listed in :attr:`losses`."""
         components.drop_components(self.draft, _mask(mask))
 
     @edit(Heading.EXTENDED, ("VCPU", "MASK"), "Set the XCR0 of a vCPU.")
     def set_xcr0(self, vcpu: int | str, mask: int | str) -> None:
-        """Give a vCPU another XCR0; raises :class:`~qmigtool.errors.UsageError` for one that no CPU takes."""
+        """Set XCR0 of a vCPU; raises :class:`~qmigtool.errors.UsageError` for a value that no CPU accepts."""
         components.set_xcr0(self.draft, _number(vcpu), _mask(mask))
 
-    @edit(Heading.EXTENDED, ("xstate-bv",), "Declare in XSTATE_BV what is live.")
+    @edit(Heading.EXTENDED, ("xstate-bv",), "Declare live components in XSTATE_BV.")
     def repair(self, what: str) -> None:
-        """Make right what is known to be wrong: ``"xstate-bv"`` declares what is live.
+        """Repair a known fault: ``"xstate-bv"`` declares live components in XSTATE_BV.
 
-        Nothing else changes: of a stream of TCG, :attr:`notes` say what is then still as TCG keeps it.
+        Nothing else changes: for a stream saved by TCG, :attr:`notes` lists what is still in TCG's form.
         """
         if what != "xstate-bv":
-            raise UsageError(f"nothing is known of repairing {what!r}", expected="xstate-bv")
+            raise UsageError(f"no repair {what!r}", expected="xstate-bv")
         components.repair_xstate_bv(self.draft)
         if self.draft.tcg is not False:
             components.say_what_is_left(self.draft)
 
     @without_option
     def require_layout(self, layout: Layout | str) -> None:
-        """Refuse an output with components that a CPU of this layout has not."""
+        """Refuse an output with components that a CPU of this layout does not have."""
         target = find_layout(layout) if isinstance(layout, str) else layout
         self.draft.checks.append(lambda: components.check_components(self.draft, target))
 
@@ -429,11 +428,11 @@ class Rewriter:
         force: bool = False,
         hyperv_quirk: bool | None = None,
     ) -> None:
-        """Give a vCPU the state of an XSAVE area, in either format and any layout.
+        """Set the state of a vCPU from an XSAVE area, in either format and any layout.
 
-        What no field of a stream takes (PT, PASID, HDC, UINTR, HWP, LWP) is a
-        :class:`~qmigtool.errors.LiveStateError`, or dropped and said in :attr:`losses` if ``lossy``; an area that
-        cannot be of its layout is one, too, unless ``force``. ``hyperv_quirk`` takes CET_U, CET_S and PASID as live
+        State that no field of a stream can hold (PT, PASID, HDC, UINTR, HWP, LWP) raises
+        :class:`~qmigtool.errors.LiveStateError`, or with ``lossy`` is dropped and listed in :attr:`losses`; so does an
+        area that does not fit its layout, unless ``force``. ``hyperv_quirk`` treats CET_U, CET_S and PASID as live
         although XSTATE_BV does not declare them (default: if MSHV or WHPX saved the stream).
         """
         lossy = self.lossy if lossy is None else lossy
@@ -445,11 +444,11 @@ class Rewriter:
     def to_accelerator(
         self, name: str, layout: Layout | str | None = None, xcr0: int | str | None = None, lossy: bool | None = None
     ) -> None:
-        """Turn the state into what ``kvm``, ``tcg``, ``mshv`` or ``whpx`` takes.
+        """Convert the state to the form that ``kvm``, ``tcg``, ``mshv`` or ``whpx`` loads.
 
-        ``layout`` (or ``xcr0``) says which user components the target has: what is idle beside goes. Each rule that is
-        applied is among :attr:`changes`. What the target cannot express is a
-        :class:`~qmigtool.errors.LiveStateError`, or dropped and said in :attr:`losses` if ``lossy``.
+        ``layout`` (or ``xcr0``) gives the user components of the target: other components are dropped if they are idle.
+        Each rule that is applied is among :attr:`changes`. State that the target cannot express raises
+        :class:`~qmigtool.errors.LiveStateError`, or with ``lossy`` is dropped and listed in :attr:`losses`.
         """
         target = find_layout(layout) if isinstance(layout, str) else layout
         mask = target.user_mask if target is not None else None
@@ -468,7 +467,7 @@ def _bytes(data: bytes | str | None) -> bytes | None:
         return data
     with contextlib.suppress(ValueError):
         return bytes.fromhex(data.removeprefix("hex:"))
-    raise UsageError(f"{data[:40]!r} is not made of hex digits")
+    raise UsageError(f"{data[:40]!r} is not a string of hex digits")
 
 
 def _number(value: int | str) -> int:
@@ -477,7 +476,7 @@ def _number(value: int | str) -> int:
     except TypeError:
         found = None
     if found is None:
-        raise UsageError(f"{value!r:.60} is no number")
+        raise UsageError(f"{value!r:.60} is not a number")
     return found
 
 

@@ -1,4 +1,4 @@
-"""One section of device state as it shall become: bytes and their description, changed together."""
+"""One section of device state as it will be: bytes and their description, changed together."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["SectionDraft"]
 
 @dataclass(slots=True, eq=False)
 class SectionDraft:
-    """A section of device state; ``original`` is the device of the source, None for a section that is put in.
+    """A section of device state; ``original`` is the device of the source, None for an added section.
 
-    ``at`` is where it stands, or where it is put in. ``data`` is None while the body is as in the source.
-    ``old_style`` is whether its vmdesc has it as one buffer (see :class:`~qmigtool.parsers.vmdesc.DeviceDescription`).
+    ``at`` is its offset, or where it is inserted. ``data`` is None while the body is as in the source.
+    ``old_style``: the vmdesc describes it as one buffer (see :class:`~qmigtool.parsers.vmdesc.DeviceDescription`).
     """
 
     original: Device | None
@@ -39,7 +39,7 @@ class SectionDraft:
     dropped: bool = False
     _device: Device | None = None
     vcpu: VCpu | None = None
-    """What :meth:`~qmigtool.rewrite.draft.Draft.vcpu` has made of the device, to be asked there."""
+    """Cache of :meth:`~qmigtool.rewrite.draft.Draft.vcpu`, the only user."""
 
     @property
     def device(self) -> Device:
@@ -61,12 +61,12 @@ class SectionDraft:
 
     @property
     def last_name(self) -> str:
-        """The idstr without the path of the device that may stand before it."""
+        """The idstr without the device path that may precede it."""
         return (self.section.name or "").rsplit("/", 1)[-1]
 
     @property
     def offset(self) -> int | None:
-        """Where the source has the section; None for one that is put in."""
+        """Where the source has the section; None for an added one."""
         return None if self.original is None else self.original.section.offset
 
     @property
@@ -74,13 +74,13 @@ class SectionDraft:
         """The bytes of the body as they will be."""
         if self.data is None:
             original = self.original
-            assert original is not None  # noqa: S101 - for the type checker: what is put in has data
+            assert original is not None  # noqa: S101 - for the type checker: an added section has data
             return original.body
         return self.data
 
     @property
     def touched(self) -> bool:
-        """Whether anything but its absence differs from the source."""
+        """Whether it differs from the source, other than by being dropped."""
         return self.original is None or self.data is not None or self.section is not self.original.section
 
     def state(self) -> tuple[Any, ...]:
@@ -97,7 +97,7 @@ class SectionDraft:
         return field.offset - self.device.section.body_offset
 
     def patch(self, field: Field, raw: bytes) -> None:
-        """Replace the bytes of a field by as many others."""
+        """Replace the bytes of a field by the same number of bytes."""
         if len(raw) != field.length:
             raise UsageError(f"{self.label}/{field.name} has {field.length} bytes, not {len(raw)}")
         at, body = self.place(field), self.body
@@ -105,16 +105,16 @@ class SectionDraft:
         self._device = None
 
     def reshape(self, change: Callable[[Body], None]) -> None:
-        """Take the body apart, let ``change`` change it, and put it together again, with its description."""
+        """Decode the body, let ``change`` change it, and encode it again, with its description."""
         device = self.device
         _ = device.fields  # raises where the description does not fit the bytes
         device.check_length()  # ... nor may QEMU have described a field wrongly that can be read all the same
-        assert self.description is not None  # noqa: S101 - for the type checker: fields has seen to it
+        assert self.description is not None  # noqa: S101 - for the type checker: fields has checked it
         tree = Body.load(self.description, self.body)
         if tree.encode() != self.body:
-            # The bytes would become what the description says, and nobody would know.
+            # Encoding would silently change the bytes to match the description.
             raise StreamError(
-                "the vmdesc describes subsections that are not these", offset=self.offset, section=self.label
+                "the vmdesc describes other subsections than the body has", offset=self.offset, section=self.label
             )
         change(tree)
         self.data = tree.encode()
@@ -139,7 +139,7 @@ class SectionDraft:
             raise UsageError(str(error)) from None
 
     def entry(self) -> DeviceDescription | None:
-        """Return what the vmdesc has to say of the section, or None if nothing is known."""
+        """Return the section's description for the vmdesc, or None if it is not known."""
         if self.description is None:
             return None
         section = self.section

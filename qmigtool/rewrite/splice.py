@@ -1,8 +1,8 @@
-"""Splices: a stream written again with some spans of it replaced. What no splice touches is copied, byte for byte.
+"""Splices: copy a stream with some spans replaced. Bytes that no splice touches are copied unchanged.
 
-An empty list of splices gives the identical file, on every stream that can be read, because nothing is re-encoded.
-What a splice puts in is bytes, or :data:`Part` s that are made, or moved by the kernel, while they are written: so a
-splice may stand for all of a guest's memory.
+An empty list of splices gives the identical file for every readable stream, because nothing is re-encoded. A splice
+inserts bytes, or :data:`Part` s that are produced, or copied by the kernel, while they are written: so a splice may
+replace all of a guest's memory.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """``size`` zero bytes, which take no room where the output is a file."""
+    """``size`` zero bytes, which take no space where the output is a file."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """``size`` bytes that ``chunks`` gives piece by piece when they are written."""
+    """``size`` bytes that ``chunks`` yields in pieces when they are written."""
 
     size: int
     chunks: Callable[[], Iterable[bytes]]
@@ -59,12 +59,12 @@ class Splice(NamedTuple):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What is put in, as parts."""
+        """The inserted data as parts."""
         return (self.data,) if isinstance(self.data, bytes) else self.data
 
     @property
     def size(self) -> int:
-        """The bytes that are put in."""
+        """The number of inserted bytes."""
         return sum(len(part) if isinstance(part, bytes) else part.size for part in self.parts)
 
     @property
@@ -74,10 +74,10 @@ class Splice(NamedTuple):
 
 
 def differing(offset: int, old: bytes, new: bytes) -> Iterator[Splice]:
-    """Give the splices that turn ``old``, which is at ``offset``, into ``new``.
+    """Yield the splices that turn ``old``, which is at ``offset``, into ``new``.
 
-    Of equal length: a splice for each stretch of bytes that differ. Else one, for what lies between the first and the
-    last byte that differ.
+    For equal lengths, one splice for each stretch of bytes that differ; otherwise one, from the first to the last byte
+    that differ.
     """
     if len(old) != len(new):
         start = _common(old, new)
@@ -96,7 +96,7 @@ def differing(offset: int, old: bytes, new: bytes) -> Iterator[Splice]:
 
 
 def _unlike(old: bytes, new: bytes) -> Iterator[int]:
-    """Give the places of bytes that differ; what is alike is passed in blocks."""
+    """Yield the indexes of bytes that differ; equal bytes are skipped in blocks."""
     for start in range(0, len(old), BLOCK):
         one, other = old[start : start + BLOCK], new[start : start + BLOCK]
         if one != other:
@@ -104,13 +104,13 @@ def _unlike(old: bytes, new: bytes) -> Iterator[int]:
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """Return how many bytes from the start on are the same."""
+    """Return the length of the common prefix."""
     same = min(len(one), len(other))
     return next(_unlike(one[:same], other[:same]), same)
 
 
 def seekable_source(stream: Stream) -> BufferSource:
-    """Return where a stream's bytes are, all of them, to be copied from.
+    """Return the source of a stream, which must have all of its bytes.
 
     Raises :class:`~qmigtool.errors.UnsupportedError` for a stream that came through a pipe: its RAM was not kept.
     """
@@ -121,7 +121,7 @@ def seekable_source(stream: Stream) -> BufferSource:
 
 
 def write_stream(stream: Stream, target: BinaryIO, splices: Iterable[Splice] = ()) -> int:
-    """Write ``stream`` with ``splices`` made to ``target``; return the bytes written.
+    """Write ``stream`` with ``splices`` applied to ``target``; return the number of bytes written.
 
     Raises :class:`~qmigtool.errors.UsageError` for splices that overlap or leave the stream, and what
     :func:`seekable_source` raises.
@@ -140,7 +140,7 @@ def write_stream(stream: Stream, target: BinaryIO, splices: Iterable[Splice] = (
 
 def ordered(splices: Iterable[Splice], size: int) -> list[Splice]:
     """Return splices in the order of the stream; raises :class:`~qmigtool.errors.UsageError` if they overlap."""
-    # Stable: of several insertions at one place the caller's order stays, and they stand before a replacement.
+    # Stable: several insertions at one place keep the caller's order, and precede a replacement.
     found = sorted(splices, key=lambda splice: (splice.offset, splice.length > 0))
     at = 0
     for splice in found:
@@ -151,7 +151,7 @@ def ordered(splices: Iterable[Splice], size: int) -> list[Splice]:
 
 
 def _check_spans(stream: Stream, size: int) -> None:
-    """Make sure that every byte belongs to a section: what is not understood must not be copied unseen."""
+    """Check that every byte belongs to a section: unknown bytes must not be copied silently."""
     end = 0
     for section in stream.sections:
         if section.offset != end:
@@ -183,6 +183,6 @@ def _put(source: BufferSource, part: Part, target: BinaryIO) -> int:
         target.write(chunk)
         written += len(chunk)
     if written != part.size:
-        # Every offset behind it has been computed from its size.
-        raise StreamError(f"{written} bytes were made where {part.size} were announced")
+        # Every later offset has been computed from its size.
+        raise StreamError(f"{written} bytes were written instead of {part.size}")
     return written

@@ -1,4 +1,4 @@
-"""Edits of structure: sections and subsections that come, go, or get another name."""
+"""Edits of structure: add, drop or rename sections and subsections."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def _split(draft: Draft, path: str) -> tuple[SectionDraft, str]:
     """Split the path of a subsection into its section and the path inside."""
     section, rest = draft.find(path)
     if not rest or section.device.field(rest).kind is not Kind.SUBSECTION:
-        raise UsageError(f"{path!r} is no subsection", expected="one, as in cpu@0/cpu/avx512")
+        raise UsageError(f"{path!r} is not a subsection", expected="one, for example cpu@0/cpu/avx512")
     return section, rest
 
 
 def _edit(section: SectionDraft, path: str, change: Callable[[list[Body], int], None]) -> None:
-    """Change the list of subsections in which the one at ``path`` is."""
+    """Change the list of subsections that contains the one at ``path``."""
 
     def find(tree: Body) -> None:
         for body in tree.walk():
@@ -50,7 +50,7 @@ def _edit(section: SectionDraft, path: str, change: Callable[[list[Body], int], 
 
 
 def drop_subsection(draft: Draft, path: str, why: str = "") -> None:
-    """Leave a subsection out; a loader takes its fields for zero, or for what a reset gives."""
+    """Drop a subsection; in the loader its fields are zero, or keep their reset values."""
     section, rest = _split(draft, path)
     field = section.device.field(rest)
     draft.change(rest, draft.source_offset(section, rest), field.raw, None, why, device=section.label)
@@ -62,7 +62,7 @@ def drop_subsection(draft: Draft, path: str, why: str = "") -> None:
 
 
 def rename_subsection(draft: Draft, path: str, name: str) -> None:
-    """Give a subsection another name. A loader wants it to start with the name of what it is in."""
+    """Rename a subsection. A loader expects it to start with the name of its parent."""
     section, rest = _split(draft, path)
     _check_name(name)
     old = section.device.field(rest).name
@@ -75,7 +75,7 @@ def rename_subsection(draft: Draft, path: str, name: str) -> None:
 
 
 def set_version(draft: Draft, path: str, version: int) -> None:
-    """Give a section or a subsection another version_id; its bytes stay."""
+    """Set the version_id of a section or a subsection; its bytes stay."""
     _check_word(version)
     section, rest = draft.find(path)
     if rest:
@@ -104,23 +104,23 @@ def add_subsection(
     version: int | None = None,
     why: str = "",
 ) -> None:
-    """Put the subsection ``name`` into the device, struct or subsection at ``path``.
+    """Add the subsection ``name`` to the device, struct or subsection at ``path``.
 
     Its shape is the one that QEMU is known to send (see :mod:`qmigtool.devices.schema`); fields are zero unless
-    ``values`` has them. Another one needs ``data``, its bytes, which stay opaque.
+    ``values`` has them. An unknown subsection needs ``data``, its bytes, which stay opaque.
     """
     section, rest = draft.find(path)
     _check_name(name)
     if section.old_style:
-        raise UsageError(f"{section.label} has no vmstate description, and so no subsections")
+        raise UsageError(f"{section.label} has no vmstate description and therefore no subsections")
     parent = next((body for body in _tree(section).walk() if body.path == rest), None)
     if parent is None:
-        raise UsageError(f"{path!r} can have no subsections", expected="a device, a struct or a subsection")
+        raise UsageError(f"{path!r} cannot have subsections", expected="a device, a struct or a subsection")
     if any(sub.name == name for sub in parent.subsections):
         raise UsageError(f"{section.label} has the subsection {name!r} already")
     shape = find_shape(draft.stream.schema, name)
     if data is None and shape is None:
-        raise UsageError(f"nothing is known of a subsection {name!r}", expected="its bytes (data)")
+        raise UsageError(f"the shape of a subsection {name!r} is not known", expected="its bytes (data)")
     if shape is None or (data is not None and len(data) != shape.size):
         shape = opaque(name, 1 if version is None else version, data or b"")
     body = Body.load(shape, data if data is not None else bytes(shape.size))
@@ -142,14 +142,14 @@ def add_subsection(
 
 
 def _fill(section: SectionDraft, inside: str, values: Mapping[str, Any] | None) -> None:
-    """Give fields of what was put in their values."""
+    """Set the fields of an added section or subsection."""
     for name, value in (values or {}).items():
         field = section.device.field(f"{inside}/{name}" if inside else name)
         section.patch(field, encode(field, value))
 
 
 def opaque(name: str, version: int, data: bytes) -> Description:
-    """Describe bytes of which nothing is known."""
+    """Describe bytes of an unknown shape."""
     fields = (FieldDescription("data", "buffer", len(data), None, None, ()),) if data else ()
     return Description.of(name, version, fields, ())
 
@@ -157,7 +157,7 @@ def opaque(name: str, version: int, data: bytes) -> Description:
 def _tree(section: SectionDraft) -> Body:
     _ = section.device.fields
     section.device.check_length()
-    assert section.description is not None  # noqa: S101 - for the type checker: fields has seen to it
+    assert section.description is not None  # noqa: S101 - for the type checker: fields has checked it
     return Body.load(section.description, section.body)
 
 
@@ -165,19 +165,19 @@ def _tree(section: SectionDraft) -> Body:
 
 
 def drop_section(draft: Draft, path: str, why: str = "") -> None:
-    """Leave a device's section out; a loader leaves the device as a reset leaves it."""
+    """Drop the section of a device; in the loader the device keeps its reset state."""
     section = draft.section(path)
     draft.change("", section.offset, section.body, None, why, device=section.label)
     section.dropped = True
 
 
 def rename_section(draft: Draft, path: str, name: str | None = None, instance_id: int | None = None) -> None:
-    """Give a section another idstr, another instance_id, or both."""
+    """Change the idstr of a section, its instance_id, or both."""
     section = draft.section(path)
     old = section.label
     wanted = (name or section.section.name, section.section.instance_id if instance_id is None else instance_id)
     if any(s is not section and (s.section.name, s.section.instance_id) == wanted for s in draft.sections):
-        raise UsageError(f"there is a section {wanted[0]}@{wanted[1]} already")
+        raise UsageError(f"a section {wanted[0]}@{wanted[1]} exists already")
     if name is not None:
         _check_name(name)
         section.rename(name=name)
@@ -197,15 +197,15 @@ def add_section(
     after: str | None = None,
     why: str = "",
 ) -> None:
-    """Put a section of device state behind the one called ``after`` (default: behind the last one).
+    """Add a section of device state behind ``after`` (default: behind the last one).
 
-    Without ``data`` its shape is the one that QEMU is known to send, its fields zero unless ``values`` has them.
+    Without ``data`` its shape is the one that QEMU is known to send; its fields are zero unless ``values`` has them.
     """
     _check_name(name)
     _check_word(instance_id)
     _check_word(version)
     if any(s.section.name == name and s.section.instance_id == instance_id for s in draft.sections):
-        raise UsageError(f"there is a section {name}@{instance_id} already")
+        raise UsageError(f"a section {name}@{instance_id} exists already")
     if not draft.sections:
         raise UsageError("a stream without device state has no place for a section")
     before = draft.section(after) if after is not None else draft.sections[-1]
@@ -213,7 +213,9 @@ def add_section(
     if data is not None and shape is not None and len(data) != shape.size:
         shape = None
     if data is None and shape is None:
-        raise UsageError(f"nothing is known of a section {name!r} of version {version}", expected="its bytes (data)")
+        raise UsageError(
+            f"the shape of a section {name!r} of version {version} is not known", expected="its bytes (data)"
+        )
     description = shape or opaque(name.rsplit("/", 1)[-1], version, data or b"")
     body = data if data is not None else bytes(description.size)
     section = draft.insert(name, instance_id, version, description, body, before)

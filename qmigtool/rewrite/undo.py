@@ -1,7 +1,7 @@
-"""Changes in place as a small binary patch, which can be made and taken back without a copy of the stream at hand.
+"""Changes in place as a small binary patch, which can be applied and reverted without a copy of the stream.
 
-The patch holds the bytes before and behind of every span that changed. Applied to the one stream it gives the other, in
-either direction; applied to anything else it is refused.
+The patch holds the old and new bytes of every span that changed. Applied to one stream it produces the other, in either
+direction; for any other stream it is refused.
 
 =======  ==============================================================
 header   magic ``QMIGUNDO``, be32 version, be32 spans, be64 stream size
@@ -45,23 +45,23 @@ class PatchHeader(Record):
 
 @record
 class PatchSpan(Record):
-    """What stands before the old and the new bytes of a span, ``length`` each."""
+    """The header of a span; the old and the new bytes follow, ``length`` each."""
 
     offset: be64
     length: be32
 
 
 def make_patch(stream: Stream, splices: Sequence[Splice]) -> bytes:
-    """Return the patch of splices that change bytes in place.
+    """Return the patch for splices that change bytes in place.
 
-    Raises :class:`~qmigtool.errors.UsageError` if one of them moves what is behind it.
+    Raises :class:`~qmigtool.errors.UsageError` if one of them moves the bytes behind it.
     """
     source = seekable_source(stream)
     out = bytearray(PatchHeader(MAGIC, VERSION, len(splices), len(source.whole)).build())
     for splice in splices:
         if splice.growth or not isinstance(splice.data, bytes):
             raise UsageError(
-                f"the edits move what is behind {splice.offset:#x}", expected="edits that change bytes in place"
+                f"the edits move the bytes behind {splice.offset:#x}", expected="edits that change bytes in place"
             )
         out += PatchSpan(splice.offset, splice.length).build()
         out += bytes(source.view(splice.offset, splice.length)) + splice.data
@@ -69,17 +69,17 @@ def make_patch(stream: Stream, splices: Sequence[Splice]) -> bytes:
 
 
 def read_patch(stream: Stream, patch: bytes) -> list[Splice]:
-    """Return the splices by which a patch turns ``stream`` into its other state.
+    """Return the splices that turn ``stream`` into the other state of a patch.
 
-    Raises :class:`~qmigtool.errors.StreamError` if the patch is none, or is not of this stream.
+    Raises :class:`~qmigtool.errors.StreamError` if the patch is invalid, or was made from another stream.
     """
     body, digest = patch[:-DIGEST], patch[-DIGEST:]
     if len(patch) < DIGEST or hashlib.sha256(body).digest() != digest:
-        raise StreamError("the patch is damaged: its digest is another", section=SECTION)
+        raise StreamError("the patch is damaged: its digest does not match", section=SECTION)
     window = Window(body, final=True)
     header, at = PatchHeader.parse(window, 0)
     if header.magic != MAGIC or header.version != VERSION:
-        raise StreamError("this is no undo patch", section=SECTION, expected=f"QMIGUNDO, version {VERSION}")
+        raise StreamError("this is not an undo patch", section=SECTION, expected=f"QMIGUNDO, version {VERSION}")
     source = seekable_source(stream)
     if header.size != len(source.whole):
         raise StreamError(
@@ -102,4 +102,4 @@ def read_patch(stream: Stream, patch: bytes) -> list[Splice]:
     if all(found == new for found, (_, _, new) in zip(here, spans, strict=True)):
         return [Splice(offset, len(old), old) for offset, old, _ in spans]
     offset = next((o for found, (o, old, _) in zip(here, spans, strict=True) if found != old), None)
-    raise StreamError("the stream is not the one that the patch was made of", offset=offset, section=SECTION)
+    raise StreamError("the patch was made from another stream", offset=offset, section=SECTION)

@@ -1,4 +1,4 @@
-"""Values as people and files write them, turned into the bytes of a field."""
+"""Encode values from command lines and files as the bytes of a field."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["brief", "encode", "name_bytes", "parse", "text_of"]
 
 RAW = "hex:"
 TEXT = "text:"
-TEXTS = frozenset({"runstate"})  # buffers that QEMU reads as C strings, whatever they hold
+TEXTS = frozenset({"runstate"})  # buffers that QEMU reads as C strings, whatever they contain
 SHOWN = 60
 
 
 def brief(value: Any) -> str:
-    """Write a value that somebody gave, whatever it is, in few characters."""
+    """Format a value from the user, of any type, in few characters."""
     if isinstance(value, int) and not isinstance(value, bool):
-        text = f"{value:#x}"  # in decimal, long numbers are refused
+        text = f"{value:#x}"  # Python refuses to format long numbers in decimal
     else:
         try:
             text = repr(value)
@@ -36,19 +36,19 @@ def brief(value: Any) -> str:
 
 
 def name_bytes(name: str) -> bytes:
-    """Return the bytes of a name; raises :class:`~qmigtool.errors.UsageError` for what is no text."""
+    """Return the bytes of a name; raises :class:`~qmigtool.errors.UsageError` if it cannot be encoded."""
     try:
         return encode_name(name)
     except UnicodeEncodeError:
-        raise UsageError(f"the name {brief(name)} is no text") from None
+        raise UsageError(f"the name {brief(name)} is not text") from None
 
 
 def parse(text: str) -> Any:
     """Read a value from a command line: a number (``0x1f80``, ``-1``), ``true``, text, ``hex:00ff``,
     ``text:paused``, or JSON.
 
-    JSON is what starts with a bracket: a list for an array, an object for a struct; numbers in it may be strings, as in
-    ``["0x10", 3]``.
+    Text that starts with a bracket is JSON: a list for an array, an object for a struct; its numbers may be strings, as
+    in ``["0x10", 3]``.
     """
     if text[:1] in ("[", "{"):
         try:
@@ -63,15 +63,15 @@ def parse(text: str) -> Any:
 def encode(field: Field, value: Any) -> bytes:
     """Return the bytes of ``field`` with another value.
 
-    A leaf takes what :func:`parse` gives, or what decoding gave; an array a sequence of as many values; a struct or a
-    subsection a mapping of some of its fields, the others stay. ``hex:`` and as many digits as the field has bytes is
-    taken for anything, ``text:`` and text for a buffer, which NULs fill up; a buffer that holds text now takes text
-    without that. Raises :class:`~qmigtool.errors.UsageError` for a value that does not fit.
+    A leaf accepts a result of :func:`parse` or a decoded value; an array a sequence of the same length; a struct or a
+    subsection a mapping of some of its fields, and the others stay. Every field accepts ``hex:`` and two digits per
+    byte, a buffer ``text:`` and text, which is padded with NULs; a buffer that contains text now accepts text without
+    the prefix. Raises :class:`~qmigtool.errors.UsageError` for a value that does not fit.
     """
     raw = _raw(value)
     if raw is not None:
         if field.kind is Kind.SUBSECTION:
-            raise UsageError(f"{field.name} is a subsection: its head is not to be written over", expected="an object")
+            raise UsageError(f"{field.name} is a subsection: its header cannot be overwritten", expected="an object")
         if len(raw) != field.length:
             raise UsageError(f"{field.name} has {field.length} bytes, not {len(raw)}")
         return raw
@@ -137,7 +137,7 @@ def _leaf(field: Field, value: Any) -> bytes:
 
 
 def text_of(raw: bytes) -> str | None:
-    """Return the text that a buffer holds: printable ASCII and then NULs to its end; None if it holds anything else."""
+    """Return the text of a buffer: printable ASCII and then NULs to its end; None if it contains anything else."""
     text = raw.rstrip(b"\0")
     if not text or len(text) == len(raw) or not text.isascii() or not text.decode("ascii").isprintable():
         return None
@@ -166,7 +166,7 @@ def _is_number(text: str) -> bool:
 
 def _number(field: Field, value: Any) -> int:
     try:
-        number = parse_number(value) if isinstance(value, str) else operator.index(value)  # 1.5 is none
+        number = parse_number(value) if isinstance(value, str) else operator.index(value)  # refuses 1.5
     except TypeError:
         number = None
     if number is None:

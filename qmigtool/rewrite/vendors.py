@@ -1,6 +1,6 @@
-"""Vendors' machine types, and the upstream ones that they are taken for: a guess, since nothing in a stream says it.
+"""Vendors' machine types, and the upstream ones they are treated as: a guess, since a stream does not record it.
 
-A vendor's build gives a machine type a name of its own and may change what it sends. Ubuntu names one after each of its
+A vendor's build has its own names for machine types and may change what they send. Ubuntu names one after each of its
 releases (``pc-i440fx-bionic``), which had one version of QEMU; Red Hat numbers them by its own releases
 (``pc-q35-rhel8.6.0``), each with the compatibility properties of the version of QEMU that is given here.
 """
@@ -71,7 +71,7 @@ _NAME = re.compile(
 
 
 def upstream(name: str) -> str | None:
-    """Return the upstream machine type that a vendor's is taken for, or None for one of which nothing is known."""
+    """Return the upstream machine type that a vendor's is treated as, or None for an unknown one."""
     if (numbered := _PROXMOX.fullmatch(name)) is not None:
         return numbered[1]
     match = _NAME.fullmatch(name)

@@ -334,7 +334,9 @@ def test_conversion_and_losses_name_the_same_that_is_not_written(accelerator: st
         rewriter = Rewriter(stream, lossy=True)
         use(rewriter)
         rewriter.to_accelerator(accelerator)
-        told = [note.partition("QEMU does not restore it: ")[2] for note in rewriter.notes if note.endswith("(MS5)")]
+        told = [
+            note.partition("QEMU does not restore this state: ")[2] for note in rewriter.notes if note.endswith("(MS5)")
+        ]
     # The conversion writes what is halted elsewhere, and says of the rest what the losses say.
     assert set(told) == {f"{one.message} (MS5)" for one in written}
 

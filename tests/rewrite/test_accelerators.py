@@ -164,7 +164,7 @@ def test_unknown_accelerators():
         converted(stream, "xen")
     with opened("twin-kvm-10.0") as stream:
         rewriter = converted(stream, "kvm")
-        assert (rewriter.changes, rewriter.notes) == ([], ["the stream is kvm's already"])
+        assert (rewriter.changes, rewriter.notes) == ([], ["the stream is in kvm's form already"])
 
 
 # -- components ------------------------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_dependents_count_before_it_is_asked_what_is_live():
         rewriter.set("cpu/cpu/avx512/env.xmm_regs[1]", bytes(1024))  # Hi16_ZMM is idle, the two others are not
         with pytest.raises(qmigtool.LiveStateError, match=r"live opmask ZMM_Hi256"):
             convert(rewriter.draft, "mshv", mask=0x67)
-        with pytest.raises(qmigtool.UsageError, match=r"0x67 is no XCR0"):
+        with pytest.raises(qmigtool.UsageError, match=r"0x67 is not a valid XCR0"):
             rewriter.to_accelerator("mshv", xcr0=0x67)
 
 
@@ -489,7 +489,7 @@ def test_a_pit_that_fires_once_fires():
         convert(rewriter.draft, "tcg")
         pit = rewriter.draft.section("i8254").device
         assert pit.number("channels[0]/next_transition_time") > pit.number("channels[0]/count_load_time") > 0
-        assert any("fire once" in note for note in rewriter.notes)
+        assert any("one-shot mode" in note for note in rewriter.notes)
 
 
 def test_the_same_accelerator_on_another_cpu():

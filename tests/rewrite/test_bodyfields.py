@@ -242,7 +242,7 @@ def test_with_neither_footers_nor_a_vmdesc_its_end_would_be_lost(tmp_path):
     with qmigtool.open(source) as stream:
         rewriter = qmigtool.Rewriter(stream)
         rewriter.add_field("pcspk@0/new", "uint8")
-        with pytest.raises(UsageError, match="only that tells where it ends") as raised:
+        with pytest.raises(UsageError, match="only its shape shows where it ends") as raised:
             rewriter.splices()
         assert "--add-footers" in (raised.value.expected or "")
         rewriter.add_footers()

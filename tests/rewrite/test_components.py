@@ -258,7 +258,7 @@ def test_xcr0_has_to_allow_what_the_vcpu_had_before():
     done = rewritten(source, narrow, accelerator="kvm", lossy=True)
     with qmigtool.open(done.data, accelerator="kvm") as stream:
         assert (stream.vcpus[0].xcr0, stream.vcpus[0].xstate_bv & 0x20, stream.vcpus[0].live & 0x20) == (7, 0, 0)
-    assert done.losses == ["cpu@0: XCR0 0x7 does not enable what the area has live: opmask"]
+    assert done.losses == ["cpu@0: XCR0 0x7 does not enable live components of the area: opmask"]
     # A guest that disabled what it used: that it was so before needs no leave.
     disabled = one_cpu(avx512(k1=V), xcr0=7, xstate_bv=0xE7)
     assert kvm(disabled, lambda r: r.import_area(0, area)).data == disabled
@@ -269,7 +269,7 @@ def test_what_xcr0_no_longer_enables_is_said():
     done = kvm(source, lambda r: r.set_xcr0(0, 7))
     assert done.notes == [
         "vCPU 0 keeps components that XCR0 0x7 no longer enables: live opmask; declared in XSTATE_BV opmask ZMM_Hi256 "
-        "Hi16_ZMM (--drop-component takes them away)"
+        "Hi16_ZMM (--drop-component removes them)"
     ]
 
     def both(rewriter):
@@ -280,7 +280,7 @@ def test_what_xcr0_no_longer_enables_is_said():
     assert kvm(one_cpu(**LIVE_512 | {"xstate_bv": 7}), lambda r: r.set_xcr0(0, 7)).notes == []
     assert kvm(one_cpu(xcr0=7, xstate_bv=0xE7), lambda r: r.set_xcr0(0, 3)).notes == [
         "vCPU 0 keeps components that XCR0 0x3 no longer enables: declared in XSTATE_BV AVX "
-        "(--drop-component takes them away)"
+        "(--drop-component removes them)"
     ]
 
 

@@ -131,8 +131,8 @@ def test_what_says_how_memory_is_read_stays():
         rewritten(listed, lambda r: r.drop_configuration())
 
 
-def test_without_footers_and_vmdesc_nobody_could_read_it():
-    with pytest.raises(UsageError, match="neither"):
+def test_without_footers_and_vmdesc_state_cannot_be_read():
+    with pytest.raises(UsageError, match="without footers and a vmdesc"):
         rewritten(writer(*DEVICES).finish(vmdesc=False), lambda r: r.drop_footers())
 
 

@@ -68,7 +68,7 @@ def test_a_rewritten_snapshot_is_the_stream_alone() -> None:
     with qmigtool.open(FOLDER / "savevm-7.2.qcow2.xz") as stream:
         rewriter = Rewriter(stream)
         rewriter.set("cpu@0/env.regs[3]", 0x1234)
-        assert rewriter.notes == ["the output is without what was taken off: xz, qcow2"]
+        assert rewriter.notes == ["the output does not have the source's wrapping: xz, qcow2"]
         out = io.BytesIO()
         rewriter.write(out)
     assert out.getvalue().startswith(b"QEVM")
@@ -83,7 +83,7 @@ def test_only_what_was_taken_off_is_gone(tmp_path: Path) -> None:
     with qmigtool.open(FOLDER / "libvirt-raw.save.xz") as stream:
         rewriter = Rewriter(stream)
         rewriter.set("cpu@0/env.regs[3]", 0x1234)
-        assert rewriter.notes == ["the output is without what was taken off: xz"]
+        assert rewriter.notes == ["the output does not have the source's wrapping: xz"]
         rewriter.save(out)
     assert out.read_bytes().startswith(b"LibvirtQemudSave")
     plain = tmp_path / "plain"

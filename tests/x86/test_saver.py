@@ -60,10 +60,10 @@ def test_a_repaired_stream_of_tcg_is_one_of_tcg(name, tmp_path):
 
 def test_it_says_that_the_order_of_the_registers_is_left(tmp_path):
     _, rewriter = rewritten(TCG, tmp_path, lambda r: r.repair("xstate-bv"))
-    (note,) = [note for note in rewriter.draft.notes if "XSTATE_BV alone" in note]
+    (note,) = [note for note in rewriter.draft.notes if "only XSTATE_BV" in note]
     assert "the order of the x87 registers" in note
     _, rewriter = rewritten(KVM, tmp_path, lambda r: r.repair("xstate-bv"), "other.mig")
-    assert not [note for note in rewriter.draft.notes if "XSTATE_BV alone" in note]
+    assert not [note for note in rewriter.draft.notes if "only XSTATE_BV" in note]
 
 
 def test_the_repaired_one_converts_to_what_the_first_one_converts_to(tmp_path):

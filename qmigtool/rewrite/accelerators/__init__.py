@@ -1,17 +1,17 @@
-"""From one accelerator to another: the same field means different things to each, and rules say what to do about it.
+"""Conversion from one accelerator to another. The same field can mean different things to each; rules convert it.
 
 ===========  ===================================================================================
-rule         what a rule is, and what it works on
+rule         the types of a rule and of a conversion
 extended     extended state: XCR0, XSTATE_BV, the order of the x87 registers
 registers    the other registers of a vCPU
-board        devices beside the CPU: clocks, timers, interrupt controllers
-limits       what a target cannot take or does not restore
-unwritten    what QEMU does not write to a partition of Hyper-V
+board        devices other than the CPU: clocks, timers, interrupt controllers
+limits       state that a target refuses or does not restore
+unwritten    state that QEMU does not write to a Hyper-V partition
 ===========  ===================================================================================
 
-A rule applies where the traits of source and target differ in what it is about; so every pair of accelerators has its
-rules. Their names are those under which they were proved (or not: see ``status``) with real QEMU and /dev/kvm, by
-leaving each one out: TK from TCG to KVM, KT from KVM to TCG, MS for MSHV and WHPX.
+A rule applies where source and target differ in the trait that it converts, so every pair of accelerators has its
+rules. A rule has the name under which it was proved (or not: see ``status``) with real QEMU and /dev/kvm, by leaving
+it out: TK from TCG to KVM, KT from KVM to TCG, MS for MSHV and WHPX.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "TARGETS", "convert", "rules_for"]
 
-# Refusals first. Components go before what is left of them is declared.
+# Refusals first. Components are dropped before the remaining ones are declared.
 RULES: tuple[Rule, ...] = (*limits.RULES, *extended.RULES, *registers.RULES, *board.RULES)
 
 
@@ -48,35 +48,36 @@ def _check_known(name: str, known: tuple[str, ...]) -> None:
         raise UsageError(f"no conversion for the accelerator {name!r}", expected="one of " + ", ".join(known))
 
 
-# What the target CPU decides, not the accelerator.
+# Rules that depend on the target CPU, not on the accelerator.
 ALWAYS = (extended.foreign_components, extended.declare_sse)
 
 
 def convert(
     draft: Draft, target: str, *, mask: int | None = None, lossy: bool = False, without: Collection[str] = ()
 ) -> None:
-    """Turn a draft into what accelerator ``target`` takes; all of it or, if it raises, nothing.
+    """Convert a draft for accelerator ``target``, completely or, if it raises, not at all.
 
-    ``mask``: the user components that the target's XCR0 can have, if known. ``lossy``: what it cannot express is
-    dropped and said in the draft's ``losses``; else :class:`~qmigtool.errors.LiveStateError` names it. ``without``:
-    rules to leave out, for showing what each is for. Raises :class:`~qmigtool.errors.UnsupportedError` if there is no
-    x86 vCPU, :class:`~qmigtool.errors.UndecidedError` if it is not known who saved the stream.
+    ``mask``: the user components that the target's XCR0 can have, if known. ``lossy``: state that the target cannot
+    express is dropped and listed in the draft's ``losses``; otherwise :class:`~qmigtool.errors.LiveStateError` names
+    it. ``without``: rules to leave out, to show the effect of each. Raises
+    :class:`~qmigtool.errors.UnsupportedError` if there is no x86 vCPU, :class:`~qmigtool.errors.UndecidedError` if the
+    accelerator that saved the stream is not known.
     """
     target, source = target.lower(), draft.accelerator
     _check_known(target, TARGETS)
     draft.x86_cpus()
     if source not in TRAITS:
-        raise UndecidedError(SAVED_BY, f"what {target} needs depends on who saved the stream; {UNKNOWN_SAVER}")
+        raise UndecidedError(
+            SAVED_BY, f"what {target} needs depends on the accelerator that saved the stream; {UNKNOWN_SAVER}"
+        )
     rules = rules_for(source, target)
     with draft.edit("to-accelerator"):
         if source == target:
-            draft.note(f"the stream is {target}'s already")
+            draft.note(f"the stream is in {target}'s form already")
         conversion = Conversion(draft, TRAITS[source], TRAITS[target], mask, lossy)
         for rule in rules:
             if rule.name not in without:
                 conversion.apply(rule)
         draft.accelerator = target
         if source != target and TRAITS[target].hypervisor:
-            draft.note(
-                f"nothing in the output may tell that it is for {target}: later commands want --accelerator {target}"
-            )
+            draft.note(f"the output may not show that it is for {target}: give later commands --accelerator {target}")

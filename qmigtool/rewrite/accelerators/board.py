@@ -1,4 +1,4 @@
-"""Rules of what is on the board: clocks, the PIT, the PIC, sections that only one accelerator has."""
+"""Rules for the devices of the board: clocks, the PIT, the PIC, sections that only one accelerator has."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["RULES"]
 PIT_HZ = 1_193_182
 NANOSECONDS = 1_000_000_000
 CHANNEL = "channels[0]"
-PERIODIC = (2, 3, 6, 7)  # modes of the 8254 that go on by themselves; 6 and 7 are 2 and 3 as well
+PERIODIC = (2, 3, 6, 7)  # periodic modes of the 8254; 6 and 7 are aliases of 2 and 3
 TICKS, CLOCK = "cpu_ticks_offset", "cpu_clock_offset"
 
 
 def foreign_sections(conversion: Conversion) -> None:
-    """Leave out the sections that only the source's accelerator has."""
+    """Drop the sections that only the source's accelerator has."""
     for name in conversion.source.sections:
         if name not in conversion.target.sections:
             for section in conversion.draft.named(name):
@@ -23,17 +23,17 @@ def foreign_sections(conversion: Conversion) -> None:
 
 
 def pit_edge(conversion: Conversion) -> None:
-    """Let the PIC not have seen the PIT's line high."""
+    """Clear the PIT's line in the PIC's ``last_irr``, so that the PIC sees its next edge."""
     for pic in conversion.draft.named("i8259")[:1]:
         conversion.assign(pic, "last_irr", conversion.number(pic, "last_irr") & ~1)
 
 
 def pit_times(conversion: Conversion) -> None:
-    """Start the PIT's channel 0 anew when the VM goes on: its times are the kernel's, and out of use."""
+    """Restart the PIT's channel 0 when the VM resumes: the times saved by the kernel's PIT are not valid."""
     timers = conversion.draft.named("timer")
     for pit in conversion.draft.named("i8254"):
         if not timers:
-            conversion.note("without a section 'timer' nothing tells when it is: the PIT will stand still")
+            conversion.note("without a section 'timer' the current time is not known: the PIT will not run")
             continue
         now = conversion.number(timers[0], CLOCK)
         count = conversion.number(pit, f"{CHANNEL}/count") or 0x10000
@@ -41,19 +41,19 @@ def pit_times(conversion: Conversion) -> None:
         for path in (f"{CHANNEL}/next_transition_time", f"{CHANNEL}.next_transition_time"):
             conversion.assign(pit, path, now + count * NANOSECONDS // PIT_HZ)
         if conversion.number(pit, f"{CHANNEL}/mode") not in PERIODIC:
-            # Whether it had fired is not known; a guest that waits for it would wait for ever, another one ignores it.
-            conversion.note("the PIT's channel 0 is to fire once: it will, a whole count from now")
+            # Whether it had fired is not known; a guest that waits for it would hang, another one ignores it.
+            conversion.note("the PIT's channel 0 is in a one-shot mode: it will fire after one full count")
 
 
 def ticks_to_tsc(conversion: Conversion) -> None:
-    """Give every vCPU the TSC that the ticks clock gave its guest."""
+    """Set the TSC of every vCPU to the ticks clock, which was the TSC of its guest."""
     for timer in conversion.draft.named("timer"):
         for section, _ in conversion.cpus():
             conversion.assign(section, "env.tsc", conversion.number(timer, TICKS) % (1 << 64))
 
 
 def tsc_to_ticks(conversion: Conversion) -> None:
-    """Let the ticks clock go on where the TSC was."""
+    """Set the ticks clock to the TSC."""
     for section, _ in conversion.cpus():
         tsc = conversion.number(section, "env.tsc")
         for timer in conversion.draft.named("timer"):
@@ -65,28 +65,28 @@ def tsc_to_ticks(conversion: Conversion) -> None:
 RULES = (
     Rule(
         "KT1",
-        "no other accelerator has such a device, and refuses to load it",
+        "no other accelerator has such a device, and QEMU refuses to load its section",
         "proved",
         lambda source, target: bool(source.sections),
         foreign_sections,
     ),
     Rule(
         "TK4",
-        "an in-kernel PIC swallows the first edge of a line that is already high, and the PIT waits for ever",
+        "an in-kernel PIC misses the first edge of a line that is already high, and no PIT interrupt arrives",
         "proved",
         lambda source, target: target.in_kernel_irqchip and not source.in_kernel_irqchip,
         pit_edge,
     ),
     Rule(
         "KT4",
-        "an in-kernel PIT does not keep channel 0's times; QEMU's own would count up to them and stop",
+        "an in-kernel PIT does not keep channel 0's times; QEMU's own PIT would count up to them and stop",
         "proved",
         lambda source, target: source.in_kernel_irqchip and not target.in_kernel_irqchip,
         pit_times,
     ),
     Rule(
         "TK6",
-        "TCG's TSC is the ticks clock, and env.tsc is 0: the guest's TSC would start again",
+        "TCG's TSC is the ticks clock, and env.tsc is 0: the guest's TSC would restart",
         "inferred",
         lambda source, target: source.ticks and not target.ticks,
         ticks_to_tsc,

@@ -1,4 +1,4 @@
-"""Rules of extended state: which components there are, which are declared, and in what order x87 registers stand."""
+"""Rules for extended state: the components that exist, those that are declared, and the order of the x87 registers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from qmigtool.xsave.components import LEGACY_MASK, MPX_MASK, MXCSR_INIT, PKRU_MA
 __all__ = ["RULES"]
 
 FPREGS = "env.fpregs"
-# TCG under -cpu max enables what few hosts have.
+# TCG under -cpu max enables components that few hosts have.
 RARE = MPX_MASK | PKRU_MASK
 
 
 def foreign_components(conversion: Conversion) -> None:
-    """Drop the components that the target cannot hold: idle ones with a word, live ones only if that is allowed."""
+    """Drop the components that the target cannot hold: idle ones with a note, live ones only if ``lossy``."""
     target, draft = conversion.target, conversion.draft
     allowed = target.components & ~SUPERVISOR_MASK | target.supervisor | LEGACY_MASK
     if conversion.mask is not None:
@@ -34,18 +34,18 @@ def foreign_components(conversion: Conversion) -> None:
             conversion.lose(f"vCPU {vcpu.index}: live {' '.join(names)}", names)
         if vcpu.enabled & drop:
             names = mask_names(vcpu.enabled & drop)
-            conversion.note(f"vCPU {vcpu.index}: {' '.join(names)} enabled no more; a guest that counts on them faults")
+            conversion.note(f"vCPU {vcpu.index}: {' '.join(names)} no longer enabled; a guest that uses them faults")
     if drop:
         components.drop_components(draft, drop)
     elif conversion.mask is None and not conversion.source.declares and held & RARE:
         conversion.note(
-            f"XCR0 has {' '.join(mask_names(held & RARE))}: a host without refuses all of XCR0; "
+            f"XCR0 has {' '.join(mask_names(held & RARE))}: a host without them refuses all of XCR0; "
             "name the target's components (--layout, --xcr0)"
         )
 
 
 def declare(conversion: Conversion) -> None:
-    """Declare in XSTATE_BV what is live."""
+    """Declare live components in XSTATE_BV."""
     components.repair_xstate_bv(conversion.draft)
 
 
@@ -56,7 +56,7 @@ def undeclare(conversion: Conversion) -> None:
 
 
 def declare_sse(conversion: Conversion) -> None:
-    """Declare SSE where MXCSR is not the initial one."""
+    """Declare SSE where MXCSR is not its initial value."""
     for section, vcpu in conversion.cpus():
         if vcpu.mxcsr != MXCSR_INIT:
             conversion.assign(section, components.XSTATE_BV, vcpu.xstate_bv | 2)
@@ -82,7 +82,7 @@ def _rotate(conversion: Conversion, direction: int) -> None:
 RULES = (
     Rule(
         "TK3",
-        "a hypervisor refuses XCR0 with components that the host has not, and with it every MSR",
+        "a hypervisor refuses XCR0 with components that the host does not have, and with it every MSR",
         "proved",
         lambda source, target: target.declares and not target.hyperv,
         foreign_components,
@@ -103,7 +103,7 @@ RULES = (
     ),
     Rule(
         "TK1",
-        "TCG never fills XSTATE_BV, and what it does not declare is initialised on load",
+        "TCG never fills XSTATE_BV, and undeclared components are initialised on load",
         "proved",
         lambda source, target: not source.declares and target.declares,
         declare,
@@ -131,7 +131,7 @@ RULES = (
     ),
     Rule(
         "KT10",
-        "TCG does not look at it and sends 0, by which its streams are known",
+        "TCG ignores it and sends 0, which identifies its streams",
         "proved",  # that it has no effect
         lambda source, target: source.declares and not target.declares,
         undeclare,

@@ -1,4 +1,4 @@
-"""What a target refuses to load, or loads and does not restore."""
+"""Rules for state that a target refuses to load, or loads and does not restore."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["RULES"]
 CPU_INTERRUPT_INIT, CPU_INTERRUPT_SIPI = 0x400, 0x800
 SMBASE = 0x30000  # as a reset leaves it
 
-# KVM's paravirtual MSRs: the field, and what is in it while the guest uses it.
+# KVM's paravirtual MSRs: the field, and the service that the guest uses if it is set.
 PARAVIRTUAL = (
     ("env.system_time_msr", "kvmclock"),
     ("cpu/steal_time_msr/env.steal_time_msr", "steal time"),
@@ -35,7 +35,7 @@ OWN = {
     "cpu/svn_npt": "nested virtualisation",
     "cpu/xen_vcpu": "Xen emulation",
 }
-# Field, its value if nothing is queued, and what it is.
+# Field, its value if nothing is queued, and its meaning.
 QUEUED = (
     ("env.interrupt_injected", -1, "interrupt"),
     ("env.exception_nr", -1, "exception"),
@@ -45,7 +45,7 @@ QUEUED = (
 
 
 def canonical(conversion: Conversion) -> None:
-    """Refuse addresses that are not canonical: those that KVM refuses, and those that no CPU runs with."""
+    """Refuse addresses that are not canonical: those that KVM refuses, and those that no CPU accepts."""
     for section, vcpu in conversion.cpus():
         width = linear_width(section.device.number)
         for address in ADDRESSES:
@@ -58,14 +58,14 @@ def canonical(conversion: Conversion) -> None:
 
 
 def illegal(conversion: Conversion) -> None:
-    """Refuse register values that no hypervisor takes; there is nothing right to put in their place."""
+    """Refuse register values that no hypervisor accepts; no replacement would be correct."""
     for section, vcpu in conversion.cpus():
         if reasons := list(_illegal(conversion, section, vcpu)):
             conversion.refuse(f"vCPU {vcpu.index}: {'; '.join(reasons)}")
 
 
 def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Iterator[str]:
-    """Ask KVM's rules of what the vCPU will be: XSTATE_BV as the later rules leave it."""
+    """Apply KVM's rules to the vCPU as it will be: XSTATE_BV as the later rules leave it."""
     declared = vcpu.xstate_bv if conversion.source.declares else vcpu.live & ~SUPERVISOR_MASK
     if conversion.mask is not None:
         declared &= conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
@@ -75,7 +75,7 @@ def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Itera
     def number(path: str) -> int | None:
         return declared if path == "env.xstate_bv" else section.device.number(path)
 
-    # What only KVM does not know; and what TK8 has looked at.
+    # Skip what only KVM does not know, and what TK8 has checked.
     passed = set() if conversion.target.kernel else {"cr4-foreign", "xstate-bv"}
     if not conversion.source.hypervisor:
         passed.add("canonical")
@@ -87,20 +87,20 @@ def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Itera
 
 
 def system_management(conversion: Conversion) -> None:
-    """Refuse a vCPU inside SMM, and say that firmware uses it: not every KVM has it, and MSHV and WHPX have not."""
+    """Refuse a vCPU in SMM, and note if firmware uses SMM: not every KVM has it, and MSHV and WHPX do not."""
     for section, vcpu in conversion.cpus():
         if conversion.number(section, HFLAGS.path) & HFLAGS["SMM"]:
             conversion.refuse(f"vCPU {vcpu.index}: it is in system management mode")
         if conversion.number(section, "env.smbase") not in (0, SMBASE):
             conversion.note(
                 f"vCPU {vcpu.index}: its firmware has set up SMM; the target must have it "
-                "(KVM: smm=on; MSHV and WHPX have none)"
+                "(KVM: smm=on; MSHV and WHPX do not have it)"
             )
 
 
 def pending_init(conversion: Conversion) -> None:
-    """Drop an INIT or a SIPI that TCG has not yet taken: with it, the registers are not those of a reset."""
-    for _, vcpu, common in conversion.beside("cpu_common"):
+    """Drop an INIT or a SIPI that TCG has not yet processed: while it is pending, the registers are not reset."""
+    for _, vcpu, common in conversion.paired("cpu_common"):
         request = conversion.number(common, "interrupt_request")
         if request & (CPU_INTERRUPT_INIT | CPU_INTERRUPT_SIPI):
             conversion.lose(f"vCPU {vcpu.index}: an INIT or a SIPI is pending")
@@ -108,7 +108,7 @@ def pending_init(conversion: Conversion) -> None:
 
 
 def nested(conversion: Conversion) -> None:
-    """Refuse a vCPU inside a nested guest; drop what else there is of nested guests and of Xen's."""
+    """Refuse a vCPU in a nested guest; drop the other state of nested guests and of Xen emulation."""
     for section, vcpu in conversion.cpus():
         if conversion.number(section, HFLAGS.path) & HFLAGS["GUEST"]:
             conversion.refuse(f"vCPU {vcpu.index}: it is inside a nested guest")
@@ -119,7 +119,7 @@ def nested(conversion: Conversion) -> None:
 
 
 def queued(conversion: Conversion) -> None:
-    """Drop the events that the source was about to inject, and that the target does not look for."""
+    """Drop events that are queued for injection if the target does not read them."""
     for section, vcpu in conversion.cpus():
         for path, none, title in QUEUED:
             value = section.device.number(path)
@@ -129,7 +129,7 @@ def queued(conversion: Conversion) -> None:
 
 
 def paravirtual(conversion: Conversion) -> None:
-    """Say which of KVM's services a guest uses that nobody will serve any more."""
+    """Note the services of KVM that the guest uses and that the target does not provide."""
     for path, title in PARAVIRTUAL:
         users = [str(vcpu.index) for section, vcpu in conversion.cpus() if conversion.number(section, path) & 1]
         if users:
@@ -140,23 +140,23 @@ def paravirtual(conversion: Conversion) -> None:
         if conversion.number(section, "cpu/msr_tscdeadline/env.tsc_deadline")
     ]
     if deadline and not conversion.target.hypervisor:
-        conversion.note(f"vCPU {' '.join(deadline)}: the TSC deadline timer is armed, which TCG has not")
+        conversion.note(f"vCPU {' '.join(deadline)}: the TSC deadline timer is armed, which TCG does not have")
 
 
 def not_restored(conversion: Conversion) -> None:
-    """Say what QEMU does not hand to Hyper-V's hypervisor."""
+    """Note the state that QEMU does not write to Hyper-V's hypervisor."""
     cpus, apics = list(conversion.cpus()), conversion.draft.named("apic")
     paired = len(apics) == len(cpus)
     for index, (section, vcpu) in enumerate(cpus):
         apic = apics[index].device if paired else None
         for lost in unwritten(conversion.target.name, section.device, apic):
-            conversion.note(f"vCPU {vcpu.index}: QEMU does not restore it: {lost.what}")
+            conversion.note(f"vCPU {vcpu.index}: QEMU does not restore this state: {lost.what}")
 
 
 RULES = (
     Rule(
         "TK8",
-        "TCG does not check addresses; KVM refuses the MSR and QEMU aborts, or no Intel CPU runs the vCPU",
+        "TCG does not check addresses; KVM refuses the MSR and QEMU aborts, or no Intel CPU can run the vCPU",
         "proved",
         lambda source, target: target.hypervisor and not source.hypervisor,
         canonical,
@@ -177,28 +177,28 @@ RULES = (
     ),
     Rule(
         "TK12",
-        "only TCG keeps it, and a SIPI would start the vCPU with what its registers hold",
+        "only TCG saves it, and a SIPI would start the vCPU with its current registers",
         "inferred",  # seen with an AP parked under TCG 7.2: the VM ended at its SIPI
         lambda source, target: target.hypervisor and not source.hypervisor,
         pending_init,
     ),
     Rule(
         "MS3",
-        "state of nested guests, and of Xen's, is the accelerator's own",
+        "state of nested guests and of Xen emulation is specific to the accelerator",
         "source",
         lambda source, target: True,
         nested,
     ),
     Rule(
         "KT11",
-        "it is in none of the target's registers: the interrupt controllers show what was pending",
+        "the target has no register for it: the interrupt controllers show what was pending",
         "inferred",
         lambda source, target: source.queued_events and not target.queued_events,
         queued,
     ),
     Rule(
         "KT9",
-        "what KVM serves, nobody else does",
+        "only KVM provides it",
         "inferred",
         lambda source, target: source.kernel,
         paravirtual,

@@ -1,4 +1,4 @@
-"""Rules of a vCPU's other registers."""
+"""Rules for the other registers of a vCPU."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def available_tss(conversion: Conversion) -> None:
 
 
 def hidden_flags(conversion: Conversion) -> None:
-    """Make env.hflags what TCG would have there."""
+    """Set env.hflags to the value that TCG would have."""
     for section, _ in conversion.cpus():
         conversion.assign(section, HFLAGS.path, tcg_hflags(section.device))
 
 
 def to_mp_state(conversion: Conversion) -> None:
-    """Say in env.mp_state whether a vCPU waits for a SIPI (2), is halted (3) or runs (0).
+    """Set env.mp_state: the vCPU waits for a SIPI (2), is halted (3) or runs (0).
 
-    TCG's wait_for_sipi is what follows an INIT. KVM ignores a SIPI where mp_state is 1, which waits for the INIT first
-    (measured: an application processor starts from 2 and never from 1).
+    TCG's wait_for_sipi is the state after an INIT. In mp_state 1 KVM waits for the INIT and ignores a SIPI (measured:
+    an application processor starts from 2 and never from 1).
     """
     states = {section.label: RUNNABLE for section, _ in conversion.cpus()}
-    for section, _, common in conversion.beside("cpu_common"):
+    for section, _, common in conversion.paired("cpu_common"):
         if conversion.number(common, "halted"):
             states[section.label] = HALTED
-    for section, _, apic in conversion.beside("apic"):
+    for section, _, apic in conversion.paired("apic"):
         if conversion.number(apic, f"{APIC_SIPI}/wait_for_sipi"):
             states[section.label] = INIT_RECEIVED
     for section, _ in conversion.cpus():
@@ -56,11 +56,11 @@ def to_mp_state(conversion: Conversion) -> None:
 
 
 def from_mp_state(conversion: Conversion) -> None:
-    """Say in cpu_common and the APIC what env.mp_state says."""
-    for section, _, common in conversion.beside("cpu_common"):
+    """Set the activity state in cpu_common and the APIC from env.mp_state."""
+    for section, _, common in conversion.paired("cpu_common"):
         if conversion.number(section, MP_STATE) in (UNINITIALIZED, INIT_RECEIVED, HALTED):
             conversion.assign(common, "halted", 1)
-    for section, _, apic in conversion.beside("apic"):
+    for section, _, apic in conversion.paired("apic"):
         if conversion.number(section, MP_STATE) in (UNINITIALIZED, INIT_RECEIVED):
             if apic.device.subsection(APIC_SIPI) is None:
                 structure.add_subsection(conversion.draft, apic.label, APIC_SIPI, {"wait_for_sipi": 1})
@@ -70,7 +70,7 @@ def from_mp_state(conversion: Conversion) -> None:
 
 
 def no_interrupt_request(conversion: Conversion) -> None:
-    """Clear what TCG will find out again: that the interrupt controller has something."""
+    """Clear the requests that TCG raises again: an interrupt is pending in the interrupt controller."""
     harmless = CPU_INTERRUPT_HARD | CPU_INTERRUPT_EXITTB | CPU_INTERRUPT_POLL
     for common in conversion.draft.named("cpu_common"):
         request = conversion.number(common, INTERRUPT_REQUEST)
@@ -87,7 +87,7 @@ RULES = (
     ),
     Rule(
         "KT3",
-        "TCG looks for I/O permissions in a TSS of type 9 only: #GP else",
+        "TCG reads I/O permissions only from a TSS of type 9: otherwise #GP",
         "proved",
         lambda source, target: source.busy_tss and not target.busy_tss,
         available_tss,
@@ -101,21 +101,21 @@ RULES = (
     ),
     Rule(
         "TK5",
-        "a vCPU that waits or is halted is so in env.mp_state: else application processors run the BIOS",
+        "env.mp_state must show that a vCPU waits or is halted: otherwise application processors run the BIOS",
         "proved",
         lambda source, target: target.mp_state and not source.mp_state,
         to_mp_state,
     ),
     Rule(
         "KT7",
-        "a vCPU that waits or is halted is so in cpu_common and in the APIC: else it runs from the reset vector",
+        "cpu_common and the APIC must show that a vCPU waits or is halted: otherwise it runs from the reset vector",
         "proved",
         lambda source, target: target.halted and not source.halted,
         from_mp_state,
     ),
     Rule(
         "TK11",
-        "the in-kernel interrupt controller has it itself, and nothing would clear the bits",
+        "the in-kernel interrupt controller keeps it, and nothing would clear the bits",
         "inferred",
         lambda source, target: not source.hypervisor and target.in_kernel_irqchip,
         no_interrupt_request,

@@ -1,4 +1,4 @@
-"""What a rule is, and what it works on."""
+"""The types of a rule and of a conversion."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["Conversion", "Rule"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: ``why`` it is needed; ``status`` says how that is known.
+    """One rule: ``why`` it is needed, and in ``status`` how that is known.
 
-    ``proved``: shown necessary by leaving it out, with real QEMU and /dev/kvm; ``source``: read in QEMU; ``inferred``.
+    ``proved``: shown to be necessary by leaving it out, with real QEMU and /dev/kvm; ``source``: from QEMU's source;
+    ``inferred``.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Rule:
 
 @dataclass(slots=True)
 class Conversion:
-    """What rules work on: the draft, both accelerators, and what the caller allows."""
+    """The operand of rules: the draft, both accelerators, and what the caller allows."""
 
     draft: Draft
     source: Traits
@@ -42,7 +43,7 @@ class Conversion:
     mask: int | None
     lossy: bool
     name: str = ""
-    """The rule that is applied."""
+    """The current rule."""
 
     def apply(self, rule: Rule) -> None:
         """Apply one rule."""
@@ -51,19 +52,19 @@ class Conversion:
             rule.run(self)
 
     def cpus(self) -> Iterator[tuple[SectionDraft, VCpu]]:
-        """Give each x86 vCPU with its section."""
+        """Yield each x86 vCPU with its section."""
         for section in self.draft.x86_cpus():
             yield section, self.draft.vcpu(section)
 
-    def beside(self, name: str) -> Iterator[tuple[SectionDraft, VCpu, SectionDraft]]:
-        """Give each vCPU with its own section ``name``: ``cpu_common`` or ``apic``.
+    def paired(self, name: str) -> Iterator[tuple[SectionDraft, VCpu, SectionDraft]]:
+        """Yield each vCPU with its section ``name``: ``cpu_common`` or ``apic``.
 
         ``cpu`` and ``cpu_common`` count vCPUs; ``apic`` has the APIC ID, which rises with that count and has gaps where
-        a topology's numbers are no powers of two. So it is the order that pairs them. A vCPU may have no APIC.
+        a topology's numbers are not powers of two. So they are paired by order. A vCPU may have no APIC.
         """
         cpus, others = list(self.cpus()), self.draft.named(name)
         if others and len(others) != len(cpus):
-            self.refuse(f"{len(cpus)} vCPUs and {len(others)} sections {name!r}: which belong together is not known")
+            self.refuse(f"{len(cpus)} vCPUs and {len(others)} sections {name!r}: they cannot be paired")
         for (section, vcpu), other in zip(cpus, others, strict=False):
             yield section, vcpu, other
 
@@ -72,17 +73,14 @@ class Conversion:
         return section.device.number(path) or 0
 
     def assign(self, section: SectionDraft, path: str, value: Any) -> None:
-        """Give a field another value; one that the stream lacks stays away, with a word if it is not initial there."""
+        """Set a field; a field that the stream does not have is not added, with a note if the value is not 0."""
         if section.device.get(path) is not None:
             assign(self.draft, section, path, value)
         elif value:
             self.note(f"{section.label} has no {path}, which should become {value:#x}")
 
     def lose(self, what: str, components: tuple[str, ...] = ()) -> None:
-        """Take note of state that is dropped; raises :class:`~qmigtool.errors.LiveStateError` if it may not be.
-
-        The caller drops it then.
-        """
+        """Record state that the caller drops next; raises :class:`~qmigtool.errors.LiveStateError` unless ``lossy``."""
         if not self.lossy:
             raise LiveStateError(
                 f"{self.target.name} cannot hold it: {what}",
@@ -93,9 +91,9 @@ class Conversion:
         self.draft.losses.append(f"{what} ({self.name})")
 
     def refuse(self, what: str) -> None:
-        """Raise :class:`~qmigtool.errors.LiveStateError` for what cannot be dropped either."""
-        raise LiveStateError(f"{self.target.name} cannot take it: {what}", rule=self.name)
+        """Raise :class:`~qmigtool.errors.LiveStateError` for state that cannot be dropped."""
+        raise LiveStateError(f"{self.target.name} cannot load it: {what}", rule=self.name)
 
     def note(self, text: str) -> None:
-        """Say something that nobody can do anything about here."""
+        """Add a note about something that the conversion cannot change."""
         self.draft.note(text, rule=self.name)

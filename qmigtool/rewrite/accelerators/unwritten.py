@@ -1,7 +1,7 @@
-"""What QEMU does not hand to a partition of Hyper-V's hypervisor, and what of it a vCPU has in use.
+"""State that QEMU does not write to a partition of Hyper-V's hypervisor and that a vCPU uses.
 
-MSHV: seen in what QEMU 11.1.2 wrote to a stand-in of /dev/mshv. WHPX: read in QEMU 10.2 (``whpx_set_registers``).
-Events that are queued are not here: rule KT11 drops them on the way to WHPX.
+MSHV: from the writes of QEMU 11.1.2 to a stand-in for /dev/mshv. WHPX: from the source of QEMU 10.2
+(``whpx_set_registers``). Queued events are not here: rule KT11 drops them in conversions to WHPX.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ E, W, N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 
 class Unwritten(NamedTuple):
-    """State in use that the partition will not have: in which section and field, what, and how grave that is."""
+    """State in use that the partition will not have: section, field, description and severity."""
 
     device: Device
     path: str
@@ -35,7 +35,7 @@ class Unwritten(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A field or subsection that is not written, from which of its numbers on that matters, and what to say then."""
+    """A field that is not written, when its value matters (``used``), and the description."""
 
     accelerators: Set[str]
     path: str
@@ -58,23 +58,23 @@ _ROWS = (
         lambda value: value != DEFAULT_MISC,
     ),
     _Row(
-        *(ON_MSHV, "spurious_vec", E, "the local APIC is enabled: its timer, vectors and what is in service"),
+        *(ON_MSHV, "spurious_vec", E, "the local APIC is enabled: its timer, vectors and in-service interrupts"),
         lambda value: value & APIC_ENABLED,
         apic=True,
     ),
 )
 
 _SUBSECTIONS = (
-    (ON_WHPX, "cpu/xss", E, "cpu/xss is there"),
-    (ON_WHPX, "cpu/cet", E, "cpu/cet is there"),
+    (ON_WHPX, "cpu/xss", E, "cpu/xss is present"),
+    (ON_WHPX, "cpu/cet", E, "cpu/cet is present"),
     (ON_WHPX, "cpu/msr_hyperv_hypercall", E, "the guest uses Hyper-V's hypercall"),
     (ON_WHPX, "cpu/msr_hyperv_time", E, "the guest uses Hyper-V's time"),
-    # MSHV writes the MSR of the reference TSC page, and not the time that it counts from.
+    # MSHV writes the MSR of the reference TSC page, but not the time base.
     (
         ON_MSHV,
         "cpu/msr_hyperv_time",
         W,
-        "the guest uses Hyper-V's reference time, and the partition's goes on from its own",
+        "the guest uses Hyper-V's reference time, and the partition continues from its own time",
     ),
     *(
         (HYPERV, f"cpu/msr_hyperv_{name}", E, f"the guest uses Hyper-V's {name}")
@@ -84,7 +84,7 @@ _SUBSECTIONS = (
 
 
 def unwritten(accelerator: str, cpu: Device, apic: Device | None) -> Iterator[Unwritten]:
-    """Give what QEMU does not write to a partition, of a vCPU and its APIC, where it is not as after a reset."""
+    """Yield the state of a vCPU and its APIC that QEMU does not write to a partition and that is not in reset state."""
     for row in _ROWS:
         device = apic if row.apic else cpu
         if accelerator in row.accelerators and device is not None:
