@@ -27,6 +27,10 @@ from tests.support.qemu.registers import MonitorRegisters, parse_registers
 # `pytest -m hypothesis --hypothesis-profile=fresh`, or, for an hour, `python -m tests.fuzz properties --seconds 3600`.
 hypothesis.settings.register_profile("fresh", derandomize=False, database=None, print_blob=True)
 
+# Output is folded to it: a developer's is not the tests'.
+for _name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "PAGER", "LESS"):
+    os.environ.pop(_name, None)
+
 _DEFAULT_MACHINE = Machine()
 _why_no_kvm = functools.cache(why_no_kvm)
 _why_no_xsavec = functools.cache(xsave_cpu.why_no_xsavec)

@@ -20,14 +20,13 @@ from qmigtool.cli.shared.output import (
     accelerator_option,
     finish,
     json_option,
-    on_terminal,
     opened,
     print_cells,
     remember_inputs,
     schema_option,
-    terminal_width,
     write_output,
 )
+from qmigtool.cli.shared.terminal import columns, styled
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.findings import Report, Severity, formats, text
 from qmigtool.findings.report import RANK, count
@@ -307,11 +306,10 @@ def _json(found: Sequence[Report]) -> str:
 
 
 def _print_text(found: Sequence[Report]) -> None:
-    coloured = on_terminal() and "NO_COLOR" not in os.environ
-    for severity, line in text.lines(found, terminal_width() if on_terminal() else None):
+    for severity, line in text.lines(found, columns()):
         shown = printable(line)
-        if coloured and severity is not None:
-            shown = shown.replace(severity.value, click.style(severity.value, fg=COLOURS[severity], bold=True), 1)
+        if severity is not None:
+            shown = shown.replace(severity.value, styled(severity.value, COLOURS[severity], bold=True), 1)
         print(shown)
 
 

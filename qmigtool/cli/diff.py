@@ -36,6 +36,7 @@ from qmigtool.tables import FILE
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
+    from qmigtool.diff.model import Difference
     from qmigtool.diff.ram import RamComparison
     from qmigtool.stream.model import Stream
 
@@ -325,7 +326,7 @@ def _print(found: Outcome, every: bool) -> None:
     state = found.state
     shown = [*state.differences, *(state.excused if every else ())]
     if shown:
-        print_cells(HEAD, [cells(d) for d in shown], [False] * 4)
+        print_cells(HEAD, [cells(d) for d in shown], [False] * 4, lambda i, column: _colour(shown[i], column))
         print()
     if found.memory is not None:
         _print_memory(found.memory, None if every else SHOWN_RANGES, moved=found.moved)
@@ -334,6 +335,11 @@ def _print(found: Outcome, every: bool) -> None:
     for why in state.undecided:
         say(printable(f"undecided: {why}"))
     say(found.verdict)
+
+
+def _colour(d: Difference, column: int) -> str | None:
+    """Return the colour of a cell: of what only A has or had red, of what B has instead green."""
+    return None if d.excused else {1: "red", 2: "green"}.get(column)
 
 
 def _print_memory(memory: RamComparison, limit: int | None, *, moved: bool) -> None:

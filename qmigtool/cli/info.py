@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmigtool.cli.shared.command import command
+from qmigtool.cli.shared.folding import wrapped
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     SHOWN_WALK,
@@ -22,6 +23,7 @@ from qmigtool.cli.shared.output import (
     snapshot_option,
 )
 from qmigtool.cli.shared.several import Several, files_argument
+from qmigtool.cli.shared.terminal import columns, styled
 from qmigtool.errors import SnapshotsError, UsageError
 from qmigtool.parsers.savevm import Type
 from qmigtool.stream.missing import is_complete, missing_memory
@@ -85,7 +87,7 @@ def info(
         print_json({"files": several.documents(found)})
     elif found:
         cells = [_cells(file, document) for file, document in found.items()]
-        print_cells(HEAD, cells, [False] * 4 + [True, True, False, False])
+        print_cells(HEAD, cells, [False] * 4 + [True, True, True, False])
     return several.status
 
 
@@ -235,8 +237,12 @@ def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
             {True: "yes", False: "NO", None: LIMITED if document["sections"] else NOT_READ}[document["complete"]],
         ),
     ]
+    width = columns()
     for name, text in lines:
-        print(f"{name:13} {printable(text)}")
+        parts = [printable(text)] if width is None else wrapped(printable(text), max(width - 14, 20), hanging=2)
+        colour = "red" if parts[0].startswith("NO") else None
+        for i, part in enumerate(parts):
+            print(f"{name if i == 0 else '':13} {styled(part, colour)}".rstrip())
 
 
 def _details(details: dict[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from qmigtool import __version__
 from qmigtool.cli.shared.lazy import LazyGroup
 from qmigtool.cli.shared.messages import complain, fail, say_error
 from qmigtool.cli.shared.standard import drop_errors, flush_output, take_standard_streams
+from qmigtool.cli.shared.terminal import NO_PAGER
 from qmigtool.errors import QmigError
 from qmigtool.util.budget import Limits, current, limited
 from qmigtool.util.values import parse_number
@@ -94,9 +95,11 @@ def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -
     "N",
     "Values of a file; a section counts as 40.  [default: 600000; above 16 MiB, 1 more per 12 bytes]",
 )
+@click.option("--no-pager", is_flag=True, help="Do not send long output through a pager (PAGER, by default less).")
 @click.pass_context
 def cli(
     context: click.Context,
+    no_pager: bool,
     max_seconds: float | None,
     max_memory: int | None,
     max_spool: int | None,
@@ -113,6 +116,7 @@ def cli(
     Exit status: 0 success; 1 a difference or a finding; 2 wrong usage, or output that could not be written; 3 broken
     input (what can be read is shown); 63 valid but not supported, or undecided; 70 a defect of qmigtool.
     """
+    context.meta[NO_PAGER] = no_pager
     usual = Limits()
     limits = Limits(
         usual.seconds if max_seconds is None else max_seconds,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qmigtool.cli.shared.colours import COLOURS
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import complain, print_json
 from qmigtool.cli.shared.output import (
@@ -18,7 +18,6 @@ from qmigtool.cli.shared.output import (
     file_argument,
     finish,
     json_option,
-    on_terminal,
     opened,
     print_cells,
     problems_json,
@@ -282,24 +281,13 @@ def _print_losses(result: Preflight) -> None:
         for one in findings
     ]
     print()
-    if on_terminal() and "NO_COLOR" not in os.environ:
-        _print_coloured(findings, rows)
-    else:
-        print_cells(HEAD, rows, [name == "offset" for name in HEAD])
+    severities = [COLOURS[one.severity] for one in findings]
+    print_cells(
+        HEAD, rows, [name == "offset" for name in HEAD], lambda i, column: severities[i] if column == 0 else None
+    )
     print()
     for rule, reason in dict.fromkeys((one.rule, one.reason) for one in findings):
         say(printable(f"{rule}: {reason}"))
-
-
-def _print_coloured(findings: Sequence[Finding], rows: Sequence[Sequence[str]]) -> None:
-    """Print the same columns with severities in the colours of `check`; nothing is folded: it can be searched."""
-    from qmigtool.cli.shared.colours import COLOURS
-
-    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
-    for finding, row in zip((None, *findings), (HEAD, *rows), strict=True):
-        cells = [c.rjust(w) if n == "offset" else c.ljust(w) for c, w, n in zip(row, widths, HEAD, strict=True)]
-        style: dict[str, Any] = {} if finding is None else {"fg": COLOURS[finding.severity]}
-        print("  ".join([click.style(cells[0], bold=True, **style), *cells[1:]]).rstrip())
 
 
 def _print_remedy(remedy: Remedy, again: str | None) -> None:

@@ -289,8 +289,6 @@ def test_the_terminal_is_as_wide_as_it_is(
 ) -> None:
     assert run(["check", bad]) == 1
     plain = capsys.readouterr().out
-    monkeypatch.setattr("qmigtool.cli.check.on_terminal", lambda: True)
-    monkeypatch.setenv("NO_COLOR", "1")
     for columns in (60, 100, 200):
         monkeypatch.setenv("COLUMNS", str(columns))
         assert run(["check", bad]) == 1

@@ -224,13 +224,13 @@ def test_the_template(call: Call) -> None:
 
 def test_colours_on_a_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (str(SAMPLES / "twin-tcg-10.0.mig"), "--target", str(SAMPLES / "target.toml"))
-    monkeypatch.setenv("NO_COLOR", "")
     plain = call(*arguments)[1]
-    monkeypatch.setattr("qmigtool.cli.preflight.on_terminal", lambda: True)
-    assert call(*arguments)[1] == plain  # NO_COLOR is set
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert call(*arguments)[1] == plain
     monkeypatch.delenv("NO_COLOR")
     coloured = call(*arguments)[1]
-    assert "\x1b[31m\x1b[1merror   \x1b[0m  undeclared-state  " in coloured
+    assert "\x1b[31merror\x1b[0m     undeclared-state  " in coloured
     assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
 
 

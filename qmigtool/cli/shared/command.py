@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from qmigtool.cli.shared.terminal import paged
+
 __all__ = ["Command", "command"]
 
 
@@ -22,6 +24,11 @@ class Command(click.Command):
         super().__init__(*args, **more)
         self.examples = tuple(examples)
         self.headings = {} if headings is None else headings
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, its output through the pager if it is long."""
+        with paged():
+            return super().invoke(ctx)
 
     def options_by_heading(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
         """Return (option, help) of each option, by heading."""

@@ -74,7 +74,9 @@ def _print(
             for change in rewriter.changes
         ]
         if lines:
-            print_cells(head, lines, [False, True, False, False, False])
+            print_cells(
+                head, lines, [False, True, False, False, False], lambda _, column: {3: "red", 4: "green"}.get(column)
+            )
         reasons = dict.fromkeys((change.edit, change.why) for change in rewriter.changes if change.why)
         if reasons:
             print()

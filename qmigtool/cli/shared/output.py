@@ -6,17 +6,17 @@ import contextlib
 import csv
 import io
 import os
-import shutil
 import stat
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
+from qmigtool.cli.shared.folding import folded, wrapped
 from qmigtool.cli.shared.messages import complain, say_error
+from qmigtool.cli.shared.terminal import columns, styled
 from qmigtool.devices.schema.model import load_file
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Type
@@ -172,66 +172,65 @@ def problems_json(stream: Stream, *more: QmigError) -> dict[str, Any]:
     return {"proved": stream.proved, "problems": [problem.as_dict() for problem in (*stream.problems, *more)]}
 
 
-def as_records(columns: Sequence[Column], rows: Iterable[Row]) -> list[dict[str, Any]]:
+def as_records(of: Sequence[Column], rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Return rows as JSON objects."""
     return [
-        {column.name: hexadecimal(value) if column.mask else value for column, value in zip(columns, row, strict=True)}
+        {column.name: hexadecimal(value) if column.mask else value for column, value in zip(of, row, strict=True)}
         for row in rows
     ]
 
 
-def print_csv(columns: Sequence[Column], rows: Iterable[Row]) -> None:
+def print_csv(of: Sequence[Column], rows: Iterable[Row]) -> None:
     """Print rows as CSV: masks in hexadecimal, missing values empty, flags as true and false."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([column.name for column in columns])
+    writer.writerow([column.name for column in of])
     for row in rows:
-        writer.writerow([_csv_cell(column, value) for column, value in zip(columns, row, strict=True)])
+        writer.writerow([_csv_cell(column, value) for column, value in zip(of, row, strict=True)])
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Row]) -> None:
-    """Print rows for people: a rich table on a terminal, plain columns elsewhere."""
-    cells = [[_cell(column, value, ("yes", "no")) for column, value in zip(columns, row, strict=True)] for row in rows]
-    right = [column.dtype.startswith(("UInt", "Int")) for column in columns]
-    print_cells([column.name for column in columns], cells, right)
+def print_table(of: Sequence[Column], rows: Iterable[Row]) -> None:
+    """Print rows for people, as :func:`print_cells` does."""
+    cells = [[_cell(column, value, ("yes", "no")) for column, value in zip(of, row, strict=True)] for row in rows]
+    right = [column.dtype.startswith(("UInt", "Int")) for column in of]
+    print_cells([column.name for column in of], cells, right)
 
 
-def print_cells(head: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
-    """Print cells that are text already; ``right`` says which columns stand flush right.
+def print_cells(
+    head: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    colour: Callable[[int, int], str | None] | None = None,
+    *,
+    keys: int = 1,
+) -> None:
+    """Print cells that are text already, folded to the terminal; nothing is ever cut.
 
-    On a terminal the head is bold and a long last column is folded at words; nothing is ever cut.
+    ``right`` says which columns stand flush right, ``colour`` the colour of the cell in a line and a column. The first
+    ``keys`` columns name a line: a table that is too wide is split, and they are in each part.
     """
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    if not on_terminal() or "NO_COLOR" in os.environ or sum(widths[:-1]) + 2 * len(widths) + 20 > terminal_width():
-        for line in (head, *cells):
-            padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
-            print("  ".join(padded).rstrip())
-        return
-    # rich costs 100 ms: only where somebody sees it
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    for number, table in enumerate(folded(head, cells, right, columns(), keys)):
+        if number:
+            print()
+        for i, row in enumerate(table.rows, -1):  # -1: the head
+            for line in row:
+                shown = [*line]
+                while shown and not shown[-1].strip():
+                    shown.pop()
+                colours = [None if i < 0 or colour is None else colour(i, column) for column in table.columns]
+                painted = [_painted(cell, one, bold=i < 0) for cell, one in zip(shown, colours, strict=False)]
+                print("  ".join(painted).rstrip())
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for i, (name, flush) in enumerate(zip(head, right, strict=True)):
-        table.add_column(Text(name), justify="right" if flush else "left", no_wrap=i < len(head) - 1)
-    for line in cells:
-        table.add_row(*map(Text, line))
-    Console(highlight=False).print(table)
+
+def _painted(cell: str, colour: str | None, *, bold: bool) -> str:
+    """Return a padded cell with its text in a colour."""
+    text = cell.strip()
+    return cell.replace(text, styled(text, colour, bold=bold), 1) if text and (colour or bold) else cell
 
 
 def say(text: str) -> None:
     """Print a sentence, folded at words on a terminal."""
-    print(textwrap.fill(text, terminal_width(), subsequent_indent="  ") if on_terminal() else text)
-
-
-def on_terminal() -> bool:
-    """Whether somebody looks at stdout."""
-    return sys.stdout.isatty()
-
-
-def terminal_width() -> int:
-    """The columns of the terminal."""
-    return shutil.get_terminal_size().columns
+    width = columns()
+    print(text if width is None else "\n".join(wrapped(text, width, hanging=2)))
 
 
 def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:

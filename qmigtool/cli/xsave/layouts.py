@@ -11,8 +11,9 @@ from qmigtool import xsave as core
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.layoutdraw import draw
 from qmigtool.cli.shared.messages import print_json
-from qmigtool.cli.shared.output import csv_option, json_option, on_terminal, print_cells, print_csv, say, terminal_width
+from qmigtool.cli.shared.output import csv_option, json_option, print_cells, print_csv, say
 from qmigtool.cli.shared.parameters import layout_value, mask_option
+from qmigtool.cli.shared.terminal import columns
 from qmigtool.util.text import hexadecimal
 from qmigtool.xsave import Format, Layout
 
@@ -59,7 +60,7 @@ def layouts(name: Layout | None, mask: int | None, as_csv: bool, as_json: bool) 
         say("QEMU's CPU models are layouts, too, on a host of their vendor: SapphireRapids, EPYC-Genoa-v2 ...")
     else:
         shown = core.default_mask(name, Format.COMPACTED) if mask is None else mask
-        print(draw(name, shown, terminal_width() if on_terminal() else None))
+        print(draw(name, shown, columns()))
     return 0
 
 

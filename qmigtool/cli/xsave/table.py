@@ -127,7 +127,11 @@ def _print_components(found: Sequence[Presence], layout: Layout | None, *, sever
         for i, cell in enumerate(line):
             if right[i] and marked[i] and not cell.endswith(MARK):
                 line[i] += " "
-    print_cells(head, lines, right)
+
+    def colour(line: int, column: int) -> str | None:
+        return "yellow" if lines[line][column].endswith(MARK) else None
+
+    print_cells(head, lines, right, colour, keys=2 if several else 1)
     print()
     say("e enabled (XCR0, IA32_XSS)  d declared (XSTATE_BV)  c carried  l live (not initial)")
     if any(marked):

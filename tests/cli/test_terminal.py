@@ -1,0 +1,198 @@
+"""Output for a terminal: tables folded to its width, colours, the pager."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmigtool.cli.main import run
+from qmigtool.cli.shared.folding import folded, wrapped
+from tests.support import samplefiles
+from tests.support.paths import ROOT
+
+PC, KVM = ("samples/pc-7.2.mig", "samples/kvm-avx512-7.2.mig")
+KVM_TWIN, TCG_TWIN = ("samples/twin-kvm-10.0.mig", "samples/twin-tcg-10.0.mig")
+TARGET = "samples/target.toml"
+TABLES = [
+    ["diff", KVM_TWIN, TCG_TWIN],
+    ["diff", "--list-noise"],
+    ["preflight", TCG_TWIN, "--target", TARGET],
+    ["check", PC, "--policy", "samples/policy.toml"],
+    ["check", "--list-rules"],
+    ["sections", PC],
+    ["show", PC],
+    ["info", PC, KVM],
+    ["info", KVM],
+    ["ram", PC],
+    ["xsave", "table", PC],
+    ["xsave", "table", PC, KVM, "--layout", "amd-zen4"],
+    ["xsave", "layouts"],
+    ["xsave", "layouts", "intel-spr"],
+    ["schema", "diff", PC, "samples/pc-11.1.mig"],
+    ["rewrite", PC, "--set", "cpu@0/env.mxcsr=0x1fa0", "--dry-run"],
+]
+COLOURED = [TABLES[0], TABLES[2], TABLES[3], TABLES[8], TABLES[10]]
+CELLS = st.text("ab/. -_0", max_size=30).map(str.strip)
+
+
+def names(arguments):
+    return " ".join(arguments[:2])
+
+
+@pytest.fixture(autouse=True)
+def in_the_tree(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def printed(capsys, *arguments):
+    run([*arguments])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", TABLES, ids=names)
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(arguments, width, capsys, monkeypatch):
+    plain = printed(capsys, *arguments)
+    monkeypatch.setenv("COLUMNS", str(width))
+    found = printed(capsys, *arguments)
+    words = set(re.split(r"[\s/.,:;=@_-]+", plain))
+    for line in found.splitlines():
+        if line.startswith(("  qmigtool ", "qemu-system")):  # a command to copy, QEMU's own message
+            continue
+        assert len(line) <= width
+        assert set(re.split(r"[\s/.,:;=@_-]+", line)) <= words, line
+
+
+def test_without_a_terminal_nothing_is_folded(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert max(map(len, printed(capsys, "diff", KVM_TWIN, TCG_TWIN).splitlines())) > 100
+
+
+def test_a_cell_is_folded_in_its_column():
+    rows = folded(
+        ["where", "about"],
+        [["cpu@0/cpu/msr_smi_count/env.msr_smi_count", "first at +0x72"], ["a", "b"]],
+        [False, False],
+        42,
+    )[0].rows
+    assert ["  ".join(line).rstrip() for row in rows for line in row] == [
+        "where                     about",
+        "cpu@0/cpu/msr_smi_count/  first at",
+        " env.msr_smi_count        +0x72",
+        "a                         b",
+    ]
+
+
+def test_what_is_too_wide_for_one_table_becomes_several():
+    tables = folded(["key", "one", "two"], [["k" * 9, "o" * 9, "t" * 9]], [False] * 3, 22)
+    assert [list(table.columns) for table in tables] == [[0, 1], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("one two three", 7, ["one two", "three"]),
+        ("i440fx-7.2 -81661", 10, ["i440fx-7.2", "-81661"]),
+        ("a/bc/d", 4, ["a/", "bc/d"]),
+        ("unbreakable", 4, ["unbreakable"]),
+        ("env.tsc_khz", 8, ["env.", "tsc_khz"]),
+        ("env.poll_control", 9, ["env.poll_", "control"]),
+        ("", 4, [""]),
+    ],
+)
+def test_wrapped(text, width, lines):
+    assert wrapped(text, width) == lines
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=4), st.integers(5, 70))
+def test_folding_loses_nothing(cells, width):
+    for table in folded(["a", "b", "c"], cells, [False, False, True], width):
+        for row, lines in zip([["a", "b", "c"], *cells], table.rows, strict=True):
+            for i, column in enumerate(table.columns):
+                assert "".join(line[i] for line in lines).replace(" ", "") == row[column].replace(" ", "")
+
+
+@pytest.mark.parametrize("arguments", COLOURED, ids=names)
+def test_colours(arguments, capsys, monkeypatch):
+    plain = printed(capsys, *arguments)
+    assert "\x1b" not in plain
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    found = printed(capsys, *arguments)
+    assert re.sub(r"\x1b\[\d+m", "", found) == plain
+    if arguments[0] != "info":  # nothing is wrong with it
+        assert re.search(r"\x1b\[3[1-6]m", found)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert printed(capsys, *arguments) == plain
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("FORCE_COLOR", "0")
+    assert printed(capsys, *arguments) == plain
+
+
+def on_a_terminal(*arguments, **environment):
+    """Run the program with a terminal of 24 lines and 80 columns: (what it shows, exit status)."""
+    leader, follower = pty.openpty()
+    shown = b""
+    environment = {
+        **os.environ,
+        "LINES": "24",
+        "TERM": "xterm",
+        "NO_COLOR": "1",
+        "PYTHONPATH": str(ROOT),
+        **environment,
+    }
+    environment.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "qmigtool", *arguments]
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment) as process:
+        os.close(follower)
+        while True:
+            try:
+                part = os.read(leader, 1 << 16)
+            except OSError:  # the end, on Linux
+                break
+            if not part:
+                break
+            shown += part
+    os.close(leader)
+    return shown.decode().replace("\r\n", "\n"), process.returncode
+
+
+PAGER = "sed 's/^/paged: /'"
+
+
+def test_long_output_goes_through_the_pager():
+    shown, status = on_a_terminal("show", PC, PAGER=PAGER)
+    assert status == 0
+    assert len(shown.splitlines()) > 24
+    assert all(line.startswith("paged: ") for line in shown.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pager"),
+    [(["xsave", "table", PC], PAGER), (["--no-pager", "show", PC], PAGER), (["show", PC], "cat"), (["show", PC], ""),
+     (["show", PC], "/no/such/program")],
+)  # fmt: skip
+def test_output_that_is_not_paged(arguments, pager):
+    shown, status = on_a_terminal(*arguments, PAGER=pager)
+    assert status == 0
+    assert "paged" not in shown
+    assert shown
+
+
+def test_messages_go_through_the_pager_too_and_the_status_stays(tmp_path):
+    cut = tmp_path / "cut.mig"
+    cut.write_bytes(samplefiles.read("pc-7.2")[:-100])
+    shown, status = on_a_terminal("show", str(cut), PAGER=PAGER)
+    assert status == 3
+    assert "paged: qmigtool: " in shown
+
+
+def test_a_pager_that_is_left_is_no_error():
+    shown, status = on_a_terminal("show", PC, "--json", PAGER="head -n 2")
+    assert status in (0, 2)
+    assert "Traceback" not in shown
+    assert "Error" not in shown
