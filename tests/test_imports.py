@@ -10,7 +10,7 @@ import qmigtool
 from qmigtool import tables
 from tests.support import samplefiles
 
-HEAVY = {"pandas", "scapy", "rich", "bitstring"}
+HEAVY = {"numpy", "pandas", "scapy", "rich", "bitstring"}
 SCRIPT = (
     "import json, sys\n"
     "from qmigtool.cli.main import run\n"

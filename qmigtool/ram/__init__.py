@@ -13,11 +13,6 @@ build      from a stream and its channels to the model
 
 One model for all encodings: normal, zero, XBZRLE, compressed, mapped-ram, multifd, postcopy. Memory grows with the
 number of runs, never with the guest's RAM. What lives here reads; it decodes no framing and prints nothing.
+
+Nothing is imported here: the model needs numpy, and to know what virtio-mem has not plugged, nobody waits for that.
 """
-
-from __future__ import annotations
-
-from qmigtool.ram.columns import Encoding, RunColumns
-from qmigtool.ram.model import PageRecord, Ram
-
-__all__ = ["Encoding", "PageRecord", "Ram", "RunColumns"]

@@ -22,8 +22,7 @@ from qmigtool.rewrite.splice import Splice, differing
 from qmigtool.rewrite.values import name_bytes
 
 if TYPE_CHECKING:
-    from qmigtool.ram import Ram
-    from qmigtool.ram.model import Absent
+    from qmigtool.ram.model import Absent, Ram
     from qmigtool.stream.model import Stream
 
 __all__ = ["BlockDraft", "Format", "MemoryDraft", "block_entry"]

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.source import Source
     from qmigtool.parsers.vmdesc import Vmdesc
     from qmigtool.parsers.vmstate import Field
-    from qmigtool.ram import Ram
+    from qmigtool.ram.model import Ram
     from qmigtool.stream.sectionindex import SectionIndex
     from qmigtool.x86.accelerator import Accelerator
 

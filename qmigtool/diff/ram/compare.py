@@ -22,8 +22,7 @@ from qmigtool.tables import Column, Table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from qmigtool.ram import Ram
-    from qmigtool.ram.model import Absent
+    from qmigtool.ram.model import Absent, Ram
     from qmigtool.stream.model import Stream
 
     Ints = NDArray[np.int64]

@@ -20,8 +20,7 @@ from qmigtool.ram.content import RAW
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from qmigtool.ram import Ram
-    from qmigtool.ram.model import Absent
+    from qmigtool.ram.model import Absent, Ram
 
     Ints = NDArray[np.int64]
     Bytes = NDArray[np.uint8]

@@ -17,8 +17,7 @@ from qmigtool.diff.ram.pages import BlockPages, Held, distinct
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from qmigtool.ram import Ram
-    from qmigtool.ram.model import Absent
+    from qmigtool.ram.model import Absent, Ram
 
     Ints = NDArray[np.int64]
     Classes = NDArray[np.uint8]
