@@ -8,12 +8,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["MULTIFD", "Kind", "Magic", "recognise"]
+__all__ = ["MULTIFD", "ContainerKind", "Magic", "recognise"]
 
 MULTIFD = "a multifd channel"
 
 
-class Kind(StrEnum):
+class ContainerKind(StrEnum):
     """What has to be done to get at the stream; ``OTHER`` is known by name only."""
 
     SAVE_IMAGE = "libvirt"
@@ -28,27 +28,27 @@ class Magic(NamedTuple):
 
     magic: bytes
     what: str
-    kind: Kind
+    kind: ContainerKind
     packer: str = ""
 
 
 MAGICS: tuple[Magic, ...] = (
-    Magic(b"LibvirtQemudSave", "a libvirt save image", Kind.SAVE_IMAGE),
-    Magic(b"LibvirtQemudPart", "an unfinished libvirt save image", Kind.SAVE_IMAGE),
-    Magic(b"QFI\xfb", "a qcow2 image", Kind.QCOW2),
-    Magic(b"\x1f\x8b", "gzip compression", Kind.PACKED, "gzip"),
-    Magic(b"BZh", "bzip2 compression", Kind.PACKED, "bzip2"),
-    Magic(b"\xfd7zXZ\x00", "xz compression", Kind.PACKED, "xz"),
-    Magic(b"\x28\xb5\x2f\xfd", "zstd compression", Kind.PACKED, "zstd"),
-    Magic(b"\x04\x22\x4d\x18", "lz4 compression", Kind.OTHER),
-    Magic(b"\x89LZO\x00\r\n\x1a\n", "lzop compression", Kind.OTHER),
-    Magic(b"\xa1\xb2\xc3\xd4", "a pcap capture", Kind.CAPTURE),
-    Magic(b"\xd4\xc3\xb2\xa1", "a pcap capture", Kind.CAPTURE),
-    Magic(b"\xa1\xb2\x3c\x4d", "a pcap capture", Kind.CAPTURE),
-    Magic(b"\x4d\x3c\xb2\xa1", "a pcap capture", Kind.CAPTURE),
-    Magic(b"\x0a\x0d\x0d\x0a", "a pcapng capture", Kind.CAPTURE),
-    Magic(b"\x11\x22\x33\x44\x00\x00\x00\x01", MULTIFD, Kind.OTHER),
-    Magic(b"QCPR", "CPR state (cpr-transfer, cpr-exec)", Kind.OTHER),
+    Magic(b"LibvirtQemudSave", "a libvirt save image", ContainerKind.SAVE_IMAGE),
+    Magic(b"LibvirtQemudPart", "an unfinished libvirt save image", ContainerKind.SAVE_IMAGE),
+    Magic(b"QFI\xfb", "a qcow2 image", ContainerKind.QCOW2),
+    Magic(b"\x1f\x8b", "gzip compression", ContainerKind.PACKED, "gzip"),
+    Magic(b"BZh", "bzip2 compression", ContainerKind.PACKED, "bzip2"),
+    Magic(b"\xfd7zXZ\x00", "xz compression", ContainerKind.PACKED, "xz"),
+    Magic(b"\x28\xb5\x2f\xfd", "zstd compression", ContainerKind.PACKED, "zstd"),
+    Magic(b"\x04\x22\x4d\x18", "lz4 compression", ContainerKind.OTHER),
+    Magic(b"\x89LZO\x00\r\n\x1a\n", "lzop compression", ContainerKind.OTHER),
+    Magic(b"\xa1\xb2\xc3\xd4", "a pcap capture", ContainerKind.CAPTURE),
+    Magic(b"\xd4\xc3\xb2\xa1", "a pcap capture", ContainerKind.CAPTURE),
+    Magic(b"\xa1\xb2\x3c\x4d", "a pcap capture", ContainerKind.CAPTURE),
+    Magic(b"\x4d\x3c\xb2\xa1", "a pcap capture", ContainerKind.CAPTURE),
+    Magic(b"\x0a\x0d\x0d\x0a", "a pcapng capture", ContainerKind.CAPTURE),
+    Magic(b"\x11\x22\x33\x44\x00\x00\x00\x01", MULTIFD, ContainerKind.OTHER),
+    Magic(b"QCPR", "CPR state (cpr-transfer, cpr-exec)", ContainerKind.OTHER),
 )
 
 

@@ -11,24 +11,24 @@ from typing import NamedTuple
 
 from qmigtool.errors import StreamError
 
-__all__ = ["Change", "apply_xbzrle", "encode_xbzrle", "parse_xbzrle"]
+__all__ = ["XbzrleChange", "apply_xbzrle", "encode_xbzrle", "parse_xbzrle"]
 
 MAX_ULEB = 0x3FFF
 
 
-class Change(NamedTuple):
+class XbzrleChange(NamedTuple):
     """``skip`` bytes unchanged, then ``data``."""
 
     skip: int
     data: bytes
 
 
-def parse_xbzrle(raw: bytes, page_size: int, offset: int = 0) -> list[Change]:
+def parse_xbzrle(raw: bytes, page_size: int, offset: int = 0) -> list[XbzrleChange]:
     """Read the pairs of one record; ``offset`` is where it lies in the stream, for messages.
 
     Raises :class:`~qmigtool.errors.StreamError` if a run is empty or leaves the page or the record.
     """
-    changes: list[Change] = []
+    changes: list[XbzrleChange] = []
     pos = end = 0
     while pos < len(raw):
         start = pos
@@ -42,12 +42,12 @@ def parse_xbzrle(raw: bytes, page_size: int, offset: int = 0) -> list[Change]:
                 section="ram",
                 expected=f"runs that stay inside the record and the page of {page_size} bytes",
             )
-        changes.append(Change(skip, raw[pos : pos + count]))
+        changes.append(XbzrleChange(skip, raw[pos : pos + count]))
         pos += count
     return changes
 
 
-def apply_xbzrle(changes: list[Change], page: bytes) -> bytes:
+def apply_xbzrle(changes: list[XbzrleChange], page: bytes) -> bytes:
     """Return ``page`` with the changes made."""
     new = bytearray(page)
     at = 0
@@ -58,7 +58,7 @@ def apply_xbzrle(changes: list[Change], page: bytes) -> bytes:
     return bytes(new)
 
 
-def encode_xbzrle(changes: list[Change]) -> bytes:
+def encode_xbzrle(changes: list[XbzrleChange]) -> bytes:
     """Write the pairs of one record; undoes :func:`parse_xbzrle`."""
     out = bytearray()
     for change in changes:

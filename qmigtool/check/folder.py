@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from qmigtool.errors import QmigError
-from qmigtool.parsers.container import Kind, recognise
+from qmigtool.parsers.container import ContainerKind, recognise
 from qmigtool.parsers.multifd import MULTIFD_MAGIC
 from qmigtool.parsers.packed import unpack
 from qmigtool.parsers.qcow2 import read_qcow2
@@ -76,8 +76,8 @@ def _begins_like_one(source: BufferSource, layers: int = MAX_LAYERS) -> bool:
     found = recognise(head)
     if found is None or head.startswith(PARTS):
         return head.startswith(QEVM) or (found is None and packing_of(head) is not None)
-    if found.kind is Kind.PACKED and layers:
+    if found.kind is ContainerKind.PACKED and layers:
         return _begins_like_one(BufferSource(next(unpack(source, found.packer, start), b"")), layers - 1)
-    if found.kind is Kind.QCOW2:  # most of them are disks
+    if found.kind is ContainerKind.QCOW2:  # most of them are disks
         return any(snapshot.vm_state_size for snapshot in read_qcow2(source).snapshots)
     return True

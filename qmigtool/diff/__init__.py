@@ -20,19 +20,19 @@ model      :class:`Difference` and :class:`Comparison`
 from __future__ import annotations
 
 from qmigtool.diff.compare import compare
-from qmigtool.diff.model import Comparison, Difference, Kind
-from qmigtool.diff.noise import Noise, Rule, default_noise, load_noise
+from qmigtool.diff.model import Comparison, Difference, DifferenceKind
+from qmigtool.diff.noise import Noise, NoiseRule, default_noise, load_noise
 from qmigtool.diff.table import differences
-from qmigtool.diff.threeway import Change, ThreeWay, Who, compare_three
+from qmigtool.diff.threeway import ThreeWay, ThreeWayChange, Who, compare_three
 
 __all__ = [
-    "Change",
     "Comparison",
     "Difference",
-    "Kind",
+    "DifferenceKind",
     "Noise",
-    "Rule",
+    "NoiseRule",
     "ThreeWay",
+    "ThreeWayChange",
     "Who",
     "compare",
     "compare_three",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from qmigtool.diff.fields import Pair, differing
-from qmigtool.diff.model import BYTES, Comparison, Difference, Kind
+from qmigtool.diff.model import BYTES, Comparison, Difference, DifferenceKind
 from qmigtool.diff.noise import (
     ACCELERATORS_DIFFER,
     ANOTHER_INSTRUCTION,
@@ -117,7 +117,7 @@ class _Comparer:
     def _device(self, a: Device, b: Device) -> None:
         if a.version_id != b.version_id:
             places = a.section.offset, b.section.offset
-            self._take(Difference(a.label, "[version]", Kind.CHANGED, a.version_id, b.version_id, *places))
+            self._take(Difference(a.label, "[version]", DifferenceKind.CHANGED, a.version_id, b.version_id, *places))
         if a.description == b.description and a.description is not None and a.body == b.body and self._one_meaning:
             self._order(a, b)
             return
@@ -216,11 +216,13 @@ def _alone(a: Device | None, b: Device | None) -> Difference:
 
 def _bytes(a: Device, b: Device, words: str) -> Difference:
     places = a.section.body_offset, b.section.body_offset
-    return Difference(a.label, "", Kind.CHANGED, a.body, b.body, *places, words=words)
+    return Difference(a.label, "", DifferenceKind.CHANGED, a.body, b.body, *places, words=words)
 
 
 def _difference(label: str, pair: Pair, *, x86: bool) -> Difference:
-    kind = Kind.ONLY_A if pair.b is None else Kind.ONLY_B if pair.a is None else Kind.CHANGED
+    kind = (
+        DifferenceKind.ONLY_A if pair.b is None else DifferenceKind.ONLY_B if pair.a is None else DifferenceKind.CHANGED
+    )
     return Difference(
         label,
         pair.path,
@@ -235,8 +237,8 @@ def _difference(label: str, pair: Pair, *, x86: bool) -> Difference:
     )
 
 
-def _kind(a: Any, b: Any) -> Kind:
-    return Kind.ONLY_A if b is None else Kind.ONLY_B if a is None else Kind.CHANGED
+def _kind(a: Any, b: Any) -> DifferenceKind:
+    return DifferenceKind.ONLY_A if b is None else DifferenceKind.ONLY_B if a is None else DifferenceKind.CHANGED
 
 
 def _report(device: Device, stream: Stream) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 from qmigtool.util.text import hexadecimal, json_value
 
-__all__ = ["BYTES", "Comparison", "Difference", "Kind"]
+__all__ = ["BYTES", "Comparison", "Difference", "DifferenceKind"]
 
 BYTES = "bytes"
 """The type of a difference whose values are numbers of bytes: of a section's body, of a RAMBlock."""
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """How two streams differ at one place."""
 
     CHANGED = "changed"
@@ -37,7 +37,7 @@ class Difference:
 
     device: str | None
     path: str
-    kind: Kind
+    kind: DifferenceKind
     a: Any
     b: Any
     offset_a: int | None = None
@@ -56,9 +56,9 @@ class Difference:
 
     def described(self, a: str = "A", b: str = "B") -> str:
         """Return the difference in words, with names for the two sides."""
-        if not self.path and self.kind is not Kind.CHANGED:
-            return f"the section is only in {a if self.kind is Kind.ONLY_A else b}"
-        lacking = f"{b if self.kind is Kind.ONLY_A else a} has no {self.lacks}" if self.lacks else ""
+        if not self.path and self.kind is not DifferenceKind.CHANGED:
+            return f"the section is only in {a if self.kind is DifferenceKind.ONLY_A else b}"
+        lacking = f"{b if self.kind is DifferenceKind.ONLY_A else a} has no {self.lacks}" if self.lacks else ""
         return ", ".join(filter(None, (self.words, lacking)))
 
     @property

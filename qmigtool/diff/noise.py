@@ -19,7 +19,7 @@ from qmigtool.util.toml import load_toml, parse_toml
 if TYPE_CHECKING:
     import os
 
-__all__ = ["Noise", "Rule", "default_noise", "load_noise"]
+__all__ = ["Noise", "NoiseRule", "default_noise", "load_noise"]
 
 IGNORED = "ignored"
 """The topic of what the caller ignores by a pattern."""
@@ -30,7 +30,7 @@ CONDITIONS = (ACCELERATORS_DIFFER, NO_X87_EXCEPTION, ANOTHER_INSTRUCTION)
 
 
 @dataclass(frozen=True)
-class Rule:
+class NoiseRule:
     """One rule.
 
     ``fields`` are patterns over ``device@instance/path`` (:mod:`qmigtool.util.globs`); ``types`` are words of
@@ -87,9 +87,9 @@ class Rule:
 class Noise:
     """A set of rules; the first that fits decides."""
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[NoiseRule, ...] = ()
 
-    def find(self, where: str, types: Iterable[str], a: Any, b: Any, conditions: Collection[str]) -> Rule | None:
+    def find(self, where: str, types: Iterable[str], a: Any, b: Any, conditions: Collection[str]) -> NoiseRule | None:
         """Return the rule that a difference falls under, or None."""
         words = tuple(types)
         return next((rule for rule in self.rules if rule.fits(where, words, a, b, conditions)), None)
@@ -115,7 +115,8 @@ class Noise:
         A pattern that is a device or a field means all that is inside: ``hpet`` every instance and field of it.
         """
         more = (
-            Rule(f"the pattern {one!r}", IGNORED, "the caller says so", fields=tuple(_inside(one))) for one in patterns
+            NoiseRule(f"the pattern {one!r}", IGNORED, "the caller says so", fields=tuple(_inside(one)))
+            for one in patterns
         )
         return Noise((*more, *self.rules))
 
@@ -147,7 +148,7 @@ def load_noise(path: str | os.PathLike[str]) -> Noise:
 
 
 def parse_noise(text: str) -> Noise:
-    """Read rules from TOML text: an array ``rule`` of tables, whose keys are the fields of :class:`Rule`.
+    """Read rules from TOML text: an array ``rule`` of tables, whose keys are the fields of :class:`NoiseRule`.
 
     Raises :class:`~qmigtool.errors.UsageError` if it is none.
     """
@@ -170,7 +171,7 @@ _KINDS: Mapping[str, type] = {
 }
 
 
-def _rule(entry: Any, number: int) -> Rule:
+def _rule(entry: Any, number: int) -> NoiseRule:
     if not isinstance(entry, dict):
         raise UsageError(f"rule {number} is no table", expected="[[rule]]")
     where = f"rule {entry.get('id', number)!r}"
@@ -178,7 +179,7 @@ def _rule(entry: Any, number: int) -> Rule:
     missing = [key for key in ("id", "topic", "why") if not values.get(key)]
     if missing or not (values.get("fields") or values.get("types")):
         raise UsageError(f"{where} lacks {', '.join(missing) or 'fields or types'}")
-    return Rule(**values)
+    return NoiseRule(**values)
 
 
 def _value(where: str, key: str, value: Any) -> Any:

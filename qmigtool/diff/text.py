@@ -12,7 +12,7 @@ from qmigtool.x86.accelerator import UNKNOWN
 
 if TYPE_CHECKING:
     from qmigtool.diff.model import Comparison, Difference
-    from qmigtool.diff.threeway import Change
+    from qmigtool.diff.threeway import ThreeWayChange
     from qmigtool.stream.model import Stream
 
 __all__ = ["HEAD", "HEAD_THREE", "cells", "cells_three", "saver", "verdict"]
@@ -27,7 +27,7 @@ def cells(d: Difference) -> list[str]:
     return [printable(d.where), *_values(d), printable(_about(d))]
 
 
-def cells_three(c: Change) -> list[str]:
+def cells_three(c: ThreeWayChange) -> list[str]:
     """Return a change as a line of cells, as :data:`HEAD_THREE` names them."""
     return [printable(c.where), _value(c.type, c.base), *_values(c), c.who.value]
 
@@ -37,7 +37,7 @@ def _about(d: Difference) -> str:
     return " ".join(filter(None, (d.meaning, f"({topic})" if topic else "")))
 
 
-def _values(d: Difference | Change) -> tuple[str, str]:
+def _values(d: Difference | ThreeWayChange) -> tuple[str, str]:
     """Return both values for people: of buffers, what differs."""
     a, b = d.a, d.b
     if isinstance(a, bytes) and isinstance(b, bytes) and max(len(a), len(b)) > SHOWN:

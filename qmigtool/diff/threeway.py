@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qmigtool.diff.noise import Noise
     from qmigtool.stream.model import Stream
 
-__all__ = ["Change", "ThreeWay", "Who", "compare_three"]
+__all__ = ["ThreeWay", "ThreeWayChange", "Who", "compare_three"]
 
 
 class Who(StrEnum):
@@ -27,7 +27,7 @@ class Who(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ThreeWayChange:
     """One place where a side differs from the base; the values are None where a side has none."""
 
     where: str
@@ -54,7 +54,7 @@ class Change:
 class ThreeWay:
     """Every change from the base, in the order of the base; noise is left out."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[ThreeWayChange, ...]
     notes: tuple[str, ...]
     undecided: tuple[str, ...] = ()
     """What could not be compared, and what would decide it."""
@@ -65,7 +65,7 @@ class ThreeWay:
         return not self.changes and not self.undecided
 
     @property
-    def conflicts(self) -> tuple[Change, ...]:
+    def conflicts(self) -> tuple[ThreeWayChange, ...]:
         """The places where both sides differ from the base and from each other."""
         return tuple(change for change in self.changes if change.who is Who.CONFLICT)
 
@@ -86,7 +86,7 @@ def compare_three(base: Stream, a: Stream, b: Stream, *, noise: Noise | None = N
     return ThreeWay(tuple(changes), tuple(dict.fromkeys((*to_a.notes, *to_b.notes))), undecided)
 
 
-def _change(where: str, x: Difference | None, y: Difference | None, *, apart: bool) -> Change:
+def _change(where: str, x: Difference | None, y: Difference | None, *, apart: bool) -> ThreeWayChange:
     one = x if x is not None else y
     assert one is not None  # noqa: S101 - a change is of one side at least
     base = one.a
@@ -96,4 +96,4 @@ def _change(where: str, x: Difference | None, y: Difference | None, *, apart: bo
         who = Who.CONFLICT if apart else Who.BOTH_ALIKE
     else:
         who = Who.B if x is None else Who.A
-    return Change(where, who, base, a, b, one.meaning, one.topic, one.type)
+    return ThreeWayChange(where, who, base, a, b, one.meaning, one.topic, one.type)

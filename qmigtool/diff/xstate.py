@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from qmigtool.diff.model import Difference, Kind
+from qmigtool.diff.model import Difference, DifferenceKind
 from qmigtool.diff.words import bits_changed
 from qmigtool.x86.registers import FCW, FSW, MXCSR
 from qmigtool.x86.vcpu import FPREGS, X87, VCpu
@@ -102,7 +102,7 @@ def _register(a: _Side, b: _Side, bit: int, slot: Slot, x: int | bytes, y: int |
     elif view is not None and isinstance(x, int) and isinstance(y, int):
         words += f": {bits_changed(view, x, y)}"
     at_a, at_b = (None if place is None else place[1] for place in places)
-    return Difference(a.vcpu.device.label, path, Kind.CHANGED, x, y, at_a, at_b, words, type=REGISTER)
+    return Difference(a.vcpu.device.label, path, DifferenceKind.CHANGED, x, y, at_a, at_b, words, type=REGISTER)
 
 
 _VIEWS = {register.name: register for register in (MXCSR, FCW, FSW)}

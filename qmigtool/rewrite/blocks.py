@@ -9,7 +9,7 @@ from qmigtool.errors import LimitError, UnsupportedError, UsageError
 from qmigtool.parsers.saveimage import FORMAT_OFFSET, SaveFormat
 from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite import header
-from qmigtool.rewrite.memory import Format, block_entry
+from qmigtool.rewrite.memory import MemoryFormat, block_entry
 
 if TYPE_CHECKING:
     from qmigtool.ram.model import Absent
@@ -138,8 +138,8 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
     channel holds (``error``, ``zero``). Commands that only a live migration needs (return path, postcopy) are dropped.
     Pages that a larger :func:`resize_block` has added need not be present.
     """
-    if form not in (Format.PLAIN, Format.MAPPED):
-        raise UsageError(f"no memory format {form!r}", expected=f"{Format.PLAIN} or {Format.MAPPED}")
+    if form not in (MemoryFormat.PLAIN, MemoryFormat.MAPPED):
+        raise UsageError(f"no memory format {form!r}", expected=f"{MemoryFormat.PLAIN} or {MemoryFormat.MAPPED}")
     memory = draft.memory
     for block in memory.kept:
         if block.length > MAX_CONVERTED:
@@ -151,13 +151,13 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
             )
     before = "mapped-ram" if memory.mapped_before else "records"
     draft.change("RAM", memory.start.offset, before, form)
-    if form == Format.MAPPED or draft.configuration is not None:
-        header.list_capability(draft, "mapped-ram", listed=form == Format.MAPPED)
+    if form == MemoryFormat.MAPPED or draft.configuration is not None:
+        header.list_capability(draft, "mapped-ram", listed=form == MemoryFormat.MAPPED)
     for section in draft.commands(*LIVE_COMMANDS):
         draft.change(f"command {section.name}", section.offset, section.name, None, "live migration only")
         draft.drop_command(section)
-    memory.format, memory.absent = Format(form), absent
-    _say_in_save_image(draft, SaveFormat.SPARSE if form == Format.MAPPED else SaveFormat.RAW)
+    memory.format, memory.absent = MemoryFormat(form), absent
+    _say_in_save_image(draft, SaveFormat.SPARSE if form == MemoryFormat.MAPPED else SaveFormat.RAW)
 
 
 def _say_in_save_image(draft: Draft, form: SaveFormat) -> None:

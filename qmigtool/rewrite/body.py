@@ -16,17 +16,17 @@ from qmigtool.parsers.records import Subsection as SubsectionHead
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 from qmigtool.parsers.vmstate import inside
 
-__all__ = ["Body", "Entry"]
+__all__ = ["BodyDraft", "EntryDraft"]
 
 MAX_BODIES = 1 << 14  # elements that are decoded: larger arrays stay bytes, none has subsections inside
 
 
 @dataclass(slots=True)
-class Entry:
+class EntryDraft:
     """The contents of one entry of ``fields``: the bodies of its elements, or bytes for a leaf."""
 
     description: FieldDescription
-    content: list[Body] | bytes
+    content: list[BodyDraft] | bytes
 
     def encode(self) -> bytes:
         """Return the bytes."""
@@ -51,17 +51,17 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Body:
+class BodyDraft:
     """A body: fields, then subsections. ``path`` leads to it from the device, as paths of fields do."""
 
     name: str
     version: int
-    entries: list[Entry] = field(default_factory=list)
-    subsections: list[Body] = field(default_factory=list)
+    entries: list[EntryDraft] = field(default_factory=list)
+    subsections: list[BodyDraft] = field(default_factory=list)
     path: str = ""
 
     @classmethod
-    def load(cls, description: Description, data: bytes, at: int = 0, path: str = "") -> Body:
+    def load(cls, description: Description, data: bytes, at: int = 0, path: str = "") -> BodyDraft:
         """Decode the body that ``description`` describes, at ``at`` in ``data``."""
         body = cls(description.name, description.version, path=path)
         prefix = path + "/" if path else ""
@@ -74,11 +74,11 @@ class Body:
                 inner = inside(entry)
                 count = 1 if entry.array_len is None else entry.array_len
                 if inner is None or count > MAX_BODIES:
-                    content: list[Body] | bytes = data[at : at + entry.total]
+                    content: list[BodyDraft] | bytes = data[at : at + entry.total]
                 else:
                     paths = [f"{prefix}{name}" if single else f"{prefix}{name}[{index + i}]" for i in range(count)]
                     content = [cls.load(inner, data, at + i * entry.size, paths[i]) for i in range(count)]
-                body.entries.append(Entry(entry, content))
+                body.entries.append(EntryDraft(entry, content))
                 index += count
                 at += entry.total
         for sub in description.subsections:
@@ -103,7 +103,7 @@ class Body:
             tuple(sub.describe() for sub in self.subsections),
         )
 
-    def walk(self) -> Iterator[Body]:
+    def walk(self) -> Iterator[BodyDraft]:
         """Yield this body and every one inside it."""
         yield self
         for entry in self.entries:

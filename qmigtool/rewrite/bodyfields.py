@@ -15,7 +15,7 @@ from qmigtool.errors import UsageError
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 from qmigtool.parsers.vmdescspans import MAX_NUMBER
 from qmigtool.parsers.vmstate import INTEGERS, inside
-from qmigtool.rewrite.body import Body, Entry
+from qmigtool.rewrite.body import BodyDraft, EntryDraft
 from qmigtool.rewrite.fields import shown
 from qmigtool.rewrite.values import brief, encode
 
@@ -83,7 +83,7 @@ def drop_field(draft: Draft, path: str, why: str = "") -> None:
 def put_in(section: SectionDraft, path: str, described: FieldDescription, before: Collection[str | None]) -> None:
     """Insert a field of zeros into the body at ``path``, behind the last field whose name is in ``before``."""
 
-    def change(body: Body) -> None:
+    def change(body: BodyDraft) -> None:
         names = [entry.description.name for entry in body.entries]
         at = 1 + max((index for index, name in enumerate(names) if name in before), default=-1)
         body.entries.insert(at, _entry(described))
@@ -94,27 +94,27 @@ def put_in(section: SectionDraft, path: str, described: FieldDescription, before
 def take_out(section: SectionDraft, path: str, name: str) -> None:
     """Remove the field ``name`` from the body at ``path``."""
 
-    def change(body: Body) -> None:
+    def change(body: BodyDraft) -> None:
         body.entries = [entry for entry in body.entries if entry.description.name != name]
 
     _at(section, path, change)
 
 
-def _at(section: SectionDraft, path: str, change: Callable[[Body], None]) -> None:
-    def find(tree: Body) -> None:
+def _at(section: SectionDraft, path: str, change: Callable[[BodyDraft], None]) -> None:
+    def find(tree: BodyDraft) -> None:
         change(next(body for body in tree.walk() if body.path == path))
 
     section.reshape(find)
 
 
-def _inside(section: SectionDraft, rest: str, path: str) -> tuple[Body, str]:
+def _inside(section: SectionDraft, rest: str, path: str) -> tuple[BodyDraft, str]:
     """Return the innermost body on the way to a field, and the field's name in it."""
     if section.old_style:
         raise UsageError(f"{section.label} has no vmstate description and therefore no fields")
     _ = section.device.fields
     section.device.check_length()
     assert section.description is not None  # noqa: S101 - for the type checker: fields has checked it
-    tree = Body.load(section.description, section.body)
+    tree = BodyDraft.load(section.description, section.body)
     found = tree
     for body in tree.walk():
         if rest.startswith(f"{body.path}/") and len(body.path) > len(found.path):
@@ -149,10 +149,10 @@ def _described(schema: Schema, name: str, kind: str) -> FieldDescription:
     return described
 
 
-def _entry(described: FieldDescription) -> Entry:
+def _entry(described: FieldDescription) -> EntryDraft:
     """Return an entry of zeros."""
     data, inner = bytes(described.total), inside(described)
     if inner is None:
-        return Entry(described, data)
+        return EntryDraft(described, data)
     count = 1 if described.array_len is None else described.array_len
-    return Entry(described, [Body.load(inner, data, index * described.size) for index in range(count)])
+    return EntryDraft(described, [BodyDraft.load(inner, data, index * described.size) for index in range(count)])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import UnsupportedError
 from qmigtool.ram.columns import Encoding
 from qmigtool.rewrite.blocks import set_format
-from qmigtool.rewrite.memory import Format
+from qmigtool.rewrite.memory import MemoryFormat
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft
@@ -55,7 +55,7 @@ def gather(draft: Draft) -> None:
 
     Does nothing where an edit has chosen a format. Raises :class:`~qmigtool.errors.UnsupportedError`.
     """
-    if draft.memory.format is not Format.KEEP:
+    if draft.memory.format is not MemoryFormat.KEEP:
         return
     absent = travelled_elsewhere(draft)
     if absent is None:
@@ -69,6 +69,6 @@ def gather(draft: Draft) -> None:
             section="ram",
             expected="all channels of the migration (--channel), or --ram plain --absent zero for zeros in their place",
         )
-    set_format(draft, Format.PLAIN)
+    set_format(draft, MemoryFormat.PLAIN)
     several = "in several channels" if draft.memory.ram.channels > 1 else "by postcopy"
     draft.note(f"memory was sent {several} and is written as plain records (--ram plain)")

@@ -13,7 +13,7 @@ import numpy as np
 
 from qmigtool.parsers.records import MappedRamHeader
 from qmigtool.rewrite.live import contents, live_stretches
-from qmigtool.rewrite.memory import EOS, BlockDraft, Format, MemoryDraft
+from qmigtool.rewrite.memory import EOS, BlockDraft, MemoryDraft, MemoryFormat
 from qmigtool.rewrite.splice import Hole, Made, Moved, Part, Splice
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def _block(memory: MemoryDraft, block: BlockDraft, at: int) -> Iterator[Part]:
         return
     yield memory.entry(block, MappedRamHeader(MAPPED_RAM_HDR_VERSION, memory.page_size, bitmap, behind))
     old = block.block.mapped
-    keep = memory.format is Format.KEEP and old is not None and not (block.resized or block.scrub or memory.squeeze)
+    keep = (
+        memory.format is MemoryFormat.KEEP and old is not None and not (block.resized or block.scrub or memory.squeeze)
+    )
     if keep and old is not None:
         # Everything of the block stays, stale pages included.
         yield Moved(old.bitmap_offset, size)

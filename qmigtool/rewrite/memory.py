@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from qmigtool.ram.model import Absent, Ram
     from qmigtool.stream.model import Stream
 
-__all__ = ["BlockDraft", "Format", "MemoryDraft", "block_entry"]
+__all__ = ["BlockDraft", "MemoryDraft", "MemoryFormat", "block_entry"]
 
 WORD = 8
 IGNORE_SHARED = "x-ignore-shared"
 EOS = int(RamSaveFlag.EOS).to_bytes(WORD, "big")
 
 
-class Format(StrEnum):
+class MemoryFormat(StrEnum):
     """The memory format of a stream."""
 
     KEEP = "keep"  # as it is
@@ -75,7 +75,7 @@ class MemoryDraft:
         self.blocks = [
             BlockDraft(block, block.idstr, block.used_length, block.used_length) for block in stream.ram_blocks
         ]
-        self.format = Format.KEEP
+        self.format = MemoryFormat.KEEP
         self.squeeze = False
         self.absent: Absent = "error"
         self.ignore_shared = self.ignored_before = IGNORE_SHARED in stream.capabilities
@@ -113,7 +113,7 @@ class MemoryDraft:
     @property
     def touched(self) -> bool:
         """Whether any of it changes."""
-        changed = self.squeeze or self.format is not Format.KEEP or self.ignore_shared != self.ignored_before
+        changed = self.squeeze or self.format is not MemoryFormat.KEEP or self.ignore_shared != self.ignored_before
         return changed or any(block.touched for block in self.blocks)
 
     def block(self, name: str) -> BlockDraft:
@@ -157,7 +157,7 @@ class MemoryDraft:
         """Return the entry of a block as it will be."""
         mr_addr = (block.block.mr_addr or 0) if self.ignore_shared else None
         # The page size is listed only after POSTCOPY_ADVISE, which other formats do not have.
-        page_size = block.block.page_size if self.format is Format.KEEP else None
+        page_size = block.block.page_size if self.format is MemoryFormat.KEEP else None
         listed = replace(block.block, page_size=page_size, mr_addr=mr_addr)
         return block_entry(listed, block.name, block.length, mapped)
 

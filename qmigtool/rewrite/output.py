@@ -13,7 +13,7 @@ from qmigtool.parsers.bodies import footer_of
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.parsers.vmdesctext import describe, describe_device, find_parts, format_pairs, is_spaced
 from qmigtool.rewrite.framing import configuration_splices, footer_splices, save_image_splices
-from qmigtool.rewrite.memory import Format
+from qmigtool.rewrite.memory import MemoryFormat
 from qmigtool.rewrite.splice import Splice, differing, ordered
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _inserted(draft: Draft) -> Iterator[Splice]:
 
 def _memory(memory: MemoryDraft, shift: int, *, footers: bool) -> Iterator[Splice]:
     """Yield the splices of memory; the output's ``ram`` START body is ``shift`` bytes further back."""
-    mapped = memory.format is Format.MAPPED or (memory.format is Format.KEEP and memory.mapped_before)
+    mapped = memory.format is MemoryFormat.MAPPED or (memory.format is MemoryFormat.KEEP and memory.mapped_before)
     if not memory.touched and not (mapped and shift):
         return
     # Imported here: numpy is not needed for device state.
@@ -84,7 +84,7 @@ def _memory(memory: MemoryDraft, shift: int, *, footers: bool) -> Iterator[Splic
 
     if mapped:
         yield from mapped_ram.splices(memory, shift)
-    elif memory.format is Format.PLAIN:
+    elif memory.format is MemoryFormat.PLAIN:
         yield from plain.splices(memory, footers=footers)
     else:
         yield from memory.list_splices()

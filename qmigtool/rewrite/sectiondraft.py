@@ -11,7 +11,7 @@ from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.records import SectionHeader, SectionType
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.vmdesc import Description, DeviceDescription
-from qmigtool.rewrite.body import Body
+from qmigtool.rewrite.body import BodyDraft
 
 if TYPE_CHECKING:
     from qmigtool.parsers.savevm import Section
@@ -104,13 +104,13 @@ class SectionDraft:
         self.data = body[:at] + raw + body[at + field.length :]
         self._device = None
 
-    def reshape(self, change: Callable[[Body], None]) -> None:
+    def reshape(self, change: Callable[[BodyDraft], None]) -> None:
         """Decode the body, let ``change`` change it, and encode it again, with its description."""
         device = self.device
         _ = device.fields  # raises where the description does not fit the bytes
         device.check_length()  # ... nor may QEMU have described a field wrongly that can be read all the same
         assert self.description is not None  # noqa: S101 - for the type checker: fields has checked it
-        tree = Body.load(self.description, self.body)
+        tree = BodyDraft.load(self.description, self.body)
         if tree.encode() != self.body:
             # Encoding would silently change the bytes to match the description.
             raise StreamError(

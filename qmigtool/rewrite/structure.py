@@ -9,7 +9,7 @@ from qmigtool.devices.schema.shapes import find_shape, place_of
 from qmigtool.errors import UsageError
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 from qmigtool.parsers.vmstate import Kind
-from qmigtool.rewrite.body import Body
+from qmigtool.rewrite.body import BodyDraft
 from qmigtool.rewrite.values import brief, encode, name_bytes
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def _split(draft: Draft, path: str) -> tuple[SectionDraft, str]:
     return section, rest
 
 
-def _edit(section: SectionDraft, path: str, change: Callable[[list[Body], int], None]) -> None:
+def _edit(section: SectionDraft, path: str, change: Callable[[list[BodyDraft], int], None]) -> None:
     """Change the list of subsections that contains the one at ``path``."""
 
-    def find(tree: Body) -> None:
+    def find(tree: BodyDraft) -> None:
         for body in tree.walk():
             for index, sub in enumerate(body.subsections):
                 if sub.path == path:
@@ -55,7 +55,7 @@ def drop_subsection(draft: Draft, path: str, why: str = "") -> None:
     field = section.device.field(rest)
     draft.change(rest, draft.source_offset(section, rest), field.raw, None, why, device=section.label)
 
-    def drop(subsections: list[Body], index: int) -> None:
+    def drop(subsections: list[BodyDraft], index: int) -> None:
         del subsections[index]
 
     _edit(section, rest, drop)
@@ -68,7 +68,7 @@ def rename_subsection(draft: Draft, path: str, name: str) -> None:
     old = section.device.field(rest).name
     draft.change(rest, draft.source_offset(section, rest), old, name, device=section.label)
 
-    def rename(subsections: list[Body], index: int) -> None:
+    def rename(subsections: list[BodyDraft], index: int) -> None:
         subsections[index].name = name
 
     _edit(section, rest, rename)
@@ -85,7 +85,7 @@ def set_version(draft: Draft, path: str, version: int) -> None:
         offset, old = section.offset, section.section.version_id
         section.rename(version_id=version)
 
-    def change(tree: Body) -> None:
+    def change(tree: BodyDraft) -> None:
         for body in tree.walk():
             if body.path == rest:
                 body.version = version
@@ -123,12 +123,12 @@ def add_subsection(
         raise UsageError(f"the shape of a subsection {name!r} is not known", expected="its bytes (data)")
     if shape is None or (data is not None and len(data) != shape.size):
         shape = opaque(name, 1 if version is None else version, data or b"")
-    body = Body.load(shape, data if data is not None else bytes(shape.size))
+    body = BodyDraft.load(shape, data if data is not None else bytes(shape.size))
     if version is not None:
         _check_word(version)
         body.version = version
 
-    def insert(tree: Body) -> None:
+    def insert(tree: BodyDraft) -> None:
         for one in tree.walk():
             if one.path == rest:
                 one.subsections.insert(place_of(name, [sub.name for sub in one.subsections]), body)
@@ -154,11 +154,11 @@ def opaque(name: str, version: int, data: bytes) -> Description:
     return Description.of(name, version, fields, ())
 
 
-def _tree(section: SectionDraft) -> Body:
+def _tree(section: SectionDraft) -> BodyDraft:
     _ = section.device.fields
     section.device.check_length()
     assert section.description is not None  # noqa: S101 - for the type checker: fields has checked it
-    return Body.load(section.description, section.body)
+    return BodyDraft.load(section.description, section.body)
 
 
 # -- sections --------------------------------------------------------------------------------------------------------

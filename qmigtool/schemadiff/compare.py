@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from qmigtool.errors import LimitError
 from qmigtool.schemadiff.fields import Level, Place, Told, judge
 from qmigtool.schemadiff.layout import align
-from qmigtool.schemadiff.model import Body, Effect, Origin, SchemaDifference, Shape, ShapeField
+from qmigtool.schemadiff.model import Effect, Origin, SchemaDifference, Shape, ShapeBody, ShapeField
 
 __all__ = ["Comparer", "Present", "weight"]
 
@@ -127,7 +127,7 @@ def weight(differences: Iterable[SchemaDifference]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _ids(body: Body) -> Versions:
+def _ids(body: ShapeBody) -> Versions:
     return body.version, body.minimum
 
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from qmigtool.devices.schema.conditions import TOLD_BY, TOLD_SINCE
 from qmigtool.schemadiff.layout import How, Match, is_padding, number_width, same_bytes
-from qmigtool.schemadiff.model import Body, Effect, Origin, SchemaDifference, ShapeField
+from qmigtool.schemadiff.model import Effect, Origin, SchemaDifference, ShapeBody, ShapeField
 
 __all__ = ["Level", "Place", "Told", "judge"]
 
@@ -61,8 +61,8 @@ class Place:
 
     device: str
     path: str
-    a: Body
-    b: Body
+    a: ShapeBody
+    b: ShapeBody
     level: Level
 
     def to(self, name: str) -> str:
@@ -85,7 +85,7 @@ class Place:
         backward = self._held(one, self.a, self.b.version), self._held(other, self.b, self.b.version)
         return forward, backward
 
-    def _held(self, field: ShapeField | None, body: Body, sent: int) -> Held:
+    def _held(self, field: ShapeField | None, body: ShapeBody, sent: int) -> Held:
         if field is None or field.version > (body.version if self.level is Level.STRUCT else sent):
             return Held.NO
         return Held.MAYBE if field.optional else Held.YES

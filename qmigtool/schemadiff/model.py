@@ -9,13 +9,13 @@ from typing import Any
 from qmigtool.findings import Severity
 
 __all__ = [
-    "Body",
     "Direction",
     "Effect",
     "Origin",
     "SchemaComparison",
     "SchemaDifference",
     "Shape",
+    "ShapeBody",
     "ShapeField",
     "Shapes",
 ]
@@ -57,11 +57,11 @@ class ShapeField:
     count: int | None = 1
     version: int = 0
     optional: bool = False
-    body: Body | None = None
-    others: tuple[Body, ...] = ()
+    body: ShapeBody | None = None
+    others: tuple[ShapeBody, ...] = ()
 
     @property
-    def bodies(self) -> tuple[Body, ...]:
+    def bodies(self) -> tuple[ShapeBody, ...]:
         """All that may be nested in it."""
         return self.others if self.body is None else (self.body, *self.others)
 
@@ -80,7 +80,7 @@ class ShapeField:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Body:
+class ShapeBody:
     """A vmstate description; ``minimum`` is the oldest version it loads, None where it is not told.
 
     One may be part of many others, so that comparing two by their contents could take for ever: see
@@ -91,7 +91,7 @@ class Body:
     version: int
     minimum: int | None
     fields: tuple[ShapeField, ...]
-    subsections: tuple[Body, ...]
+    subsections: tuple[ShapeBody, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Shape:
     name: str
     version: int
     minimum: int | None
-    body: Body
+    body: ShapeBody
 
 
 @dataclass(frozen=True, slots=True)

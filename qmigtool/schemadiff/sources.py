@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from qmigtool.devices.schema import Schema, load
 from qmigtool.devices.schema.model import Node, NodeField
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError, UsageError
-from qmigtool.parsers.container import Kind, recognise
+from qmigtool.parsers.container import ContainerKind, recognise
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
 from qmigtool.parsers.vmstatedump import DumpDescription, DumpField, VmstateDump, parse_vmstate_dump
-from qmigtool.schemadiff.model import Body, Origin, Shape, ShapeField, Shapes
+from qmigtool.schemadiff.model import Origin, Shape, ShapeBody, ShapeField, Shapes
 from qmigtool.stream.model import Stream
 from qmigtool.stream.opening import open_stream
 from qmigtool.stream.textinput import HEAD, is_text, text_of
@@ -75,7 +75,7 @@ def _of_pipe(pipe: BinaryIO, source: str) -> Shapes:
     """Read a pipe: a text, or what is packed and can be either, to its end, if that is not too far."""
     head = pipe.read(HEAD)
     magic = recognise(head)
-    if is_text(head) or (magic is not None and magic.kind is Kind.PACKED):
+    if is_text(head) or (magic is not None and magic.kind is ContainerKind.PACKED):
         data = head + pipe.read(max(MAX_TEXT + 1 - len(head), 0))
         if len(data) > MAX_TEXT:
             raise LimitError("what comes from the pipe is too long", expected=f"at most {MAX_TEXT} bytes, or a file")
@@ -157,7 +157,7 @@ def of_vmdesc(vmdesc: Vmdesc, source: str = "vmdesc") -> Shapes:
         if key not in shapes:
             body = convert.body(device.description)
             if device.old_style:  # opaque: nothing tells what is in it
-                body = Body(name, body.version, None, (ShapeField("data", "old-style", None),), ())
+                body = ShapeBody(name, body.version, None, (ShapeField("data", "old-style", None),), ())
             shapes[key] = Shape(name, body.version, None, body)
     return Shapes(source, Origin.VMDESC, None, tuple(shapes.values()))
 
@@ -182,8 +182,8 @@ def of_dump(dump: VmstateDump, source: str = "-dump-vmstate") -> Shapes:
     return Shapes(source, Origin.DUMP, dump.machine, shapes, dump.counts_arrays)
 
 
-def _dump_body(description: DumpDescription) -> Body:
-    return Body(
+def _dump_body(description: DumpDescription) -> ShapeBody:
+    return ShapeBody(
         description.name,
         description.version_id,
         description.minimum_version_id,
@@ -209,14 +209,14 @@ class _FromVmdesc:
     """Turns descriptions into bodies; equal ones are one object, and are converted once."""
 
     def __init__(self) -> None:
-        self._made: dict[int, Body] = {}
+        self._made: dict[int, ShapeBody] = {}
 
-    def body(self, description: Description) -> Body:
+    def body(self, description: Description) -> ShapeBody:
         made = self._made.get(id(description))
         if made is None:
             fields = tuple(joined(self.field(field) for field in description.fields))
             subsections = tuple(self.body(sub) for sub in description.subsections)
-            made = Body(description.name, description.version, None, fields, subsections)
+            made = ShapeBody(description.name, description.version, None, fields, subsections)
             self._made[id(description)] = made
         return made
 
@@ -229,14 +229,14 @@ class _FromSchema:
     """Turns the nodes of a schema into bodies."""
 
     def __init__(self) -> None:
-        self._made: dict[int, Body] = {}
+        self._made: dict[int, ShapeBody] = {}
         self._described = _FromVmdesc()
 
-    def body(self, node: Node) -> Body:
+    def body(self, node: Node) -> ShapeBody:
         made = self._made.get(id(node))
         if made is None:
             fields = tuple(joined(self.field(field) for field in node.fields))
-            made = Body(node.name, node.version, None, fields, tuple(self.body(sub) for sub in node.subsections))
+            made = ShapeBody(node.name, node.version, None, fields, tuple(self.body(sub) for sub in node.subsections))
             self._made[id(node)] = made
         return made
 
@@ -247,7 +247,7 @@ class _FromSchema:
         return _typed(field, self._described.body(field.inline[0]) if field.inline else None)
 
 
-def _typed(field: FieldDescription | NodeField, body: Body | None) -> ShapeField:
+def _typed(field: FieldDescription | NodeField, body: ShapeBody | None) -> ShapeField:
     count = 1 if field.array_len is None else field.array_len
     if field.type in LISTS:
         return ShapeField(field.name, field.type, None, None, body=body)

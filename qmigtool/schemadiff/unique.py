@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from qmigtool.schemadiff.model import Body, Shape, ShapeField, Shapes
+from qmigtool.schemadiff.model import Shape, ShapeBody, ShapeField, Shapes
 
 __all__ = ["Unique"]
 
@@ -14,8 +14,10 @@ class Unique:
     """Makes equal bodies one, from the innermost outwards: each is looked at once, in however many it stands."""
 
     def __init__(self) -> None:
-        self._made: dict[Any, Body] = {}
-        self._seen: dict[int, tuple[Body, Body]] = {}  # the first keeps the number from being given to another
+        self._made: dict[Any, ShapeBody] = {}
+        self._seen: dict[
+            int, tuple[ShapeBody, ShapeBody]
+        ] = {}  # the first keeps the number from being given to another
 
     def shapes(self, shapes: Shapes) -> Shapes:
         """Return the same shapes, made of unique bodies."""
@@ -24,7 +26,7 @@ class Unique:
     def _shape(self, shape: Shape) -> Shape:
         return replace(shape, body=self.body(shape.body))
 
-    def body(self, body: Body) -> Body:
+    def body(self, body: ShapeBody) -> ShapeBody:
         """Return the one body that equals this one."""
         if id(body) not in self._seen:
             fields = tuple(self._field(field) for field in body.fields)

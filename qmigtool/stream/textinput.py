@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError
-from qmigtool.parsers.container import Kind, recognise
+from qmigtool.parsers.container import ContainerKind, recognise
 from qmigtool.parsers.packed import unpack
 from qmigtool.parsers.records import QEVM
 
@@ -41,7 +41,7 @@ def text_of(source: BufferSource, limit: int) -> bytes | None:
     ``limit`` bytes, and the errors of :func:`~qmigtool.parsers.packed.unpack`.
     """
     magic = recognise(bytes(source.whole[:HEAD]))
-    if magic is not None and magic.kind is not Kind.PACKED:
+    if magic is not None and magic.kind is not ContainerKind.PACKED:
         return None
     pieces = _slices(source) if magic is None else unpack(source, magic.packer)
     text = bytearray()

@@ -25,7 +25,7 @@ from qmigtool.errors import (
     UnsupportedError,
     UsageError,
 )
-from qmigtool.parsers.container import MULTIFD, Kind, Magic, recognise
+from qmigtool.parsers.container import MULTIFD, ContainerKind, Magic, recognise
 from qmigtool.parsers.packed import unpack, unpack_pieces
 from qmigtool.parsers.pcap import Flow, read_flows
 from qmigtool.parsers.qcow2 import Snapshot, read_qcow2, state_pieces
@@ -142,9 +142,9 @@ def unpack_channel(source: BufferSource) -> BufferSource:
     if magic is None or magic.what == MULTIFD:
         return source
     try:
-        if magic.kind is Kind.OTHER:
+        if magic.kind is ContainerKind.OTHER:
             raise UnsupportedError(magic.what, offset=0)
-        if magic.kind is not Kind.PACKED:
+        if magic.kind is not ContainerKind.PACKED:
             raise UsageError(f"{magic.what} is not an extra channel of a migration", expected="the bytes of a channel")
         with tempfile.TemporaryFile() as file:
             _write(file, unpack(source, magic.packer, 0), None)
@@ -184,7 +184,7 @@ def _packed(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
         head, data, hole = _head_of(pieces)
         pieces = chain(head, pieces)
         inner = None if hole else recognise(data)
-        if inner is None or inner.kind is not Kind.PACKED:
+        if inner is None or inner.kind is not ContainerKind.PACKED:
             break
         if len(layers) == MAX_LAYERS:
             raise LimitError("too many nested containers", offset=0)
@@ -192,7 +192,7 @@ def _packed(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
         layers.append(inner.packer)
     if inner is None:
         _require_stream(data, f"the {' in '.join(reversed(layers))} content")
-    elif inner.kind is Kind.OTHER:
+    elif inner.kind is ContainerKind.OTHER:
         raise UnsupportedError(inner.what, offset=0)
     header = ["libvirt header"] if found.start else []  # the compressed stream of a save image follows the header
     container = found.container.without(*header, *layers, compression=layers[-1])
@@ -358,12 +358,12 @@ def _other(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
     raise UnsupportedError(magic.what, offset=found.start or 0)
 
 
-_OPENERS: dict[Kind, Callable[[Unwrapped, Magic, str | None], Unwrapped]] = {
-    Kind.SAVE_IMAGE: _save_image,
-    Kind.QCOW2: _qcow2,
-    Kind.PACKED: _packed,
-    Kind.CAPTURE: _capture,
-    Kind.OTHER: _other,
+_OPENERS: dict[ContainerKind, Callable[[Unwrapped, Magic, str | None], Unwrapped]] = {
+    ContainerKind.SAVE_IMAGE: _save_image,
+    ContainerKind.QCOW2: _qcow2,
+    ContainerKind.PACKED: _packed,
+    ContainerKind.CAPTURE: _capture,
+    ContainerKind.OTHER: _other,
 }
 
 

@@ -19,7 +19,7 @@ from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, USER_MASK, check_
 from qmigtool.xsave.header import MXCSR_DEFINED
 
 __all__ = [
-    *("ADDRESSES", "MP_STATES", "Address", "Fault", "Group", "Refusal"),
+    *("ADDRESSES", "MP_STATES", "Address", "Fault", "Group", "KvmRefusal"),
     *("faults", "is_canonical", "linear_width", "lost_with", "refusals"),
 ]
 
@@ -68,7 +68,7 @@ def lost_with(group: Group) -> str:
     return ", ".join(_HOLDS[one] for one in groups[groups.index(group) :])
 
 
-class Refusal(NamedTuple):
+class KvmRefusal(NamedTuple):
     """An ioctl that fails: for which group, because of which field, and why.
 
     ``name`` is short and the same for one kind of refusal. ``source`` is where Linux does it. ``msr`` is (number,
@@ -127,7 +127,9 @@ def linear_width(number: Number) -> int:
     return 57 if _word(number, CR4.path) & CR4["LA57"] else 48
 
 
-def refusals(number: Number, xcr0: int | None = None, *, groups: Collection[Group] = tuple(Group)) -> Iterator[Refusal]:
+def refusals(
+    number: Number, xcr0: int | None = None, *, groups: Collection[Group] = tuple(Group)
+) -> Iterator[KvmRefusal]:
     """Give everything that KVM refuses of a vCPU, in the order in which QEMU meets it.
 
     ``xcr0``: the user components that the host lets a guest have; None if that is not known. Only ``groups`` are
@@ -159,13 +161,13 @@ def _word(number: Number, path: str) -> int:
     return 0 if value is None else value & (1 << 64) - 1
 
 
-def _special_registers(number: Number) -> Iterator[Refusal]:
+def _special_registers(number: Number) -> Iterator[KvmRefusal]:
     """KVM_SET_SREGS (CR0 since Linux 6.6)."""
     cr0, cr3, cr4, efer = (_word(number, register.path) for register in (CR0, CR3, CR4, EFER))
 
-    def made(name: str, path: str, why: str) -> Refusal:
+    def made(name: str, path: str, why: str) -> KvmRefusal:
         source = "kvm_is_valid_sregs" if name == "long-mode" else f"kvm_is_valid_{name[:3]}"
-        return Refusal(Group.SREGS, name, path, why, source)
+        return KvmRefusal(Group.SREGS, name, path, why, source)
 
     if efer & EFER["LME"] and cr0 & CR0["PG"]:
         if not efer & EFER["LMA"]:
@@ -192,7 +194,7 @@ def _special_registers(number: Number) -> Iterator[Refusal]:
         yield made("cr0", CR0.path, f"CR0 is {cr0:#x}, but its bits 63:32 are reserved")
 
 
-def _xsave(number: Number, xcr0: int | None) -> Iterator[Refusal]:
+def _xsave(number: Number, xcr0: int | None) -> Iterator[KvmRefusal]:
     """KVM_SET_XSAVE: MXCSR counts if x87, SSE or AVX is declared."""
     declared = _word(number, "env.xstate_bv")
     mxcsr = number("env.mxcsr")
@@ -200,16 +202,16 @@ def _xsave(number: Number, xcr0: int | None) -> Iterator[Refusal]:
     allowed = USER_MASK if xcr0 is None else xcr0 | LEGACY_MASK
     if wrong := declared & ~allowed:
         why = f"XSTATE_BV is {declared:#x}: {' '.join(mask_names(wrong))} cannot stand in it"
-        yield Refusal(Group.XSAVE, "xstate-bv", "env.xstate_bv", why, "validate_user_xstate_header")
+        yield KvmRefusal(Group.XSAVE, "xstate-bv", "env.xstate_bv", why, "validate_user_xstate_header")
     if declared & 7 and (wrong := mxcsr & ~MXCSR_DEFINED):
         why = f"MXCSR is {mxcsr:#x}, whose bits {wrong:#x} are reserved"
-        yield Refusal(Group.XSAVE, "mxcsr", "env.mxcsr", why, "copy_uabi_to_xstate")
+        yield KvmRefusal(Group.XSAVE, "mxcsr", "env.mxcsr", why, "copy_uabi_to_xstate")
     elif declared & 7 and mxcsr >> 17:
         why = f"MXCSR is {mxcsr:#x}: bit 17 is AMD's, and not every host has it"
-        yield Refusal(Group.XSAVE, "mxcsr", "env.mxcsr", why, "copy_uabi_to_xstate", certain=False)
+        yield KvmRefusal(Group.XSAVE, "mxcsr", "env.mxcsr", why, "copy_uabi_to_xstate", certain=False)
 
 
-def _xcr0(number: Number, allowed: int | None) -> Iterator[Refusal]:
+def _xcr0(number: Number, allowed: int | None) -> Iterator[KvmRefusal]:
     """KVM_SET_XCRS."""
     value = number("env.xcr0")
     if value is None:
@@ -220,10 +222,10 @@ def _xcr0(number: Number, allowed: int | None) -> Iterator[Refusal]:
         reasons = [f"the host's mask {allowed:#x} does not have {' '.join(mask_names(foreign))}"]
     for reason in reasons:
         why = f"XCR0 is {value:#x}, but {reason}"
-        yield Refusal(Group.XCRS, "xcr0", "env.xcr0", why, "__kvm_set_xcr")
+        yield KvmRefusal(Group.XCRS, "xcr0", "env.xcr0", why, "__kvm_set_xcr")
 
 
-def _msrs(number: Number) -> Iterator[Refusal]:
+def _msrs(number: Number) -> Iterator[KvmRefusal]:
     """KVM_SET_MSRS."""
     width = linear_width(number)
     for path, name, msr in ADDRESSES:
@@ -232,21 +234,21 @@ def _msrs(number: Number) -> Iterator[Refusal]:
             # Before 6.13 CR4.LA57 decided, since then it is whether the host has it.
             certain = not is_canonical(value, 57)
             why = f"{name} is {value:#x}, which is not canonical{'' if certain else ' without 57-bit addresses'}"
-            yield Refusal(Group.MSRS, "canonical", path, why, "__kvm_set_msr", (msr, value), certain)
+            yield KvmRefusal(Group.MSRS, "canonical", path, why, "__kvm_set_msr", (msr, value), certain)
     for mtrr in MTRRS:
         value = _word(number, mtrr.path)
         if not _LEGAL_MTRR[mtrr.kind](value):
             why = f"the MTRR {mtrr.number:#x} is {value:#x}, which has reserved bits or no memory type"
-            yield Refusal(Group.MSRS, "mtrr", mtrr.path, why, "kvm_mtrr_valid", (mtrr.number, value))
+            yield KvmRefusal(Group.MSRS, "mtrr", mtrr.path, why, "kvm_mtrr_valid", (mtrr.number, value))
 
 
-def _mp_state(number: Number) -> Iterator[Refusal]:
+def _mp_state(number: Number) -> Iterator[KvmRefusal]:
     """KVM_SET_MP_STATE."""
     state = number("env.mp_state")
     if state is not None and state not in MP_STATES:
         known = ", ".join(f"{value} {name}" for value, name in MP_STATES.items())
         why = f"mp_state is {state}, not one of {known}"
-        yield Refusal(Group.MP_STATE, "mp-state", "env.mp_state", why, "kvm_arch_vcpu_ioctl_set_mpstate")
+        yield KvmRefusal(Group.MP_STATE, "mp-state", "env.mp_state", why, "kvm_arch_vcpu_ioctl_set_mpstate")
 
 
 def _is_default(value: int) -> bool:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from qmigtool.xsave.area import XsaveArea
 from qmigtool.xsave.catalog import is_layout_name, layout, layout_names, model_names
-from qmigtool.xsave.check import Verdict, check_area
+from qmigtool.xsave.check import ConsumerVerdict, check_area
 from qmigtool.xsave.components import (
     COMPONENTS,
     SUPERVISOR_MASK,
@@ -57,13 +57,13 @@ __all__ = [
     "SUPERVISOR_MASK",
     "USER_MASK",
     "Component",
+    "ConsumerVerdict",
     "Format",
     "Layout",
     "Plan",
     "PolicyResult",
     "Result",
     "Row",
-    "Verdict",
     "XsaveArea",
     "area_notes",
     "bits",

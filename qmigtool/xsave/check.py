@@ -40,7 +40,7 @@ CONSUMERS = ("XRSTOR", "XRSTORS", "KVM_SET_XSAVE", "MSHV", "WHPX")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ConsumerVerdict:
     """What one consumer says of an area.
 
     ``reasons`` says why it refuses, one sentence each; there are none if ``ok``. ``notes`` are what it takes, but a
@@ -62,7 +62,7 @@ def check_area(
     rfbm: int | None = None,
     mxcsr_mask: int | None = None,
     address: int = 0,
-) -> list[Verdict]:
+) -> list[ConsumerVerdict]:
     """Ask each of CONSUMERS whether it would take ``data``.
 
     ``layout`` is that of the CPU (or partition) that would, ``xcr0`` the components enabled there (default: all user
@@ -75,7 +75,7 @@ def check_area(
     checks: tuple[Callable[[_Area], tuple[list[str], list[str]]], ...] = (_xrstor, _xrstors, _kvm, _mshv, _whpx)
     if len(data) < EXTENDED_OFFSET:
         short = f"the area has {len(data)} bytes, but its header ends at byte {EXTENDED_OFFSET}"
-        return [Verdict(consumer, ok=False, reasons=(short,)) for consumer in CONSUMERS]
+        return [ConsumerVerdict(consumer, ok=False, reasons=(short,)) for consumer in CONSUMERS]
     if xcr0 is None:
         xstate_bv, xcomp_bv = struct.unpack_from("<QQ", data, XSTATE_BV_OFFSET)
         declared = (xstate_bv | xcomp_bv) & ~XCOMP_BV_COMPACTED
@@ -84,13 +84,13 @@ def check_area(
         xss = layout.xss_mask
     impossible = impossible_xcr0(xcr0, layout) + impossible_xss(xss, layout)
     if impossible:
-        return [Verdict(consumer, ok=False, reasons=tuple(impossible)) for consumer in CONSUMERS]
+        return [ConsumerVerdict(consumer, ok=False, reasons=tuple(impossible)) for consumer in CONSUMERS]
     taken = default_mxcsr_mask(data, layout) if mxcsr_mask is None else mxcsr_mask
     area = _Area(data, layout, xcr0, xss, -1 if rfbm is None else rfbm, taken, address)
     verdicts = []
     for consumer, check in zip(CONSUMERS, checks, strict=True):
         reasons, notes = check(area)
-        verdicts.append(Verdict(consumer, not reasons, tuple(reasons), tuple(notes)))
+        verdicts.append(ConsumerVerdict(consumer, not reasons, tuple(reasons), tuple(notes)))
     return verdicts
 
 

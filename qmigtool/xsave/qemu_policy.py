@@ -31,7 +31,7 @@ Leaf = Layout | Mapping[int, CpuidRow]
 """CPUID leaf 0xD as a layout, or as raw rows (which may be such as no CPU has); a missing subleaf reads as zeros."""
 
 
-class Policy(StrEnum):
+class QemuPolicy(StrEnum):
     """Which version of QEMU's functions to follow; the first two do the same."""
 
     QEMU_V1 = "qemu-v1"
@@ -58,7 +58,7 @@ def decompact_xsave_area(
     guest_xcr0: int,
     xsave_buf_len: int,
     buflen: int | None = None,
-    policy: Policy | str = Policy.QEMU_V1,
+    policy: QemuPolicy | str = QemuPolicy.QEMU_V1,
 ) -> PolicyResult:
     """Do what ``int decompact_xsave_area(const void *buf, size_t buflen, CPUX86State *env)`` does.
 
@@ -105,7 +105,7 @@ def decompact_xsave_area(
             # Both are uint32_t in C, and so is their sum.
             if dst + size & UINT32_MAX > xsave_buf_len:
                 return PolicyResult(-E2BIG, bytes(out))
-            skip = supervisor and policy is Policy.QEMU_NEXT
+            skip = supervisor and policy is QemuPolicy.QEMU_NEXT
             if xstate_bv >> bit & 1 and not skip:
                 _memcpy(_DECOMPACT, "xsave_buf", out, dst, "buf", buf, offset, size)
         offset += size
@@ -119,7 +119,7 @@ def compact_xsave_area(
     guest_xcr0: int,
     xcr0: int,
     buflen: int,
-    policy: Policy | str = Policy.QEMU_V1,
+    policy: QemuPolicy | str = QemuPolicy.QEMU_V1,
 ) -> PolicyResult:
     """Do what ``int compact_xsave_area(CPUX86State *env, void *buf, size_t buflen)`` does.
 
@@ -162,11 +162,11 @@ MAX_BUFFER = 1 << 24
 """No caller has more than a few pages; a larger number is a mistake and would only eat memory."""
 
 
-def _policy(name: Policy | str) -> Policy:
+def _policy(name: QemuPolicy | str) -> QemuPolicy:
     try:
-        return Policy(name)
+        return QemuPolicy(name)
     except ValueError:
-        raise UsageError(f"no policy {name!r}", expected="one of " + ", ".join(Policy)) from None
+        raise UsageError(f"no policy {name!r}", expected="one of " + ", ".join(QemuPolicy)) from None
 
 
 def _check_masks(*masks: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 import qmigtool
 from qmigtool.check import RULES, default_policy, run
 from qmigtool.diff import Comparison, Difference
-from qmigtool.diff import Kind as Change
+from qmigtool.diff import DifferenceKind as Change
 from qmigtool.findings import Severity
 from qmigtool.parsers.savevm import Type
 from tests.check.checking import edited, found, places, poked, sample

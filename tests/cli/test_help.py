@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from qmigtool.cli.main import cli
-from qmigtool.cli.shared.command import Command
+from qmigtool.cli.shared.command import ToolCommand
 from tests.cli.test_names import COMMANDS, GROUPS
 from tests.support.paths import ROOT
 
@@ -68,7 +68,7 @@ def test_no_line_but_a_command_is_wider_than_the_terminal(path):
 @pytest.mark.parametrize("path", LEAVES)
 def test_examples_work(path, tmp_path):
     command = find(path)
-    assert isinstance(command, Command)
+    assert isinstance(command, ToolCommand)
     assert command.examples
     assert any(f"qmigtool {path} " in f"{line} " for line in command.examples)
     for line in command.examples:

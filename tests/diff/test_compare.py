@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool.diff import Kind, compare, differences
+from qmigtool.diff import DifferenceKind, compare, differences
 from tests.diff.comparing import compared, edited, places
 from tests.rewrite.editing import sample, stream_of
 from tests.support import samplefiles
@@ -41,7 +41,7 @@ def test_one_field_is_one_difference(path: str, value: int, meaning: str) -> Non
     found = compared("pc-7.2", edited("pc-7.2", lambda r: r.set(path, value)))
     assert places(found) == [path]
     (difference,) = found.differences
-    assert (difference.kind, difference.a, difference.b) == (Kind.CHANGED, old, value)
+    assert (difference.kind, difference.a, difference.b) == (DifferenceKind.CHANGED, old, value)
     assert (difference.offset_a, difference.offset_b) == (offset, offset)
     assert difference.meaning == meaning
 
@@ -84,9 +84,9 @@ def test_two_that_one_name_could_mean_are_not_paired() -> None:
 def test_a_section_on_one_side() -> None:
     found = compared("pc-7.2", edited("pc-7.2", lambda r: r.drop_section("hpet")))
     (difference,) = found.differences
-    assert (difference.where, difference.kind, difference.b) == ("hpet@0", Kind.ONLY_A, None)
+    assert (difference.where, difference.kind, difference.b) == ("hpet@0", DifferenceKind.ONLY_A, None)
     back = compared(edited("pc-7.2", lambda r: r.drop_section("hpet")), "pc-7.2")
-    assert [d.kind for d in back.differences] == [Kind.ONLY_B]
+    assert [d.kind for d in back.differences] == [DifferenceKind.ONLY_B]
 
 
 def test_the_stream_as_a_whole() -> None:
@@ -132,7 +132,7 @@ def test_a_missing_subsection_differs_from_one_with_something_in_it() -> None:
     more = edited("kvm-avx512-7.2", lambda r: r.add_subsection("cpu@0", "cpu/xss", data=struct.pack(">Q", 0x800)))
     found = compared("kvm-avx512-7.2", more)
     (difference,) = found.differences
-    assert (difference.where, difference.kind) == ("cpu@0/cpu/xss/env.xss", Kind.ONLY_B)
+    assert (difference.where, difference.kind) == ("cpu@0/cpu/xss/env.xss", DifferenceKind.ONLY_B)
     assert difference.meaning == "IA32_XSS: +CET_U, A has no cpu/xss"
 
 
@@ -152,7 +152,7 @@ def test_a_field_that_one_version_adds() -> None:
     assert places(compared(stream_of(("d", 0, before)), stream_of(("d", 0, zero)))) == ["d@0/[version]"]
     found = compared(stream_of(("d", 0, before)), stream_of(("d", 0, full)))
     assert places(found) == ["d@0/[version]", "d@0/b"]
-    assert found.differences[1].kind is Kind.ONLY_B
+    assert found.differences[1].kind is DifferenceKind.ONLY_B
 
 
 def test_a_long_array_is_one_range() -> None:
@@ -179,7 +179,7 @@ def test_a_broken_stream_is_compared_as_far_as_it_goes(tmp_path: Path) -> None:
         found = compare(whole, cut)
         assert cut.problems
     kinds = {difference.kind for difference in found.differences}
-    assert kinds == {Kind.ONLY_A}
+    assert kinds == {DifferenceKind.ONLY_A}
     assert "hpet@0" in places(found)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qmigtool.diff import Noise, Rule, default_noise, load_noise
+from qmigtool.diff import Noise, NoiseRule, default_noise, load_noise
 from qmigtool.diff.noise import parse_noise
 from qmigtool.errors import QmigError, UsageError
 from tests.diff.comparing import compared, edited, places
@@ -100,7 +100,7 @@ def test_the_sample_has_every_key_and_works() -> None:
     sample = samplefiles.SAMPLES / "noise.toml"
     noise = load_noise(sample)
     text = sample.read_text(encoding="utf-8")
-    assert {f.name for f in fields(Rule)} == {f.name for f in fields(Rule) if f"\n{f.name} =" in text}
+    assert {f.name for f in fields(NoiseRule)} == {f.name for f in fields(NoiseRule) if f"\n{f.name} =" in text}
     assert compared(PC, edited(PC, lambda r: r.set("cpu@1/env.tsc", 999_999)), noise=noise).same
     assert not compared(PC, edited(PC, lambda r: r.set("cpu@1/env.tsc", 1_000_001)), noise=noise).same
 
@@ -139,7 +139,7 @@ def test_a_file_without_end_is_not_read(tmp_path: Path) -> None:
 
 
 def test_the_first_rule_that_fits_decides() -> None:
-    first = Rule("one", "x", "why", fields=("d@*/f",))
-    noise = Noise((first, Rule("two", "y", "why", fields=("*",), excuse=False)))
+    first = NoiseRule("one", "x", "why", fields=("d@*/f",))
+    noise = Noise((first, NoiseRule("two", "y", "why", fields=("*",), excuse=False)))
     assert noise.find("d@3/f", (), 1, 2, ()) is first
     assert noise.find("d@3/g", (), 1, 2, ()) is noise.rules[1]

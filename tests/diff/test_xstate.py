@@ -3,7 +3,7 @@
 import struct
 
 import qmigtool
-from qmigtool.diff import Kind, default_noise
+from qmigtool.diff import DifferenceKind, default_noise
 from qmigtool.xsave.components import COMPONENTS, USER_MASK
 from qmigtool.xsave.registerfile import registers_in, x87_value
 from tests.diff.comparing import compared, edited, places
@@ -65,7 +65,7 @@ def test_components_that_one_side_does_not_carry() -> None:
                   lambda r: r.set("cpu@0/env.xstate_bv", 0x2E7))  # fmt: skip
     found = compared(KVM, more)
     (difference,) = found.differences
-    assert (difference.where, difference.kind) == ("cpu@0/cpu/pkru/env.pkru", Kind.CHANGED)
+    assert (difference.where, difference.kind) == ("cpu@0/cpu/pkru/env.pkru", DifferenceKind.CHANGED)
     assert (difference.a, difference.b, difference.offset_a) == (0, 0x55555554, None)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmigtool.errors import StreamError
-from qmigtool.parsers.xbzrle import Change, apply_xbzrle, encode_xbzrle, parse_xbzrle
+from qmigtool.parsers.xbzrle import XbzrleChange, apply_xbzrle, encode_xbzrle, parse_xbzrle
 from tests.support.naiveram import patch
 
 PAGE = 4096
@@ -25,7 +25,7 @@ PAGE = 4096
     ],
 )
 def test_pairs(raw, changes):
-    assert parse_xbzrle(bytes.fromhex(raw), PAGE) == [Change(skip, bytes.fromhex(data)) for skip, data in changes]
+    assert parse_xbzrle(bytes.fromhex(raw), PAGE) == [XbzrleChange(skip, bytes.fromhex(data)) for skip, data in changes]
 
 
 def test_a_whole_page_can_change():
@@ -85,4 +85,4 @@ def test_any_bytes_are_pairs_or_a_stream_error(raw, size):
 @pytest.mark.parametrize("value", [-1, 1 << 14])
 def test_numbers_that_do_not_fit(value):
     with pytest.raises(ValueError, match="two ULEB128 bytes"):
-        encode_xbzrle([Change(value, b"x")])
+        encode_xbzrle([XbzrleChange(value, b"x")])

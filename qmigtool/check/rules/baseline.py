@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.rule import Context, Hit, Options, at, rule
-from qmigtool.diff.model import Kind as Side
+from qmigtool.diff.model import DifferenceKind as Side
 from qmigtool.errors import UsageError
 from qmigtool.util.text import text_value
 

@@ -65,7 +65,7 @@ def xstate_bv_legal(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
         yield at(vcpu.device, refusal.path, refusal.why)
 
 
-def _xsave(vcpu: VCpu, name: str, allowed: int | None = None) -> Iterator[kvm.Refusal]:
+def _xsave(vcpu: VCpu, name: str, allowed: int | None = None) -> Iterator[kvm.KvmRefusal]:
     for refusal in kvm.refusals(vcpu.device.number, allowed, groups=(kvm.Group.XSAVE,)):
         if refusal.name == name and refusal.certain:
             yield refusal

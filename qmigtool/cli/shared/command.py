@@ -9,10 +9,10 @@ import click
 
 from qmigtool.cli.shared.terminal import paged
 
-__all__ = ["Command", "command"]
+__all__ = ["ToolCommand", "command"]
 
 
-class Command(click.Command):
+class ToolCommand(click.Command):
     """A command with examples, which run on ``samples/``, and with headings for its options.
 
     ``headings`` maps a heading to options by name (``--ram``); those under no heading come last, as "Options".
@@ -57,7 +57,7 @@ def command(
     *examples: str,
     name: str | None = None,
     headings: Mapping[str, Sequence[str]] | None = None,
-    cls: type[Command] = Command,
-) -> Callable[[Callable[..., Any]], Command]:
+    cls: type[ToolCommand] = ToolCommand,
+) -> Callable[[Callable[..., Any]], ToolCommand]:
     """Make a command of a function, with its ``examples``."""
     return click.command(name, cls=cls, examples=examples, headings=headings)

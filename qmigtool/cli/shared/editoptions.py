@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from qmigtool.cli.shared.command import Command
+from qmigtool.cli.shared.command import ToolCommand
 from qmigtool.cli.shared.parameters import read_small
 from qmigtool.rewrite.editoption import EditOption, Heading
 from qmigtool.rewrite.edits import Edit, load_edits
@@ -30,7 +30,7 @@ EDIT_HEADINGS = {
 }
 
 
-class EditCommand(Command):
+class EditCommand(ToolCommand):
     """A command that remembers in which order its options came: edits apply in that order."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from qmigtool.xsave.components import EXTENDED_OFFSET, LEGACY_SIZE
 BAR = 24  # cells of a bar
 
 
-class Block(NamedTuple):
+class DrawnBlock(NamedTuple):
     """A stretch of an area; ``name`` is empty for a gap."""
 
     start: int
@@ -47,28 +47,28 @@ def draw(layout: Layout, mask: int, columns: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _blocks(layout: Layout, form: Format, mask: int) -> list[Block]:
+def _blocks(layout: Layout, form: Format, mask: int) -> list[DrawnBlock]:
     """Return the stretches of an area in rising order, gaps among them."""
-    placed = [Block(0, LEGACY_SIZE, "x87 SSE"), Block(LEGACY_SIZE, EXTENDED_OFFSET - LEGACY_SIZE, "header")]
+    placed = [DrawnBlock(0, LEGACY_SIZE, "x87 SSE"), DrawnBlock(LEGACY_SIZE, EXTENDED_OFFSET - LEGACY_SIZE, "header")]
     for bit, offset in layout.offsets(form, mask).items():
         row = layout.rows[bit]
         note = "aligned to 64" if form is Format.COMPACTED and row.align64 else ""
-        placed.append(Block(offset, row.size, mask_names(1 << bit)[0], note))
+        placed.append(DrawnBlock(offset, row.size, mask_names(1 << bit)[0], note))
     blocks = []
     end = 0
     for block in sorted(placed):
         if block.start > end:
-            blocks.append(Block(end, block.start - end, ""))
+            blocks.append(DrawnBlock(end, block.start - end, ""))
         blocks.append(block if block.start >= end else block._replace(note="overlaps the one above"))
         end = max(end, block.start + block.size)
     return blocks
 
 
-def _end(blocks: list[Block]) -> int:
+def _end(blocks: list[DrawnBlock]) -> int:
     return max(block.start + block.size for block in blocks)
 
 
-def _column(blocks: list[Block], title: str) -> list[str]:
+def _column(blocks: list[DrawnBlock], title: str) -> list[str]:
     total = _end(blocks)
     lines = [title, f"{'byte':>5}  {'size':>5}"]
     for block in blocks:

@@ -71,7 +71,7 @@ def check(
             near = [known for known in CONSUMERS if known.startswith(name)]
             raise UsageError(f"no consumer {name!r}", expected="one of " + ", ".join(near or CONSUMERS))
 
-    def act(one: Layout) -> tuple[tuple[str, ...], list[core.Verdict], list[str]]:
+    def act(one: Layout) -> tuple[tuple[str, ...], list[core.ConsumerVerdict], list[str]]:
         declared = declare_hyperv(data, one) if quirk and len(data) >= EXTENDED_OFFSET else data
         return (
             (*contradictions(holder, one), *core.misfits(data, one)),
@@ -111,7 +111,7 @@ def check(
 def _print_check(
     layout: Layout,
     misfits: Sequence[str],
-    verdicts: Sequence[core.Verdict],
+    verdicts: Sequence[core.ConsumerVerdict],
     notes: Sequence[str],
     unasked: Mapping[str, str],
 ) -> None:

@@ -28,7 +28,7 @@ from qmigtool.cli.shared.parameters import (
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout
 from qmigtool.xsave.found import convert_found
-from qmigtool.xsave.qemu_policy import Policy
+from qmigtool.xsave.qemu_policy import QemuPolicy
 
 
 @command(
@@ -47,7 +47,7 @@ from qmigtool.xsave.qemu_policy import Policy
 @area_layout_option("--source-layout", help="The layout of IN, if it is not --layout; auto finds it.")
 @click.option(
     "--policy",
-    type=click.Choice(["strict", *(policy.value for policy in Policy)]),
+    type=click.Choice(["strict", *(policy.value for policy in QemuPolicy)]),
     default="strict",
     show_default=True,
     help="strict follows the architecture and refuses to lose live state. qemu-* do what QEMU's two functions do: as "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from qmigtool.diff.ram.moved import MOVED, Block, find_moved, spread
+from qmigtool.diff.ram.moved import MOVED, MovedBlock, find_moved, spread
 from qmigtool.diff.ram.walk import RANGE, PageClass, Ranges, Walk
 from qmigtool.errors import UnsupportedError
 from qmigtool.parsers.source import BufferSource
@@ -132,7 +132,7 @@ class RamComparison:
 
         They stay changed or filled: this says where their content may have come from. Reads all of A once more.
         """
-        pairs = [Block(*block._again.sides()) for block in self.blocks]
+        pairs = [MovedBlock(*block._again.sides()) for block in self.blocks]
         wanted = (
             (number, units)
             for number, block in enumerate(self.blocks)

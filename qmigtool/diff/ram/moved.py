@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from qmigtool.diff.ram.pages import BlockPages, Held
+from qmigtool.diff.ram.pages import BlockPages, HeldPage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
     Hashes = NDArray[np.uint64]
 
-__all__ = ["MOVED", "Block", "find_moved", "spread"]
+__all__ = ["MOVED", "MovedBlock", "find_moved", "spread"]
 
 MOVED = np.dtype([("block", "u2"), ("from_block", "u2"), ("offset", "u8"), ("from_offset", "u8")])
 """A page of B and where A has its content: numbers of the blocks in the comparison, bytes in them."""
@@ -30,14 +30,14 @@ BATCH = 256 << 10
 WINDOW = 1 << 14
 
 
-class Block(NamedTuple):
+class MovedBlock(NamedTuple):
     """One block of the comparison: what either stream has of it."""
 
     a: BlockPages
     b: BlockPages
 
 
-def find_moved(blocks: Sequence[Block], wanted: Iterator[tuple[int, Ints]]) -> NDArray[np.void]:
+def find_moved(blocks: Sequence[MovedBlock], wanted: Iterator[tuple[int, Ints]]) -> NDArray[np.void]:
     """Return which of B's pages stand elsewhere in A (:data:`MOVED`), each once, with the first place there.
 
     ``wanted`` gives the pages to look for: the number of a block, units of it. At most :data:`MAX_WANTED` are.
@@ -67,7 +67,7 @@ def find_moved(blocks: Sequence[Block], wanted: Iterator[tuple[int, Ints]]) -> N
     return out[_the_same(blocks, out, size)]
 
 
-def _wanted(blocks: Sequence[Block], wanted: Iterator[tuple[int, Ints]]) -> tuple[Hashes, Ints, Ints]:
+def _wanted(blocks: Sequence[MovedBlock], wanted: Iterator[tuple[int, Ints]]) -> tuple[Hashes, Ints, Ints]:
     hashes: list[Hashes] = [np.zeros(0, np.uint64)]
     numbers: list[Ints] = [np.zeros(0, np.int64)]
     units: list[Ints] = [np.zeros(0, np.int64)]
@@ -88,7 +88,7 @@ def _with_content(side: BlockPages) -> Iterator[Ints]:
     """Give the units of a block that may be of more than one byte value."""
     segments = side.segments
     length = np.diff(np.append(segments.start, side.units))
-    kept = (segments.held == Held.IN_PLACE) | (segments.held == Held.ENCODED)
+    kept = (segments.held == HeldPage.IN_PLACE) | (segments.held == HeldPage.ENCODED)
     return spread(segments.start[kept], length[kept])
 
 
@@ -125,7 +125,7 @@ def _fetched(side: BlockPages, units: Ints) -> Iterator[tuple[Ints, Bytes, NDArr
         yield part, pages, np.ones(len(part), np.bool_) if broken is None else ~broken
 
 
-def _the_same(blocks: Sequence[Block], moved: NDArray[np.void], size: int) -> NDArray[np.bool_]:
+def _the_same(blocks: Sequence[MovedBlock], moved: NDArray[np.void], size: int) -> NDArray[np.bool_]:
     """Compare the bytes of what was found; two pages of one hash are not always the same."""
     same = np.zeros(len(moved), np.bool_)
     pairs = moved["block"].astype(np.int64) << 16 | moved["from_block"]

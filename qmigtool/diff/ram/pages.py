@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
     Units = NDArray[np.void]
 
-__all__ = ["BlockPages", "Held", "Look", "Segments", "distinct"]
+__all__ = ["BlockPages", "HeldPage", "Look", "Segments", "distinct"]
 
 MAX_ERRORS = 20  # named one by one; the rest is counted
 
 
-class Held(IntEnum):
+class HeldPage(IntEnum):
     """What a stream has of a page."""
 
     ABSENT = 0
@@ -43,12 +43,12 @@ class Held(IntEnum):
     """To be unpacked, or put together from changes (XBZRLE)."""
 
 
-def _held(encoding: Encoding) -> Held:
+def _held(encoding: Encoding) -> HeldPage:
     if encoding is Encoding.DISCARD:
-        return Held.ABSENT
+        return HeldPage.ABSENT
     if encoding.holds_zero:
-        return Held.FILL
-    return Held.IN_PLACE if encoding in RAW else Held.ENCODED
+        return HeldPage.FILL
+    return HeldPage.IN_PLACE if encoding in RAW else HeldPage.ENCODED
 
 
 _HELD = np.array([_held(encoding) for encoding in Encoding], np.uint8)
@@ -113,11 +113,11 @@ class BlockPages:
         if self._absent == "error":  # else changes to an absent page are changes to zeros
             known &= start >= np.append(gaps[:, 1], 0)[at_gap]
         run = ram.runs[final.run[at]] if len(final.run) else np.zeros(len(start), ram.runs.dtype)
-        held = np.where(known, _HELD[run["encoding"]], Held.ABSENT).astype(np.uint8)
-        lacking = (held == Held.ABSENT) & (start < pages)
+        held = np.where(known, _HELD[run["encoding"]], HeldPage.ABSENT).astype(np.uint8)
+        lacking = (held == HeldPage.ABSENT) & (start < pages)
         if self._absent == "error":  # what virtio-mem has not plugged is not absent
             lacking &= start >= np.append(gaps[:, 1], 0)[at_gap]
-        held[lacking] = Held.FILL
+        held[lacking] = HeldPage.FILL
         fill = np.where(known, run["fill"], 0).astype(np.uint8)
         stride = run["head"].astype(np.int64) + run["payload"].astype(np.int64)
         place = run["offset"].astype(np.int64) + run["head"].astype(np.int64)
@@ -171,7 +171,7 @@ class Look:
         self._channel = s.channel[segment]
         page, part = np.divmod(units - s.start[segment], pages.per_page)
         self._place = s.place[segment] + page * s.stride[segment] + part * pages.unit
-        self._plain = self._held == Held.IN_PLACE
+        self._plain = self._held == HeldPage.IN_PLACE
         self._data: memoryview | None = None
         if not bool(self._plain.any()):
             return
@@ -213,11 +213,11 @@ class Look:
             out = self._items[self._from[part]].view(np.uint8).reshape(-1, size)
         broken = np.zeros(last - first, np.bool_)
         held = self._held[part]
-        filled = held == Held.FILL
+        filled = held == HeldPage.FILL
         out[filled] = self._fill[part][filled, None]
-        for at in np.flatnonzero((held == Held.IN_PLACE) & ~self._plain[part]).tolist():
+        for at in np.flatnonzero((held == HeldPage.IN_PLACE) & ~self._plain[part]).tolist():
             self._elsewhere(first + at, out[at : at + 1], broken[at : at + 1])
-        encoded = np.flatnonzero(held == Held.ENCODED)
+        encoded = np.flatnonzero(held == HeldPage.ENCODED)
         units = self._units[part]
         for rows in np.split(encoded, np.flatnonzero(np.diff(units[encoded]) != 1) + 1) if len(encoded) else ():
             self._pages.read(units, rows, out, broken)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qmigtool.diff.ram.pages import BlockPages, Held, distinct
+from qmigtool.diff.ram.pages import BlockPages, HeldPage, distinct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -190,8 +190,8 @@ def _without_a_look(
     held_a: Classes, fill_a: Classes, held_b: Classes, fill_b: Classes
 ) -> tuple[Classes, NDArray[np.bool_]]:
     """Say what is known of stretches without their content, and which of them need a look."""
-    lacks_a, lacks_b = held_a == Held.ABSENT, held_b == Held.ABSENT
-    both_fill = (held_a == Held.FILL) & (held_b == Held.FILL)
+    lacks_a, lacks_b = held_a == HeldPage.ABSENT, held_b == HeldPage.ABSENT
+    both_fill = (held_a == HeldPage.FILL) & (held_b == HeldPage.FILL)
     kinds = np.select(
         [lacks_a & lacks_b, lacks_a, lacks_b, fill_a == fill_b, fill_b == 0, fill_a == 0],
         [

@@ -15,8 +15,7 @@ from qmigtool.xsave.components import LEGACY_MASK
 
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.state import Load
-    from qmigtool.x86.kvm import Number
-    from qmigtool.x86.kvm import Refusal as Refused
+    from qmigtool.x86.kvm import KvmRefusal, Number
 
 __all__ = ["NOT_SILENT", "put_registers"]
 
@@ -56,7 +55,7 @@ def _components(load: Load, label: str, number: Number) -> None:
         load.doubt(f"whether the host has {names}: a CPUID dump, a CPU model or a layout decides it", label)
 
 
-def _refuse(load: Load, label: str, refused: list[Refused]) -> None:
+def _refuse(load: Load, label: str, refused: list[KvmRefusal]) -> None:
     for found in refused:
         if not found.certain:
             load.doubt(f"{found.why}: some hosts take it; the target's own KVM decides it", label)

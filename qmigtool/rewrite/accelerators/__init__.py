@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import UndecidedError, UsageError
 from qmigtool.rewrite.accelerators import board, extended, limits, registers
-from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
 from qmigtool.x86.traits import TARGETS, TRAITS
 from qmigtool.x86.vcpu import SAVED_BY, UNKNOWN_SAVER
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "TARGETS", "convert", "rules_for"]
 
 # Refusals first. Components are dropped before the remaining ones are declared.
-RULES: tuple[Rule, ...] = (*limits.RULES, *extended.RULES, *registers.RULES, *board.RULES)
+RULES: tuple[ConversionRule, ...] = (*limits.RULES, *extended.RULES, *registers.RULES, *board.RULES)
 
 
-def rules_for(source: str, target: str) -> tuple[Rule, ...]:
+def rules_for(source: str, target: str) -> tuple[ConversionRule, ...]:
     """Return the rules that apply from one accelerator to another; raises :class:`~qmigtool.errors.UsageError`."""
     _check_known(source, tuple(TRAITS))
     _check_known(target, TARGETS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qmigtool.rewrite import structure
-from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
 
 __all__ = ["RULES"]
 
@@ -63,35 +63,35 @@ def tsc_to_ticks(conversion: Conversion) -> None:
 
 
 RULES = (
-    Rule(
+    ConversionRule(
         "KT1",
         "no other accelerator has such a device, and QEMU refuses to load its section",
         "proved",
         lambda source, target: bool(source.sections),
         foreign_sections,
     ),
-    Rule(
+    ConversionRule(
         "TK4",
         "an in-kernel PIC misses the first edge of a line that is already high, and no PIT interrupt arrives",
         "proved",
         lambda source, target: target.in_kernel_irqchip and not source.in_kernel_irqchip,
         pit_edge,
     ),
-    Rule(
+    ConversionRule(
         "KT4",
         "an in-kernel PIT does not keep channel 0's times; QEMU's own PIT would count up to them and stop",
         "proved",
         lambda source, target: source.in_kernel_irqchip and not target.in_kernel_irqchip,
         pit_times,
     ),
-    Rule(
+    ConversionRule(
         "TK6",
         "TCG's TSC is the ticks clock, and env.tsc is 0: the guest's TSC would restart",
         "inferred",
         lambda source, target: source.ticks and not target.ticks,
         ticks_to_tsc,
     ),
-    Rule(
+    ConversionRule(
         "KT5",
         "TCG's TSC is the ticks clock: the guest would see its TSC go back",
         "proved",

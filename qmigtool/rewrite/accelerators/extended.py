@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from qmigtool.rewrite import components
-from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
 from qmigtool.x86.registers import FSW
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
 from qmigtool.xsave.components import LEGACY_MASK, MPX_MASK, MXCSR_INIT, PKRU_MASK, with_dependents
@@ -80,56 +80,56 @@ def _rotate(conversion: Conversion, direction: int) -> None:
 
 
 RULES = (
-    Rule(
+    ConversionRule(
         "TK3",
         "a hypervisor refuses XCR0 with components that the host does not have, and with it every MSR",
         "proved",
         lambda source, target: target.declares and not target.hyperv,
         foreign_components,
     ),
-    Rule(
+    ConversionRule(
         "KT8",
         "TCG has no AVX-512, no AMX and no CET: the guest's next such instruction is #UD",
         "proved",
         lambda source, target: not target.declares,
         foreign_components,
     ),
-    Rule(
+    ConversionRule(
         "MS1",
         "the partition's XSAVE page has no place for it: no bit for PKRU and APX, 4096 bytes in all",
         "source",
         lambda source, target: target.hyperv,
         foreign_components,
     ),
-    Rule(
+    ConversionRule(
         "TK1",
         "TCG never fills XSTATE_BV, and undeclared components are initialised on load",
         "proved",
         lambda source, target: not source.declares and target.declares,
         declare,
     ),
-    Rule(
+    ConversionRule(
         "TK1b",
         "with bit 1 of XSTATE_BV clear the CPU loads MXCSR 1F80",
         "proved",
         lambda source, target: target.declares,
         declare_sse,
     ),
-    Rule(
+    ConversionRule(
         "TK2",
         "TCG stores physical x87 registers, hypervisors ST order",
         "proved",
         lambda source, target: source.physical_x87 and not target.physical_x87,
         to_stack_order,
     ),
-    Rule(
+    ConversionRule(
         "KT6",
         "hypervisors store x87 registers in ST order, TCG physical ones",
         "proved",
         lambda source, target: target.physical_x87 and not source.physical_x87,
         to_physical_order,
     ),
-    Rule(
+    ConversionRule(
         "KT10",
         "TCG ignores it and sends 0, which identifies its streams",
         "proved",  # that it has no effect

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from qmigtool.rewrite import structure
-from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
 from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.sectiondraft import SectionDraft
 from qmigtool.x86.kvm import ADDRESSES, faults, is_canonical, linear_width, refusals
@@ -154,56 +154,56 @@ def not_restored(conversion: Conversion) -> None:
 
 
 RULES = (
-    Rule(
+    ConversionRule(
         "TK8",
         "TCG does not check addresses; KVM refuses the MSR and QEMU aborts, or no Intel CPU can run the vCPU",
         "proved",
         lambda source, target: target.hypervisor and not source.hypervisor,
         canonical,
     ),
-    Rule(
+    ConversionRule(
         "TK9",
         "a hypervisor refuses the whole group of registers (QEMU before 10 then silently drops it)",
         "proved",
         lambda source, target: target.hypervisor,
         illegal,
     ),
-    Rule(
+    ConversionRule(
         "TK10",
         "firmware may wait for an SMI that never comes",
         "proved",  # for a VM that was saved while its firmware ran
         lambda source, target: target.hypervisor,
         system_management,
     ),
-    Rule(
+    ConversionRule(
         "TK12",
         "only TCG saves it, and a SIPI would start the vCPU with its current registers",
         "inferred",  # seen with an AP parked under TCG 7.2: the VM ended at its SIPI
         lambda source, target: target.hypervisor and not source.hypervisor,
         pending_init,
     ),
-    Rule(
+    ConversionRule(
         "MS3",
         "state of nested guests and of Xen emulation is specific to the accelerator",
         "source",
         lambda source, target: True,
         nested,
     ),
-    Rule(
+    ConversionRule(
         "KT11",
         "the target has no register for it: the interrupt controllers show what was pending",
         "inferred",
         lambda source, target: source.queued_events and not target.queued_events,
         queued,
     ),
-    Rule(
+    ConversionRule(
         "KT9",
         "only KVM provides it",
         "inferred",
         lambda source, target: source.kernel,
         paravirtual,
     ),
-    Rule(
+    ConversionRule(
         "MS5",
         "QEMU does not write it to the partition",
         "source",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qmigtool.rewrite import structure
-from qmigtool.rewrite.accelerators.rule import Conversion, Rule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
 from qmigtool.x86.registers import HFLAGS, SEGMENT, TSS_AVAILABLE, TSS_BUSY, TSS_MAKES_BUSY
 from qmigtool.x86.vcpu import tcg_hflags
 
@@ -78,42 +78,42 @@ def no_interrupt_request(conversion: Conversion) -> None:
 
 
 RULES = (
-    Rule(
+    ConversionRule(
         "TK7",
         "a hypervisor expects a busy TSS in TR",
         "inferred",
         lambda source, target: target.busy_tss and not source.busy_tss,
         busy_tss,
     ),
-    Rule(
+    ConversionRule(
         "KT3",
         "TCG reads I/O permissions only from a TSS of type 9: otherwise #GP",
         "proved",
         lambda source, target: source.busy_tss and not target.busy_tss,
         available_tss,
     ),
-    Rule(
+    ConversionRule(
         "KT2",
         "TCG does not recompute hflags: without AVX_EN the first AVX instruction is #UD",
         "proved",  # bit 28; the others are read in QEMU
         lambda source, target: source.recomputes_hflags and not target.recomputes_hflags,
         hidden_flags,
     ),
-    Rule(
+    ConversionRule(
         "TK5",
         "env.mp_state must show that a vCPU waits or is halted: otherwise application processors run the BIOS",
         "proved",
         lambda source, target: target.mp_state and not source.mp_state,
         to_mp_state,
     ),
-    Rule(
+    ConversionRule(
         "KT7",
         "cpu_common and the APIC must show that a vCPU waits or is halted: otherwise it runs from the reset vector",
         "proved",
         lambda source, target: target.halted and not source.halted,
         from_mp_state,
     ),
-    Rule(
+    ConversionRule(
         "TK11",
         "the in-kernel interrupt controller keeps it, and nothing would clear the bits",
         "inferred",

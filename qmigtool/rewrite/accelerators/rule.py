@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from qmigtool.x86.traits import Traits
     from qmigtool.x86.vcpu import VCpu
 
-__all__ = ["Conversion", "Rule"]
+__all__ = ["Conversion", "ConversionRule"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ConversionRule:
     """One rule: ``why`` it is needed, and in ``status`` how that is known.
 
     ``proved``: shown to be necessary by leaving it out, with real QEMU and /dev/kvm; ``source``: from QEMU's source;
@@ -45,7 +45,7 @@ class Conversion:
     name: str = ""
     """The current rule."""
 
-    def apply(self, rule: Rule) -> None:
+    def apply(self, rule: ConversionRule) -> None:
         """Apply one rule."""
         self.name = rule.name
         with self.draft.edit(rule.name, rule.why):
