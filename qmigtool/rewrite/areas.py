@@ -58,7 +58,7 @@ def import_area(
     quirk = draft.accelerator in HYPERV if hyperv_quirk is None else hyperv_quirk
     wrong = misfits(area.data, area.layout)
     if wrong and not force:
-        raise LiveStateError(f"the area is not one of {area.layout.name}: {'; '.join(wrong)} (--force imports it)")
+        raise LiveStateError(f"the area does not fit {area.layout.name}: {'; '.join(wrong)} (--force imports it)")
     for text in (*wrong, *area_notes(area.data, area.layout, hyperv_quirk=quirk)):
         draft.note(f"vCPU {index}: {text}")
     if quirk:

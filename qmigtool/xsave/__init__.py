@@ -1,30 +1,30 @@
 """x86 XSAVE areas: components, layouts, conversion between the standard and the compacted format, validity.
 
 ===============  ================================================================================================
-components       what each state component is: bit, name, size, initial configuration; masks of them
-layout           where they lie on one CPU, from its CPUID leaf 0xD
+components       the state components: bit, name, size, initial configuration; masks of them
+layout           their offsets on one CPU, from its CPUID leaf 0xD
 catalog          the built-in layouts (``layouts.json``)
 cpuid            layouts from CPUID in text
-holders          what an area comes in: ELF cores, JSON, Xen's records
-nestedjson       documents inside strings of documents, for both
-cputext          the forms of such text, one reader for each
-area             one area: its bytes and the registers that they mean
+holders          files that contain an area: ELF cores, JSON, Xen's records
+nestedjson       JSON documents inside JSON strings, for cpuid and holders
+cputext          the formats of such text, one reader for each
+area             one area: its bytes and its registers
 header           the first 576 bytes: format, XSTATE_BV, XCOMP_BV, MXCSR
-convert          the ``strict`` policy: convert an area, and lose nothing silently
+convert          the ``strict`` policy: convert an area without losing state silently
 plan, batch      the moves of a conversion, for one area or for many
 qemu_policy      the policies ``qemu-v1``, ``qemu-11.1`` and ``qemu-next``: what QEMU's own two functions do
 enabled          XCR0 and IA32_XSS that a CPU can have
-vendor           whose CPU a layout is of, and the MXCSR bits that it defines
-fit              does a layout fit an area, and which do
-hyperv           what Hyper-V saves without saying so
-found            an area out of a file: in which layout it is to be read, and what it becomes
-notes            what a careful reader of an area wants to know
-check            would XRSTOR, XRSTORS, KVM, MSHV or WHPX take an area, and why not
+vendor           the vendor of a layout's CPU, and the MXCSR bits that it defines
+fit              whether a layout fits an area, and which layouts do
+hyperv           state that Hyper-V saves without declaring it
+found            an area from a file: the layout to read it with, and its conversion
+notes            notes on areas that are accepted but unusual
+check            would XRSTOR, XRSTORS, KVM, MSHV or WHPX accept an area, and why not
 ===============  ================================================================================================
 
-What lives here is pure: bytes and masks in, bytes and masks out. It knows nothing of streams, vmstate fields, files,
-tables or accelerators' streams, imports no other part of qmigtool but the errors, and needs numpy only in a batch.
-Outside ``layouts.json`` and a layout made from CPUID, nothing may know the offset of an extended component.
+This package is pure: bytes and masks in, bytes and masks out. It does not depend on streams, vmstate fields, files,
+tables or accelerators' streams, imports only qmigtool's errors, and needs numpy only for a batch. Outside
+``layouts.json`` and a layout made from CPUID, no code contains the offset of an extended component.
 """
 
 from __future__ import annotations

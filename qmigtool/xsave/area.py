@@ -1,4 +1,4 @@
-"""One XSAVE area: its bytes, the layout they lie in, and the register state that they mean."""
+"""One XSAVE area: its bytes, its layout, and the register state in it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,15 @@ __all__ = ["Format", "XsaveArea"]
 class XsaveArea:
     """The XSAVE area of one vCPU.
 
-    ``data`` is the area in standard or compacted format (XCOMP_BV[63] tells), ``layout`` says where a component lies.
+    ``data`` is the area in standard or compacted format (see XCOMP_BV[63]), ``layout`` gives the components' offsets.
     ``supervisor`` holds components (bit -> contents) that ``data`` does not: a standard area cannot hold supervisor
-    state, and QEMU carries it as MSRs.
+    state, and QEMU sends it as MSRs.
 
-    State is read as the architecture defines it: a component whose XSTATE_BV bit is 0 is in its initial configuration,
-    whatever its bytes say. A QEMU TCG stream declares nothing and carries live state: call :meth:`redeclared` first.
+    State is read as the architecture defines: a component whose XSTATE_BV bit is 0 is in its initial configuration,
+    whatever its bytes are. A QEMU TCG stream declares nothing but has live state: call :meth:`redeclared` first.
 
-    Raises XsaveError if the bytes end before the header or before a declared component does, or if the layout cannot
-    place a component that XCOMP_BV has. Whether the area is legal otherwise is for
-    :func:`qmigtool.xsave.check.check_area` to say.
+    Raises XsaveError if the bytes end before the header or a declared component does, or if the layout has no place for
+    a component in XCOMP_BV. :func:`qmigtool.xsave.check.check_area` checks the other rules.
     """
 
     data: bytes
@@ -68,16 +67,16 @@ class XsaveArea:
     def __repr__(self) -> str:
         size, beside = len(self.data), ", ".join(map(bit_name, self.supervisor))
         words = f"{self.format}, {self.layout.name}, XSTATE_BV {self.xstate_bv:#x}, {size} bytes"
-        return f"<XsaveArea {words}{f', beside it {beside}' if beside else ''}>"
+        return f"<XsaveArea {words}{f', supervisor {beside}' if beside else ''}>"
 
     @property
     def format(self) -> Format:
-        """Standard or compacted, as XCOMP_BV[63] tells."""
+        """Standard or compacted, according to XCOMP_BV[63]."""
         return area_format(self.data)
 
     @property
     def xstate_bv(self) -> int:
-        """XSTATE_BV: which components the area declares to hold."""
+        """XSTATE_BV: the components that the area declares."""
         return header(self.data)[0]
 
     @property
@@ -92,12 +91,12 @@ class XsaveArea:
 
     @property
     def offsets(self) -> dict[int, int]:
-        """Bit -> byte of each component above bit 1 that this form of area has a place for."""
+        """Bit -> offset of each component above bit 1 that this area has a place for."""
         form = self.format
         return self.layout.offsets(form, self.xcomp_bv if form is Format.COMPACTED else self.layout.user_mask)
 
     def memory(self, key: int | str) -> bytes | None:
-        """Return the bytes at the component's place whatever XSTATE_BV says, or None if there are none.
+        """Return the bytes at the component's place, whatever XSTATE_BV is, or None if it has no place.
 
         For reading state, use :meth:`component`: these bytes are stale where XSTATE_BV has a 0.
         """
@@ -114,7 +113,7 @@ class XsaveArea:
         """Return the component's contents (see :class:`Component` for sizes; SSE is XMM0-15, without MXCSR).
 
         That is the initial configuration if XSTATE_BV does not have the component. Raises XsaveError if XSTATE_BV has
-        it and the layout does not say where it lies, or if nobody says how large it is.
+        it and the layout has no place for it, or if its size is unknown.
         """
         bit = _bit(key)
         if bit in self.supervisor:
@@ -125,20 +124,20 @@ class XsaveArea:
                 return contents
             reason = self.layout.absent.get(bit, "CPUID leaf 0xD does not have it there")
             raise XsaveError(
-                f"XSTATE_BV declares {bit_name(bit)}, but the layout does not say where it lies: {reason}",
+                f"XSTATE_BV declares {bit_name(bit)}, but the layout has no place for it: {reason}",
                 offset=XSTATE_BV_OFFSET,
                 section=self.layout.name,
             )
         known, row = COMPONENTS.get(bit), self.layout.rows.get(bit)
         if known is None and row is None:
-            raise XsaveError(f"nothing says how large {bit_name(bit)} is", section=self.layout.name)
+            raise XsaveError(f"the size of {bit_name(bit)} is unknown", section=self.layout.name)
         return initial_configuration(bit, known.size if known else row.size if row else 0)
 
     @property
     def live(self) -> int:
         """The components whose contents differ from the initial configuration; MXCSR counts for SSE.
 
-        A component that is declared and cannot be read counts as live.
+        A declared component that cannot be read counts as live.
         """
         mask = sum(1 << bit for bit, contents in self.supervisor.items() if not is_initial(bit, contents))
         for bit in bits(self.xstate_bv & ~XCOMP_BV_COMPACTED):
@@ -148,9 +147,9 @@ class XsaveArea:
         return mask | 2 if self.mxcsr != MXCSR_INIT else mask
 
     def architectural_state(self) -> dict[int | str, bytes | int]:
-        """Return what the area means: bit -> contents of each component that is not initial, and ``"mxcsr"``.
+        """Return the area's state: bit -> contents of each component that is not initial, and ``"mxcsr"``.
 
-        Two areas with the same answer restore the same registers, whatever their formats and layouts.
+        Two areas with equal state restore the same registers, whatever their formats and layouts.
         """
         state: dict[int | str, bytes | int] = {"mxcsr": self.mxcsr}
         for bit in bits(self.live):
@@ -162,8 +161,8 @@ class XsaveArea:
     def redeclared(self, allowed: int | None = None) -> XsaveArea:
         """Return a standard area whose XSTATE_BV is recomputed: bit i is 1 if the bytes in memory are not initial.
 
-        For areas whose XSTATE_BV is known to say nothing, as from a TCG stream. ``allowed`` (default: all that the
-        layout has) limits it, as to the guest's XCR0. Raises XsaveError for a compacted area, where bytes of
+        For areas whose XSTATE_BV is known to be meaningless, as from a TCG stream. ``allowed`` (default: all components
+        of the layout) limits it, as to the guest's XCR0. Raises XsaveError for a compacted area, where bytes of
         undeclared components are stale, and if components that share a place (MPX and APX_F) remain.
         """
         if self.format is Format.COMPACTED:
@@ -188,9 +187,9 @@ class XsaveArea:
         return replace(self, data=bytes(data))
 
     def with_hyperv_quirk(self) -> XsaveArea:
-        """Return the area with the XSTATE_BV bits of PASID, CET_U and CET_S that Hyper-V leaves out.
+        """Return the area with the XSTATE_BV bits of PASID, CET_U and CET_S that Hyper-V does not set.
 
-        See :mod:`qmigtool.xsave.hyperv`. A standard area, and one that declares all that it has, is returned as it is.
+        See :mod:`qmigtool.xsave.hyperv`. A standard area, and one that declares all its state, is returned unchanged.
         """
         return replace(self, data=declare_hyperv(self.data, self.layout))
 
@@ -207,7 +206,7 @@ class XsaveArea:
 
         ``mask`` is XCOMP_BV (default: the user components of ``layout`` and the supervisor components held here),
         ``max_size`` the bytes of the buffer, ``drop`` the components whose loss is allowed. Raises LiveStateError and
-        XsaveError as :func:`qmigtool.xsave.convert.convert` does, which also returns notes.
+        XsaveError as :func:`qmigtool.xsave.convert.convert` does, which also returns the notes.
         """
         result = convert(
             self.data,
@@ -232,8 +231,8 @@ class XsaveArea:
     ) -> XsaveArea:
         """Return this state as a standard area of ``layout``; supervisor components move to ``supervisor``.
 
-        ``mask`` has the user components that may be in it, as XCR0 has (default: those of ``layout``). The rest as
-        for :meth:`compact`.
+        ``mask`` has the user components that may be in it, like XCR0 (default: those of ``layout``). The other
+        arguments are those of :meth:`compact`.
         """
         result = convert(
             self.data,
@@ -249,12 +248,12 @@ class XsaveArea:
 
     @property
     def mxcsr(self) -> int:
-        """MXCSR as restoring this area gives it (see :func:`qmigtool.xsave.header.effective_mxcsr`)."""
+        """MXCSR after this area is restored (see :func:`qmigtool.xsave.header.effective_mxcsr`)."""
         return effective_mxcsr(self.data, self.xstate_bv, self.format)[0]
 
     @property
     def mxcsr_mask(self) -> int:
-        """MXCSR_MASK as it stands at byte 28: information from the CPU that saved, not state."""
+        """MXCSR_MASK at byte 28: information from the CPU that saved the area, not state."""
         return int(struct.unpack_from("<I", self.data, MXCSR_MASK_OFFSET)[0])
 
     @property

@@ -41,9 +41,8 @@ if TYPE_CHECKING:
 def apply_batch(plan: Plan, areas: Areas) -> Areas:
     """Convert ``areas``, uint8 of shape (N, bytes of one area), to uint8 of shape (N, ``plan.target_size``).
 
-    Each row follows the rules of :meth:`~qmigtool.xsave.plan.Plan.apply`, and the first row that breaks one is named in
-    the error. A batch has no way to hand supervisor state back, so live supervisor state without a place in the target
-    is refused.
+    Each row follows the rules of :meth:`~qmigtool.xsave.plan.Plan.apply`; the error names the first row that breaks
+    one. A batch cannot return supervisor state, so live supervisor state without a place in the target is refused.
     """
     if areas.dtype != np.uint8 or areas.ndim != 2:
         raise XsaveError(f"the batch is {areas.dtype} of shape {areas.shape}", expected="uint8 of shape (N, bytes)")
@@ -78,7 +77,7 @@ def apply_batch(plan: Plan, areas: Areas) -> Areas:
     out[:, :2] = np.frombuffer(FCW_INIT.to_bytes(2, "little"), dtype=np.uint8)
     legacy = [Move(bit, o, o, size) for bit, pieces in enumerate((X87_PIECES, SSE_PIECES)) for o, size in pieces]
     for move in (*legacy, *plan.moves):
-        # After the MXCSR rule bit 1 of `kept` may be set where SSE is initial: `declared` says what memory holds.
+        # After the MXCSR rule bit 1 of `kept` may be set where SSE is initial: `declared` has the components in memory.
         rows = _has(declared if move.bit < 2 else kept, move.bit)
         if rows.any():
             where = slice(None) if rows.all() else rows
@@ -92,7 +91,7 @@ def apply_batch(plan: Plan, areas: Areas) -> Areas:
 
 
 def _headers(plan: Plan, areas: Areas) -> tuple[Masks, Rows]:
-    """Return what each row declares, and which rows break a rule of the header."""
+    """Return the components that each row declares, and the rows that break a rule of the header."""
     declared, xcomp_bv = _u64(areas, XSTATE_BV_OFFSET).copy(), _u64(areas, XCOMP_BV_OFFSET)
     compacted = plan.source_format is Format.COMPACTED
     bad = xcomp_bv != np.uint64(plan.source_mask | XCOMP_BV_COMPACTED if compacted else 0)
@@ -111,7 +110,7 @@ def _headers(plan: Plan, areas: Areas) -> tuple[Masks, Rows]:
 
 
 def _lossy(plan: Plan, areas: Areas, move: Move) -> Rows:
-    """Return the rows where dropping ``move`` would lose state (or where it is outside the area)."""
+    """Return the rows where dropping ``move`` would lose state (or where the component is outside the area)."""
     if move.src + move.size > areas.shape[1]:
         return np.ones(len(areas), dtype=np.bool_)
     if plan.drop >> move.bit & 1 and not plan.source.rows[move.bit].supervisor:
@@ -139,7 +138,7 @@ def _live(areas: Areas, move: Move) -> Rows:
 
 
 def _raise_for(plan: Plan, areas: Areas, row: int) -> None:
-    """Raise the error that the row gives on its own, with the row's index in it."""
+    """Raise the error that this row alone gives, with the row's index."""
     try:
         result = plan.apply(areas[row].tobytes())
     except QmigError as error:
@@ -148,7 +147,7 @@ def _raise_for(plan: Plan, areas: Areas, row: int) -> None:
         raise
     names = tuple(bit_name(bit) for bit in result.supervisor)
     raise LiveStateError(
-        f"row {row}: live supervisor state has no place in the target, and a batch cannot hand it back: "
+        f"row {row}: live supervisor state has no place in the target, and a batch cannot return it: "
         f"{', '.join(names)}",
         components=names,
     )

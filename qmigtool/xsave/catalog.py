@@ -1,11 +1,11 @@
-"""The built-in layouts: 32 real CPUs and guests, two that QEMU itself has (``layouts.json``), and QEMU's CPU models.
+"""The built-in layouts: 32 real CPUs and guests, two of QEMU itself (``layouts.json``), and QEMU's CPU models.
 
 Two entries are no CPU. ``qemu`` has every component of QEMU's x86_ext_save_areas, at the offsets that its X86XSaveArea
-had before accelerators copied the host's: the Intel ones, with APX_F at 960. ``tcg`` has only what a TCG guest can
+had before accelerators copied the host's: Intel's offsets, with APX_F at 960. ``tcg`` has only what a TCG guest can
 enumerate, XCR0 0x21f: the X86XSaveArea of tcg-cpu.h has room for AVX-512, but TCG does not offer it.
 
-A CPU model of QEMU (``models.json``, as QEMU 11.1 expands each) says which components a guest has; where they lie it
-takes from the host, so that its layout here is that on a CPU of its own vendor: the offsets of a family.
+A CPU model of QEMU (``models.json``, as QEMU 11.1 expands each) defines which components a guest has; their offsets
+come from the host. The layout here is the one on a CPU of the model's own vendor: the offsets of a family.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from qmigtool.xsave.layout import CpuidRow, Layout
 FAMILIES = {"Intel": "qemu", "AMD": "amd-zen5"}
 """The families of CPUs by their standard offsets, and the layout that has every component of each.
 
-Intel's is also Zhaoxin's; AMD's is that of Zen 3 and later. Within a family no CPU known differs (347 dumps of
+Intel's is also Zhaoxin's; AMD's is that of Zen 3 and later. Within a family all known CPUs are equal (347 dumps of
 InstLatx64).
 """
 
 VENDORS = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD"}
-"""What CPUID leaf 0 says on a CPU of each family, where a text names the family alone."""
+"""The vendor string of CPUID leaf 0 for each family, where a text names only the family."""
 
 NO_XSAVE = "a layout of a CPU without XSAVE"
 """The feature that an UnsupportedError names for such a CPU."""
@@ -45,27 +45,27 @@ def _entries() -> dict[str, dict[str, Any]]:
 
 @cache
 def _models() -> dict[str, tuple[str, list[str] | None]]:
-    """Lower-case name -> the name as QEMU spells it, and family, XCR0, IA32_XSS, features (None without XSAVE)."""
+    """Lower-case name -> the name in QEMU's spelling, and family, XCR0, IA32_XSS, features (None without XSAVE)."""
     return {name.lower(): (name, row) for name, row in _data("models.json")["models"].items()}
 
 
 def layout_names() -> tuple[str, ...]:
-    """Return the names of the built-in layouts but QEMU's models, in the catalog's order (by vendor and age)."""
+    """Return the names of the built-in layouts except QEMU's models, in the catalog's order (by vendor and age)."""
     return tuple(_entries())
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names of QEMU's CPU models as it spells them, those with a version (``-v1``) included."""
+    """Return the names of QEMU's CPU models in its spelling, including those with a version (``-v1``)."""
     return tuple(name for name, _ in _models().values())
 
 
 def is_layout_name(name: str) -> bool:
-    """Say whether :func:`layout` knows the name: a built-in layout or a CPU model; case does not matter."""
+    """Return whether :func:`layout` accepts the name: a built-in layout or a CPU model; case does not matter."""
     return name.strip().lower() in {*_entries(), *_models()}
 
 
 def without_xsave(name: str) -> bool:
-    """Say whether the name is that of a CPU model without XSAVE, which has no layout."""
+    """Return whether the name is a CPU model without XSAVE, which has no layout."""
     found = _models().get(name.strip().lower())
     return found is not None and found[1] is None
 
@@ -73,7 +73,7 @@ def without_xsave(name: str) -> bool:
 def layout(name: str) -> Layout:
     """Return the built-in layout ``name``, as in ``layout("amd-zen4")`` or ``layout("EPYC-Genoa")``, in any case.
 
-    Raises UsageError, which lists the closest names, if there is none; UnsupportedError for a model without XSAVE.
+    Raises UsageError, with the closest names, if there is no such layout; UnsupportedError for a model without XSAVE.
     """
     return _layout(name.strip().lower())
 
@@ -100,12 +100,12 @@ def _model(name: str, row: list[str] | None) -> Layout:
     if row is None:
         raise UnsupportedError(
             NO_XSAVE,
-            f"QEMU's CPU model {name} has no XSAVE; its state is FXSAVE's 512 bytes, in no layout",
-            expected="a CPU with XSAVE; `preflight --target` takes this one, too",
+            f"QEMU's CPU model {name} has no XSAVE; its state is FXSAVE's 512 bytes, which have no layout",
+            expected="a CPU with XSAVE; `preflight --target` accepts this one, too",
         )
     family = layout(FAMILIES[row[0]])
     xcr0, xss, features = (int(word, 0) for word in row[1:])
-    # QEMU's leaf 0xD: EBX and ECX of subleaf 0 are the size for the XCR0 and for all of it; it starts with all.
+    # QEMU's leaf 0xD, subleaf 0: EBX is the size for the current XCR0, ECX for all of it; here both are for all.
     size = family.standard_size(xcr0)
     leaf = {bit: family.leaf[bit] for bit in bits((xcr0 | xss) & ~3)}
     leaf |= {0: (xcr0, size, size, 0), 1: (features, 0, xss, 0)}

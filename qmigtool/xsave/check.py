@@ -1,9 +1,9 @@
-"""Validity: would XRSTOR, XRSTORS, KVM, MSHV or WHPX take an area, and if not, why not.
+"""Validity: would XRSTOR, XRSTORS, KVM, MSHV or WHPX accept an area, and if not, why not.
 
 The rules for the instructions and for KVM are those of SDM volume 1, 13.8 and 13.12, and of Linux
 validate_user_xstate_header(); each was measured on a Zen 4 under KVM. Those for MSHV come from Linux drivers/hv, those
-for WHPX from QEMU's whpx and from public reports: they are weaker, because nobody outside has the hypervisor's source.
-What supervisor registers may contain (reserved bits of IA32_U_CET and so on) is not judged.
+for WHPX from QEMU's whpx and from public reports: they are weaker, because the hypervisor's source is not public.
+The contents of supervisor registers (reserved bits of IA32_U_CET and so on) are not checked.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from qmigtool.xsave.layout import FEATURE_XSAVEC, FEATURE_XSAVES, Layout
 from qmigtool.xsave.vendor import mxcsr_mask as default_mxcsr_mask
 
 MSHV_MASK = 0x61CFF
-"""hv_x64_xsave_xfem_register: x87, SSE, AVX, MPX, AVX-512, PASID, CET_U, CET_S, AMX. It has no PKRU and no APX_F."""
+"""hv_x64_xsave_xfem_register: x87, SSE, AVX, MPX, AVX-512, PASID, CET_U, CET_S, AMX. Without PKRU and APX_F."""
 
 LINUX_UNKNOWN = 1 << 62
-"""LWP is not in Linux' XFEATURE_MASK_USER_SUPPORTED."""
+"""Without LWP, which is not in Linux' XFEATURE_MASK_USER_SUPPORTED."""
 
 CONSUMERS = ("XRSTOR", "XRSTORS", "KVM_SET_XSAVE", "MSHV", "WHPX")
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerVerdict:
-    """What one consumer says of an area.
+    """The verdict of one consumer on an area.
 
-    ``reasons`` says why it refuses, one sentence each; there are none if ``ok``. ``notes`` are what it takes, but a
-    careful caller wants to know.
+    ``reasons`` says why it refuses, one sentence each; there are none if ``ok``. ``notes`` report what it accepts
+    although it is unusual.
     """
 
     consumer: str
@@ -63,14 +63,14 @@ def check_area(
     mxcsr_mask: int | None = None,
     address: int = 0,
 ) -> list[ConsumerVerdict]:
-    """Ask each of CONSUMERS whether it would take ``data``.
+    """Check for each of CONSUMERS whether it would accept ``data``.
 
-    ``layout`` is that of the CPU (or partition) that would, ``xcr0`` the components enabled there (default: all user
+    ``layout`` is that of the CPU (or partition) that loads it, ``xcr0`` the components enabled there (default: all user
     components of ``layout``), ``xss`` IA32_XSS (default: all that such a CPU can have). ``rfbm`` is EDX:EAX of the
     instruction (default: everything), ``mxcsr_mask`` the MXCSR bits that the CPU defines (default: see
-    :func:`qmigtool.xsave.vendor.mxcsr_mask`), ``address`` where in memory the area would lie. With an ``xcr0`` or
-    ``xss`` that this CPU cannot have, all refuse. Nothing is raised: an area of any length and content gets its
-    verdicts. Whether ``layout`` is the area's at all is for :func:`qmigtool.xsave.fit.misfits` to say.
+    :func:`qmigtool.xsave.vendor.mxcsr_mask`), ``address`` the area's address in memory. With an ``xcr0`` or
+    ``xss`` that this CPU cannot have, all refuse. Nothing is raised: an area of any length and content gets
+    verdicts. :func:`qmigtool.xsave.fit.misfits` checks whether the area is of this ``layout`` at all.
     """
     checks: tuple[Callable[[_Area], tuple[list[str], list[str]]], ...] = (_xrstor, _xrstors, _kvm, _mshv, _whpx)
     if len(data) < EXTENDED_OFFSET:
@@ -119,10 +119,10 @@ class _Area:
     def misaligned(self) -> list[str]:
         if self.address % 64 == 0:
             return []
-        return [f"the area lies at address {self.address:#x}, which is not a multiple of 64"]
+        return [f"the area is at address {self.address:#x}, which is not a multiple of 64"]
 
     def reserved(self, start: int, end: int) -> list[str]:
-        """Reasons for non-zero header bytes in start..end; only the first is named."""
+        """Return the reason for non-zero header bytes in start..end; it names only the first."""
         for offset in range(start, end):
             if self.data[offset]:
                 return [f"header byte {offset} is {self.data[offset]:#x}, but bytes {start} to {end - 1} must be 0"]
@@ -143,7 +143,7 @@ class _Area:
         return [f"{register} (byte {offset}) is {value:#x}, but {of} {allowed:#x} does not have {names}"]
 
     def subset(self) -> list[str]:
-        """XSTATE_BV must be a subset of XCOMP_BV[62:0], and its bit 63 must be 0."""
+        """Check that XSTATE_BV is a subset of XCOMP_BV[62:0], and its bit 63 is 0."""
         reasons = self.outside(
             "XSTATE_BV", XSTATE_BV_OFFSET, self.xstate_bv, self.xcomp_bv & ~XCOMP_BV_COMPACTED, "XCOMP_BV"
         )
@@ -159,13 +159,13 @@ class _Area:
         return []
 
     def compacted_end(self) -> int | None:
-        """Where the walk over XCOMP_BV ends, or None if the layout does not know a component of it."""
+        """Return where the components of XCOMP_BV end, or None if the layout does not have one of them."""
         if self.xcomp_bv & ~(self.layout.mask | XCOMP_BV_COMPACTED):
             return None
         return self.layout.compacted_size(self.xcomp_bv)
 
     def compacted_form(self, allowed: int, of: str) -> list[str]:
-        """What every consumer of compacted areas wants."""
+        """Check the rules of all consumers of compacted areas."""
         reasons = self.outside("XCOMP_BV", XCOMP_BV_OFFSET, self.xcomp_bv, allowed, of)
         reasons += self.subset()
         reasons += self.reserved(HEADER_RESERVED_OFFSET, EXTENDED_OFFSET)
@@ -186,7 +186,7 @@ class _Area:
             return []
         return [
             f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {self.xcomp_bv:#x}, a standard area, but only the compacted format "
-            "is taken"
+            "is accepted"
         ]
 
 
@@ -194,25 +194,25 @@ def _xrstor(area: _Area) -> tuple[list[str], list[str]]:
     reasons = area.misaligned()
     if area.compacted:
         if not area.layout.features & FEATURE_XSAVEC:
-            without = "has no XSAVEC" if 1 in area.layout.leaf else "does not say that it has XSAVEC"
+            without = "has no XSAVEC" if 1 in area.layout.leaf else "does not record XSAVEC"
             reasons.append(f"the area is compacted, but {area.layout.name} {without} (CPUID.(0DH,1).EAX[1])")
         return reasons + area.compacted_form(area.xcr0, "XCR0"), []
     if area.xcomp_bv:
         reasons.append(
             f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but must be 0 in standard format (bit 63 is 0)"
         )
-    # Only bytes 23:16 of the header; XRSTOR does not look at the rest in standard form (measured).
+    # Only bytes 23:16 of the header; XRSTOR does not check the rest in standard format (measured).
     reasons += area.reserved(HEADER_RESERVED_OFFSET, HEADER_RESERVED_OFFSET + 8)
     reasons += area.outside("XSTATE_BV", XSTATE_BV_OFFSET, area.xstate_bv, area.xcr0, "XCR0")
     if area.xstate_bv & XCOMP_BV_COMPACTED:
         reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {area.xstate_bv:#x}, but its bit 63 must be 0")
-    # Standard XRSTOR loads MXCSR for SSE and for AVX, whatever XSTATE_BV says.
+    # Standard XRSTOR loads MXCSR for SSE and for AVX, whatever XSTATE_BV is.
     if area.rfbm & area.xcr0 & 6:
         reasons += area.mxcsr()
     reasons += area.too_short_standard()
     notes = []
     if any(area.data[HEADER_RESERVED_OFFSET + 8 : EXTENDED_OFFSET]):
-        notes.append("header bytes 536 to 575 are not all 0: XRSTOR does not look, but KVM and the compacted form do")
+        notes.append("header bytes 536 to 575 are not all 0: XRSTOR ignores them; KVM and the compacted form do not")
     return reasons, notes
 
 
@@ -228,15 +228,15 @@ def _xrstors(area: _Area) -> tuple[list[str], list[str]]:
 def _kvm(area: _Area) -> tuple[list[str], list[str]]:
     reasons, notes = [], []
     if area.xcomp_bv:
-        reasons.append(f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but KVM wants 0 (standard format)")
-    # KVM asks for what the host has and Linux knows, not for what the guest's XCR0 enables.
+        reasons.append(f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but KVM requires 0 (standard format)")
+    # KVM checks against what the host has and Linux knows, not against the guest's XCR0.
     host = area.layout.user_mask & ~LINUX_UNKNOWN
     reasons += area.outside("XSTATE_BV", XSTATE_BV_OFFSET, area.xstate_bv, host, "the host's mask")
     if area.xstate_bv & XCOMP_BV_COMPACTED:
         reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {area.xstate_bv:#x}, but its bit 63 must be 0")
     reasons += area.reserved(HEADER_RESERVED_OFFSET, EXTENDED_OFFSET)
     (mxcsr,) = struct.unpack_from("<I", area.data, MXCSR_OFFSET)
-    if area.xstate_bv & 7:  # x87 counts, too (measured)
+    if area.xstate_bv & 7:  # also for x87 alone (measured)
         reasons += area.mxcsr()
     if not area.compacted:
         reasons += area.too_short_standard()
@@ -258,7 +258,7 @@ def _mshv(area: _Area) -> tuple[list[str], list[str]]:
             reasons += area.outside(register, offset, value, MSHV_MASK, "hv_x64_xsave_xfem_register")
     if len(area.data) % PAGE_SIZE:
         size = mshv_buffer_size(len(area.data))
-        notes.append(f"MSHV_SET_VP_STATE wants a buffer of whole pages: {size} bytes for the {len(area.data)} here")
+        notes.append(f"MSHV_SET_VP_STATE requires a buffer of whole pages: {size} bytes for the {len(area.data)} here")
     end = area.compacted_end() if area.compacted else None
     if end is not None and end > PAGE_SIZE:
         notes.append(f"the area needs {end} bytes, but QEMU 11.1 and rust-vmm pass one page of {PAGE_SIZE}")

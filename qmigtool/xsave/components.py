@@ -1,7 +1,7 @@
-"""State components: the numbered pieces of register state that one XSAVE area holds.
+"""State components: the numbered parts of the register state in an XSAVE area.
 
-Sizes, alignment and initial configurations are architectural and stand here. Where a component lies in the standard
-format is a property of the CPU and stands in :mod:`qmigtool.xsave.layout`.
+Sizes, alignment and initial configurations are architectural and defined here. The offset of a component in standard
+format is a property of the CPU, defined in :mod:`qmigtool.xsave.layout`.
 
 Source: Intel SDM volume 1, 13.4 to 13.6; for LWP the CPUID dumps of AMD family 15h; for APX_F QEMU commit 91bc4d8107.
 """
@@ -17,12 +17,12 @@ from qmigtool.errors import UsageError
 from qmigtool.util.values import parse_number
 
 LEGACY_SIZE = 512
-"""Bytes 0-511: x87 and SSE state, always at the same place, in both formats."""
+"""Bytes 0-511: x87 and SSE state, at the same place in both formats."""
 
 XSTATE_BV_OFFSET = 512
 XCOMP_BV_OFFSET = 520
 HEADER_RESERVED_OFFSET = 528
-"""Bytes 63:16 of the header, which every format wants to be zero (a standard XRSTOR looks at 23:16 only)."""
+"""Bytes 63:16 of the header, which must be zero in both formats (a standard XRSTOR checks only 23:16)."""
 
 HEADER_SIZE = 64
 EXTENDED_OFFSET = LEGACY_SIZE + HEADER_SIZE
@@ -57,7 +57,7 @@ SSE_PIECES = ((160, 256),)
 
 
 class Format(StrEnum):
-    """The two formats of an XSAVE area; XCOMP_BV[63] tells which one an area has."""
+    """The two formats of an XSAVE area; XCOMP_BV[63] selects it."""
 
     STANDARD = "standard"
     COMPACTED = "compacted"
@@ -67,8 +67,8 @@ class Format(StrEnum):
 class Component:
     """One state component.
 
-    ``size`` is in bytes as the architecture fixes it: for x87 the 152 bytes of :data:`X87_PIECES`, for SSE the 256 of
-    XMM0-15 (MXCSR apart), otherwise CPUID.(0DH,bit).EAX. ``supervisor`` components are enabled by IA32_XSS and exist
+    ``size`` is the architectural size in bytes: for x87 the 152 bytes of :data:`X87_PIECES`, for SSE the 256 of
+    XMM0-15 (without MXCSR), otherwise CPUID.(0DH,bit).EAX. ``supervisor`` components are enabled by IA32_XSS and exist
     only in compacted format; the others by XCR0. ``initial`` is the initial configuration, ``size`` bytes.
     """
 
@@ -137,7 +137,7 @@ SUPERVISOR_MASK = sum(c.mask for c in _ALL if c.supervisor)
 
 _BY_NAME = {c.name.lower(): c for c in _ALL}
 
-# What is enabled, and lost, together.
+# Components that are enabled, and lost, together.
 _GROUPS = {"mpx": MPX_MASK, "avx512": AVX512_MASK, "cet": CET_MASK, "amx": AMX_MASK, "apx": APX_MASK}
 
 
@@ -175,11 +175,11 @@ def initial_configuration(bit: int, size: int) -> bytes:
 
 
 LBR_DEPTH = slice(8, 16)
-"""IA32_LBR_DEPTH inside LBR: the initial configuration leaves it as it is (SDM 13.6), so it never makes LBR live."""
+"""IA32_LBR_DEPTH inside LBR: initialising does not change it (SDM 13.6), so it never makes LBR live."""
 
 
 def is_initial(bit: int, contents: bytes) -> bool:
-    """Say whether ``contents`` are the initial configuration of component ``bit``."""
+    """Return whether ``contents`` are the initial configuration of component ``bit``."""
     if bit == 15:
         contents = contents[: LBR_DEPTH.start] + bytes(8) + contents[LBR_DEPTH.stop :]
     return contents == initial_configuration(bit, len(contents))
@@ -192,9 +192,9 @@ def mask_names(mask: int) -> tuple[str, ...]:
 
 def parse_mask(text: str) -> int:
     """Read a component mask: ``"0x2e7"``, ``"743"``, or names as in ``"x87,sse,avx"`` (``bit20`` works too,
-    and ``mpx``, ``avx512``, ``cet``, ``amx``, ``apx`` for all of such).
+    and ``mpx``, ``avx512``, ``cet``, ``amx``, ``apx`` for groups).
 
-    Raises UsageError if a part is neither, or if a bit above 62 is asked for.
+    Raises UsageError if a part is neither, or for a bit above 62.
     """
     mask = 0
     for part in text.split(","):
@@ -218,7 +218,7 @@ def parse_mask(text: str) -> int:
 
 
 def with_dependents(mask: int) -> int:
-    """Return the components that have to leave an XCR0 together with ``mask``, so that what is left is legal."""
+    """Return the components to remove from an XCR0 together with ``mask``, so that the rest is legal."""
     dependents = ((2, 0xE6), (4, 0xE4), (AVX512_MASK, AVX512_MASK), (MPX_MASK, MPX_MASK), (AMX_MASK, AMX_MASK))
     for some, all_ in dependents:
         if mask & some:
@@ -249,7 +249,7 @@ def check_xcr0(mask: int) -> list[str]:
         reasons.append("XCR0[19] (APX_F) and XCR0[4:3] (MPX) are both 1, but they exclude each other")
     if mask & SUPERVISOR_MASK:
         names = ", ".join(mask_names(mask & SUPERVISOR_MASK))
-        reasons.append(f"XCR0 has supervisor components, which belong into IA32_XSS: {names}")
+        reasons.append(f"XCR0 has supervisor components, which belong in IA32_XSS: {names}")
     if mask >> 63:
         reasons.append("XCR0[63] is 1, but it is reserved")
     return reasons

@@ -1,14 +1,14 @@
-"""The ``strict`` policy: convert an area between formats and layouts, and refuse to lose live state.
+"""The ``strict`` policy: convert an area between formats and layouts; refuse to lose live state.
 
-The rules, checked against XSAVE, XSAVEC and XRSTOR on a Zen 4 and written down in SDM volume 1, 13.4 to 13.12:
+The rules, from SDM volume 1, 13.4 to 13.12, and checked against XSAVE, XSAVEC and XRSTOR on a Zen 4:
 
 - A component whose XSTATE_BV bit is 0 is in its initial configuration. Its bytes in memory are stale (x87 and SSE too)
   and are never read; the result has the initial configuration there, and zeros for the extended components.
-- State that differs from the initial configuration and has no place in the target is refused by name, unless ``drop``
-  allows that loss. Supervisor state is never lost: what the target cannot hold is handed back for the MSRs.
-- MXCSR: compacted format has it only if XSTATE_BV[1] is 1; standard format has it always. Whenever it is not 1F80 the
-  result has XSTATE_BV[1] = 1, because a compacted XRSTOR and KVM would else load 1F80.
-- The header's reserved bytes must be zero, and are; MXCSR_MASK and bytes 416-511 become zero.
+- State that differs from the initial configuration and has no place in the target is an error, unless ``drop``
+  allows that loss. Supervisor state is never lost: what the target cannot hold is returned for the MSRs.
+- MXCSR: the compacted format has it only if XSTATE_BV[1] is 1; the standard format always. If it is not 1F80, the
+  result has XSTATE_BV[1] = 1, because otherwise a compacted XRSTOR and KVM would load 1F80.
+- The header's reserved bytes must be zero and stay zero; MXCSR_MASK and bytes 416-511 become zero.
 
 The moves themselves are those of a :class:`qmigtool.xsave.plan.Plan`.
 """
@@ -40,10 +40,10 @@ def convert(
     max_size: int | None = None,
     hyperv_quirk: bool = False,
 ) -> Result:
-    """Convert ``area``, which lies as ``source`` says, to the format ``to`` in the layout ``target``.
+    """Convert ``area``, of the layout ``source``, to the format ``to`` in the layout ``target``.
 
-    ``target`` is by default ``source``, ``mask`` what :func:`default_mask` says. ``drop`` is the mask of components
-    whose loss is allowed; it drops nothing that has a place. ``max_size`` is the caller's buffer in bytes.
+    ``target`` defaults to ``source``, ``mask`` to :func:`default_mask`. ``drop`` is the mask of components
+    whose loss is allowed; a component with a place is never dropped. ``max_size`` is the caller's buffer in bytes.
     ``hyperv_quirk`` sets XSTATE_BV |= XCOMP_BV & 0x1C00 in a compacted source.
 
     Raises LiveStateError and XsaveError as :meth:`Plan.apply` does, and XsaveError if the result is over ``max_size``.
@@ -66,10 +66,10 @@ def convert(
 
 
 def default_mask(target: Layout, to: Format, *, declared: int = 0, supervisor: int = 0) -> int:
-    """Return the components of a target area when the caller does not name them.
+    """Return the default components of a target area.
 
-    They are the user components of ``target``, and in compacted format those of ``supervisor`` that it has. A layout
-    with both MPX and APX_F (``qemu``) cannot mean both: APX_F is left out unless ``declared`` has it, then MPX is.
+    They are the user components of ``target``, and in compacted format its components of ``supervisor``. A layout
+    with both MPX and APX_F (``qemu``) cannot use both: MPX is left out if ``declared`` has APX_F, otherwise APX_F is.
     """
     mask = target.user_mask
     if target.overlapping(mask):
@@ -79,9 +79,9 @@ def default_mask(target: Layout, to: Format, *, declared: int = 0, supervisor: i
 
 
 def mshv_buffer_size(size: int) -> int:
-    """Return the bytes of the buffer for MSHV_GET/SET_VP_STATE that holds ``size`` bytes: whole pages, one or more.
+    """Return the size of the buffer for MSHV_GET/SET_VP_STATE for ``size`` bytes: whole pages, one or more.
 
     Source: Linux drivers/hv, where buf_sz must be a multiple of the page size. MAX_XSAVE_DATA_SIZE, a partition
-    property, may ask for more.
+    property, may require more.
     """
     return max(1, -(-size // PAGE_SIZE)) * PAGE_SIZE

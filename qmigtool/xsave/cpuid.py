@@ -1,7 +1,7 @@
-"""CPUID from text of any form (see :mod:`qmigtool.xsave.cputext`), and layouts from its leaf 0xD.
+"""CPUID from text of any format (see :mod:`qmigtool.xsave.cputext`), and layouts from its leaf 0xD.
 
 A text may have several CPUs, or several views of one (a VirtualBox log's guest and host). They must have one layout, or
-be chosen: ``FILE#N`` on the command line, N a CPU's number or the word for a view.
+one must be selected: ``FILE#N`` on the command line, where N is a CPU's number or the name of a view.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FORMS = (
 
 
 def split_choice(spec: str) -> tuple[str, str | None]:
-    """Split ``FILE#N`` into the file and the choice, or return the whole and None."""
+    """Split ``FILE#N`` into the file and the selection, or return the whole string and None."""
     file, sign, choice = spec.rpartition("#")
     return (file, choice) if sign and file and choice else (spec, None)
 
@@ -54,8 +54,8 @@ def split_choice(spec: str) -> tuple[str, str | None]:
 def parse_cpuid_rows(text: str, leaves: Leaves = None, name: str = "text") -> list[CpuidBlock]:
     """Return the blocks of a text that have rows, with the rows of ``leaves`` (default: all).
 
-    Of anything but a text with CPUID in it there are none. Raises LimitError if the text is longer than 16 Mi
-    characters, and what the reader of its form raises for what contradicts itself or cannot be decided.
+    Text without CPUID has none. Raises LimitError if the text is longer than 16 Mi characters, and the errors of the
+    format's reader for contradictions and for what cannot be decided.
     """
     if len(text) > MAX_TEXT:
         raise LimitError(f"the CPUID dump has {len(text)} characters", expected=f"at most {MAX_TEXT}")
@@ -79,7 +79,7 @@ class _Block:
 
     @property
     def shape(self) -> tuple[tuple[int, CpuidRow], ...]:
-        """The rows, without the sizes for the current XCR0 and IA32_XSS, in which two equal CPUs may differ."""
+        """The rows without the sizes for the current XCR0 and IA32_XSS, which may differ between equal CPUs."""
         rows = dict(self.rows)
         for subleaf in rows.keys() & {0, 1}:
             eax, _, ecx, edx = rows[subleaf]
@@ -88,19 +88,19 @@ class _Block:
 
     @property
     def words(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.of.view or ("the CPU" if self.of.cpu is None else f"CPU {self.of.cpu}")
 
 
 def parse_cpuid_dump(text: str, name: str, *, cpu: int | str | None = None, source: str = "") -> Layout:
-    """Make a layout from what a text says of CPUID leaf 0xD; ``name`` becomes the layout's name.
+    """Make a layout from CPUID leaf 0xD in a text; ``name`` becomes the layout's name.
 
-    All CPUs of the text must have the same layout; where they do not, ``cpu`` names the one to take, by its number or
-    the word for a view. A text that is cut gives a layout whose ``absent`` has what is missing.
+    All CPUs of the text must have the same layout; otherwise ``cpu`` selects one, by its number or the name of a view.
+    A truncated text gives a layout whose ``absent`` lists what is missing.
 
-    Raises XsaveError if there is no row for subleaf 0, if CPUs differ and ``cpu`` is not given, if a row is there twice
+    Raises XsaveError if there is no row for subleaf 0, if CPUs differ and ``cpu`` is not given, if a row occurs twice
     with different contents, or if rows without ``[SL ..]`` cannot be numbered; UnsupportedError for a CPU without XSAVE
-    (its feature is NO_XSAVE) and where a log does not tell the standard offsets; UsageError if there is no such CPU;
+    (its feature is NO_XSAVE) and where a log does not have the standard offsets; UsageError if there is no such CPU;
     LimitError if the text is longer than 16 Mi characters.
     """
     found = parse_cpuid_rows(text, (XSTATE_LEAF,), name)
@@ -111,8 +111,8 @@ def parse_cpuid_dump(text: str, name: str, *, cpu: int | str | None = None, sour
     _check_unlabelled(chosen, name)
     if 0 not in chosen.rows:
         raise XsaveError(
-            f"line {_line(text, chosen.at)} is the first of CPUID leaf 0xD for {chosen.words}, but no row is there for "
-            "subleaf 0, which says what XCR0 can hold",
+            f"line {_line(text, chosen.at)} is the first of CPUID leaf 0xD for {chosen.words}, but there is no row for "
+            "subleaf 0, which has the bits that XCR0 can have",
             section=name,
         )
     where = f", {chosen.words}" if chosen.of.label else ""
@@ -123,13 +123,13 @@ def parse_cpuid_dump(text: str, name: str, *, cpu: int | str | None = None, sour
 
 
 def _vendor(text: str, name: str) -> str:
-    """Return the vendor's 12 letters out of leaf 0's EBX, EDX and ECX, empty where the text does not have them."""
+    """Return the 12-letter vendor string from leaf 0's EBX, EDX and ECX; empty if the text does not have it."""
     rows = [line.registers for block in parse_cpuid_rows(text, (0,), name) for line in block.lines if line.leaf == 0]
     return struct.pack("<III", *(rows[0][i] for i in (1, 3, 2))).decode("latin-1") if rows else ""
 
 
 def no_xsave(text: str, name: str = "text") -> str | None:
-    """Return why the CPUs of a text have no XSAVE, or None if they may have it, or the text is none of CPUID."""
+    """Return why the CPUs of a text have no XSAVE, or None if they may have it or the text has no CPUID."""
     blocks = parse_cpuid_rows(text, None, name)
     reasons = [_without(block) for block in blocks]
     return reasons[0] if reasons and all(reasons) else None
@@ -147,14 +147,14 @@ def _without(block: CpuidBlock) -> str | None:
 
 
 def _refuse_without_leaf(text: str, name: str) -> None:
-    """Say of a text without leaf 0xD what it has instead."""
+    """Raise the error for a text without leaf 0xD, which says what it has instead."""
     reason = no_xsave(text, name)
     if reason is not None:
         raise UnsupportedError(
             NO_XSAVE,
-            f"this CPU has no XSAVE: {reason}; its state is FXSAVE's 512 bytes, in no layout",
+            f"this CPU has no XSAVE: {reason}; its state is FXSAVE's 512 bytes, which have no layout",
             section=name,
-            expected="a CPU with XSAVE; `preflight --target` takes this one, too",
+            expected="a CPU with XSAVE; `preflight --target` accepts this one, too",
         )
     blocks = parse_cpuid_rows(text, None, name)
     leaves = sorted({line.leaf for block in blocks for line in block.lines})
@@ -162,13 +162,13 @@ def _refuse_without_leaf(text: str, name: str) -> None:
         instead = name_only(text)
         what = "" if instead is None else f": {instead.what}"
         give = FORMS if instead is None or instead.give is None else instead.give
-        raise XsaveError(f"no row of CPUID leaf 0xD found{what}", section=name, expected=give)
+        raise XsaveError(f"found no row of CPUID leaf 0xD{what}", section=name, expected=give)
     shown = ", ".join(f"{leaf:#x}" for leaf in leaves[:8]) + (", ..." if len(leaves) > 8 else "")
     last = max(line.at for block in blocks for line in block.lines)
     raise XsaveError(
-        f"no row of CPUID leaf 0xD found: there are rows of {shown}, the last at line {_line(text, last)}",
+        f"found no row of CPUID leaf 0xD, only rows of {shown}, the last in line {_line(text, last)}",
         section=name,
-        expected="the whole output, leaf 0xD included",
+        expected="the whole output, including leaf 0xD",
     )
 
 
@@ -184,7 +184,7 @@ def _xstate(block: CpuidBlock, name: str, text: str) -> _Block:
         different = found.rows.setdefault(line.subleaf, line.registers) != line.registers
         if different or found.unlabelled not in (0, len(found.rows)):
             raise XsaveError(
-                f"subleaf {line.subleaf:#x} of CPUID leaf 0xD has two different rows, or only some rows say [SL ..] "
+                f"subleaf {line.subleaf:#x} of CPUID leaf 0xD has two different rows, or only some rows have [SL ..] "
                 f"(line {_line(text, line.at)})",
                 section=name,
                 expected="one block of rows per CPU",
@@ -200,7 +200,7 @@ def _choose(blocks: list[_Block], name: str, cpu: int | str | None) -> _Block:
         known = ", ".join(block.of.label for block in blocks[:16] if block.of.label) or "no numbered one"
         raise UsageError(f"CPU {cpu} is not in the dump {name}", expected=known)
     if len(blocks) > 1 and set(blocks[-1].shape) < set(blocks[0].shape):
-        # The dump ends inside its last CPU.
+        # The dump is truncated inside its last CPU.
         blocks = blocks[:-1]
     groups: dict[tuple[tuple[int, CpuidRow], ...], list[_Block]] = {}
     for block in blocks:
@@ -218,7 +218,7 @@ def _is_chosen(block: CpuidBlock, cpu: int | str) -> bool:
 
 
 def chosen_blocks(blocks: list[CpuidBlock], cpu: int | str | None) -> list[CpuidBlock]:
-    """Return the blocks that a choice leaves: all without one."""
+    """Return the selected blocks: all without a selection."""
     return blocks if cpu is None else [block for block in blocks if _is_chosen(block, cpu)]
 
 
@@ -232,7 +232,7 @@ def _kind(group: list[_Block]) -> str:
 
 
 def _check_unlabelled(block: _Block, name: str) -> None:
-    """Refuse rows without [SL ..] that are not where XCR0 and IA32_XSS want them: then a subleaf was left out."""
+    """Refuse rows without [SL ..] that do not match XCR0 and IA32_XSS: then a subleaf was left out."""
     if not block.unlabelled:
         return
     eax, _, _, edx = block.rows[0]
@@ -242,18 +242,18 @@ def _check_unlabelled(block: _Block, name: str) -> None:
         if subleaf > 1 and row[0] and not advertised >> subleaf & 1:
             raise XsaveError(
                 f"line {subleaf + 1} of leaf 0xD has no [SL ..] and cannot be subleaf {subleaf}, in neither mask: "
-                "the dump leaves subleaves out without saying which",
+                "the dump leaves out subleaves without naming them",
                 section=name,
                 expected="a dump with [SL ..], or one with a line for every subleaf",
             )
 
 
 def missing_rows(layout: Layout) -> str | None:
-    """Return a note on components that a cut text advertises and has no row of, or None."""
+    """Return a note on components that a truncated text advertises without a row, or None."""
     without = sum(1 << bit for bit in layout.absent if not layout.leaf.get(bit, (0, 0, 0, 0))[0])
     if not without:
         return None
     return (
-        f"{layout.name} is cut: it advertises {' '.join(mask_names(without))}, but has no row that says where they "
-        "lie; the layout is without them"
+        f"{layout.name} is truncated: it advertises {' '.join(mask_names(without))}, but has no row with their "
+        "offsets; the layout does not have them"
     )

@@ -1,4 +1,4 @@
-"""XCR0 and IA32_XSS that a CPU can have: XSETBV and WRMSR fault (#GP) on others, so no area is ever restored there."""
+"""XCR0 and IA32_XSS that a CPU can have: XSETBV and WRMSR fault (#GP) on others, so no area is restored with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["impossible_xcr0", "impossible_xss"]
 
 
 def impossible_xcr0(xcr0: int, layout: Layout) -> list[str]:
-    """Say why a CPU of ``layout`` cannot have this XCR0; an empty list if it can (SDM volume 1, 13.3)."""
+    """Return why a CPU of ``layout`` cannot have this XCR0; an empty list if it can (SDM volume 1, 13.3)."""
     reasons = check_xcr0(xcr0)
     foreign = xcr0 & ~(layout.xcr0_mask | LEGACY_MASK | SUPERVISOR_MASK | XCOMP_BV_COMPACTED)
     if foreign:
@@ -18,7 +18,7 @@ def impossible_xcr0(xcr0: int, layout: Layout) -> list[str]:
 
 
 def impossible_xss(xss: int, layout: Layout) -> list[str]:
-    """Say why a CPU of ``layout`` cannot have this IA32_XSS; an empty list if it can."""
+    """Return why a CPU of ``layout`` cannot have this IA32_XSS; an empty list if it can."""
     foreign = xss & ~layout.xss_mask
     if not foreign:
         return []

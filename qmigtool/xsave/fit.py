@@ -1,7 +1,7 @@
-"""Does a layout fit an area? And which of the known ones do.
+"""Whether a layout fits an area, and which of the known layouts do.
 
-Nothing in an area says where its extended components lie. What contradicts a layout: a header with components that it
-does not have, a length that only other CPUs' areas have, and bytes that are not zero where it has no component.
+An area does not contain its components' offsets. A layout is contradicted by a header with components that it
+does not have, a length that only other CPUs' areas have, and non-zero bytes where it has no component.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = ["fits", "fitting_layouts", "misfits", "stray_fill"]
 
 
 def misfits(area: bytes, layout: Layout) -> tuple[str, ...]:
-    """Say why ``area`` cannot be of ``layout``: one sentence each, none if nothing contradicts.
+    """Return why ``area`` cannot be of ``layout``: one sentence each, none if nothing contradicts it.
 
-    An area without a whole header has no layout at all, and gets none.
+    An area without a whole header has no layout, and gives no sentence.
     """
     if len(area) < EXTENDED_OFFSET:
         return ()
@@ -54,14 +54,14 @@ def misfits(area: bytes, layout: Layout) -> tuple[str, ...]:
 
 
 def fits(area: bytes, layout: Layout) -> bool:
-    """Say whether nothing in ``area`` contradicts ``layout``."""
+    """Return whether nothing in ``area`` contradicts ``layout``."""
     return not misfits(area, layout) and (area_format(area) is Format.STANDARD or layout.has_xsavec)
 
 
 def fitting_layouts(area: bytes) -> tuple[Layout, ...]:
     """Return the built-in layouts that fit an area, in the catalog's order.
 
-    Those that are no CPU (``qemu``, ``tcg``) are asked only where none of a CPU fits. Raises XsaveError if the area is
+    Those that are not CPUs (``qemu``, ``tcg``) are tried only if no CPU's layout fits. Raises XsaveError if the area is
     too short to have a format.
     """
     area_format(area)
@@ -71,9 +71,9 @@ def fitting_layouts(area: bytes) -> tuple[Layout, ...]:
 
 
 def stray_fill(area: bytes, layout: Layout) -> int | None:
-    """Return the one value, not 0, that fills whole spans outside the layout's components: memory that nobody wrote.
+    """Return the one value, not 0, that fills whole spans outside the layout's components: uninitialised memory.
 
-    None where all of them are zero, or where one has several values.
+    None if all of them are zero, or if one has several values.
     """
     found = set()
     for start, end in _outside(area, layout):
@@ -111,12 +111,12 @@ def _length(area: bytes, layout: Layout) -> Iterable[str]:
     if others:
         names = ", ".join(one.name for one in others[:4]) + (" and others" if len(others) > 4 else "")
         mine = f"{whose} layout" if whose else f"area of {layout.name}"
-        yield f"the area has {size} bytes, as areas of {names} have, and no {mine}"
+        yield f"the area has {size} bytes, like areas of {names}, but unlike any {mine}"
 
 
 @lru_cache(maxsize=256)
 def _sizes(layout: Layout) -> frozenset[int]:
-    """Return the bytes that CPUID.(0DH,0).EBX gives on such a CPU: one for each XCR0 that it can have."""
+    """Return the sizes that CPUID.(0DH,0).EBX has on such a CPU: one for each XCR0 that it can have."""
     groups = (AVX_MASK, MPX_MASK, AVX512_MASK, PKRU_MASK, AMX_MASK, APX_MASK, 1 << 62)
     there = [group for group in groups if group & ~layout.user_mask == 0]
     masks = (LEGACY_MASK | sum(some) for count in range(len(there) + 1) for some in combinations(there, count))
@@ -124,7 +124,7 @@ def _sizes(layout: Layout) -> frozenset[int]:
 
 
 def _outside(area: bytes, layout: Layout) -> Iterable[tuple[int, int]]:
-    """Give the spans (start, end) of the extended region in which the layout has no component."""
+    """Yield the spans (start, end) of the extended region in which the layout has no component."""
     form = area_format(area)
     mask = header(area)[1] if form is Format.COMPACTED else layout.user_mask
     at = EXTENDED_OFFSET
@@ -143,7 +143,7 @@ def _stray(area: bytes, layout: Layout) -> Iterable[str]:
         if any(area[start:end]):
             first = next(offset for offset in range(start, end) if area[offset])
             below = [bit for bit in bits(layout.mask) if bit in layout.rows and layout.rows[bit].end == start]
-            behind = f", behind {bit_name(below[0])}" if below and area_format(area) is Format.STANDARD else ""
+            behind = f", after {bit_name(below[0])}" if below and area_format(area) is Format.STANDARD else ""
             yield (
                 f"byte {first} is {area[first]:#x}, but {layout.name} has no component in bytes {start} to "
                 f"{end - 1}{behind}"
@@ -151,9 +151,9 @@ def _stray(area: bytes, layout: Layout) -> Iterable[str]:
 
 
 def _better(area: bytes, layout: Layout) -> Iterable[str]:
-    """Say that another vendor's layout has every byte that is not zero in a declared component, and this one has not.
+    """Yield a sentence if another vendor's layout has all non-zero bytes in declared components, and this one does not.
 
-    XSAVE writes zeros where a component is initial, so such bytes are either left from before or of another layout.
+    XSAVE writes zeros where a component is initial, so such bytes are either stale or of another layout.
     """
     stray = _undeclared(area, layout)
     whose = vendor(layout)
@@ -166,13 +166,13 @@ def _better(area: bytes, layout: Layout) -> Iterable[str]:
         if not _undeclared(area, other) and stray_fill(area, other) is None:
             yield (
                 f"{_names(stray)}: not declared in XSTATE_BV, but bytes are not zero there; in {name} every such byte "
-                "lies in a component that is declared"
+                "is in a declared component"
             )
             return
 
 
 def _undeclared(area: bytes, layout: Layout) -> int:
-    """Return the extended components of a standard area that are not declared and whose bytes are not zero."""
+    """Return the extended components of a standard area that are not declared but have non-zero bytes."""
     xstate_bv, _ = header(area)
     found = 0
     for bit in bits(layout.user_mask & ~LEGACY_MASK & ~xstate_bv):

@@ -1,6 +1,6 @@
-"""An area out of a file: in which layout it is to be read, and what it becomes.
+"""An area from a file: the layout to read it with, and its conversion.
 
-``auto`` is the layout that the file itself gives, or else every built-in one that fits: then there is one answer only
+``auto`` is the layout in the file itself, or else every built-in one that fits: then there is one result only
 if all of them agree.
 """
 
@@ -48,31 +48,31 @@ T = TypeVar("T")
 
 
 def own_layout(area: FoundArea, layout: Layout | str) -> Layout | str:
-    """Return the layout that ``auto`` means for an area whose file has one, else what was asked for."""
+    """Return the layout in the area's file for ``auto``, otherwise the requested one."""
     return area.layout if area.layout is not None and not isinstance(layout, Layout) else layout
 
 
 def contradictions(area: FoundArea, layout: Layout) -> tuple[str, ...]:
-    """Say where ``layout`` contradicts what the area's file says of its own layout, a sentence for each component."""
+    """Return where ``layout`` contradicts the layout in the area's file, a sentence for each component."""
     if area.layout is None or area.layout is layout:
         return ()
     rows = layout.rows
     return tuple(
-        f"the file says that {mask_names(1 << bit)[0]} lies at {row.offset}, not at {rows[bit].offset}"
+        f"the file has {mask_names(1 << bit)[0]} at {row.offset}, not at {rows[bit].offset}"
         for bit, row in sorted(area.layout.rows.items())
         if bit in rows and rows[bit].offset != row.offset
     )
 
 
 class Agreed(NamedTuple):
-    """What all the layouts say that fit an area: ``result``, by the first of ``layouts``."""
+    """The common result of all layouts that fit an area: ``result``, from the first of ``layouts``."""
 
     result: Any
     layouts: tuple[Layout, ...]
 
 
 def meaning(area: XsaveArea) -> tuple[object, ...]:
-    """Return what an area means, with what Hyper-V leaves undeclared."""
+    """Return an area's state, including what Hyper-V leaves undeclared."""
     state = area.with_hyperv_quirk().architectural_state()
     return tuple(sorted((str(key), value) for key, value in state.items()))
 
@@ -84,14 +84,14 @@ def agreed(
     same: Callable[[T], Hashable],
     option: str = "--layout",
 ) -> Agreed:
-    """Do ``act`` with ``layout``, or, if that is ``auto``, with each one that fits; ``same`` is what must be equal.
+    """Do ``act`` with ``layout``, or, for ``auto``, with each one that fits; ``same`` gives what must be equal.
 
-    Raises :class:`~qmigtool.errors.UnsupportedError` if none fits, or if those that fit do not agree: it lists them.
+    Raises :class:`~qmigtool.errors.UnsupportedError` if none fits, or if the results differ: it lists the layouts.
     """
     if isinstance(layout, Layout):
         return Agreed(act(layout), (layout,))
     groups: dict[Hashable, tuple[T | QmigError, list[Layout]]] = {}
-    # Those with XSAVEC first: what is made compacted in their name, their CPUs take.
+    # Those with XSAVEC first: their CPUs accept the compacted area.
     for one in sorted(fitting_layouts(area), key=lambda one: not one.has_xsavec):
         try:
             result: T | QmigError = act(one)
@@ -103,7 +103,7 @@ def agreed(
         raise UnsupportedError("layout", "no built-in layout fits this area", expected="--layout with a CPUID dump")
     if len(groups) > 1:
         listed = "; ".join(_listed(found) for _, found in groups.values())
-        how = "read it alike, but lay out the result differently" if _read_alike(area) else "read it differently"
+        how = "read it alike, but arrange the result differently" if _read_alike(area) else "read it differently"
         each = " or ".join(f"{option} {found[0].name}" for _, found in groups.values())
         raise UnsupportedError("layout", f"several layouts fit this area and {how}: {listed}", expected=each)
     ((result, found),) = groups.values()
@@ -113,7 +113,7 @@ def agreed(
 
 
 def _read_alike(area: bytes) -> bool:
-    """Whether all layouts that fit an area read the same state in it, so that only another format differs."""
+    """Whether all layouts that fit an area read the same state from it, so that only the results' format differs."""
     try:
         return len({meaning(XsaveArea(area, one)) for one in fitting_layouts(area)}) == 1
     except XsaveError:
@@ -121,10 +121,10 @@ def _read_alike(area: bytes) -> bool:
 
 
 def auto_note(layout: Layout | str, layouts: Sequence[Layout]) -> list[str]:
-    """Say which layouts ``auto`` found."""
+    """Return the note on the layouts that ``auto`` found."""
     if isinstance(layout, Layout):
         return []
-    several = f", which agree on this area; {layouts[0].name} taken" if len(layouts) > 1 else ""
+    several = f", which agree on this area; {layouts[0].name} is used" if len(layouts) > 1 else ""
     return [f"layout found: {_listed(layouts)}{several}"]
 
 
@@ -144,9 +144,9 @@ def convert_found(
     quirk: bool = False,
     force: bool = False,
 ) -> tuple[Result, Layout]:
-    """Convert an area as the architecture says; refuse one that is not of its layout, or that XRSTOR faults on.
+    """Convert an area by the architecture's rules; refuse one that is not of its layout, or that XRSTOR faults on.
 
-    Returns the result, with all that is to be said of it, and the layout that it has. Raises as :func:`agreed` and
+    Returns the result with its notes, and its layout. Raises as :func:`agreed` and
     :func:`~qmigtool.xsave.convert.convert` do.
     """
     data = area.data
@@ -156,13 +156,13 @@ def convert_found(
     if source_layout is not None and not isinstance(layout, Layout):
         raise UsageError("--layout auto finds the layout of IN", expected="--source-layout auto, and --layout by name")
     if mask is None and layout == AUTO:
-        # The masks of the layouts that fit differ; what the area itself has is one answer.
+        # The masks of the layouts that fit differ; the area's own components are the same for all.
         xstate_bv, xcomp_bv = header(data)
         mask = (xstate_bv | xcomp_bv) & ~XCOMP_BV_COMPACTED
         for group in (AVX512_MASK | AVX_MASK, AMX_MASK, MPX_MASK):
             mask |= group if mask & group & ~AVX_MASK else 0
         if form is Format.STANDARD:
-            mask &= ~SUPERVISOR_MASK  # it travels beside a standard area
+            mask &= ~SUPERVISOR_MASK  # it is kept outside a standard area
 
     def act(one: Layout) -> tuple[Result, Layout]:
         target = layout if isinstance(layout, Layout) else one
@@ -172,7 +172,7 @@ def convert_found(
         except LiveStateError:
             raise
         except XsaveError:
-            if misfits:  # that is why
+            if misfits:  # the cause
                 raise LiveStateError(_misfit(one, misfits, None)) from None
             raise
         if misfits and not force:
@@ -191,19 +191,19 @@ def convert_found(
 
 
 def placed(data: bytes, layout: Layout) -> XsaveArea:
-    """Return the area of a layout, in which each declared component has its place.
+    """Return the area with a layout that has a place for each declared component.
 
-    Raises :class:`~qmigtool.errors.LiveStateError` where it has none because the area is of another layout.
+    Raises :class:`~qmigtool.errors.LiveStateError` if one has no place because the area is of another layout.
     """
     try:
         return XsaveArea(data, layout)
     except LiveStateError:
         raise
     except XsaveError:
-        if misfits := misfits_of(data, layout):  # that is why
+        if misfits := misfits_of(data, layout):  # the cause
             raise LiveStateError(_misfit(layout, misfits, None)) from None
         raise
 
 
 def _misfit(layout: Layout, misfits: Sequence[str], way: str | None) -> str:
-    return f"the area is not one of {layout.name}: {'; '.join(misfits)}{f' ({way})' if way else ''}"
+    return f"the area does not fit {layout.name}: {'; '.join(misfits)}{f' ({way})' if way else ''}"

@@ -1,7 +1,7 @@
 """Hyper-V's quirk: it saves CET_U, CET_S and PASID in an area without setting their bits in XSTATE_BV.
 
-That is so for every MSHV and WHP partition (openvmm calls it ``xsaves_state_bv_broken``). Read as the architecture
-says, such state is initial, and lost: so whoever reads an area of Hyper-V sets the bits before.
+This holds for every MSHV and WHP partition (openvmm calls it ``xsaves_state_bv_broken``). By the architecture's rules
+such state is initial, and lost: so a program that reads an area of Hyper-V must set the bits first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HYPERV_QUIRK_MASK = 0x1C00
 
 
 def undeclared_hyperv(area: bytes, layout: Layout) -> int:
-    """Return those of PASID, CET_U and CET_S that a compacted area has a place and bytes for, but no XSTATE_BV bit."""
+    """Return those of PASID, CET_U and CET_S that have a place and bytes in a compacted area, but no XSTATE_BV bit."""
     xstate_bv, xcomp_bv = header(area)
     if not xcomp_bv & XCOMP_BV_COMPACTED or xcomp_bv & ~(layout.mask | XCOMP_BV_COMPACTED):
         return 0
@@ -32,7 +32,7 @@ def undeclared_hyperv(area: bytes, layout: Layout) -> int:
 
 
 def declare_hyperv(area: bytes, layout: Layout) -> bytes:
-    """Return the area with the XSTATE_BV bits that Hyper-V leaves out; one that is not compacted as it is."""
+    """Return the area with the XSTATE_BV bits that Hyper-V leaves out; a standard area is returned unchanged."""
     found = undeclared_hyperv(area, layout)
     if not found:
         return bytes(area)

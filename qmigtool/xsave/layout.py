@@ -1,7 +1,7 @@
-"""Layouts: where each state component lies, as CPUID leaf 0xD of one CPU (or one hypervisor) says.
+"""Layouts: the offset of each state component, from CPUID leaf 0xD of one CPU (or one hypervisor).
 
-No offset of an extended component is written anywhere but in a layout. AMD puts PKRU at 2432 and Intel at 2688, APX
-takes the place where MPX was, and QEMU copies what its host says.
+Only a layout has the offsets of extended components. AMD puts PKRU at 2432 and Intel at 2688, APX
+is at the former place of MPX, and QEMU copies its host's offsets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CpuidRow = tuple[int, int, int, int]
 """EAX, EBX, ECX and EDX of one subleaf."""
 
 MAX_AREA_SIZE = 1 << 20
-"""A row that reaches past this is not a CPU's: the largest area known is 11 KiB (AMX)."""
+"""No CPU has a row that ends after this: the largest known area is 11 KiB (AMX)."""
 
 FEATURE_XSAVEOPT, FEATURE_XSAVEC, FEATURE_XGETBV1, FEATURE_XSAVES, FEATURE_XFD = (1 << bit for bit in range(5))
 """CPUID.(0DH,1).EAX."""
@@ -56,8 +56,8 @@ class Layout:
 
     ``leaf`` holds the raw CPUID.(0DH,i) rows, ``xcr0_mask`` and ``xss_mask`` what they advertise, ``features``
     CPUID.(0DH,1).EAX. ``rows`` holds the components that can be used, ``absent`` the reason for each one that is
-    advertised (or has a row) and cannot: Zen 2 offers a bit 9 of 64 bytes, and dumps end in the middle. ``vendor`` is
-    CPUID leaf 0's word (``AuthenticAMD``), if known, and ``none`` where the layout is of no CPU.
+    advertised (or has a row) but cannot: Zen 2 offers a bit 9 of 64 bytes, and dumps may be truncated. ``vendor`` is
+    CPUID leaf 0's vendor string (``AuthenticAMD``), if known, and ``none`` if the layout is not of a CPU.
     """
 
     name: str
@@ -80,22 +80,22 @@ class Layout:
         """Make a layout from CPUID leaf 0xD: subleaf -> (EAX, EBX, ECX, EDX).
 
         Raises XsaveError on rows that no CPU can have: a component over the legacy region or the header, two that
-        overlap (MPX and APX may), a size beyond reason, a bit in both masks, bit 63.
+        overlap (MPX and APX may), an impossible size, a bit in both masks, bit 63.
         """
         leaf = _checked_leaf(name, rows)
         if 0 not in leaf:
-            raise XsaveError("there is no row for subleaf 0, which says what XCR0 can hold", section=name)
+            raise XsaveError("there is no row for subleaf 0, which has the bits that XCR0 can have", section=name)
         eax, _, _, edx = leaf[0]
         features, _, ecx1, edx1 = leaf.get(1, (0, 0, 0, 0))
         xcr0_mask, xss_mask = edx << 32 | eax, edx1 << 32 | ecx1
         if (xcr0_mask | xss_mask) & XCOMP_BV_COMPACTED:
-            raise XsaveError("a mask has bit 63, which is no component", section=name)
+            raise XsaveError("a mask has bit 63, which is not a component", section=name)
         if xcr0_mask & LEGACY_MASK != LEGACY_MASK:
             raise XsaveError(
                 f"the XCR0 mask is {xcr0_mask:#x}", section=name, expected="bits 0 and 1, as on every CPU with XSAVE"
             )
         if xcr0_mask & xss_mask:
-            raise XsaveError(f"components {xcr0_mask & xss_mask:#x} are in XCR0 and in IA32_XSS", section=name)
+            raise XsaveError(f"components {xcr0_mask & xss_mask:#x} are both in XCR0 and in IA32_XSS", section=name)
         usable, absent = _usable_rows(name, leaf, xcr0_mask, xss_mask)
         _refuse_overlaps(name, usable)
         return cls(
@@ -134,13 +134,13 @@ class Layout:
 
     @property
     def has_xsavec(self) -> bool:
-        """CPUID.(0DH,1).EAX[1]: the CPU knows the compacted format."""
+        """CPUID.(0DH,1).EAX[1]: the CPU supports the compacted format."""
         return bool(self.features & FEATURE_XSAVEC)
 
     def standard_offset(self, bit: int) -> int:
         """Return the byte where component ``bit`` (2 or more) starts in standard format.
 
-        Raises XsaveError if the layout cannot place it: absent, or a supervisor component.
+        Raises XsaveError if the layout has no place for it: absent, or a supervisor component.
         """
         row = self._row(bit)
         if row.supervisor:
@@ -150,9 +150,9 @@ class Layout:
         return row.offset
 
     def standard_size(self, xcr0: int | None = None) -> int:
-        """Return the bytes of a standard area for ``xcr0`` (default: ``user_mask``), as CPUID.(0DH,0).EBX does.
+        """Return the size of a standard area for ``xcr0`` (default: ``user_mask``), as CPUID.(0DH,0).EBX does.
 
-        It is the largest end, not the end of the highest bit: APX_F (bit 19) lies below PKRU (bit 9).
+        It is the largest end, not the end of the highest bit: APX_F (bit 19) is below PKRU (bit 9).
         """
         wanted = self.user_mask if xcr0 is None else xcr0
         ends = (self.standard_offset(bit) + self.rows[bit].size for bit in bits(wanted & ~LEGACY_MASK))
@@ -174,7 +174,7 @@ class Layout:
         return offsets
 
     def compacted_size(self, mask: int) -> int:
-        """Return the bytes of a compacted area with XCOMP_BV = ``mask``, as CPUID.(0DH,1).EBX does (not rounded up)."""
+        """Return the size of a compacted area with XCOMP_BV = ``mask``, as CPUID.(0DH,1).EBX does (not rounded up)."""
         offsets = self.compacted_offsets(mask)
         return max((offset + self.rows[bit].size for bit, offset in offsets.items()), default=EXTENDED_OFFSET)
 
@@ -224,11 +224,11 @@ def _usable_rows(
         known = COMPONENTS.get(bit)
         supervisor = bool(xss_mask >> bit & 1)
         if not (xcr0_mask | xss_mask) >> bit & 1:
-            absent[bit] = "it has a CPUID row, but neither the XCR0 nor the IA32_XSS mask has it"
+            absent[bit] = "it has a CPUID row, but it is in neither the XCR0 nor the IA32_XSS mask"
         elif size == 0:
             absent[bit] = "the mask advertises it, but its CPUID row is zero or missing"
         elif known and size != known.size:
-            absent[bit] = f"CPUID says {size} bytes, but {known.name} has {known.size}"
+            absent[bit] = f"CPUID has {size} bytes, but {known.name} has {known.size}"
         elif bool(ecx & 1) != supervisor or (known and known.supervisor != supervisor):
             kinds = ("a user component (XCR0)", "a supervisor component (IA32_XSS)")
             raise XsaveError(f"{bit_name(bit)} is advertised as {kinds[supervisor]}, but it is not one", section=name)
@@ -254,7 +254,7 @@ def _overlaps(rows: Iterable[Row]) -> Iterable[tuple[int, int]]:
 
 def _refuse_overlaps(name: str, rows: Mapping[int, Row]) -> None:
     for low, high in _overlaps(rows.values()):
-        # APX took over the place of MPX; the two exclude each other in XCR0.
+        # APX_F uses the place of MPX; the two exclude each other in XCR0.
         if MPX_MASK >> low & 1 and APX_MASK >> high & 1:
             continue
         raise XsaveError(f"{bit_name(low)} and {bit_name(high)} overlap in standard format", section=name)

@@ -1,4 +1,4 @@
-"""JSON inside JSON: virtual machine monitors keep states as strings that are JSON documents again."""
+"""JSON inside JSON: virtual machine monitors store states as strings that are JSON documents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DECIMAL = re.compile("[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[T]):
-    """What was found in a document, and the decimal key or ``id`` it hangs under with no list between, if any."""
+    """A match in a document, and the decimal key or ``id`` above it without a list between them, if any."""
 
     what: T
     label: int | None
@@ -27,14 +27,14 @@ class Found(Generic[T]):
 
 MAX_DEPTH = 60
 MAX_JSON = 4 << 20
-"""Bytes or characters: what is made of a document takes twenty times as much memory.
+"""Bytes or characters: a parsed document needs twenty times as much memory.
 
 The state of a vCPU has 15,000, its CPUID 20,000.
 """
 
 
 def parse(text: str | bytes, name: str | None = None) -> Any:
-    """Return what a JSON document says, None if it is none.
+    """Parse a JSON document; None if it is not one.
 
     Raises LimitError if it is too long, XsaveError if an object has a key twice.
     """
@@ -57,18 +57,18 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def find_in(document: Any, keys: Sequence[str], look: Callable[[Part], tuple[list[T], Part]]) -> list[Found[T]]:
-    """Return what ``look`` finds in each object and list of a document, in order.
+    """Return the matches of ``look`` in the objects and lists of a document, in order.
 
-    ``look`` returns what it found in one, and what of it is looked into next. A string is read as JSON again if it
-    begins as such and one of ``keys`` is in it.
+    ``look`` returns the match in one, and the parts of it to search next. A string is parsed as JSON if it
+    begins like JSON and contains one of ``keys``.
     """
     return list(_find(document, keys, look, MAX_DEPTH, None))
 
 
 def by_number(found: Sequence[Found[T]]) -> dict[int, T] | None:
-    """Return what was found by its label, None if one has none or two have the same: only the order tells them apart.
+    """Return the matches by label; None if one has no label or two have the same: only the order distinguishes them.
 
-    That order need not be the one of the vCPUs: Cloud Hypervisor sorts its keys as strings, "10" before "2".
+    The order need not be that of the vCPUs: Cloud Hypervisor sorts its keys as strings, "10" before "2".
     """
     numbered = {one.label: one.what for one in found if one.label is not None}
     return {label: numbered[label] for label in sorted(numbered)} if len(numbered) == len(found) else None

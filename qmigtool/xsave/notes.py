@@ -1,4 +1,4 @@
-"""What a careful reader of an area wants to know, although whoever restores it takes it without a word."""
+"""Notes on an area: what is unusual although it is restored without an error."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ PAGE = 4096
 def area_notes(area: bytes, layout: Layout, *, hyperv_quirk: bool = False) -> list[str]:
     """Return what restoring ``area`` would load or leave unexpectedly, one sentence each.
 
-    Live bytes that XSTATE_BV does not declare; state that Hyper-V leaves undeclared (or that is taken as declared, with
-    ``hyperv_quirk``); every exception unmasked; an x87 tag word of 16 bits; what KVM wants for AMX. Nothing is raised:
-    an area that has no whole header, or is not of this layout, gets the notes that can be told.
+    Live bytes that XSTATE_BV does not declare; state that Hyper-V leaves undeclared (or that ``hyperv_quirk`` treats as
+    declared); every exception unmasked; an x87 tag word of 16 bits; the requirements of KVM for AMX. Nothing is raised:
+    an area without a whole header, or of another layout, gets the notes that are possible.
     """
     if len(area) < EXTENDED_OFFSET:
         return []
@@ -48,15 +48,15 @@ def area_notes(area: bytes, layout: Layout, *, hyperv_quirk: bool = False) -> li
     quirk = undeclared_hyperv(area, layout)
     if quirk:
         names = " ".join(mask_names(quirk))
-        said = "taken as live" if hyperv_quirk else "taken as initial (--hyperv-quirk takes it as live)"
-        notes.append(f"{names}: not declared in XSTATE_BV, which Hyper-V leaves out for what it saves; {said}")
+        said = "treated as live" if hyperv_quirk else "treated as initial (--hyperv-quirk treats it as live)"
+        notes.append(f"{names}: not declared in XSTATE_BV, because Hyper-V does not set these bits; {said}")
     undeclared = _undeclared(area, layout, form, known, xstate_bv) & ~quirk if readable else 0
     if undeclared:
-        stale = ", where XSAVEC leaves what was there before" if form is Format.COMPACTED else ""
+        stale = ", where XSAVEC leaves the old contents" if form is Format.COMPACTED else ""
         names = " ".join(mask_names(undeclared))
-        notes.append(f"not declared in XSTATE_BV, so initial once restored, though bytes are not zero{stale}: {names}")
+        notes.append(f"not declared in XSTATE_BV, so initial after a restore; bytes are not zero{stale}: {names}")
     if form is Format.COMPACTED and not layout.has_xsavec and 1 in layout.leaf:
-        notes.append(f"{layout.name} has no XSAVEC, so that CPU itself refuses compacted areas")
+        notes.append(f"{layout.name} has no XSAVEC, so that CPU refuses compacted areas")
     mxcsr, _ = effective_mxcsr(area, xstate_bv, form)
     if not mxcsr & MXCSR_MASKS and not mxcsr & ~mxcsr_mask(area, layout):
         notes.append(f"MXCSR is {mxcsr:#x}: every SSE exception is unmasked (1F80 masks them all)")
@@ -66,22 +66,22 @@ def area_notes(area: bytes, layout: Layout, *, hyperv_quirk: bool = False) -> li
     if tags[1] and xstate_bv & 1:
         notes.append(
             f"bytes 4 and 5 are {tags[0]:#x} and {tags[1]:#x}: a tag word of 16 bits, as FSAVE has; an XSAVE area has "
-            "an abridged one in byte 4 (a bit for each register in use), and XRSTOR reads that"
+            "the abridged one in byte 4 (a bit for each register in use), and XRSTOR reads that"
         )
     if form is Format.STANDARD and (note := kvm_amx_note(xstate_bv, len(area))):
         notes.append(note)
     if readable and (fill := stray_fill(area, layout)) is not None:
-        notes.append(f"every byte outside the components of {layout.name} is {fill:#x}: memory that nobody wrote")
+        notes.append(f"every byte outside the components of {layout.name} is {fill:#x}: uninitialised memory")
     return notes
 
 
 def kvm_amx_note(xstate_bv: int, size: int) -> str | None:
-    """Say what KVM wants for a standard area with tile data; None if it has none."""
+    """Return what KVM requires for a standard area with tile data; None if the area has none."""
     if not xstate_bv & AMX_MASK or size <= PAGE:
         return None
     return (
         f"{' '.join(mask_names(xstate_bv & AMX_MASK))}: KVM wants KVM_SET_XSAVE2 with a buffer of KVM_CAP_XSAVE2 bytes "
-        f"({size} or more; struct kvm_xsave has {PAGE}), and for XTILEDATA a permission before the vCPU is made: "
+        f"({size} or more; struct kvm_xsave has {PAGE}), and for XTILEDATA a permission before the vCPU is created: "
         f"arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, {XTILEDATA})"
     )
 
@@ -102,7 +102,7 @@ def _undeclared(area: bytes, layout: Layout, form: Format, known: int, xstate_bv
         (mxcsr,) = struct.unpack_from("<I", area, 24)
         found |= 2 if mxcsr not in (0, MXCSR_INIT) else 0
     for one, other in layout.overlapping(known) if form is Format.STANDARD else ():
-        # One place, two components: what one of them declares is not the other's.
+        # Two components share a place: bytes of the declared one are not the other's.
         if (1 << one | 1 << other) & xstate_bv:
             found &= ~(1 << one | 1 << other)
     return found

@@ -1,6 +1,6 @@
 """Plans: how to convert every area of one (layout, format, mask) to another, as a list of slice moves.
 
-The rules of the ``strict`` policy, which a plan follows, stand in :mod:`qmigtool.xsave.convert`. A plan is made once
+The rules of the ``strict`` policy, which a plan follows, are in :mod:`qmigtool.xsave.convert`. A plan is made once
 and serves one area (:meth:`Plan.apply`) or many (:func:`~qmigtool.xsave.batch.apply_batch`).
 """
 
@@ -50,11 +50,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a conversion made.
+    """The result of a conversion.
 
     ``data`` is the area. ``supervisor`` holds supervisor components (bit -> contents) that ``data`` cannot hold and
-    that must travel as MSRs. ``dropped`` is the mask of live components lost with permission. ``notes`` are sentences
-    on what a careful reader wants to know.
+    that must be sent as MSRs. ``dropped`` is the mask of live components lost with permission. ``notes`` are sentences
+    on what is unusual.
     """
 
     data: bytes
@@ -68,8 +68,8 @@ class Plan:
     """How to convert every area of one layout, format and mask to another. Make one with :func:`make_plan`.
 
     ``source_mask`` is XCOMP_BV[62:0] of a compacted source and the layout's user components of a standard one.
-    ``source_size`` is the least bytes that a source must have. ``moves`` has components that both sides can place,
-    ``leaving`` those that only the source can.
+    ``source_size`` is the minimum size of a source. ``moves`` has the components with a place on both sides,
+    ``leaving`` those with a place in the source only.
     """
 
     source: Layout
@@ -86,7 +86,7 @@ class Plan:
     target_size: int
 
     def apply(self, area: bytes, *, supervisor: Mapping[int, bytes] | None = None) -> Result:
-        """Convert one area; ``supervisor`` are components that travel beside it (bit -> contents).
+        """Convert one area; ``supervisor`` are components outside it (bit -> contents).
 
         Raises LiveStateError if live state has no place in the target and ``drop`` does not allow it, XsaveError if
         the area breaks a rule of its format or is not of the layout that the plan was made for.
@@ -97,19 +97,19 @@ class Plan:
         lost = 0
         if dropped & ~self.drop:
             raise LiveStateError(
-                f"XSTATE_BV {declared:#x} declares components, but {self.source.name} does not say where they lie: "
+                f"XSTATE_BV {declared:#x} declares components, but {self.source.name} has no place for them: "
                 f"{_reasons(dropped & ~self.drop, self.source)}",
                 components=mask_names(dropped & ~self.drop),
             )
         if dropped:
-            notes.append(f"dropped unread, because {self.source.name} does not say where it lies: {_names(dropped)}")
+            notes.append(f"dropped unread, because {self.source.name} has no place for it: {_names(dropped)}")
         declared &= ~dropped
         beside = self._checked_supervisor(supervisor or {}, declared)
         for move in self.leaving:
             if not declared >> move.bit & 1:
                 continue
             contents = self._contents(area, move)
-            # To the byte, so that IA32_LBR_DEPTH, which never makes LBR live, travels with it all the same.
+            # Compare every byte, so that IA32_LBR_DEPTH, which never makes LBR live, is kept.
             if contents == initial_configuration(move.bit, move.size):
                 notes.append(f"{bit_name(move.bit)} left out: declared, but in its initial configuration")
             elif self.source.rows[move.bit].supervisor:
@@ -146,7 +146,7 @@ class Plan:
             raise XsaveError(f"XSTATE_BV is {xstate_bv:#x}", offset=XSTATE_BV_OFFSET, expected="bit 63 to be 0")
         if self.source_format is Format.COMPACTED and xstate_bv & ~xcomp_bv:
             raise XsaveError(
-                f"XSTATE_BV {xstate_bv:#x} has components that XCOMP_BV lacks: {_names(xstate_bv & ~xcomp_bv)}",
+                f"XSTATE_BV {xstate_bv:#x} has components that XCOMP_BV does not have: {_names(xstate_bv & ~xcomp_bv)}",
                 offset=XSTATE_BV_OFFSET,
                 expected="a subset of XCOMP_BV",
             )
@@ -173,22 +173,22 @@ class Plan:
                         section=self.target.name,
                     )
                 kept &= ~(1 << idle[0])
-                notes.append(f"{bit_name(idle[0])} left out: it is initial, and its place is taken")
+                notes.append(f"{bit_name(idle[0])} left out: it is initial, and its place is in use")
         offsets = self.target.offsets(self.target_format, self.target_mask)
         for bit in [bit for bit in beside if bit in offsets]:
             contents[bit] = beside.pop(bit)
             kept |= 1 << bit
         mxcsr, stale = effective_mxcsr(area, declared, self.source_format)
         if stale:
-            notes.append(f"MXCSR {stale:#x} in memory is stale (no CPU can hold it); 1F80 taken")
+            notes.append(f"MXCSR {stale:#x} in memory is stale (no CPU can hold it); 1F80 is used")
         elif mxcsr != MXCSR_INIT and not declared & 0x6:
-            notes.append(f"MXCSR {mxcsr:#x} taken from memory, as XRSTOR does; KVM would use 1F80 here")
+            notes.append(f"MXCSR {mxcsr:#x} is read from memory, as XRSTOR does; KVM would use 1F80 here")
         self._check_mxcsr(mxcsr, notes)
         if mxcsr != MXCSR_INIT:
             kept |= 2
         if self.target_format is Format.COMPACTED and not self.target.has_xsavec:
             name, told = self.target.name, 1 in self.target.leaf
-            without = "has no XSAVEC, so that CPU itself" if told else "does not say if it has XSAVEC; a CPU without it"
+            without = "has no XSAVEC, so that CPU" if told else "does not record XSAVEC; a CPU without it"
             notes.append(f"{name} {without} refuses compacted areas")
 
         out = bytearray(self.target_size)
@@ -211,7 +211,7 @@ class Plan:
         return min(known, default=MXCSR_DEFINED)
 
     def _check_mxcsr(self, mxcsr: int, notes: list[str]) -> None:
-        """Refuse an MXCSR that one side's CPU has and the other's faults on. What no CPU has is carried, and said."""
+        """Refuse an MXCSR that only one side's CPU accepts. One that no CPU accepts is kept, with a note."""
         if wrong := mxcsr & ~MXCSR_DEFINED:
             notes.append(f"MXCSR is {mxcsr:#x}, whose bits {wrong:#x} no CPU defines: XRSTOR faults on it")
         elif wrong := mxcsr & ~self.mxcsr_mask:
@@ -237,7 +237,7 @@ class Plan:
             if row is not None and row.size != len(contents):
                 raise XsaveError(f"{bit_name(bit)} has {len(contents)} bytes", expected=f"{row.size}")
             if declared >> bit & 1:
-                raise XsaveError(f"{bit_name(bit)} is in the area and beside it", section=self.source.name)
+                raise XsaveError(f"{bit_name(bit)} is both in the area and outside it", section=self.source.name)
         return dict(supervisor)
 
     def _lost(self, lost: int) -> LiveStateError:
@@ -262,12 +262,12 @@ def make_plan(
 ) -> Plan:
     """Make the plan from (source layout, format, mask) to (target layout, format, mask).
 
-    The masks are XCOMP_BV for a compacted area (bit 63 does not matter) and the user components for a standard one;
-    x87 and SSE are always in. Raises XsaveError if a layout cannot place a component of its mask.
+    The masks are XCOMP_BV for a compacted area (bit 63 is ignored) and the user components for a standard one;
+    x87 and SSE are always included. Raises XsaveError if a layout has no place for a component of its mask.
     """
     for mask in (source_mask, target_mask):
         if not 0 <= mask < 1 << 64:
-            raise XsaveError(f"{mask:#x} is no component mask", expected="a 64-bit number")
+            raise XsaveError(f"{mask:#x} is not a component mask", expected="a 64-bit number")
     source_mask &= ~XCOMP_BV_COMPACTED
     target_mask = target_mask & ~XCOMP_BV_COMPACTED | LEGACY_MASK
     src = source.offsets(source_format, source_mask)
@@ -311,7 +311,7 @@ def _names(mask: int) -> str:
 
 
 def check_supervisor(bit: int, contents: bytes, source: Layout) -> None:
-    """Raise XsaveError unless ``contents`` can be those of supervisor component ``bit``."""
+    """Raise XsaveError unless ``contents`` can belong to supervisor component ``bit``."""
     row = source.rows.get(bit)
     known = COMPONENTS.get(bit)
     supervisor = known.supervisor if known else row is not None and row.supervisor

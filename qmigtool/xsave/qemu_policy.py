@@ -1,14 +1,14 @@
 """The policies ``qemu-v1``, ``qemu-11.1`` and ``qemu-next``: QEMU's own two functions, reproduced bit for bit.
 
 ``qemu-v1`` is compact_xsave_area() and decompact_xsave_area() of "[PATCH 30/34] target/i386: add de/compaction to
-xsave_helper" (2026-04-17). ``qemu-11.1`` is what the binaries of QEMU 11.1 do (target/i386/xsave_helper.c, 11.1.2 and
-11.1.3: the same instructions), and equal to it. ``qemu-next`` is a later source, whose decompact_xsave_area() does not
-copy supervisor components.
+xsave_helper" (2026-04-17). ``qemu-11.1`` is the behaviour of QEMU 11.1's binaries (target/i386/xsave_helper.c, 11.1.2
+and 11.1.3: the same instructions), which is equal. ``qemu-next`` is a later source, whose decompact_xsave_area() does
+not copy supervisor components.
 
-They exist so that dumps can be compared. They lose state, by design of what they copy; to convert for use, take the
-``strict`` policy of :mod:`qmigtool.xsave.convert`. For every input on which C stays inside its buffers, the return
-value and the bytes are C's, legal area or not. Where C would read or write outside a buffer, or hit its assert(), there
-is nothing to reproduce, and XsaveError names the access: function, buffer, offset, size.
+They exist to compare dumps. They lose state, as the functions do that they reproduce; to convert areas for use, choose
+the ``strict`` policy of :mod:`qmigtool.xsave.convert`. For every input on which C stays inside its buffers, the return
+value and the bytes are those of C, for legal and illegal areas. Where C would read or write outside a buffer, or hit
+its assert(), there is nothing to reproduce: XsaveError names the access: function, buffer, offset, size.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ E2BIG = 7
 UINT32_MAX = 0xFFFFFFFF
 
 Leaf = Layout | Mapping[int, CpuidRow]
-"""CPUID leaf 0xD as a layout, or as raw rows (which may be such as no CPU has); a missing subleaf reads as zeros."""
+"""CPUID leaf 0xD as a layout, or as raw rows (even rows that no CPU has); a missing subleaf reads as zeros."""
 
 
 class QemuPolicy(StrEnum):
-    """Which version of QEMU's functions to follow; the first two do the same."""
+    """The version of QEMU's functions to follow; the first two are equal."""
 
     QEMU_V1 = "qemu-v1"
     QEMU_11_1 = "qemu-11.1"
@@ -41,9 +41,9 @@ class QemuPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PolicyResult:
-    """What the C function leaves behind: its return value, and the whole destination buffer.
+    """The result of the C function: its return value, and the whole destination buffer.
 
-    ``rc`` is 0 or the number of bytes, or -22 (-EINVAL) or -7 (-E2BIG); then ``data`` is what had been written by then.
+    ``rc`` is 0 or the number of bytes, or -22 (-EINVAL) or -7 (-E2BIG); then ``data`` has the bytes written so far.
     """
 
     rc: int
@@ -60,14 +60,14 @@ def decompact_xsave_area(
     buflen: int | None = None,
     policy: QemuPolicy | str = QemuPolicy.QEMU_V1,
 ) -> PolicyResult:
-    """Do what ``int decompact_xsave_area(const void *buf, size_t buflen, CPUX86State *env)`` does.
+    """Reproduce ``int decompact_xsave_area(const void *buf, size_t buflen, CPUX86State *env)``.
 
     ``host`` is what host_cpuid(0xD, i) returns, ``guest`` what cpu_x86_cpuid(env, 0xD, i) does (default: the same, as
     when the accelerator copied the host's), ``guest_xcr0`` env->features[FEAT_XSAVE_XCR0_HI:LO], ``xsave_buf_len``
-    env->xsave_buf_len in bytes, ``buflen`` the length told to the function (default: that of ``buf``).
+    env->xsave_buf_len in bytes, ``buflen`` the length passed to the function (default: that of ``buf``).
 
-    Returns 0 and env->xsave_buf, -EINVAL for a component that neither CPUID knows, -E2BIG for one that does not fit.
-    Raises XsaveError at the assert() on XCOMP_BV[63], and where C would run out of a buffer.
+    Returns 0 and env->xsave_buf, -EINVAL for a component that neither CPUID has, -E2BIG for one that does not fit.
+    Raises XsaveError at the assert() on XCOMP_BV[63], and where C would access memory outside a buffer.
     """
     policy = _policy(policy)
     _check_masks(guest_xcr0)
@@ -102,7 +102,7 @@ def decompact_xsave_area(
         if offset + size > buflen:
             return PolicyResult(-E2BIG, bytes(out))
         if known_to_guest:
-            # Both are uint32_t in C, and so is their sum.
+            # Both are uint32_t in C, so their sum wraps.
             if dst + size & UINT32_MAX > xsave_buf_len:
                 return PolicyResult(-E2BIG, bytes(out))
             skip = supervisor and policy is QemuPolicy.QEMU_NEXT
@@ -121,14 +121,14 @@ def compact_xsave_area(
     buflen: int,
     policy: QemuPolicy | str = QemuPolicy.QEMU_V1,
 ) -> PolicyResult:
-    """Do what ``int compact_xsave_area(CPUX86State *env, void *buf, size_t buflen)`` does.
+    """Reproduce ``int compact_xsave_area(CPUX86State *env, void *buf, size_t buflen)``.
 
     ``xsave_buf`` is env->xsave_buf, ``host`` what host_cpuid(0xD, i) returns, ``guest_xcr0``
-    env->features[FEAT_XSAVE_XCR0_HI:LO], ``xcr0`` env->xcr0, ``buflen`` the bytes of the destination. All policies
-    do the same here.
+    env->features[FEAT_XSAVE_XCR0_HI:LO], ``xcr0`` env->xcr0, ``buflen`` the size of the destination. All policies
+    are equal here.
 
-    Returns the walked end of the layout as a C int (it may be more than ``buflen``: C does not compare them), and the
-    destination. Raises XsaveError where C would run out of a buffer.
+    Returns the end of the layout as a C int (it may be more than ``buflen``: C does not compare them), and the
+    destination. Raises XsaveError where C would access memory outside a buffer.
     """
     _policy(policy)
     _check_masks(guest_xcr0, xcr0)
@@ -159,7 +159,7 @@ _DECOMPACT, _COMPACT = "decompact_xsave_area", "compact_xsave_area"
 _NO_ROW: CpuidRow = (0, 0, 0, 0)
 
 MAX_BUFFER = 1 << 24
-"""No caller has more than a few pages; a larger number is a mistake and would only eat memory."""
+"""No caller has more than a few pages; a larger number is an error and would only use up memory."""
 
 
 def _policy(name: QemuPolicy | str) -> QemuPolicy:
@@ -172,7 +172,7 @@ def _policy(name: QemuPolicy | str) -> QemuPolicy:
 def _check_masks(*masks: int) -> None:
     for mask in masks:
         if not 0 <= mask < 1 << 64:
-            raise UsageError(f"{mask:#x} is no XCR0 mask", expected="a 64-bit number")
+            raise UsageError(f"{mask:#x} is not an XCR0 mask", expected="a 64-bit number")
 
 
 def _leaf(source: Leaf) -> Mapping[int, CpuidRow]:

@@ -1,4 +1,4 @@
-"""The registers inside a component: where each lies in the component's contents, little-endian as in every area.
+"""The registers inside a component: their offsets in the component's contents, little-endian as in every area.
 
 Source: Intel SDM volume 1, 13.4 and 13.5, volume 3, 19.1 (LBR); for APX_F the APX specification.
 """
@@ -13,7 +13,7 @@ from qmigtool.xsave.components import COMPONENTS, bit_name, component
 __all__ = ["Slot", "registers_in", "x87_value"]
 
 X87, SSE = 0, 1
-ST_REGISTERS = 24  # where they start in the contents of x87: bytes 24-31 of the area (MXCSR) are not part of them
+ST_REGISTERS = 24  # their offset in the contents of x87, which do not include bytes 24-31 of the area (MXCSR)
 
 
 class Slot(NamedTuple):
@@ -60,7 +60,7 @@ _SLOTS: dict[str, list[Slot]] = {
 
 @cache
 def registers_in(bit: int) -> tuple[Slot, ...]:
-    """Return the registers of a component in the order of its bytes; without a definition, the component itself."""
+    """Return the registers of a component in byte order; without a definition, the component itself."""
     named = _SLOTS.get(bit_name(bit))
     if named is not None:
         return tuple(sorted(named, key=lambda slot: slot.offset))
@@ -68,7 +68,7 @@ def registers_in(bit: int) -> tuple[Slot, ...]:
 
 
 def x87_value(raw: bytes) -> str:
-    """Return what a 10-byte x87 register holds in words: a number to 9 digits, or what kind of non-number it is.
+    """Return the value of a 10-byte x87 register as text: a number with 9 digits, or the kind of non-number.
 
     64 bits of mantissa with an explicit integer bit, then 15 of exponent (bias 16383) and the sign; SDM volume 1, 4.2.
     """
@@ -79,5 +79,5 @@ def x87_value(raw: bytes) -> str:
     if not mantissa:
         return f"{sign}0"
     power = max(exponent, 1) - 16383 - 63
-    # Beyond what a Python float holds, the power of two says as much.
+    # Outside the range of a Python float, show the power of two.
     return f"{sign}{mantissa * 2.0**power:.9g}" if -1000 < power < 900 else f"{sign}{mantissa:#x} * 2**{power}"

@@ -1,7 +1,7 @@
-"""Whose CPU a layout is of, and which MXCSR bits that CPU defines.
+"""The vendor of a layout's CPU, and the MXCSR bits that this CPU defines.
 
-A built-in layout has its vendor, a dump of CPUID leaf 0 as well. Any other says it by what it has and where: the
-places of opmask and PKRU, and the components that only one vendor has. One with x87, SSE and AVX alone tells nothing.
+A built-in layout has its vendor, and so has a dump of CPUID leaf 0. For any other, the vendor follows from the offsets
+of opmask and PKRU, and from components that only one vendor has. x87, SSE and AVX alone do not decide it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ MXCSR_MASK_AMD = MXCSR_DEFINED
 """AMD defines bit 17, too (the misaligned exception mask): measured on a Zen 4, and in CPUs since family 10h."""
 
 MXCSR_MASK_LEAST = 0xFFBF
-"""What MXCSR_MASK 0 stands for: every mask has these bits (SDM volume 1, 11.6.6)."""
+"""The meaning of MXCSR_MASK 0: every mask has these bits (SDM volume 1, 11.6.6)."""
 
 _WHOSE = {
     "AuthenticAMD": AMD,
     "HygonGenuine": AMD,
     "GenuineIntel": INTEL,
-    "CentaurHauls": INTEL,  # and Zhaoxin's: they have Intel's places
+    "CentaurHauls": INTEL,  # and Zhaoxin's: they have Intel's offsets
     "none": "",
 }
 NO_CPU = ("qemu", "tcg")
@@ -56,7 +56,7 @@ ONLY_INTEL = MPX_MASK | AMX_MASK | APX_MASK | PT_MASK | SUPERVISOR_MASK & ~0x180
 
 
 def vendor(layout: Layout) -> str:
-    """Return ``"AMD"`` (Hygon too), ``"Intel"`` (Zhaoxin and Centaur too), or ``""`` where nothing tells."""
+    """Return ``"AMD"`` (Hygon too), ``"Intel"`` (Zhaoxin and Centaur too), or ``""`` if it is unknown."""
     if layout.vendor in _WHOSE:
         return _WHOSE[layout.vendor]
     if layout.mask & ONLY_INTEL:
@@ -70,7 +70,7 @@ def vendor(layout: Layout) -> str:
 
 
 def cpu_mxcsr_mask(layout: Layout) -> int | None:
-    """Return the MXCSR bits that the CPU of a layout defines, or None if nothing tells whose CPU it is."""
+    """Return the MXCSR bits that the CPU of a layout defines, or None if the vendor is unknown."""
     return {AMD: MXCSR_MASK_AMD, INTEL: MXCSR_MASK_INTEL}.get(vendor(layout))
 
 
@@ -83,10 +83,10 @@ def check_mxcsr(area: bytes, mxcsr: int, layout: Layout) -> None:
 
 
 def mxcsr_mask(area: bytes, layout: Layout) -> int:
-    """Return the MXCSR bits that the CPU of ``layout`` takes, as far as it is known.
+    """Return the MXCSR bits that the CPU of ``layout`` accepts, as far as it is known.
 
-    Where nothing tells whose CPU it is, MXCSR_MASK (byte 28 of the area) says what the CPU that saved it defines, if
-    that can be such a mask; else every bit counts that any CPU defines.
+    If the vendor is unknown, MXCSR_MASK (byte 28 of the area) gives the bits of the CPU that saved the area, if it can
+    be such a mask; otherwise every bit that any CPU defines is accepted.
     """
     known = cpu_mxcsr_mask(layout)
     if known is not None:

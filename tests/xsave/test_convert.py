@@ -267,7 +267,7 @@ def test_what_the_source_layout_cannot_place_is_refused_or_dropped():
 
 
 def test_a_target_that_offers_a_bogus_component_is_not_a_place():
-    with pytest.raises(LiveStateError, match=r"PKRU .CPUID says 64 bytes"):
+    with pytest.raises(LiveStateError, match=r"PKRU .CPUID has 64 bytes"):
         to_compacted(area(2440, 0x200, at={2432: b"\1"}), "amd-zen3", target=layout("amd-zen2"))
 
 

@@ -145,7 +145,7 @@ def test_decoded_cpuid_that_is_cut():
     cpu = parse_cpuid_dump(case("dec.cpuid"), "dec.cpuid")
     assert (cpu.xcr0_mask, cpu.xss_mask, cpu.user_mask, cpu.features) == (0x602E7, 0x3900, 0x7, 0x3)
     assert missing_rows(cpu).startswith(
-        "dec.cpuid is cut: it advertises opmask ZMM_Hi256 Hi16_ZMM PT PKRU CET_U CET_S HDC XTILECFG XTILEDATA, but"
+        "dec.cpuid is truncated: it advertises opmask ZMM_Hi256 Hi16_ZMM PT PKRU CET_U CET_S HDC XTILECFG XTILEDATA"
     )
     text = decoded(ZEN4)
     # It ends behind PKRU's size: without its offset PKRU is missing, not at 0.
@@ -202,7 +202,9 @@ def dmesg(mask, states, size, form="compacted", cpu=""):
 
 
 def test_dmesg_has_compacted_offsets():
-    with pytest.raises(UnsupportedError, match=r"does not tell the vendor: PKRU lies at 2688 on Intel, 2432 on AMD"):
+    with pytest.raises(
+        UnsupportedError, match=r"neither the standard offsets nor the vendor: PKRU is at 2688 on Intel, 2432 on AMD"
+    ):
         parse_cpuid_dump(case("dmesg.txt"), "dmesg.txt")
     told = case("dmesg.txt") + "[    0.1] smpboot: CPU0: {} (family: 0x19, model: 0x1, stepping: 0x1)\n"
     assert parse_cpuid_dump(told.format("AMD EPYC 7763 64-Core Processor"), "d").standard_offset(9) == 2432
@@ -351,7 +353,7 @@ KCPUID = "CPU features:\n=============\n\n\tsse3                \n\txsave       
 KCPUID_D = "CPUID_0xd_EAX[0x0]:\n\t xcr0_x87\t- x87 state\n"
 LEAF_1 = "CPU:\n   version information (1/eax):\n      family = 0xf\n   miscellaneous (1/ebx):\n      brand id = 0x0\n"
 SUBLEAF_2 = "CPU:\n   AVX/YMM features (0xd/2):\n      AVX/YMM save state byte size             = 0x00000100 (256)\n"
-WHERE = "but not CPUID leaf 0xD, which says where the components lie"
+WHERE = "but not CPUID leaf 0xD, which has the components' offsets"
 
 
 @pytest.mark.parametrize(
@@ -436,7 +438,7 @@ def test_what_is_missing_is_said_with_its_line():
     with pytest.raises(XsaveError, match=r"line 3 is the first of CPUID leaf 0xD for CPU 0, but .* subleaf 0"):
         parse_cpuid_dump(text.replace("0x0000000d 0x00", "0x0000000e 0x00"), "g")
     only = "CPU 0:\n   0x00000007 0x00: eax=0x00000000 ebx=0x00000000 ecx=0x00000000 edx=0x00000000\n"
-    with pytest.raises(XsaveError, match=r"no row of CPUID leaf 0xD found: there are rows of 0x7, the last at line 2"):
+    with pytest.raises(XsaveError, match=r"found no row of CPUID leaf 0xD, only rows of 0x7, the last in line 2"):
         parse_cpuid_dump(only, "g")
 
 
@@ -478,7 +480,7 @@ def test_the_command_line_says_what_a_cut_text_lacks(tmp_path, capsys):
     assert run(["xsave", "layouts", casefiles.put("xsave", "dec.cpuid", tmp_path), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["layouts"][0]["mask"] == "0x7"
-    assert err.startswith("note: dec.cpuid is cut: it advertises opmask")
+    assert err.startswith("note: dec.cpuid is truncated: it advertises opmask")
     assert run(["xsave", "layouts", casefiles.put("xsave", "nehalem.cpuid", tmp_path)]) == 63
     assert run(["xsave", "layouts", casefiles.put("xsave", "dmesg.txt", tmp_path)]) == 63
 

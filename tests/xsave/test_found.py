@@ -37,7 +37,7 @@ def test_layouts_that_differ_in_the_target_format_are_named_with_the_option(call
     assert call("xsave", "export", KVM, *export, "-o", str(area))[0] == 0
     status, _, err = call("xsave", "convert", str(area), str(out), "--to", "standard")
     assert (status, out.exists()) == (63, False)
-    assert "several layouts fit this area and read it alike, but lay out the result differently: amd-zen4 " in err
+    assert "several layouts fit this area and read it alike, but arrange the result differently: amd-zen4 " in err
     assert "(expected --layout amd-zen4 or --layout intel-skx)" in err
     for layout in ("amd-zen4", "intel-skx"):
         assert call("xsave", "convert", str(area), str(out), "--to", "standard", "--layout", layout)[0] == 0

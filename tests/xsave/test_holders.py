@@ -56,7 +56,7 @@ def test_a_core_has_an_area_and_its_layout():
         2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024),
     }  # fmt: skip
     assert (found.xcr0, found.layout.user_mask, found.layout.standard_size()) == (0xE7, 0xE7, 2432)
-    assert "thread 1 (1 in this ELF core); its layout as NT_X86_XSAVE_LAYOUT says" in found.note
+    assert "thread 1 (1 in this ELF core); its layout is in NT_X86_XSAVE_LAYOUT" in found.note
     state = XsaveArea(found.data, found.layout).architectural_state()
     assert state == XsaveArea(AREA, layout("amd-zen4")).architectural_state()
     assert state[5][:16] == bytes.fromhex("80008000000000000102030405060708")
@@ -80,7 +80,7 @@ def test_a_core_with_several_threads(bits):
 def test_a_core_without_the_layout_note():
     found = find_area(core(prstatus(7), note(b"LINUX", 0x202, AREA)), "c")
     assert (found.layout, found.xcr0, found.data) == (None, 0xE7, AREA)
-    assert "does not say where components lie" in found.note
+    assert "does not record the layout" in found.note
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_is_no_area_is_named(data, words):
 
 def test_a_core_that_is_cut():
     data = casefiles.read("xsave", "core.elf")
-    with pytest.raises(XsaveError, match=r"a note of type 0x202 has 2432 bytes, but the core ends before them"):
+    with pytest.raises(XsaveError, match=r"a note of type 0x202 has 2432 bytes, but the core ends before that"):
         find_area(data[:2000], "c")
     with pytest.raises(XsaveError, match="ends inside its program headers"):
         find_area(data[:70], "c")
@@ -158,7 +158,7 @@ def test_json_of_several_vcpus_and_of_other_forms():
 
     two = json.dumps({"cpu_states": [{"Kvm": state(1)}, {"Kvm": state(2)}]}).encode()
     with pytest.raises(
-        UsageError, match=r"2 vCPUs; name one by its place in the document, from 0 \(expected j#0, j#1\)"
+        UsageError, match=r"2 vCPUs; select one by its position in the document, from 0 \(expected j#0, j#1\)"
     ):
         find_area(two, "j")
     assert find_area(two, "j", "1").data == b"\2\0\0\0" * 1032
@@ -183,8 +183,8 @@ def test_a_vcpu_of_json_is_the_one_of_its_key():
     for number in range(12):
         found = find_area(data, "j", str(number))
         assert found.data[0] == 100 + number
-        assert f"vCPU {number}, by the key or id" in found.note
-    with pytest.raises(UsageError, match=r"12 vCPUs; name one by key or id \(expected j#0, j#1, j#2, j#3, "):
+        assert f"vCPU {number}, by its key or id" in found.note
+    with pytest.raises(UsageError, match=r"12 vCPUs; select one by key or id \(expected j#0, j#1, j#2, j#3, "):
         find_area(data, "j")
     for wrong in ("12", "01", "-1", "+1", " 1"):
         with pytest.raises(UsageError, match=f"no vCPU {re.escape(wrong)} in j"):
@@ -230,12 +230,12 @@ def test_threads_of_a_core_that_their_id_does_not_tell_apart(bits):
     data = core(xstate[0], status[0], xstate[1], status[1], xstate[2], status[2], xstate[3], bits=bits)
     with pytest.raises(UsageError, match=r"4 threads; name one \(expected c#@1, c#@2, c#@3, c#11\)"):
         find_area(data, "c")
-    with pytest.raises(UsageError, match=r"2 areas of c are of a thread 10; name one by its place"):
+    with pytest.raises(UsageError, match=r"2 areas of c are of thread 10; select one by its position"):
         find_area(data, "c", "10")
     for place, area in enumerate(areas, 1):
         assert find_area(data, "c", f"@{place}").data == area
     assert find_area(data, "c", "11").data == areas[3]
-    assert "area @1 (4 in this ELF core), which no NT_PRSTATUS gives a thread" in find_area(data, "c", "@1").note
+    assert "area @1 (4 in this ELF core), which has no NT_PRSTATUS of a thread" in find_area(data, "c", "@1").note
     assert "thread 10, area @3 (4" in find_area(data, "c", "@3").note
     for wrong in ("@0", "@5", "@", "@02"):
         with pytest.raises(UsageError, match=f"no area {wrong} in c"):
@@ -246,11 +246,11 @@ def test_threads_of_a_core_that_their_id_does_not_tell_apart(bits):
 
 def test_two_areas_behind_one_prstatus_and_one_without():
     twice = core(prstatus(10), note(b"LINUX", 0x202, AREA), note(b"LINUX", 0x202, AREA))
-    with pytest.raises(UsageError, match="2 areas of c are of a thread 10"):
+    with pytest.raises(UsageError, match="2 areas of c are of thread 10"):
         find_area(twice, "c", "10")
     alone = find_area(core(note(b"LINUX", 0x202, AREA)), "c")
     assert alone.data == AREA
-    assert "which no NT_PRSTATUS gives a thread" in alone.note
+    assert "which has no NT_PRSTATUS of a thread" in alone.note
 
 
 @pytest.mark.parametrize(("bits", "need"), [(64, 36), (32, 28)])
@@ -266,7 +266,7 @@ def test_a_prstatus_too_short_for_an_id(bits, need):
 def test_an_area_alone_stays_what_it_is():
     for data in (AREA, bytes(4096), b"", bytes(100), casefiles.read("xsave", "mshv-page-cet.compacted")):
         assert find_area(data, "a").data == data
-    with pytest.raises(UsageError, match="nothing to choose from"):
+    with pytest.raises(UsageError, match="nothing to select"):
         find_area(AREA, "a", "1")
 
 

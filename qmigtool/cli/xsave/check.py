@@ -116,7 +116,7 @@ def _print_check(
     unasked: Mapping[str, str],
 ) -> None:
     if misfits:
-        print(f"the area is not one of {layout.name}:")
+        print(f"the area does not fit {layout.name}:")
         for text in misfits:
             print(f"  - {text}")
     for verdict in verdicts:

@@ -1,4 +1,4 @@
-"""What ``cpuid`` (Todd Allen) prints without -r: headings that name leaf and subleaf, and ``name = value`` lines.
+"""The output of ``cpuid`` (Todd Allen) without -r: headings that name leaf and subleaf, and ``name = value`` lines.
 
 ::
 
@@ -11,7 +11,7 @@
           AVX/YMM save state byte offset           = 0x00000240 (576)
           supported in IA32_XSS or XCR0            = XCR0 (user state)
 
-Older versions have the masks in halves, one of them puts subleaf 1 under the heading of subleaf 0, and mails have
+Older versions print the masks in halves, one prints subleaf 1 under the heading of subleaf 0, and mails have
 ``=3D`` for ``=``. Only leaf 0xD is read.
 """
 
@@ -40,11 +40,11 @@ _LINE = re.compile(
 )
 _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,16}|\d{1,10}")
 _FEATURES = ("XSAVEOPT instruction", "XSAVEC instruction", "XGETBV instruction", "XSAVES/XRSTORS instructions", "XFD: ")
-"""CPUID.(0DH,1).EAX, from bit 0 up, by how the line of each begins."""
+"""CPUID.(0DH,1).EAX, from bit 0 up, by the start of its line."""
 
 
 class _Cpu:
-    """What was said of one CPU's leaf 0xD."""
+    """The lines of one CPU's leaf 0xD."""
 
     def __init__(self, cpu: int | None) -> None:
         self.cpu = cpu
@@ -52,7 +52,7 @@ class _Cpu:
         self.words: dict[int, dict[str, str]] = {}
 
     def block(self) -> CpuidBlock:
-        # One version says what belongs to subleaf 1 under the heading of subleaf 0.
+        # One version prints subleaf 1 under the heading of subleaf 0.
         heads = {**self.words.get(0, {}), **self.words.get(1, {})}
         block = CpuidBlock(self.cpu)
 
@@ -82,7 +82,7 @@ _SIZES = ("fields in XCR0", "XSAVE/XRSTOR area")
 
 
 def read_decoded(text: str, leaves: Leaves) -> list[CpuidBlock]:
-    """Return the blocks of a text of this form: the rows of leaf 0xD alone."""
+    """Return the blocks of a text of this form: only the rows of leaf 0xD."""
     if not wanted(XSTATE_LEAF, leaves) or not re.search(r"\(0x0?d/0\):", text):
         return []
     if "=3D" in text:
@@ -105,7 +105,7 @@ def read_decoded(text: str, leaves: Leaves) -> list[CpuidBlock]:
 
 
 def _mask(words: dict[str, str], register: str) -> int:
-    """Return a mask that stands whole, or in two halves."""
+    """Return a mask that is printed whole or in two halves."""
     whole = words.get(f"{register} valid bit field mask")
     if whole is not None:
         return _number(whole)
@@ -130,7 +130,7 @@ def _component(bit: int, words: dict[str, str]) -> tuple[int, int, int, int] | N
         elif name.startswith("XFD"):
             flags["xfd"] = value.startswith("true")
     if size is None or (offset is None and not flags.get("supervisor")):
-        return None  # the text ends in the middle of it
+        return None  # the text is truncated inside it
     return component_row(bit, size, offset, **flags)
 
 

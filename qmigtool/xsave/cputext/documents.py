@@ -1,9 +1,9 @@
 """CPUID in documents: JSON of virtual machine monitors, and libvirt's ``<cpudata>``.
 
-- An object with ``function``, ``index``, ``eax`` ... ``edx`` is a kvm_cpuid_entry2: Cloud Hypervisor and crosvm keep
-  lists of them, some inside a string that is JSON again.
+- An object with ``function``, ``index``, ``eax`` ... ``edx`` is a kvm_cpuid_entry2: Cloud Hypervisor and crosvm write
+  lists of them, some inside a string that is itself JSON.
 - An object with ``leaf``, ``subleaf`` and ``modifiers`` is Firecracker's: a CPU template, as cpu-template-helper dumps
-  and fingerprints it. Its bitmaps have an ``x`` where a template leaves the host's bit.
+  and fingerprints it. Its bitmaps have an ``x`` for each bit that the template leaves to the host.
 - ``<cpuid eax_in='0x0000000d' ecx_in='0x02' eax='0x...' .../>`` inside ``<cpudata arch='x86'>`` is libvirt's.
 """
 
@@ -17,7 +17,7 @@ from qmigtool.xsave.cputext.model import CpuidBlock, CpuidLine, Leaves, wanted
 from qmigtool.xsave.nestedjson import Found, Part, by_number, find_in, parse
 
 MAX_NUMBER = 80
-"""Characters of a number in text: a register in binary, with underscores."""
+"""Characters of a number in text: a register in binary with underscores."""
 REGISTERS = ("eax", "ebx", "ecx", "edx")
 
 _CPUDATA = re.compile(r"<cpudata\b[^>]*>(.*?)(?:</cpudata\s*>|\Z)", re.DOTALL)
@@ -28,7 +28,7 @@ _ATTRIBUTE = re.compile(r"""\b(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 def read_documents(text: str, leaves: Leaves) -> list[CpuidBlock]:
     """Return the blocks of a JSON document or of XML with ``<cpudata>``; none if it is neither, or has no CPUID.
 
-    Raises XsaveError for a register that the document does not wholly know, and LimitError if it is too long.
+    Raises XsaveError for a register that the document does not give completely, and LimitError if it is too long.
     """
     start = text.lstrip("\ufeff \t\r\n")[:1]
     if start in ("{", "["):
@@ -42,7 +42,7 @@ def read_documents(text: str, leaves: Leaves) -> list[CpuidBlock]:
 
 
 def _numbered(blocks: list[CpuidBlock]) -> list[CpuidBlock]:
-    """Number the blocks by their place, if there are several."""
+    """Number the blocks by their position, if there are several."""
     if len(blocks) > 1:
         for number, block in enumerate(blocks):
             block.cpu = number
@@ -53,7 +53,7 @@ def _numbered(blocks: list[CpuidBlock]) -> list[CpuidBlock]:
 
 
 def _json_blocks(text: str, leaves: Leaves) -> list[CpuidBlock]:
-    """Return the blocks of a document, numbered by their key or id (see :func:`by_number`), else by their place."""
+    """Return the blocks of a document, numbered by their key or id (see :func:`by_number`), else by their position."""
     document = parse(text.lstrip("\ufeff"))
     found = [
         Found(block, one.label)
@@ -69,7 +69,7 @@ def _json_blocks(text: str, leaves: Leaves) -> list[CpuidBlock]:
 
 
 def _lists(part: Part) -> tuple[list[list[dict[str, Any]]], Part]:
-    """Return the list of CPUID entries that a part of a document is, or what is to be looked into."""
+    """Return a part of a document as a list of CPUID entries, or the parts to search next."""
     if isinstance(part, dict):
         return [], part
     entries = [one for one in part if isinstance(one, dict) and (_is_kvm(one) or _is_firecracker(one))]
@@ -94,14 +94,14 @@ def _block(entries: list[dict[str, Any]], leaves: Leaves) -> CpuidBlock:
         words = _bitmaps(entry, leaf, subleaf) if _is_firecracker(entry) else {name: entry[name] for name in REGISTERS}
         numbers = [_number(words[name]) for name in REGISTERS]
         if any(number is None or number >> 32 for number in numbers):
-            raise XsaveError(f"the entry of CPUID leaf {leaf:#x}, subleaf {subleaf:#x} has no four 32-bit registers")
+            raise XsaveError(f"the entry of CPUID leaf {leaf:#x}, subleaf {subleaf:#x} lacks four 32-bit registers")
         eax, ebx, ecx, edx = (number or 0 for number in numbers)
         block.lines.append(CpuidLine(leaf, subleaf, True, (eax, ebx, ecx, edx)))
     return block
 
 
 def _bitmaps(entry: dict[str, Any], leaf: int, subleaf: int) -> dict[str, Any]:
-    """Return Firecracker's registers as numbers in text; one with an ``x``, or left out, is the host's: not known."""
+    """Return Firecracker's registers as numbers in text; one with an ``x``, or left out, is the host's and unknown."""
     found = {
         str(one.get("register")).lower(): str(one.get("bitmap")) for one in entry["modifiers"] if isinstance(one, dict)
     }
@@ -110,7 +110,7 @@ def _bitmaps(entry: dict[str, Any], leaf: int, subleaf: int) -> dict[str, Any]:
         if bitmap is None or "x" in bitmap.lower().removeprefix("0b").removeprefix("0x"):
             raise XsaveError(
                 f"the template leaves {name} of CPUID leaf {leaf:#x}, subleaf {subleaf:#x} to the host",
-                expected="the whole register, as `cpu-template-helper template dump` gives it",
+                expected="the whole register, as `cpu-template-helper template dump` prints it",
             )
     return found
 
@@ -139,7 +139,7 @@ def _xml_block(data: re.Match[str], leaves: Leaves) -> CpuidBlock:
         if not wanted(leaf, leaves):
             continue
         if min(leaf, subleaf, *registers) < 0 or max(registers) >> 32:
-            raise XsaveError(f"this is no row of CPUID: {match[0][:120]}", offset=data.start(1) + match.start())
+            raise XsaveError(f"this is not a row of CPUID: {match[0][:120]}", offset=data.start(1) + match.start())
         eax, ebx, ecx, edx = registers
         block.lines.append(CpuidLine(leaf, subleaf, True, (eax, ebx, ecx, edx), data.start(1) + match.start()))
     return block

@@ -1,6 +1,6 @@
-"""Standard offsets by family of CPUs, for a text that names components and not their places.
+"""Standard offsets by CPU family, for a text that names components without their offsets.
 
-There are two, see FAMILIES in :mod:`qmigtool.xsave.catalog`.
+There are two families, see FAMILIES in :mod:`qmigtool.xsave.catalog`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def _offsets(family: str) -> Mapping[int, int]:
 def standard_offsets(mask: int, vendor: str | None, name: str) -> dict[int, int]:
     """Return bit -> byte in standard format for the user components of ``mask`` above bit 1.
 
-    ``vendor`` is a family's name, if the text tells. Raises UnsupportedError where the families with these components
-    place them differently, or where none has them all.
+    ``vendor`` is a family's name, if the text gives it. Raises UnsupportedError if the families with these components
+    have them at different offsets, or if no family has them all.
     """
     fitting = {
         family: {bit: _offsets(family)[bit] for bit in bits(mask & ~3)}
@@ -35,17 +35,16 @@ def standard_offsets(mask: int, vendor: str | None, name: str) -> dict[int, int]
         return places[0]
     if not places:
         raise UnsupportedError(
-            "standard offsets of an unknown family of CPUs",
-            f"no family of CPUs is known that has {' '.join(mask_names(mask))}",
+            "standard offsets of an unknown CPU family",
+            f"no known CPU family has {' '.join(mask_names(mask))}",
             section=name,
             expected="a CPUID dump (cpuid -r)",
         )
     differ = next(bit for bit in places[0] if len({place[bit] for place in places}) > 1)
     where = ", ".join(f"{place[differ]} on {family}" for family, place in fitting.items())
     raise UnsupportedError(
-        "standard offsets that the text does not tell",
-        "the standard offsets are not in this text, and it does not tell the vendor: "
-        f"{mask_names(1 << differ)[0]} lies at {where}",
+        "standard offsets that the text does not have",
+        f"the text has neither the standard offsets nor the vendor: {mask_names(1 << differ)[0]} is at {where}",
         section=name,
         expected='the line "smpboot: CPU0: ..." of the same log, a CPUID dump (cpuid -r), or the name of a layout',
     )

@@ -1,4 +1,4 @@
-"""What Linux says of the FPU when it boots (dmesg, journalctl).
+"""Linux' boot messages about the FPU (dmesg, journalctl).
 
 ::
 
@@ -7,8 +7,8 @@
     x86/fpu: xstate_offset[9]:  832, xstate_sizes[9]:    8
     x86/fpu: Enabled xstate features 0x207, context size is 840 bytes, using 'compacted' format.
 
-With 'compacted' the offsets are those of the kernel's own areas, not CPUID's: the standard ones then follow from the
-family of the CPU (``smpboot: CPU0: AMD EPYC ...``), or from components that only one family has. The features are
+With 'compacted' the offsets are those of the kernel's own areas, not CPUID's: the standard ones then come from the
+CPU family (``smpboot: CPU0: AMD EPYC ...``), or from components that only one family has. The features are
 those that the kernel uses: the CPU may have more.
 """
 
@@ -32,7 +32,7 @@ from qmigtool.xsave.cputext.model import (
 )
 from qmigtool.xsave.layout import FEATURE_XSAVEC, FEATURE_XSAVES, Layout
 
-LOG = "what Linux says at boot"
+LOG = "Linux boot messages"
 
 _ENABLED = re.compile(
     r"x86/fpu: *Enabled +xstate features 0x(?P<mask>[0-9a-f]{1,16}), context size is (?P<size>\d{1,6}) +bytes,"
@@ -48,7 +48,7 @@ _VENDOR = re.compile(r"\bCPU0: (?P<vendor>Intel|AMD)\b")
 def read_kernel_log(text: str, leaves: Leaves, name: str) -> list[CpuidBlock]:
     """Return one block, if the text has these lines.
 
-    Raises XsaveError if the lines contradict each other, or one is missing, and UnsupportedError if nothing tells the
+    Raises XsaveError if the lines contradict each other, or one is missing, and UnsupportedError if nothing decides the
     standard offsets.
     """
     if not wanted(XSTATE_LEAF, leaves) or "x86/fpu:" not in text:
@@ -61,7 +61,7 @@ def read_kernel_log(text: str, leaves: Leaves, name: str) -> list[CpuidBlock]:
         if not states:
             return []
         raise XsaveError(
-            "the log has no line \"x86/fpu: Enabled xstate features ..., using '...' format\", which tells what the "
+            "the log has no line \"x86/fpu: Enabled xstate features ..., using '...' format\", which defines what the "
             "offsets mean",
             section=name,
             expected="that line",
@@ -81,7 +81,7 @@ def read_kernel_log(text: str, leaves: Leaves, name: str) -> list[CpuidBlock]:
     family = vendor["vendor"] if vendor else None
     offsets = standard_offsets(user, family, name) if compacted else {bit: printed[bit] for bit in bits(user & ~3)}
     features = FEATURE_XSAVEC * compacted | FEATURE_XSAVES * bool(mask & SUPERVISOR_MASK)
-    form = "what Linux says at boot; standard offsets by the family" if compacted else LOG
+    form = "Linux boot messages; standard offsets by CPU family" if compacted else LOG
     block = CpuidBlock(None, form=form, vendor=VENDORS.get(family or "", ""))
     rows = {
         0: mask_row(user),
@@ -97,12 +97,12 @@ def read_kernel_log(text: str, leaves: Leaves, name: str) -> list[CpuidBlock]:
 
 
 def _check_compacted(layout: Layout, mask: int, printed: dict[int, int], name: str) -> None:
-    """Compare the offsets that the kernel printed with those that its sizes give."""
+    """Compare the offsets that the kernel printed with those computed from its sizes."""
     computed = layout.compacted_offsets(mask & layout.mask)
     for bit, offset in printed.items():
         if bit in computed and computed[bit] != offset:
             raise XsaveError(
-                f"the log has {bit_name(bit)} at {offset} of a compacted area, but the sizes of what comes before put "
+                f"the log has {bit_name(bit)} at {offset} of a compacted area, but the components before it put "
                 f"it at {computed[bit]}",
                 section=name,
             )

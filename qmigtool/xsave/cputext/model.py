@@ -1,4 +1,4 @@
-"""Rows of CPUID as a text has them."""
+"""Rows of CPUID in a text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ XSTATE_LEAF = 0xD
 
 
 class CpuidLine(NamedTuple):
-    """One row of a dump; ``labelled`` says whether the dump tells the subleaf, or it was counted.
+    """One row of a dump; ``labelled`` says whether the dump names the subleaf; otherwise it was counted.
 
-    ``at`` is where it starts in the text, in characters.
+    ``at`` is its start in the text, in characters.
     """
 
     leaf: int
@@ -27,31 +27,31 @@ class CpuidLine(NamedTuple):
 
 @dataclass(slots=True)
 class CpuidBlock:
-    """What a dump has of one logical CPU, in its order; ``cpu`` is its number, None if the dump has none.
+    """The rows of one logical CPU, in the dump's order; ``cpu`` is its number, None if the dump has none.
 
-    ``view`` is a word for what is no CPU but one of several views of it: ``guest`` and ``host``, or Xen's policies.
+    ``view`` names one of several views of a CPU: ``guest`` and ``host``, or Xen's policies.
     """
 
     cpu: int | None
     lines: list[CpuidLine] = field(default_factory=list)
     view: str = ""
     form: str = "CPUID dump"
-    """What the text is, for the source of a layout."""
+    """The kind of text, for the source of a layout."""
     vendor: str = ""
-    """CPUID leaf 0's word, where the text tells it without that leaf."""
+    """CPUID leaf 0's vendor string, where the text has it without that leaf."""
 
     @property
     def label(self) -> str:
-        """What stands behind the ``#`` to choose this block; empty if nothing does."""
+        """The name after ``#`` that selects this block; empty if it has none."""
         return self.view or ("" if self.cpu is None else str(self.cpu))
 
 
 Leaves = Container[int] | None
-"""Which leaves are wanted; None: all."""
+"""The leaves to read; None: all."""
 
 
 def wanted(leaf: int, leaves: Leaves) -> bool:
-    """Say whether rows of this leaf are."""
+    """Return whether rows of this leaf are to be read."""
     return leaves is None or leaf in leaves
 
 
@@ -64,7 +64,7 @@ def component_row(
     align64: bool | None = None,
     xfd: bool | None = None,
 ) -> CpuidRow:
-    """Return the row of a component from what a decoded text says of it; what it does not say is architectural."""
+    """Return the row of a component from a decoded text; what the text leaves out is architectural."""
     known = COMPONENTS.get(bit)
     flags = (
         supervisor if supervisor is not None else bool(known and known.supervisor),
@@ -76,10 +76,10 @@ def component_row(
 
 
 def mask_row(mask: int, size: int = 0, largest: int = 0) -> CpuidRow:
-    """Return the row of subleaf 0: the XCR0 mask, the bytes for the current XCR0, the bytes for all of the mask."""
+    """Return the row of subleaf 0: the XCR0 mask, the size for the current XCR0, the size for the whole mask."""
     return mask & 0xFFFFFFFF, size & 0xFFFFFFFF, largest & 0xFFFFFFFF, mask >> 32
 
 
 def features_row(features: int, size: int, xss_mask: int) -> CpuidRow:
-    """Return the row of subleaf 1: features, the bytes for the current XCR0 and IA32_XSS, the IA32_XSS mask."""
+    """Return the row of subleaf 1: features, the size for the current XCR0 and IA32_XSS, the IA32_XSS mask."""
     return features, size & 0xFFFFFFFF, xss_mask & 0xFFFFFFFF, xss_mask >> 32

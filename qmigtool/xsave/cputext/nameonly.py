@@ -1,4 +1,4 @@
-"""Texts that name a CPU or its features and have no registers of CPUID: what each is, and which command has them.
+"""Texts that name a CPU or its features without CPUID registers: what each is, and which command prints them.
 
 ::
 
@@ -14,7 +14,7 @@
 
     CPUID_0xd_EAX[0x0]:                       kcpuid -d
 
-       version information (1/eax):           cpuid -l 1, or a part of what cpuid prints
+       version information (1/eax):           cpuid -l 1, or a part of cpuid's output
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _HEAD = re.compile(r"^[ \t>]*[^\n=:()]{1,80} ?\(((?:0x)?[0-9a-f]{1,8}(?:/\w{1,8}
 
 
 class NameOnly(NamedTuple):
-    """What a text is, as a sentence's half, and what to give instead; None where nothing better is known."""
+    """A message that says what a text is, and what to give instead; None where nothing better is known."""
 
     what: str
     give: str | None
 
 
 def name_only(text: str) -> NameOnly | None:
-    """Return what a text is that has no row of CPUID; None if it is none that is known."""
+    """Return what a text without a row of CPUID is; None if its format is unknown."""
     if re.search(r"\bCPUID_0x[0-9a-f]{1,8}_E[A-D]X\[", text) or re.search(r"^CPU features:\s*={8}", text, re.MULTILINE):
         return NameOnly("kcpuid prints registers only with -r", "`kcpuid -r` on that machine")
     if re.search(r"^[ \t>]*Architecture:[ \t]*\S", text, re.MULTILINE):
@@ -51,8 +51,8 @@ def name_only(text: str) -> NameOnly | None:
     if heads := _HEAD.findall(text):
         there = ", ".join(list(dict.fromkeys(heads))[:4])
         return NameOnly(
-            f"cpuid's text has ({there}) here, but not (0xd/0), which says what XCR0 can hold",
-            "all that `cpuid -1` or `cpuid -1 -r` prints, without -l and -s",
+            f"cpuid's text has ({there}) here, but not (0xd/0), which has the bits that XCR0 can have",
+            "the whole output of `cpuid -1` or `cpuid -1 -r`, without -l and -s",
         )
     if re.search(r"<cpu[\s>]", text):
         models = dict.fromkeys(re.findall(r"<model\b[^>]{0,200}>\s*([\w.-]{1,60})\s*</model>", text))
@@ -64,6 +64,6 @@ def name_only(text: str) -> NameOnly | None:
 def _without(text: str) -> str:
     flags = _FLAGS.search(text)
     if flags is None:
-        return "has a CPU's name, but not CPUID leaf 0xD, which says where the components lie"
+        return "has a CPU's name, but not CPUID leaf 0xD, which has the components' offsets"
     there = "have xsave" if "xsave" in flags["flags"].lower().split() else "do not have xsave"
-    return f"has a CPU's name and flags (they {there}), but not CPUID leaf 0xD, which says where the components lie"
+    return f"has a CPU's name and flags (they {there}), but not CPUID leaf 0xD, which has the components' offsets"

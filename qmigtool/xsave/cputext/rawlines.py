@@ -1,4 +1,4 @@
-r"""Lines with the four registers of a row, in the forms of five programs.
+r"""Lines with the four registers of a row, in the formats of five programs.
 
 ::
 
@@ -17,8 +17,8 @@ r"""Lines with the four registers of a row, in the forms of five programs.
     Gst: 0000000d/0002  00000100 00000240 00000000 00000000                          VBox.log, each row twice
     Hst:                00000100 00000240 00000000 00000000
 
-Text that went through a mail (quoted with ``>``, wrapped between words) is read too, for the first two. Old InstLatx64
-dumps have no ``[SL ..]``: the lines of a leaf are its subleaves 0, 1, 2 and so on, which holds only where no subleaf
+Text from a mail (quoted with ``>``, wrapped between words) is read too, for the first two. Old InstLatx64
+dumps have no ``[SL ..]``: the lines of a leaf are its subleaves 0, 1, 2 and so on, which is right only if no subleaf
 was left out.
 """
 
@@ -62,7 +62,7 @@ XEN_NO_SUBLEAF = 0xFFFFFFFF
 
 
 def read_lines(text: str, leaves: Leaves) -> list[CpuidBlock]:
-    """Return the blocks of a text in the first of these forms that it has rows of."""
+    """Return the blocks of a text in the first of these formats that matches any row."""
     forms: tuple[tuple[str, Callable[[str, Leaves], list[CpuidBlock]]], ...] = (
         ("->", _xen),
         ("Gst: ", _virtualbox),
@@ -100,7 +100,7 @@ def _cpuid_and_aida(text: str, leaves: Leaves) -> list[CpuidBlock]:
             counted[leaf] = subleaf + 1
         if not block.lines:
             blocks.append(block)
-        row = _registers(match, 3 if match["cpuid_leaf"] else 8)  # the groups of the form that matched
+        row = _registers(match, 3 if match["cpuid_leaf"] else 8)  # the groups of the format that matched
         block.lines.append(CpuidLine(leaf, subleaf, label is not None, row, match.start()))
     return blocks
 

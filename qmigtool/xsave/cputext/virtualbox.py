@@ -8,8 +8,8 @@
       State #2, guest: off=0x0240, cb=0x0100 IA32_XSS-bit -- YMM_Hi128
       State #3, host:  off=0x03c0, cb=0x0040 IA32_XSS-bit -- BNDREGS
 
-Two views, guest and host. VirtualBox takes ECX[0] the wrong way round (every user component is an "IA32_XSS-bit" to
-it), so that word is not read: which components are supervisor ones is architectural.
+Two views, guest and host. VirtualBox inverts ECX[0] (it prints every user component as an "IA32_XSS-bit"),
+so that word is not read: which components are supervisor components is architectural.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _View:
 
 
 def read_virtualbox(text: str, leaves: Leaves) -> list[CpuidBlock]:
-    """Return the guest's block and the host's, if the text has any line of this form that gives an XCR0 mask."""
+    """Return the guest's block and the host's, if the text has any line of this format with an XCR0 mask."""
     if not wanted(XSTATE_LEAF, leaves) or "Valid XCR0 bits" not in text:
         return []
     views = {"guest": _View(), "host": _View()}
@@ -74,7 +74,7 @@ def read_virtualbox(text: str, leaves: Leaves) -> list[CpuidBlock]:
 def _block(name: str, view: _View, guest: _View) -> CpuidBlock:
     block = CpuidBlock(None, view=name, form="VirtualBox log")
     rows = {0: mask_row(view.masks["XCR0"], *view.sizes), 1: features_row(view.features, 0, view.masks["IA32_XSS"])}
-    # A guest's rows are those of the host, for what the guest has.
+    # For the guest's components, its rows are those of the host.
     states = {**guest.states, **view.states}
     wanted_bits = view.masks["XCR0"] | view.masks["IA32_XSS"]
     rows |= {bit: component_row(bit, *state) for bit, state in states.items() if bit > 1 and wanted_bits >> bit & 1}

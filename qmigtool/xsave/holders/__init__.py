@@ -1,15 +1,15 @@
-"""What an XSAVE area comes in, when it is not alone in its file: recognised by content, read, or named.
+"""Files that contain an XSAVE area among other data: recognised by content, then read or named in an error.
 
 ===========  ====================================================================================================
-model        an area that was found: its bytes, and what its file says of layout and XCR0
+model        an area that was found: its bytes, and the layout and XCR0 in its file
 elfcore      an ELF core: notes NT_X86_XSTATE and NT_X86_XSAVE_LAYOUT, one area for each thread
 xenrecord    Xen's HVM save record of a vCPU's extended state
 vmmjson      JSON of other virtual machine monitors (Cloud Hypervisor's cpu_states)
-windows      Windows' XSTATE of a CONTEXT_EX, which is named and not read: x87 and SSE are elsewhere
-software     the bytes 464-511 of the legacy region, in which Linux says what the area has
+windows      Windows' XSTATE of a CONTEXT_EX, which is recognised but not read: x87 and SSE are elsewhere
+software     the bytes 464-511 of the legacy region, in which Linux records the area's components
 ===========  ====================================================================================================
 
-:func:`find_area` asks them in turn. What is none of them is taken for an area as it stands.
+:func:`find_area` tries them in turn. A file that is none of them is treated as a plain area.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from qmigtool.xsave.holders.xenrecord import find_in_xen, is_xen_pv, is_xen_xsav
 __all__ = ["FoundArea", "find_area"]
 
 NAMED = {
-    b"QEVM": "a migration stream (`xsave export` takes an area out of it)",
+    b"QEVM": "a migration stream (`xsave export` extracts an area from it)",
     b"MDMP": "a Windows minidump",
     b"PAGEDU": "a Windows crash dump",
     b"KDUMP   ": "a kdump file",
     b"\x7fELF": "an ELF file",
 }
-"""What begins in a way that no area can be meant by, and is not read."""
+"""First bytes of files that cannot be an area and are not read."""
 
 
 def find_area(data: bytes | mmap, name: str, choice: str | None = None) -> FoundArea:
-    """Return the area that a file holds; ``name`` is the file's, ``choice`` names one of several (a thread, a vCPU).
+    """Return the area in a file; ``name`` is the file's name, ``choice`` selects one of several (a thread, a vCPU).
 
-    Raises UnsupportedError ("not an XSAVE area: ...") for what is recognised and holds none that can be read,
-    UsageError if there are several and none is chosen, or no such one, and what the reader of the form raises.
+    Raises UnsupportedError ("not an XSAVE area: ...") for a recognised file without a readable area, UsageError if
+    there are several and none is selected, or no such one, and the errors of the format's reader.
     """
     if is_core(data):
         return find_in_core(data, name, choice)
@@ -47,15 +47,15 @@ def find_area(data: bytes | mmap, name: str, choice: str | None = None) -> Found
     if is_json(data):
         return find_in_json(data, name, choice)
     if choice is not None:
-        raise UsageError(f"{name} holds nothing to choose from", expected="no # behind the name")
+        raise UsageError(f"{name} has nothing to select", expected="no # after the name")
     if is_xen_xsave(data):
         return find_in_xen(data, name)
     what = next((what for magic, what in NAMED.items() if data.startswith(magic)), None)
     if what is None and is_layout_note(data):
-        what = "the layout of one (an NT_X86_XSAVE_LAYOUT note), which --layout takes"
+        what = "the layout of one (an NT_X86_XSAVE_LAYOUT note), which --layout accepts"
     if what is None and is_windows_xstate(data):
         what = (
-            "Windows' XSTATE of a CONTEXT_EX: the header and what is behind it, in compacted format; x87, MXCSR and "
+            "Windows' XSTATE of a CONTEXT_EX: the header and the extended region, in compacted format; x87, MXCSR and "
             "XMM are in the CONTEXT"
         )
     if what is None and is_xen_pv(data):
@@ -68,5 +68,5 @@ def find_area(data: bytes | mmap, name: str, choice: str | None = None) -> Found
 
 
 def _is_text(data: bytes) -> bool:
-    """Say whether all bytes are those of text: every area has zeros."""
+    """Return whether all bytes are those of text: every area has zeros."""
     return len(data) > 0 and not data.translate(None, bytes(range(0x20, 0x7F)) + b"\t\n\r\f")

@@ -1,4 +1,4 @@
-"""ELF cores of x86 processes: the areas of their threads, and the layout in which Linux wrote them.
+"""ELF cores of x86 processes: the areas of their threads, and the layout that Linux used.
 
 A thread begins with its NT_PRSTATUS note (owner CORE); NT_X86_XSTATE (owner LINUX, 0x202) has its area in standard
 format. NT_X86_XSAVE_LAYOUT (0x205, Linux 6.12 and later) has, for each component above bit 1, u32 type, size, offset
@@ -35,14 +35,14 @@ MAX_NOTES = 100_000
 MAX_OWNER = 64
 LAYOUT_ENTRY = 16
 MAX_PLACE = 1 << 16
-"""No component ends behind it; the largest area known has 11 KiB."""
+"""No component ends after this; the largest known area has 11 KiB."""
 
 _CLASSES = {1: ("<HHIIIIIHHH", "<IIIII"), 2: ("<HHIQQQIHHH", "<IIQQQQ")}
-"""ELF class -> formats of the header behind e_ident, and of the part of a program header that is read."""
+"""ELF class -> formats of the header after e_ident, and of the part of a program header that is read."""
 
 
 class _Note(NamedTuple):
-    """One note: its contents are ``size`` bytes at ``start`` of the file."""
+    """One note: its contents are ``size`` bytes at offset ``start`` of the file."""
 
     owner: bytes
     kind: int
@@ -52,14 +52,14 @@ class _Note(NamedTuple):
 
 class _Thread(NamedTuple):
     pid: int | None
-    """None: no NT_PRSTATUS stands before its area."""
+    """None: there is no NT_PRSTATUS before its area."""
 
     start: int
     size: int
 
 
 def is_core(data: bytes | mmap) -> bool:
-    """Say whether this is an ELF core: other ELF files hold no area."""
+    """Return whether this is an ELF core: other ELF files have no area."""
     if len(data) < 20 or data[:4] != b"\x7fELF" or data[4] not in _CLASSES or data[5] != 1:
         return False
     kind, machine = struct.unpack_from("<HH", data, 16)
@@ -76,11 +76,11 @@ def layout_of_core(data: bytes | mmap, name: str) -> Layout:
 
 
 def find_in_core(data: bytes | mmap, name: str, choice: str | None) -> FoundArea:
-    """Return the area of one thread of a core, and its layout if the core has that.
+    """Return the area of one thread of a core, and its layout if the core has it.
 
-    ``choice`` is the thread's id, or ``@N`` for the Nth area of the core, from 1: the only way to one whose id is
-    another's, too, or is not known. Raises UnsupportedError if no thread has an area, UsageError if there are several
-    and none is chosen, XsaveError if the file is cut or contradicts itself.
+    ``choice`` is the thread's id, or ``@N`` for the Nth area of the core, from 1: the only name of one whose id is
+    not unique or not known. Raises UnsupportedError if no thread has an area, UsageError if there are several
+    and none is selected, XsaveError if the file is truncated or contradicts itself.
     """
     threads: list[_Thread] = []
     pid: int | None = None
@@ -98,10 +98,10 @@ def find_in_core(data: bytes | mmap, name: str, choice: str | None) -> FoundArea
     thread = _choose(threads, name, choice)
     area = data[thread.start : thread.start + thread.size]
     software = software_bytes(area)
-    how = "its layout as NT_X86_XSAVE_LAYOUT says" if layout else "the core does not say where components lie"
+    how = "its layout is in NT_X86_XSAVE_LAYOUT" if layout else "the core does not record the layout"
     place = threads.index(thread) + 1
     if thread.pid is None:
-        where = f"area @{place} ({len(threads)} in this ELF core), which no NT_PRSTATUS gives a thread; {how}"
+        where = f"area @{place} ({len(threads)} in this ELF core), which has no NT_PRSTATUS of a thread; {how}"
     else:
         beside = f", area @{place}" if sum(one.pid == thread.pid for one in threads) > 1 else ""
         where = f"the area of thread {thread.pid}{beside} ({len(threads)} in this ELF core); {how}"
@@ -112,7 +112,7 @@ def _pid(data: bytes | mmap, note: _Note, name: str) -> int:
     at = PR_PID[data[4]]
     if note.size < at + 4:
         raise XsaveError(
-            f"a note NT_PRSTATUS has {note.size} bytes, too few for a thread's id", offset=note.start, section=name
+            f"a note NT_PRSTATUS has {note.size} bytes, too short for a thread's id", offset=note.start, section=name
         )
     return int.from_bytes(data[note.start + at : note.start + at + 4], "little")
 
@@ -131,7 +131,7 @@ def _choose(threads: list[_Thread], name: str, choice: str | None) -> _Thread:
     found += [one for place, one in enumerate(threads, 1) if f"@{place}" == choice]
     if len(found) > 1:
         raise UsageError(
-            f"{len(found)} areas of {name} are of a thread {choice}; name one by its place", expected=known
+            f"{len(found)} areas of {name} are of thread {choice}; select one by its position", expected=known
         )
     if not found:
         what = f"area {choice}" if choice.startswith("@") else f"thread {choice}"
@@ -140,7 +140,7 @@ def _choose(threads: list[_Thread], name: str, choice: str | None) -> _Thread:
 
 
 def _notes(data: bytes | mmap, name: str) -> Iterator[_Note]:
-    """Give every note, of all segments together not more than MAX_NOTES."""
+    """Yield every note; at most MAX_NOTES in all segments together."""
     header, segment = _CLASSES[data[4]]
     left = MAX_NOTES
     try:
@@ -161,19 +161,19 @@ def _notes(data: bytes | mmap, name: str) -> Iterator[_Note]:
 def _notes_of_segment(data: bytes | mmap, at: int, end: int, name: str) -> Iterator[_Note]:
     while at < end:
         if at + 12 > len(data):
-            raise XsaveError("the core, or what came of it, ends inside its notes", offset=len(data), section=name)
+            raise XsaveError("the core, or the copy of it, ends inside its notes", offset=len(data), section=name)
         owner_size, size, kind = struct.unpack_from("<III", data, at)
         start = at + 12 + -(-owner_size // 4) * 4
         if start + size > len(data):
             raise XsaveError(
-                f"a note of type {kind:#x} has {size} bytes, but the core ends before them", offset=at, section=name
+                f"a note of type {kind:#x} has {size} bytes, but the core ends before that", offset=at, section=name
             )
         yield _Note(data[at + 12 : at + 12 + min(owner_size, MAX_OWNER)].rstrip(b"\0"), kind, start, size)
         at = start + -(-size // 4) * 4
 
 
 def is_layout_note(data: bytes) -> bool:
-    """Say whether these are the contents of a note NT_X86_XSAVE_LAYOUT: entries in ascending order, none in another."""
+    """Return whether these are the contents of a note NT_X86_XSAVE_LAYOUT: ascending entries that do not overlap."""
     if not data or len(data) % LAYOUT_ENTRY or len(data) > 61 * LAYOUT_ENTRY:
         return False
     entries = list(struct.iter_unpack("<IIII", data))
@@ -187,10 +187,10 @@ def is_layout_note(data: bytes) -> bool:
 def layout_of_note(data: bytes, name: str) -> Layout:
     """Return the layout that a note NT_X86_XSAVE_LAYOUT describes. Raises XsaveError if it is not one."""
     if not is_layout_note(data):
-        raise XsaveError("the note NT_X86_XSAVE_LAYOUT is no list of components", section=name)
+        raise XsaveError("the note NT_X86_XSAVE_LAYOUT is not a list of components", section=name)
     rows: dict[int, CpuidRow] = {
         bit: component_row(bit, size, offset) for bit, size, offset, _ in struct.iter_unpack("<IIII", data)
     }
     end = max(row[0] + row[1] for row in rows.values())
     rows[0] = mask_row(3 | sum(1 << bit for bit in rows), end, end)
-    return Layout.from_leaf_0xd(name, rows, title=f"as the core {name} says", source="NT_X86_XSAVE_LAYOUT")
+    return Layout.from_leaf_0xd(name, rows, title=f"from the core {name}", source="NT_X86_XSAVE_LAYOUT")

@@ -9,10 +9,10 @@ from qmigtool.xsave.layout import Layout
 
 @dataclass(frozen=True, slots=True)
 class FoundArea:
-    """An area, and what its file says of it.
+    """An area, and what its file records about it.
 
-    ``layout`` is where its components lie, ``xcr0`` the components that were enabled, both None where the file does not
-    say; ``note`` tells in words where the area was found, and is empty if it is the file itself.
+    ``layout`` is its layout, ``xcr0`` the components that were enabled; both are None if the file does not record them.
+    ``note`` describes where the area was found, and is empty if it is the file itself.
     """
 
     data: bytes

@@ -1,8 +1,8 @@
-"""Bytes 464-511 of the legacy region: not the CPU's, and used by Linux to say what the area has.
+"""Bytes 464-511 of the legacy region: not used by the CPU; Linux records the area's components there.
 
-Two forms. A signal frame (arch/x86/include/uapi/asm/sigcontext.h, ``struct _fpx_sw_bytes``) has the magic number
-FP_XSTATE_MAGIC1, u32 extended_size, u64 xfeatures, u32 xstate_size. A core's or ptrace's NT_X86_XSTATE, and what
-KVM_GET_XSAVE gives, have the XCR0 mask there as u64, and zeros behind it.
+Two formats. A signal frame (arch/x86/include/uapi/asm/sigcontext.h, ``struct _fpx_sw_bytes``) has the magic number
+FP_XSTATE_MAGIC1, u32 extended_size, u64 xfeatures, u32 xstate_size. NT_X86_XSTATE of a core or ptrace, and the area of
+KVM_GET_XSAVE, have the XCR0 mask there as u64, followed by zeros.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from qmigtool.xsave.layout import Layout
 SOFTWARE_OFFSET = 464
 FP_XSTATE_MAGIC1 = 0x46505853
 FP_XSTATE_MAGIC2 = 0x46505845
-"""Behind the xstate_size bytes of a signal frame's area."""
+"""Follows the xstate_size bytes of a signal frame's area."""
 
 
 class SoftwareBytes(NamedTuple):
-    """What the software bytes say: the user components of the area, and its bytes (None where they do not say)."""
+    """The software bytes: the user components of the area, and its size (None if they do not have it)."""
 
     xfeatures: int
     size: int | None
 
 
 def software_bytes(area: bytes) -> SoftwareBytes | None:
-    """Return what bytes 464-511 say, or None if they have neither form (a CPU leaves them as they were)."""
+    """Decode bytes 464-511, or return None if they have neither format (a CPU does not write them)."""
     if len(area) < EXTENDED_OFFSET:
         return None
     magic, _, xfeatures, size = struct.unpack_from("<IIQI", area, SOFTWARE_OFFSET)
@@ -43,10 +43,10 @@ def software_bytes(area: bytes) -> SoftwareBytes | None:
 
 
 def _ends(area: bytes, size: int) -> bool:
-    """Say whether a signal frame's area may have this size.
+    """Return whether a signal frame's area may have this size.
 
-    Linux wants the second number behind it; who took the area out of the frame may have left it there, cut it off, or
-    filled up with zeros.
+    Linux requires the second magic number after it; the program that extracted the area from the frame may have kept
+    it, removed it, or padded with zeros.
     """
     behind = area[size : size + 4]
     return not any(behind) or behind == FP_XSTATE_MAGIC2.to_bytes(4, "little")[: len(behind)]
@@ -57,10 +57,10 @@ def _is_xcr0(mask: int) -> bool:
 
 
 def software_misfit(area: bytes, layout: Layout) -> str | None:
-    """Say how ``layout`` contradicts the software bytes of a standard area, or None.
+    """Return how ``layout`` contradicts the software bytes of a standard area, or None.
 
-    They tell the size of an area with these components: by themselves in a signal frame, else by the area's length if
-    that is an area's and not a buffer's (a multiple of 1024).
+    They give the size of an area with these components: directly in a signal frame, otherwise by the area's length if
+    that is the size of an area and not of a buffer (a multiple of 1024).
     """
     found = software_bytes(area)
     if found is None or found.xfeatures & ~layout.user_mask:
@@ -75,6 +75,6 @@ def software_misfit(area: bytes, layout: Layout) -> str | None:
     if size == expected:
         return None
     return (
-        f"the software bytes (464) say that an area with XCR0 {found.xfeatures:#x} has {size} bytes, but one of "
+        f"by the software bytes (464) an area with XCR0 {found.xfeatures:#x} has {size} bytes, but one of "
         f"{layout.name} has {expected}"
     )

@@ -1,7 +1,7 @@
-"""XSAVE areas in JSON: the vCPU states of Cloud Hypervisor, and of others that write struct kvm_xsave so.
+"""XSAVE areas in JSON: the vCPU states of Cloud Hypervisor, and of others with the same struct kvm_xsave.
 
 ``"xsave": {"region": [1024 numbers of 32 bits]}`` is KVM's, in standard format; ``"xsave": {"buffer": [4096 bytes]}``
-MSHV's, compacted. ``"xcrs": {"xcrs": [{"xcr": 0, "value": ...}]}`` beside it has XCR0. Some keep states as strings of
+MSHV's, compacted. ``"xcrs": {"xcrs": [{"xcr": 0, "value": ...}]}`` next to it has XCR0. Some store states as strings of
 JSON.
 """
 
@@ -24,7 +24,7 @@ class _State(NamedTuple):
 
 
 def is_json(data: bytes) -> bool:
-    """Say whether this begins as a JSON document of text does."""
+    """Return whether this begins like a JSON document."""
     return data.lstrip(b" \t\r\n")[:1] in (b"{", b"[") and not data[:64].translate(None, _TEXT)
 
 
@@ -34,11 +34,10 @@ _TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 def find_in_json(data: bytes, name: str, choice: str | None) -> FoundArea:
     """Return the area of one vCPU.
 
-    ``choice`` is the decimal key or id that its state hangs under (Cloud Hypervisor's ``"snapshots": {"10": ...}``), if
-    each state of the document has one of its own; else its place in the document, from 0, which need not be the vCPU's
-    number.
+    ``choice`` is the decimal key or id above its state (Cloud Hypervisor's ``"snapshots": {"10": ...}``) if every state
+    of the document has its own; otherwise its position in the document, from 0, which need not be the vCPU's number.
 
-    Raises UnsupportedError if there is no area, UsageError if there are several and none is chosen, XsaveError if an
+    Raises UnsupportedError if there is no area, UsageError if there are several and none is selected, XsaveError if an
     object has a key twice, LimitError if the document is too long.
     """
     found = find_in(parse(data, name), ("xsave",), _states)
@@ -49,8 +48,8 @@ def find_in_json(data: bytes, name: str, choice: str | None) -> FoundArea:
     states = dict(enumerate(one.what for one in found)) if numbered is None else numbered
     known = ", ".join(f"{name}#{number}" for number in list(states)[:16]) + (", ..." if len(states) > 16 else "")
     if choice is None and len(states) > 1:
-        how = "its place in the document, from 0" if numbered is None else "key or id"
-        raise UsageError(f"{name} has the state of {len(states)} vCPUs; name one by {how}", expected=known)
+        how = "its position in the document, from 0" if numbered is None else "key or id"
+        raise UsageError(f"{name} has the state of {len(states)} vCPUs; select one by {how}", expected=known)
     chosen = [number for number in states if choice in (None, str(number))]
     if not chosen:
         raise UsageError(f"no {'area' if numbered is None else 'vCPU'} {choice} in {name}", expected=known)
@@ -58,7 +57,7 @@ def find_in_json(data: bytes, name: str, choice: str | None) -> FoundArea:
     if numbered is None:
         where = f"area {chosen[0]} in the document, from 0 ({len(states)} in this JSON document)"
     else:
-        where = f"the area of vCPU {chosen[0]}, by the key or id it hangs under ({len(states)} in this JSON document)"
+        where = f"the area of vCPU {chosen[0]}, by its key or id ({len(states)} in this JSON document)"
     return FoundArea(area, None, xcr0, where)
 
 

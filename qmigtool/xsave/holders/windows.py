@@ -1,6 +1,6 @@
-"""Windows' XSTATE: what a CONTEXT_EX points to beside the CONTEXT.
+"""Windows' XSTATE: the part of a CONTEXT_EX outside the CONTEXT.
 
-It begins with the header of an XSAVE area (Mask: XSTATE_BV, CompactionMask: XCOMP_BV, 48 reserved bytes) and goes on
+It begins with the header of an XSAVE area (Mask: XSTATE_BV, CompactionMask: XCOMP_BV, 48 reserved bytes) and continues
 with the extended region in compacted format; the legacy region is CONTEXT.FltSave. Source: winnt.h, XSAVE_AREA_HEADER.
 """
 
@@ -12,9 +12,9 @@ from qmigtool.xsave.components import COMPONENTS, EXTENDED_OFFSET, HEADER_SIZE, 
 
 
 def is_windows_xstate(data: bytes) -> bool:
-    """Say whether a header stands at the start, and as many bytes follow as its components need.
+    """Return whether there is a header at the start, followed by the bytes that its components need.
 
-    As an area's first bytes these would be an x87 instruction pointer with bit 63 and little else, and MXCSR 0.
+    As the first bytes of an area these would be an x87 instruction pointer of little but bit 63, and MXCSR 0.
     """
     if len(data) < HEADER_SIZE:
         return False

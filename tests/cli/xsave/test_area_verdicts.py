@@ -233,7 +233,7 @@ def test_what_kvm_wants_for_amx(tmp_path, capsys):
 def test_nothing_is_noted_of_a_real_area(name):
     """Their buffers were filled with 0xcc before XSAVE wrote into them."""
     (note,) = area_notes((samplefiles.SAMPLES / "areas" / name).read_bytes(), layout("amd-zen4-kvm"))
-    assert "0xcc: memory that nobody wrote" in note
+    assert "0xcc: uninitialised memory" in note
 
 
 # -- state that no field takes ---------------------------------------------------------------------------------------

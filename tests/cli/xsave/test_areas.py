@@ -44,7 +44,7 @@ def test_a_layout_of_another_vendor_is_noticed(name, call, tmp_path):
     status, document, _ = call("xsave", "check", casefiles.put("xsave", name, tmp_path), "--layout", "intel-icx")
     assert (status, document["fits"]) == (1, False)
     if name == "core.elf":
-        assert document["misfits"][0] == "the file says that opmask lies at 832, not at 1088"
+        assert document["misfits"][0] == "the file has opmask at 832, not at 1088"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_convert_takes_the_cores_layout_for_the_source(call, tmp_path):
             "xsave", "convert", path, out, "--to", "standard", "--layout", "intel-icx", *arguments
         )
         assert status == 1
-        assert "opmask lies at 832, not at 1088" in document["error"]["message"]
+        assert "opmask at 832, not at 1088" in document["error"]["message"]
 
 
 def test_import_of_a_core_into_a_stream(call, tmp_path):
@@ -100,7 +100,7 @@ def test_import_of_a_core_into_a_stream(call, tmp_path):
     assert back[576:2432] == AREA[576:2432]
     status, document, _ = call("xsave", "import", KVM, path, "--vcpu", "0", "--layout", "intel-icx", "-o", out)
     assert status == 1
-    assert "opmask lies at 832, not at 1088" in document["error"]["message"]
+    assert "opmask at 832, not at 1088" in document["error"]["message"]
 
 
 def test_the_thread_and_the_vcpu_are_chosen(call, tmp_path):
@@ -151,7 +151,7 @@ def test_a_signal_frame_tells_its_size(call, tmp_path):
     status, document, _ = call("xsave", "check", path, "--layout", "intel-icx")
     assert status == 1
     assert document["misfits"] == [
-        "the software bytes (464) say that an area with XCR0 0xe7 has 2432 bytes, but one of intel-icx has 2688"
+        "by the software bytes (464) an area with XCR0 0xe7 has 2432 bytes, but one of intel-icx has 2688"
     ]
     assert call("xsave", "check", path, "--layout", "amd-zen4")[0] == 0
 

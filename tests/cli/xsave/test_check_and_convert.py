@@ -19,7 +19,7 @@ from tests.support import samplefiles
 OWN_RULES = (
     "hv_x64_xsave_xfem_register",  # MSHV has no bit for PKRU, APX_F, PT, ...
     "does not have LWP",  # Linux does not know it
-    "no XSAVEC", "does not say that it has XSAVEC", "no XSAVES",  # the CPU; `convert` says so in a note
+    "no XSAVEC", "does not record XSAVEC", "no XSAVES",  # the CPU; `convert` says so in a note
 )  # fmt: skip
 """Reasons of one consumer that say nothing of the area: it can be converted for another one."""
 
@@ -165,5 +165,5 @@ def test_an_area_too_short_for_its_layout_is_of_another_one_for_import_too(name,
     for command in (import_area, convert):
         status, _, err = run(*command)
         assert status == 1
-        assert f"the area is not one of {name}: the area has 2440 bytes, as areas of amd-zen3" in err
+        assert f"the area does not fit {name}: the area has 2440 bytes, like areas of amd-zen3" in err
     assert run("check", tmp_path / "a", "--layout", name)[0] == 1
