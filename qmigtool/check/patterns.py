@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 
+from qmigtool.devices.machinetypes import machine_type
 from qmigtool.errors import UsageError
 
 __all__ = ["Expression", "version_of"]
 
 MAX_SECONDS = 2.0  # for all values that an expression is held against
 MAX_PATTERN = 4096  # characters
-_VERSION = re.compile(r"(?:^|-)(\d{1,4})\.(\d{1,4})(?:\.\d{1,4})?$")
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?:\.[0-9]{1,4})?")
 
 
 class Expression:
@@ -53,5 +54,8 @@ class Expression:
 
 def version_of(machine: str) -> tuple[int, int] | None:
     """Return the version at the end of a machine type (``pc-q35-7.2``) or of a text that is one, or None."""
-    found = _VERSION.search(machine)
+    named = machine_type(machine)
+    if named is not None and not named.vendor:
+        return named.release
+    found = _VERSION.fullmatch(machine)
     return None if found is None else (int(found[1]), int(found[2]))

@@ -7,12 +7,12 @@ version that QEMU 10.0 and 11.1 have, and some in the other direction.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.machinetypes import machine_type
 from qmigtool.errors import UsageError
 from qmigtool.parsers import pci
 from qmigtool.parsers.vmdesc import FieldDescription
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "Step", "upgrade"]
 
 # The only name with a third number is pc-q35-4.0.1.
-_NAME = re.compile(r"(.+)-([0-9]{1,3})\.([0-9]{1,3})(?:(?<=-4\.0)\.1)?")
+WITH_MICRO = (4, 0, 1)  # the only machine type with a third number is pc-q35-4.0.1
 Version = tuple[int, int]
 
 
@@ -71,13 +71,13 @@ def upgrade(draft: Draft, name: str) -> None:
 
 
 def _parse(name: str) -> tuple[str, Version]:
-    match = _NAME.fullmatch(upstream(name) or name)
-    if match is None:
+    found = machine_type(upstream(name) or name)
+    if found is None or found.vendor or (len(found.version) > 2 and found.version != WITH_MICRO):
         raise UsageError(
             f"the machine type {name!r} has no version",
             expected="a name like pc-q35-9.2; --machine-type changes only the name",
         )
-    return match[1], (int(match[2]), int(match[3]))
+    return found.family, found.release
 
 
 # -- differences between versions ------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from qmigtool.devices.machinetypes import machine_type
+
 __all__ = ["upstream"]
 
 # Ubuntu's release -> the version of QEMU in it (packages.ubuntu.com).
@@ -64,7 +66,6 @@ _RHEL = {
     "10.2": "10.1",
 }
 _FAMILIES = {"ubuntu": "pc-i440fx", "ubuntu-q35": "pc-q35"}
-_PROXMOX = re.compile(r"([a-z0-9-]+-\d{1,2}\.\d{1,2})\+pve\d{1,2}")
 _NAME = re.compile(
     r"(?P<family>[a-z0-9-]+?)-(?:rhel-?(?P<rhel>\d{1,2}(?:\.\d{1,2})?)(?:\.\d{1,2})?|(?P<word>[a-z]+))(?:-hpb|-v\d)?"
 )
@@ -72,8 +73,9 @@ _NAME = re.compile(
 
 def upstream(name: str) -> str | None:
     """Return the upstream machine type that a vendor's is treated as, or None for an unknown one."""
-    if (numbered := _PROXMOX.fullmatch(name)) is not None:
-        return numbered[1]
+    found = machine_type(name)
+    if found is not None and found.vendor == "pve":
+        return f"{found.family}-{'.'.join(map(str, found.version))}"
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.devices.machinetypes import machine_type
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.records import SectionType
 from qmigtool.parsers.vmdesc import MAX_EMPTY, Description, FieldDescription
@@ -77,8 +78,14 @@ def _rank(variant: Variant, machine: str | None) -> int:
         return 0
     if machine in variant.machines:
         return 0
-    family = machine.rsplit("-", 1)[0]
-    return 1 if any(known.rsplit("-", 1)[0] == family for known in variant.machines) else 2
+    family = _family(machine)
+    return 1 if any(_family(known) == family for known in variant.machines) else 2
+
+
+def _family(machine: str) -> str:
+    """Return the family of a machine type; one without a version is its own."""
+    found = machine_type(machine)
+    return machine if found is None else found.family
 
 
 class _Fitting:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import uuid as uuids
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.machinetypes import machine_type
 from qmigtool.parsers.configuration import COMPARED
 from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.preflight.remedies.offered import offered
@@ -29,8 +29,6 @@ __all__ = [
     "uuid",
 ]
 
-_FAMILY = re.compile(r"(.+)-\d{1,3}\.\d{1,3}(?:\.\d{1,3})?")
-
 
 def machine(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     """Turn the stream into the target's version of its machine type; one of another family nothing mends.
@@ -44,7 +42,9 @@ def machine(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     options = (f"-M {old}",) if known else (f"-M {old}, if that QEMU has it",) if known is None else ()
     taken = {name: upstream(name) or name for name in (old, new)}
     guesses = tuple(f"{name} is taken for {other}" for name, other in taken.items() if other != name)
-    families = [match[1] if (match := _FAMILY.fullmatch(taken[name])) else None for name in (old, new)]
+    families = [
+        found.family if (found := machine_type(taken[name])) and not found.vendor else None for name in (old, new)
+    ]
     if families[1] is not None and families[0] is None and old.startswith(f"{families[1]}-"):
         # Another vendor's: whatever it is, what has to be is the target's.
         guesses = (f"{old} is taken for a version of {families[1]}", *guesses)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.machinetypes import ALIASES, UNVERSIONED, VERSIONED, is_x86_machine, machine_type
 from qmigtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,16 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_machine", "is_x86", "resolve"]
 
-ALIASES = {"pc": "pc-i440fx", "q35": "pc-q35", "s390-ccw-virtio": "s390-ccw-virtio", "pseries": "pseries"}
-"""What a person types -> the family, of which the version's own machine type is meant (``-M help``)."""
-OWN = ("microvm", "isapc")  # no aliases: these names stand in the stream
-
 DEVELOPMENT = 50  # a micro version from here on comes before the next release
-_VERSIONED = re.compile(r"(pc|pc-i440fx|pc-q35|virt|s390-ccw-virtio|pseries)-(rhel-?)?\d{1,3}(\.\d{1,3}){1,2}")
-_FAMILY = re.compile(r"(.+?)-(?:rhel-?)?\d{1,3}(?:\.\d{1,3}){1,2}")
-
-
-_X86 = re.compile(r"(pc|q35|isapc|microvm|xenfv|xenpv|nitro-enclave)(-.+)?")
 
 
 def is_x86(target: Target) -> bool | None:
@@ -30,13 +21,15 @@ def is_x86(target: Target) -> bool | None:
     if target.sections is not None and any(name in ("apic", "kvmclock") for name, _ in target.sections):
         return True
     if target.machine is not None:
-        return _X86.fullmatch(target.machine) is not None
+        return is_x86_machine(target.machine)
     return None
 
 
 def is_machine(word: str) -> bool:
     """Whether a word is the name of a machine type, or an alias of one."""
-    return word in ALIASES or word in OWN or _VERSIONED.fullmatch(word) is not None
+    found = machine_type(word)
+    known = found is not None and found.family in VERSIONED and found.vendor != "pve"
+    return known or word in ALIASES or word in UNVERSIONED
 
 
 def resolve(machine: str, qemu: tuple[int, ...] | None, seen: Collection[str]) -> str:
@@ -45,7 +38,7 @@ def resolve(machine: str, qemu: tuple[int, ...] | None, seen: Collection[str]) -
     Without a version it is the one of the same family in ``seen``, the machine types that the target has shown. Raises
     :class:`~qmigtool.errors.UsageError` for an alias that neither explains.
     """
-    shown = [one for one in seen if (match := _FAMILY.fullmatch(one)) and match[1] == ALIASES.get(machine, machine)]
+    shown = [one for one in seen if (found := machine_type(one)) and found.family == ALIASES.get(machine, machine)]
     if machine in ALIASES and qemu is not None:
         return f"{ALIASES[machine]}-{'.'.join(map(str, _release(qemu)))}"
     if shown:

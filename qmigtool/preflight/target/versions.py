@@ -6,10 +6,10 @@ that a stream or a name has; the others all count, and a verdict stands only whe
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.machinetypes import VERSIONED, machine_type
 from qmigtool.parsers.savevm import Type
 from qmigtool.preflight.target.model import Bound
 from qmigtool.x86.traits import HYPERV
@@ -24,7 +24,6 @@ __all__ = ["Possible", "Split", "bounds_of_stream", "possible", "version_text"]
 
 HYPER_V = (11, 1)
 """The first version whose ``mshv`` and ``whpx`` are those that are known here."""
-_MACHINE = re.compile(r"(?:pc|pc-i440fx|pc-q35|virt|s390-ccw-virtio|pseries)-(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?")
 
 
 def version_text(version: Version) -> str:
@@ -90,9 +89,9 @@ def possible(target: Target) -> tuple[Possible, tuple[str, ...]]:
 
 
 def _of_names(target: Target) -> Iterator[Bound]:
-    match = _MACHINE.fullmatch(target.machine or "")
-    if match is not None:
-        release = int(match[1]), int(match[2])
+    named = machine_type(target.machine or "")
+    if named is not None and named.family in VERSIONED and not named.vendor:
+        release = named.release
         yield Bound(release, f"machine type {target.machine} is there since {version_text(release)}")
     if target.accelerator in HYPERV:
         yield Bound(HYPER_V, f"-accel {target.accelerator} saves and loads since {version_text(HYPER_V)}")
