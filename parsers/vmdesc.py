@@ -11,13 +11,14 @@ description of a device is made when somebody asks for it; any other text is rea
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import LimitError, StreamError
+from qmigtool.errors import BudgetError, LimitError, StreamError
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.vmdescspans import MAX_ARRAY, MAX_DEPTH, MAX_NUMBER, MAX_WORD, find_spans
+from qmigtool.util.budget import current
+from qmigtool.util.documents import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,28 +119,29 @@ class DeviceDescription:
     ``size`` and ``version`` are those of :attr:`description`, which may be made only when it is asked for.
     """
 
-    __slots__ = ("_description", "_make", "idstr", "instance_id", "old_style", "size", "version")
+    __slots__ = ("_description", "_make", "_span", "idstr", "instance_id", "old_style", "size", "version")
 
     def __init__(self, idstr: str, instance_id: int, description: Description, old_style: bool) -> None:
         self.idstr, self.instance_id, self.old_style = idstr, instance_id, old_style
         self.size, self.version = description.size, description.version
         self._description: Description | None = description
-        self._make: Callable[[], Description] | None = None
+        self._make: Callable[[DeviceSpan], Description] | None = None
+        self._span: DeviceSpan | None = None
 
     @classmethod
-    def later(cls, span: DeviceSpan, size: int, make: Callable[[], Description]) -> DeviceDescription:
-        """Return a device that was measured, and whose description ``make`` makes."""
+    def later(cls, span: DeviceSpan, size: int, make: Callable[[DeviceSpan], Description]) -> DeviceDescription:
+        """Return a device that was measured, and whose description ``make`` makes of its span."""
         device = cls.__new__(cls)
         device.idstr, device.instance_id, device.old_style = span.idstr, span.instance_id, span.old_style
         device.size, device.version = size, span.version
-        device._description, device._make = None, make
+        device._description, device._make, device._span = None, make, span
         return device
 
     @property
     def description(self) -> Description:
         """The description of the body."""
-        if self._description is None and self._make is not None:
-            self._description, self._make = self._make(), None
+        if self._description is None and self._make is not None and self._span is not None:
+            self._description, self._make, self._span = self._make(self._span), None, None
         assert self._description is not None  # noqa: S101 - for the type checker: one of the two is there
         return self._description
 
@@ -169,13 +171,15 @@ def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
     """Read the JSON text; ``offset`` is where it starts in the stream, for messages.
 
     Raises :class:`~qmigtool.errors.StreamError` if it is not such a description and
-    :class:`~qmigtool.errors.LimitError` for numbers or nesting that no honest one has.
+    :class:`~qmigtool.errors.LimitError` for numbers or nesting that no honest one has, and
+    :class:`~qmigtool.errors.BudgetError` for one that takes too much memory.
     """
     try:
-        spans = find_spans(_decoded(text))
-        found = None if spans is None else _in_parts(spans)
-        return _Builder().vmdesc(load_pairs(text, _known)) if found is None else found
-    except StreamError as error:
+        with current().undone():
+            spans = find_spans(_decoded(text))
+            found = None if spans is None else _in_parts(spans)
+            return _Builder().vmdesc(load_pairs(text, _known)) if found is None else found
+    except (StreamError, BudgetError) as error:
         error.offset, error.section = offset, SECTION
         raise
     except RecursionError:
@@ -196,12 +200,15 @@ def _in_parts(spans: Spans) -> Vmdesc | None:
     def pairs(start: int, end: int) -> Any:
         return _load(spans.text[start:end], _known)
 
+    def make(span: DeviceSpan) -> Description:
+        return builder.body(pairs(span.start, span.end), 1, span.idstr)
+
     def device(span: DeviceSpan) -> DeviceDescription:
         size = span.size
         if size is None:  # one that was not measured is made at once
             return builder.device(pairs(span.start, span.end))
         builder.admit(span.idstr, max(0, span.leaves - size))
-        return DeviceDescription.later(span, size, lambda: builder.body(pairs(span.start, span.end), 1, span.idstr))
+        return DeviceDescription.later(span, size, make)
 
     try:
         return Vmdesc(
@@ -222,7 +229,7 @@ def _load(text: str, make: Callable[[Pairs], JsonObject]) -> Any:
     def refuse(token: str) -> Any:
         raise StreamError(f"a number {token[:32]!r}", expected="whole numbers only")
 
-    return json.loads(text, object_pairs_hook=make, parse_float=refuse, parse_constant=refuse, strict=False)
+    return load_json(text, object_pairs_hook=make, parse_float=refuse, parse_constant=refuse, strict=False)
 
 
 class JsonObject(list[tuple[str, Any]]):

@@ -14,6 +14,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qmigtool.util.budget import current
+from qmigtool.util.documents import make_room
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,6 +28,10 @@ MAX_NUMBER = 1 << 48  # no field of a real machine comes near; keeps every sum f
 MAX_ARRAY = 1 << 24
 MAX_WORD = 1 << 32  # instance_id and version are be32
 MAX_DEPTH = 64  # the deepest seen is 5
+
+WINDOW = 1 << 16  # characters that are looked at for a value; a vCPU has 50,000, and what has more is looked at again
+DEVICE_BYTES = 1536
+"""What each device holds in memory, with its name, its places, and where it is looked up."""
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -56,7 +63,10 @@ class _OtherError(Exception):
 
 
 def find_spans(text: str) -> Spans | None:
-    """Return the spans of a vmdesc's parts, or None for a text that has to be read as a whole."""
+    """Return the spans of a vmdesc's parts, or None for a text that has to be read as a whole.
+
+    Raises :class:`~qmigtool.errors.BudgetError` for more devices, or larger ones, than the budget has memory for.
+    """
     try:
         return _Scanner(text).vmdesc()
     except (_OtherError, ValueError, RecursionError):
@@ -209,6 +219,7 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
         self._pos = 0
+        self._budget = current()
 
     def vmdesc(self) -> Spans:
         page_size: int | None = None
@@ -232,6 +243,7 @@ class _Scanner:
         return Spans(self._text, page_size, configuration, devices)
 
     def _one(self) -> DeviceSpan:
+        self._budget.charge("memory", DEVICE_BYTES)
         start = self._next()
         try:
             found = self._passed(_MEASURING)
@@ -256,9 +268,20 @@ class _Scanner:
             self._take(",")
 
     def _passed(self, decoder: json.JSONDecoder) -> Any:
-        """Pass a value, and return it."""
-        value, self._pos = decoder.raw_decode(self._text, self._next())
-        return value
+        """Pass a value, and return it; of one that may be large, ask first if there is room for it."""
+        start, size = self._next(), WINDOW
+        while True:
+            text = self._text[start : start + size]
+            make_room(text)
+            try:
+                value, length = decoder.raw_decode(text)
+            except ValueError:
+                if start + size >= len(self._text):
+                    raise
+                size *= 4
+                continue
+            self._pos = start + length
+            return value
 
     def _next(self) -> int:
         """Pass blanks, and return the place behind them."""

@@ -8,11 +8,11 @@ device type (``cpu``, ``timer``, ``ram``), and, before QEMU 10.0, how many eleme
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from qmigtool.errors import LimitError, StreamError
+from qmigtool.util.documents import load_json
 
 __all__ = [
     "MACHINE_KEY",
@@ -90,7 +90,8 @@ def parse_vmstate_dump(text: bytes) -> VmstateDump:
     numbers or nesting that no honest one has.
     """
     try:
-        document = json.loads(text.decode("utf-8", "surrogateescape"), parse_float=_refuse, parse_constant=_refuse)
+        decoded = text.decode("utf-8", "surrogateescape")
+        document = load_json(decoded, section=SECTION, parse_float=_refuse, parse_constant=_refuse)
     except StreamError as error:
         error.section = SECTION
         raise

@@ -6,7 +6,6 @@ file, knows only one command or gives up at a page that is packed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +13,7 @@ from qmigtool.errors import QmigError, UnsupportedError
 from qmigtool.parsers.savevm import Type
 from qmigtool.parsers.vmdesc import SECTION
 from qmigtool.parsers.vmstate import INTEGERS, LONG
+from qmigtool.util.documents import load_json
 from qmigtool.util.jsontext import Hex, Items, Pairs, Tokens, materialised
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def desc(stream: Stream) -> Any:
             if problem.section == SECTION:
                 raise problem
         raise UnsupportedError("the description of a stream without a vmdesc")
-    return json.loads(text.decode("utf-8", "surrogateescape"), strict=False)
+    return load_json(text.decode("utf-8", "surrogateescape"), section=SECTION, strict=False)
 
 
 def state(stream: Stream) -> dict[str, Any]:

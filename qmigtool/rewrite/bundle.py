@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
 from qmigtool.rewrite.components import vcpu_section
+from qmigtool.util.documents import load_json
 from qmigtool.util.files import new_folder, open_input
 from qmigtool.x86.mshv import MSRS, TSC, VP_STATE_XSAVE, XFEM, Msr, Only
 from qmigtool.x86.vcpu import FIELDS
@@ -315,7 +316,8 @@ def _words(machine: object, accelerator: object, vcpus: int) -> str:
 def _load(path: Path) -> dict[str, Any]:
     raw = _read(path, MAX_MANIFEST)
     try:
-        document = json.loads(raw, parse_float=_refuse, parse_constant=_refuse) if len(raw) <= MAX_MANIFEST else None
+        text = raw.decode() if len(raw) <= MAX_MANIFEST else ""
+        document = load_json(text, section=path.name, parse_float=_refuse, parse_constant=_refuse)
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:

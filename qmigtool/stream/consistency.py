@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,14 @@ class Descriptions:
     """The vmdesc's devices, each returned once, by name and instance, in order."""
 
     def __init__(self, vmdesc: Vmdesc) -> None:
-        self._left: dict[tuple[str, int], deque[DeviceDescription]] = {}
-        for device in vmdesc.devices:
-            self._left.setdefault((device.idstr, device.instance_id), deque()).append(device)
+        self._left: dict[tuple[str, int], list[DeviceDescription]] = {}
+        for device in reversed(vmdesc.devices):  # the first one is at the end
+            self._left.setdefault((device.idstr, device.instance_id), []).append(device)
 
     def take(self, idstr: str, instance_id: int) -> DeviceDescription | None:
         """Return the next device of this name and instance, or None."""
         left = self._left.get((idstr, instance_id))
-        return left.popleft() if left else None
+        return left.pop() if left else None
 
     def length(self, idstr: str, instance_id: int) -> int | None:
         """Return the body length of the next device of this name and instance, or None."""

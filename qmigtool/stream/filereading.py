@@ -327,7 +327,7 @@ class FileReading:
         try:
             text = bytes(self._source.view(own.body_offset, own.body_length))
             self.located = LocatedVmdesc(parse_vmdesc(text, own.body_offset), own.offset, own.end)
-        except StreamError as error:
+        except (StreamError, BudgetError) as error:
             return error.with_traceback(None)  # the traceback would keep the text and the objects parsed from it
         return None
 

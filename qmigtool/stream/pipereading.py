@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.errors import QmigError, StreamError, UnsupportedError
+from qmigtool.errors import BudgetError, QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.container import recognise
 from qmigtool.parsers.savevm import Reader, Section, Type
 from qmigtool.parsers.source import BufferSource, KeptSource
@@ -129,8 +129,8 @@ class PipeReading:
         try:
             text = bytes(self._kept.view(section.body_offset, section.body_length))
             self.located = LocatedVmdesc(parse_vmdesc(text, section.body_offset), section.offset, section.end)
-        except StreamError as error:
-            self._problems.append(error)
+        except (StreamError, BudgetError) as error:
+            self._problems.append(error.with_traceback(None))  # it would keep the text and all that was made of it
 
     def _take_reader_problems(self) -> None:
         self._problems += self.reader.problems

@@ -127,6 +127,16 @@ class Budget:
         """Give back what was spent."""
         self._spent[what] -= amount
 
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Give back the memory that is spent in the block if it fails: nobody then keeps what it was spent for."""
+        before = self._spent["memory"]
+        try:
+            yield
+        except BaseException:
+            self._spent["memory"] = before
+            raise
+
     def ask(self, what: str, amount: int, words: str, offset: int | None = None, section: str | None = None) -> None:
         """Ask beforehand whether one thing may cost so much; ``words``: "it has 5 values"."""
         if amount > self.limit(what):

@@ -7,6 +7,7 @@ import tomllib
 from typing import Any
 
 from qmigtool.errors import UsageError
+from qmigtool.util.documents import TOML, make_room
 from qmigtool.util.files import open_input
 
 __all__ = ["load_toml", "parse_toml"]
@@ -33,7 +34,8 @@ def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 def parse_toml(raw: bytes | str, name: str, *, limit: int = MAX_TEXT) -> dict[str, Any]:
     """Read TOML text of at most ``limit`` bytes; ``name`` is what messages call it.
 
-    Raises :class:`~qmigtool.errors.UsageError` if it is none, or longer, or nested deeper, than anybody writes.
+    Raises :class:`~qmigtool.errors.UsageError` if it is none, or longer, or nested deeper, than anybody writes,
+    and :class:`~qmigtool.errors.BudgetError` for what takes too much memory.
     """
     if len(raw) > limit:
         raise UsageError(f"{name} is too long", expected=f"at most {limit} bytes")
@@ -43,6 +45,7 @@ def parse_toml(raw: bytes | str, name: str, *, limit: int = MAX_TEXT) -> dict[st
         raise UsageError(f"{name} is not text: {error}") from None
     if text.count(".") > MAX_ALL_DOTS or any(line.count(".") > MAX_DOTS for line in text.splitlines()):
         raise UsageError(f"{name} has a line with more than {MAX_DOTS} dots, or more than {MAX_ALL_DOTS} in all")
+    make_room(text, TOML, section=name)
     try:
         document = tomllib.loads(text)
     except RecursionError:

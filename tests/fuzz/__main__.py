@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--findings", type=Path, default=Path("findings"), help="where findings are written")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="hostile: this file only")
+    parser.add_argument("--command", action="append", default=[], help="hostile: this command only, as COMMANDS has it")
     parser.add_argument("--reproduce", type=Path, metavar="FILE")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--no-atheris", action="store_true", help="change the corpus at random in any case")
@@ -101,7 +102,7 @@ def main() -> int:
         corpus.write()
         return 0
     if options.target == "hostile":
-        return 1 if hostile.matrix(options.only, []) else 0
+        return 1 if hostile.matrix(options.only, options.command) else 0
     if options.target == "properties":
         return properties(options.seconds)
     names = list(TARGETS) if options.target == "all" else [options.target]

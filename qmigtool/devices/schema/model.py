@@ -14,6 +14,7 @@ from typing import Any
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
 from qmigtool.parsers.vmdescspans import MAX_ARRAY, MAX_DEPTH, MAX_NUMBER, MAX_WORD
+from qmigtool.util.documents import load_json
 from qmigtool.util.files import open_input
 
 __all__ = ["Node", "NodeField", "Schema", "Variant", "built_in", "learn", "load", "load_file"]
@@ -138,7 +139,7 @@ def _decoded(raw: bytes, *, packed: bool) -> str:
 def load(text: str) -> Schema:
     """Read a schema's JSON; raises :class:`~qmigtool.errors.StreamError` if it is not one."""
     try:
-        document = json.loads(text)
+        document = load_json(text, section="schema")
         if document["schema"] != FORMAT:
             raise StreamError(f"schema format {document['schema']!r}", section="schema", expected=str(FORMAT))
         return _Loader(document["shapes"]).schema(document)

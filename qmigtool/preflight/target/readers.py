@@ -26,6 +26,7 @@ from qmigtool.preflight.target.vcpus import with_vcpus
 from qmigtool.preflight.target.versions import version_text
 from qmigtool.stream.opening import open_stream
 from qmigtool.stream.textinput import HEAD, is_stream, text_of
+from qmigtool.util.documents import make_room
 from qmigtool.util.toml import parse_toml
 from qmigtool.x86.traits import NAMES
 from qmigtool.xsave import is_layout_name, layout_names, parse_cpuid_dump
@@ -249,6 +250,7 @@ def _refuse(token: str) -> Any:
 
 def _documents(text: str) -> list[Any] | None:
     """Return the JSON documents that a text is made of, as in what a QMP session printed; None if it is none."""
+    make_room(text)
     decoder = json.JSONDecoder(parse_constant=_refuse)
     found: list[Any] = []
     at = 0
