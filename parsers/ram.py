@@ -29,12 +29,13 @@ MAX_PROBLEMS = 100  # told one by one: a hostile stream has one in every ten byt
 ENCODING_FLAG_XBZRLE = 0x1
 WORD = 8
 
-STRETCH = 32 << 20  # bytes walked at once: what has been passed can be let go in between
+STRETCH = 8 << 20  # bytes walked at once: what has been passed can be let go in between
 KEPT_STRETCH = 2 << 20  # where runs are kept: between two stretches their memory is charged
 
 # Plain numbers: an IntFlag's operators cost more than everything else that is done with a page.
 ZERO, PAGE, CONTINUE = int(RamSaveFlag.ZERO), int(RamSaveFlag.PAGE), int(RamSaveFlag.CONTINUE)
 CONTINUE_ZERO, CONTINUE_PAGE = CONTINUE | ZERO, CONTINUE | PAGE
+SLOW = 8  # steps of a record that is walked by calls: an XBZRLE or compressed page, the first of a section
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class RamState:
     pages: dict[tuple[int, int], int] = field(default_factory=dict)  # (block index, flags) -> pages
     problems: list[StreamError] = field(default_factory=list)  # whose owner may take them out
     by_name: dict[str, int] = field(default_factory=dict)
+    by_raw_name: dict[bytes, int] = field(default_factory=dict)  # the same, as the name is on the wire
+    steps: int = 0  # what walking cost so far: a run is one, however long
     _left: dict[int, _Left] = field(default_factory=dict)
     _noted: int = 0
     _more: StreamError | None = None
@@ -87,7 +90,7 @@ class RamState:
             raise StreamError(f"RAM block {block.idstr!r} is listed twice", offset=block.offset, section="ram")
         if len(self.blocks) >= MAX_BLOCKS:
             raise LimitError(f"more than {MAX_BLOCKS} RAM blocks", offset=block.offset, section="ram")
-        self.by_name[block.idstr] = len(self.blocks)
+        self.by_name[block.idstr] = self.by_raw_name[encode_name(block.idstr)] = len(self.blocks)
         self.blocks.append(block)
 
     def note(self, problem: StreamError) -> None:
@@ -195,9 +198,16 @@ class RamState:
         """Return the pages walked of a block, each time counted."""
         return sum(self.pages.get((index, kind), 0) for kind in _PAYLOAD)
 
+    def count(self, block: int, pages: dict[int, int]) -> None:
+        """Count pages of a block, by their kind."""
+        for kind, found in pages.items():
+            if found:
+                self.pages[block, kind] = self.pages.get((block, kind), 0) + found
+
     def add_page(self, offset: int, kind: int, block: int, addr: int, head: int, payload: int, fill: int) -> None:
         """Count one record, and keep it if runs are kept."""
         self.pages[block, kind] = self.pages.get((block, kind), 0) + 1
+        self.steps += SLOW
         if self.runs is not None:
             self.runs.add(offset, kind, block, addr, 1, head, payload, fill)
 
@@ -249,7 +259,7 @@ class RamBody:
         return self._page(window, pos, flags, addr), False
 
     def _runs(self, window: Window, pos: int) -> int:
-        """Walk CONTINUE pages that the window holds whole; return where it stopped.
+        """Walk pages that the window holds whole, as they are or zero; return where it stopped.
 
         The loop that every page passes, if its neighbours are unlike it: so no call and no object per page in it but
         what keeps the runs, if they are kept.
@@ -264,6 +274,7 @@ class RamBody:
         buf, base = window.buf, window.base
         at = pos - base
         size = min(len(buf), at + (STRETCH if table is None else KEPT_STRETCH))
+        names, steps = state.by_raw_name, 0
         pages = {PAGE: 0, ZERO: 0}
         keep = None  # the first run goes through add(): it may continue one of an earlier call
         while at + WORD < size:
@@ -273,15 +284,31 @@ class RamBody:
                 kind, head, payload, fill_at, fill = PAGE, WORD, page_size, None, 0
             elif flags == CONTINUE_ZERO:
                 kind, head, payload, fill_at, fill = ZERO, WORD + 1, 0, WORD, buf[at + WORD]
+            elif flags in (PAGE, ZERO):  # where its block's name is, too: it is walked alone
+                name_end = at + WORD + 1 + buf[at + WORD]
+                named = names.get(bytes(buf[at + WORD + 1 : name_end]))
+                kind, head, payload, fill_at, fill = flags, name_end - at, page_size, None, 0
+                if kind == ZERO and name_end < size:
+                    head, payload, fill = head + 1, 0, buf[name_end]
+                if named is None or at + head + payload > size or word - flags >= state.blocks[named].used_length:
+                    break
+                if named != block:
+                    state.count(block, pages)
+                    pages = {PAGE: 0, ZERO: 0}
+                    state.current = block = named
+                    used_length = state.blocks[block].used_length
             else:
                 break
             addr, stride = word - flags, head + payload
             after = at + stride
             if after > size or addr >= used_length:
                 break  # not whole yet, or outside its block: the slow way tells which
+            steps += 1
             count = 1
+            if flags == kind:
+                keep = None  # it goes through add(), as the first one
             # One word decides that a run is a single page, as most are in badly mixed memory.
-            if after + stride <= size and unpack(buf, after)[0] == word + page_size:
+            elif after + stride <= size and unpack(buf, after)[0] == word + page_size:
                 limit = min((size - at) // stride, -(-(used_length - addr) // page_size))
                 count = run_length(buf, at, stride, page_size, limit, fill_at)
             if keep is not None:
@@ -291,9 +318,8 @@ class RamBody:
                 keep = table.words.extend
             pages[kind] += count
             at += count * stride
-        for kind, found in pages.items():
-            if found:
-                state.pages[block, kind] = state.pages.get((block, kind), 0) + found
+        state.count(block, pages)
+        state.steps += steps
         return base + at
 
     def _page(self, window: Window, pos: int, flags: int, addr: int) -> int:

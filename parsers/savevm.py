@@ -117,7 +117,8 @@ class Reader:
     ``lengths(idstr, instance_id)`` gives the body length of the next device section of that name, or None.
     ``page_size`` is the target page size if it is known from elsewhere (the vmdesc). ``measure`` tells the length of a
     device section from its bytes, where the stream has neither a vmdesc nor footers. ``start`` is where the stream
-    starts, if not at once; at or behind ``limit``, :meth:`sections` gives no more until it is called with a later one.
+    starts, if not at once; at or behind ``limit``, :meth:`sections` gives no more until it is called with a later one,
+    and so where RAM has had ``most_runs`` runs of records.
     """
 
     window: Window
@@ -128,6 +129,7 @@ class Reader:
 
     start: int = 0
     limit: int | None = None
+    most_runs: int | None = None
     pos: int = 0
     configuration: Configuration | None = None
     footers: bool | None = None
@@ -162,7 +164,7 @@ class Reader:
         if self._state is None:
             self._state = self._prefix
         budget = current()
-        while not self.done and (self.limit is None or self.pos < self.limit):
+        while not self.done and not self._paused():
             try:
                 section = self._state()
             except NeedMoreData:
@@ -175,6 +177,12 @@ class Reader:
                 self._item = self.pos
                 budget.charge("objects", ITEM_OBJECTS, section.offset, section.name)
                 yield section
+
+    def _paused(self) -> bool:
+        """Say whether a bound is reached; it may be put further away."""
+        if self.most_runs is not None and self.ram.steps >= self.most_runs:
+            return True
+        return self.limit is not None and self.pos >= self.limit
 
     def partial(self) -> Section | None:
         """Return the item that an error or the end of the input cut, up to the end of the window."""
@@ -356,6 +364,7 @@ class Reader:
         assert open_ is not None  # noqa: S101 - for the type checker: this state is entered with a section
         if self.window.passed is not None:
             self.window.passed(self.pos)
+        current().tick(self.pos, open_.header.idstr)
         self.pos, ended = open_.body.advance(self.window, self.pos)
         if ended:
             self._state = self._footer

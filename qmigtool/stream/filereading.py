@@ -42,10 +42,13 @@ class _Forward:
         self.error: QmigError | None = None
         self.finished = False
 
-    def read(self, limit: int | None = None, *, goal: int | None = None) -> bool:
-        """Read to the end, or until the reader is at or past ``limit``; return whether a section ended at ``goal``."""
+    def read(self, limit: int | None = None, *, runs: int | None = None, goal: int | None = None) -> bool:
+        """Read to the end, or until the reader is at or past ``limit``, or RAM has had ``runs`` runs of records.
+
+        Return whether a section ended at ``goal``.
+        """
         met = False
-        self.reader.limit = limit
+        self.reader.limit, self.reader.most_runs = limit, runs
         try:
             for section in () if self.finished else self.reader.sections():
                 self.sections.append(section)
@@ -55,7 +58,7 @@ class _Forward:
             return met
         if self.reader.done:
             self.finished = True
-        elif limit is None:
+        elif limit is None and runs is None:
             self.error, self.finished = TruncatedError("the stream ends here", offset=self.reader.window.end), True
         return met
 
@@ -179,17 +182,18 @@ class FileReading:
             pass
         return again
 
-    def prove(self, limit: int | None = None) -> bool:
-        """Walk from the front to where the walk from the end stopped, over at most ``limit`` bytes of RAM's records.
+    def prove(self, limit: int | None = None, runs: int | None = None) -> bool:
+        """Walk from the front to where the walk from the end stopped.
 
-        Returns :attr:`proved`. Refuted sections and errors are added to the problems.
+        Walks at most ``limit`` bytes of RAM's records, and about ``runs`` runs of them. Returns :attr:`proved`.
+        Refuted sections and errors are added to the problems.
         """
         back, forward = self._back, self._forward
         if not self.tail_first or back is None:
             self.read_all()
         elif not self._joined and not forward.finished:
             goal = back.start
-            self._joined = forward.read(goal if limit is None else min(goal, self._head + limit), goal=goal)
+            self._joined = forward.read(goal if limit is None else min(goal, self._head + limit), runs=runs, goal=goal)
             # Where no item starts at the goal, only the end of the stream shows what is there.
             if forward.finished:
                 self._settle()

@@ -371,14 +371,15 @@ class Stream:
         """
         return self._reading.proved
 
-    def prove(self, limit: int | None = None) -> bool:
+    def prove(self, limit: int | None = None, runs: int | None = None) -> bool:
         """Walk RAM's records from the front to the device state found from the end; return :attr:`proved`.
 
-        Walks at most ``limit`` bytes of them, by default all. Refuted sections and errors are added to
-        :attr:`problems`; then :attr:`devices`, and everything decoded from them, come from the forward reading.
+        Walks at most ``limit`` bytes and about ``runs`` runs of equal records, by default all. Refuted sections and
+        errors are added to :attr:`problems`; then :attr:`devices`, and everything decoded from them, come from the
+        forward reading.
         """
         with self._bounded():
-            self._reading.prove(limit)
+            self._reading.prove(limit, runs)
         self._settle()
         if not self._reading.tail_first:
             self._read_all()

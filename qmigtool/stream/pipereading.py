@@ -89,7 +89,7 @@ class PipeReading:
         """Always true: everything was reached from the front."""
         return True
 
-    def prove(self, limit: int | None = None) -> bool:
+    def prove(self, limit: int | None = None, runs: int | None = None) -> bool:
         """Do nothing; see :attr:`proved`."""
         return True
 

@@ -58,8 +58,8 @@ class Reading(Protocol):
     def proved(self) -> bool:
         """Whether every device state section in use was reached from the front."""
 
-    def prove(self, limit: int | None = None) -> bool:
-        """Walk at most ``limit`` bytes of RAM's records to determine :attr:`proved`; return it."""
+    def prove(self, limit: int | None = None, runs: int | None = None) -> bool:
+        """Walk at most ``limit`` bytes and ``runs`` runs of RAM's records to determine :attr:`proved`; return it."""
 
     def read_all(self) -> None:
         """Read to the end of the stream."""

@@ -242,6 +242,27 @@ def test_the_limit_counts_inside_a_section_too():
         assert stream.prove()
 
 
+def test_the_walk_has_a_limit_of_runs():
+    """Records that form no runs cost the most for their bytes."""
+    w = StreamWriter()
+    w.start(1, "ram", 0, 4, mem_size([("r", 1 << 26), ("s", 1 << 26)]) + eos())
+    jumping = b"".join(zero((5 * i & 0x3FFF) * PAGE) for i in range(20_000))
+    naming = b"".join(zero(i % 16384 * PAGE, "rs"[i % 2]) for i in range(20_000))
+    for part in [jumping, naming] * 8:
+        w.part(1, zero(0, "r") + part + eos())
+    w.end(1, eos())
+    w.device(2, "timer", 0, TIMER)
+    with qmigtool.open(bytes(w.finish())) as stream:
+        for runs in (1, 50_000, 100_000, 100_000, 200_000):
+            assert not stream.prove(None, runs)
+            assert runs <= stream._reading.reader.ram.steps < runs + 30_000
+        assert not stream.prove(1000, 1_000_000)
+        assert stream.field("timer/ticks").value == 1
+        assert stream.prove(None, 330_000)
+        assert stream.complete
+        assert stream.problems == []
+
+
 def test_broken_memory_proves_nothing():
     data = bytearray(saved("pc-7.2", NEW))
     with qmigtool.open(bytes(data)) as stream:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 1 << 16  # bytes behind a stream; zeros are padding
 SHOWN_WALK = 256 << 20  # bytes of RAM's records that a command which only shows walks over
+SHOWN_RUNS = 1_500_000  # runs of them, a second; 256 MiB of pages that each are a run are 65,000
 F = TypeVar("F", bound=Callable[..., Any])
 _SNAPSHOT = "qmigtool.snapshot"
 _READ = "qmigtool.inputs"  # in click's ``Context.meta``: files that the command has read
@@ -92,8 +93,9 @@ def opened(
     """Open FILE and prove its device state; ``-`` is standard input. An error that leaves says which file it is about.
 
     ``snapshot`` is what ``--snapshot`` says, unless it is given. ``walk`` is for commands that only show: over so many
-    bytes of RAM's records the proof goes at most, and if that is not enough, stderr says so. Where the stream is
-    broken, what it lacks is no wrong usage, and what is not supported is not the worst of it: its own error leaves.
+    bytes of RAM's records, and :data:`SHOWN_RUNS` runs of them, the proof goes at most, and if that is not enough,
+    stderr says so. Where the stream is broken, what it lacks is no wrong usage, and what is not supported is not the
+    worst of it: its own error leaves.
     """
     snapshot = chosen_snapshot(snapshot)
     remember_inputs(file, *channels, *([] if schema is None else [schema]))
@@ -108,7 +110,7 @@ def opened(
             keep_runs=keep_runs,
             snapshot=snapshot,
         ) as stream:
-            if not stream.prove(walk):
+            if not stream.prove(walk, None if walk is None else SHOWN_RUNS):
                 say_unproved(stream, file)
             elif walk is not None:
                 _say_behind(stream, file)
