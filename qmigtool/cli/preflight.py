@@ -1,4 +1,4 @@
-"""``preflight``: would a target load this stream, in which words would it refuse, and what would be lost?"""
+"""``preflight``: does a target load this stream, which error does it print otherwise, and what is lost silently?"""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from qmigtool.preflight.remedies.mend import Remedy
 
 LOST, UNDECIDED = 1, 63
-DECIDES = "who saved the file is not known: --accelerator NAME decides what it loses"
+DECIDES = "the accelerator that saved the file is unknown: --accelerator NAME decides what it loses"
 PROGRAM = "qemu-system-x86_64"
 HEAD = ("severity", "loss", "offset", "where", "what")
 WORDS = {True: "loads", False: "does not load", None: "cannot be decided"}
@@ -130,7 +130,7 @@ def preflight(
 
 
 def _status(result: Preflight) -> int:
-    """Return 0 only for what surely loads and loses nothing: what cannot be decided cannot be fine."""
+    """Return 0 only if the stream certainly loads and loses nothing: an undecided result is not a success."""
     if result.loads is None:
         return UNDECIDED
     if result.loads is False or result.lost:
@@ -149,7 +149,7 @@ def _report(
 
 
 def _again(remedy: Remedy, targets: Sequence[str]) -> str | None:
-    """Return the command that judges what the remedy makes, where that has to be told who saved it."""
+    """Return the command that checks the remedy's output, if it needs to know the accelerator that saved it."""
     if remedy.saved_by is None or remedy.command is None:
         return None
     named = [word for target in targets for word in ("--target", target)]
@@ -246,7 +246,7 @@ def _print(result: Preflight, again: str | None) -> None:
     if result.remedy is not None:
         _print_remedy(result.remedy, again)
     others = tuple(one for one in result.unknown if one not in result.doubts)
-    decisive = "this would decide it" if result.loads is None else "this may change it"
+    decisive = "needed for a decision" if result.loads is None else "may change this"
     doubts = () if result.loads is False else result.doubts
     others = result.unknown if result.loads is False else others
     for head, remarks in ((decisive, doubts), ("not known", others), ("notes", verdict.notes)):
@@ -257,7 +257,7 @@ def _print(result: Preflight, again: str | None) -> None:
 
 
 def _lost(losses: Sequence[Finding]) -> str:
-    """Say how much is lost, if anything is: ``loses state: 2 errors, 1 warning``."""
+    """Return how much is lost, if anything: ``loses state: 2 errors, 1 warning``."""
     numbers = Counter(one.severity for one in losses)
     found = [
         f"{numbers[severity]} {severity.value}{'s' if numbers[severity] > 1 else ''}"
@@ -294,15 +294,15 @@ def _print_remedy(remedy: Remedy, again: str | None) -> None:
     then = remedy.verdict.loads if remedy.verdict is not None else None
     print()
     if remedy.command is not None:
-        print("mended by" if then else "in part mended by" if then is None else "not mended by")
+        print("fix" if then else "partly fixed by" if then is None else "not fixed by")
         print(f"  {printable(remedy.command)}")
     lines = [f"needed: {line}" for line in remedy.needed]
     if then and (remedy.command is not None or remedy.needed):
         lost = _lost(remedy.losses.findings) if remedy.losses is not None else ""
         lines.append(f"{_with(remedy)} it loads{f', but {lost}' if lost else ''}")
     lines += [] if again is None else [f"then: {again}"]
-    lines += [f"it gives up: {line}" for line in remedy.loses]
-    lines += [f"a guess: {line}" for line in remedy.guesses]
+    lines += [f"loses: {line}" for line in remedy.loses]
+    lines += [f"guess: {line}" for line in remedy.guesses]
     instead = "or instead" if remedy.command is not None or remedy.needed else "instead"
     lines += [f"{instead}: {line}" for line in remedy.options]
     for line in lines:
@@ -312,6 +312,6 @@ def _print_remedy(remedy: Remedy, again: str | None) -> None:
 
 
 def _with(remedy: Remedy) -> str:
-    """Name what has to be done before it loads."""
+    """Return the start of a sentence about what is needed before it loads."""
     steps = len(remedy.needed) + (remedy.command is not None)
     return {1: "and then", 2: "with both"}.get(steps, "with all of them")

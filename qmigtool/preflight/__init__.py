@@ -1,12 +1,12 @@
-"""Preflight: would this stream load on that target, in which words would QEMU refuse it, and what would be lost?
+"""Preflight: does a stream load on a target, which error does QEMU print otherwise, and what is lost silently?
 
 ========  =====================================================================================
-outcome   the whole: :func:`preflight`
-target    what is known of the QEMU that is to load the stream, and the files that tell it
-loader    QEMU's loader, acted out on what is known: :func:`predict`
-losses    what is lost without a word
-remark    what is said of one place: doubts, notes
-remedies  the command that mends it
+outcome   the whole prediction: :func:`preflight`
+target    what is known of the QEMU that loads the stream, and the files that contain it
+loader    a model of QEMU's loader: :func:`predict`
+losses    what is lost silently
+remark    remarks on a section: doubts, notes
+remedies  the command that fixes the stream
 ========  =====================================================================================
 """
 

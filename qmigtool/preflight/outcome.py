@@ -1,4 +1,4 @@
-"""A whole preflight: does it load, what is lost in silence, and what mends it."""
+"""A whole preflight: whether a stream loads, what is lost silently, and what fixes it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["Preflight", "preflight", "preflight_other"]
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """``verdict`` is whether it loads, ``losses`` what would be lost then, ``remedy`` what mends both.
+    """``verdict`` is whether it loads, ``losses`` what would be lost then, ``remedy`` what fixes both.
 
-    ``remedy`` is None if nothing has to be mended. ``unknown`` says what could not be judged, for want of knowledge of
-    the target or of the stream; ``doubts`` are those of it that may change the verdict, or lose a register or a device
-    of this stream.
+    ``remedy`` is None if there is nothing to fix. ``unknown`` is what could not be checked because the target or the
+    stream is not known well enough; ``doubts`` is the part of it that may change the verdict, or lose a register or a
+    device of this stream.
     """
 
     verdict: Verdict
@@ -38,7 +38,7 @@ class Preflight:
 
     @property
     def loads(self) -> bool | None:
-        """Whether the target loads it; None where that cannot be decided."""
+        """Whether the target loads it; None if that cannot be decided."""
         return self.verdict.loads
 
     @property
@@ -48,14 +48,14 @@ class Preflight:
 
     @property
     def clean(self) -> bool:
-        """Whether it loads and loses nothing, and nothing that is not known can change that."""
+        """Whether it loads and loses nothing, and nothing unknown can change that."""
         return self.verdict.loads is True and not self.lost and not self.doubts
 
 
 def preflight(stream: Stream, target: Target) -> Preflight:
-    """Judge a stream for a target; see :func:`qmigtool.preflight.target.readers.read_targets` for making one.
+    """Predict whether a target loads a stream; :func:`~qmigtool.preflight.target.readers.read_targets` makes a target.
 
-    Raises what reading the stream raises, if it is none.
+    Raises the errors of the stream's parser if the input is not a stream.
     """
     stream.prove()
     verdict = predict(stream, target)
@@ -68,13 +68,13 @@ def preflight(stream: Stream, target: Target) -> Preflight:
 
 
 def _dead(verdict: Verdict) -> tuple[Finding, ...]:
-    """Give the devices that load and do not work."""
+    """Yield the devices that load and do not work."""
     how = "measured with QEMU 7.2, 10.0 and 11.1"
     return tuple(Finding("device-broken", Severity.ERROR, what, how, device=device) for device, what in verdict.dead)
 
 
 def preflight_other(source: BufferSource, target: Target, error: QmigError) -> Preflight:
-    """Judge what cannot be opened as a stream, for ``error``: QEMU has its own words for that."""
+    """Predict the error that QEMU prints for an input that cannot be opened as a stream because of ``error``."""
     verdict = predict_source(source, target)
-    why = f"this is no stream that could be mended: {error.message}"
+    why = f"this is not a stream that can be fixed: {error.message}"
     return Preflight(verdict, (), Remedy(why=why), verdict.unknown, verdict.doubts)

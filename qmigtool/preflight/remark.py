@@ -1,4 +1,4 @@
-"""A remark of a preflight: a doubt, what is not known, a note."""
+"""A remark of a preflight: a doubt, something unknown, a note."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Remark", "condensed"]
 
-SHOWN = 3  # places that are named in one line
+SHOWN = 3  # sections that are named in one line
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What is said of one place.
+    """A remark on one section.
 
-    ``text`` are the words. ``place`` is the label of a section (``timer@0``), or nothing. ``rule`` is the stable name
-    of a remark that others look for, or nothing.
+    ``place`` is the label of a section (``timer@0``), or empty. ``rule`` is the stable name of a remark that other
+    code looks for, or empty.
     """
 
     text: str
@@ -30,7 +30,7 @@ class Remark:
 
 
 def condensed(remarks: Iterable[Remark]) -> list[str]:
-    """Say in one line what is said of several sections: ``timer@0, cpu@0, cpu@1 and 39 more: ...``."""
+    """Join equal remarks on several sections into one line: ``timer@0, cpu@0, cpu@1 and 39 more: ...``."""
     places: dict[str, list[str]] = {}
     for one in remarks:
         where = places.setdefault(one.text, [])

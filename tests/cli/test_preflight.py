@@ -75,7 +75,7 @@ def test_it_does_not_load(call: Call, tmp_path: Path) -> None:
         "qemu-system-x86_64: load of migration failed: Invalid argument",
     ]
     assert f"  qmigtool rewrite {PC} --drop-section hpet@0 -o OUT" in lines
-    assert "  it gives up: the state of hpet@0" in lines
+    assert "  loses: the state of hpet@0" in lines
 
 
 def test_it_loads_and_loses(call: Call) -> None:
@@ -101,7 +101,7 @@ def test_the_remedy_says_how_its_output_is_judged(
     assert (code, out.splitlines()[0]) == (0, "loads")
     code, out, _ = call(made, "--target", aim)
     assert code == 63
-    said = "loads, but who saved the file is not known: --accelerator NAME decides what it loses"
+    said = "loads, but the accelerator that saved the file is unknown: --accelerator NAME decides what it loses"
     assert out.splitlines()[0] == said
 
 
@@ -196,7 +196,7 @@ def test_what_is_needed_comes_before_it_loads(call: Call, tmp_path: Path) -> Non
     toml.write_text('absent = ["hpet@0"]')
     _, out, _ = call(PC, "--target", str(aim), "--target", str(toml), "--target", "7.2")
     lines = out.splitlines()
-    at = lines.index("mended by")
+    at = lines.index("fix")
     assert lines[at + 1] == f"  qmigtool rewrite {PC} --drop-section hpet@0 -o OUT"
     assert lines[at + 2 : at + 4] == ["  needed: -m 16M", "  with both it loads"]
 
@@ -248,7 +248,7 @@ def test_a_truncated_stream(call: Call, fresh: str, tmp_path: Path) -> None:
     assert code == 3
     assert out.splitlines()[0].startswith("does not load: ram-cut")
     assert "qemu-system-x86_64: error while loading state section id 2(ram)" in out  # case H1
-    assert "no edit is made of such" in out
+    assert "broken and cannot be edited" in out
     assert "the stream ends here" in err
 
 

@@ -119,7 +119,7 @@ def test_a_guess_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str
     reference = casefiles.put("load", "c11ref.mig", tmp_path)
     assert main.run(["preflight", path, "--target", reference, "--target", "11.1"]) == 1
     out = capsys.readouterr().out
-    assert "a guess: pc-i440fx-bionic is taken for pc-i440fx-2.11" in out
+    assert "guess: pc-i440fx-bionic is treated as pc-i440fx-2.11" in out
     assert "-M pc-i440fx-bionic" not in out
     assert "-M pc-i440fx-2.11" not in out  # which 11.1 does not have
 
@@ -155,7 +155,7 @@ def test_the_run_state_as_text(tmp_path: Path) -> None:
     assert result.verdict.rule == "runstate"
     assert result.remedy is not None
     assert result.remedy.words[3:-2] == ("--set", "globalstate@0/size=7", "--set", "globalstate@0/runstate=paused")
-    assert result.remedy.loses == ("the run state 's2e': it is paused",)
+    assert result.remedy.loses == ("the run state 's2e': it becomes paused",)
     mend(result, tmp_path / "out.mig")
     assert judge(tmp_path / "out.mig", aim).verdict.loads is True
     assert main.run(["rewrite", path, "--drop-section", "globalstate", "-o", str(tmp_path / "other.mig")]) == 0

@@ -1,9 +1,9 @@
-"""What a target loses without a word.
+"""What a target loses silently.
 
 ===========  =====================================================================================
-find         all of it: :func:`find_losses`; what the file lacks
+find         all losses: :func:`find_losses`; what the file lacks
 cpu          what the target's CPU lacks
-accelerator  what another accelerator takes otherwise, or does not take
+accelerator  what another accelerator interprets differently, or does not load
 ===========  =====================================================================================
 """
 

@@ -1,7 +1,8 @@
-"""Silent losses between accelerators: the same field means something else, or is not written to the vCPU at all.
+"""Silent losses between accelerators: the same field has another meaning, or is not written to the vCPU at all.
 
-What a field means to another accelerator is in the rules of :mod:`qmigtool.rewrite.accelerators`, each proved by
-leaving it out. They are tried here on a draft that nobody writes: what they would change is what goes wrong without.
+The rules of :mod:`qmigtool.rewrite.accelerators` contain the meaning of a field to another accelerator; each is proved
+by leaving it out. They are applied here to a draft that is never written: each change that they make is a loss without
+the conversion.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
 __all__ = ["CONVERSION", "WHO_SAVED", "accelerator_losses"]
 
 WHO_SAVED = Remark(
-    "what the state means to another accelerator: who saved the file is not known; --accelerator NAME decides it",
+    "the meaning of the state to another accelerator: the accelerator that saved the file is unknown; --accelerator "
+    "NAME decides it",
     rule="who-saved",
 )
 
 
 class _Known(NamedTuple):
-    """What a conversion's rule is called as a finding, how grave it is to leave it out, and what happens then."""
+    """The finding of a conversion's rule: its name, and the severity and the effect of leaving the rule out."""
 
     name: str
     severity: Severity
@@ -51,30 +53,30 @@ E, W, N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 RULES: dict[str, _Known] = {
     "TK1": _Known("undeclared-state", E, "XSTATE_BV does not declare what is live: it is initialised on load"),
     "TK1b": _Known("undeclared-mxcsr", E, "XSTATE_BV does not declare SSE: MXCSR becomes 1F80"),
-    "TK2": _Known("x87-order", E, "physical x87 registers would be taken for ST(0) to ST(7)"),
-    "KT6": _Known("x87-order", E, "ST(0) to ST(7) would be taken for physical x87 registers"),
-    "TK4": _Known("pic-edge", W, "an in-kernel PIC may never see the PIT's next edge, and the timer stands still"),
+    "TK2": _Known("x87-order", E, "physical x87 registers would be treated as ST(0) to ST(7)"),
+    "KT6": _Known("x87-order", E, "ST(0) to ST(7) would be treated as physical x87 registers"),
+    "TK4": _Known("pic-edge", W, "an in-kernel PIC may never see the PIT's next edge, and the timer stops"),
     "TK5": _Known("vcpu-run-state", E, "a vCPU that is halted or waits for its SIPI would run"),
     "KT7": _Known("vcpu-run-state", E, "a vCPU that is halted or waits for its SIPI would run"),
-    "TK6": _Known("tsc", W, "the guest's TSC starts again: the ticks clock has it, env.tsc has not"),
-    "KT5": _Known("tsc", W, "the guest's TSC goes back: TCG takes it from the ticks clock"),
-    "TK7": _Known("tr-type", N, "TR is no busy TSS"),
-    "KT3": _Known("tr-type", E, "TR is a busy TSS, in which TCG finds no I/O permissions: #GP"),
-    "KT2": _Known("hidden-flags", E, "hflags lack what TCG keeps there: the first AVX instruction is #UD"),
-    "KT4": _Known("pit-times", E, "the PIT's channel 0 stands still after one tick"),
+    "TK6": _Known("tsc", W, "the guest's TSC restarts: the ticks clock has its value, env.tsc does not"),
+    "KT5": _Known("tsc", W, "the guest's TSC goes backwards: TCG reads it from the ticks clock"),
+    "TK7": _Known("tr-type", N, "TR is not a busy TSS"),
+    "KT3": _Known("tr-type", E, "TR is a busy TSS, in which TCG finds no I/O permission bitmap: #GP"),
+    "KT2": _Known("hidden-flags", E, "hflags lack the bits that TCG keeps there: the first AVX instruction raises #UD"),
+    "KT4": _Known("pit-times", E, "the PIT's channel 0 stops after one tick"),
     "TK11": _Known("interrupt-request", N, "TCG's own interrupt bits stay set"),
-    "TK8": _Known("non-canonical", E, "an address that no WRMSR takes: QEMU aborts"),
-    "TK9": _Known("illegal-registers", E, "a register value that no hypervisor takes"),
+    "TK8": _Known("non-canonical", E, "an address that no WRMSR accepts: QEMU aborts"),
+    "TK9": _Known("illegal-registers", E, "a register value that no hypervisor accepts"),
     "TK10": _Known("smm", N, "system management mode"),
     "TK12": _Known("pending-init", E, "an INIT or SIPI is pending, which only TCG keeps"),
-    "MS3": _Known("nested-state", E, "state of nested guests or of Xen is the accelerator's own"),
-    "KT9": _Known("paravirtual", W, "nobody serves what KVM served"),
-    "KT11": _Known("queued-event", E, "an event that was about to be injected is not looked for"),
+    "MS3": _Known("nested-state", E, "state of nested guests or of Xen is specific to the accelerator"),
+    "KT9": _Known("paravirtual", W, "the target does not provide the paravirtual features that KVM provided"),
+    "KT11": _Known("queued-event", E, "an event that was about to be injected is not checked for"),
 }
-# Said elsewhere or without effect: a section that is refused, components, XSTATE_BV under TCG, what is not written.
+# Reported elsewhere or without effect: a refused section, components, XSTATE_BV under TCG, what is not written.
 ELSEWHERE = frozenset({"KT1", "TK3", "KT8", "MS1", "KT10", "MS5"})
 CONVERSION = frozenset(known.name for known in RULES.values())
-"""The findings that a conversion to the target's accelerator is about."""
+"""The findings that a conversion to the target's accelerator fixes."""
 HOW = {
     "proved": "measured with real QEMU and /dev/kvm",
     "source": "read in QEMU's source",
@@ -85,17 +87,17 @@ MAX_REFUSALS = 16
 
 
 def accelerator_losses(stream: Stream, target: Target) -> Judged:
-    """Return findings, and what could not be judged."""
+    """Return findings, and what could not be checked."""
     judged = Judged()
     if not stream.vcpus:
         return judged
     if target.accelerator is None:
-        judged.doubt("what the target's accelerator does with the state: say which one it is")
+        judged.doubt("the meaning of the state to the target's accelerator: name the accelerator")
         return judged
     found = judged.findings
     source = stream.accelerator.name
     if target.accelerator not in accelerators.TARGETS:
-        judged.doubt(f"what {target.accelerator} does with the state: nothing is known of it")
+        judged.doubt(f"the meaning of the state to {target.accelerator}: nothing is known about this accelerator")
     elif source not in TRAITS:
         judged.doubts.append(WHO_SAVED)
     elif source != target.accelerator:
@@ -111,12 +113,12 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
     return judged
 
 
-# -- what a field means ----------------------------------------------------------------------------------------------
+# -- the meaning of a field ------------------------------------------------------------------------------------------
 
 
 def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
-    """Give what the rules between both accelerators would change."""
-    assert target.accelerator is not None  # noqa: S101 - the caller has looked
+    """Yield what the rules between both accelerators would change."""
+    assert target.accelerator is not None  # noqa: S101 - the caller has checked it
     refused: dict[str, str] = {}
     while True:
         draft = Draft(stream)
@@ -158,7 +160,7 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
         if change.edit == "TK1" and vcpu is not None:
             names = " ".join(mask_names(vcpu.undeclared))
             finding = replace(finding, message=f"XSTATE_BV {vcpu.xstate_bv:#x} does not declare {names}: lost on load")
-        # The PIT has its times in three places.
+        # The PIT stores its times in three places.
         if change.edit != "KT4" or finding.device not in seen:
             yield finding
             seen.add(finding.device)
@@ -168,10 +170,10 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
 
 
 def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
-    """Give what XSTATE_BV does not declare: a hypervisor initialises it, whoever saved the stream."""
+    """Yield what XSTATE_BV does not declare: a hypervisor initialises it, whichever accelerator saved the stream."""
     if target.accelerator not in TRAITS or not TRAITS[target.accelerator].declares:
         return
-    lost = vcpu.undeclared & (vcpu.xcr0 | LEGACY_MASK)  # with SSE goes MXCSR
+    lost = vcpu.undeclared & (vcpu.xcr0 | LEGACY_MASK)  # MXCSR is lost with SSE
     where = vcpu.device.get("env.xstate_bv")
     if lost:
         yield Finding(
@@ -186,31 +188,31 @@ def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
 
 
 def _how(status: str, target: Target) -> str:
-    """Say how a rule is known; nothing could be run on Hyper-V."""
+    """Return how a rule is known; no test ran on Hyper-V."""
     if status == "proved" and target.accelerator in HYPERV:
         return "measured between TCG and KVM, inferred here"
     return HOW.get(status, "not measured")
 
 
-# -- what KVM refuses, and 7.2 does not say --------------------------------------------------------------------------
+# -- what KVM refuses and QEMU 7.2 does not report -------------------------------------------------------------------
 
 
 def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
-    """Give the group that KVM refuses, where QEMU goes on without a word: with it go those behind it."""
+    """Yield the group that KVM refuses where QEMU continues silently: it and the groups after it are lost."""
     versions, _ = possible(target)
     if versions.first >= NOT_SILENT:
         return  # it ends with an error, which is predicted
     asked = (vcpu.xcr0 | vcpu.xstate_bv) & ~SUPERVISOR_MASK & ~(LEGACY_MASK | target.xcr0_shown)
     if target.xcr0 is None and asked:
-        judged.doubt(f"whether the host has {' '.join(mask_names(asked))}, without which QEMU 7.2 drops registers")
+        judged.doubt(f"whether the host has {' '.join(mask_names(asked))}: without it QEMU 7.2 drops registers")
     first = next((one for one in refusals(vcpu.device.number, target.xcr0) if one.certain), None)
     if first is None or first.group is Group.MSRS:
-        return  # 7.2 aborts at an MSR, too
+        return  # 7.2 also aborts at an MSR
     field = vcpu.device.get(first.path)
     yield Finding(
         "kvm-drops-registers",
         Severity.ERROR,
-        f"{first.why}: KVM refuses {first.group}, and QEMU drops it and every group behind it",
+        f"{first.why}: KVM refuses {first.group}, and QEMU drops it and every group after it",
         f"QEMU 7.2 prints nothing and drops {lost_with(first.group)} (measured; 10.0 and 11.1 end with an error)",
         device=vcpu.device.label,
         field=first.path,
@@ -218,11 +220,11 @@ def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     )
 
 
-# -- what Hyper-V's accelerators do not write ------------------------------------------------------------------------
+# -- what the accelerators of Hyper-V do not write -------------------------------------------------------------------
 
 
 def _not_written(stream: Stream, vcpu: VCpu, accelerator: str) -> Iterator[Finding]:
-    """Give what QEMU does not write to a vCPU of an MSHV or WHPX partition, where it is not as after a reset."""
+    """Yield what QEMU does not write to a vCPU of an MSHV or WHPX partition and is not at its reset value."""
     reason = f"QEMU does not write it to the partition ({TRAITS[accelerator].unwritten})"
     for lost in unwritten(accelerator, vcpu.device, _apic(stream, vcpu)):
         field = lost.device.get(lost.path)
@@ -231,6 +233,6 @@ def _not_written(stream: Stream, vcpu: VCpu, accelerator: str) -> Iterator[Findi
 
 
 def _apic(stream: Stream, vcpu: VCpu) -> Device | None:
-    """Return a vCPU's APIC: both rise together, but APIC IDs may have gaps."""
+    """Return a vCPU's APIC: both numbers rise together, but APIC IDs may have gaps."""
     apics = sorted((one for one in stream.devices if one.name == "apic"), key=lambda one: one.instance_id)
     return apics[stream.vcpus.index(vcpu)] if len(apics) == len(stream.vcpus) else None

@@ -1,4 +1,4 @@
-"""Silent losses inside a vCPU that the target's CPU decides: components, features that the guest uses, subsections."""
+"""Silent losses inside a vCPU because of the target's CPU: components, features that the guest uses, subsections."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["allowed_components", "cpu_losses"]
 
 MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
-TSC_TOLERANCE_PPM = 250  # KVM's own tolerance, below which it does not scale
+TSC_TOLERANCE_PPM = 250  # KVM's own tolerance; it does not scale below it
 
-# Bit of a register -> the features of which a CPU must have one for a guest to set it (SDM volume 3, 2.5).
+# Bit of a register -> features; a guest can set the bit if the CPU has one of them (SDM volume 3, 2.5).
 FEATURES: dict[Register, dict[str, tuple[str, ...]]] = {
     CR4: {
         "VME": ("vme",),
@@ -68,14 +68,14 @@ HYPERV_SUBSECTIONS = "cpu/msr_hyperv_"
 
 
 def cpu_losses(stream: Stream, target: Target) -> Judged:
-    """Return findings, and what could not be judged."""
+    """Return findings, and what could not be checked."""
     judged = Judged()
     found = judged.findings
     allowed = allowed_components(target)
     for vcpu in stream.vcpus:
         if allowed is None:
             if (vcpu.xcr0 | vcpu.live) & ~SUPERVISOR_MASK & ~(LEGACY_MASK | target.xcr0_shown):
-                judged.doubt("which components XCR0 may have: give a CPUID dump, a CPU model or a layout")
+                judged.doubt("the components that XCR0 may have: give a CPUID dump, a CPU model or a layout")
         else:
             found += _components(vcpu, target, allowed)
         found += _placement(vcpu, target)
@@ -91,7 +91,8 @@ def allowed_components(target: Target) -> int | None:
     bound = traits.components & ~SUPERVISOR_MASK | traits.supervisor
     user = target.xcr0
     if user is None:
-        # TCG has the same on every machine, if the CPU model leaves it; what MSHV has no bit for no partition has.
+        # TCG has the same on every machine, unless the CPU model removes it; no MSHV partition has what MSHV has no
+        # bit for.
         return bound | LEGACY_MASK if traits.same_everywhere else None
     supervisor = SUPERVISOR_MASK if target.xss is None else target.xss & SUPERVISOR_MASK
     return (user & ~SUPERVISOR_MASK | supervisor) & bound | LEGACY_MASK
@@ -129,7 +130,7 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
 
 
 def _supervisor(vcpu: VCpu, target: Target, lacking: int, allowed: int) -> Finding:
-    """Judge live supervisor state: it is no part of XCR0, and travels as MSRs."""
+    """Return the finding of live supervisor state: it is not part of XCR0, and is migrated as MSRs."""
     which = [f"{name} ({_MSRS[bit]})" if bit in _MSRS else name for bit, name in _named(lacking)]
     path = next((_FIELDS[bit] for bit, _ in _named(lacking) if bit in _FIELDS), None)
     field = vcpu.device.get(path) if path is not None else None
@@ -138,8 +139,8 @@ def _supervisor(vcpu: VCpu, target: Target, lacking: int, allowed: int) -> Findi
         "supervisor-not-in-target",
         Severity.ERROR,
         f"{', '.join(which)} live; {whose} has IA32_XSS {allowed & SUPERVISOR_MASK:#x}",
-        "XCR0 is taken: supervisor state is not part of it, but travels as MSRs, of which a CPU without the feature "
-        "keeps none (target/i386/machine.c; SDM volume 1, 13.5)",
+        "XCR0 is accepted: supervisor state is not part of it; it is migrated as MSRs, and a CPU without the feature "
+        "keeps none of them (target/i386/machine.c; SDM volume 1, 13.5)",
         device=vcpu.device.label,
         field=path,
         offset=None if field is None else field.offset,
@@ -155,7 +156,7 @@ _FIELDS = {bit: "/".join(next(field.path for field in FIELDS if field.component 
 
 
 def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
-    """Judge where components would lie: a layout that cannot place them, a page that is too small."""
+    """Check the placement of components: a layout that cannot place them, a page that is too small."""
     layout = target.layout
     used = vcpu.live | (vcpu.xstate_bv if vcpu.tcg is None else vcpu.effective_xstate_bv())
     if layout is not None:
@@ -166,7 +167,7 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
                 "component-without-place",
                 Severity.ERROR,
                 f"the layout {layout.name} cannot place what is live: {'; '.join(reasons)}",
-                "CPUID leaf 0xD of the target says where a component lies",
+                "CPUID leaf 0xD of the target gives the offset of a component",
                 device=vcpu.device.label,
             )
     page = traits_of(target.accelerator).page
@@ -190,14 +191,14 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
             yield Finding(
                 "area-too-large",
                 Severity.ERROR,
-                f"the compacted area has {needed} bytes, the partition takes {size} (MAX_XSAVE_DATA_SIZE)",
+                f"the compacted area has {needed} bytes, the partition accepts {size} (MAX_XSAVE_DATA_SIZE)",
                 "Hyper-V refuses a larger one (read in Linux's MSHV driver)",
                 device=vcpu.device.label,
             )
 
 
 def _gated(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
-    """Judge subsections that the target sends again only if its CPU has the feature."""
+    """Check the subsections that the target sends again only if its CPU has the feature."""
     for field in vcpu.device.fields:
         if field.kind is not Kind.SUBSECTION or field.name not in BY_CPUID:
             continue
@@ -210,16 +211,16 @@ def _gated(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
         if has is None:
             if used:
                 judged.doubt(
-                    f"whether the target's CPU has {' or '.join(flags)}, without which {field.name} is lost: "
+                    f"whether the target's CPU has {' or '.join(flags)}; {field.name} is lost without it: "
                     "give its query-cpu-model-expansion"
                 )
             continue
         yield Finding(
             "cpuid-gated-subsection",
             Severity.ERROR if used else Severity.NOTE,
-            f"{field.name} loads and is not sent again: the CPU has no {' or '.join(flags)}"
+            f"{field.name} loads and is not saved again: the CPU does not have {' or '.join(flags)}"
             + ("" if used else "; it holds zeros"),
-            f"whether it is sent is a matter of CPUID, not of contents ({MEASURED})",
+            f"QEMU saves it depending on CPUID, not on its contents ({MEASURED})",
             device=vcpu.device.label,
             field=field.name,
             offset=field.offset,
@@ -233,7 +234,7 @@ def _has(target: Target, subsection: CpuSubsection) -> bool | None:
         name == "cpu" and section.description is not None and subsection.name in _names(section.description)
         for (name, _), section in (target.sections or {}).items()
     ):
-        return True  # it is sent only by a CPU that has them
+        return True  # only a CPU that has the features sends it
     has = _has_feature(target, subsection.features)
     if has is not None:
         return has
@@ -247,7 +248,7 @@ def _names(description: Description) -> set[str]:
 
 
 def _has_feature(target: Target, flags: tuple[str, ...]) -> bool | None:
-    """Say whether the target's CPU has one of these features; None if that is not known."""
+    """Return whether the target's CPU has one of these features; None if that is not known."""
     if target.cpu_flags is not None:
         return any(flag in target.cpu_flags for flag in flags)
     if target.cpuid_flags is None or not KNOWN & {*flags}:
@@ -262,7 +263,7 @@ def _any_set(field: Field) -> bool:
 
 
 def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
-    """Judge control registers: what a guest has switched on, its CPU must have."""
+    """Check control registers: the CPU must have the features that the guest has enabled."""
     if target.cpu_flags is None and target.cpuid_flags is None:
         judged.miss("whether the CPU has the features that the guest uses: give its query-cpu-model-expansion")
         return
@@ -282,7 +283,7 @@ def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
                 "cpu-feature-missing",
                 Severity.WARNING,
                 f"{register.name} {value:#x} uses {', '.join(lacking)}, which the target's CPU lacks",
-                "CPUID is never compared: QEMU loads it, and KVM took such a CR4 (measured); the guest may fault later",
+                "CPUID is never compared: QEMU loads it, and KVM accepted such a CR4 (measured); the guest can fault",
                 device=vcpu.device.label,
                 field=path,
                 offset=field.offset,
@@ -295,8 +296,8 @@ def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
             yield Finding(
                 "hyperv-without-enlightenments",
                 Severity.WARNING,
-                f"{sub.name} is loaded, but the CPU has no hv-* feature: KVM ignores it",
-                f"a KVM guest without hv-* loads it without a word ({MEASURED})",
+                f"{sub.name} loads, but the CPU has no hv-* feature: KVM ignores it",
+                f"a KVM guest without hv-* loads it silently ({MEASURED})",
                 device=vcpu.device.label,
                 field=sub.name,
                 offset=sub.offset,
@@ -315,7 +316,7 @@ def _frequency(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
             "tsc-frequency",
             Severity.WARNING,
             f"the guest's TSC ran at {khz} kHz, the host's runs at {host} kHz",
-            "without TSC scaling KVM goes on at the host's frequency, with a warning only (measured)",
+            "without TSC scaling KVM continues at the host's frequency, with only a warning (measured)",
             device=vcpu.device.label,
             field="cpu/tsc_khz/env.tsc_khz",
         )

@@ -1,10 +1,10 @@
-"""What would be lost although QEMU says nothing: for a stream and a target, as findings.
+"""Silent losses of a stream on a target, as findings.
 
-What the target has and the stream lacks (vCPUs, sections, subsections, RAM blocks) is found here; :mod:`.cpu` and
+This module finds what the target has and the stream lacks (vCPUs, sections, subsections, RAM blocks); :mod:`.cpu` and
 :mod:`.accelerator` find the rest.
 
-An ``error`` is guest state that is surely lost, a ``warning`` may be or cannot be told, a ``note`` is a reset value
-that stays. ``reason`` says how the fact is known: measured with real QEMU, read in its source, or inferred.
+An ``error`` is guest state that is certainly lost, a ``warning`` is a possible loss, a ``note`` is a reset value
+that stays. ``reason`` is how the fact is known: measured with real QEMU, read in its source, or inferred.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ["MISSING_PAGES", "MISSING_VCPU", "Losses", "find_losses", "grouped"]
 
-ANY_INSTANCE = 0xFFFFFFFF  # -1: an alias that fits every instance
+ANY_INSTANCE = 0xFFFFFFFF  # -1: an alias that matches every instance
 MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
 MISSING_PAGES, MISSING_VCPU = "missing-pages", "missing-vcpu"
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
 
 class Losses(NamedTuple):
-    """The findings, gravest first, and what could not be judged.
+    """The findings, most severe first, and what could not be checked.
 
-    ``doubts`` are those of ``unknown`` by which a register or a device of this stream may be lost.
+    ``doubts`` is the part of ``unknown`` that may cost this stream a register or a device.
     """
 
     findings: tuple[Finding, ...]
@@ -48,7 +48,7 @@ class Losses(NamedTuple):
 
 
 def find_losses(stream: Stream, target: Target) -> Losses:
-    """Return what a target would lose of a stream if it loads it."""
+    """Return the state of a stream that a target would lose on loading it."""
     stream.prove()
     findings = list(_missing_vcpus(stream, target))
     findings += _missing_sections(stream, target)
@@ -57,7 +57,7 @@ def find_losses(stream: Stream, target: Target) -> Losses:
     unknown: list[Remark] = []
     doubts: list[Remark] = []
     if target.sections is None:
-        unknown.append(Remark("sections that the target has and the file lacks: give a stream that the target saved"))
+        unknown.append(Remark("sections that the target has and the file lacks: give a stream saved by the target"))
     for judge in (cpu_losses, accelerator_losses):
         try:
             found = judge(stream, target)
@@ -67,13 +67,13 @@ def find_losses(stream: Stream, target: Target) -> Losses:
         findings += found.findings
         unknown += found.unknown
         doubts += found.doubts
-    # A stable sort: within a severity they stay in the order of the stream.
+    # The sort is stable: findings of one severity stay in the order of the stream.
     ordered = tuple(sorted(findings, key=lambda f: _ORDER[f.severity]))
     return Losses(ordered, tuple(dict.fromkeys((*doubts, *unknown))), tuple(dict.fromkeys(doubts)))
 
 
 def grouped(findings: Sequence[Finding]) -> list[Finding]:
-    """Make one finding of those that differ in the device's instance alone: ``cpu@0,2-5``, with the first's offset."""
+    """Merge findings that differ only in the device's instance: ``cpu@0,2-5``, with the offset of the first."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for one in findings:
         name, _, instance = (one.device or "").rpartition("@")
@@ -96,24 +96,24 @@ def _ranges(group: Sequence[Finding]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-# -- what the file lacks ---------------------------------------------------------------------------------------------
+# -- state that the file lacks ---------------------------------------------------------------------------------------
 
 
 def _missing_vcpus(stream: Stream, target: Target) -> Iterator[Finding]:
-    """Say which vCPUs of the target the guest does not have."""
+    """Yield the vCPUs of the target that the guest does not have."""
     sent = vcpus_of(stream)
     for instance in sorted(_missing(sent, target)):
         yield Finding(
             MISSING_VCPU,
             Severity.WARNING,
-            f"the target has this vCPU, the file has only {len(sent)}: it waits as after a reset",
-            f"QEMU never complains about a section that does not come ({MEASURED}); the guest has not been told of it",
+            f"the target has this vCPU, the file has only {len(sent)}: it stays in its reset state",
+            f"QEMU reports no error for a section that is not sent ({MEASURED}); the guest does not know this vCPU",
             device=f"cpu@{instance}",
         )
 
 
 def _missing(sent: set[int], target: Target) -> set[int]:
-    """Return the vCPUs of the target that the file has not; none if it has none at all."""
+    """Return the vCPUs of the target that the file does not have; none if it has no vCPU at all."""
     shown = {instance for name, instance in target.sections or {} if name == "cpu"}
     own = shown or set(range(min(target.vcpus or 0, MAX_VCPUS)))
     return own - sent if sent else set()
@@ -137,7 +137,7 @@ def _missing_sections(stream: Stream, target: Target) -> Iterator[Finding]:
     told = _sections_of(_missing(vcpus, target), target)
     for (name, instance), section in (target.sections or {}).items():
         if (section.description is None and section.template is None) or (name, instance) in told:
-            continue  # a live section: memory; or said already
+            continue  # a live section: memory; or reported already
         device = _sent_as(there, name, instance)
         label = f"{name}@{instance}"
         if device is None:
@@ -147,8 +147,8 @@ def _missing_sections(stream: Stream, target: Target) -> Iterator[Finding]:
             yield Finding(
                 "missing-section",
                 Severity.WARNING if grave else Severity.NOTE,
-                "the target has this section, the file has not: it keeps the values of a reset",
-                f"QEMU never complains about a section that does not come ({MEASURED})",
+                "the target has this section, the file does not: it keeps its reset values",
+                f"QEMU reports no error for a section that is not sent ({MEASURED})",
                 device=label,
             )
         else:
@@ -156,7 +156,7 @@ def _missing_sections(stream: Stream, target: Target) -> Iterator[Finding]:
 
 
 def _sent_as(there: dict[tuple[str, int], Device], name: str, instance: int) -> Device | None:
-    """Return the device that a target's section takes: also by its name without a path, and by an alias instance."""
+    """Return the device that a target's section loads: also by its name without a path, and by an alias instance."""
     for one in dict.fromkeys((name, name.rsplit("/", 1)[-1])):
         for number in (instance, ANY_INSTANCE):
             if (one, number) in there:
@@ -165,7 +165,7 @@ def _sent_as(there: dict[tuple[str, int], Device], name: str, instance: int) -> 
 
 
 def _missing_subsections(device: Device, description: object) -> Iterator[Finding]:
-    """Give the subsections that the target itself sends when it is fresh, and the file does not have."""
+    """Yield the subsections that the target sends right after its start and the file does not have."""
     try:
         sent = {field.name for field in device.fields if field.kind is Kind.SUBSECTION}
     except QmigError:
@@ -175,8 +175,8 @@ def _missing_subsections(device: Device, description: object) -> Iterator[Findin
             yield Finding(
                 "missing-subsection",
                 Severity.NOTE,
-                f"the target sends {subsection.name}, the file has not: its fields keep the values of a reset",
-                f"a subsection that does not come is no error ({MEASURED})",
+                f"the target sends {subsection.name}, the file does not: its fields keep their reset values",
+                f"a subsection that is not sent is not an error ({MEASURED})",
                 device=device.label,
                 field=subsection.name,
                 offset=device.section.offset,
@@ -192,22 +192,22 @@ def _missing_blocks(stream: Stream, target: Target) -> Iterator[Finding]:
             yield Finding(
                 "missing-block",
                 Severity.WARNING if memory else Severity.NOTE,
-                f"the target has the RAM block {name} of {block.used_length:#x} bytes, the file has not: "
-                + ("it stays empty" if memory else "it keeps the target's own bytes"),
-                f"QEMU never complains about a block that is not listed ({MEASURED})",
+                f"the target has the RAM block {name} of {block.used_length:#x} bytes, the file does not: "
+                + ("it stays empty" if memory else "it keeps the bytes of the target"),
+                f"QEMU reports no error for a block that is not listed ({MEASURED})",
                 device=name,
             )
 
 
 def _missing_pages(stream: Stream) -> Iterator[Finding]:
-    """Say that the input does not hold all of memory: what is excused may be no loss."""
+    """Report that the input does not contain all of memory: a loss, unless there is an excuse."""
     lacking = missing_memory(stream)
     if lacking is not None:
         yield Finding(
             MISSING_PAGES,
             Severity.NOTE if lacking.excuse else Severity.ERROR,
             lacking.words,
-            "a page that is not sent keeps what the target has there; multifd and postcopy send pages on other "
-            f"channels, which `rewrite --channel ... --ram plain` joins ({MEASURED})",
+            "a page that is not sent keeps the target's bytes; multifd and postcopy send pages on other "
+            f"channels; `rewrite --channel ... --ram plain` joins them ({MEASURED})",
             device="ram@0",
         )

@@ -1,4 +1,4 @@
-"""What one judge of losses has found."""
+"""The result of one check for losses."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Judged"]
 
 @dataclass(slots=True)
 class Judged:
-    """Findings, and what could not be judged: ``doubts`` where this stream may lose something, else ``unknown``."""
+    """Findings, and what could not be checked: ``doubts`` where this stream may lose something, else ``unknown``."""
 
     findings: list[Finding] = field(default_factory=list)
     unknown: list[Remark] = field(default_factory=list)
     doubts: list[Remark] = field(default_factory=list)
 
     def doubt(self, text: str) -> None:
-        """Note what could not be judged, and by which this stream may lose something."""
+        """Add what could not be checked and may cost this stream some state."""
         self.doubts.append(Remark(text))
 
     def miss(self, text: str) -> None:
-        """Note what else could not be judged."""
+        """Add what else could not be checked."""
         self.unknown.append(Remark(text))

@@ -1,8 +1,8 @@
-"""The command that mends a stream for a target.
+"""The command that fixes a stream for a target.
 
 ========  =====================================================================================
-mend      predict, mend, predict again, until it loads or nothing is known
-fixes     what mends each refusal: of the ``header``, ``sections``, ``memory``, ``pci`` state
-fix       one of them
+mend      predict, fix, predict again, until the stream loads or no fix is known
+fixes     the fix of each refusal: of the ``header``, ``sections``, ``memory``, ``pci`` state
+fix       one fix
 ========  =====================================================================================
 """

@@ -1,7 +1,7 @@
-"""Fixes of bodies that are longer or shorter by fields which QEMU sends under a condition that both sides must share.
+"""Fixes of bodies with more or fewer fields: QEMU sends these fields under a condition that both sides must share.
 
-Found as ``schema diff`` finds them: the stream's description of a device against the target's own. Nothing is proposed
-where they differ in anything else than fields that only one of them has.
+As in ``schema diff``, the stream's description of a device is compared with the target's. No fix is proposed where
+they differ in anything other than fields that only one of them has.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MAX_ELEMENTS = 64
 
 
 class _Unlike(Exception):  # noqa: N818 - a signal, never seen by a caller
-    """The two descriptions differ in more than fields that one of them has."""
+    """The two descriptions differ in more than the fields that only one of them has."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """A field that only the target has: ``after`` names the one before it in its body, ``own`` is what it sends."""
+    """A field that only the target has: ``after`` names the field before it, ``own`` is the value the target sends."""
 
     path: str
     after: str
@@ -50,7 +50,7 @@ class _Extra:
 
 
 def fields(stream: Stream, target: Target, device: Device) -> Fix | None:
-    """Put in what the target expects in a device's body, leave out what it does not; None if nothing differs so."""
+    """Add the fields that only the target has, drop those that only the stream has; None if there is nothing to fix."""
     known = target.sections or {}
     short = device.name.rsplit("/", 1)[-1]  # of old machine types, whose names have no path
     section = known.get((device.name, device.instance_id)) or known.get((short, device.instance_id))
@@ -86,7 +86,7 @@ def _value(device: Device, path: str) -> str:
 
 
 def _kind(stream: Stream, field: FieldDescription) -> str:
-    """Write the type of a field as ``--add-field`` takes it."""
+    """Return the type of a field as ``--add-field`` accepts it."""
     count = "" if field.array_len is None else f"[{field.array_len}]"
     integer = INTEGERS.get(field.type)
     if (integer is not None and integer.size == field.size) or (field.type == "bool" and field.size == 1):
@@ -102,7 +102,7 @@ def _kind(stream: Stream, field: FieldDescription) -> str:
 def _differences(
     sent: Description, own: Description, path: str, template: bytes, at: int
 ) -> Iterator[_Missing | _Extra]:
-    """Give what only one of two bodies has; ``at`` is where the target's own starts in ``template``."""
+    """Yield what only one of two bodies has; ``at`` is the start of the target's body in ``template``."""
     a, b = sent.fields, own.fields
     names_a, names_b = [one.name for one in a], [one.name for one in b]
     places = [at]
@@ -127,7 +127,7 @@ def _differences(
 
 
 def _alike(a: Sequence[FieldDescription], b: Sequence[FieldDescription]) -> bool:
-    """Whether fields of other names are the same bytes."""
+    """Whether fields with different names have the same bytes."""
     return [(one.size, one.array_len) for one in a] == [(one.size, one.array_len) for one in b]
 
 

@@ -1,4 +1,4 @@
-"""One fix: edits of a stream that mend a refusal, or options of the target's QEMU that do instead."""
+"""One fix of a refusal: edits of the stream, or options of the target's QEMU."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Fix", "edit", "join"]
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What mends one refusal.
+    """The fix of one refusal.
 
-    ``words`` are the options of ``qmigtool rewrite`` and ``edits`` what they mean; ``options`` are options of QEMU, or
-    things to do there, that make the edits needless, or that are needed because there are none. ``target`` is the
-    target as these options make it, None if nothing changes. ``loses`` says what the edits give up, ``guesses`` what
-    they rest on and nothing in the stream says.
+    ``words`` are the options of ``qmigtool rewrite`` and ``edits`` the edits that they make; ``options`` are options
+    of QEMU, or actions on the target, that make the edits unnecessary, or that are needed because there are no edits.
+    ``target`` is the target with these options, None if nothing changes. ``loses`` lists what the edits lose,
+    ``guesses`` the assumptions that nothing in the stream confirms.
     """
 
     words: tuple[str, ...] = ()
@@ -31,12 +31,12 @@ class Fix:
 
 
 def edit(op: str, *values: str, **parameters: Any) -> Fix:
-    """Return a fix of one edit; ``values`` are what stands on the command line."""
+    """Return a fix of one edit; ``values`` are its values on the command line."""
     return Fix((f"--{op}", *values), (Edit(op, parameters),))
 
 
 def join(*fixes: Fix, options: Sequence[str] = (), loses: Sequence[str] = ()) -> Fix:
-    """Join fixes of one refusal; ``options`` are those that make all of them needless."""
+    """Join fixes of one refusal; ``options`` make all of them unnecessary."""
     return Fix(
         tuple(word for fix in fixes for word in fix.words),
         tuple(one for fix in fixes for one in fix.edits),

@@ -1,8 +1,8 @@
-"""What mends each kind of refusal.
+"""The fix of each kind of refusal.
 
-:data:`PLANNERS` maps the rule of a :class:`~.predict.Verdict` to a function of the stream as it is
-by then, the target and the verdict. It compares stream and target itself: a verdict says what QEMU met first, and one
-fix may take all of its kind away.
+:data:`PLANNERS` maps the rule of a :class:`~.predict.Verdict` to a function of the stream with the edits so far, the
+target and the verdict. It compares stream and target itself: a verdict contains only the first error, and one fix can
+remove all errors of its kind.
 
 ========  =========================================================
 fix       one fix: edits, or options of QEMU
@@ -10,7 +10,7 @@ header    machine type, configuration, footers, capabilities, UUID, commands
 sections  vCPUs, sections and subsections
 memory    RAM blocks and records
 pci       configuration spaces, virtqueues
-bodyfields  fields that only the stream or only the target has: tried where a device's body ends in another place
+bodyfields  fields that only the stream or only the target has: tried where the length of a device's body differs
 mainmemory  which blocks may hold the guest's memory
 offered   which options the target's QEMU has
 ========  =========================================================
@@ -67,4 +67,4 @@ PLANNERS: dict[str, Planner] = {
     "tsc-frequency": sections.tsc,
     "runstate": sections.run_state,
 }
-"""Rule of a verdict -> what plans a fix of it. A rule that is missing has none."""
+"""Rule of a verdict -> function that plans its fix. A rule that is missing has no fix."""

@@ -1,4 +1,4 @@
-"""Fixes of what stands before the state: machine type, configuration, capabilities, UUID; and of commands."""
+"""Fixes of what precedes the state: machine type, configuration, capabilities, UUID; and of commands."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ __all__ = [
 
 
 def machine(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Turn the stream into the target's version of its machine type; one of another family nothing mends.
+    """Change the stream's machine type to the target's version of it; no edit fixes a machine of another family.
 
-    A vendor's machine type is taken for the nearest upstream one, which is a guess.
+    A vendor's machine type is assumed to be the nearest upstream one, which is a guess.
     """
     old, new = stream.machine, target.machine
     if old is None or new is None:
@@ -41,33 +41,33 @@ def machine(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     known = offered(target, stream, old)
     options = (f"-M {old}",) if known else (f"-M {old}, if that QEMU has it",) if known is None else ()
     taken = {name: upstream(name) or name for name in (old, new)}
-    guesses = tuple(f"{name} is taken for {other}" for name, other in taken.items() if other != name)
+    guesses = tuple(f"{name} is treated as {other}" for name, other in taken.items() if other != name)
     families = [
         found.family if (found := machine_type(taken[name])) and not found.vendor else None for name in (old, new)
     ]
     if families[1] is not None and families[0] is None and old.startswith(f"{families[1]}-"):
-        # Another vendor's: whatever it is, what has to be is the target's.
-        guesses = (f"{old} is taken for a version of {families[1]}", *guesses)
+        # Another vendor's machine type: the target expects its own.
+        guesses = (f"{old} is treated as a version of {families[1]}", *guesses)
         return replace(edit("machine-type", new, name=new), options=options, guesses=guesses)
     if families[0] is None or families[0] != families[1]:
-        # With another machine its devices, and so its sections, are others, too.
+        # Another machine has other devices, and so other sections.
         return Fix(options=options, target=replace(target, machine=old, sections=None, blocks=None)) if known else None
     return replace(edit("upgrade-machine", new, name=new), options=options, guesses=guesses)
 
 
 def configuration(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Put a configuration section in, or have the target expect none."""
+    """Add a configuration section, or make the target expect none."""
     if target.machine is None:
         return _switch(target, "send-configuration", on=False)
     page_size = None if target.page_bits is None or stream.vcpus else 1 << target.page_bits
     if page_size is not None:
-        return _switch(target, "send-configuration", on=False)  # whether its page size has to be said is not known
+        return _switch(target, "send-configuration", on=False)  # unknown whether the page size must be sent
     options = ("-global migration.send-configuration=off",)
     return replace(edit("add-configuration", target.machine, machine=target.machine), options=options)
 
 
 def section_type(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Leave out what the target does not expect, the configuration section or the footers; or have it expect them."""
+    """Drop the configuration section or the footers if the target does not expect them; or make it expect them."""
     if stream.configuration is not None and target.properties.get("send-configuration") is False:
         if stream.configuration.capabilities:
             return _switch(target, "send-configuration", on=True)
@@ -81,7 +81,7 @@ def section_type(stream: Stream, target: Target, verdict: Verdict) -> Fix | None
 
 
 def footer(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Close every section by a footer, or have the target expect none, if the stream has none at all."""
+    """Add a footer to every section, or make the target expect none, if the stream has none at all."""
     _ = stream.sections
     if stream.footers or target.properties.get("send-section-footer", True) is False:
         return None
@@ -98,7 +98,7 @@ def _switch(target: Target, name: str, *, on: bool) -> Fix | None:
 
 
 def capability(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Make the capabilities alike that the target compares with its own."""
+    """Make the capabilities that the target compares equal to its own."""
     for name in COMPARED:
         sent, local = name in stream.capabilities, target.capabilities.get(name, False)
         if sent == local:
@@ -115,7 +115,7 @@ def capability(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
 
 
 def unknown_capability(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """List the capabilities no more that the target does not know."""
+    """Drop the capabilities that the target does not know."""
     if "mapped-ram" in stream.capabilities:
         return edit("ram", "plain", format="plain")  # QEMU before 9.0 does not know it
     known = {*COMPARED, *target.capabilities}
@@ -133,7 +133,7 @@ def uuid(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
 
 
 def command(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Leave the command out at which the target stopped."""
+    """Drop the command at which the target stopped."""
     at = verdict.offset
     for section in stream.sections:
         if section.type == "command" and section.name and at is not None and section.offset <= at < section.end:
@@ -142,6 +142,6 @@ def command(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
 
 
 def advise(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Write memory without the announcement of postcopy."""
+    """Write memory without POSTCOPY_ADVISE."""
     options = ("migrate_set_capability postcopy-ram on (in the target's monitor, -incoming defer)",)
     return replace(edit("ram", "plain", format="plain"), options=options)

@@ -1,9 +1,9 @@
-"""Which RAM blocks of a stream may hold the guest's memory: those that no remedy may leave out or cut.
+"""RAM blocks of a stream that may hold the guest's memory: no remedy may drop or truncate them.
 
-A name proves nothing: ``-object memory-backend-ram,id=...`` can be called anything, and a virtio-mem device's block
-stands under a PCI address as a ROM does. A block is a device's own only if a device that is known to have such a block
-has it; and not even then if the memory that the firmware was told of is not among the others, or a vCPU's page tables
-lie in it and in no other one.
+A name proves nothing: ``-object memory-backend-ram,id=...`` can have any name, and the block of a virtio-mem device is
+named after a PCI address as a ROM is. A block belongs to a device only if a device that is known to have such a block
+is present; and not even then if the memory size in the CMOS is not covered by the other blocks, or if the page tables
+of a vCPU are in this block only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_SETS = 4096  # of blocks whose sizes are added up
 
 
 def guest_memory(stream: Stream) -> frozenset[str]:
-    """Return the names of the blocks that hold the guest's memory, or may."""
+    """Return the names of the blocks that hold, or may hold, the guest's memory."""
     blocks = {block.idstr: block.used_length for block in stream.ram_blocks}
     certain = {name: size for name, size in blocks.items() if not device_block(name, size)}
     found = set(certain)
@@ -38,7 +38,7 @@ def guest_memory(stream: Stream) -> frozenset[str]:
         return frozenset(found)
     told = _told_by_firmware(stream)
     if told is not None and not _adds_up(told, list(certain.values())):
-        # Not all of the memory that the firmware was told of is in blocks that are surely memory.
+        # The blocks that are certainly memory do not cover the memory size in the CMOS.
         missing = told - sum(certain.values())
         found |= {name for name, size in others.items() if size >= missing > 0} or set(others)
     if not certain and told is None:
@@ -50,7 +50,7 @@ def guest_memory(stream: Stream) -> frozenset[str]:
 
 
 def _told_by_firmware(stream: Stream) -> int | None:
-    """Return the bytes of memory that a PC's CMOS tells the firmware, or None if there is none or it tells nothing."""
+    """Return the size of memory in bytes that a PC's CMOS records for the firmware, or None."""
     device = next((one for one in stream.devices if one.name == CMOS), None)
     field = None if device is None or device.description is None else device.get("cmos_data")
     if field is None or field.length < CMOS_ABOVE_4G + 3:
@@ -65,7 +65,7 @@ def _told_by_firmware(stream: Stream) -> int | None:
 
 
 def _adds_up(total: int, sizes: list[int]) -> bool:
-    """Whether some of the blocks make up exactly so many bytes: memory that is plugged in later is not told."""
+    """Whether some of the blocks add up to exactly so many bytes: the CMOS does not count hotplugged memory."""
     if sum(sizes) == total or total in sizes:
         return True
     tried = 0
@@ -80,7 +80,7 @@ def _adds_up(total: int, sizes: list[int]) -> bool:
 
 
 def _page_tables(stream: Stream) -> Iterator[int]:
-    """Give the physical address of the first page table of each x86 vCPU that has paging on."""
+    """Yield the physical address of the top-level page table of each x86 vCPU that has paging enabled."""
     for vcpu in stream.vcpus:
         cr0, cr3 = vcpu.device.number(CR0.path), vcpu.device.number(CR3.path)
         if cr0 is not None and cr3 is not None and cr0 & CR0["PG"]:

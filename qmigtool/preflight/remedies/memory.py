@@ -1,4 +1,4 @@
-"""Fixes of memory: RAM blocks of another name or size, records that the target does not take."""
+"""Fixes of memory: RAM blocks of another name or size, records that the target does not accept."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["as_records", "block_size", "unknown_block"]
 
 _ON_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f.:]+/")
-PCI_DEVICE = "e1000"  # has what every PCI device has
-_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")  # what QEMU takes as the id of an object
+PCI_DEVICE = "e1000"  # has the properties that every PCI device has
+_ID = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")  # what QEMU accepts as the id of an object
 
 
 def unknown_block(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Rename a block of which only the name differs; leave out those of devices that the target does not have.
+    """Rename a block if only its name differs; drop the blocks of devices that the target does not have.
 
-    What may be the guest's memory is renamed or stays: nobody may leave that out. Raises
-    :class:`~qmigtool.errors.UnsupportedError` where it is not sure which of the target's blocks it is.
+    A block that may be the guest's memory is renamed or stays, but is never dropped. Raises
+    :class:`~qmigtool.errors.UnsupportedError` if the matching block of the target is not certain.
     """
     if target.blocks is None:
         return None
@@ -45,24 +45,24 @@ def unknown_block(stream: Stream, target: Target, verdict: Verdict) -> Fix | Non
             options += _backend(name, same[0], size)
         elif name in memory:
             which = f"{len(same)} blocks of the target have" if same else "no block of the target has"
-            message = f"{name} may hold the guest's memory, and {which} its size: it is not left out, and not renamed"
+            message = f"{name} may hold the guest's memory, and {which} its size: it is neither dropped nor renamed"
             raise UnsupportedError("memory that the target does not have", message)
         else:
             fixes.append(edit("drop-block", name, name=name))
-            lost.append(f"what {name} holds, {size:#x} bytes")
+            lost.append(f"the contents of {name}, {size:#x} bytes")
             options.append(f"give the target the device of the RAM block {name}")
     return join(*fixes, options=options, loses=lost) if fixes else None
 
 
 def _of_one_kind(name: str, other: str, size: int, memory: frozenset[str]) -> bool:
-    """Whether a block of the stream and one of the target may be the same thing: memory, or the same device's."""
+    """Whether a block of the stream and one of the target may be the same: memory, or of the same device."""
     if name in memory:
         return not device_block(other, size)
     return _last(name) == _last(other)
 
 
 def _rival(name: str, other: str, memory: frozenset[str]) -> bool:
-    """Whether another block of the stream could be renamed to the same as well as ``name``."""
+    """Whether another block of the stream could be renamed to ``other`` instead of ``name``."""
     return other in memory if name in memory else other not in memory and _last(name) == _last(other)
 
 
@@ -72,9 +72,9 @@ def _last(name: str) -> str:
 
 
 def _backend(name: str, other: str, size: int) -> list[str]:
-    """Return the options that give the target's main memory, which is called ``other``, another name."""
+    """Return the options that rename the target's main memory, now named ``other``."""
     if not is_board_memory(other):
-        return []  # no machine's own memory: a DIMM's, or a device's
+        return []  # not the machine's main memory, but a DIMM's or a device's
     canonical = ",x-use-canonical-path-for-ramblock-id=on" if name.startswith(BACKENDS) else ""
     plain = name.removeprefix(BACKENDS)
     if not _ID.fullmatch(plain):
@@ -83,7 +83,7 @@ def _backend(name: str, other: str, size: int) -> list[str]:
 
 
 def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Give blocks the target's sizes; the guest's memory only grows."""
+    """Resize blocks to the target's sizes; the guest's memory can only grow."""
     fixes, options, lost = [], [], []
     memory = guest_memory(stream)
     blocks = dict(target.blocks or {})
@@ -98,7 +98,7 @@ def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
             if has_property(target, PCI_DEVICE, "romsize") is not False:
                 options.append(f"romsize={block.used_length} for the device of {name}")
         elif name not in memory and _ON_PCI.match(name):
-            # Its BAR is as large, and lies where the guest has put one of its size: another size is another device.
+            # Its BAR has the same size, at an address that the guest chose: another size means another device.
             options.append(_bar_option(name, block.used_length))
             blocks[name] = TargetBlock(block.used_length)
             continue
@@ -107,7 +107,7 @@ def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
         if size < block.used_length:
             if name in memory:
                 blocks[name] = TargetBlock(block.used_length)
-                continue  # the guest's memory: nobody may cut that
+                continue  # the guest's memory is never truncated
             lost.append(f"{name} beyond {size:#x}")
         fixes.append(edit("resize-block", name, f"{size:#x}", name=name, to=size))
     if not fixes:
@@ -116,7 +116,7 @@ def block_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
 
 
 def _bar_option(name: str, size: int) -> str:
-    """Return what gives a device of the target memory of this size."""
+    """Return the option that gives a device of the target memory of this size."""
     device, _, own = name.rpartition("/")
     if own == "vga.vram" and not size % (1 << 20):
         return f"vgamem_mb={size >> 20} for the display at {device}"
@@ -124,12 +124,12 @@ def _bar_option(name: str, size: int) -> str:
 
 
 def _memory_option(memory: frozenset[str], name: str, size: int) -> str:
-    """Return what gives the target main memory of this size: -m, where one block is all of it."""
+    """Return the option that gives the target main memory of this size: -m if one block is all of it."""
     if len(memory) == 1 and not size % (1 << 20):
         return f"-m {size >> 20}M"
     return f"a block {name} of {size} bytes"
 
 
 def as_records(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Write memory anew, as records that every QEMU takes."""
+    """Write memory again, as records that every QEMU accepts."""
     return edit("ram", "plain", format="plain")

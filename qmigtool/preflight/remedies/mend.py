@@ -1,7 +1,7 @@
-"""The command that mends a stream for a target: found by mending, and predicting again, until it loads.
+"""The command that fixes a stream for a target: fix and predict again, until the stream loads.
 
-Each step asks :mod:`.fixes` what mends the refusal that comes first, makes all edits so far on the
-original stream, reads the result and predicts again. Nothing is written but a temporary file.
+Each step gets a fix of the first refusal from :mod:`.fixes`, makes all edits so far on the original stream, reads the
+result and predicts again. Nothing is written except a temporary file.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["Remedy", "find_remedy"]
 
 MAX_STEPS = 24
-IN_MEMORY = 64 << 20  # bytes of a stream that is mended in memory; a larger one goes through a temporary file
-MAX_TRIAL = 1 << 30  # ... and one larger than this is not tried
+IN_MEMORY = 64 << 20  # bytes of a stream that is edited in memory; a larger one is written to a temporary file
+MAX_TRIAL = 1 << 30  # the edits of a larger stream are not tried
 
 NOT_TRIED = "the stream is large, so the edits were not tried: run preflight again on the result"
 
@@ -56,13 +56,13 @@ Predict = Callable[["Stream", "Target"], "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What mends a stream for a target.
+    """The fix of a stream for a target.
 
     ``words`` are the words of a command, none if no edit is known (or needed). ``options`` are options of the target's
-    QEMU, or things to do there, that do instead of edits; ``needed`` are those without which it does not load.
-    ``loses`` says what the command gives up, ``guesses`` what it rests on and nothing in the stream says. ``verdict``
-    and ``losses`` are what is predicted for the result, None if that was not tried; ``why`` says what remains, or why
-    nothing is proposed.
+    QEMU, or actions on the target, that replace edits; ``needed`` are those without which the stream does not load.
+    ``loses`` lists what the command loses, ``guesses`` the assumptions that nothing in the stream confirms.
+    ``verdict`` and ``losses`` are predicted for the result, None if it was not tried; ``why`` is what remains, or why
+    no fix is proposed.
     """
 
     words: tuple[str, ...] = ()
@@ -77,33 +77,33 @@ class Remedy:
 
     @property
     def command(self) -> str | None:
-        """The command as a shell takes it, or None."""
+        """The command, quoted for a shell, or None."""
         return shlex.join(self.words) if self.words else None
 
     @property
     def saved_by(self) -> str | None:
-        """The accelerator that the command's output is for; nothing in it may tell, so later commands want to know."""
+        """The accelerator that the command's output is for; later commands may not be able to detect it."""
         names = [str(one.parameters["name"]) for one in self.edits if one.op == "to-accelerator"]
         return names[-1] if names else None
 
 
 def find_remedy(stream: Stream, target: Target, verdict: Verdict, losses: Losses, predict: Predict) -> Remedy | None:
-    """Return what mends a stream, or None if there is nothing to mend.
+    """Return the fix of a stream, or None if there is nothing to fix.
 
-    ``verdict`` and ``losses`` are those of the stream as it is, ``predict`` the function that made the first.
+    ``verdict`` and ``losses`` are those of the unedited stream, ``predict`` is the function that returned ``verdict``.
     """
     lost = any(one.severity is not Severity.NOTE for one in losses.findings)
     if verdict.loads is not False and not lost:
         return None
     if stream.problems:
-        return Remedy(why=f"the stream is broken, and no edit is made of such: {stream.problems[0]}")
+        return Remedy(why=f"the stream is broken and cannot be edited: {stream.problems[0]}")
     with _Search(stream, target, predict) as search:
         search.convert(verdict, losses.findings)
         return search.run(verdict, losses)
 
 
 class _Search:
-    """Fixes found so far, and the target as the options among them make it."""
+    """Fixes found so far, and the target with the options among them."""
 
     def __init__(self, stream: Stream, target: Target, predict: Predict) -> None:
         self.stream, self.target, self.predict = stream, target, predict
@@ -111,7 +111,7 @@ class _Search:
         self.extra: tuple[str, ...] = ()
         self.lossy = False
         self.rewriter_losses: tuple[str, ...] = ()
-        self._made = ExitStack()  # closes the mended stream
+        self._made = ExitStack()  # closes the edited stream
         self._mended: Stream | None = None
 
     def __enter__(self) -> Self:
@@ -120,13 +120,13 @@ class _Search:
     def __exit__(self, *error: object) -> None:
         self._made.close()
 
-    # -- one fix for all that an accelerator wants -------------------------------------------------------------------
+    # -- one fix for all requirements of an accelerator --------------------------------------------------------------
 
     def convert(self, verdict: Verdict, findings: Sequence[Finding]) -> None:
-        """Turn the state into the accelerator's, if its rules say that something is lost, or refused, without."""
+        """Convert the state to the target's accelerator if something is lost or refused without the conversion."""
         name, source = self.target.accelerator, self.stream.accelerator.name
         if any(one.rule == UNDECLARED for one in findings) and (source not in TRAITS or TRAITS[source].declares):
-            self.fixes = [edit("repair", "xstate-bv", what="xstate-bv")]  # what TCG leaves out, the conversion declares
+            self.fixes = [edit("repair", "xstate-bv", what="xstate-bv")]  # the conversion declares what TCG does not
         if name not in TARGETS or source not in TRAITS:
             return
         rules = {one.rule for one in findings} & CONVERSION
@@ -137,7 +137,7 @@ class _Search:
         self.extra = () if self.target.xcr0 is None else ("--xcr0", f"{self.target.xcr0:#x}")
         parameters = {"name": name} | ({} if self.target.xcr0 is None else {"xcr0": f"{self.target.xcr0:#x}"})
         fix = Fix(("--to-accelerator", name), (Edit("to-accelerator", parameters),))
-        # What cannot be held goes: between accelerators, or where KVM would refuse more than that for its sake.
+        # Drop what the target cannot hold: between accelerators, or where KVM would otherwise refuse more than that.
         for lossy in (False, True) if source != name or traits_of(name).kernel else (False,):
             rewriter = Rewriter(self.stream, lossy=lossy)
             try:
@@ -155,18 +155,18 @@ class _Search:
     # -- one after the other -----------------------------------------------------------------------------------------
 
     def run(self, verdict: Verdict, losses: Losses) -> Remedy:
-        """Add fixes until the result loads, or nothing more is known."""
+        """Add fixes until the result loads, or no more fix is known."""
         why = "" if self._tries else NOT_TRIED
         if self.fixes and not why:
             verdict, losses, why = self._again(verdict, losses)
         while verdict.loads is False and len(self.fixes) < MAX_STEPS and (not why or not self.fixes):
             fix, reason = self._plan(verdict)
             if fix is None or fix in self.fixes:
-                why = reason or f"nothing is known that mends it: {_words(verdict)}"
+                why = reason or f"no known edit fixes this: {_words(verdict)}"
                 break
             self.fixes.append(fix)
             if not fix.edits and fix.target is None:
-                why = "what the target would be then is not known: judge it again"
+                why = "the target with these options is unknown: run preflight again with it"
                 break
             self.target = fix.target or self.target
             if self._tries:
@@ -181,12 +181,12 @@ class _Search:
         return (self.stream.size or 0) <= MAX_TRIAL
 
     def _plan(self, verdict: Verdict) -> tuple[Fix | None, str]:
-        """Return what mends a refusal, or why that cannot be said."""
+        """Return the fix of a refusal, or why there is none."""
         stream, planner = self._mended or self.stream, PLANNERS.get(verdict.rule or "")
         try:
             fix = None if planner is None else planner(stream, self.target, verdict)
             if fix is None:
-                # A body that has a field more or less than the target expects is read wrongly from there on.
+                # A body with one field more or less than the target expects is misread from there on.
                 device = device_of(stream, verdict)
                 fix = None if device is None else fields(stream, self.target, device)
             return fix, ""
@@ -194,7 +194,7 @@ class _Search:
             return None, str(error)
 
     def _again(self, verdict: Verdict, losses: Losses) -> tuple[Verdict, Losses, str]:
-        """Make the edits, and predict for what they make; each try may cost what a command may."""
+        """Make the edits and predict for the result; each try has the time and memory budget of a command."""
         with portion():
             return self._try(verdict, losses)
 
@@ -205,7 +205,7 @@ class _Search:
             self._mended = self._made.enter_context(self._mend())
             found = find_losses(self._mended, self.target)
             if not any(one.rule == MISSING_PAGES for one in losses.findings):
-                # A block that was made larger: the guest never had what is beyond its old end.
+                # A block was made larger: the guest never had the pages beyond its old end.
                 found = found._replace(findings=tuple(one for one in found.findings if one.rule != MISSING_PAGES))
             return self.predict(self._mended, self.target), found, ""
         except QmigError as error:
@@ -219,7 +219,7 @@ class _Search:
 
     @contextmanager
     def _mend(self) -> Iterator[Stream]:
-        """Give the stream with all edits so far."""
+        """Open the stream with all edits so far."""
         if not self._edits:
             yield self.stream
             return
@@ -271,22 +271,22 @@ class _Search:
 
 
 def _words(verdict: Verdict) -> str:
-    """Return what QEMU says of it."""
+    """Return QEMU's error message, or the rule."""
     return verdict.errors[0] if verdict.errors else str(verdict.rule)
 
 
-def _remaining(verdict: Verdict, losses: Losses, mended: bool) -> str:
+def _remaining(verdict: Verdict, losses: Losses, fixed: bool) -> str:
     if verdict.loads is False:
         return f"it would still not load: {_words(verdict)}"
-    said = ["whether it loads then cannot be decided"] if verdict.loads is None else []
+    said = ["whether the result loads cannot be decided"] if verdict.loads is None else []
     grave = ", ".join(dict.fromkeys(one.rule for one in losses.findings if one.severity is not Severity.NOTE))
     if grave:
-        said.append(f"no edit mends the rest: {grave}" if mended else f"no edit mends it: {grave}")
+        said.append(f"no edit fixes the rest: {grave}" if fixed else f"no edit fixes this: {grave}")
     return "; ".join(said)
 
 
 def _file(stream: Stream) -> str:
-    """Return the name of the input as a command takes it."""
+    """Return the name of the input as a command accepts it."""
     name = stream.input
     if name.startswith(("<", "/dev/fd/")):
         return "FILE"

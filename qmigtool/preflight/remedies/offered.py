@@ -1,4 +1,4 @@
-"""What a remedy may ask of the target: options that its QEMU has (:mod:`qmigtool.preflight.target.offers`)."""
+"""Options of the target's QEMU that a remedy may use (:mod:`qmigtool.preflight.target.offers`)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["has_property", "offered"]
 
 X86 = "x86_64"
-DEVELOPMENT = 50  # the third number on the way to the next release, which has that one's machine types
+DEVELOPMENT = 50  # the third number of a development version, which already has the next release's machine types
 _VERSIONED = re.compile(r".+-(\d{1,2})\.(\d{1,2})")
 OTHERS = ("aarch64", "riscv64", "s390x", "ppc64", "sparc", "sparc64", "mips64el", "loongarch64")
 
 
 def offered(target: Target, stream: Stream, machine: str) -> bool | None:
-    """Say whether the target's QEMU has a machine type; None if that is not known."""
+    """Return whether the target's QEMU has a machine type; None if that is not known."""
     if _newer(machine, target):
         return False
     if stream.vcpus:
@@ -31,7 +31,7 @@ def offered(target: Target, stream: Stream, machine: str) -> bool | None:
 
 
 def _newer(machine: str, target: Target) -> bool:
-    """Say whether a machine type is named after a later version than the target's QEMU, whatever it emulates."""
+    """Return whether a machine type of any architecture is named after a later version than the target's QEMU."""
     named = _VERSIONED.fullmatch(machine)
     if named is None or target.qemu is None or upstream(machine) is not None:
         return False
@@ -40,5 +40,5 @@ def _newer(machine: str, target: Target) -> bool:
 
 
 def has_property(target: Target, device: str, name: str) -> bool | None:
-    """Say whether a device of the target has a property; None if that is not known."""
+    """Return whether a device of the target has a property; None if that is not known."""
     return offers.device_property(target.qemu, device, name, X86)

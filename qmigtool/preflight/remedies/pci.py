@@ -1,4 +1,4 @@
-"""Fixes of PCI devices: properties of the target's devices that make their configuration spaces the file's."""
+"""Fixes of PCI devices: properties of the target's devices that make their configuration spaces equal the file's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXTENDED_TAG = 0x20  # bit 5 of DevCap
 
 
 def pci_config(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Name the property of the target's device that makes this byte of its configuration space the file's."""
+    """Return the property of the target's device that makes this byte of its configuration space equal the file's."""
     device = device_of(stream, verdict)
     if device is None or target.sections is None:
         return None
@@ -64,11 +64,11 @@ def pci_config(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
     )
 
 
-_SPEEDS = {1: "2_5", 2: "5", 3: "8", 4: "16", 5: "32"}  # GT/s, as QEMU's properties have them
+_SPEEDS = {1: "2_5", 2: "5", 3: "8", 4: "16", 5: "32"}  # GT/s, as QEMU's properties name them
 
 
 def _link(config: bytes, express: int, name: str, target: Target) -> str | None:
-    """Return the options that give a port of the target the link of the stream's: those of before 4.0 are slower."""
+    """Return the options that give a port of the target the stream's link: before QEMU 4.0 links are slower."""
     device = name.rsplit("/", 1)[-1]
     link = int.from_bytes(config[express + pci.PCI_EXP_LNKCAP : express + pci.PCI_EXP_LNKCAP + 4], "little")
     speed, width = _SPEEDS.get(link & 0xF), link >> 4 & 0x3F
@@ -78,7 +78,7 @@ def _link(config: bytes, express: int, name: str, target: Target) -> str | None:
 
 
 def _configurations(fields: Sequence[Field]) -> Iterator[tuple[Field, int]]:
-    """Give (field, where in it) of every PCI configuration space of a device."""
+    """Yield (field, offset in it) of every PCI configuration space of a device."""
     for one in fields:
         if one.kind is Kind.LEAF:
             if one.type == "pci config" and one.length >= pci.CONFIG_SIZE:
@@ -89,12 +89,12 @@ def _configurations(fields: Sequence[Field]) -> Iterator[tuple[Field, int]]:
             yield from _configurations(one.children)
 
 
-# vmsd -> (device, property that gives the size of all its queues). The queues of other devices have none, or only some.
+# vmsd -> (device, property that sets the size of all its queues). Other devices have no such property, or not for all.
 _QUEUES = {"virtio-blk": ("virtio-blk-pci", "queue-size"), "virtio-scsi": ("virtio-scsi-pci", "virtqueue_size")}
 
 
 def queue_size(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Name the size that the device's virtqueues had, where the target's device has an option for it."""
+    """Return the option that sets the size of the device's virtqueues, if the target's device has one."""
     device, name = _QUEUES.get((verdict.section or "").rsplit("/", 1)[-1], ("", ""))
     if not name or not has_property(target, device, name):
         return None

@@ -1,4 +1,4 @@
-"""Fixes of sections and subsections that the target does not know, or not in this version."""
+"""Fixes of sections and subsections that the target does not know, or whose version it does not know."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ ACCELERATOR_SECTIONS = ("kvmclock", "mshv-clock", "mshv-apic")
 
 
 def unknown_section(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Leave out a section that the target has not; vCPUs the target must have."""
+    """Drop a section that the target does not have, or name the option that gives the target the missing vCPUs."""
     device = device_of(stream, verdict)
     if device is None:
         return None
-    if target.sections is None:  # of which only the number of vCPUs is known
+    if target.sections is None:  # only its number of vCPUs is known
         count = len(vcpus_of(stream))
         return Fix(options=(f"-smp {count}",), target=replace(target, vcpus=count))
     if device.name in VCPU_SECTIONS:
-        # Without them the guest would miss vCPUs: only the target can mend that.
+        # Dropping them would lose vCPUs of the guest: only options of the target fix this.
         count = sum(d.name == "cpu" for d in stream.devices)
         own = {(d.name, d.instance_id): _as_sent(d) for d in stream.devices if d.name in VCPU_SECTIONS}
         more = {key: target.sections.get((key[0], 0), section) for key, section in own.items()}
@@ -44,7 +44,7 @@ def unknown_section(stream: Stream, target: Target, verdict: Verdict) -> Fix | N
 
 
 def _as_sent(device: Device) -> TargetSection:
-    """Return what the target would have registered, were it the machine that saved the stream."""
+    """Return the section of a target that is the machine that saved the stream."""
     description = device.description
     return TargetSection(device.version_id, None, description.name if description else None, description)
 
@@ -54,12 +54,12 @@ def _drop(device: Device) -> Fix:
 
 
 def subsection(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Leave out every subsection that the target does not know, of the device in which it stopped and of its kind."""
+    """Drop every subsection that the target does not know, of all devices named like the one at which it stopped."""
     return _drop_subsections(stream, verdict, lambda device, parent, one: not _knows(device, target, parent, one.name))
 
 
 def subsection_version(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Leave out the subsections whose version the target does not take."""
+    """Drop the subsections whose version the target does not accept."""
     return _drop_subsections(stream, verdict, lambda device, parent, one: not _takes(target, one))
 
 
@@ -80,12 +80,12 @@ def _drop_subsections(stream: Stream, verdict: Verdict, unwanted: Callable[[Devi
             if unwanted(device, parent, one):
                 where = f"{device.label}/{path}"
                 fixes.append(edit("drop-subsection", where, path=where))
-                lost.append(f"what {where} holds")
+                lost.append(f"the contents of {where}")
     return join(*fixes, loses=lost) if fixes else None
 
 
 def _subsections(device: Device) -> Iterator[tuple[str, str, Field]]:
-    """Give (path, name of the vmsd around it, field) of each subsection, none inside another one."""
+    """Yield (path, name of the enclosing vmsd, field) of each subsection that is not inside another one."""
     own = device.description.name if device.description is not None else device.name
 
     def walk(fields: Sequence[Field], prefix: str, around: str) -> Iterator[tuple[str, str, Field]]:
@@ -112,7 +112,7 @@ def _knows(device: Device, target: Target, parent: str, name: str) -> bool:
 
 
 def device_of(stream: Stream, verdict: Verdict) -> Device | None:
-    """Return the device in which the target stopped: by then it may have read beyond its section's end."""
+    """Return the device at which the target stopped: it may have read beyond the end of that device's section."""
     named = [device for device in stream.devices if device.name == verdict.section]
     if verdict.offset is None:
         return named[0] if named else None
@@ -127,7 +127,7 @@ def device_of(stream: Stream, verdict: Verdict) -> Device | None:
 
 
 def tsc(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Do not tell the TSC's frequency: the target is told another one."""
+    """Drop the TSC's frequency: the target has another one."""
     fix = _drop_subsections(stream, verdict, lambda device, parent, one: one.name == "cpu/tsc_khz")
     khz = next((k for v in stream.vcpus if (k := v.device.number("cpu/tsc_khz/env.tsc_khz"))), None)
     if fix is None or khz is None:
@@ -136,7 +136,7 @@ def tsc(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
 
 
 def run_state(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
-    """Give the stream a run state that every QEMU knows: paused, from which a user goes on by hand."""
+    """Set the run state to one that every QEMU knows: paused, so that the user continues the guest by hand."""
     device = device_of(stream, verdict)
     if device is None or device.name != "globalstate":
         return None
@@ -146,10 +146,10 @@ def run_state(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:
         return None
     fixes = [edit("set", f"{path}={PAUSED}", path=path, to=PAUSED)]
     size = device.get("size")
-    if size is not None:  # of the text and its NUL, as QEMU writes it
+    if size is not None:  # of the text with its NUL, as QEMU writes it
         fixes.insert(
             0, edit("set", f"{device.label}/size={len(PAUSED) + 1}", path=f"{device.label}/size", to=len(PAUSED) + 1)
         )
     old = text_of(field.raw)
-    options = ("leave the section out: --drop-section globalstate",)
-    return join(*fixes, options=options, loses=[f"the run state {old or field.raw[:16].hex()!r}: it is paused"])
+    options = ("drop the section: --drop-section globalstate",)
+    return join(*fixes, options=options, loses=[f"the run state {old or field.raw[:16].hex()!r}: it becomes paused"])
