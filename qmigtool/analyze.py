@@ -1,7 +1,7 @@
-"""What QEMU's own ``scripts/analyze-migration.py`` prints, so that its users can switch.
+"""The output of QEMU's own ``scripts/analyze-migration.py``, so that its users can switch.
 
-The same JSON, key by key, for ``-d state`` and ``-d desc``; but nothing here needs the vmdesc at the very end of the
-file, knows only one command or gives up at a page that is packed.
+The same JSON, key by key, for ``-d state`` and ``-d desc``. Unlike the script, this module does not need the vmdesc at
+the end of the file, knows more than one command, and reads streams with compressed pages.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _UNSIGNED = {"uint8", "uint16", "uint32", "uint64", "uint32 equal"}
 
 
 def desc(stream: Stream) -> Any:
-    """Return the vmdesc as JSON; of keys that occur twice in an object the last one counts, as there.
+    """Return the vmdesc as JSON; the last of duplicate keys in an object counts, as in the script.
 
-    Raises what is wrong with the vmdesc, or :class:`~qmigtool.errors.UnsupportedError` if there is none.
+    Raises the error of an invalid vmdesc, or :class:`~qmigtool.errors.UnsupportedError` if there is none.
     """
     text = stream.vmdesc_text
     if text is None:
@@ -47,14 +47,14 @@ def desc(stream: Stream) -> Any:
 def state(stream: Stream) -> dict[str, Any]:
     """Return ``name (section id)`` -> fields for every section that starts.
 
-    A device that its description does not fit is left out, and the error is among the stream's problems.
+    A device whose description does not fit is left out, and the error is among the stream's problems.
     """
     found: dict[str, Any] = materialised(lazy_state(stream))
     return found
 
 
 def lazy_state(stream: Stream) -> Pairs:
-    """Return what :func:`state` does, made while it is written (:func:`qmigtool.util.jsontext.write_json`)."""
+    """Return the same as :func:`state`, produced while it is written (:func:`qmigtool.util.jsontext.write_json`)."""
     devices = {device.section.offset: device for device in stream.devices}
     out: dict[str, Any] = {}
     for section in stream.sections:
@@ -87,7 +87,7 @@ class _Body(NamedTuple):
         places: dict[str, list[tuple[FieldDescription, int]]] = {}
         pos = 0
         for field in self.description.fields:
-            # A name that occurs again makes a list of its values, whatever they are.
+            # A name that occurs several times becomes a list of its values, whatever they are.
             if field.array_len != 0:
                 places.setdefault(field.name, []).append((field, pos))
             pos += field.total
@@ -118,7 +118,7 @@ def _number(field: FieldDescription) -> bool:
 
 
 def _tokens(field: FieldDescription, data: memoryview, pos: int) -> Iterator[list[str]]:
-    """Give the elements of an array of numbers as JSON, many at a time."""
+    """Yield the elements of an array of numbers as JSON, many at a time."""
     step = CHUNK * field.size
     end = pos + field.total
     for at in range(pos, end, step):
@@ -130,7 +130,7 @@ def _tokens(field: FieldDescription, data: memoryview, pos: int) -> Iterator[lis
 
 
 def _value(field: FieldDescription, data: memoryview, pos: int) -> Any:
-    # A struct whose parts do not add up to its size would be read beyond its own bytes.
+    # A struct whose parts do not add up to its size would be read beyond its end.
     raw = data[pos : pos + field.size]
     if field.type == "struct" and field.struct is not None and field.struct.size == field.size:
         return _Body(field.struct, raw).pairs()

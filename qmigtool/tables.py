@@ -1,14 +1,14 @@
-"""Every list the tool can show: as rows, and as a pandas DataFrame with fixed dtypes.
+"""Every list that qmigtool shows: as rows, and as a pandas DataFrame with fixed dtypes.
 
-A table is called with a stream (or nothing, for :data:`layouts`) and gives a DataFrame::
+A table is called with a stream (:data:`layouts` without one) and returns a DataFrame::
 
     frame = qmigtool.tables.xsave_components(stream)
 
 Of several streams (``xsave_components(a, b)``) it has the rows of all, and a first column ``file``.
-``table.rows(...)`` gives plain tuples without pandas, ``table.columns`` the schema. The dtypes never depend on the
+``table.rows(...)`` yields plain tuples without pandas, ``table.columns`` the schema. The dtypes never depend on the
 data: integers are nullable (``UInt64`` and so on, because a missing value would turn plain ``uint64`` into floats and
 corrupt it), names are ``category``, flags ``boolean``. Names that are not UTF-8 are escaped in frames (``\\xff``).
-Frames of several files go one below the other with :func:`pandas.concat`, and into files with ``to_parquet``: see
+:func:`pandas.concat` joins frames of several files, and ``to_parquet`` writes them to files: see
 :class:`qmigtool.util.frame.Frame`.
 """
 
@@ -51,7 +51,7 @@ Row = tuple[Any, ...]
 
 
 class Column(NamedTuple):
-    """A column: ``mask`` says that people and JSON see its numbers in hexadecimal."""
+    """A column; ``mask``: text and JSON show its numbers in hexadecimal."""
 
     name: str
     dtype: str
@@ -97,7 +97,7 @@ def _frame(columns: Sequence[Column], found: Iterable[Row]) -> Frame:
     rows = list(found)
     series: dict[str, Any] = {}
     for i, column in enumerate(columns):
-        # Categories are made of nullable strings: a column of missing names is then typed like any other.
+        # Categories are nullable strings, so that a column of missing names has the same type as any other.
         text = column.dtype in ("category", "string")
         first: Any = pd.StringDtype("python") if text else column.dtype
         cells = [encodable(cell) if isinstance(cell, str) else cell for cell in (row[i] for row in rows)]
@@ -107,7 +107,7 @@ def _frame(columns: Sequence[Column], found: Iterable[Row]) -> Frame:
 
 
 def table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:
-    """Make a :class:`Table` of a function that gives rows with these columns."""
+    """Make a :class:`Table` of a function that yields rows with these columns."""
 
     def make(rows: Callable[P, Iterator[Row]]) -> Table[P]:
         name = rows.__name__.strip("_")
@@ -119,7 +119,7 @@ def table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:
 
 
 def stream_table(*columns: Column) -> Callable[[Callable[Concatenate[Stream, P], Iterator[Row]]], StreamTable]:
-    """Make a :class:`StreamTable` of a function that gives the rows of one stream with these columns."""
+    """Make a :class:`StreamTable` of a function that yields the rows of one stream with these columns."""
 
     def make(one: Callable[Concatenate[Stream, P], Iterator[Row]]) -> StreamTable:
         name = one.__name__.strip("_")
@@ -154,7 +154,7 @@ def _described(text: str | None, columns: Sequence[Column]) -> str:
         "category",
         "prefix, header, configuration, start, part, end, full, command, eof, vmdesc, tail, unreadable",
     ),
-    Column("section_id", "UInt32", "as START or FULL has it; missing for items that are no sections"),
+    Column("section_id", "UInt32", "as START or FULL has it; missing for items that are not sections"),
     Column("name", "category", "idstr, or a command's name"),
     Column("instance_id", "UInt32", "instance"),
     Column("version_id", "UInt32", "version"),
@@ -182,7 +182,7 @@ def sections(stream: Stream) -> Iterator[Row]:
     Column("vmsd", "category", "name of the vmstate description; missing without one"),
 )
 def devices(stream: Stream) -> Iterator[Row]:
-    """The sections of device state, RAM not among them."""
+    """The sections of device state, without RAM."""
     for d in stream.devices:
         yield (
             d.name, d.instance_id, d.version_id, d.section.section_id, d.section.body_offset, d.section.body_length,
@@ -194,7 +194,7 @@ def devices(stream: Stream) -> Iterator[Row]:
     Column("device", "category", "idstr"),
     Column("instance_id", "UInt32", "instance"),
     Column("path", "string", "path inside the device"),
-    Column("type", "category", "the vmdesc's word for the type"),
+    Column("type", "category", "the type as in the vmdesc"),
     Column("offset", "UInt64", "byte where the field starts"),
     Column("length", "UInt64", "bytes"),
     Column("value", "object", "int, bool, str or bytes"),
@@ -229,7 +229,7 @@ def ram_blocks(stream: Stream) -> Iterator[Row]:
 )
 def ram_usage(stream: Stream) -> Iterator[Row]:
     """How each RAMBlock was sent."""
-    from qmigtool.ram import usage  # numpy: only where memory is looked at
+    from qmigtool.ram import usage  # numpy is needed only for memory
 
     yield from map(usage.row, usage.blocks(stream.ram))
 
@@ -260,7 +260,11 @@ def vcpus(stream: Stream) -> Iterator[Row]:
     Column("live", "boolean", "the contents differ from the initial configuration"),
     Column("size", "UInt32", "bytes"),
     Column("standard_offset", "UInt32", "byte in a standard area of the layout; missing if it has no place there"),
-    Column("compacted_offset", "UInt32", "byte in a compacted area of the layout with what the vCPU has enabled"),
+    Column(
+        "compacted_offset",
+        "UInt32",
+        "byte in a compacted area of the layout with the components that the vCPU has enabled",
+    ),
 )
 def xsave_components(stream: Stream, *, layout: Layout | None = None) -> Iterator[Row]:
     """One row per vCPU and component that any vCPU has; offsets in ``layout`` (default: QEMU's own)."""
@@ -285,7 +289,7 @@ def xsave_components(stream: Stream, *, layout: Layout | None = None) -> Iterato
             )
 
 
-# x87 and SSE lie in the legacy region, in both formats; SSE's first byte is MXCSR.
+# x87 and SSE are in the legacy region, in both formats; SSE's first byte is MXCSR.
 LEGACY_OFFSETS = (0, 24)
 
 

@@ -1,14 +1,14 @@
-"""Comparing two streams: by what the state means, not by where its bytes lie.
+"""Compare two streams by the meaning of their state, not by the place of its bytes.
 
 =========  =====================================================================================
 compare    two streams as a whole: :func:`compare`
-threeway   two streams and the one that both came from: :func:`compare_three`
-ram        what guest memory holds, page by page
+threeway   two streams and their common base: :func:`compare_three`
+ram        the contents of guest memory, page by page
 fields     two devices, field by field
-defaults   what a field holds that was not sent
+defaults   the value of a field that was not sent
 xstate     two vCPUs' extended state, by register
-noise      rules that excuse differences, or name what they are about (``noise.toml``)
-words      a difference in words
+noise      rules that excuse differences, or name their topic (``noise.toml``)
+words      descriptions of differences
 table      a comparison as a pandas DataFrame
 text       a comparison as text
 html       a comparison as a page

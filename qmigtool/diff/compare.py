@@ -1,4 +1,4 @@
-"""Comparing two streams as a whole."""
+"""Compare two streams as a whole."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-_Key = tuple[str, int]  # a label, and which one of those that have it
+_Key = tuple[str, int]  # a label, and the number among devices with that label
 
-MAX_DIFFERENCES = 100_000  # of those that count, and of those that are excused
+MAX_DIFFERENCES = 100_000  # each of counted and of excused differences
 
 
 def compare(a: Stream, b: Stream, *, noise: Noise | None = None) -> Comparison:
-    """Compare the state of two streams: what they are, their RAMBlocks, and their devices field by field.
+    """Compare the state of two streams: their global properties, RAMBlocks, and devices field by field.
 
-    ``noise`` are the rules that excuse differences (default: :func:`~qmigtool.diff.noise.default_noise`). What RAM
-    holds is compared by :func:`qmigtool.diff.ram.compare_ram`. Nothing that is wrong with a stream raises: it is in
+    ``noise`` are the rules that excuse differences (default: :func:`~qmigtool.diff.noise.default_noise`).
+    :func:`qmigtool.diff.ram.compare_ram` compares the contents of RAM. A fault in a stream does not raise: it is in
     its :attr:`~qmigtool.stream.model.Stream.problems`, and a device that cannot be decoded is compared by its bytes.
     """
     return _Comparer(a, b, default_noise() if noise is None else noise).run()
@@ -48,7 +48,7 @@ def compare(a: Stream, b: Stream, *, noise: Noise | None = None) -> Comparison:
 class _Comparer:
     def __init__(self, a: Stream, b: Stream, noise: Noise) -> None:
         for stream in (a, b):
-            stream.prove()  # else the rest of another stream might be compared
+            stream.prove()  # otherwise the rest of another stream might be compared
         self._a, self._b = a, b
         self._noise = noise
         self._found: list[Difference] = []
@@ -85,15 +85,15 @@ class _Comparer:
             else:
                 self._device(a, b)
         if self._left:
-            self._notes.append(f"{self._left} more differences are left out")
+            self._notes.append(f"{self._left} more differences are not listed")
         used = {difference.rule for difference in self._excused}
         idle = (rule.id for rule in self._noise.rules if rule.topic == IGNORED and rule.id not in used)
-        self._notes += (f"{rule} fits no difference" for rule in idle)
+        self._notes += (f"{rule} matches no difference" for rule in idle)
         return Comparison(tuple(self._found), tuple(self._excused), tuple(self._notes), tuple(self._undecided))
 
     def _unseen(self, name: str, what: str) -> None:
-        """Note what is in one stream, where a limit ended the reading of the other: it may well be there, too."""
-        self._undecided.append(f"{what}: {name} was not read to its end, for a limit")
+        """Note something in one stream that may also be in the other, which a limit stopped reading."""
+        self._undecided.append(f"{what}: {name} was not read to its end because of a limit")
 
     def _take(self, difference: Difference, types: Iterable[str] = (), conditions: Iterable[str] = ()) -> None:
         holds = {*self._conditions, *conditions}
@@ -107,7 +107,7 @@ class _Comparer:
             self._left += 1
 
     def _whole(self) -> Iterator[Difference]:
-        """Compare what belongs to no device."""
+        """Compare the properties that belong to no device."""
         a, b = _facts(self._a), _facts(self._b)
         for name in dict.fromkeys([*a, *b]):
             (x, type_a), (y, type_b) = (facts.get(name, (None, "")) for facts in (a, b))
@@ -143,13 +143,13 @@ class _Comparer:
             self._take(_difference(a.label, pair, x86=x86), types, holds)
 
     def _order(self, a: Device, b: Device) -> None:
-        """Say what of the x87 registers of two devices is not known, if they are vCPUs."""
+        """Note what is not known of the x87 registers of two devices, if they are vCPUs."""
         one, other = self._vcpus.get(id(a)), self._vcpus.get(id(b))
         if one is not None and other is not None and (unknown := x87_unknown(one, other)) is not None:
             (self._notes if unknown.equal else self._undecided).append(unknown.words)
 
     def _registers(self, a: VCpu, b: VCpu) -> set[int]:
-        """Compare extended state; return the ``id`` of each field that this has dealt with."""
+        """Compare extended state; return the ``id`` of each field that it covers."""
         try:
             found = list(differing_registers(a, b, declared=(self._hypervisors[0], self._hypervisors[1])))
             pending = int.from_bytes(a.x87_control[2:4], "little") | int.from_bytes(b.x87_control[2:4], "little")
@@ -165,7 +165,7 @@ class _Comparer:
 
 
 def _facts(stream: Stream) -> dict[str, tuple[Any, str]]:
-    """Return (value, type of a difference in it) of what belongs to no device, by name."""
+    """Return name -> (value, type of a difference in it) for the properties that belong to no device."""
     raw = stream.configuration.uuid if stream.configuration is not None else None
     return {
         "machine": (stream.machine, ""),
@@ -177,14 +177,14 @@ def _facts(stream: Stream) -> dict[str, tuple[Any, str]]:
 
 
 def _pairs(a: Sequence[Device], b: Sequence[Device]) -> Iterator[tuple[Device | None, Device | None]]:
-    """Pair devices by idstr and instance; of several of one name, the first with the first.
+    """Pair devices by idstr and instance; several with the same name are paired in order.
 
-    An old machine type sends ``ide`` where a newer one sends ``0000:00:01.1/ide`` (QEMU: ``find_se`` takes both): what
-    only one side has is paired by the name without its path, if that leaves no choice.
+    An old machine type sends ``ide`` where a newer one sends ``0000:00:01.1/ide`` (QEMU: ``find_se`` accepts both): a
+    device that only one side has is paired by its name without the path, if that is unambiguous.
     """
     ours, theirs = dict(_numbered(a)), dict(_numbered(b))
     left_a, left_b = (_without_path(one, other) for one, other in ((ours, theirs), (theirs, ours)))
-    # One of them must be without a path: a device in another slot is another device.
+    # One of them must have no path: a device in another slot is another device.
     alias = {left_a[n]: left_b[n] for n in left_a.keys() & left_b.keys() if n in (left_a[n][0], left_b[n][0])}
     for key, device in ours.items():
         yield device, theirs.pop(alias.get(key, key), None)
@@ -193,7 +193,7 @@ def _pairs(a: Sequence[Device], b: Sequence[Device]) -> Iterator[tuple[Device | 
 
 
 def _without_path(some: dict[_Key, Device], others: dict[_Key, Device]) -> dict[str, _Key]:
-    """Return label without a device path -> key, of the devices that only ``some`` has; none that is ambiguous."""
+    """Return label without a device path -> key, for devices that only ``some`` has, without ambiguous ones."""
     labels = [(key[0].rpartition("/")[2], key) for key in some if key not in others]
     counts = Counter(label for label, _ in labels)
     return {label: key for label, key in labels if counts[label] == 1}
@@ -242,10 +242,10 @@ def _kind(a: Any, b: Any) -> DifferenceKind:
 
 
 def _report(device: Device, stream: Stream) -> None:
-    """Note on its stream why a device cannot be decoded."""
+    """Record on its stream why a device cannot be decoded."""
     try:
         _ = device.fields
     except UnsupportedError:
-        pass  # a lack of ours, which the difference tells
+        pass  # a limitation of qmigtool, which the difference reports
     except QmigError as error:
         stream.report(error)

@@ -1,7 +1,7 @@
-"""What a field holds that was not sent: the value for which QEMU leaves its subsection out.
+"""The value of a field that was not sent: the value for which QEMU omits its subsection.
 
-A subsection is sent when its ``needed`` function says so (QEMU: ``migration/vmstate.c``), and that is nearly always
-"when the value is not the one that a reset gives": zero but for the few below. The source of each is named.
+A subsection is sent if its ``needed`` function returns true (QEMU: ``migration/vmstate.c``), nearly always if the value
+is not the reset value. That is zero except for the few fields below, each with its source.
 """
 
 from __future__ import annotations

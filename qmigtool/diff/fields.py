@@ -1,8 +1,8 @@
-"""Two devices, field by field: aligned by name, not by place, so that what is inserted shifts nothing.
+"""Compare two devices field by field: aligned by name, not by place, so that an inserted field shifts nothing.
 
-A field that only one side has counts if it is not at its default (:mod:`qmigtool.diff.defaults`): QEMU leaves a
-subsection out when there is nothing in it to say. Where names differ between versions of QEMU and everything around
-them agrees, position tells which is which.
+A field that only one side has counts if it is not at its default (:mod:`qmigtool.diff.defaults`): QEMU omits a
+subsection whose fields are at their defaults. Where names differ between versions of QEMU and the fields around them
+agree, fields are paired by position.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from qmigtool.parsers.vmstate import Field, Kind
 
 __all__ = ["Pair", "differing"]
 
-MAX_ELEMENTS = 16  # of an array that differ; more are told as one range
+MAX_ELEMENTS = 16  # differing elements of an array; more are reported as one range
 PADDING = ("unused_buffer",)  # bytes that QEMU skips on load
 
 
 class Pair(NamedTuple):
     """A place where two devices differ: the fields there, None where a side has none, and their values.
 
-    ``elements`` is how many elements of an array differ, if the pair stands for all from the first to the last of them;
-    the values are then those of the first 16.
+    ``elements`` is the number of differing elements of an array, if the pair covers the range from the first to the
+    last of them; the values are then those of the first 16.
     """
 
     path: str
@@ -38,9 +38,9 @@ class Pair(NamedTuple):
 def differing(
     a: Sequence[Field], b: Sequence[Field], prefix: str = "", skip: Container[int] = frozenset()
 ) -> Iterator[Pair]:
-    """Give every place where the fields ``a`` and ``b`` of one structure differ, in the order of ``a``.
+    """Yield every place where the fields ``a`` and ``b`` of one structure differ, in the order of ``a``.
 
-    ``skip`` holds the ``id`` of each field that somebody else compares. Raises
+    ``skip`` holds the ``id`` of each field that is compared elsewhere. Raises
     :class:`~qmigtool.errors.StreamError` where a side contradicts its description.
     """
     ours, theirs = ([field for field in side if id(field) not in skip] for side in (a, b))
@@ -51,7 +51,7 @@ def differing(
 
 
 def _by_name(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | None, Field | None]]:
-    """Pair subsections, whose order is free; of several of one name, the first with the first."""
+    """Pair subsections, whose order is free; several with the same name are paired in order."""
     later: dict[str, list[Field]] = {}
     for field in b:
         later.setdefault(field.name, []).append(field)
@@ -63,7 +63,7 @@ def _by_name(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | N
 
 
 def _aligned(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | None, Field | None]]:
-    """Pair the fields of two structures: by name, and what is left between the same neighbours by position."""
+    """Pair the fields of two structures by name, and the rest between the same neighbours by position."""
     places = {_key(field): i for i, field in reversed(list(enumerate(b)))}
     at = 0
     waiting: list[Field] = []
@@ -91,7 +91,7 @@ def _renamed(a: Sequence[Field], b: Sequence[Field]) -> Iterator[tuple[Field | N
 
 
 def _key(field: Field) -> tuple[str, str | None]:
-    # QEMU appends [0], [1] to names that occur twice; the nested description tells such apart.
+    # QEMU appends [0], [1] to names that occur twice; the nested description distinguishes them.
     return field.name, field.struct_name
 
 
@@ -129,7 +129,7 @@ def _arrays(a: Field, b: Field, path: str) -> Iterator[Pair]:
     if ours is None or theirs is None:
         yield from _structs(a, b, path)
         return
-    # An array can have millions of elements: only so many places are remembered.
+    # An array can have millions of elements: only a limited number of places is kept.
     where: list[int] = []
     count, last = 0, 0
     for i, (x, y) in enumerate(zip_longest(ours, theirs)):
@@ -150,7 +150,7 @@ def _arrays(a: Field, b: Field, path: str) -> Iterator[Pair]:
 
 
 def _structs(a: Field, b: Field, path: str) -> Iterator[Pair]:
-    """Compare arrays of structs: the first elements that differ part by part, how many more there are in one line."""
+    """Compare arrays of structs: the first differing elements part by part, the number of further ones in one line."""
     shown = more = last = 0
     for i, (one, other) in enumerate(zip_longest(a.iter_children(), b.iter_children())):
         if shown < MAX_ELEMENTS:
@@ -176,7 +176,7 @@ def _elements(a: Field | None, b: Field | None, path: str) -> Iterator[Pair]:
 
 
 def _alone(field: Field, prefix: str, skip: Container[int], *, first: bool) -> Iterator[Pair]:
-    """Give the leaves of a field that one side lacks, unless they are at their defaults."""
+    """Yield the leaves of a field that one side does not have, unless they are at their defaults."""
     yield from _leaves(field, prefix + field.name, skip, first=first)
 
 

@@ -1,4 +1,4 @@
-"""A comparison as one page of HTML that needs nothing else: for an issue tracker, or a CI job's artifacts."""
+"""A comparison as one self-contained HTML page: for an issue tracker, or a CI job's artifacts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ td.code { font-family: ui-monospace, monospace; font-size: 12.5px; }
 
 
 def page(title: str, verdict: str, *, same: bool, parts: Iterable[tuple[str, Sequence[str], list[list[str]]]]) -> str:
-    """Return the page: a verdict, and for each part a heading and a table (head, lines of cells) of plain text.
+    """Return the page: a verdict, and for each part a heading and a table (header, lines of cells) of plain text.
 
-    All columns but the last are set in a fixed width font. An empty table is left out.
+    All columns except the last use a fixed-width font. An empty table is left out.
     """
     body = [f"<h1>{escape(title)}</h1>", f'<p class="verdict {"same" if same else "different"}">{escape(verdict)}</p>']
     for heading, head, lines in parts:

@@ -1,4 +1,4 @@
-"""What a comparison finds."""
+"""The result of a comparison."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class DifferenceKind(StrEnum):
 class Difference:
     """One place where two streams differ.
 
-    ``device`` is a label (``cpu@0``), or None for what belongs to the stream as a whole (the machine type); ``path`` a
-    field path inside it, or a register's name in brackets where no single field holds it (``[ST0]``). ``a`` and ``b``
-    are the decoded values, None where a side has none; ``offset_a`` and ``offset_b`` count bytes of the streams.
-    ``type`` is the vmdesc's word for the field's type (``register`` for a register inside the XSAVE state), and
-    ``words`` say what the values mean (``CR4: +OSXSAVE``), and ``lacks`` is the path of the struct or subsection that
-    the side without the field does not have, either. ``rule`` and ``topic`` (``clock``) are those of the
-    noise rule that it falls under, or None; ``excused`` says that by this rule it does not count.
+    ``device`` is a label (``cpu@0``), or None for properties of the whole stream (the machine type); ``path`` a field
+    path inside it, or a register's name in brackets where no single field holds it (``[ST0]``). ``a`` and ``b`` are the
+    decoded values, None where a side has none; ``offset_a`` and ``offset_b`` count bytes of the streams. ``type`` is
+    the field's type as in the vmdesc (``register`` for a register inside the XSAVE state), ``words`` the meaning of the
+    values (``CR4: +OSXSAVE``), and ``lacks`` the path of the struct or subsection that the side without the field does
+    not have, either. ``rule`` and ``topic`` (``clock``) are those of the matching noise rule, or None; ``excused``:
+    by this rule the difference does not count.
     """
 
     device: str | None
@@ -51,11 +51,11 @@ class Difference:
 
     @property
     def meaning(self) -> str:
-        """The difference in words."""
+        """Description of the difference."""
         return self.described()
 
     def described(self, a: str = "A", b: str = "B") -> str:
-        """Return the difference in words, with names for the two sides."""
+        """Return a description of the difference, with names for the two sides."""
         if not self.path and self.kind is not DifferenceKind.CHANGED:
             return f"the section is only in {a if self.kind is DifferenceKind.ONLY_A else b}"
         lacking = f"{b if self.kind is DifferenceKind.ONLY_A else a} has no {self.lacks}" if self.lacks else ""
@@ -83,13 +83,13 @@ class Difference:
         }
 
     def named(self, rule: str, topic: str, *, excused: bool) -> Difference:
-        """Return the difference with the rule that it falls under."""
+        """Return the difference with its noise rule."""
         return replace(self, rule=rule, topic=topic, excused=excused)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every difference found: those that count, and those that a noise rule excuses."""
+    """All differences: those that count, and those that a noise rule excuses."""
 
     differences: tuple[Difference, ...]
     excused: tuple[Difference, ...] = ()
@@ -99,5 +99,5 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs but noise, and everything could be compared."""
+        """Whether only noise differs, and everything could be compared."""
         return not self.differences and not self.undecided

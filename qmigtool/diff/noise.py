@@ -1,7 +1,7 @@
-"""Noise rules: differences that say nothing about the guest, and what the others are about.
+"""Noise rules: they excuse differences that do not concern the guest, and give topics to others.
 
-A rule excuses a difference, or only gives it a topic. ``noise.toml`` beside this module has the default ones; a file of
-one's own adds rules, and replaces those that it names again.
+A rule excuses a difference, or only gives it a topic. ``noise.toml`` next to this module has the default rules; another
+file adds rules, and replaces those with the same name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Noise", "NoiseRule", "default_noise", "load_noise"]
 
 IGNORED = "ignored"
-"""The topic of what the caller ignores by a pattern."""
+"""The topic of differences that the caller ignores by a pattern."""
 ACCELERATORS_DIFFER = "accelerators differ"
 NO_X87_EXCEPTION = "no x87 exception is pending"
 ANOTHER_INSTRUCTION = "the vCPU is at another instruction"
@@ -33,14 +33,14 @@ CONDITIONS = (ACCELERATORS_DIFFER, NO_X87_EXCEPTION, ANOTHER_INSTRUCTION)
 class NoiseRule:
     """One rule.
 
-    ``fields`` are patterns over ``device@instance/path`` (:mod:`qmigtool.util.globs`); ``types`` are words of
-    the vmdesc for a field's type. A difference is the rule's if one of either fits, and if
+    ``fields`` are patterns over ``device@instance/path`` (:mod:`qmigtool.util.globs`); ``types`` are field types as
+    the vmdesc names them. A rule matches a difference if one of either matches, and if
 
     - every condition in ``when`` holds (:data:`CONDITIONS`),
     - ``mask`` is None, or the values are numbers that differ in no bit outside it,
     - ``bytes`` is empty, or the values are buffers that differ nowhere but in these bits of these bytes,
     - ``tolerance`` is None, or the values are numbers no further apart,
-    - neither value is in ``keep`` (a timer that is not armed, -1, is no matter of time).
+    - neither value is in ``keep`` (-1, a timer that is not armed, is not a matter of time).
 
     ``excuse`` is False for a rule that only names the topic.
     """
@@ -58,7 +58,7 @@ class NoiseRule:
     excuse: bool = True
 
     def fits(self, where: str, types: Iterable[str], a: Any, b: Any, conditions: Collection[str]) -> bool:
-        """Say whether a difference at ``where`` is this rule's; ``types`` are those of the fields on both sides."""
+        """Return whether the rule matches a difference at ``where``; ``types``: field types on both sides."""
         if any(condition not in conditions for condition in self.when):
             return False
         if not (any(word in self.types for word in types) or any(matches(one, where) for one in self.fields)):
@@ -68,14 +68,14 @@ class NoiseRule:
         return self._alike(a, b)
 
     def _alike(self, a: Any, b: Any) -> bool:
-        """Say whether two values are as alike as ``bytes``, ``mask`` and ``tolerance`` want them."""
+        """Return whether two values differ only as far as ``bytes``, ``mask`` and ``tolerance`` allow."""
         if self.bytes:
             if not (isinstance(a, bytes) and isinstance(b, bytes) and len(a) == len(b)):
                 return False
             return not any((x ^ y) & ~self.bytes.get(i, 0) for i, (x, y) in enumerate(zip(a, b, strict=True)))
         if self.mask is None and self.tolerance is None:
             return True
-        # What is missing on one side is at its default, zero; what is no number has neither bits nor distance.
+        # A value missing on one side is at its default, zero; only numbers have bits and a distance.
         x, y = (0 if value is None else value for value in (a, b))
         if not isinstance(x, int) or not isinstance(y, int):
             return False
@@ -85,19 +85,19 @@ class NoiseRule:
 
 @dataclass(frozen=True)
 class Noise:
-    """A set of rules; the first that fits decides."""
+    """A set of rules; the first match decides."""
 
     rules: tuple[NoiseRule, ...] = ()
 
     def find(self, where: str, types: Iterable[str], a: Any, b: Any, conditions: Collection[str]) -> NoiseRule | None:
-        """Return the rule that a difference falls under, or None."""
+        """Return the rule that matches a difference, or None."""
         words = tuple(types)
         return next((rule for rule in self.rules if rule.fits(where, words, a, b, conditions)), None)
 
     def without(self, *names: str) -> Noise:
-        """Return the rules without those named, by their id or their topic; they go on to name the topic.
+        """Return the rules, of which those with the given ids or topics only name the topic and excuse nothing.
 
-        Raises :class:`~qmigtool.errors.UsageError` if there is none.
+        Raises :class:`~qmigtool.errors.UsageError` for a name that no rule has.
         """
         lost = {name for name in names if not any(name in (rule.id, rule.topic) for rule in self.rules)}
         if lost:
@@ -106,16 +106,16 @@ class Noise:
         return Noise(tuple(replace(r, excuse=False) if r.id in names or r.topic in names else r for r in self.rules))
 
     def strict(self) -> Noise:
-        """Return the same rules, none of which excuses anything."""
+        """Return the same rules, changed so that they excuse nothing."""
         return Noise(tuple(replace(rule, excuse=False) for rule in self.rules))
 
     def ignoring(self, *patterns: str) -> Noise:
-        """Return the rules and one more for each pattern, before them, that excuses what it fits.
+        """Return the rules with one more for each pattern before them, which excuses what the pattern matches.
 
-        A pattern that is a device or a field means all that is inside: ``hpet`` every instance and field of it.
+        A pattern for a device or a field includes everything inside: ``hpet`` is every instance and field of it.
         """
         more = (
-            NoiseRule(f"the pattern {one!r}", IGNORED, "the caller says so", fields=tuple(_inside(one)))
+            NoiseRule(f"the pattern {one!r}", IGNORED, "the caller ignores it", fields=tuple(_inside(one)))
             for one in patterns
         )
         return Noise((*more, *self.rules))
@@ -150,7 +150,7 @@ def load_noise(path: str | os.PathLike[str]) -> Noise:
 def parse_noise(text: str) -> Noise:
     """Read rules from TOML text: an array ``rule`` of tables, whose keys are the fields of :class:`NoiseRule`.
 
-    Raises :class:`~qmigtool.errors.UsageError` if it is none.
+    Raises :class:`~qmigtool.errors.UsageError` if the text is invalid.
     """
     return _noise(parse_toml(text, "a file of noise rules"))
 
@@ -173,12 +173,12 @@ _KINDS: Mapping[str, type] = {
 
 def _rule(entry: Any, number: int) -> NoiseRule:
     if not isinstance(entry, dict):
-        raise UsageError(f"rule {number} is no table", expected="[[rule]]")
+        raise UsageError(f"rule {number} is not a table", expected="[[rule]]")
     where = f"rule {entry.get('id', number)!r}"
     values = {key: _value(where, key, value) for key, value in entry.items()}
     missing = [key for key in ("id", "topic", "why") if not values.get(key)]
     if missing or not (values.get("fields") or values.get("types")):
-        raise UsageError(f"{where} lacks {', '.join(missing) or 'fields or types'}")
+        raise UsageError(f"{where} has no {', '.join(missing) or 'fields or types'}")
     return NoiseRule(**values)
 
 
@@ -186,7 +186,7 @@ def _value(where: str, key: str, value: Any) -> Any:
     kind = _KINDS.get(key)
     if kind is None:
         raise UsageError(f"{where} has an unknown key {key!r}", expected="one of " + ", ".join(_KINDS))
-    if type(value) is not kind:  # a bool is no number
+    if type(value) is not kind:  # a bool is not a number
         raise UsageError(f"{where}: {key} is {value!r:.60}", expected=f"a {kind.__name__}")
     if isinstance(value, dict):
         return {_offset(where, place): _bits(where, mask) for place, mask in value.items()}

@@ -17,7 +17,7 @@ __all__ = ["Outcome", "limits_reached"]
 
 
 class Outcome(NamedTuple):
-    """What was found of two streams; ``moved`` says that pages are to be followed to where they moved."""
+    """The result for two streams; ``moved``: look for pages that moved."""
 
     state: Comparison
     memory: RamComparison | None
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The outcome in words."""
+        """The outcome as text."""
         # "no difference" is about all that was compared.
         words = [verdict(self.state, "the state of devices" if self.memory is not None else None)]
         if self.memory is not None:
@@ -59,5 +59,5 @@ class Outcome(NamedTuple):
 
 
 def limits_reached(streams: Iterable[Stream]) -> list[str]:
-    """Return what limits were reached, so that not all could be compared."""
+    """Return the limits that were reached, so that not everything could be compared."""
     return [str(one) for stream in streams for one in stream.problems if isinstance(one, BudgetError)]

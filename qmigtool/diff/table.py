@@ -15,17 +15,17 @@ __all__ = ["differences"]
 
 
 @table(
-    Column("device", "category", "idstr@instance; missing for what belongs to the whole stream"),
-    Column("path", "string", "path inside the device; in brackets what is no field"),
+    Column("device", "category", "idstr@instance; missing for properties of the whole stream"),
+    Column("path", "string", "path inside the device; in brackets a name that is not a field"),
     Column("kind", "category", "changed, only in A, only in B"),
     Column("a", "object", "value in A, missing where it has none"),
     Column("b", "object", "value in B"),
     Column("offset_a", "UInt64", "byte of A where the field starts"),
     Column("offset_b", "UInt64", "byte of B where the field starts"),
-    Column("meaning", "string", "the difference in words"),
-    Column("topic", "category", "what it is about, if a noise rule knows: clock, PIT, accelerator ..."),
+    Column("meaning", "string", "description of the difference"),
+    Column("topic", "category", "topic of the noise rule that matches: clock, PIT, accelerator ..."),
     Column("rule", "category", "that noise rule"),
-    Column("excused", "boolean", "the rule says that it does not count"),
+    Column("excused", "boolean", "by the rule it does not count"),
 )
 def differences(comparison: Comparison) -> Iterator[Row]:
     """Every difference between two streams, those that a noise rule excuses included."""

@@ -38,7 +38,7 @@ def _about(d: Difference) -> str:
 
 
 def _values(d: Difference | ThreeWayChange) -> tuple[str, str]:
-    """Return both values for people: of buffers, what differs."""
+    """Return both values for people; for buffers the bytes that differ."""
     a, b = d.a, d.b
     if isinstance(a, bytes) and isinstance(b, bytes) and max(len(a), len(b)) > SHOWN:
         _, first = differing_bytes(a, b)
@@ -62,7 +62,7 @@ def _value(type_: str, value: Any) -> str:
 
 
 def verdict(found: Comparison, what: str | None = None) -> str:
-    """Return the outcome in one sentence; ``what`` was compared, where there is more to be said."""
+    """Return the outcome in one sentence; ``what`` names what was compared, if that is only a part."""
     count = len(found.differences)
     words = f"{count} difference{'' if count == 1 else 's'}" if count else "no difference"
     if what is not None:
@@ -76,7 +76,7 @@ def verdict(found: Comparison, what: str | None = None) -> str:
 
 
 def saver(stream: Stream) -> str:
-    """Say who saved a stream."""
+    """Return the accelerator that saved a stream, as text."""
     who = stream.accelerator
     if who.name == UNKNOWN:
         return "saved by: unknown"

@@ -1,4 +1,4 @@
-"""Three streams: where two of them went from a common base, and where they went apart."""
+"""Compare two streams with their common base: what each side changed, and where the changes conflict."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ThreeWayChange:
 
 @dataclass(frozen=True, slots=True)
 class ThreeWay:
-    """Every change from the base, in the order of the base; noise is left out."""
+    """Every change from the base, in the order of the base, without noise."""
 
     changes: tuple[ThreeWayChange, ...]
     notes: tuple[str, ...]
@@ -71,7 +71,7 @@ class ThreeWay:
 
 
 def compare_three(base: Stream, a: Stream, b: Stream, *, noise: Noise | None = None) -> ThreeWay:
-    """Compare two streams with the one that both came from; see :func:`~qmigtool.diff.compare.compare`."""
+    """Compare two streams with their common base; see :func:`~qmigtool.diff.compare.compare`."""
     to_a, to_b = compare(base, a, noise=noise), compare(base, b, noise=noise)
     ours = {difference.where: difference for difference in to_a.differences}
     theirs = {difference.where: difference for difference in to_b.differences}

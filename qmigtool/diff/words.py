@@ -1,4 +1,4 @@
-"""A difference in words: which register a field is, which of its bits went, how many bytes changed."""
+"""Descriptions of differences: the register that a field holds, the bits and the number of bytes that changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["bits_changed", "change", "differing_bytes"]
 
 
 def change(pair: Pair, *, x86: bool) -> str:
-    """Return what a pair of fields means, or nothing if the values say it all; ``x86`` for those of an x86 vCPU."""
+    """Return the meaning of a pair of fields, empty if the values suffice; ``x86``: fields of an x86 vCPU."""
     a, b = pair.value_a, pair.value_b
     words = [register_name("cpu", pair.path) or ""] if x86 else []
     view = register_for("cpu", pair.path) if x86 else None
@@ -49,7 +49,7 @@ CHUNK = 4096
 
 
 def differing_bytes(a: bytes, b: bytes) -> tuple[int, int]:
-    """Return how many bytes of two buffers differ, and where the first does; what only one has, differs."""
+    """Return the number of bytes that differ in two buffers, and where the first is; extra bytes count."""
     count, first = 0, -1
     for at in range(0, max(len(a), len(b)), CHUNK):
         x, y = a[at : at + CHUNK], b[at : at + CHUNK]

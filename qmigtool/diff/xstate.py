@@ -1,8 +1,8 @@
-"""Two vCPUs' extended state, by what it means: registers, whatever their order and their place.
+"""Compare the extended state of two vCPUs by its meaning: registers, independent of their order and place.
 
-A component in its initial configuration is equal to one that is not there, and x87 registers are compared in stack
-order, whichever accelerator saved them. What XSTATE_BV does not declare is initial, as for the processor that would
-restore it. TCG declares nothing: its state is what is live, and so it is where nobody knows who saved the stream
+A component in its initial configuration equals an absent one, and x87 registers are compared in stack order, whichever
+accelerator saved them. A component that XSTATE_BV does not declare is initial, as for the processor that would restore
+it. TCG declares nothing: there, and where the accelerator that saved the stream is not known, live components count
 (:meth:`VCpu.effective_xstate_bv`).
 """
 
@@ -35,14 +35,14 @@ class _Side(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """x87 registers whose order is not known; ``equal``: they are the same if one accelerator saved both streams."""
+    """x87 registers in unknown order; ``equal``: they are the same if one accelerator saved both streams."""
 
     equal: bool
     words: str
 
 
 def x87_unknown(a: VCpu, b: VCpu) -> Unknown | None:
-    """Say what of the x87 registers is not known, or return None if they can be compared."""
+    """Return what is not known of the x87 registers, or None if they can be compared."""
     unknown = [name for name, vcpu in (("A", a), ("B", b)) if vcpu.x87_undecided]
     if not unknown:
         return None
@@ -51,7 +51,7 @@ def x87_unknown(a: VCpu, b: VCpu) -> Unknown | None:
         words = f"{label}: ST0 to ST7 are the same if one accelerator saved A and B (saved by: unknown)"
         return Unknown(True, words)
     words = (
-        f"{label}: ST0 to ST7 are not compared: their order in {' and '.join(unknown)} depends on who saved it "
+        f"{label}: ST0 to ST7 are not compared: their order in {' and '.join(unknown)} depends on the accelerator "
         f"(saved by: unknown; {' and '.join(f'--accelerator-{name.lower()} NAME' for name in unknown)} decides)"
     )
     return Unknown(False, words)
@@ -62,11 +62,11 @@ def _registers(vcpu: VCpu) -> bytes:
 
 
 def differing_registers(a: VCpu, b: VCpu, *, declared: tuple[bool, bool]) -> Iterator[Difference]:
-    """Give every register in which the extended state of two vCPUs differs.
+    """Yield every register in which the extended state of two vCPUs differs.
 
-    x87 registers whose order is not known are left out (:func:`x87_unknown`). ``declared`` says of each side that a
-    hypervisor saved it, so that only what XSTATE_BV declares counts. Raises :class:`~qmigtool.errors.XsaveError` if the
-    state of one cannot be told: a component that nobody knows is declared.
+    x87 registers in unknown order are left out (:func:`x87_unknown`). ``declared``: for each side, whether a hypervisor
+    saved it, so that only components declared in XSTATE_BV count. Raises :class:`~qmigtool.errors.XsaveError` if the
+    state of one is not known: it declares an unknown component.
     """
     undecided = x87_unknown(a, b) is not None
     one, other = (
@@ -109,12 +109,12 @@ _VIEWS = {register.name: register for register in (MXCSR, FCW, FSW)}
 
 
 def _place(side: _Side, bit: int, slot: Slot) -> tuple[str, int] | None:
-    """Return the path and the offset of the field that carries a register, or None if the stream has none."""
+    """Return the path and the offset of the field that holds a register, or None if the stream has none."""
     mxcsr = slot.name == "MXCSR"
     for spec, field in side.vcpu.sent:
         if spec.component != bit or (spec.offset == MXCSR_OFFSET) != mxcsr:
             continue
-        # x87 and SSE count from the start of the area, and the 8 bytes of MXCSR are not in x87's contents.
+        # x87 and SSE count from the start of the area, and x87's contents do not include the 8 bytes of MXCSR.
         start = spec.offset if bit > SSE else spec.offset - (160 if bit == SSE else 8 if spec.offset >= 32 else 0)
         if mxcsr:
             return "/".join(spec.path), field.offset

@@ -1,12 +1,12 @@
-"""Findings: what a judgement says about one place of a stream, and the formats that other programs read them in.
+"""Findings: statements about one place of a stream, and the formats in which other programs read them.
 
-Knows nothing of streams or of who judges.
+Independent of streams and of the rules that make findings.
 
 ===========  =================================================================================
 model        :class:`Finding`
-report       :class:`Rule` and :class:`Report`: what was asked of a file, and what was found
+report       :class:`Rule` and :class:`Report`: the rules applied to a file, and their findings
 text         lines for people
-formats/     what other programs read: JUnit, SARIF, annotations of GitHub, GitLab's Code Quality
+formats/     formats for other programs: JUnit, SARIF, GitHub annotations, GitLab's Code Quality
 ===========  =================================================================================
 """
 

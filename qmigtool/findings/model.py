@@ -10,7 +10,7 @@ __all__ = ["Finding", "Severity"]
 
 
 class Severity(StrEnum):
-    """How much a finding matters; the words are SARIF's levels."""
+    """How much a finding matters; the values are SARIF's levels."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -19,11 +19,11 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule says about one place.
+    """The finding of a rule at one place.
 
-    ``rule`` is the rule's stable name (``xstate-bv-within-xcr0``). ``message`` says what is there, ``reason`` why it
+    ``rule`` is the rule's stable name (``xstate-bv-within-xcr0``). ``message`` describes the state, ``reason`` why it
     matters. ``device`` is a label (``cpu@0``), ``field`` a path inside it; ``offset`` and ``length`` count bytes of the
-    stream. What is None concerns the stream as a whole.
+    stream. They are None for a finding about the whole stream.
     """
 
     rule: str
@@ -37,7 +37,7 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """The place as a path: ``cpu@0/env.xcr0``, or nothing."""
+        """The place as a path: ``cpu@0/env.xcr0``, or empty."""
         return "/".join(part for part in (self.device, self.field) if part)
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the formats need to know beside the findings: the rules that were asked, and the file they were asked of."""
+"""What the formats need in addition to the findings: the rules that ran, and the file they ran on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from qmigtool.findings.model import Finding, Severity
 __all__ = ["RANK", "Report", "Rule", "count", "file_uri", "fingerprints", "relative_path"]
 
 RANK = {Severity.NOTE: 0, Severity.WARNING: 1, Severity.ERROR: 2}
-"""Severities in the order of their weight."""
+"""Severities in ascending order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is asked of a stream.
+    """A requirement on a stream.
 
-    ``id`` is its stable name (``xcr0-legal``), ``title`` says in one line what has to hold, ``reason`` why it matters
-    and where the fact comes from, ``severity`` what its findings have.
+    ``id`` is its stable name (``xcr0-legal``), ``title`` the requirement in one line, ``reason`` why it matters and
+    where the fact comes from, ``severity`` that of its findings.
     """
 
     id: str
@@ -33,11 +33,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the rules say of one file.
+    """The findings in one file.
 
-    ``broken`` says that the file could not be read to its end, or not at all; ``in_place`` that the findings' offsets,
-    which count bytes of the stream, are the file's: not so in a container, or if it is compressed. ``opened`` is false
-    for a file whose bytes nobody has seen, such as one that is not there.
+    ``broken``: the file could not be read to its end, or not at all. ``in_place``: the findings' offsets, which count
+    bytes of the stream, are also offsets of the file: not in a container, or if it is compressed. ``opened`` is false
+    for a file that was not read, for example one that does not exist.
     """
 
     file: str
@@ -53,33 +53,33 @@ class Report:
 
 
 def count(reports: Iterable[Report]) -> dict[Severity, int]:
-    """Return how many findings of each severity there are, heaviest first."""
+    """Return how many findings of each severity there are, most severe first."""
     found = Counter(finding.severity for report in reports for finding in report.findings)
     return {severity: found[severity] for severity in Severity}
 
 
 def relative_path(file: str) -> str | None:
-    """Return the path from the working directory, with ``/``; None for what lies outside it."""
+    """Return the path from the working directory, with ``/``; None for a path outside it."""
     try:
         return Path(file).absolute().relative_to(Path.cwd()).as_posix()
-    except (ValueError, OSError):  # OSError: the working directory is gone
+    except (ValueError, OSError):  # OSError: the working directory does not exist any more
         return None
 
 
 def file_uri(file: str) -> str:
     """Return the URI of a file: relative to the working directory, or absolute (``file:``) outside it."""
     inside = relative_path(file)
-    # quote() takes bytes, and so also a name that is no UTF-8.
+    # quote() accepts bytes, and therefore also a name that is not UTF-8.
     if inside is not None:
         return quote(inside.encode("utf-8", "surrogateescape"), safe="/~!$&'()*+,;=@")
     return "file://" + quote(Path(file).absolute().as_posix().encode("utf-8", "surrogateescape"))
 
 
 def fingerprints(report: Report) -> Iterator[tuple[Finding, str]]:
-    """Give each finding with a name that stays the same while the finding does.
+    """Yield each finding with a stable fingerprint.
 
-    It is made of the file's path, the rule and the place: not of offsets or values, which change with every save. Of
-    several at one place, the second is ``...:2``.
+    It consists of the file's path, the rule and the place, not of offsets or values, which change with every save. The
+    second of several at one place is ``...:2``.
     """
     seen: Counter[str] = Counter()
     for finding in report.findings:

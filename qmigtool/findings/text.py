@@ -17,10 +17,10 @@ LEAST = 20
 
 
 def lines(reports: Sequence[Report], width: int | None = None) -> Iterator[tuple[Severity | None, str]]:
-    """Give (severity of what the line says, line): the findings by file and rule, then one line that sums up.
+    """Yield (severity, line): the findings by file and rule, then one line with a summary.
 
-    ``width`` is that of a terminal, for which they are folded at words; without it findings are not, so that they can
-    be searched. Names in them come from the files as they are: whoever prints a line escapes it.
+    ``width`` is that of a terminal: lines are folded at words. Without it findings are not folded, so that they can be
+    searched. Names from the files are not escaped: the caller that prints a line must escape it.
     """
     for number, report in enumerate(reports):
         if number and (report.findings or reports[number - 1].findings):
@@ -63,13 +63,13 @@ def sentence(finding: Finding) -> str:
 
 
 def place(finding: Finding) -> str:
-    """Return where a finding is: ``cpu@0/env.xcr0 at 0x81f9``, or nothing."""
+    """Return where a finding is: ``cpu@0/env.xcr0 at 0x81f9``, or an empty string."""
     at = "" if finding.offset is None else f"at {finding.offset:#x}"
     return " ".join(part for part in (finding.where, at) if part)
 
 
 def summary(reports: Sequence[Report]) -> str:
-    """Return what was found, in one line."""
+    """Return a summary in one line."""
     found = [_several(number, severity.value) for severity, number in count(reports).items() if number]
     rules = max((len(report.rules) for report in reports), default=0)
     return f"{_several(len(reports), 'file')}, {_several(rules, 'rule')}: {', '.join(found) or 'nothing found'}"

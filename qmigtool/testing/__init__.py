@@ -1,4 +1,4 @@
-"""Saved state in the tests of others.
+"""Saved state in the tests of other projects.
 
 ==========  ============================================================
 plugin      the pytest plugin: fixtures, a test for each stream of a folder

@@ -31,11 +31,11 @@ def assert_same_state(
     noise: Noise | None = None,
     ram: bool = False,
 ) -> None:
-    """Assert that two streams hold the same state; an :class:`AssertionError` tells where they do not.
+    """Assert that two streams hold the same state; an :class:`AssertionError` lists the differences.
 
     ``ignore`` are patterns over ``device@instance/path`` (``"cpu@*/env.tsc"``; ``*`` is anything); ``noise`` are the
     rules that excuse differences (default: clocks, the TSC, timers; see :mod:`qmigtool.diff.noise`). ``ram`` compares
-    guest memory, too. A stream that is broken is not the same as another: its
+    guest memory, too. A broken stream never equals another: its
     :attr:`~qmigtool.stream.model.Stream.problems` fail the assertion.
     """
     __tracebackhide__ = True
@@ -51,7 +51,7 @@ def assert_same_state(
 
 
 def explanation(found: Comparison, streams: tuple[Stream, Stream], more: Sequence[str] = ()) -> str:
-    """Return a comparison in lines for people: the streams, what differs, what was excused."""
+    """Return a comparison as lines for people: the streams, what differs, what was excused."""
     lines = ["the saved states differ: " + verdict(found)]
     lines += [
         printable(f"  {name}: {_short(s.source.name)}, {s.machine or 'no machine type'}, {saver(s)}")
@@ -69,13 +69,13 @@ def explanation(found: Comparison, streams: tuple[Stream, Stream], more: Sequenc
 
 
 def _short(name: str) -> str:
-    """Return a path from here on, if it is below."""
+    """Return a path relative to the working directory, if it is below it."""
     here = f"{Path.cwd()}/"
     return name.removeprefix(here)
 
 
 def _memory(a: Stream, b: Stream) -> list[str]:
-    """Return in lines where guest memory differs, none if it does not."""
+    """Return the differences of guest memory as lines, none if it is the same."""
     from qmigtool.diff.ram import compare_ram
     from qmigtool.diff.ram.text import ram_verdict, range_cells
 

@@ -1,7 +1,7 @@
 """Golden streams: the saved state that a test expects, kept small enough for a repository.
 
 A golden is the stream itself with every page of guest memory scrubbed to zero, xz-compressed (some 20 KB), so that it
-is compared by what the state means, like any other stream.
+is compared by the meaning of the state, like any other stream.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEAD = 16
 
 
 def write_golden(stream: Stream, path: str | os.PathLike[str]) -> int:
-    """Write what is to be kept of a stream; return its size in bytes.
+    """Write the golden of a stream; return its size in bytes.
 
     Raises what :class:`~qmigtool.rewrite.Rewriter` raises for a stream that cannot be rewritten.
     """
@@ -45,13 +45,13 @@ def write_golden(stream: Stream, path: str | os.PathLike[str]) -> int:
 
 
 def open_golden(path: str | os.PathLike[str]) -> Stream:
-    """Open a golden; raises :class:`~qmigtool.errors.StreamError` if it is none, OSError if it is not there."""
+    """Open a golden; raises :class:`~qmigtool.errors.StreamError` if it is not one, OSError if it does not exist."""
     with FileSource(Path(path)) as source:
         if len(source.whole) > MAX_PACKED:
             raise LimitError("the golden is too long", expected=f"at most {MAX_PACKED} bytes")
         magic = recognise(bytes(source.whole[:HEAD]))
     if magic is None or magic.packer != "xz":
-        raise StreamError("not a golden", expected="a stream that xz has packed")
+        raise StreamError("not a golden", expected="a stream compressed by xz")
     stream = open_stream(path)
     cut = next((problem for problem in stream.problems if isinstance(problem, StreamError)), None)
     if cut is not None:

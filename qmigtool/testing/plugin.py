@@ -1,14 +1,14 @@
 """The pytest plugin: streams as fixtures, one assertion, golden files, and a test for each stream of a folder.
 
-pytest loads this module in every run of every project that has qmigtool installed, so it imports nothing of qmigtool's
-until a test asks for it.
+pytest loads this module in every run of every project that has qmigtool installed, so it imports nothing else of
+qmigtool until a test needs it.
 
 ===================================  ==================================================================================
 fixture ``qmig_open``                opens streams (as ``qmigtool.open``), and closes them after the test
 fixture ``qmig_stream``              each stream of a folder, one test for each: ``@pytest.mark.qmig_streams("folder")``
 fixture ``assert_same_state``        :func:`qmigtool.testing.assert_same_state`
 fixture ``qmig_golden``              ``qmig_golden(stream)``: the state is that of the golden file of this test
-option ``--qmig-update-golden``      write the golden files anew, instead of comparing
+option ``--qmig-update-golden``      write the golden files again instead of comparing
 ===================================  ==================================================================================
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["assert_same_state", "qmig_golden", "qmig_open", "qmig_stream"]
 
 MARKER = "qmig_streams"
-FOLDER = "golden"  # beside the test's file
+FOLDER = "golden"  # next to the test file
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--qmig-update-golden",
         action="store_true",
-        help="write the golden files of qmig_golden anew, instead of comparing with them",
+        help="write the golden files of qmig_golden again instead of comparing with them",
     )
 
 
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line(
         "markers",
-        f'{MARKER}(folder, pattern="*.mig"): run the test once for each stream of a folder beside the test file '
+        f'{MARKER}(folder, pattern="*.mig"): run the test once for each stream of a folder next to the test file '
         "(fixture qmig_stream)",
     )
     config.stash[_WRITTEN] = []
@@ -56,21 +56,21 @@ _WRITTEN: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test of each stream for tests that use ``qmig_stream``."""
+    """Parametrize tests that use ``qmig_stream`` with the streams of their folder."""
     if "qmig_stream" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker(MARKER)
     if marker is None:
-        files: list[Path | str] = [f'qmig_stream wants @pytest.mark.{MARKER}("folder")']
+        files: list[Path | str] = [f'qmig_stream requires @pytest.mark.{MARKER}("folder")']
     else:
         files = _streams(metafunc.definition.path.parent, *marker.args, **marker.kwargs)
-    # A folder that was renamed must not make its tests vanish: what is wrong is a test that fails.
+    # A renamed folder must not make its tests disappear: the error is a test that fails.
     ids = [file.name if isinstance(file, Path) else "no-stream" for file in files]
     metafunc.parametrize("qmig_stream", files, indirect=True, ids=ids)
 
 
 def _streams(beside: Path, folder: str, pattern: str = "*.mig") -> list[Path | str]:
-    """Return the streams of a folder, or in their place what is wrong."""
+    """Return the streams of a folder, or error messages in their place."""
     place = beside / folder
     files: list[Path | str] = [file for file in sorted(place.glob(pattern)) if file.is_file()]
     return files or [f"no stream {pattern!r} in {place}"]
@@ -80,7 +80,7 @@ def _streams(beside: Path, folder: str, pattern: str = "*.mig") -> list[Path | s
 def qmig_open(request: pytest.FixtureRequest) -> Iterator[Callable[..., Stream]]:
     """Return a function that opens a stream as ``qmigtool.open`` does; it is closed after the test.
 
-    A relative path that is not there from here is looked for beside the test's file.
+    A relative path that does not exist from the working directory is looked up next to the test file.
     """
     from qmigtool.stream.opening import open_stream
 
@@ -120,8 +120,8 @@ def assert_same_state() -> Callable[..., None]:
 def qmig_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Return a function ``(stream, name="", *, ignore=(), noise=None)``: the state must be that of a golden file.
 
-    The file is ``golden/<test file>/<test>[-name].mig.xz`` beside the test's file; ``ignore`` and ``noise`` as for
-    ``assert_same_state``. With ``--qmig-update-golden`` it is written instead. Guest memory is not in it.
+    The file is ``golden/<test file>/<test>[-name].mig.xz`` next to the test file; ``ignore`` and ``noise`` as for
+    ``assert_same_state``. With ``--qmig-update-golden`` it is written instead. It does not contain guest memory.
     """
     update = bool(request.config.getoption("--qmig-update-golden"))
 
@@ -150,20 +150,20 @@ def qmig_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
             try:
                 assert_same_state(stack.enter_context(open_golden(file)), actual, ignore=ignore, noise=noise)
             except AssertionError as error:
-                error.add_note("A is the golden file; if B is right, --qmig-update-golden writes it anew")
+                error.add_note("A is the golden file; if B is right, --qmig-update-golden writes it again")
                 raise
 
     return check
 
 
 def _slug(*parts: str) -> str:
-    """Make a file's name of a test's: nothing in it leads elsewhere."""
+    """Return a file name for a test's name, without path separators."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(filter(None, parts))).strip("-.").removesuffix(".mig")
     return slug or "golden"
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say which golden files were written."""
+    """Print which golden files were written."""
     written = config.stash[_WRITTEN]
     if written:
         terminalreporter.section("golden files written")

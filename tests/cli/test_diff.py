@@ -149,7 +149,7 @@ def test_ram_that_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         {"block": "r", "offset": "0x4000", "from_block": "r", "from_offset": "0x3000"}
     ]
     assert run(["diff", *files, "--ram", "--moved"]) == 1
-    assert "has what was in" in capsys.readouterr().out
+    assert "has contents of" in capsys.readouterr().out
     assert run(["diff", *files, "--moved"]) == 2
 
 

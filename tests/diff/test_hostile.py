@@ -63,7 +63,7 @@ def test_differences_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["qmigtool.diff.compare"], "MAX_DIFFERENCES", 5)  # the name is a function's, too
     found = compared(samplefiles.path("pc-7.2"), samplefiles.path("q35-7.2"))
     assert (len(found.differences), len(found.excused)) == (5, 5)
-    assert found.notes[-1].endswith("more differences are left out")
+    assert found.notes[-1].endswith("more differences are not listed")
 
 
 def test_what_is_printed_is_no_command_of_a_ci_runner() -> None:

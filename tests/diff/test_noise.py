@@ -66,7 +66,7 @@ def test_a_pattern_can_be_ignored() -> None:
         assert compared(PC, changed, noise=default_noise().ignoring(pattern)).same, pattern
     found = compared(PC, changed, noise=default_noise().ignoring("cpu@1", "hpat"))
     assert places(found) == ["cpu@3/env.regs[2]"]
-    assert found.notes == ("the pattern 'hpat' fits no difference",)
+    assert found.notes == ("the pattern 'hpat' matches no difference",)
 
 
 def test_the_representation_rules_need_two_accelerators() -> None:
@@ -108,10 +108,10 @@ def test_the_sample_has_every_key_and_works() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[rule]]\n", "lacks id, topic, why"),
+        ("[[rule]]\n", "has no id, topic, why"),
         ("rule = 1", "unknown keys|tables"),
         ("[[rules]]\n", "unknown keys: rules"),
-        ('[[rule]]\nid="a"\ntopic="b"\nwhy="c"\n', "lacks fields or types"),
+        ('[[rule]]\nid="a"\ntopic="b"\nwhy="c"\n', "has no fields or types"),
         ('[[rule]]\nid="a"\ntopic="b"\nwhy="c"\nfields=[1]\n', "a list of str"),
         ('[[rule]]\nid="a"\ntopic="b"\nwhy="c"\nfield=["x"]\n', "unknown key 'field'"),
         ('[[rule]]\nid="a"\ntopic="b"\nwhy="c"\nfields=["x"]\nmask=true\n', "a int|an int"),
@@ -119,7 +119,7 @@ def test_the_sample_has_every_key_and_works() -> None:
         ("[[rule", "not TOML"),
         ('[[rule]]\nid="a"\ntopic="b"\nwhy="c"\nfields=["x"]\nbytes={x=1}\n', "a byte's offset"),
         ('[[rule]]\nid="a"\ntopic="b"\nwhy="c"\nfields=["x"]\nbytes={1=0x100}\n', "the bits that may differ"),
-        ("rule = [1]", "no table"),
+        ("rule = [1]", "not a table"),
         ("a = " + "[" * 4000, "not TOML"),
     ],
 )

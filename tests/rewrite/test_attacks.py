@@ -280,7 +280,7 @@ def test_a_bundle_of_another_stream_is_told(source, tmp_path):
     folder, other = tmp_path / "b", samplefiles.path("twin-tcg-10.0")
     assert run("mshv", "export", other, "--layout", "amd-zen4", "-o", folder).returncode == 0
     done = run("mshv", "import", source, folder, "--dry-run")
-    assert b"the bundle was made of pc-i440fx-7.2 under tcg with 1 vCPU; this stream is of" in done.stderr
+    assert b"the bundle was exported from pc-i440fx-7.2 under tcg with 1 vCPU; this stream is from" in done.stderr
 
 
 def test_a_bundle_has_no_xcr0_beyond_its_mask(source, tmp_path):

@@ -1,4 +1,4 @@
-"""Vendors' machine types: what they are taken for, and that this is said."""
+"""Vendors' machine types: what they are treated as, and that a note says so."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_what_they_are_taken_for_was_there():
 def test_upgrade_machine_says_that_it_is_a_guess():
     old = rewritten(sample("pc-7.2"), lambda r: r.machine_type("pc-i440fx-jammy")).data
     done = rewritten(old, lambda r: r.upgrade_machine("pc-i440fx-9.0"))
-    assert "pc-i440fx-jammy is a vendor's machine type, taken for pc-i440fx-6.2: a guess" in done.notes
+    assert "pc-i440fx-jammy is a vendor's machine type, treated as pc-i440fx-6.2: a guess" in done.notes
     with qmigtool.open(done.data) as stream:
         assert stream.machine == "pc-i440fx-9.0"
 

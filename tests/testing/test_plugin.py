@@ -125,7 +125,7 @@ def test_a_test_for_each_stream_of_a_folder(pytester: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize(
     ("mark", "message"),
-    [('@pytest.mark.qmig_streams("none")', "no stream '[*].mig' in *none"), ("", "qmig_stream wants @pytest.mark*")],
+    [('@pytest.mark.qmig_streams("none")', "no stream '[*].mig' in *none"), ("", "qmig_stream requires @pytest.mark*")],
 )
 def test_a_folder_without_streams_fails(pytester: pytest.Pytester, mark: str, message: str) -> None:
     """Tests that are gone because a folder was renamed would look like success."""
@@ -184,7 +184,7 @@ def test_golden_files(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["E*A: golden/test_golden/test_state.mig.xz, *", "E*cpu@3/env.regs?0?*0x5*RAX", "E*--qmig-update-golden*anew"]
+        ["E*A: golden/test_golden/test_state.mig.xz, *", "E*cpu@3/env.regs?0?*0x5*RAX", "E*--qmig-update-golden*again"]
     )
 
 

@@ -1,10 +1,10 @@
-"""What guest memory holds in two streams, page by page.
+"""Compare the guest memory of two streams page by page.
 
 =======  =====================================================================================
-compare  :func:`compare_ram`, and the numbers and stretches of pages that it finds
+compare  :func:`compare_ram`, and its result: counts and stretches of pages
 walk     one RAMBlock in both streams: each page and its class
-pages    where the pages of a block stand in one stream, and many of them at once
-moved    pages that hold what another page held
+pages    where the pages of a block are in one stream, and reading many of them at once
+moved    pages with the contents of another page
 text     a comparison as text and JSON
 =======  =====================================================================================
 """

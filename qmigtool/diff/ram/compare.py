@@ -1,7 +1,7 @@
-"""Comparing guest memory page by page, whatever its encoding in either stream.
+"""Compare guest memory page by page, independent of its encoding in either stream.
 
 Two pages are the same if their final contents are; how often and in which encoding they were sent does not matter.
-Memory grows with the number of runs of records, never with the guest's RAM.
+Memory use grows with the number of runs of records, never with the guest's RAM.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
     "ram_ranges",
 ]
 
-KEPT = 1 << 18  # ranges remembered of a comparison: 4 MiB; if there are more, they are found again when asked for
+KEPT = 1 << 18  # ranges kept of a comparison: 4 MiB; if there are more, they are computed again when needed
 
 
 class PageDifference(NamedTuple):
@@ -55,7 +55,7 @@ class BlockComparison:
     """One RAMBlock, matched by its idstr.
 
     ``size_a`` and ``size_b`` are bytes, None where a stream has no such block. ``counts`` has every class, in pages of
-    ``page_size`` bytes: the smaller one, if the streams have pages of different sizes. ``problems`` say why pages are
+    ``page_size`` bytes: the smaller one, if the streams have pages of different sizes. ``problems``: why pages are
     unknown.
     """
 
@@ -70,7 +70,7 @@ class BlockComparison:
 
     @property
     def pages(self) -> int:
-        """All pages, those that only the larger block has too."""
+        """All pages, including those that only the larger block has."""
         return sum(self.counts.values())
 
     @property
@@ -79,9 +79,9 @@ class BlockComparison:
         return self.size_a == self.size_b and self.pages == self.counts[PageClass.SAME]
 
     def ranges(self) -> Iterator[Ranges]:
-        """Give every stretch of pages that is not the same, in order, in arrays of :data:`RANGE`.
+        """Yield every stretch of pages that differ, in order, in arrays of :data:`RANGE`.
 
-        If there are too many to remember, they are compared anew.
+        If there are too many to keep, they are compared again.
         """
         if self._kept is not None:
             yield self._kept
@@ -90,7 +90,7 @@ class BlockComparison:
                 yield part[part["class"] != PageClass.SAME]
 
     def _units(self, *kinds: PageClass) -> Iterator[Ints]:
-        """Give the numbers of the pages of some classes."""
+        """Yield the numbers of the pages of some classes."""
         for part in self.ranges():
             some = part[np.isin(part["class"], kinds)]
             start, length = (some[name].astype(np.int64) // self.page_size for name in ("offset", "length"))
@@ -128,9 +128,9 @@ class RamComparison:
         return {kind: sum(block.counts[kind] for block in self.blocks) for kind in PageClass}
 
     def moved(self) -> NDArray[np.void]:
-        """Return which changed or filled pages of B hold what another page of A holds (:data:`MOVED`).
+        """Return the changed or filled pages of B that have the contents of another page of A (:data:`MOVED`).
 
-        They stay changed or filled: this says where their content may have come from. Reads all of A once more.
+        They stay changed or filled: this shows where their contents may come from. Reads all of A once more.
         """
         pairs = [MovedBlock(*block._again.sides()) for block in self.blocks]
         wanted = (
@@ -141,7 +141,7 @@ class RamComparison:
         return find_moved(pairs, wanted)
 
     def differences(self, limit: int = 100) -> Iterator[PageDifference]:
-        """Give how the first ``limit`` pages differ whose content is known in both streams."""
+        """Yield how pages differ, for the first ``limit`` pages whose contents are known in both streams."""
         yield from islice(self._differences(), limit)
 
     def _differences(self) -> Iterator[PageDifference]:
@@ -168,16 +168,16 @@ class RamComparison:
 def compare_ram(a: Stream, b: Stream, *, absent: Absent = "error") -> RamComparison:
     """Compare the guest memory of two streams; opened with ``keep_runs``, each is read through only once.
 
-    A page in none of the given channels counts as ``only_a``, ``only_b`` or ``unknown``, unless ``absent="zero"`` says
-    that it reads as zeros (see :class:`~qmigtool.ram.Ram`). What a stream's own reading met is in its ``problems``.
-    Raises :class:`~qmigtool.errors.UnsupportedError` for a stream from a pipe, whose memory is gone, and for page
+    A page in none of the given channels counts as ``only_a``, ``only_b`` or ``unknown``, unless ``absent="zero"``
+    makes it read as zeros (see :class:`~qmigtool.ram.Ram`). Errors of reading a stream are in its ``problems``.
+    Raises :class:`~qmigtool.errors.UnsupportedError` for a stream from a pipe, whose memory was not kept, and for page
     sizes of which neither divides the other.
     """
     for stream in (a, b):
         if not isinstance(stream.source, BufferSource):
             raise UnsupportedError(
                 "comparing the memory of a pipe",
-                "the guest memory of a stream from a pipe is gone",
+                "the guest memory of a stream from a pipe was not kept",
                 section="ram",
                 expected="two files",
             )

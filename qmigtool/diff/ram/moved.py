@@ -1,7 +1,7 @@
-"""Pages of B that hold what another page of A holds: memory that a guest moved, rather than wrote anew.
+"""Pages of B with the contents of another page of A: memory that a guest moved rather than wrote.
 
-Every page of A is hashed, and those of B that differ from A's in their place; where two hashes agree the bytes are
-compared. Pages of one byte value say nothing about where they come from, and are left out.
+Every page of A is hashed, and those of B that differ from A's page in the same place; if two hashes are equal, the
+bytes are compared. Pages of one byte value do not show where they come from, and are left out.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 __all__ = ["MOVED", "MovedBlock", "find_moved", "spread"]
 
 MOVED = np.dtype([("block", "u2"), ("from_block", "u2"), ("offset", "u8"), ("from_offset", "u8")])
-"""A page of B and where A has its content: numbers of the blocks in the comparison, bytes in them."""
+"""A page of B and where A has its contents: numbers of the blocks in the comparison, bytes in them."""
 
-MAX_WANTED = 1 << 20  # pages looked for: some 50 MiB; what is beyond is left out
+MAX_WANTED = 1 << 20  # pages looked for: some 50 MiB; further ones are left out
 BATCH = 256 << 10
 WINDOW = 1 << 14
 
 
 class MovedBlock(NamedTuple):
-    """One block of the comparison: what either stream has of it."""
+    """One block of the comparison, in both streams."""
 
     a: BlockPages
     b: BlockPages
 
 
 def find_moved(blocks: Sequence[MovedBlock], wanted: Iterator[tuple[int, Ints]]) -> NDArray[np.void]:
-    """Return which of B's pages stand elsewhere in A (:data:`MOVED`), each once, with the first place there.
+    """Return the pages of B that are elsewhere in A (:data:`MOVED`), each once, with the first place there.
 
-    ``wanted`` gives the pages to look for: the number of a block, units of it. At most :data:`MAX_WANTED` are.
+    ``wanted`` yields the pages to look for: the number of a block, units of it. At most :data:`MAX_WANTED` are used.
     """
     hashes, block, unit = _wanted(blocks, wanted)
     order = np.argsort(hashes, kind="stable")
@@ -85,7 +85,7 @@ def _wanted(blocks: Sequence[MovedBlock], wanted: Iterator[tuple[int, Ints]]) ->
 
 
 def _with_content(side: BlockPages) -> Iterator[Ints]:
-    """Give the units of a block that may be of more than one byte value."""
+    """Yield the units of a block that may have more than one byte value."""
     segments = side.segments
     length = np.diff(np.append(segments.start, side.units))
     kept = (segments.held == HeldPage.IN_PLACE) | (segments.held == HeldPage.ENCODED)
@@ -93,7 +93,7 @@ def _with_content(side: BlockPages) -> Iterator[Ints]:
 
 
 def spread(start: Ints, length: Ints) -> Iterator[Ints]:
-    """Give the numbers in stretches one by one, in arrays of bounded length."""
+    """Yield the single numbers in stretches, in arrays of bounded length."""
     before = np.concatenate(([0], np.cumsum(length)))
     for at in range(0, int(before[-1]), WINDOW):
         index = np.arange(at, min(at + WINDOW, int(before[-1])))
@@ -102,7 +102,7 @@ def spread(start: Ints, length: Ints) -> Iterator[Ints]:
 
 
 def _hashed(side: BlockPages, units: Iterator[Ints]) -> Iterator[tuple[Ints, Hashes]]:
-    """Give units and their hashes, those left out that cannot be read or are of one byte value."""
+    """Yield units and their hashes, without those that cannot be read or have one byte value."""
     words = side.unit // 8
     key = np.random.default_rng(0).integers(0, 1 << 63, words, np.uint64) << np.uint64(1) | np.uint64(1)
     for some in units:
@@ -114,7 +114,7 @@ def _hashed(side: BlockPages, units: Iterator[Ints]) -> Iterator[tuple[Ints, Has
 
 
 def _fetched(side: BlockPages, units: Ints) -> Iterator[tuple[Ints, Bytes, NDArray[np.bool_]]]:
-    """Give units, their contents, and which of them could be read."""
+    """Yield units, their contents, and which of them could be read."""
     if not len(units):
         return
     look = side.look(units, np.searchsorted(side.segments.start, units, side="right") - 1)
@@ -126,7 +126,7 @@ def _fetched(side: BlockPages, units: Ints) -> Iterator[tuple[Ints, Bytes, NDArr
 
 
 def _the_same(blocks: Sequence[MovedBlock], moved: NDArray[np.void], size: int) -> NDArray[np.bool_]:
-    """Compare the bytes of what was found; two pages of one hash are not always the same."""
+    """Compare the bytes of the pages found; two pages with one hash are not always the same."""
     same = np.zeros(len(moved), np.bool_)
     pairs = moved["block"].astype(np.int64) << 16 | moved["from_block"]
     for pair in np.unique(pairs).tolist():

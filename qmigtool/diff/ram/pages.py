@@ -1,8 +1,8 @@
-"""Where the pages of one RAMBlock of one stream stand, as columns, and how many of them at once are fetched.
+"""Where the pages of one RAMBlock are in one stream, as columns, and reading many of them at once.
 
-A block is cut into segments: stretches of pages of one kind. Pages that stand in a channel as they are (plain records,
-mapped-ram, multifd without compression) are at places that a multiplication gives, so any number of them is taken out
-of the file with one indexing, whatever the lengths of the runs. The others are read through
+A block is divided into segments: stretches of pages of one kind. Pages that a channel holds unencoded (plain records,
+mapped-ram, multifd without compression) are at places that a multiplication gives, so any number of them is read from
+the file with one indexing operation, whatever the lengths of the runs. The others are read through
 :class:`~qmigtool.ram.Ram`.
 """
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockPages", "HeldPage", "Look", "Segments", "distinct"]
 
-MAX_ERRORS = 20  # named one by one; the rest is counted
+MAX_ERRORS = 20  # listed; the rest is counted
 
 
 class HeldPage(IntEnum):
-    """What a stream has of a page."""
+    """How a stream holds a page."""
 
     ABSENT = 0
     FILL = 1
     """One byte value."""
     IN_PLACE = 2
-    """Its bytes as they are, at an offset of a channel."""
+    """Its bytes, unencoded, at an offset of a channel."""
     ENCODED = 3
-    """To be unpacked, or put together from changes (XBZRLE)."""
+    """Compressed, or encoded as changes (XBZRLE)."""
 
 
 def _held(encoding: Encoding) -> HeldPage:
@@ -78,9 +78,9 @@ class Segments(NamedTuple):
 class BlockPages:
     """One block of one stream, in units of ``unit`` bytes: a page, or a part of one if the other stream's are smaller.
 
-    ``units`` is how many the comparison looks at; beyond the block's end they are absent, and all of them if the stream
-    has no such block. ``shared`` says that the
-    block's memory is not in the stream (x-ignore-shared). ``errors`` are those that reading the units met.
+    ``units`` is the number of units compared; those beyond the block's end are absent, and all of them if the stream
+    has no such block. ``shared``: the block's memory is not in the stream (x-ignore-shared). ``errors`` are the errors
+    of reading the units.
     """
 
     def __init__(self, ram: Ram, name: str, unit: int, units: int, absent: Absent) -> None:
@@ -99,7 +99,7 @@ class BlockPages:
 
     def _segments(self, pages: int, total: int) -> Segments:
         ram, per_page = self.ram, self.per_page
-        if not pages:  # nothing, or shared: then there is no last writer
+        if not pages:  # empty, or shared: then there is no last writer
             nothing = np.zeros(1, np.int64)
             small = np.zeros(1, np.uint8)
             return Segments(nothing, small, small, small.astype(np.uint16), nothing, nothing)
@@ -110,12 +110,12 @@ class BlockPages:
         at = np.searchsorted(final.start, start, side="right") - 1
         at_gap = np.searchsorted(gaps[:, 0], start, side="right") - 1
         known = (at >= 0) & (start < np.append(end, 0)[at]) & (start < pages)
-        if self._absent == "error":  # else changes to an absent page are changes to zeros
+        if self._absent == "error":  # otherwise changes to an absent page are changes to zeros
             known &= start >= np.append(gaps[:, 1], 0)[at_gap]
         run = ram.runs[final.run[at]] if len(final.run) else np.zeros(len(start), ram.runs.dtype)
         held = np.where(known, _HELD[run["encoding"]], HeldPage.ABSENT).astype(np.uint8)
         lacking = (held == HeldPage.ABSENT) & (start < pages)
-        if self._absent == "error":  # what virtio-mem has not plugged is not absent
+        if self._absent == "error":  # memory that virtio-mem has not plugged is not absent
             lacking &= start >= np.append(gaps[:, 1], 0)[at_gap]
         held[lacking] = HeldPage.FILL
         fill = np.where(known, run["fill"], 0).astype(np.uint8)
@@ -125,11 +125,11 @@ class BlockPages:
         return Segments(start * per_page, held, fill, run["channel"].astype(np.uint16), place, stride)
 
     def look(self, units: Ints, segment: Ints) -> Look:
-        """Get ready to fetch some units, ascending, whose segments are known."""
+        """Prepare to fetch some units, ascending, whose segments are known."""
         return Look(self, units, segment)
 
     def read(self, units: Ints, part: Ints, out: Bytes, broken: NDArray[np.bool_]) -> None:
-        """Put consecutive units into rows ``part`` of ``out``, whatever their encoding; page by page if that fails."""
+        """Read consecutive units of any encoding into rows ``part`` of ``out``; page by page if that fails."""
         first, last = int(units[part[0]]) // self.per_page, int(units[part[-1]]) // self.per_page + 1
         skipped = int(units[part[0]]) - first * self.per_page
         try:
@@ -150,16 +150,16 @@ class BlockPages:
         out[part] = whole[skipped : skipped + len(part)]
 
     def note(self, error: QmigError) -> None:
-        """Take note of a page that cannot be read."""
+        """Record a page that cannot be read."""
         self.error_count += 1
         if len(self.errors) < MAX_ERRORS:
             self.errors.append(str(error))
 
 
 class Look:
-    """Some units of a block, of which any stretch can be had.
+    """Some units of a block, of which any stretch can be read.
 
-    Nearly all stand in one channel as they are: they are taken from one view of it, and the others are put right.
+    One channel holds nearly all of them unencoded: they are read from one view of it, and the others are replaced.
     """
 
     def __init__(self, pages: BlockPages, units: Ints, segment: Ints) -> None:
@@ -188,15 +188,15 @@ class Look:
         self._items: Units = np.ndarray(
             (high - low - pages.unit + 1,), np.dtype((np.void, pages.unit)), self._data, 0, 1
         )
-        # How often the distance to the next unit has changed so far: where it has not, no copy is needed.
+        # How often the distance to the next unit has changed so far: no copy is needed where it is constant.
         step = np.diff(self._from)
         self._bends = np.concatenate(([0, 0], np.cumsum(step[1:] != step[:-1]), [0]))
         self._all_plain = np.concatenate(([0], np.cumsum(~self._plain)))
 
     def fetch(self, first: int, last: int) -> tuple[Bytes, NDArray[np.bool_] | None]:
-        """Return the content of units number ``[first, last)`` of these, uint8 of shape (units, bytes).
+        """Return the contents of units ``[first, last)`` of these, uint8 of shape (units, bytes).
 
-        The second part tells which of them could not be read, if any.
+        The second part marks those that could not be read, if any.
         """
         size, part = self._pages.unit, slice(first, last)
         if self._data is None:
@@ -224,7 +224,7 @@ class Look:
         return out, broken if bool(broken.any()) else None
 
     def _elsewhere(self, at: int, out: Bytes, broken: NDArray[np.bool_]) -> None:
-        """Take one unit from another channel than most, or find that its channel ends before it."""
+        """Read one unit from another channel than most, or record that its channel ends before it."""
         try:
             place, size = int(self._place[at]), self._pages.unit
             out[0] = np.frombuffer(self._pages.ram.channel(int(self._channel[at])).view(place, size), np.uint8)

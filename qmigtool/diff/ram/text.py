@@ -18,12 +18,12 @@ __all__ = [
 
 MAX_RANGES = 10_000  # in a JSON document
 BLOCK_HEAD = ["RAM block", "pages", *(kind.word.replace("_", " ") for kind in PageClass)]
-MOVED_HEAD = ["page of B", "offset", "has what was in", "at"]
+MOVED_HEAD = ["page of B", "offset", "has contents of", "at"]
 RANGE_HEAD = ["RAM block", "offset", "pages", "what"]
 
 
 def block_cells(block: BlockComparison) -> list[str]:
-    """Return what became of a RAMBlock's pages as a line of cells, as :data:`BLOCK_HEAD` names them."""
+    """Return the number of pages of each class in a RAMBlock as a line of cells, as :data:`BLOCK_HEAD` names them."""
     return [printable(block.name), str(block.pages), *(str(block.counts[kind]) for kind in PageClass)]
 
 
@@ -34,7 +34,7 @@ def range_cells(found: RamComparison, limit: int | None) -> list[list[str]]:
 
 
 def moved_cells(found: RamComparison) -> list[list[str]]:
-    """Return the pages of B that hold what another page of A holds as lines of cells (:data:`MOVED_HEAD`)."""
+    """Return the pages of B with the contents of another page of A as lines of cells (:data:`MOVED_HEAD`)."""
     names = [printable(block.name) for block in found.blocks]
     return [
         [names[block], f"{offset:#x}", names[origin], f"{at:#x}"]
@@ -50,9 +50,9 @@ def ram_verdict(found: RamComparison) -> str:
 
 
 def ram_as_dict(found: RamComparison, *, moved: bool = False) -> dict[str, Any]:
-    """Return the comparison as ``--json`` has it, with the first 10,000 stretches that differ.
+    """Return the comparison as ``--json`` prints it, with the first 10,000 stretches that differ.
 
-    ``moved`` adds the first 10,000 pages of B that hold what another page of A holds.
+    ``moved`` adds the first 10,000 pages of B with the contents of another page of A.
     """
     rows = list(islice(ram_ranges.rows(found), MAX_RANGES + 1))
     document: dict[str, Any] = {

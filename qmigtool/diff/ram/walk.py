@@ -1,7 +1,7 @@
 """One walk through a RAMBlock in two streams, and the class of every page.
 
-Where neither stream needs a look (both say zero, or one has nothing) none is taken; the rest is compared in batches
-that stay in the processor's cache, by bytes.
+Pages whose class follows without reading (both zero, or absent in one) are not read; the others are compared bytewise
+in batches that stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RANGE", "PageClass", "Ranges", "Walk"]
 
-WINDOW = 1 << 14  # units whose places are worked out at once
+WINDOW = 1 << 14  # units whose places are computed at once
 BATCH = 256 << 10  # bytes of each stream compared at once: both, and the result, stay in the cache
 
 
 class PageClass(IntEnum):
-    """What the comparison says of a page."""
+    """The result of the comparison for a page."""
 
     SAME = 0
     CHANGED = 1
@@ -41,7 +41,7 @@ class PageClass(IntEnum):
     """Absent in B: in none of the given channels, or beyond the end of a smaller block."""
     ONLY_B = 5
     UNKNOWN = 6
-    """Absent in both, or it cannot be read in one."""
+    """Absent in both, or unreadable in one."""
 
     @property
     def word(self) -> str:
@@ -72,7 +72,7 @@ class Walk:
         self._out = np.empty((max(1, BATCH // unit), unit), np.bool_)
 
     def compare(self, room: int) -> tuple[dict[PageClass, int], Ranges | None]:
-        """Walk once; return the pages of each class, and the ranges that are not the same, if no more than ``room``."""
+        """Walk once; return the pages of each class, and the ranges that differ, if there are at most ``room``."""
         counts = np.zeros(len(PageClass), np.int64)
         kept: list[Ranges] | None = [np.zeros(0, RANGE)]
         for part in self.pieces():
@@ -84,7 +84,7 @@ class Walk:
         return dict(zip(PageClass, counts.tolist(), strict=True)), np.concatenate(kept) if kept is not None else None
 
     def problems(self) -> Iterator[str]:
-        """Give why pages are unknown; known once they have been looked at."""
+        """Yield why pages are unknown; complete after the walk."""
         for word, side in zip("AB", self._sides, strict=True):
             if side.shared:
                 yield f"{word}: shared memory, not in the stream (x-ignore-shared)"
@@ -93,11 +93,11 @@ class Walk:
                 yield f"{word}: and {side.error_count - len(side.errors)} more pages that cannot be read"
 
     def sides(self) -> list[BlockPages]:
-        """Return what either stream has of the block."""
+        """Return the block in both streams."""
         return [BlockPages(ram, self.name, self._unit, self._units, self._absent) for ram in self._rams]
 
     def pieces(self) -> Iterator[Ranges]:
-        """Give all stretches, of every class, in order; two that follow each other differ in class."""
+        """Yield all stretches, of every class, in order; adjacent ones differ in class."""
         last = np.zeros(0, RANGE)
         for starts, units, kinds in self._stretches():
             part = np.zeros(len(starts), RANGE)
@@ -115,7 +115,7 @@ class Walk:
             yield last
 
     def _stretches(self) -> Iterator[tuple[Ints, Ints, Classes]]:
-        """Give (first unit, units, class) of stretches in order, in arrays of bounded length."""
+        """Yield (first unit, units, class) of stretches in order, in arrays of bounded length."""
         self._sides = self.sides()
         start = distinct(*(side.segments.start for side in self._sides))
         bounds = np.append(start, self._units)
@@ -124,12 +124,12 @@ class Walk:
             yield from self._windows(some[:-1], np.diff(some))
 
     def _windows(self, start: Ints, units: Ints) -> Iterator[tuple[Ints, Ints, Classes]]:
-        """Do the same for stretches in which neither side has a segment that starts."""
+        """Do the same for stretches in which no segment starts on either side."""
         a, b = (side.segments for side in self._sides)
         ia = np.searchsorted(a.start, start, side="right") - 1
         ib = np.searchsorted(b.start, start, side="right") - 1
         kinds, look = _without_a_look(a.held[ia], a.fill[ia], b.held[ib], b.fill[ib])
-        # A long stretch that needs a look is taken in parts.
+        # A long stretch that must be read is read in parts.
         parts = np.where(look, -(-units // WINDOW), 1)
         which = np.repeat(np.arange(len(start)), parts)
         number = np.arange(len(which)) - np.repeat(np.cumsum(parts) - parts, parts)
@@ -148,14 +148,14 @@ class Walk:
     def _look(
         self, start: Ints, units: Ints, kinds: Classes, look: NDArray[np.bool_], ia: Ints, ib: Ints
     ) -> tuple[Ints, Ints, Classes]:
-        """Compare the units of the stretches that need it, and return all in order."""
+        """Compare the units of the stretches that must be read, and return all stretches in order."""
         if not bool(look.any()):
             return start, units, kinds
         count = units[look]
         which = np.repeat(np.flatnonzero(look), count)
         unit = start[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
         found = self._classes(unit, ia[which], ib[which])
-        # Stretches of one class among the units looked at; where one ends in between, the order below puts it right.
+        # Stretches of one class among the units read; where one ends in between, the sort below corrects the order.
         first = np.flatnonzero(np.concatenate(([True], (found[1:] != found[:-1]) | (unit[1:] != unit[:-1] + 1))))
         starts = np.concatenate((start[~look], unit[first]))
         order = np.argsort(starts, kind="stable")
@@ -163,7 +163,7 @@ class Walk:
         return starts[order], lengths[order], np.concatenate((kinds[~look], found[first]))[order]
 
     def _classes(self, unit: Ints, ia: Ints, ib: Ints) -> Classes:
-        """Compare the content of units, and say the class of each."""
+        """Compare the contents of units, and return the class of each."""
         a, b = (side.look(unit, which) for side, which in zip(self._sides, (ia, ib), strict=True))
         out = np.zeros(len(unit), np.uint8)
         step = len(self._out)
@@ -189,7 +189,7 @@ class Walk:
 def _without_a_look(
     held_a: Classes, fill_a: Classes, held_b: Classes, fill_b: Classes
 ) -> tuple[Classes, NDArray[np.bool_]]:
-    """Say what is known of stretches without their content, and which of them need a look."""
+    """Return the class of stretches as far as it is known without reading, and which of them must be read."""
     lacks_a, lacks_b = held_a == HeldPage.ABSENT, held_b == HeldPage.ABSENT
     both_fill = (held_a == HeldPage.FILL) & (held_b == HeldPage.FILL)
     kinds = np.select(

@@ -1,4 +1,4 @@
-"""The formats in which other programs read findings: a module each, found by its name.
+"""The formats in which other programs read findings: one module for each, found by its name.
 
 ===========  =================================================================================
 junit        JUnit XML, as Jenkins and GitLab read it
@@ -36,7 +36,7 @@ def _own() -> tuple[str, ...]:
 
 
 def format_names() -> tuple[str, ...]:
-    """Return the names of all formats; raises :class:`~qmigtool.errors.UsageError` for a name that is there twice."""
+    """Return the names of all formats; raises :class:`~qmigtool.errors.UsageError` for a duplicate name."""
     taken = [*_own(), *RESERVED]
     for point, _ in plugins(FORMATS):
         if point.name in taken:

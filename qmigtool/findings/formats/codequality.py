@@ -1,4 +1,4 @@
-"""Findings as GitLab's Code Quality report: what a merge request shows beside its diff.
+"""Findings as a GitLab Code Quality report, which a merge request shows next to its diff.
 
 The format is a subset of Code Climate's: ``description``, ``check_name``, ``fingerprint``, ``severity``, ``location``.
 """
@@ -29,7 +29,7 @@ def render(reports: Sequence[Report], _threshold: Severity = Severity.WARNING, _
                     "check_name": finding.rule,
                     "fingerprint": fingerprint,
                     "severity": _SEVERITIES[finding.severity],
-                    # A stream has no lines, but GitLab wants one.
+                    # A stream has no lines, but GitLab requires one.
                     "location": {"path": printable(relative_path(report.file) or report.file), "lines": {"begin": 1}},
                 }
             )

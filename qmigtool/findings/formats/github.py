@@ -1,6 +1,6 @@
 """Findings as GitHub workflow commands: lines on a job's standard output that become annotations.
 
-GitHub shows ten errors, ten warnings and ten notices of a step; the rest is in its log only.
+GitHub shows ten errors, ten warnings and ten notices of a step; the rest is only in its log.
 Source: the runner's ``ActionCommand`` for the escapes.
 """
 
@@ -16,13 +16,13 @@ from qmigtool.util.text import printable
 __all__ = ["render"]
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
-# The percent sign first: it is what the others are escaped with.
+# The percent sign first: the other escapes contain it.
 _DATA = (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"))
 _PROPERTY = (*_DATA, (":", "%3A"), (",", "%2C"))
 
 
 def render(reports: Sequence[Report], _threshold: Severity = Severity.WARNING, _version: str = "") -> str:
-    """Return one line for each finding, heaviest first, so that what is cut is the least."""
+    """Return one line for each finding, most severe first, so that GitHub drops the least severe."""
     found = []
     for report in reports:
         titles = {rule.id: rule.title for rule in report.rules}

@@ -1,7 +1,7 @@
-"""Findings as JUnit XML: a testsuite per file, a testcase per rule, also for those that found nothing.
+"""Findings as JUnit XML: a testsuite per file, a testcase per rule, also for rules without findings.
 
-The format is what Jenkins' ``junit-10.xsd`` describes and GitLab reads. It knows no warnings: what weighs less than the
-threshold is in the ``system-out`` of a testcase that passed. A rule's findings are one failure, because readers show
+The format is the one that Jenkins' ``junit-10.xsd`` describes and GitLab reads. It has no warnings: findings below the
+threshold are in the ``system-out`` of a testcase that passed. A rule's findings are one failure, because readers show
 only the first.
 """
 
@@ -19,7 +19,7 @@ from qmigtool.util.text import printable
 __all__ = ["UNREADABLE", "render"]
 
 UNREADABLE = "stream-readable"
-"""The rule whose findings are errors of a test, in JUnit's words, not failures."""
+"""The rule whose findings are errors in JUnit's sense, not failures."""
 
 
 def render(reports: Sequence[Report], threshold: Severity = Severity.WARNING, _version: str = "") -> str:
@@ -36,7 +36,7 @@ def render(reports: Sequence[Report], threshold: Severity = Severity.WARNING, _v
 
 
 def _count(element: ElementTree.Element, cases: list[ElementTree.Element]) -> None:
-    """Write how the tests went; in the order in which others write it."""
+    """Write the number of tests, failures and errors, in the usual order."""
     element.set("tests", str(len(cases)))
     for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         element.set(attribute, str(sum(case.find(tag) is not None for case in cases)))
@@ -62,6 +62,6 @@ def _testcase(suite: ElementTree.Element, report: Report, rule: Rule, threshold:
 
 def _body(rule: Rule, found: Sequence[Finding]) -> str:
     listed = [f"{finding.severity.value}: {sentence(finding)}" for finding in found]
-    # Readers show it as it is: prose is folded, findings are not, so that they can be searched.
+    # Readers show it unchanged: prose is folded, findings are not, so that they can be searched.
     reason = wrap(found[0].reason, REASON, break_long_words=False)
     return "\n".join(map(printable, [rule.title, "", *listed, "", *reason])).rstrip() + "\n"

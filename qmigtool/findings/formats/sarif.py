@@ -2,8 +2,8 @@
 
 A place in a stream is a binary region (``byteOffset``, ``byteLength``). GitHub refuses a result whose region has no
 line, so every region is also line 1, column 1: text and binary properties of a region are independent of each other
-(SARIF 2.1.0, 3.30.4). The place by name is a logical location. GitHub tells an alert that it knows by
-``primaryLocationLineHash``; it would take one from the line's text, which a stream has not, so it is given.
+(SARIF 2.1.0, 3.30.4). The place by name is a logical location. GitHub identifies a known alert
+by ``primaryLocationLineHash``, which it would compute from the text of the line; a stream has none, so it is given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["SCHEMA", "render"]
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ROOT = "%SRCROOT%"
-# What GitHub lists alerts by, where a rule is not about security.
+# GitHub sorts alerts by this, for rules that are not about security.
 _PROBLEM = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "recommendation"}
 MAX_BYTES = (1 << 63) - 1  # readers keep offsets in a signed word
 
@@ -58,7 +58,7 @@ def render(reports: Sequence[Report], _threshold: Severity = Severity.WARNING, v
 
 
 def _rules(reports: Iterable[Report]) -> list[Rule]:
-    """Return every rule once, in the order they were asked."""
+    """Return every rule once, in the order in which they ran."""
     return list({rule.id: rule for report in reports for rule in report.rules}.values())
 
 
