@@ -126,7 +126,7 @@ def _cells(file: str, document: dict[str, Any]) -> list[str]:
         document["accelerator"]["name"],
         str(document["vcpus"]),
         str(document["devices"]),
-        _bytes(sum(block["size"] for block in document["ram_blocks"])).partition(" (")[0],
+        _bytes(sum(block["size"] for block in document["ram_blocks"]), exact=False),
         {True: "yes", False: "NO", None: "unknown"}[document["complete"]],
     ]
 
@@ -255,9 +255,11 @@ def _details(details: dict[str, Any]) -> Iterator[str]:
             yield f"{words}: {('no', 'yes')[value] if isinstance(value, bool) else value}"
 
 
-def _bytes(count: int) -> str:
+def _bytes(count: int, *, exact: bool = True) -> str:
+    """Return a size with a unit; where that rounds it, with the bytes behind it if it has to be ``exact``."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size:
-            exact = count / size
-            return f"{exact:.0f} {unit}" if exact == int(exact) else f"{exact:.1f} {unit} ({count} bytes)"
+            if not count % size:
+                return f"{count // size} {unit}"
+            return f"{count / size:.1f} {unit}" + (f" ({count} bytes)" if exact else "")
     return f"{count} bytes"
