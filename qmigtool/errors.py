@@ -4,6 +4,7 @@
 
     QmigError                 the root: catch this one
     +-- UsageError            the caller asked for something that does not exist        exit code 2
+    |   +-- PathError         a path names no device or field; also a KeyError          exit code 2
     |   +-- SnapshotsError    an image holds several machines, and none is selected     exit code 2
     |   +-- OutputError       an output is an input, or its reader has closed it       exit code 2
     +-- ClosedError           a stream, or an object read from it, is used when closed  exit code 2
@@ -80,6 +81,10 @@ class UsageError(QmigError):
     """The caller named something that does not exist: a field path, a vCPU, a layout, a mask."""
 
     exit_code = 2
+
+
+class PathError(UsageError, KeyError):
+    """A path names no device or field of a stream; also a :class:`KeyError`, as ``stream[path]`` raises."""
 
 
 class SnapshotsError(UsageError):

@@ -9,6 +9,7 @@ from qmigtool.errors import LiveStateError, QmigError, StreamError, UnsupportedE
 CODES = {
     "QmigError": 3,
     "UsageError": 2,
+    "PathError": 2,
     "SnapshotsError": 2,
     "OutputError": 2,
     "ClosedError": 2,
@@ -23,6 +24,7 @@ CODES = {
 }
 PARENTS = {
     "UsageError": "QmigError",
+    "PathError": "UsageError",
     "SnapshotsError": "UsageError",
     "OutputError": "UsageError",
     "ClosedError": "QmigError",

@@ -15,7 +15,7 @@ from qmigtool import __version__
 from qmigtool.check import RULES, Policy, default_policy, default_text, load_policy, report, streams_in, unreadable
 from qmigtool.cli.shared.colours import COLOURS
 from qmigtool.cli.shared.command import command
-from qmigtool.cli.shared.messages import SCHEMA, complain, print_json, say_error
+from qmigtool.cli.shared.messages import complain, print_json, say_error
 from qmigtool.cli.shared.output import (
     accelerator_option,
     finish,
@@ -31,7 +31,7 @@ from qmigtool.errors import QmigError, UsageError
 from qmigtool.findings import Report, Severity, formats, text
 from qmigtool.findings.report import RANK, count
 from qmigtool.util.budget import portion
-from qmigtool.util.jsontext import json_document
+from qmigtool.util.jsontext import SCHEMA, json_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:

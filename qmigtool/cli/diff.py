@@ -19,7 +19,6 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    problems_json,
     remember_inputs,
     say,
     schema_option,
@@ -32,6 +31,7 @@ from qmigtool.diff.html import page
 from qmigtool.diff.outcome import Outcome, limits_reached
 from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver
 from qmigtool.errors import UndecidedError, UsageError
+from qmigtool.stream.info import problems_document
 from qmigtool.tables import FILE
 from qmigtool.util.text import printable
 
@@ -297,7 +297,7 @@ def _document(found: Outcome) -> dict[str, Any]:
         from qmigtool.diff.ram.text import ram_as_dict
 
         document["ram"] = ram_as_dict(found.memory, moved=found.moved)
-    broken_a, broken_b = (problems_json(stream)["problems"] for stream in found.streams)
+    broken_a, broken_b = (problems_document(stream)["problems"] for stream in found.streams)
     return {**document, "problems_a": broken_a, "problems_b": broken_b}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +17,18 @@ from qmigtool.cli.shared.output import (
     json_option,
     opened,
     print_cells,
-    problems_json,
     schema_option,
     snapshot_option,
 )
 from qmigtool.cli.shared.several import Several, files_argument
 from qmigtool.cli.shared.terminal import columns, styled
 from qmigtool.errors import SnapshotsError, UsageError
-from qmigtool.parsers.savevm import Type
-from qmigtool.stream.missing import is_complete, missing_memory
+from qmigtool.stream.info import info_document, lacking_memory, snapshots_document
 from qmigtool.util.text import printable
 from qmigtool.x86.accelerator import UNKNOWN
 
 if TYPE_CHECKING:
     from qmigtool.stream.missing import Missing
-    from qmigtool.stream.model import Stream
 
 
 @command(
@@ -99,16 +95,15 @@ def _read(
         walk = SHOWN_WALK if quick else None
         with opened(file, accelerator, schema=schema, channels=channels, walk=walk) as stream:
             whole = not quick or stream.proved
-            # Where the stream is broken, that is why.
-            lacking = missing_memory(stream) if whole and not stream.problems else None
-            document = {**_info(stream, lacking, whole=whole), **problems_json(stream)}
+            lacking = lacking_memory(stream, whole=whole)
+            document = info_document(stream, lacking, whole=whole)
             status = finish(stream)
             if lacking is not None and not lacking.excuse:
                 say_error(f"qmigtool: {file}: {lacking.words} (multifd and postcopy use others: --channel adds them)")
                 status = status or MISSING
             return document, lacking, status
     except SnapshotsError as several:
-        return {"container": "qcow2", "snapshots": list(several.snapshots)}, None, 0
+        return snapshots_document(several), None, 0
 
 
 HEAD = ["file", "container", "machine", "saved by", "vCPUs", "devices", "RAM", "complete"]
@@ -140,52 +135,6 @@ def _print_snapshots(snapshots: list[dict[str, Any]]) -> None:
         holds = f"{_bytes(size)} of machine state (--snapshot {one['name'] or one['id']})" if size else "disks alone"
         print(f"{head:13} {printable(one['name'])} (id {printable(one['id'])}): {printable(holds)}")
         head = ""
-
-
-def _info(stream: Stream, lacking: Missing | None, *, whole: bool) -> dict[str, Any]:
-    """Return the document; what only all of RAM's headers tell is None unless ``whole`` says to read them."""
-    sections = stream.sections if whole else None  # first: only this meets what is wrong inside RAM
-    held, pages = stream.pages_held if whole else (None, None)
-    configuration = stream.configuration
-    raw_uuid = configuration.uuid if configuration is not None else None
-    return {
-        "container": stream.container.name,
-        "compression": stream.container.compression,
-        "container_details": stream.container.details,
-        "size": stream.size,
-        "machine": stream.machine,
-        "page_size": stream.page_size,
-        "page_size_inferred": stream.page_size_inferred,
-        "accelerator": {
-            "name": stream.accelerator.name,
-            "evidence": list(stream.accelerator.evidence),
-            "given": stream.accelerator.given,
-        },
-        "vcpus": sum(device.name == "cpu" for device in stream.devices),
-        "devices": len(stream.devices),
-        "sections": None if sections is None else len(sections),
-        "pages_held": held,
-        "pages": pages,
-        "pages_missing": (0 if lacking is None else lacking.pages) if whole else None,
-        "channels": stream.channels,
-        "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
-        "shared_blocks": list(stream.shared_blocks) if whole else None,
-        "capabilities": list(stream.capabilities),
-        "uuid": str(uuid.UUID(bytes=raw_uuid)) if raw_uuid is not None else None,
-        "vmdesc": stream.vmdesc is not None,
-        "borrowed_schema": stream.borrowed,
-        "road": stream.road,
-        "proved": stream.proved,
-        **{
-            where: None if sections is None else sum(s.length for s in sections if s.type is kind)
-            for where, kind in AROUND.items()
-        },
-        "complete": is_complete(stream, lacking) if whole else None,
-    }
-
-
-# What can be in the file besides the stream: a hole (file:PATH,offset=N), padding or garbage.
-AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
 
 
 MISSING = 1  # exit status: memory is missing

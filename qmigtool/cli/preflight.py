@@ -20,7 +20,6 @@ from qmigtool.cli.shared.output import (
     json_option,
     opened,
     print_cells,
-    problems_json,
     remember_inputs,
     say,
     schema_option,
@@ -36,6 +35,7 @@ from qmigtool.preflight.losses.find import grouped
 from qmigtool.preflight.outcome import preflight_other
 from qmigtool.preflight.remark import condensed
 from qmigtool.preflight.target.readers import template
+from qmigtool.stream.info import problems_document
 from qmigtool.util.text import hexadecimal, printable
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def preflight(
     try:
         with opened(file, accelerator, schema=schema, channels=channels) as stream:
             result = judge(stream, target)
-            _report(result, target, problems_json(stream), targets, as_json=as_json)
+            _report(result, target, problems_document(stream), targets, as_json=as_json)
             return finish(stream) or _status(result)
     except StreamError as error:
         if file == "-" or not Path(file).is_file():

@@ -18,9 +18,9 @@ from qmigtool.cli.shared.output import (
     print_cells,
     print_csv,
     print_table,
-    problems_json,
 )
 from qmigtool.parsers.savevm import Type
+from qmigtool.stream.info import problems_document
 from qmigtool.tables import ram_usage
 from qmigtool.util.text import printable
 
@@ -57,7 +57,7 @@ def ram(file: str, channels: tuple[str, ...], as_csv: bool, as_json: bool) -> in
         if as_csv:
             print_csv(ram_usage.columns, rows)
         elif as_json:
-            print_json({**document, **problems_json(stream)})
+            print_json({**document, **problems_document(stream)})
         else:
             print_table(ram_usage.columns, rows)
             _print(document)

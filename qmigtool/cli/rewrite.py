@@ -19,7 +19,6 @@ from qmigtool.cli.shared.output import (
     json_option,
     opened,
     output_file,
-    problems_json,
     remember_inputs,
     schema_option,
     write_output,
@@ -30,6 +29,7 @@ from qmigtool.rewrite import Rewriter, write_stream
 from qmigtool.rewrite.draft import taken_off
 from qmigtool.rewrite.edits import Edit, apply
 from qmigtool.rewrite.undo import make_patch
+from qmigtool.stream.info import problems_document
 
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
@@ -163,7 +163,7 @@ def _copy(stream: Stream, output: str | None, *, dry_run: bool, as_json: bool) -
         with output_file(output) as target:
             written = write_stream(stream, target)
     if as_json and output != "-":
-        print_json({"edits": [], "notes": unwrapped, "bytes": written, **problems_json(stream)})
+        print_json({"edits": [], "notes": unwrapped, "bytes": written, **problems_document(stream)})
     else:
         for note in unwrapped:
             say_error(f"note: {note}")

@@ -20,8 +20,8 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    problems_json,
 )
+from qmigtool.stream.info import problems_document
 from qmigtool.stream.missing import is_complete
 from qmigtool.util.text import printable
 
@@ -43,7 +43,7 @@ def sections(file: str, every: bool, as_csv: bool, as_json: bool) -> int:
     with opened(file) as stream:
         if as_json:
             found = as_records(table.columns, table.rows(stream))
-            print_json({"sections": found, "complete": is_complete(stream), **problems_json(stream)})
+            print_json({"sections": found, "complete": is_complete(stream), **problems_document(stream)})
         elif as_csv:
             print_csv(table.columns, table.rows(stream))
         else:

@@ -20,13 +20,13 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    problems_json,
     prove_option,
     schema_option,
 )
 from qmigtool.devices.device import find
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.stream.info import problems_document
 from qmigtool.util.budget import current
 from qmigtool.util.jsontext import Hex, Items, Pairs, Tokens
 from qmigtool.util.text import json_tokens, json_value, printable, text_value, text_values
@@ -143,7 +143,7 @@ def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
         document["devices"].append(entry)
     # One of a kind is enough: without a vmdesc, every device says the same.
     kinds = {(type(error), getattr(error, "feature", None)): error for error in reversed(errors)}
-    print_json({**document, **problems_json(stream, *kinds.values())})
+    print_json({**document, **problems_document(stream, *kinds.values())})
     return finish(stream, *kinds.values())
 
 

@@ -14,12 +14,12 @@ from qmigtool.cli.shared.output import (
     json_option,
     opened,
     output_file,
-    problems_json,
 )
 from qmigtool.cli.shared.parameters import read_small
 from qmigtool.errors import StreamError
 from qmigtool.rewrite import write_stream
 from qmigtool.rewrite.undo import MAX_PATCH, read_patch
+from qmigtool.stream.info import problems_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def undo(file: str, patch: str, output: str, as_json: bool) -> int:
                     if not result.complete:
                         raise StreamError(f"the patch makes an unreadable stream of this one: {result.error}")
         if as_json and output != "-":
-            print_json({"spans": len(splices), "bytes": written, **problems_json(stream)})
+            print_json({"spans": len(splices), "bytes": written, **problems_document(stream)})
         else:
             say_error(f"{output}: {written} bytes, {len(splices)} spans of {printable(file)} replaced")
         return finish(stream)

@@ -2,7 +2,9 @@
 
 ============  =================================================================================
 opening       from a path, bytes or a pipe to a stream
-model         a stream: its facts
+model         a stream: :class:`Stream`
+facts         what a stream contains
+info          what a stream is, as one JSON document
 inputs        its inputs: a file or a pipe, and extra channels
 reading       the reading strategies, and which one an input needs
 filereading   the sections of a stream in a file: from the end, or from the front

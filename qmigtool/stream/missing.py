@@ -13,7 +13,7 @@ from qmigtool.errors import BudgetError, UnsupportedError
 from qmigtool.ram.unplugged import find_regions
 
 if TYPE_CHECKING:
-    from qmigtool.stream.model import Stream
+    from qmigtool.stream.facts import Facts
 
 __all__ = ["Missing", "is_complete", "missing_memory"]
 
@@ -36,7 +36,7 @@ class Missing(NamedTuple):
         return f"{count} are missing: they are in none of the given channels"
 
 
-def missing_memory(stream: Stream) -> Missing | None:
+def missing_memory(stream: Facts) -> Missing | None:
     """Return which memory of a stream is missing, or None; reads all of RAM's headers, and all channels.
 
     Where channels are given, pages are counted one by one; otherwise a page that was sent twice may hide one that was
@@ -59,14 +59,14 @@ def missing_memory(stream: Stream) -> Missing | None:
     return Missing(pages, total, _excuse(stream)) if pages else None
 
 
-def is_complete(stream: Stream, lacking: Missing | None = None) -> bool | None:
+def is_complete(stream: Facts, lacking: Missing | None = None) -> bool | None:
     """Return whether a stream is complete; None where a limit was reached before that was known."""
     if stream.problems and all(isinstance(one, BudgetError) for one in stream.problems):
         return None
     return stream.complete and (lacking is None or bool(lacking.excuse))
 
 
-def _excuse(stream: Stream) -> str:
+def _excuse(stream: Facts) -> str:
     """Return why pages may be missing from a stream that was sent completely."""
     names = {device.name.rpartition("/")[2] for device in stream.devices}
     if names & set(VIRTIO_MEM) and not find_regions(stream.devices, stream.ram_blocks):

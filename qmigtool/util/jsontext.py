@@ -13,9 +13,12 @@ from typing import Any, TextIO
 from qmigtool.util.budget import current
 from qmigtool.util.text import json_text
 
-__all__ = ["Hex", "Items", "Pairs", "Tokens", "json_document", "materialised", "write_json"]
+__all__ = ["SCHEMA", "Hex", "Items", "Pairs", "Tokens", "json_document", "materialised", "write_json"]
 
 BUFFER = 1 << 16  # characters
+
+SCHEMA = 1
+"""The ``schema`` of every document that qmigtool prints: its shape, not that of a stream."""
 
 
 class Items:

@@ -12,11 +12,11 @@ from qmigtool.cli.shared.output import (
     finish,
     json_option,
     opened,
-    problems_json,
     schema_option,
 )
 from qmigtool.cli.shared.parameters import mask_option, size_value, the_layout_option
 from qmigtool.rewrite import bundle
+from qmigtool.stream.info import problems_document
 from qmigtool.util.text import printable
 from qmigtool.xsave import Layout
 
@@ -53,7 +53,7 @@ def export_bundle(
     with opened(file, accelerator, schema=schema) as stream:
         document = bundle.export_bundle(stream, output, layout, mask, buffer_size=buffer_size)
         if as_json:
-            print_json({**document, **problems_json(stream)})
+            print_json({**document, **problems_document(stream)})
         else:
             for entry in document["vcpus"]:
                 print(

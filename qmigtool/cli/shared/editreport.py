@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.cli.shared.messages import print_json, say_error
-from qmigtool.cli.shared.output import print_cells, problems_json, say
+from qmigtool.cli.shared.output import print_cells, say
 from qmigtool.rewrite.changes import as_text
+from qmigtool.stream.info import problems_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _document(rewriter: Rewriter, stream: Stream, splices: list[Splice], written
         "notes": rewriter.notes,
         "splices": [_splice(splice, stream) for splice in splices],
         "bytes": written,
-        **problems_json(stream),
+        **problems_document(stream),
     }
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.util.jsontext import write_json
+from qmigtool.util.jsontext import SCHEMA, write_json
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.errors import QmigError
 
-__all__ = ["SCHEMA", "complain", "fail", "print_json", "say_error"]
-
-SCHEMA = 1
+__all__ = ["complain", "fail", "print_json", "say_error"]
 
 
 def complain(error: QmigError) -> None:

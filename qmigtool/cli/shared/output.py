@@ -169,11 +169,6 @@ def finish(stream: Stream, *more: QmigError) -> int:
     return min(codes - {UnsupportedError.exit_code} or codes, default=0)
 
 
-def problems_json(stream: Stream, *more: QmigError) -> dict[str, Any]:
-    """Return the ``problems`` of a document, and whether its device state is ``proved`` to be the stream's."""
-    return {"proved": stream.proved, "problems": [problem.as_dict() for problem in (*stream.problems, *more)]}
-
-
 def as_records(of: Sequence[Column], rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Return rows as JSON objects."""
     return [

@@ -18,7 +18,6 @@ from qmigtool.cli.shared.output import (
     opened,
     print_cells,
     print_csv,
-    problems_json,
     prove_option,
     say,
     schema_option,
@@ -27,6 +26,7 @@ from qmigtool.cli.shared.output import (
 from qmigtool.cli.shared.parameters import layout_option
 from qmigtool.cli.shared.presence import MARK, NUMBERS, Presence, cells, offsets, presence, shown
 from qmigtool.cli.shared.several import Several, files_argument
+from qmigtool.stream.info import problems_document
 from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Layout
 
@@ -78,7 +78,7 @@ def table(
             vcpus = some_vcpus(stream)
             mine = list(of.rows(stream, layout=layout))
             rows += mine if several.alone else [(file, *row) for row in mine]
-            documents[file] = {**_table_json(stream, vcpus, mine), **problems_json(stream)}
+            documents[file] = {**_table_json(stream, vcpus, mine), **problems_document(stream)}
             found.append(presence(file, stream, vcpus))
             several.ended(finish(stream))
     if as_json:

@@ -1,0 +1,82 @@
+"""The document that ``qmigtool info --json`` prints: what a stream is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.parsers.savevm import Type
+from qmigtool.stream.missing import is_complete, missing_memory
+
+if TYPE_CHECKING:
+    from qmigtool.errors import QmigError, SnapshotsError
+    from qmigtool.stream.facts import Facts
+    from qmigtool.stream.missing import Missing
+
+__all__ = ["info_document", "lacking_memory", "problems_document", "snapshots_document"]
+
+# What can be in the file in addition to the stream: a hole (file:PATH,offset=N), padding or garbage.
+AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
+
+
+def lacking_memory(stream: Facts, *, whole: bool = True) -> Missing | None:
+    """Return the memory that a stream lacks without being broken; not looked for unless ``whole``."""
+    # Where the stream is broken, that is why.
+    return missing_memory(stream) if whole and not stream.problems else None
+
+
+def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True) -> dict[str, Any]:
+    """Return the document; what only all of RAM's headers tell is None unless ``whole`` says to read them."""
+    sections = stream.sections if whole else None  # first: only this finds the errors in RAM
+    held, pages = stream.pages_held if whole else (None, None)
+    configuration = stream.configuration
+    raw_uuid = configuration.uuid if configuration is not None else None
+    uuid = None
+    if raw_uuid is not None:
+        from uuid import UUID  # few streams have one
+
+        uuid = str(UUID(bytes=raw_uuid))
+    return {
+        "container": stream.container.name,
+        "compression": stream.container.compression,
+        "container_details": stream.container.details,
+        "size": stream.size,
+        "machine": stream.machine,
+        "page_size": stream.page_size,
+        "page_size_inferred": stream.page_size_inferred,
+        "accelerator": {
+            "name": stream.accelerator.name,
+            "evidence": list(stream.accelerator.evidence),
+            "given": stream.accelerator.given,
+        },
+        "vcpus": sum(device.name == "cpu" for device in stream.devices),
+        "devices": len(stream.devices),
+        "sections": None if sections is None else len(sections),
+        "pages_held": held,
+        "pages": pages,
+        "pages_missing": (0 if lacking is None else lacking.pages) if whole else None,
+        "channels": stream.channels,
+        "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
+        "shared_blocks": list(stream.shared_blocks) if whole else None,
+        "capabilities": list(stream.capabilities),
+        "uuid": uuid,
+        "vmdesc": stream.vmdesc is not None,
+        "borrowed_schema": stream.borrowed,
+        "road": stream.road,
+        "proved": stream.proved,
+        **{
+            where: None if sections is None else sum(s.length for s in sections if s.type is kind)
+            for where, kind in AROUND.items()
+        },
+        "complete": is_complete(stream, lacking) if whole else None,
+        **problems_document(stream),
+    }
+
+
+def problems_document(stream: Facts, *more: QmigError) -> dict[str, Any]:
+    """Return the ``problems`` of a document, and whether its device state is ``proved`` to belong to the stream."""
+    return {"proved": stream.proved, "problems": [problem.as_dict() for problem in (*stream.problems, *more)]}
+
+
+def snapshots_document(error: SnapshotsError) -> dict[str, Any]:
+    """Return the document about an image with several snapshots of which none was selected."""
+    return {"container": "qcow2", "snapshots": list(error.snapshots)}
