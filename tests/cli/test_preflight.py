@@ -387,7 +387,7 @@ def test_json_nested_without_end(tmp_path: Path) -> None:
 def test_a_mistaken_target_is_told_what_there_is(call: Call, word: str, near: str | None) -> None:
     code, _, err = call(PC, "--target", word)
     assert code == 2
-    assert f"no file and no other target '{word}'" in err
+    assert f"neither a file nor another kind of target: '{word}'" in err
     assert "a version of QEMU (7.2), a machine type or an accelerator" in err
     assert ("close to it" in err) == (near is not None)
     assert near is None or near in err

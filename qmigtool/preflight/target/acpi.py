@@ -1,6 +1,6 @@
-"""How many vCPUs a machine can have, from the ACPI tables that QEMU built for it: a RAM block of a reference.
+"""The maximum number of vCPUs of a machine, from the ACPI tables that QEMU built for it: a RAM block of a reference.
 
-The MADT has an entry for every vCPU that can be there, plugged or not (hw/i386/acpi-common.c, ``acpi_build_madt``).
+The MADT has an entry for every possible vCPU, plugged or not (hw/i386/acpi-common.c, ``acpi_build_madt``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOCAL_APIC, LOCAL_X2APIC = 0, 9
 
 
 def maxcpus_of(stream: Stream) -> int | None:
-    """Return how many vCPUs the machine that saved a stream can have, or None if its tables are not there."""
+    """Return the maximum number of vCPUs of the machine that saved a stream, or None if it has no ACPI tables."""
     size = next((block.used_length for block in stream.ram_blocks if block.idstr == TABLES), 0)
     if not 0 < size <= MAX_TABLES:
         return None

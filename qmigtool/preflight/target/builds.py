@@ -1,9 +1,9 @@
-"""What is known of QEMU's own builds: the VMStateDescriptions that are in them, by name (``vmsds.json``).
+"""The VMStateDescriptions of QEMU builds, by name (``vmsds.json``).
 
 Read from the tables in the binaries of Debian's 5.2.0, 7.2.22, 10.0.13 and 11.1.3 (qemu-system-x86_64, by
 ``python -m tests.fleet vmsds``): those that belong to no device type, such as ``cpu`` with its subsections, and those
-that ``-dump-vmstate`` prints. What a module or a later
-stable release adds is not among them, so a name that is missing is not known, not absent.
+that ``-dump-vmstate`` prints. They do not contain what a module or a later stable release adds, so a name that is
+missing is unknown, not absent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 BUILDS = ((5, 2), (7, 2), (10, 0), (11, 1))
 """The versions whose tables have been read."""
 
-# Live sections that every QEMU registers (migration_object_init), and the first version that does no more.
+# Live sections that every QEMU registers (migration_object_init), and the first version that no longer does.
 _LIVE: dict[str, tuple[int, tuple[int, ...] | None]] = {
     "ram": (4, None),
     "dirty-bitmap": (1, None),
@@ -45,9 +45,9 @@ _LIVE: dict[str, tuple[int, tuple[int, ...] | None]] = {
 
 
 def target_from_version(version: tuple[int, ...]) -> Target:
-    """Return what follows from a version alone.
+    """Return the target that follows from a version alone.
 
-    Of a version between two builds only what both have alike is known; of one before or after them all, nothing.
+    For a version between two builds, only what both have in common is known; before or after all builds, nothing.
     """
     below = [build for build in BUILDS if build <= version[:2]]
     above = [build for build in BUILDS if build >= version[:2]]
@@ -60,16 +60,16 @@ def target_from_version(version: tuple[int, ...]) -> Target:
 
 
 def unknown_version(versions: Possible) -> str | None:
-    """Say that all of these versions are newer than what is known here, or older; None for what is known."""
+    """Return a message if all of these versions are newer or older than the known builds, else None."""
     known = f"(known: {version_text(BUILDS[0])} to {version_text(BUILDS[-1])})"
-    # 11.1.50 is on the way to the release behind 11.1
+    # 11.1.50 is a development version of the release after 11.1
     if versions.first >= (*BUILDS[-1], DEVELOPMENT) or (versions.below is not None and versions.below <= BUILDS[0]):
         return f"{versions} is not known {known}"
     return None
 
 
 def live_sections(version: tuple[int, ...] | None) -> dict[tuple[str, int], TargetSection]:
-    """Return the live sections that a QEMU of this version surely registers, whatever its machine is."""
+    """Return the live sections that a QEMU of this version registers for every machine type."""
     return {
         (name, 0): TargetSection(number)
         for name, (number, until) in _LIVE.items()
@@ -78,9 +78,9 @@ def live_sections(version: tuple[int, ...] | None) -> dict[tuple[str, int], Targ
 
 
 def vmsds_of_versions(versions: Possible, target: Target) -> Target | None:
-    """Return what all versions in a range have, as far as their tables tell; None for a target that is no x86 machine.
+    """Return what the tables of all versions in a range have in common; None if the target is not an x86 machine.
 
-    Of versions later than the last table, and earlier than the first, that table is taken.
+    The last table is used for later versions, the first for earlier ones.
     """
     if not is_x86(target):
         return None
@@ -90,12 +90,12 @@ def vmsds_of_versions(versions: Possible, target: Target) -> Target | None:
         last = min((build for build in BUILDS if build >= versions.below), default=last)
     builds = [build for build in BUILDS if first <= build <= last]
     names = " and ".join(map(version_text, builds))
-    how = f"what the tables of QEMU {names} have alike" if len(builds) > 1 else f"the tables of QEMU {names}"
+    how = f"what the tables of QEMU {names} have in common" if len(builds) > 1 else f"the tables of QEMU {names}"
     return Target(vmsds=_common(builds), evidence={"vmsds": how})
 
 
 def _common(builds: Sequence[tuple[int, int]]) -> Mapping[str, TargetVmsd]:
-    """Join the tables of builds: what all of them know, and of that what they agree in."""
+    """Join the tables of builds: the vmsds that all of them have, with the properties in which they agree."""
     tables = [_builds()[build] for build in dict.fromkeys(builds)]
     if len(tables) == 1:
         return tables[0]
@@ -122,7 +122,7 @@ def known_subsections(vmsd: str) -> frozenset[str]:
 
 @cache
 def subsection_shape(name: str) -> Description | None:
-    """Return the shape of a subsection that is as long in every build that has it, if such a one is known."""
+    """Return the shape of a subsection that has the same length in every build that has it, if known."""
     fields = _document()["shapes"].get(name)
     if fields is None:
         return None
@@ -140,7 +140,7 @@ def _document() -> dict[str, Any]:
 @cache
 def _builds() -> dict[tuple[int, int], dict[str, TargetVmsd]]:
     found: dict[tuple[int, int], dict[str, TargetVmsd]] = {build: {} for build in BUILDS}
-    # One row, which holds for all builds, or one row for each: [version, minimum version, subsections...].
+    # One row for all builds, or one row for each: [version, minimum version, subsections...].
     document = _document()
     for name, rows in document["vmsds"].items():
         since = _columns(document["fields"].get(name, [None]))

@@ -1,8 +1,8 @@
-"""Features of a CPU from a text dump of CPUID, by QEMU's names: those that preflight asks about.
+"""Features of a CPU from a text dump of CPUID, by QEMU's names: those that preflight checks.
 
 Bits are those of the SDM (volume 2, CPUID) and of AMD's APM (volume 3, appendix E), names those of
-``feature_word_info`` in QEMU's target/i386/cpu.c. A machine has what all of its CPUs have, and nothing else can a vCPU
-be given that may run on any of them.
+``feature_word_info`` in QEMU's target/i386/cpu.c. A vCPU may run on any CPU of a machine, so it can have only what all
+of them have.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ BITS: dict[tuple[int, int, int], dict[int, str]] = {
     (0x8000000A, 0, EDX): {4: "tsc-scale"},
 }
 KNOWN = frozenset(name for names in BITS.values() for name in names.values())
-"""The features that a dump tells: of others nothing is known by it."""
+"""The features that are read from a dump; others stay unknown."""
 
 LEAVES = frozenset(leaf for leaf, _, _ in BITS)
 
 
 def features_of_dump(text: str, cpu: str | None = None) -> frozenset[str] | None:
-    """Return the features of :data:`KNOWN` that every CPU of a dump has, or the one that ``cpu`` chooses.
+    """Return the features of :data:`KNOWN` that every CPU of a dump has, or those of the CPU that ``cpu`` selects.
 
-    None if leaf 1 or leaf 7 of one is not there; a last CPU in which the dump ends does not count.
+    None if a CPU lacks leaf 1 or leaf 7; a truncated last CPU does not count.
     """
     blocks = chosen_blocks(parse_cpuid_rows(text, LEAVES), cpu)
     if len(blocks) > 1 and _ends_early(blocks[-1], blocks[0]):
@@ -53,7 +53,7 @@ def features_of_dump(text: str, cpu: str | None = None) -> frozenset[str] | None
 
 
 def _ends_early(last: CpuidBlock, first: CpuidBlock) -> bool:
-    """Say whether a block has the rows with which another one starts, and no more."""
+    """Return whether a block has only the first rows of another one."""
     ours, theirs = ([(line.leaf, line.subleaf) for line in block.lines] for block in (last, first))
     return len(ours) < len(theirs) and theirs[: len(ours)] == ours
 
@@ -62,7 +62,7 @@ def _features(block: CpuidBlock) -> frozenset[str] | None:
     rows: dict[tuple[int, int], tuple[int, ...]] = {}
     for line in block.lines:
         key = line.leaf, line.subleaf
-        # What stands there twice is two CPUs that nothing tells apart.
+        # A leaf that occurs twice belongs to two CPUs that cannot be told apart.
         rows[key] = tuple(map(and_, rows.get(key, line.registers), line.registers))
     if (1, 0) not in rows or (7, 0) not in rows:
         return None

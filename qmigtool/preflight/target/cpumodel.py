@@ -1,4 +1,4 @@
-"""What QMP's ``query-cpu-model-expansion`` says of a CPU: its features by name, and the extended state that they bring.
+"""A reply to QMP's ``query-cpu-model-expansion``: a CPU's features by name, and their extended state.
 
 ::
 
@@ -40,11 +40,11 @@ USER = {
     "apxf": APX_MASK,
 }
 SUPERVISOR = {"intel-pt": PT_MASK, "cet-ss": CET_MASK, "cet-ibt": CET_MASK, "arch-lbr": LBR_MASK}
-FULL = 100  # properties that a full expansion has at least: that of QEMU 5.2 has some 400
+FULL = 100  # minimum number of properties of a full expansion; that of QEMU 5.2 has some 400
 
 
 def masks_of_flags(flags: Collection[str]) -> tuple[int, int]:
-    """Return the masks of XCR0 and IA32_XSS that a CPU with these features has; without xsave, only x87 and SSE."""
+    """Return the masks of XCR0 and IA32_XSS of a CPU with these features; without xsave, only x87 and SSE."""
     if "xsave" not in flags:
         return LEGACY_MASK, 0
     xcr0, xss = LEGACY_MASK, 0
@@ -55,14 +55,14 @@ def masks_of_flags(flags: Collection[str]) -> tuple[int, int]:
 
 
 def target_from_expansion(reply: dict[str, Any], name: str) -> Target:
-    """Return what a reply (without its ``return``) says; raises :class:`~qmigtool.errors.StreamError` if it is none.
+    """Return the target of a reply (without its ``return``); raises :class:`~qmigtool.errors.StreamError` if malformed.
 
-    A static expansion names only what its base model has not, so the features that it lists are not all.
+    A static expansion lists only the features that its base model does not have.
     """
     model = reply.get("model")
     props = model.get("props") if isinstance(model, dict) else None
     if not isinstance(model, dict) or not isinstance(props, dict):
-        raise StreamError("there is no model with props", section=SECTION, expected='a reply of type "full"')
+        raise StreamError("no model with props", section=SECTION, expected='a reply of type "full"')
     how = f"{name}, query-cpu-model-expansion of {str(model.get('name'))[:64]!r}"
     flags = frozenset(str(flag).replace("_", "-") for flag, on in props.items() if on is True)
     if model.get("name") != "base" and len(props) < FULL:

@@ -1,7 +1,7 @@
-"""What ``qemu-system-x86_64 -M MACHINE -dump-vmstate FILE`` prints: every VMStateDescription of a device type.
+"""Output of ``qemu-system-x86_64 -M MACHINE -dump-vmstate FILE``: every VMStateDescription of a device type.
 
-It has minimum versions and all subsections, which no stream shows. It lacks what belongs to no device type: ``cpu`` and
-its subsections, ``timer``, ``PCIBUS`` and the like (:mod:`.builds` knows those of some QEMUs). Its
+It has minimum versions and all subsections, which no stream contains. It lacks vmsds that belong to no device type:
+``cpu`` and its subsections, ``timer``, ``PCIBUS`` and others (:mod:`.builds` has those of some QEMU versions). Its
 keys are names of device types, which do not occur in a stream; the names of the descriptions do.
 """
 
@@ -20,10 +20,10 @@ SECTION = "-dump-vmstate"
 
 
 def target_from_dump(document: dict[str, Any], name: str) -> Target:
-    """Return what a parsed ``-dump-vmstate`` says; raises :class:`~qmigtool.errors.StreamError` if it is none."""
+    """Return the target of a parsed ``-dump-vmstate``; raises :class:`~qmigtool.errors.StreamError` if malformed."""
     dump = vmstate_dump(document)
     if dump.machine is None or not dump.devices:
-        raise StreamError("there is no machine type or no device", section=SECTION, expected="what QEMU writes")
+        raise StreamError("no machine type or no device", section=SECTION, expected="the output of QEMU")
     vmsds: dict[str, TargetVmsd] = {}
     for device in dump.devices:
         for found, vmsd in _walk(device.description):
@@ -33,7 +33,7 @@ def target_from_dump(document: dict[str, Any], name: str) -> Target:
 
 
 def join_vmsds(old: TargetVmsd | None, new: TargetVmsd) -> TargetVmsd:
-    """Join two descriptions of one name in one QEMU: in what they disagree, nothing is known."""
+    """Join two descriptions of one name in one QEMU: a property in which they differ is unknown."""
     if old is None or old == new:
         return new
     return TargetVmsd(
@@ -45,7 +45,7 @@ def join_vmsds(old: TargetVmsd | None, new: TargetVmsd) -> TargetVmsd:
 
 
 def _walk(description: DumpDescription) -> Iterator[tuple[str, TargetVmsd]]:
-    """Give a description, those of its structs and those of its subsections."""
+    """Yield a description, those of its structs and those of its subsections."""
     yield (
         description.name,
         TargetVmsd(

@@ -1,14 +1,14 @@
-"""The masks of an MSHV partition: properties of Hyper-V that say which extended state its vCPUs may have.
+"""The masks of an MSHV partition: properties of Hyper-V that define the extended state of its vCPUs.
 
-They are read by number or by name, with or without ``HV_PARTITION_PROPERTY_``, one a line as any tool prints them, or
-as a table of TOML or an object of JSON::
+They are read by number or by name, with or without ``HV_PARTITION_PROPERTY_``, one per line in the format of any tool,
+or as a table of TOML or an object of JSON::
 
     XSAVE_STATES              0x18e7
     0x60008 = 4096                        # MAX_XSAVE_DATA_SIZE
     HV_PARTITION_PROPERTY_PROCESSOR_XSAVE_FEATURES: 0x3fff
 
 Numbers and bits are those of Linux's hvhdk.h (``hv_x64_xsave_xfem_register``,
-``hv_partition_processor_xsave_features``). Other properties are passed over.
+``hv_partition_processor_xsave_features``). Other properties are ignored.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PartitionProperty(IntEnum):
 
 PREFIX = "HV_PARTITION_PROPERTY_"
 FEATURE_XSAVE = 1 << 0
-# Bit of PROCESSOR_XSAVE_FEATURES -> the components that it brings.
+# Bit of PROCESSOR_XSAVE_FEATURES -> its components.
 FEATURES = {2: AVX_MASK, 5: MPX_MASK, 6: AVX512_MASK, 27: AMX_MASK, 38: APX_MASK}
 MAX_VALUE = (1 << 64) - 1
 
@@ -63,12 +63,12 @@ _LINE = re.compile(
 
 
 def properties_of_text(text: str) -> dict[PartitionProperty, int]:
-    """Return the properties that stand in lines of text; none if there are none."""
+    """Return the properties in lines of text, if any."""
     return _collect((match["name"], match["value"]) for match in _LINE.finditer(text))
 
 
 def properties_of_table(table: Mapping[str, Any]) -> dict[PartitionProperty, int]:
-    """Return the properties of a table, names to numbers (or text with a number); others are passed over."""
+    """Return the properties of a table, names to numbers (or text with a number); others are ignored."""
     return _collect((key, value) for key, value in table.items() if _property(key) is not None)
 
 
@@ -80,9 +80,9 @@ def _collect(pairs: Iterator[tuple[str, Any]]) -> dict[PartitionProperty, int]:
             continue
         value = parse_number(given) if isinstance(given, str) else given
         if type(value) is not int or not 0 <= value <= MAX_VALUE:
-            raise StreamError(f"{one.name} is {str(given)[:40]!r}", section=SECTION, expected="a number of 64 bits")
+            raise StreamError(f"{one.name} is {str(given)[:40]!r}", section=SECTION, expected="a 64-bit number")
         if found.setdefault(one, value) != value:
-            raise StreamError(f"{one.name} is there twice: {found[one]:#x} and {value:#x}", section=SECTION)
+            raise StreamError(f"{one.name} is set twice: {found[one]:#x} and {value:#x}", section=SECTION)
     return found
 
 
@@ -98,7 +98,7 @@ def target_from_properties(properties: Mapping[PartitionProperty, int], name: st
     """Return the target that these properties describe: an MSHV partition.
 
     Without XSAVE_STATES the components follow from PROCESSOR_XSAVE_FEATURES. Raises
-    :class:`~qmigtool.errors.StreamError` for states that Hyper-V has not.
+    :class:`~qmigtool.errors.StreamError` for states that Hyper-V does not have.
     """
     evidence = {"accelerator": f"{name}, properties of an MSHV partition"}
     xcr0 = xss = None
@@ -112,7 +112,7 @@ def target_from_properties(properties: Mapping[PartitionProperty, int], name: st
                 section=SECTION,
                 expected=f"bits of {MSHV_MASK:#x}",
             )
-        # Both are forced to 1.
+        # Hyper-V forces x87 and SSE to 1.
         xcr0, xss = states & ~CET_MASK & ~PASID_MASK | LEGACY_MASK, states & (CET_MASK | PASID_MASK)
         evidence |= dict.fromkeys(("xcr0", "xss"), f"{name}, XSAVE_STATES {states:#x}")
     elif features is not None:

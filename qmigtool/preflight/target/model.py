@@ -1,4 +1,4 @@
-"""What is known of the QEMU that is to load a stream. What is None is not known, and then nothing is judged by it."""
+"""What is known of the QEMU that loads a stream. None means unknown, and then no prediction depends on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A version that a target is at least (``from_``), or is older than; ``why`` says what shows it."""
+    """A version that a target has at least (``from_``), or is older than; ``why`` is the evidence."""
 
     version: Version
     why: str
@@ -29,7 +29,7 @@ class Bound:
 class TargetBlock:
     """A RAMBlock of the target: ``used_length`` bytes; ``max_length`` if it is resizable, else None.
 
-    ``address`` is its guest-physical address (None if not known), ``shared`` whether x-ignore-shared leaves it out.
+    ``address`` is its guest-physical address (None if not known), ``shared`` whether x-ignore-shared omits its pages.
     """
 
     used_length: int
@@ -42,9 +42,9 @@ class TargetBlock:
 class TargetSection:
     """A section that the target has registered.
 
-    ``version`` and ``minimum_version`` are the vmsd's (the second None if not known); ``description`` is the shape of a
-    body as the target itself sends it; ``subsections`` names every subsection that it knows (None if not known);
-    ``template`` is a body as the target sent it, for what is compared byte by byte (PCI config space).
+    ``version`` and ``minimum_version`` are the vmsd's (the second None if not known); ``description`` is the shape of
+    the body that the target sends; ``subsections`` names every subsection that it knows (None if not known);
+    ``template`` is a body that the target sent, for what is compared byte by byte (PCI config space).
     """
 
     version: int
@@ -59,12 +59,12 @@ class TargetSection:
 class TargetVmsd:
     """A VMStateDescription that the target's QEMU has, of a device, of a struct inside one, or of a subsection.
 
-    ``subsections`` are the names of those that stand directly behind its fields, as they are sent
-    (``fdrive/media_changed``); each has an entry of its own. Where two devices of one QEMU call different things by one
-    name, ``version`` and ``minimum_version`` are None if they differ, and ``subsections`` has those of both.
-    ``field_versions`` has, for every field by the name that a vmdesc gives it, the version of the body from which on it
-    is there (``version_id`` of the field; one that is missing is in every body; None: not known): what an older body
-    lacks follows from it. ``maybe`` are subsections that only some of the versions have which the target may be.
+    ``subsections`` are the names of its direct subsections, as sent (``fdrive/media_changed``); each has an entry of
+    its own. If two devices of one QEMU have different vmsds of one name, ``version`` and ``minimum_version`` are None
+    if they differ, and ``subsections`` has those of both. ``field_versions`` maps the name of a field in a vmdesc to
+    the first version of the body that has the field (``version_id`` of the field; a field that is missing is in every
+    body; None: not known): this gives the fields that an older body lacks. ``maybe`` are subsections that only some of
+    the target's possible versions have.
     """
 
     version: int | None
@@ -78,18 +78,18 @@ class TargetVmsd:
 class Target:
     """The target of a migration.
 
-    ``qemu`` is its version, as (7, 2) or (10, 0), which decides what it takes and the words of its errors; where that
-    is None, ``bounds`` are what is known of it all the same (:func:`~.versions.possible`). ``sections`` maps (idstr,
-    instance_id) to what is registered there, ``vmsds`` the name of a VMStateDescription to what is known of it (None:
-    of none; a name that is missing is not known either), ``blocks`` idstr to RAMBlock. ``capabilities`` are the
-    migration capabilities that are on or off, ``properties`` those of ``-global migration.X``. ``xcr0`` and ``xss`` are
-    the masks of components that its vCPUs may have, ``xcr0_shown`` those that a vCPU of it has been seen to have;
-    ``cpu_flags`` the CPU's features by QEMU's names, ``cpuid_flags`` those that a CPUID dump shows
-    (:data:`.cpuidflags.KNOWN` and no others). ``xsave_max`` is the size in bytes of the compacted area that an MSHV
-    partition takes at most. ``tsc_khz`` is what ``-cpu ...,tsc-frequency=`` asks for, ``host_tsc_khz`` what the host's
-    TSC has. ``vcpus`` is how many vCPUs it has, ``maxcpus`` how many it can have (-smp maxcpus=). ``evidence`` says of
-    each part where it comes from. ``uuid`` is empty where it is known that the target was given none. ``absent`` are
-    sections that it has not, whatever a reference says: they are taken away once all that is known is joined.
+    ``qemu`` is its version, such as (7, 2) or (10, 0), which decides what it accepts and its error messages; if it is
+    None, ``bounds`` limit it (:func:`~.versions.possible`). ``sections`` maps (idstr, instance_id) to the registered
+    section, ``vmsds`` the name of a VMStateDescription to what is known of it (None: of none; a name that is missing
+    is not known either), ``blocks`` idstr to RAMBlock. ``capabilities`` are the migration capabilities that are on or
+    off, ``properties`` those of ``-global migration.X``. ``xcr0`` and ``xss`` are the masks of components that its
+    vCPUs may have, ``xcr0_shown`` those that one of its vCPUs had in a stream; ``cpu_flags`` the CPU's features by
+    QEMU's names, ``cpuid_flags`` those that a CPUID dump shows (only :data:`.cpuidflags.KNOWN`). ``xsave_max`` is the
+    maximum size in bytes of the compacted area of an MSHV partition. ``tsc_khz`` is the frequency of
+    ``-cpu ...,tsc-frequency=``, ``host_tsc_khz`` that of the host's TSC. ``vcpus`` is the number of its vCPUs,
+    ``maxcpus`` the maximum (-smp maxcpus=). ``evidence`` maps each part to its source. ``uuid`` is empty if the target
+    is known to have none. ``absent`` are sections that it does not have, even if a reference has them: they are
+    removed after all parts are joined.
     """
 
     name: str = "target"

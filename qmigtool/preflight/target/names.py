@@ -1,8 +1,8 @@
-"""QEMU's own names, which a person writes in a target: what is none of them is a typing error, and refused.
+"""QEMU's names that a user writes in a target: any other is refused as a typing error.
 
-A word that QEMU does not know would make a rule pass in silence. The features of CPUs are in ``cpuflags.json``: those
-that Debian's 7.2.22, 10.0.13 and 11.1.3 (qemu-system-x86_64) print for ``-cpu help``, and the switches of their
-``query-cpu-model-expansion``.
+A name that QEMU does not know would silently make a rule pass. The features of CPUs are in ``cpuflags.json``: those
+that Debian's 7.2.22, 10.0.13 and 11.1.3 (qemu-system-x86_64) print for ``-cpu help``, and the boolean properties of
+their ``query-cpu-model-expansion``.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ GLOBALS = frozenset(
         *("mapped-ram", "postcopy-blocktime"),
     }
 )
-"""The switches of ``-global migration.X`` that 7.2, 10.0 or 11.1 have (``qom-list-properties``).
+"""The boolean properties of ``-global migration.X`` in 7.2, 10.0 or 11.1 (``qom-list-properties``).
 
-``suppress-vmdesc`` is a switch of ``-machine``, and goes by this name all the same.
+``suppress-vmdesc`` is a property of ``-machine``, but has the same name there.
 """
 
 
 def near(word: str, names: Iterable[str], what: str) -> str:
-    """Return what was expected in place of a word that is none of the names: those that are like it, or ``what``."""
+    """Return the names that are similar to an unknown word, or ``what``."""
     return ", ".join(difflib.get_close_matches(word.lower(), names, n=4, cutoff=0.6)) or what
 
 

@@ -1,11 +1,11 @@
-"""What QEMU's own builds offer: machine types, devices, CPU models, and their properties (``offers.json.xz``).
+"""Machine types, devices and CPU models of QEMU builds, and their properties (``offers.json.xz``).
 
-Asked of Debian's 5.2.0, 7.2.22, 10.0.13 and 11.1.3 by QMP (query-machines, device-list-properties,
+Queried from Debian's 5.2.0, 7.2.22, 10.0.13 and 11.1.3 by QMP (query-machines, device-list-properties,
 qom-list-properties, query-cpu-definitions, ``device_add help``). A vendor's build may have machine types and devices
-of its own, or leave some out. Of a version between two builds that is said which both say alike; of one before or after
-them all, nothing: every function here answers None where something is not known.
+of its own, or lack some. For a version between two builds, only what both have in common is known; before or after all
+builds, nothing: every function here returns None for what is unknown.
 
-An architecture is QEMU's target name, as ``qemu-system-*`` has it (``x86_64``, ``aarch64``).
+An architecture is QEMU's target name, as in ``qemu-system-*`` (``x86_64``, ``aarch64``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 BUILDS = ((5, 2), (7, 2), (10, 0), (11, 1))
-"""The versions that have been asked."""
+"""The versions that were queried."""
 Version = tuple[int, ...]
 
 
@@ -51,7 +51,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class _Build:
-    """What one version offers for one architecture. ``devices`` maps to None where the properties are not known."""
+    """One version for one architecture. ``devices`` maps to None if the properties are not known."""
 
     machines: dict[str, Machine]
     devices: dict[str, frozenset[str] | None]
@@ -64,7 +64,7 @@ class _Build:
         return self.machines.get(name) or next((one for one in self.machines.values() if one.alias == name), None)
 
     def properties(self, device: str) -> frozenset[str] | None:
-        """Return the properties of a device, none for one that is not there, None where they are not known."""
+        """Return the properties of a device, an empty set for one that does not exist, None if they are not known."""
         return self.devices.get(self.aliases.get(device, device), frozenset())
 
 
@@ -75,18 +75,18 @@ def machines(version: Version | None, architecture: str = "x86_64") -> tuple[Mac
 
 
 def machine(version: Version | None, name: str, architecture: str = "x86_64") -> Machine | None:
-    """Find a machine type of one of :data:`BUILDS` by its name or alias; None where there is none or none is known."""
+    """Find a machine type of one of :data:`BUILDS` by its name or alias; None if it does not exist or is not known."""
     found = machines(version, architecture) or ()
     return next((one for one in found if one.name == name), None) or next((o for o in found if o.alias == name), None)
 
 
 def offers_machine(version: Version | None, name: str, architecture: str = "x86_64") -> bool | None:
-    """Say whether ``-M NAME`` starts; ``name`` may be an alias."""
+    """Return whether ``-M NAME`` starts; ``name`` may be an alias."""
     return _alike(version, architecture, lambda build: build.machine(name) is not None)
 
 
 def machine_property(version: Version | None, name: str, prop: str, architecture: str = "x86_64") -> bool | None:
-    """Say whether ``-M NAME,PROP=...`` is understood; None also where the machine type itself is not there."""
+    """Return whether ``-M NAME,PROP=...`` is accepted; None also if the machine type does not exist."""
 
     def has(build: _Build) -> bool | None:
         found = build.machine(name)
@@ -96,17 +96,17 @@ def machine_property(version: Version | None, name: str, prop: str, architecture
 
 
 def device(version: Version | None, name: str, architecture: str = "x86_64") -> bool | None:
-    """Say whether there is such a device; ``name`` is its type's, as ``e1000`` or ``ICH9-LPC``, or an alias."""
+    """Return whether a device exists; ``name`` is its type, such as ``e1000`` or ``ICH9-LPC``, or an alias."""
     return _alike(version, architecture, lambda build: build.aliases.get(name, name) in build.devices)
 
 
 def device_option(version: Version | None, name: str, architecture: str = "x86_64") -> bool | None:
-    """Say whether ``-device NAME`` is understood: not every device can be added, some come with a machine only."""
+    """Return whether ``-device NAME`` is accepted: some devices exist only as part of a machine."""
     return _alike(version, architecture, lambda build: build.aliases.get(name, name) in build.creatable)
 
 
 def device_property(version: Version | None, name: str, prop: str, architecture: str = "x86_64") -> bool | None:
-    """Say whether ``-device NAME,PROP=...`` or ``-global NAME.PROP=...`` is understood."""
+    """Return whether ``-device NAME,PROP=...`` or ``-global NAME.PROP=...`` is accepted."""
 
     def has(build: _Build) -> bool | None:
         found = build.properties(name)
@@ -116,24 +116,24 @@ def device_property(version: Version | None, name: str, prop: str, architecture:
 
 
 def device_properties(version: Version | None, name: str, architecture: str = "x86_64") -> frozenset[str] | None:
-    """Return the properties of a device of one of :data:`BUILDS`; None where there is none or they are not known."""
+    """Return the properties of a device of one of :data:`BUILDS`; None if it does not exist or they are not known."""
     build = _builds().get((version or ())[:2], {}).get(architecture)
     known = build is not None and version is not None and not _development(version)
     return build.properties(name) or None if known and build is not None else None
 
 
 def cpu_model(version: Version | None, name: str, architecture: str = "x86_64") -> bool | None:
-    """Say whether ``-cpu NAME`` is understood; None also where a build has not told its models (as ppc's own names)."""
+    """Return whether ``-cpu NAME`` is accepted; None also if the models of a build are not known (as those of ppc)."""
     return _alike(version, architecture, lambda build: name in build.cpus if build.cpus else None)
 
 
 def _development(version: Version) -> bool:
-    """Whether a version is on the way to the next release: 10.0.50 has what 10.1 will have."""
+    """Whether a version is a development version of the next release: 10.0.50 has what 10.1 will have."""
     return len(version) > 2 and version[2] >= 50
 
 
 def _alike(version: Version | None, architecture: str, ask: Callable[[_Build], bool | None]) -> bool | None:
-    """Ask the builds between which a version lies, and return what they say if they say the same."""
+    """Return the answer of the builds around a version if they agree, else None."""
     if version is None:
         return None
     short = version[:2]

@@ -1,4 +1,4 @@
-"""Targets from files of every kind, recognised by what is in them: see :func:`read_target`."""
+"""Targets from files of every kind, recognised by their contents: see :func:`read_target`."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ from qmigtool.xsave.cputext.nameonly import name_only
 __all__ = ["read_target", "read_targets", "template"]
 
 MAX_TEXT = 16 << 20  # bytes; -dump-vmstate has 0.9 MB, a CPUID dump of 192 CPUs 2.6 MB
-MAX_FILES = 64  # that one command names, those in TOML files included
+MAX_FILES = 64  # of one command, including those in TOML files
 MAX_DOCUMENTS = 10_000
 KINDS = (
-    "a TOML file, a migration stream that the target saved, -dump-vmstate JSON, a QMP reply, a CPUID dump, "
+    "a TOML file, a migration stream saved by the target, -dump-vmstate JSON, a QMP reply, a CPUID dump, "
     "partition properties of MSHV, a built-in layout, a version of QEMU (7.2), a machine type or an accelerator"
 )
 TEMPLATE = "template.toml"
 
 
 def read_targets(specs: list[str], note: Callable[[str], None] = lambda path: None) -> Target:
-    """Read what ``--target`` names and join it; a later one overrides, see :func:`~.reference.merge`.
+    """Read the arguments of ``--target`` and join them; a later one overrides, see :func:`~.reference.merge`.
 
-    What follows from the version is added where nothing better is known. ``note`` is told of each file that is read.
+    What follows from the version is added where nothing better is known. ``note`` is called with each file read.
     """
     if not specs:
-        raise UsageError("no target is named", expected=KINDS)
+        raise UsageError("no target (--target T)", expected=KINDS)
     reader = _Reader(note)
     joined = merge(*(reader.read(spec, Path()) for spec in specs))
     if joined.machine is not None:
@@ -67,44 +67,46 @@ def read_targets(specs: list[str], note: Callable[[str], None] = lambda path: No
 
 
 def template() -> str:
-    """Return a TOML file that has every key, with what it means."""
+    """Return a TOML file that has every key, with its meaning."""
     return resources.files("qmigtool.preflight.target").joinpath(TEMPLATE).read_text(encoding="utf-8")
 
 
 def _without_absent(target: Target) -> Target:
-    """Take away the sections that are said to be absent."""
+    """Remove the sections that are declared absent."""
     if not target.absent:
         return target
     if target.sections is None:
-        raise UsageError("absent names sections, but the target's are not known", expected="a reference stream")
+        raise UsageError(
+            "absent names sections, but the sections of the target are not known", expected="a reference stream"
+        )
     for name, instance in target.absent:
         if (name, instance) not in target.sections:
             near = difflib.get_close_matches(name, {key[0] for key in target.sections}, n=4)
             raise UsageError(
-                f"absent has {name[:64]!r}@{instance}, which the target has not", expected=", ".join(near) or None
+                f"absent has {name[:64]!r}@{instance}, which the target does not have", expected=", ".join(near) or None
             )
     left = {key: section for key, section in target.sections.items() if key not in target.absent}
     return replace(target, sections=left, absent=())
 
 
 def read_target(spec: str, note: Callable[[str], None] = lambda path: None) -> Target:
-    """Read one target: a file of any of the kinds in :data:`KINDS`, or one of the words there.
+    """Read one target: a file or a word of any of the kinds in :data:`KINDS`.
 
-    Raises :class:`~qmigtool.errors.UsageError` for what is none of them, what the reader of its kind raises for what is
-    broken, and :class:`OSError`.
+    Raises :class:`~qmigtool.errors.UsageError` for any other input, the errors of the reader of its kind for broken
+    input, and :class:`OSError`.
     """
     return read_targets([spec], note)
 
 
 class _Reader:
-    """Reads files, and counts them: a TOML file may name others, but not for ever."""
+    """Reads files and counts them: a TOML file may name others, within limits."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
         self._left = MAX_FILES
         self._open: list[Path] = []
         self.machines: list[str] = []
-        """The machine types that streams and dumps have shown."""
+        """The machine types found in streams and dumps."""
 
     def read(self, spec: str, folder: Path) -> Target:
         if "\0" in spec:
@@ -121,7 +123,7 @@ class _Reader:
                 words = (*layout_names(), *NAMES, "pc", "q35", "microvm")
                 close = difflib.get_close_matches(spec.lower(), words, n=4, cutoff=0.6)
                 near = f" (close to it: {', '.join(close)})" if close else ""
-                raise UsageError(f"no file and no other target {spec[:64]!r}{near}", expected=KINDS)
+                raise UsageError(f"neither a file nor another kind of target: {spec[:64]!r}{near}", expected=KINDS)
         self._left -= 1
         if self._left < 0:
             raise UsageError(f"the targets name more than {MAX_FILES} files")
@@ -133,11 +135,13 @@ class _Reader:
             raise
 
     def _named_by(self, toml: Path, spec: str) -> Target:
-        """Read a file that a TOML file names; what is wrong with it is said of both."""
+        """Read a file that a TOML file names; an error in it names both files."""
         try:
             return self.read(spec, toml.parent)
         except OSError as error:
-            raise UsageError(f"files: {spec[:200]}: {error.strerror or error}", expected="a file beside it") from None
+            raise UsageError(
+                f"files: {spec[:200]}: {error.strerror or error}", expected="a file in the same folder"
+            ) from None
         except QmigError as error:
             error.file = f"{toml}: files: {error.file or spec[:200]}"
             raise
@@ -156,7 +160,7 @@ class _Reader:
         return self._text(text, path)
 
     def _stream(self, path: Path, snapshot: str | None = None, *, sure: bool) -> Target:
-        """Read a reference stream; ``snapshot`` names one of a qcow2 image."""
+        """Read a reference stream; ``snapshot`` names a snapshot of a qcow2 image."""
         try:
             with open_stream(path, snapshot=snapshot) as stream:
                 return self._seen(target_from_stream(stream, path.name))
@@ -185,13 +189,15 @@ class _Reader:
             if path.suffix != ".toml":
                 instead = name_only(text)
                 if instead is not None:
-                    raise UsageError(f"nothing of a target: {instead.what}", expected=instead.give or KINDS) from None
+                    raise UsageError(
+                        f"it does not describe a target: {instead.what}", expected=instead.give or KINDS
+                    ) from None
                 error.expected = KINDS
             raise
         if properties and not table.keys() & KEYS.keys():
             return target_from_properties(properties, name)
         if not table:
-            raise UsageError("it says nothing of a target", expected=KINDS)
+            raise UsageError("it does not describe a target", expected=KINDS)
         if path.resolve() in self._open:
             raise UsageError("it names itself", expected="other files")
         self._open.append(path.resolve())
@@ -221,12 +227,12 @@ def _from_cpuid(text: str, name: str, cpu: str | None = None) -> Target:
 
 
 def _without_xsave(name: str, how: str) -> Target:
-    """Return a target that can hold FXSAVE's components and no more."""
+    """Return a target that can hold only the components of FXSAVE."""
     return Target(name=name, xcr0=LEGACY_MASK, xss=0, evidence=dict.fromkeys(("xcr0", "xss"), how))
 
 
 def _named(spec: str) -> Target | None:
-    """Return the target that a name alone means, or None."""
+    """Return the target that a name alone denotes, or None."""
     version = parse_version(spec)
     if version is not None:
         return Target(name=f"QEMU {spec}", qemu=version, evidence={"qemu": "given"})
@@ -249,7 +255,7 @@ def _refuse(token: str) -> Any:
 
 
 def _documents(text: str) -> list[Any] | None:
-    """Return the JSON documents that a text is made of, as in what a QMP session printed; None if it is none."""
+    """Return the JSON documents of a text, such as the output of a QMP session; None if it is not JSON."""
     make_room(text)
     decoder = json.JSONDecoder(parse_constant=_refuse)
     found: list[Any] = []
@@ -272,7 +278,7 @@ def _from_json(documents: list[Any], name: str) -> Target:
     parts = [part for document in documents for part in _from_document(document, name)]
     if not parts:
         raise StreamError(
-            "JSON that says nothing of a target",
+            "JSON that does not describe a target",
             expected="-dump-vmstate, replies to query-cpu-model-expansion, query-version or "
             "query-migrate-capabilities, or partition properties",
         )
@@ -280,7 +286,7 @@ def _from_json(documents: list[Any], name: str) -> Target:
 
 
 def _from_document(document: Any, name: str) -> Iterator[Target]:
-    """Give what one document says; a greeting, an event or the reply to another command says nothing."""
+    """Yield the targets of one document; a greeting, an event or the reply to another command has none."""
     if isinstance(document, dict):
         if MACHINE_KEY in document:
             yield target_from_dump(document, name)
@@ -309,7 +315,7 @@ def _from_document(document: Any, name: str) -> Iterator[Target]:
 def _from_qmp_version(version: dict[str, Any], name: str) -> Target:
     numbers = [version.get(part) for part in ("major", "minor", "micro")]
     if not all(type(number) is int and 0 <= number < 1000 for number in numbers):
-        raise StreamError(f"a version of {str(version)[:60]}", expected='"major", "minor" and "micro"')
+        raise StreamError(f"the version is {str(version)[:60]}", expected='"major", "minor" and "micro"')
     found = tuple(number for number in numbers if isinstance(number, int))
     return Target(name=name, qemu=found, evidence={"qemu": f"{name}, QMP's version {version_text(found)}"})
 

@@ -1,8 +1,8 @@
-"""A target as a stream shows it that the target itself has saved, and several partial targets joined to one.
+"""A target read from a stream that it saved, and several partial targets joined to one.
 
-Such a *reference* is made in a second: the target's own command line with ``-S`` instead of ``-incoming``, and then
-``migrate "exec:cat > reference.mig"`` in its monitor. It has every section that is registered, with its version and a
-body; what only some guests cause (subsections) it does not show. That :mod:`.dump` adds.
+Such a *reference* takes a second to make: start the target's command line with ``-S`` instead of ``-incoming``, then
+``migrate "exec:cat > reference.mig"`` in its monitor. It contains every registered section with its version and a
+body, but not the subsections that only some guests cause; :mod:`.dump` adds those.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["merge", "target_from_stream"]
 
-# idstr of a RAMBlock that QEMU makes resizable -> its max_length, as 7.2, 10.0 and 11.1 say when it is exceeded.
+# idstr of a resizable RAMBlock -> its max_length, from the error of QEMU 7.2, 10.0 and 11.1 when it is exceeded.
 _RESIZABLE = {
     "/rom@etc/acpi/tables": 0x200000,
     "/rom@etc/table-loader": 0x10000,
@@ -35,18 +35,18 @@ _RESIZABLE = {
 
 
 def target_from_stream(stream: Stream, name: str | None = None) -> Target:
-    """Return what a reference stream shows of the target that saved it.
+    """Return the target that a reference stream shows.
 
-    The accelerator is what the stream tells (``evidence`` says how); its QEMU's version is not in it, but bounds of it
-    are. Raises :class:`~qmigtool.errors.UsageError` if there is no device state, and the stream's first problem if it
-    is broken.
+    The accelerator is detected in the stream (``evidence`` contains how); the stream does not contain its QEMU's
+    version, but bounds of it. Raises :class:`~qmigtool.errors.UsageError` if there is no device state, and the
+    stream's first problem if it is broken.
     """
     stream.prove()
     sections = {(one.name or "", one.instance_id or 0): TargetSection(one.version_id or 0) for one in _live(stream)}
     if stream.problems:
         raise stream.problems[0]
     if not stream.devices:
-        raise UsageError("the reference has no device state", expected="a stream that the target saved")
+        raise UsageError("the reference has no device state", expected="a stream saved by the target")
     sections |= {(device.name, device.instance_id): _section(device) for device in stream.devices}
     configuration = stream.configuration
     origin = name or stream.source.name
@@ -68,27 +68,27 @@ def target_from_stream(stream: Stream, name: str | None = None) -> Target:
         },
         sections=sections,
         blocks=_blocks(stream),
-        # Only KVM has one that nobody asked for.
+        # Only KVM sends a frequency that the command line does not set.
         xcr0_shown=_xcr0(stream),
         tsc_khz=None if traits_of(accelerator.name).kernel else _tsc_khz(stream),
         host_tsc_khz=_tsc_khz(stream) if traits_of(accelerator.name).kernel else None,
     )
-    how = f"{origin}, a stream that it saved"
+    how = f"{origin}, a stream saved by the target"
     more = {"accelerator": f"{how}: {accelerator.evidence[0]}"} if target.accelerator else {}
     return replace(target, evidence=dict.fromkeys(known_parts(target), how) | more)
 
 
 def _live(stream: Stream) -> Iterator[Any]:
-    """Give the sections that are sent in several parts: memory."""
+    """Yield the sections that are sent in several parts: memory."""
     return (section for section in stream.sections if section.type is Type.START)
 
 
 def _section(device: Device) -> TargetSection:
-    """Return what a section shows; a body that nothing describes remains a template."""
+    """Return the target's section that a device shows; a body without a description remains a template."""
     description = device.description
     try:
         _ = device.fields
-        device.check_length()  # what QEMU describes wrongly, the target does not read so
+        device.check_length()  # the target does not read a body by a wrong description
     except QmigError:
         description = None
     named = description is not None and (len(description.fields) != 1 or description.fields[0].name != "data")
@@ -101,7 +101,7 @@ def _section(device: Device) -> TargetSection:
 
 
 def _blocks(stream: Stream) -> dict[str, TargetBlock]:
-    """Return the RAM blocks; with x-ignore-shared also where each lies, and whether its pages are left out."""
+    """Return the RAM blocks; with x-ignore-shared also the address of each, and whether its pages are omitted."""
     ignored: set[str] = set()
     if "x-ignore-shared" in stream.capabilities:
         try:
@@ -120,7 +120,7 @@ def _blocks(stream: Stream) -> dict[str, TargetBlock]:
 
 
 def _xcr0(stream: Stream) -> int:
-    """Return the components that any vCPU has enabled: KVM takes no others."""
+    """Return the components that any vCPU has enabled: KVM accepts no others."""
     found = 0
     for vcpu in stream.vcpus:
         found |= vcpu.device.number("env.xcr0") or 0
@@ -135,7 +135,7 @@ def _tsc_khz(stream: Stream) -> int | None:
     return None
 
 
-# -- several of them -------------------------------------------------------------------------------------------------
+# -- several targets -------------------------------------------------------------------------------------------------
 
 
 def known_parts(target: Target) -> list[str]:
@@ -149,11 +149,11 @@ def known_parts(target: Target) -> list[str]:
 
 
 def merge(*targets: Target) -> Target:
-    """Join partial targets: a later one overrides what an earlier one says, and tables are joined entry by entry.
+    """Join partial targets: a later one overrides an earlier one, and tables are joined entry by entry.
 
-    Of two masks of components what both have is taken.
-    What a :class:`~.model.TargetVmsd` says of the vmsd of a section then stands in the section.
-    ``evidence`` stays with each part; where several spoke, all are named.
+    Two masks of components are intersected.
+    The :class:`~.model.TargetVmsd` of a section's vmsd is then copied into the section.
+    ``evidence`` stays with each part; if a part comes from several targets, all are named.
     """
     joined = targets[0] if targets else Target()
     for other in targets[1:]:
@@ -168,7 +168,7 @@ def merge(*targets: Target) -> Target:
 def _of_this_machine(
     vmsds: Mapping[str, TargetVmsd], sections: Mapping[tuple[str, int], TargetSection]
 ) -> dict[str, TargetVmsd]:
-    """Leave out what a section of the target shows to be another: ``cpu`` is one thing on x86, and another on s390x."""
+    """Drop the vmsds that a section of the target shows to be different: ``cpu`` of x86 is not ``cpu`` of s390x."""
     others = set()
     for section in sections.values():
         vmsd = vmsds.get(section.vmsd or "")
@@ -194,7 +194,7 @@ def _join(first: Target, second: Target) -> Target:
         elif part == "xcr0_shown":
             changes[part] = old | new
         elif part in ("xcr0", "xss") and part in known:
-            changes[part] = old & new  # a vCPU has what its model and its host both have
+            changes[part] = old & new  # a vCPU has what both its model and its host have
         elif part in ("absent", "bounds"):
             changes[part] = (*old, *new)
         else:
@@ -206,7 +206,7 @@ def _join(first: Target, second: Target) -> Target:
 
 
 def _over(old: Any, new: Any) -> Any:
-    """Lay an entry over another one of the same key: what the new one does not know stays."""
+    """Override an entry by another one of the same key: what the new one does not know stays."""
     if old is None:
         return new
     told = {field.name: value for field in fields(new) if (value := getattr(new, field.name)) is not None}

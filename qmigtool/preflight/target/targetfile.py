@@ -1,11 +1,11 @@
-"""Targets in TOML: what a person knows of one, and the names of files that know the rest.
+"""Targets in TOML: what a user knows of one, and the names of files that contain the rest.
 
 ::
 
-    qemu = "7.2"                          # its version: decides the words of errors, and which vmsds are known
-    files = ["reference.mig", "cpu.json"] # any kind of file that --target takes, from this file's folder
+    qemu = "7.2"                          # its version: decides the error messages, and which vmsds are known
+    files = ["reference.mig", "cpu.json"] # any kind of file that --target accepts, relative to this file's folder
 
-    machine = "pc-q35-7.2"                # what `query-machines` calls it; an alias needs qemu, or a reference
+    machine = "pc-q35-7.2"                # its name in `query-machines`; an alias needs qemu, or a reference
     accelerator = "kvm"                   # kvm, tcg, mshv, whpx, hvf
     irqchip = "kernel"                    # kernel, split, off
     vcpus = 4                             # of -smp: more or less than a reference has
@@ -13,14 +13,14 @@
     capabilities = ["x-ignore-shared"]    # those that are on
     globals = ["migration.send-configuration=off"]
 
-    layout = "amd-zen4"                   # a built-in layout: places of components, and masks
-    xcr0 = "x87,sse,avx"                  # or "0xe7": what XCR0 may have
+    layout = "amd-zen4"                   # a built-in layout: offsets of components, and masks
+    xcr0 = "x87,sse,avx"                  # or "0xe7": components that XCR0 may have
     xss = "0x1800"
     cpu_flags = ["avx", "pku"]            # all of them, by QEMU's names
     tsc_khz = 2000000                     # of -cpu ...,tsc-frequency=
     host_tsc_khz = 2596138
 
-    [blocks]                              # RAM blocks that are more, or other, than what the files say
+    [blocks]                              # RAM blocks in addition to those of the files, or instead of them
     "pc.ram" = "16M"
     "/rom@etc/acpi/tables" = { size = "128K", max = "2M" }
 
@@ -31,9 +31,9 @@
     minimum_version = 2
     subsections = ["serial/tsr"]
 
-``template.toml`` has every key there is (:data:`KEYS`). One that is not known is refused, as are names of capabilities,
-globals and CPU features that no QEMU has (:mod:`.names`): a typing error would make a rule pass in silence. Errors name
-the key; the file is named by whoever reads it.
+``template.toml`` has every key (:data:`KEYS`). An unknown key is refused, as are names of capabilities, globals and
+CPU features that no QEMU has (:mod:`.names`): a typing error would silently make a rule pass. Errors name the key; the
+caller adds the name of the file.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,2}")
 
 
 def target_from_layout(layout: Layout, how: str) -> Target:
-    """Return what a layout says: where components lie, and which may be enabled."""
+    """Return the target of a layout: the offsets of components, and which may be enabled."""
     return Target(
         name=layout.name,
         layout=layout,
@@ -81,9 +81,9 @@ def parse_version(text: str) -> tuple[int, ...] | None:
 
 
 def target_from_table(table: Mapping[str, Any], name: str, read: Callable[[str], Target]) -> Target:
-    """Return what a parsed TOML file says; ``read`` reads the files that it names.
+    """Return the target of a parsed TOML file; ``read`` reads the files that it names.
 
-    Its own keys override what those say. Raises :class:`~qmigtool.errors.UsageError` that names what is wrong.
+    Its own keys override those files. Raises :class:`~qmigtool.errors.UsageError` that names the key.
     """
     for key in table:
         if key not in KEYS:
@@ -96,21 +96,21 @@ def target_from_table(table: Mapping[str, Any], name: str, read: Callable[[str],
         properties = _table(table["partition"], "partition")
         known = properties_of_table(properties)
         if len(known) < len(properties):
-            raise UsageError("partition has other keys", expected="names of partition properties")
+            raise UsageError("partition has unknown keys", expected="names of partition properties")
         parts.append(target_from_properties(known, name))
     own = _own(table, name)
-    # Masks of several sources are cut down to what all have; what is written here is meant.
+    # Masks of several sources are intersected, but a mask in this file overrides them.
     parts = [_without(part, table) for part in parts]
     return replace(merge(*parts, own), name=own.name)
 
 
 def _without(target: Target, table: Mapping[str, Any]) -> Target:
-    """Take the masks away that the file gives itself."""
+    """Remove the masks that the file sets itself."""
     return replace(target, xcr0=None if "xcr0" in table else target.xcr0, xss=None if "xss" in table else target.xss)
 
 
 def _own(table: Mapping[str, Any], name: str) -> Target:
-    """Return what the file itself says."""
+    """Return the target of the file's own keys."""
     told = {part: reader(table[key], key) for key, (part, reader) in KEYS.items() if part and key in table}
     sections = [_section(one, "section") for one in _list(table, "section")]
     if sections:
@@ -213,7 +213,7 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 def _flags(value: Any, where: str) -> frozenset[str]:
     flags = frozenset(one.lower().replace("_", "-") for one in _texts(value, where))
     for one in sorted(flags - cpu_flags()):
-        else_ = "a feature of QEMU 7.2 to 11.1 by its name; what a newer one has, query-cpu-model-expansion tells"
+        else_ = "a feature name of QEMU 7.2 to 11.1; for a newer QEMU give query-cpu-model-expansion"
         raise _unknown(where, one, near(one, cpu_flags(), else_))
     return flags
 
@@ -242,9 +242,9 @@ def _globals(value: Any, where: str) -> dict[str, bool]:
     for one in _texts(value, where):
         match = _GLOBAL.fullmatch(one)
         if match is None:
-            raise _fail(where, one, "migration.PROPERTY=on or off; what other globals change, a reference stream shows")
+            raise _fail(where, one, "migration.PROPERTY=on or off; for other globals give a reference stream")
         if match[1] not in GLOBALS:
-            raise _unknown(where, match[1], near(match[1], GLOBALS, "a switch of -global migration.X"))
+            raise _unknown(where, match[1], near(match[1], GLOBALS, "a boolean property of -global migration.X"))
         found[match[1]] = match[2] in ("on", "true", "yes")
     return found
 
@@ -323,10 +323,10 @@ KEYS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     "unmigratable": ("unmigratable", _texts),
     "blocks": ("blocks", _blocks),
     "absent": ("absent", _labels),
-    # Read elsewhere: they are more than one part.
+    # Read elsewhere, because they set more than one part.
     "files": ("", _text),
     "layout": ("", _text),
     "partition": ("", _table),
     "section": ("", _table),
 }
-"""Key of a TOML file -> the part of a target that it is, and what reads its value."""
+"""Key of a TOML file -> the part of a target that it sets, and the function that reads its value."""

@@ -1,4 +1,4 @@
-"""The sections that a target has once for each vCPU, made as many as its vCPUs are."""
+"""The sections that a target has for each vCPU, adjusted to its number of vCPUs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ if TYPE_CHECKING:
 __all__ = ["MAX_VCPUS", "NUMBERED", "VCPU_SECTIONS", "vcpus_of", "with_vcpus"]
 
 VCPU_SECTIONS = ("cpu_common", "cpu", "apic")
-"""In the order in which they are registered; the instance is the vCPU's number, that of ``apic`` its APIC ID."""
+"""In the order of registration; the instance is the vCPU's number, that of ``apic`` its APIC ID."""
 
 NUMBERED = ("cpu_common", "cpu")
-"""Those of them whose instance is the vCPU's number, on every architecture."""
-MAX_VCPUS = 4096  # no machine type of QEMU 11.1 takes more
+"""The sections whose instance is the vCPU's number, on every architecture."""
+MAX_VCPUS = 4096  # no machine type of QEMU 11.1 accepts more
 Sections = dict[tuple[str, int], "TargetSection"]
 
 
 def vcpus_of(stream: Stream) -> set[int]:
-    """Return the numbers of the vCPUs that a stream has, of whatever architecture."""
+    """Return the numbers of the vCPUs of a stream, on every architecture."""
     return {device.instance_id for device in stream.devices if device.name in NUMBERED}
 
 
 def with_vcpus(target: Target) -> Target:
-    """Give a target the sections of as many vCPUs as it has.
+    """Add or remove sections until the target has those of all its vCPUs.
 
-    A reference shows how those of one vCPU look; what it has of more vCPUs is not there, what it lacks is taken to be
-    like its last. Sections that no stream has shown are left alone: somebody has written them down. The APIC IDs of
-    vCPUs that are added are taken to have no gaps. Raises :class:`~qmigtool.errors.UsageError` where the reference's
-    own have.
+    Sections of a reference for more vCPUs are removed; missing ones are assumed to be like those of its last vCPU.
+    Sections that come from no stream are not changed: the user wrote them. The APIC IDs of added vCPUs are assumed to
+    have no gaps. Raises :class:`~qmigtool.errors.UsageError` if those of the reference have gaps.
     """
     if target.sections is None or target.vcpus is None:
         return target
@@ -46,13 +45,13 @@ def with_vcpus(target: Target) -> Target:
     if not changed:
         return target
     evidence = dict(target.evidence)
-    how = evidence.get("vcpus", "what is known of its vCPUs")
+    how = evidence.get("vcpus", "its known vCPUs")
     evidence["sections"] = f"{evidence.get('sections', '')}; for {target.vcpus} vCPUs: {how}"
     return replace(target, sections=sections, evidence=evidence)
 
 
 def _fit(sections: Sections, name: str, count: int) -> bool:
-    """Make the sections of one name as many as the vCPUs; return whether anything has changed."""
+    """Make the number of sections of one name equal to the number of vCPUs; return whether anything has changed."""
     shown = _shown(sections, name)
     if not shown or len(shown) == count:
         return False
@@ -71,5 +70,5 @@ def _fit(sections: Sections, name: str, count: int) -> bool:
 
 
 def _shown(sections: Mapping[tuple[str, int], TargetSection], name: str) -> list[int]:
-    """Return the instances of this name that a stream has shown, in order."""
+    """Return the instances of this name that come from a stream, in order."""
     return sorted(key[1] for key, section in sections.items() if key[0] == name and section.template is not None)

@@ -1,7 +1,7 @@
-"""Which versions of QEMU a target may be: from what was given, or bounded by what its streams and its machine show.
+"""The possible versions of a target's QEMU: as given, or bounded by its streams and its machine type.
 
-A version that nobody has told is not guessed. What the target is known by rules some versions out, each for a reason
-that a stream or a name has; the others all count, and a verdict stands only where they agree.
+A version that is not given is not guessed. Evidence in a stream or a name rules versions out; all others remain
+possible, and a verdict holds only if they agree.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 __all__ = ["Possible", "Split", "bounds_of_stream", "possible", "version_text"]
 
 HYPER_V = (11, 1)
-"""The first version whose ``mshv`` and ``whpx`` are those that are known here."""
+"""The first version with the ``mshv`` and ``whpx`` accelerators that are known here."""
 
 
 def version_text(version: Version) -> str:
-    """Write a version with dots."""
+    """Return a version with dots."""
     return ".".join(map(str, version))
 
 
-class Split(Exception):  # noqa: N818 - a signal, for who judges a range of versions
-    """Not all possible versions are alike in what has just been asked: those from ``at`` on differ from the others."""
+class Split(Exception):  # noqa: N818 - a signal to the caller that tries a range of versions
+    """The possible versions give different answers: those from ``at`` on differ from the others."""
 
     def __init__(self, at: Version) -> None:
         super().__init__(version_text(at))
@@ -41,13 +41,13 @@ class Split(Exception):  # noqa: N818 - a signal, for who judges a range of vers
 
 @dataclass(frozen=True, slots=True)
 class Possible:
-    """The versions from ``first`` up to, but without, ``below`` (None: up to the newest there is)."""
+    """The versions from ``first`` up to, but excluding, ``below`` (None: no upper bound)."""
 
     first: Version
     below: Version | None = None
 
     def since(self, version: Version) -> bool:
-        """Say whether the version is this one or a later; raises :class:`Split` where that is not the same for all."""
+        """Return whether the version is this one or later; raises :class:`Split` if that is not the same for all."""
         if self.first >= version:
             return True
         if self.below is not None and self.below <= version:
@@ -55,7 +55,7 @@ class Possible:
         raise Split(version)
 
     def split(self, at: Version) -> tuple[Possible, Possible]:
-        """Part the range in two, of which the second begins with ``at``."""
+        """Split the range in two; the second begins with ``at``."""
         return Possible(self.first, at), Possible(at, self.below)
 
     @property
@@ -64,7 +64,7 @@ class Possible:
         return self.below == (*self.first, 0)
 
     def __str__(self) -> str:
-        """Write the range as a person says it."""
+        """Return the range as text."""
         if self.exact:
             return f"QEMU {version_text(self.first)}"
         low = f"from {version_text(self.first)} on" if self.first > (0,) else ""
@@ -76,14 +76,14 @@ ANY = Possible((0,))
 
 
 def possible(target: Target) -> tuple[Possible, tuple[str, ...]]:
-    """Return which versions a target may be, and what rules the others out."""
+    """Return the possible versions of a target, and what rules out the others."""
     if target.qemu is not None:
         return Possible(target.qemu, (*target.qemu, 0)), ()
     bounds = [*target.bounds, *_of_names(target)]
     low = max((one for one in bounds if one.from_), key=lambda one: one.version, default=None)
     high = min((one for one in bounds if not one.from_), key=lambda one: one.version, default=None)
     if low is not None and high is not None and low.version >= high.version:
-        return ANY, (f"what shows the version contradicts itself: {low.why}, but {high.why}",)
+        return ANY, (f"the evidence of the version is contradictory: {low.why}, but {high.why}",)
     found = Possible(low.version if low is not None else (0,), high.version if high is not None else None)
     return found, tuple(one.why for one in (low, high) if one is not None)
 
@@ -92,21 +92,21 @@ def _of_names(target: Target) -> Iterator[Bound]:
     named = machine_type(target.machine or "")
     if named is not None and named.family in VERSIONED and not named.vendor:
         release = named.release
-        yield Bound(release, f"machine type {target.machine} is there since {version_text(release)}")
+        yield Bound(release, f"machine type {target.machine} exists since {version_text(release)}")
     if target.accelerator in HYPERV:
-        yield Bound(HYPER_V, f"-accel {target.accelerator} saves and loads since {version_text(HYPER_V)}")
+        yield Bound(HYPER_V, f"-accel {target.accelerator} supports migration since {version_text(HYPER_V)}")
 
 
 def bounds_of_stream(stream: Stream) -> tuple[Bound, ...]:
-    """Return what a stream shows of the QEMU that saved it; its machine type is judged elsewhere."""
+    """Return the bounds of the version of the QEMU that saved a stream; its machine type is evaluated elsewhere."""
     return tuple(_shown(stream))
 
 
 def _shown(stream: Stream) -> Iterator[Bound]:
     if any(one.type is Type.COMMAND and one.name == "SWITCHOVER_START" for one in stream.sections):
-        yield Bound((10, 0), "it sends the command SWITCHOVER_START, there since 10.0")
+        yield Bound((10, 0), "it sends the command SWITCHOVER_START, which exists since 10.0")
     if "mapped-ram" in stream.capabilities:
-        yield Bound((9, 0), "it knows the capability mapped-ram, there since 9.0")
+        yield Bound((9, 0), "it knows the capability mapped-ram, which exists since 9.0")
     devices = stream.devices
     if any(one.name == "apic" for one in devices):
         if devices[0].name == "apic":
