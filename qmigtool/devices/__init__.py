@@ -1,12 +1,6 @@
-"""Device state: a section together with the description that decodes it, and the schemas that describe it.
+"""Device state: a section with the description that decodes it, and the schemas that describe sections.
 
-============  ============================================================================================
-device        a section of device state, its fields, and paths to them
-machinetypes  the names of machine types
-blocknames    what the name of a RAM block says
-schema        descriptions learned from streams that have a vmdesc, for streams that have none
-============  ============================================================================================
-
-Which devices a stream has, the stream says (:mod:`qmigtool.stream`); what a vCPU's fields mean is in
+============  =====================================================================================
+The devices of a stream are in :mod:`qmigtool.stream`; the meaning of a vCPU's fields is in
 :mod:`qmigtool.x86`.
 """

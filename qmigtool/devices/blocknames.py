@@ -1,7 +1,7 @@
-"""What the name of a RAM block says: the memory of a board, or a ROM, firmware or display memory that is a device's.
+"""The meaning of a RAM block's name: a board's memory, or a device's ROM, firmware or display memory.
 
-A name proves nothing: ``-object memory-backend-ram,id=...`` can be called anything, and a virtio-mem device's block
-stands under a PCI address as a ROM does. Whoever may lose something by it looks further
+A name proves nothing: ``-object memory-backend-ram,id=...`` can have any name, and a virtio-mem device's block has a
+PCI address in its name like a ROM. Code that may lose something because of a name checks further
 (:mod:`qmigtool.preflight.remedies.mainmemory`).
 """
 
@@ -26,45 +26,45 @@ BOARD_MEMORY = frozenset(
 )
 """The names that boards give main memory (``default_ram_id``)."""
 BASES = {"mach-virt.ram": 0x4000_0000, "riscv_virt_board.ram": 0x8000_0000, "s390.ram": 0, "ppc_spapr.ram": 0}
-"""Where main memory begins, of boards that have it in one piece."""
+"""The start of main memory, for boards with one block of it."""
 BACKENDS = "/objects/"
-"""Before the id of a memory backend that a person has named."""
+"""Prefix of the id of a memory backend named by the user."""
 
 _ROM = re.compile(r"/rom@.+|pc\.bios|pc\.rom|isa-bios|.+\.rom")
 _FIRMWARE = re.compile(r"tpm-ppi|tpm-crb-cmd")
 _DISPLAY = re.compile(
     r"(?:.+/)?(?:vga\.vram|qxl\.(?:vga)?(?:vram|vrom|ram)|vmsvga\.fifo|cirrus_vga\.vram|bochs-display-vram|sm501\.local)"
 )
-_NOT_MAIN = re.compile(r"isapc\.bios|vga\.vram|.+\.fd")  # beside ROMs and firmware, where addresses are looked up
+_NOT_MAIN = re.compile(r"isapc\.bios|vga\.vram|.+\.fd")  # and ROMs and firmware, where addresses are looked up
 _ROM_LIMIT = 64 << 20  # bytes; option ROMs have at most 16 MiB, firmware less
 
 
 def is_rom(name: str) -> bool:
-    """Whether a block is called like one that keeps the loader's own bytes: a ROM, or firmware."""
+    """Whether a block has the name of one that keeps the loader's own bytes: a ROM, or firmware."""
     return _ROM.fullmatch(name) is not None
 
 
 def is_option_rom(name: str) -> bool:
-    """Whether a block is called like the ROM of a device."""
+    """Whether a block has the name of a device's ROM."""
     return name.endswith(".rom")
 
 
 def is_board_memory(name: str) -> bool:
-    """Whether a block is called like a machine's own memory, and not like a DIMM's or a device's."""
+    """Whether a block has the name of a machine's own memory, not of a DIMM's or a device's."""
     return name.endswith(".ram") and "/" not in name
 
 
 def device_block(name: str, size: int) -> bool:
-    """Whether a block is called like one of those that a device or the firmware has."""
+    """Whether a block has the name of one of a device or the firmware."""
     if _DISPLAY.fullmatch(name):
         return True
     return size <= _ROM_LIMIT and (is_rom(name) or _FIRMWARE.fullmatch(name) is not None)
 
 
 def main_blocks(names: Iterable[str]) -> list[str]:
-    """Return the blocks that can be main memory from address 0 on: one if a board's own name is there.
+    """Return the blocks that can be main memory from address 0 on: one if there is one with a board's own name.
 
-    Otherwise every backend that a person has named: with NUMA nodes and DIMMs several.
+    Otherwise every backend named by the user: several with NUMA nodes and DIMMs.
     """
     every = list(names)
     named = [name for name in every if name in BOARD_MEMORY]

@@ -1,4 +1,4 @@
-"""Devices: sections of device state together with the description that decodes them, and paths into both."""
+"""Devices: sections of device state with the description that decodes them, and paths into both."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["Device", "find"]
 
 
 class Device:
-    """One device section; ``name`` is its idstr. Fields are decoded when they are asked for.
+    """One device section; ``name`` is its idstr. Fields are decoded on access.
 
-    ``borrowed`` names the schema that decodes it where the stream has no vmdesc, and is None otherwise.
+    ``borrowed`` names the schema that decodes it if the stream has no vmdesc, and is None otherwise.
     """
 
     def __init__(
@@ -41,20 +41,20 @@ class Device:
         self.borrowed = borrowed
         self._source = source
         self._fields: tuple[Field, ...] | None = None
-        self._named: dict[str, Field] | None = None  # the first of each name: what judges asks for thousands of them
+        self._named: dict[str, Field] | None = None  # the first of each name: checks look up thousands of them
 
     def __repr__(self) -> str:
         return f"<Device {self.label}, {self.section.body_length} bytes at {self.section.body_offset:#x}>"
 
     @property
     def description(self) -> Description | None:
-        """What describes the body, or None; it is made when it is asked for."""
+        """The description of the body, or None; made on access."""
         described = self._described
         return described.description if isinstance(described, DeviceDescription) else described
 
     @property
     def label(self) -> str:
-        """``name@instance``, as a path starts."""
+        """``name@instance``, the start of a path."""
         return f"{self.name}@{self.instance_id}"
 
     @property
@@ -66,7 +66,7 @@ class Device:
     def fields(self) -> tuple[Field, ...]:
         """The fields and subsections of the body.
 
-        Raises :class:`~qmigtool.errors.UnsupportedError` if nothing describes them, or QEMU describes them wrongly
+        Raises :class:`~qmigtool.errors.UnsupportedError` if they have no description, or a wrong one from QEMU
         (before 11, arrays of pointers with NULLs among them: s390x ``css``), and
         :class:`~qmigtool.errors.StreamError` if the bytes contradict the description.
         """
@@ -84,17 +84,17 @@ class Device:
         return self._fields
 
     def ask(self) -> None:
-        """Ask the budget for all values of the device; raises :class:`~qmigtool.errors.BudgetError`."""
+        """Check that the budget allows all values of the device; raises :class:`~qmigtool.errors.BudgetError`."""
         count = 0 if self.description is None else self.description.objects
         current().ask("objects", count, f"it has {count} values", self.section.body_offset, self.label)
 
     def charge(self) -> None:
-        """Spend all values of the device, one of many; raises :class:`~qmigtool.errors.BudgetError`."""
+        """Charge all values of the device, one of many, to the budget; raises :class:`~qmigtool.errors.BudgetError`."""
         count = 0 if self.description is None else self.description.objects
         current().charge("objects", count, self.section.body_offset, self.label)
 
     def check_length(self) -> None:
-        """Compare the section's length with the one that is described.
+        """Compare the section's length with the described one.
 
         Raises :class:`~qmigtool.errors.StreamError` if they differ, or :class:`~qmigtool.errors.UnsupportedError` if
         the description is of the kind that QEMU gets wrong.
@@ -110,9 +110,9 @@ class Device:
         raise StreamError(message, offset=section.body_offset, section=self.label)
 
     def _measured(self, description: Description) -> Description:
-        """Return the description of the body, as long as that is: of one array that QEMU gets wrong the rest tells.
+        """Return the description of the body, with its length: the rest gives that of one wrongly described array.
 
-        Raises what :meth:`check_length` raises.
+        Raises the errors of :meth:`check_length`.
         """
         missing = self.section.body_length - description.size
         wrong = [field for field in description.fields if _is_of_nothing(field)]
@@ -126,9 +126,9 @@ class Device:
     def field(self, path: str) -> Field:
         """Return the field at ``path``, like ``env.regs[3]`` or ``cpu/avx512/env.opmask_regs[0]``.
 
-        The end of a name will do where only one field ends so: ``xcr0``. :meth:`get` takes whole names only.
+        The end of a name is enough if only one field ends like that: ``xcr0``. :meth:`get` accepts whole names only.
 
-        Raises :class:`~qmigtool.errors.UsageError` with names that come close.
+        Raises :class:`~qmigtool.errors.UsageError` with similar names.
         """
         return _walk(self.fields, path, self.label, short=True)
 
@@ -148,7 +148,7 @@ class Device:
     def number(self, path: str) -> int | None:
         """Return the number at ``path``, or None if there is no such field.
 
-        Raises :class:`~qmigtool.errors.StreamError` where the vmdesc calls it something else.
+        Raises :class:`~qmigtool.errors.StreamError` if the vmdesc gives it another type.
         """
         field = self.get(path)
         if field is None:
@@ -178,19 +178,19 @@ _INDEX = re.compile(r"\[(\d{1,8})\](/|$)?")
 
 
 def _is_of_nothing(field: FieldDescription) -> bool:
-    """Whether QEMU before 10.0 may have described an array of pointers so whose first one is NULL: each as one byte.
+    """Whether QEMU before 10.0 may have described an array of pointers as one byte each, because the first one is NULL.
 
-    What the others point to is in the body all the same (``css`` of s390_css).
+    The structs of the other pointers are in the body all the same (``css`` of s390_css).
     """
     return field.type == "struct" and field.struct is not None and not field.struct.fields
 
 
 def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False) -> Field:
-    # Names may contain "/", "." and "[0]", so it is the longest name that fits which wins, not the first separator.
+    # Names may contain "/", "." and "[0]", so the longest matching name wins, not the first separator.
     for field in sorted((f for f in fields if path.startswith(f.name)), key=lambda f: -len(f.name)):
         rest = path[len(field.name) :]
         if field.kind is Kind.ARRAY and not field.is_list and rest.startswith(f"/{field.name}["):
-            rest = rest[1 + len(field.name) :]  # an element's own name has the array's in front
+            rest = rest[1 + len(field.name) :]  # an element's own name starts with the array's
         while rest.startswith("[") and field.kind is Kind.ARRAY:
             match = _INDEX.match(rest)
             if match is None or int(match[1]) >= field.count:
@@ -200,10 +200,10 @@ def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False
         rest = "" if rest == "/" else rest
         if not rest:
             return field
-        # The elements of an array are reached by index, not made.
+        # The elements of an array are reached by index, without creating them.
         if rest.startswith("/") and (field.kind in (Kind.STRUCT, Kind.SUBSECTION) or field.is_list):
             return _walk(field.children, rest[1:], f"{where}/{field.name}", short=short)
-    if not short:  # nobody is told what comes close
+    if not short:  # no similar names are reported
         raise UsageError(f"{where} has no field {path!r}")
     found = _short(fields, path)
     if len(found) == 1:
@@ -215,7 +215,7 @@ def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False
 
 
 def _short(fields: Sequence[Field], path: str) -> list[str]:
-    """Return the paths that a short name may mean: ``xcr0`` is env.xcr0; ``env.cr`` any of env.cr[0], env.cr[2] ..."""
+    """Return the paths that match a short name: ``xcr0`` is env.xcr0; ``env.cr`` any of env.cr[0], env.cr[2] ..."""
     head, slash, rest = path.partition("/")
     name = head.partition("[")[0]
     ends = [field.name for field in fields if field.name.endswith((f".{name}", f"/{name}"))]
@@ -233,10 +233,10 @@ def _several(names: Sequence[str]) -> str:
 
 
 def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
-    """Split ``name[@instance][/field...]`` into a device and the path inside it.
+    """Split ``name[@instance][/field...]`` into a device and the path in it.
 
-    Device names contain slashes, so the longest name that fits wins; without ``@instance``, the first instance. The
-    last part of a name will do where only one device has it: ``virtio-net``.
+    Device names contain slashes, so the longest matching name wins; without ``@instance``, the first instance. The
+    last part of a name is enough if only one device has it: ``virtio-net``.
     """
     devices = list(devices)
     for device in sorted(devices, key=lambda d: -len(d.name)):
@@ -246,7 +246,7 @@ def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
             if path.startswith(prefix + "/"):
                 return device, path[len(prefix) + 1 :]
     name, _, instance = path.split("/")[0].partition("@")
-    # As people call them: virtio-net is 0000:00:03.0/virtio-net, where there is one.
+    # Short names: virtio-net is 0000:00:03.0/virtio-net, if there is only one.
     short = [
         d for d in devices if d.name.rpartition("/")[2] == name and (not instance or str(d.instance_id) == instance)
     ]
@@ -254,7 +254,7 @@ def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
         return short[0], path.partition("/")[2]
     if name and short:
         raise UsageError(
-            f"{path.split('/')[0]!r} may be any of {len(short)} devices",
+            f"{path.split('/')[0]!r} matches {len(short)} devices",
             expected="one of " + _several([d.label for d in short]),
         )
     same = [device.label for device in devices if device.name == name]

@@ -1,12 +1,12 @@
-"""x86 vCPUs: what the fields of section ``cpu`` mean, and what accelerators make of them.
+"""x86 vCPUs: the meaning of the fields of section ``cpu``, and how accelerators use them.
 
 ===========  ============================================================================
 vcpu         the one bridge between the fields and an XSAVE area, both ways
-registers    what the bits of a register are called
+registers    the names of registers and their bits
 accelerator  which accelerator saved a stream, with the evidence
-kvm          what KVM refuses of a vCPU
+kvm          the vCPU state that KVM refuses
 mshv         the registers that QEMU writes to an MSHV vCPU
 ===========  ============================================================================
 
-Nothing here opens a stream: a device (:mod:`qmigtool.devices`) is given.
+This package does not open streams: the caller passes a device (:mod:`qmigtool.devices`).
 """

@@ -1,12 +1,12 @@
-"""Which accelerator saved a stream: nothing in it says so, but its contents tell, and the evidence is shown.
+"""The accelerator that saved a stream: the stream does not record it, so it is inferred and the evidence shown.
 
 It matters because the same field means different things: TCG keeps the x87 registers in physical order and never fills
-XSTATE_BV. Each mark below is a fact about what QEMU's accelerators put into a stream (see ``target/i386/kvm/kvm.c``,
+XSTATE_BV. Each mark below is a fact about what QEMU's accelerators write to a stream (see ``target/i386/kvm/kvm.c``,
 ``target/i386/tcg``, ``hw/i386/kvm``; compared on twins of one guest saved under KVM and TCG by 10.0 and 11.1).
 
-All marks are weighed together, because an edit changes single fields: a stream of TCG whose XSTATE_BV was repaired has
-TCG's descriptors still, and its x87 registers are still in TCG's order. Marks that contradict each other leave
-``unknown``, which is an answer: whatever depends on it has to say so (:mod:`qmigtool.x86.vcpu`).
+All marks are weighed together, because an edit changes single fields: a TCG stream whose XSTATE_BV was repaired still
+has TCG's descriptors, and its x87 registers are still in TCG's order. Marks that contradict each other leave
+``unknown``, which is a valid result: code that depends on it must report it (:mod:`qmigtool.x86.vcpu`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ CONTRADICTION = "the evidence contradicts itself"
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """``name`` is one of :data:`NAMES` or ``unknown``; ``evidence`` says what in the stream tells.
+    """``name`` is one of :data:`NAMES` or ``unknown``; ``evidence`` lists what the stream shows.
 
-    What speaks against the name is in ``evidence``, too, behind the rest. ``hypervisor``: it is not TCG, even where
-    which one it is cannot be told. ``contradicts``: no name, because the evidence contradicts itself.
+    Evidence against the name comes last in ``evidence``. ``hypervisor``: it is not TCG, even if it is not known which
+    accelerator it is. ``contradicts``: no name, because the evidence contradicts itself.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Accelerator:
 
     @property
     def words(self) -> str:
-        """Who saved the stream, and how that is known, in one phrase."""
+        """The accelerator that saved the stream, and how that is known, in one phrase."""
         if self.name == UNKNOWN:
             return f"saved by: unknown ({self.evidence[0]}); --accelerator NAME decides"
         return f"saved by {self.name} ({'given' if self.given else f'inferred: {self.evidence[0]}'})"
 
     @property
     def tcg(self) -> bool | None:
-        """Whether TCG saved the stream; None where nothing tells."""
+        """Whether TCG saved the stream; None if it is unknown."""
         if self.name == UNKNOWN:
             return False if self.hypervisor else None
         return self.name == TCG.name
@@ -72,10 +72,10 @@ def parse(name: str | None) -> Accelerator | None:
 
 
 class _Mark(NamedTuple):
-    """What says that ``who`` saved the stream (:data:`HYPERVISOR`: any but TCG).
+    """Evidence that ``who`` saved the stream (:data:`HYPERVISOR`: any but TCG).
 
-    ``weight`` 1: an edit or an earlier life under another accelerator can have made it; 2 and 3: only by far-fetched
-    ones. Two ``strong`` ones that contradict each other cannot both be right.
+    ``weight`` 1: an edit or an earlier load under another accelerator may have caused it; 2 and 3: only unlikely ones.
+    Two ``strong`` marks that contradict each other cannot both be right.
     """
 
     who: str
@@ -85,24 +85,24 @@ class _Mark(NamedTuple):
 
 
 def infer(devices: Sequence[Device]) -> Accelerator:
-    """Say who saved these devices. ``unknown`` is an answer: nothing is guessed without evidence."""
+    """Infer the accelerator that saved these devices; ``unknown`` without evidence."""
     marks = list(_marks(list(devices)))
     if not marks:
-        return Accelerator(UNKNOWN, ("nothing in the device state tells",))
+        return Accelerator(UNKNOWN, ("the device state has no evidence",))
     tcg = [mark for mark in marks if mark.who == TCG.name]
     others = [mark for mark in marks if mark.who != TCG.name]
     winners = _weigh(tcg, others)
     if winners is None:
-        why = CONTRADICTION if tcg else "too little tells"
+        why = CONTRADICTION if tcg else "too little evidence"
         evidence = (why, *(f"{m.who}: {m.text}" for m in marks))
         return Accelerator(UNKNOWN, evidence, contradicts=bool(tcg))
     names = {mark.who for mark in winners} - {HYPERVISOR}
     against = tuple(f"against it: {mark.text}" for mark in marks if mark not in winners)
     if len(names) == 1:
-        # What any hypervisor does adds nothing to what names one.
+        # A mark of all hypervisors adds nothing to one that names a hypervisor.
         told = tuple(mark.text for mark in winners if mark.who in names)
         return Accelerator(names.pop(), told + against, hypervisor=winners is others)
-    why = "which hypervisor saved it is not told" if not names else CONTRADICTION
+    why = "the hypervisor is not known" if not names else CONTRADICTION
     evidence = (why, *(f"{m.who}: {m.text}" for m in winners), *against)
     return Accelerator(UNKNOWN, evidence, hypervisor=True, contradicts=bool(names))
 
@@ -115,7 +115,7 @@ def _weigh(tcg: list[_Mark], others: list[_Mark]) -> list[_Mark] | None:
         return others if sum(mark.weight for mark in others) > 1 else None
     strong = [any(mark.strong for mark in side) for side in (tcg, others)]
     ours, theirs = (sum(mark.weight for mark in side) for side in (tcg, others))
-    if all(strong):  # one of them is an edit's: the one that stands alone
+    if all(strong):  # one of them is from an edit: the single one
         return tcg if ours >= 2 * theirs else others if theirs >= 2 * ours else None
     if ours > theirs and not strong[1]:
         return tcg
@@ -123,7 +123,7 @@ def _weigh(tcg: list[_Mark], others: list[_Mark]) -> list[_Mark] | None:
 
 
 def _readable(devices: Iterable[Device]) -> Iterator[Device]:
-    """Give the devices that can be decoded; the others tell nothing, and reading them says why."""
+    """Yield the devices that can be decoded; reading the others reports the error."""
     for device in devices:
         try:
             _ = device.fields
@@ -133,7 +133,7 @@ def _readable(devices: Iterable[Device]) -> Iterator[Device]:
 
 
 def _marks(devices: list[Device]) -> Iterator[_Mark]:
-    """Give every mark, those that name an accelerator first."""
+    """Yield every mark, those that name an accelerator first."""
     names = {device.name for device in devices}
     for traits in reversed(TRAITS.values()):
         for name in traits.sections:
@@ -173,13 +173,13 @@ def _of_vcpus(cpus: list[VCpu]) -> Iterator[_Mark]:
     declaring = first(lambda v: v.xstate_bv)
     if declaring is None and (vcpu := first(lambda v: v.live)):
         yield _Mark(TCG.name, 2, f"vCPU {vcpu.index} has live state {vcpu.live:#x} and XSTATE_BV 0: TCG never sets it")
-    # A busy TSS (11, 3) is what a hypervisor's CPU has, and what RESET sets; TCG leaves the descriptor's own type.
+    # A hypervisor's CPU has a busy TSS (11, 3), and RESET sets one; TCG keeps the descriptor's own type.
     if vcpu := first(lambda v: _tr_type(v) in TSS_AVAILABLE):
-        yield _Mark(TCG.name, 3, f"TR of vCPU {vcpu.index} is a non-busy TSS, as only TCG leaves it", strong=True)
-    # TCG keeps the descriptor's second word as it was; the others make it anew from what the CPU has, without bits
-    # 19:16 of the limit (a conversion from TCG leaves them, as they mean nothing).
+        yield _Mark(TCG.name, 3, f"TR of vCPU {vcpu.index} is a non-busy TSS, which only TCG saves", strong=True)
+    # TCG keeps the descriptor's second word as it was; the others rebuild it from the CPU's state, without bits
+    # 19:16 of the limit (a conversion from TCG keeps them, because they have no meaning).
     if vcpu := first(_whole_descriptor):
-        text = f"env.segs of vCPU {vcpu.index} has bits of a limit among the flags, as only TCG leaves them"
+        text = f"env.segs of vCPU {vcpu.index} has bits of a limit among the flags, which only TCG saves"
         yield _Mark(TCG.name, 2, text)
     if vcpu := declaring:
         yield _Mark(HYPERVISOR, 1, f"XSTATE_BV of vCPU {vcpu.index} is {vcpu.xstate_bv:#x}, and TCG never sets it")
@@ -194,7 +194,7 @@ def _of_vcpus(cpus: list[VCpu]) -> Iterator[_Mark]:
 
 
 def _number(device: Device, path: str) -> int | None:
-    """Return a field that is a number; one that its vmdesc calls something else tells nothing."""
+    """Return a field that is a number; one that its vmdesc gives another type is no evidence."""
     try:
         return device.number(path)
     except QmigError:

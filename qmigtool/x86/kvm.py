@@ -1,10 +1,10 @@
-"""What KVM refuses of a vCPU: its registers are put group by group once all is loaded, each with an ioctl of its own.
+"""The vCPU state that KVM refuses: after the load QEMU sets the registers group by group, with one ioctl each.
 
-QEMU 10.0 and later end at the first group that is refused. 7.2 says nothing and goes on with the next vCPU: that group
-and every one behind it keep what they had at reset. An MSR that is refused ends every version, with an assertion.
+QEMU 10.0 and later exit at the first refused group. 7.2 silently continues with the next vCPU: that group
+and all following ones keep their reset values. A refused MSR aborts every version, with an assertion.
 
-Everything here was seen with QEMU 7.2, 10.0 and 11.1 on a real /dev/kvm, but for what ``source`` says was only read.
-What depends on the guest's CPUID or on the kernel's version is not refused here (CR4.CET of a CPU without CET), or is
+Everything here was seen with QEMU 7.2, 10.0 and 11.1 on a real /dev/kvm, except what ``source`` marks as only read.
+State that depends on CPUID or the kernel version is not refused here (CR4.CET of a CPU without CET), or is
 not ``certain``.
 """
 
@@ -38,7 +38,7 @@ MP_STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED",
 
 
 class Group(StrEnum):
-    """The groups of registers, as QEMU calls them where one is refused, in the order in which it puts them."""
+    """The groups of registers, by QEMU's names in its error messages, in the order in which it sets them."""
 
     SREGS = "special registers"
     REGS = "general registers"
@@ -63,16 +63,16 @@ _HOLDS = {
 
 
 def lost_with(group: Group) -> str:
-    """Return what QEMU 7.2 drops where this group is refused: it, and all behind it."""
+    """Return what QEMU 7.2 drops where this group is refused: it and all following ones."""
     groups = list(_HOLDS)
     return ", ".join(_HOLDS[one] for one in groups[groups.index(group) :])
 
 
 class KvmRefusal(NamedTuple):
-    """An ioctl that fails: for which group, because of which field, and why.
+    """An ioctl that fails: its group, the field that causes it, and the reason.
 
-    ``name`` is short and the same for one kind of refusal. ``source`` is where Linux does it. ``msr`` is (number,
-    value) of an MSR. Not ``certain`` is what some hosts take.
+    ``name`` is short and the same for one kind of refusal. ``source`` names the check in Linux. ``msr`` is (number,
+    value) of an MSR. If not ``certain``, some hosts accept it.
     """
 
     group: Group
@@ -85,7 +85,7 @@ class KvmRefusal(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What every ioctl takes, and a CPU refuses when it is to run the vCPU (SDM volume 3, checks on guest state)."""
+    """State that every ioctl accepts, but the CPU refuses to run (SDM volume 3, checks on guest state)."""
 
     name: str
     path: str
@@ -101,24 +101,24 @@ class Address(NamedTuple):
 
 
 ADDRESSES = (
-    Address("env.sysenter_esp", "IA32_SYSENTER_ESP"),  # KVM makes these two canonical, without a word
+    Address("env.sysenter_esp", "IA32_SYSENTER_ESP"),  # KVM silently makes these two canonical
     Address("env.sysenter_eip", "IA32_SYSENTER_EIP"),
-    # In QEMU's order, which decides what its message is about.
+    # In QEMU's order, which decides the MSR that its message names.
     Address("env.cstar", "IA32_CSTAR", 0xC0000083),
     Address("env.kernelgsbase", "IA32_KERNEL_GS_BASE", 0xC0000102),
     Address("env.lstar", "IA32_LSTAR", 0xC0000082),
-    # KVM takes these; VM entry fails, or the CPU cuts them (AMD).
+    # KVM accepts these; VM entry fails, or the CPU truncates them (AMD).
     Address("env.tr/base", "TR base"),
     Address("env.ldt/base", "LDTR base"),
     Address("env.gdt/base", "GDTR base"),
     Address("env.idt/base", "IDTR base"),
     *(Address(f"env.segs[{i}]/base", f"{name} base") for i, name in enumerate(SEGMENTS)),
 )
-"""The registers that hold linear addresses."""
+"""The registers that contain linear addresses."""
 
 
 def is_canonical(address: int, width: int) -> bool:
-    """Say whether all bits from ``width`` - 1 on are the same."""
+    """Return whether all bits from ``width`` - 1 on are the same."""
     return address >> width - 1 in (0, (1 << 65 - width) - 1)
 
 
@@ -130,10 +130,9 @@ def linear_width(number: Number) -> int:
 def refusals(
     number: Number, xcr0: int | None = None, *, groups: Collection[Group] = tuple(Group)
 ) -> Iterator[KvmRefusal]:
-    """Give everything that KVM refuses of a vCPU, in the order in which QEMU meets it.
+    """Yield everything that KVM refuses of a vCPU, in QEMU's order.
 
-    ``xcr0``: the user components that the host lets a guest have; None if that is not known. Only ``groups`` are
-    looked at.
+    ``xcr0``: the user components that the host allows a guest; None if not known. Only ``groups`` are checked.
     """
     if Group.SREGS in groups:
         yield from _special_registers(number)
@@ -148,7 +147,7 @@ def refusals(
 
 
 def faults(number: Number) -> Iterator[Fault]:
-    """Give what KVM takes of a vCPU, and no Intel CPU runs."""
+    """Yield the state that KVM accepts but no Intel CPU runs."""
     cr0, cr4, efer = (_word(number, register.path) for register in (CR0, CR4, EFER))
     if cr4 & CR4["PCIDE"] and not efer & EFER["LMA"]:
         yield Fault("cr4", CR4.path, f"CR4 is {cr4:#x}: PCIDE outside of long mode (EFER.LMA is 0)")
@@ -195,13 +194,13 @@ def _special_registers(number: Number) -> Iterator[KvmRefusal]:
 
 
 def _xsave(number: Number, xcr0: int | None) -> Iterator[KvmRefusal]:
-    """KVM_SET_XSAVE: MXCSR counts if x87, SSE or AVX is declared."""
+    """KVM_SET_XSAVE: MXCSR is checked if x87, SSE or AVX is declared."""
     declared = _word(number, "env.xstate_bv")
     mxcsr = number("env.mxcsr")
     mxcsr = MXCSR_INIT if mxcsr is None else mxcsr & (1 << 32) - 1
     allowed = USER_MASK if xcr0 is None else xcr0 | LEGACY_MASK
     if wrong := declared & ~allowed:
-        why = f"XSTATE_BV is {declared:#x}: {' '.join(mask_names(wrong))} cannot stand in it"
+        why = f"XSTATE_BV is {declared:#x}: {' '.join(mask_names(wrong))} cannot be set there"
         yield KvmRefusal(Group.XSAVE, "xstate-bv", "env.xstate_bv", why, "validate_user_xstate_header")
     if declared & 7 and (wrong := mxcsr & ~MXCSR_DEFINED):
         why = f"MXCSR is {mxcsr:#x}, whose bits {wrong:#x} are reserved"
@@ -231,7 +230,7 @@ def _msrs(number: Number) -> Iterator[KvmRefusal]:
     for path, name, msr in ADDRESSES:
         value = _word(number, path)
         if msr is not None and not is_canonical(value, width):
-            # Before 6.13 CR4.LA57 decided, since then it is whether the host has it.
+            # Before 6.13 CR4.LA57 decides, since then the host's support.
             certain = not is_canonical(value, 57)
             why = f"{name} is {value:#x}, which is not canonical{'' if certain else ' without 57-bit addresses'}"
             yield KvmRefusal(Group.MSRS, "canonical", path, why, "__kvm_set_msr", (msr, value), certain)
@@ -264,7 +263,7 @@ def _is_base(value: int) -> bool:
 
 
 def _is_mask(value: int) -> bool:
-    return not value & 0x7FF  # QEMU cuts the high bits
+    return not value & 0x7FF  # QEMU truncates the high bits
 
 
 _LEGAL_MTRR: dict[MtrrKind, Callable[[int], bool]] = {

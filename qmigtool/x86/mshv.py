@@ -1,4 +1,4 @@
-"""The registers that QEMU writes to an MSHV vCPU beside its XSAVE area: MSRs, the fields that hold them, their order.
+"""The registers that QEMU writes to an MSHV vCPU in addition to its XSAVE area: MSRs, their fields, their order.
 
 The order, and what is written only on vCPU 0 or where the partition has the feature, were measured with QEMU 11.1.3 on
 a stand-in for /dev/mshv.
@@ -18,14 +18,14 @@ TSC = 0x10
 
 
 class Only(StrEnum):
-    """Where QEMU writes an MSR; every other one it writes always."""
+    """The condition for QEMU to write an MSR; it always writes the others."""
 
     VCPU_0 = "vCPU 0"
     FEATURE = "a partition with the feature"
 
 
 class Msr(NamedTuple):
-    """An MSR, the field of section ``cpu`` that holds it, its HV_REGISTER_NAME, and where alone it is written."""
+    """An MSR, the field of section ``cpu`` with its value, its HV_REGISTER_NAME, and the condition for writing it."""
 
     number: int
     name: str
@@ -43,7 +43,7 @@ _MTRR_REGISTERS = {
 
 
 def _mtrrs(kind: MtrrKind) -> Iterator[Msr]:
-    """Give the MTRRs of one kind, with the first one's HV_REGISTER_NAME counted on."""
+    """Return the MTRRs of one kind, with HV_REGISTER_NAMEs counted from the first one's."""
     return (Msr(one.number, one.name, one.path, _MTRR_REGISTERS[kind] + one.order) for one in MTRRS if one.kind is kind)
 
 

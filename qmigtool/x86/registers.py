@@ -1,8 +1,8 @@
-"""The one table of registers: the field that holds each, and what its bits are called.
+"""The table of registers: the field of each, and the names of its bits.
 
-From the Intel SDM, volumes 1 and 3, and the AMD APM, volume 2. Others ask it for bits by name: ``CR4["OSXSAVE"]``.
+From the Intel SDM, volumes 1 and 3, and the AMD APM, volume 2. Other modules look up bits by name: ``CR4["OSXSAVE"]``.
 
-A view never replaces the number: it stands beside it. Bits without a name here are shown by their position.
+A view never replaces the number: it is shown next to it. Bits without a name here are shown by their position.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 class Register:
     """A register of ``width`` bits; ``fields`` gives (name, lowest bit, number of bits), in ascending order.
 
-    ``path`` is the field of an x86 ``cpu`` section that holds it, or nothing where there are several of its kind.
+    ``path`` is its field in an x86 ``cpu`` section, or empty where there are several of its kind.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Register:
     path: str = ""
 
     def __getitem__(self, name: str) -> int:
-        """The mask of a field: ``CR4["OSXSAVE"]`` is 1 << 18. Raises KeyError for a name that it does not have."""
+        """The mask of a field: ``CR4["OSXSAVE"]`` is 1 << 18. Raises KeyError for an unknown name."""
         return self._masks[name]
 
     @cached_property
@@ -48,7 +48,7 @@ class Register:
 
     @cached_property
     def named(self) -> int:
-        """The bits that some field names."""
+        """The bits that have a name."""
         return sum((1 << size) - 1 << low for _, low, size in self.fields)
 
     def describe(self, value: int) -> str:
@@ -104,7 +104,7 @@ CR4 = Register(
     "env.cr[4]",
 )
 EFER = Register("EFER", 64, _flags("SCE") + _flags("LME - LMA NXE SVME LMSLE FFXSR TCE", 8), "env.efer")
-HFLAGS = Register(  # HF_*_MASK in target/i386/cpu.h: QEMU's own, of which only those that something here needs
+HFLAGS = Register(  # HF_*_MASK in target/i386/cpu.h: QEMU's own; only the bits needed here
     "hflags",
     32,
     _flags("CPL:2") + _flags("IOPL:2", 12) + _flags("SMM - GUEST - SMAP - MPX_EN - UMIP AVX_EN", 19),
@@ -127,7 +127,7 @@ REGISTERS: dict[str, Register] = {
 
 
 class MtrrKind(StrEnum):
-    """What an MTRR holds."""
+    """The kind of an MTRR."""
 
     DEFAULT = "default type"
     FIXED = "types of fixed ranges"
@@ -136,7 +136,7 @@ class MtrrKind(StrEnum):
 
 
 class Mtrr(NamedTuple):
-    """One MTRR: its MSR, its name, the field that holds it; ``order`` counts those of its kind."""
+    """One MTRR: its MSR, its name, its field; ``order`` counts those of its kind."""
 
     number: int
     name: str
@@ -158,11 +158,11 @@ MTRRS: tuple[Mtrr, ...] = (
         )
     ),
 )
-"""The MTRRs in the order in which QEMU hands them to KVM."""
+"""The MTRRs in the order in which QEMU passes them to KVM."""
 
 
 def register_for(device: str, field: str) -> Register | None:
-    """Return the register that a field of a device holds, or None if it has no view; subsections are passed by."""
+    """Return the register that a field of a device holds, or None if it has no view; subsections are skipped."""
     return REGISTERS.get(field.rpartition("/")[2]) if device == "cpu" else None
 
 
@@ -194,7 +194,7 @@ _NAMES = {
 
 
 def register_name(device: str, field: str) -> str | None:
-    """Return what the field of a device is called outside QEMU (``env.regs[0]`` is ``RAX``), or None."""
+    """Return the name of a device's field outside QEMU (``env.regs[0]`` is ``RAX``), or None."""
     if device != "cpu":
         return None
     view = register_for(device, field)

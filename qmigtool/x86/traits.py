@@ -1,6 +1,6 @@
-"""The one table of accelerators: in what they differ, as far as a stream shows it.
+"""The table of accelerators: how they differ, as far as a stream shows it.
 
-Whoever adds one adds a row here; what it does not write to a vCPU is in :mod:`qmigtool.rewrite.accelerators.unwritten`.
+A new accelerator is a row here; what it does not write to a vCPU is in :mod:`qmigtool.rewrite.accelerators.unwritten`.
 
 Measured on the same guest saved under TCG and KVM by QEMU 7.2, 10.0 and 11.1; MSHV and WHPX from QEMU 11.1's sources,
 MSHV's registers also from what its binary writes to a stand-in of /dev/mshv.
@@ -19,20 +19,20 @@ __all__ = ["HYPERV", "KVM", "MSHV", "NAMES", "TARGETS", "TCG", "TRAITS", "WHPX",
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """One accelerator: ``name`` as QEMU's ``-accel`` has it, ``title`` as people write it.
+    """One accelerator: ``name`` is that of QEMU's ``-accel``, ``title`` its name in text.
 
-    ``target``: a stream can be turned into its. ``hypervisor``: the CPU's own, which checks what it is given: every
-    accelerator but TCG. ``hyperv``: that is Hyper-V's. ``kernel``: KVM's ioctls take the registers, refuse groups of
-    them, and serve what a guest knows of KVM. ``physical_x87``: env.fpregs are physical registers, not ST order.
-    ``declares``: env.xstate_bv says what is in use, and what it does not say is initialised on load. ``busy_tss``: TR
-    is a busy TSS. ``in_kernel_irqchip``: PIC and PIT are the kernel's. ``mp_state``: whether a vCPU waits or is halted
-    stands in env.mp_state. ``halted``: it stands in cpu_common and the APIC. ``ticks``: the guest's TSC is the ticks
-    clock of section ``timer``, env.tsc is not used. ``recomputes_hflags``: env.hflags is made anew on load.
-    ``queued_events``: events that were to be injected are taken from env and injected. ``sections``: those that only it
-    has. ``components``: the user components that it can hold; ``supervisor``: the supervisor ones, as MSRs.
-    ``same_everywhere``: so it is on every host. ``page``: the bytes of the page in which it takes an XSAVE area, if it
-    does. ``foreign``: what becomes of a component that its CPU does not have. ``unwritten``: how it is known what QEMU
-    does not write to its vCPUs.
+    ``target``: a stream can be converted to it. ``hypervisor``: it runs on the CPU's virtualisation, which checks its
+    state: every accelerator but TCG. ``hyperv``: that is Hyper-V's. ``kernel``: KVM's ioctls accept the registers,
+    refuse groups of them, and provide KVM's paravirtual interfaces. ``physical_x87``: env.fpregs are physical
+    registers, not in ST order. ``declares``: env.xstate_bv lists the components in use, and the others are initialised
+    on load. ``busy_tss``: TR is a busy TSS. ``in_kernel_irqchip``: PIC and PIT are the kernel's. ``mp_state``:
+    env.mp_state records whether a vCPU waits or is halted. ``halted``: cpu_common and the APIC record it. ``ticks``:
+    the guest's TSC is the ticks clock of section ``timer``, env.tsc is not used. ``recomputes_hflags``: env.hflags is
+    recomputed on load. ``queued_events``: pending events are read from env and injected. ``sections``: the sections
+    that only it sends. ``components``: the user components that it supports; ``supervisor``: the supervisor components,
+    as MSRs. ``same_everywhere``: these are the same on every host. ``page``: the size of the page in which it accepts
+    an XSAVE area, if it does. ``foreign``: the effect of a component that its CPU does not have. ``unwritten``: the
+    source for what QEMU does not write to its vCPUs.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Traits:
     supervisor: int = SUPERVISOR_MASK
     same_everywhere: bool = False
     page: int | None = None
-    foreign: str = "what the CPU has not it cannot hold (SDM volume 1, 13.3)"
+    foreign: str = "a CPU cannot hold a component that it does not have (SDM volume 1, 13.3)"
     unwritten: str = ""
 
 
@@ -67,7 +67,7 @@ KVM = Traits(
     kernel=True,
     in_kernel_irqchip=True,
     sections=("kvmclock",),
-    foreign="KVM refuses all of XCR0 for one bit that the host has not: QEMU 10.0 and 11.1 then end, 7.2 silently "
+    foreign="KVM refuses XCR0 for one bit that the host does not have: QEMU 10.0 and 11.1 then exit, 7.2 silently "
     "drops XCR0, every MSR, the MTRRs, pending events and mp_state (measured)",
 )
 TCG = Traits(
@@ -98,7 +98,7 @@ MSHV = Traits(
     same_everywhere=True,
     page=4096,
     foreign=_NO_PLACE,
-    unwritten="seen in what QEMU 11.1 wrote to a stand-in of /dev/mshv",
+    unwritten="measured: what QEMU 11.1 writes to a stand-in of /dev/mshv",
 )
 WHPX = Traits(
     "whpx",
@@ -117,13 +117,13 @@ TRAITS = {traits.name: traits for traits in (KVM, TCG, MSHV, WHPX, HVF)}
 
 NAMES = tuple(TRAITS)
 TARGETS = tuple(name for name, traits in TRAITS.items() if traits.target)
-"""Those that a stream can be turned into."""
+"""The accelerators that a stream can be converted to."""
 HYPERV = frozenset(name for name, traits in TRAITS.items() if traits.hyperv)
-"""Those under which Hyper-V's hypervisor holds the registers."""
+"""The accelerators whose registers are held by Hyper-V's hypervisor."""
 
 _UNKNOWN = Traits("", "an unknown accelerator")
 
 
 def traits_of(name: str | None) -> Traits:
-    """Return the traits of an accelerator; for a name that is not known, those that nothing follows from."""
+    """Return the traits of an accelerator; for an unknown name, traits without consequences."""
     return TRAITS.get(name or "", _UNKNOWN)

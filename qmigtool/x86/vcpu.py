@@ -1,13 +1,13 @@
 """The one bridge between the vmstate fields of an x86 ``cpu`` section and an XSAVE area, both ways.
 
-QEMU streams no XSAVE area: it takes the host's apart into registers (``target/i386/xsave_helper.c``) and sends those
+QEMU does not send an XSAVE area: it splits the host's into registers (``target/i386/xsave_helper.c``) and sends them
 (``vmstate_x86_cpu`` in ``target/i386/machine.c``), big-endian, in the section ``cpu`` and its subsections.
-:data:`FIELDS` says, once, where each lies in the area; everything here is read off it.
+:data:`FIELDS` has the offset of each in the area; everything here is derived from it.
 
 Two fields need more than a copy. ``env.fpregs`` is in stack order (ST(0) first), as in the area, from every accelerator
 but TCG, which keeps physical registers: ST(i) = fpregs[(TOP+i) & 7]. And ``env.xstate_bv`` is always 0 from TCG, which
-never fills it, whatever is live. Where nothing tells whether TCG saved the stream, and the two orders give different
-registers, the registers are not told: this module raises, so that no use of them can guess.
+never fills it, whatever is live. If it is unknown whether TCG saved the stream, and the two orders give different
+registers, this module raises, so that no use of them can guess.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ __all__ = [
     "unheld_words",
 ]
 
-SAVED_BY = "who saved the stream"
+SAVED_BY = "the accelerator that saved the stream"
 UNKNOWN_SAVER = "saved by: unknown; --accelerator NAME decides"
 X87, SSE = 0, 1
 FPREGS = "env.fpregs"
-REGISTER_MASK = (1 << 64) - 1  # no register has a sign, whatever a vmdesc says
+REGISTER_MASK = (1 << 64) - 1  # no register has a sign, whatever its type in a vmdesc
 ST_SIZE = 16  # of one x87 register in the area
 
 
@@ -73,9 +73,9 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class XsaveField:
-    """Where one vmstate field lies in an XSAVE area.
+    """The place of one vmstate field in an XSAVE area.
 
-    ``path`` leads through the subsections to the field. ``element`` is the nested description's name, which tells
+    ``path`` is the path through the subsections to the field. ``element`` is the nested description's name, which tells
     fields of one name apart (``env.xmm_regs`` is four different things); None where the field is a plain number.
     ``offset`` counts from the start of ``component``; for x87 and SSE, from the start of the area. Each of the field's
     elements is ``pieces``, and they are ``stride`` bytes apart in the area.
@@ -139,7 +139,7 @@ FIELDS: tuple[XsaveField, ...] = (
 
 
 def _held() -> dict[int, bytes]:
-    """Return, for each extended component with fields, which of its bytes they take: 1 or 0 each."""
+    """Return, for each extended component with fields, which of its bytes belong to a field: 1 or 0 each."""
     masks: dict[int, bytearray] = {}
     for spec in FIELDS:
         if spec.component in (X87, SSE):
@@ -158,14 +158,14 @@ PT = 8
 
 
 def has_fields(bit: int) -> bool:
-    """Whether any field of a stream takes a part of component ``bit``."""
+    """Whether any field of a stream has a part of component ``bit``."""
     return bit in (X87, SSE) or bit in _HELD
 
 
 def unheld(bit: int, contents: bytes) -> bytes | None:
-    """Return a component with those bytes initial that no field of a stream takes; None if they all are already.
+    """Return a component with the bytes initial that no field of a stream has; None if they all are already.
 
-    x87 and SSE are whole in every stream: what lies between their registers is reserved.
+    x87 and SSE are complete in every stream: the bytes between their registers are reserved.
     """
     if bit in (X87, SSE):
         return None
@@ -175,10 +175,10 @@ def unheld(bit: int, contents: bytes) -> bytes | None:
 
 
 def unheld_words(bit: int, contents: bytes) -> str:
-    """Say what of a component no field takes."""
+    """Return the name of the part of a component that no field has."""
     name = mask_names(1 << bit)[0]
     if bit not in _HELD:
-        return f"{name} (it travels as cpu/intel_pt)" if bit == PT else name
+        return f"{name} (it is sent as cpu/intel_pt)" if bit == PT else name
     initial, held = initial_configuration(bit, len(contents)), _HELD[bit]
     lost = [i for i, (new, old) in enumerate(zip(contents, initial, strict=True)) if new != old and not held[i]]
     if name == "LBR" and all(_LER.start <= i < _LER.stop for i in lost):
@@ -187,7 +187,7 @@ def unheld_words(bit: int, contents: bytes) -> str:
 
 
 # A subsection that is not sent means that all of its fields are zero, which is the initial configuration: so these
-# components are there, and known, in every stream. (A description older than version 12 lacks AVX altogether.)
+# components are known in every stream. (A description older than version 12 does not have AVX at all.)
 _ALWAYS = 1 << X87 | 1 << SSE
 
 
@@ -197,7 +197,7 @@ USER = 3  # the CPL of user mode
 def tcg_hflags(device: Device) -> int:
     """Return env.hflags of a vCPU as TCG keeps it: with the bits that follow from CR4, XCR0 and the bounds registers.
 
-    Every other accelerator recomputes hflags after a load; TCG takes what the stream has. IOPL stands in EFLAGS only.
+    Every other accelerator recomputes hflags after a load; TCG uses the stream's. IOPL is in EFLAGS only.
     """
 
     def number(path: str) -> int:
@@ -219,7 +219,7 @@ def tcg_hflags(device: Device) -> int:
 
 
 def is_x86(device: Device) -> bool:
-    """Say whether a ``cpu`` section is an x86 one, by the fields that it is described to have."""
+    """Return whether a ``cpu`` section is an x86 one, by the fields in its description."""
     description = device.description
     return description is not None and any(field.name == "env.fpuc" for field in description.fields)
 
@@ -227,8 +227,8 @@ def is_x86(device: Device) -> bool:
 class VCpu:
     """One x86 vCPU: its XSAVE state in the stream, as masks, as contents by component, and as an area.
 
-    ``tcg`` says whether TCG saved the stream, None that it is not known (see the head of this module for what that
-    changes). What needs the order of the x87 registers where that is not known raises
+    ``tcg`` is whether TCG saved the stream, None if that is not known (see the docstring of this module for the
+    effect). Operations that need the order of the x87 registers where it is not known raise
     :class:`~qmigtool.errors.UndecidedError`: :meth:`contents` of x87, :meth:`xsave_area` and its like, and
     :meth:`encode`; :attr:`x87_undecided` tells before.
     """
@@ -273,7 +273,7 @@ class VCpu:
     def live(self) -> int:
         """The components whose contents differ from the initial configuration; MXCSR counts for SSE.
 
-        This is what XSTATE_BV has to have at least, so it is also the recomputed XSTATE_BV.
+        XSTATE_BV must have at least these, so this is also the recomputed XSTATE_BV.
         """
         self._check_open()
         return self._live
@@ -298,9 +298,9 @@ class VCpu:
         return int.from_bytes(self._legacy[MXCSR_OFFSET : MXCSR_OFFSET + 4], "little")
 
     def contents(self, bit: int) -> bytes:
-        """Return a component's contents as they lie in an area (SSE without MXCSR, as :mod:`qmigtool.xsave` has it).
+        """Return a component's contents as in an area (SSE without MXCSR, as in :mod:`qmigtool.xsave`).
 
-        What the stream does not carry is in its initial configuration. Raises
+        A component that the stream does not have is in its initial configuration. Raises
         :class:`~qmigtool.errors.UndecidedError` for x87 whose order is not known.
         """
         self._check_open()
@@ -317,7 +317,7 @@ class VCpu:
 
     @property
     def x87_control(self) -> bytes:
-        """FCW, FSW, FTW, FOP, FIP and FDP as they lie in an area (24 bytes): they do not depend on the order."""
+        """FCW, FSW, FTW, FOP, FIP and FDP as in an area (24 bytes): they do not depend on the order."""
         return self._legacy[0:24]
 
     @property
@@ -327,46 +327,46 @@ class VCpu:
 
     @property
     def x87_undecided(self) -> bool:
-        """Whether it is not known which x87 register is which: who saved the stream decides it, and nothing tells."""
+        """Whether the order of the x87 registers is unknown, because the accelerator that saved the stream is."""
         return self.tcg is None and self.x87_order_matters
 
     def ordered(self) -> VCpu:
-        """Return the same vCPU with its x87 registers as they stand: for uses that leave the registers out."""
+        """Return the same vCPU with its x87 registers in the stream's order: for uses that ignore the registers."""
         return VCpu(self.device, tcg=False) if self.x87_undecided else self
 
     def check_saver(self, what: str) -> None:
-        """Make sure that it is known whether TCG saved the stream, where ``what`` depends on it.
+        """Check that it is known whether TCG saved the stream, because ``what`` depends on it.
 
         Raises :class:`~qmigtool.errors.UndecidedError`.
         """
         if self.tcg is None:
             raise UndecidedError(
                 SAVED_BY,
-                f"vCPU {self.index}: {what} depends on who saved the stream; {UNKNOWN_SAVER}",
+                f"vCPU {self.index}: {what} depends on the accelerator that saved it; {UNKNOWN_SAVER}",
                 offset=self.device.section.offset,
                 section=self.device.label,
             )
 
     def _check_order(self) -> None:
         if self.x87_undecided:
-            self.check_saver("which x87 register is which (TCG keeps them in another order)")
+            self.check_saver("the order of the x87 registers (TCG keeps them in another order)")
 
     @property
     def supervisor(self) -> dict[int, bytes]:
-        """Supervisor components that the stream carries as MSRs: bit -> contents."""
+        """Supervisor components that the stream has as MSRs: bit -> contents."""
         return {bit: self._extended[bit] for bit in bits(self.carried & SUPERVISOR_MASK)}
 
     def effective_xstate_bv(self, source: str = "auto") -> int:
-        """Return the user components that count as in use.
+        """Return the user components that are treated as in use.
 
-        ``declared``: as the stream has it; ``recomputed``: from the contents; ``auto``: recomputed for a TCG stream and
+        ``declared``: the stream's value; ``recomputed``: from the contents; ``auto``: recomputed for a TCG stream and
         for one that declares nothing, else declared. Raises :class:`~qmigtool.errors.UndecidedError` for ``auto`` where
         the two differ and it is not known whether TCG saved the stream.
         """
         recomputed = self.live & ~SUPERVISOR_MASK
         if source == "auto":
             if self.xstate_bv and self.undeclared:
-                self.check_saver("whether live state that XSTATE_BV does not declare counts (TCG declares nothing)")
+                self.check_saver("whether live state that XSTATE_BV does not declare is in use (TCG declares nothing)")
             source = "recomputed" if self.tcg or not self.xstate_bv else "declared"
         return recomputed if source == "recomputed" else self.xstate_bv
 
@@ -376,19 +376,19 @@ class VCpu:
         return self.xsave_area()
 
     def xsave_area(self, target: Layout | None = None, *, xstate_bv: str = "auto") -> XsaveArea:
-        """Build the standard area of this vCPU; supervisor components travel beside it.
+        """Build the standard area of this vCPU; supervisor components are kept outside it.
 
-        ``target`` places the components (default: the layout ``qemu``); one that it cannot place is an
+        ``target`` is its layout (default: ``qemu``); a component that it cannot place is an
         :class:`~qmigtool.errors.XsaveError` if it is declared or live, since nothing may be lost silently: build with
         the default, then convert. ``xstate_bv`` as for :meth:`effective_xstate_bv`. Raises
-        :class:`~qmigtool.errors.UndecidedError` if it is not known which x87 register is which.
+        :class:`~qmigtool.errors.UndecidedError` if the order of the x87 registers is not known.
         """
         self._check_order()
         place = target or layout("qemu")
         declared = self.effective_xstate_bv(xstate_bv)
         user = (self.live | declared | self.carried & place.user_mask) & ~SUPERVISOR_MASK
         if (self.live | declared) & APX_MASK:
-            user &= ~MPX_MASK | self.live | declared  # they share bytes; what is idle gives way
+            user &= ~MPX_MASK | self.live | declared  # they share bytes: leave out the idle one
         else:
             user &= ~APX_MASK
         size = max(place.standard_size(user & place.user_mask), EXTENDED_OFFSET)
@@ -396,7 +396,7 @@ class VCpu:
         area[:LEGACY_SIZE] = self._legacy
         for bit in bits(user & ~_ALWAYS):
             if bit not in place.rows and bit not in COMPONENTS:
-                continue  # declared by a bit that nobody knows: XSTATE_BV keeps it, and conversion will refuse it
+                continue  # declared by an unknown bit: XSTATE_BV keeps it, and conversion refuses it
             if bit not in place.rows and not (self.live | self.carried) >> bit & 1:
                 continue
             offset = place.standard_offset(bit)
@@ -406,13 +406,13 @@ class VCpu:
         return XsaveArea(bytes(area), place, self.supervisor)
 
     def vmstate_bytes(self, area: XsaveArea) -> Mapping[Field, bytes]:
-        """Return the bytes that each field of this vCPU would have with the state of ``area``: the way back.
+        """Return the bytes that each field of this vCPU would have with the state of ``area``: the reverse direction.
 
-        The state is read as the architecture defines it: what XSTATE_BV does not declare is in its initial
-        configuration, whatever its bytes say. Only fields that the stream has; live state without a field here is a
+        The state is read as the architecture defines: what XSTATE_BV does not declare is in its initial configuration,
+        whatever its bytes are. Returns only fields of the stream; live state without a field here is a
         :class:`~qmigtool.errors.LiveStateError`, because it would be lost.
         """
-        # Through the strict conversion: stale bytes become the initial configuration.
+        # By the strict conversion: stale bytes become the initial configuration.
         clean = area.expand(layout("qemu"))
         words = []
         missing = clean.live & ~self.carried
@@ -437,9 +437,9 @@ class VCpu:
         return encoded
 
     def encode(self, contents: Mapping[int, bytes], mxcsr: int | None = None) -> Iterator[tuple[Field, bytes]]:
-        """Give the bytes of each field that the stream has of the components in ``contents`` (bit -> contents).
+        """Yield the bytes of each field that the stream has of the components in ``contents`` (bit -> contents).
 
-        ``mxcsr`` is None where MXCSR stays. What has no field is passed over: see :meth:`fieldless`.
+        ``mxcsr`` is None to keep MXCSR. State without a field is skipped: see :meth:`fieldless`.
         """
         legacy = _legacy_image(contents.get(X87, b""), contents.get(SSE, b""), mxcsr or 0)
         for spec, field in self.sent:
@@ -451,12 +451,12 @@ class VCpu:
                 if spec.path == (FPREGS,):
                     physical = _rotate(image, -_top(image))
                     if physical != image:
-                        self.check_saver("which x87 register goes where (TCG keeps them in another order)")
+                        self.check_saver("the order of the x87 registers (TCG keeps them in another order)")
                     image = physical if self.tcg else image
                 yield field, _encode(spec, image, field.length)
 
     def fieldless(self, bit: int, contents: bytes) -> set[tuple[str, ...]]:
-        """Return the paths of the subsections that the stream lacks, and that ``contents`` of a component need."""
+        """Return the paths of the subsections that ``contents`` of a component need and the stream does not have."""
         image = contents
         if bit in (X87, SSE):
             image = _legacy_image(contents if bit == X87 else b"", contents if bit == SSE else b"", 0)
@@ -472,7 +472,7 @@ class VCpu:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
-        """Raise :class:`~qmigtool.errors.ClosedError` if the stream is closed, whatever is known already."""
+        """Raise :class:`~qmigtool.errors.ClosedError` if the stream is closed, even if the result is cached."""
         _ = self.device.fields
 
     def _number(self, path: str, default: int = 0) -> int:
@@ -481,7 +481,7 @@ class VCpu:
 
     @cached_property
     def sent(self) -> tuple[tuple[XsaveField, Field], ...]:
-        """The fields of extended state that the stream has, each with where it lies in an area."""
+        """The fields of extended state in the stream, each with its place in an area."""
         return tuple((spec, field) for spec in FIELDS for field in _matching(self.device.fields, spec))
 
     @cached_property
@@ -510,7 +510,7 @@ class VCpu:
 
 
 def _matching(fields: tuple[Field, ...], spec: XsaveField) -> Iterator[Field]:
-    """Give the field of ``spec``, if it was sent."""
+    """Yield the field of ``spec``, if it was sent."""
     *subsections, name = spec.path
     for subsection in subsections:
         inside = [f for f in fields if f.kind is Kind.SUBSECTION and f.name == subsection]
@@ -563,7 +563,7 @@ def _encode(spec: XsaveField, image: bytes, length: int) -> bytes:
 
 
 def _legacy_image(x87: bytes, sse: bytes, mxcsr: int) -> bytes:
-    """Return bytes 0-511 of an area from the contents of the components, as :meth:`VCpu.contents` gives them."""
+    """Return bytes 0-511 of an area from the contents of the components, as :meth:`VCpu.contents` returns them."""
     image = bytearray(LEGACY_SIZE)
     for contents, pieces in ((x87, X87_PIECES), (sse, SSE_PIECES)):
         at = 0

@@ -1,13 +1,13 @@
-"""Schemas: descriptions of device state learned from streams that have a vmdesc, for streams that have none.
+"""Schemas: descriptions of device state learned from streams that have a vmdesc, for streams without one.
 
 ==============  =================================================================================
-model           what a schema knows, how it is learned, and its JSON
-fit             finding the description of one body by a schema
-shapes          the shape of a section or subsection that is to be put into a stream
-cpusubsections  what is known of each subsection of an x86 cpu: its order, when it is sent
+model           the contents of a schema, learning one, and its JSON
+fit             fitting a schema to one body
+shapes          the shape of a section or subsection to be inserted into a stream
+cpusubsections  the subsections of an x86 cpu: their order, and when they are sent
 ==============  =================================================================================
 
-A vmdesc says what one stream holds. A schema says what streams of such devices can hold: which subsections exist, which
+A vmdesc describes one stream. A schema describes all streams of such devices: which subsections exist, which
 shapes a body has had. ``x86.json.xz`` ships with the package: pc, q35, microvm and isapc machines of QEMU 5.2, 7.2,
 10.0 and 11.1, learned (``qmigtool schema learn``) from some two hundred streams that those versions wrote.
 ``cpu_x86.json`` adds the subsections of an x86 ``cpu`` that no such stream has, from QEMU's ``target/i386/machine.c``

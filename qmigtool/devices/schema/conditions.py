@@ -1,6 +1,6 @@
-"""Fields of which an earlier field of the same stream says whether they are there: no description tells that.
+"""Fields that exist depending on an earlier field of the same stream, which no description records.
 
-Other conditions of fields depend on the machine, which then is another on both sides.
+Other conditions of fields depend on the machine, which then differs between the two sides.
 """
 
 from __future__ import annotations
@@ -8,6 +8,6 @@ from __future__ import annotations
 __all__ = ["TOLD_BY", "TOLD_SINCE"]
 
 TOLD_BY = {"esp": "esp.mig_version_id"}
-"""vmsd -> the field, sent before it, that says as which version it is sent (hw/scsi/esp.c, ``mig_version_id``)."""
+"""vmsd -> the field, sent before it, with the version as which it is sent (hw/scsi/esp.c, ``mig_version_id``)."""
 TOLD_SINCE = {"esp": {"asc_mode": 8}}
 """vmsd -> field -> the version from which on it is sent, and expected."""

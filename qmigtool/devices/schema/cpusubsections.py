@@ -1,8 +1,8 @@
-"""The subsections of the section ``cpu`` of an x86 vCPU: what is known of each, once.
+"""The subsections of the section ``cpu`` of an x86 vCPU: the facts about each.
 
-:data:`CPU_SUBSECTIONS` is in the order of ``vmstate_x86_cpu`` in QEMU's target/i386/machine.c, the names are as they
-are sent (5.2 to 11.1; read from the tables in the binaries of 7.2, 10.0 and 11.1). What each is sent for says its
-``needed`` function there. Most ask whether there is anything in it; those with ``features`` ask CPUID alone.
+:data:`CPU_SUBSECTIONS` is in the order of ``vmstate_x86_cpu`` in QEMU's target/i386/machine.c, the names are those that
+are sent (5.2 to 11.1; read from the tables in the binaries of 7.2, 10.0 and 11.1). Each is sent by its
+``needed`` function there. Most check whether it has any state; those with ``features`` check only CPUID.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["BY_CPUID", "CPU_SUBSECTIONS", "CpuSubsection", "order_of"]
 class CpuSubsection:
     """One subsection; ``needed`` is the name of the C function that decides whether it is sent.
 
-    ``features``: it is sent if the CPU has one of these, by QEMU's names, whatever it holds; empty where that does not
-    decide. ``tcg`` says whether TCG can have them: what it has not is loaded and never comes back (measured with QEMU
-    7.2, 10.0 and 11.1, for every ``-cpu``). ``components`` are the state components that lie in it, or that it belongs
-    to, as a mask. ``defaults``: what a field holds that was not sent, where that is not zero.
+    ``features``: it is sent if the CPU has one of these, by QEMU's names, whatever its contents; empty if they do not
+    decide. ``tcg``: whether TCG can have them; what TCG does not have is loaded but not saved again (measured with QEMU
+    7.2, 10.0 and 11.1, for every ``-cpu``). ``components`` are the state components in it, or that it belongs to, as a
+    mask. ``defaults``: the value of a field that was not sent, if that is not zero.
     """
 
     name: str
@@ -105,11 +105,11 @@ CPU_SUBSECTIONS: tuple[CpuSubsection, ...] = (
 )
 
 BY_CPUID: Mapping[str, CpuSubsection] = {one.name: one for one in CPU_SUBSECTIONS if one.features}
-"""Those that follow from the CPU model alone, by name."""
+"""Those that depend only on the CPU model, by name."""
 
 _ORDER = {one.name: place for place, one in enumerate(CPU_SUBSECTIONS)}
 
 
 def order_of(name: str) -> int | None:
-    """Return the place of a subsection in the order in which they are sent, or None for one that is not known."""
+    """Return the place of a subsection in the order in which they are sent, or None for an unknown one."""
     return _ORDER.get(name)

@@ -1,9 +1,9 @@
-"""Finding the description of one body by a schema.
+"""Fitting a schema to one body, which gives its description.
 
-A body has no tags, but it has a length, and every subsection starts with its name. So each shape that is known for a
-section is laid over the bytes: fields have their sizes, structs any of the shapes they have had, and behind the fields
-(of the section and of every struct) whatever subsections announce themselves. The shape that ends where the body ends
-is the description; if several do, the one of a like machine type is taken, and the caller is told that it was a choice.
+A body has no tags, but it has a length, and every subsection starts with its name. So each known shape of a section is
+tried on the bytes: fields have their sizes, structs any of their known shapes, and the fields (of the section and of
+every struct) are followed by named subsections. The shape that ends where the body ends is the description; if several
+do, the one of the most similar machine type is used, and the caller learns that it was a choice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_STEPS = 100_000  # shapes, fields and ways tried for one body; the largest r
 
 
 class Fit(NamedTuple):
-    """A description that fits, and whether others did too."""
+    """A description that fits, and whether others fit too."""
 
     description: Description
     ambiguous: bool
@@ -44,10 +44,10 @@ def fit(
     *,
     ends: Callable[[int], bool] | None = None,
 ) -> Fit | None:
-    """Return the description of a body by ``schema``, or None if nothing fits.
+    """Return the description of a body by ``schema``, or None if none fits.
 
-    ``data`` is the body; or, where its end is not known, everything from its start on, and ``ends(length)`` says
-    whether a body may end there. Raises :class:`~qmigtool.errors.BudgetError` where too much has been tried.
+    ``data`` is the body; or, where its end is not known, everything from its start on, and ``ends(length)`` returns
+    whether a body may end there. Raises :class:`~qmigtool.errors.BudgetError` after too many attempts.
     """
     budget = current()
     budget.charge("steps", 0)
@@ -64,7 +64,7 @@ def _fit(
     found: list[Description] = []
     for variant in sorted(schema.variants(idstr, version), key=lambda v: _rank(v, machine)):
         for description, end in fitting.body(variant.node, 0):
-            # Shapes of no bytes inside each other would make a description without end of a body of any length.
+            # Empty shapes inside each other would give an endless description for a body of any length.
             if may_end(end) and description.empty <= MAX_EMPTY and description not in found:
                 found.append(description)
                 if len(found) > 1:  # one more is enough to know that it was a choice
@@ -89,7 +89,7 @@ def _family(machine: str) -> str:
 
 
 class _Fitting:
-    """Lays shapes over one body; a schema that offers too many ways to do so is not followed to the end."""
+    """Tries shapes on one body; gives up if a schema has too many alternatives."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
@@ -98,11 +98,11 @@ class _Fitting:
 
     @property
     def steps(self) -> int:
-        """How much was tried."""
+        """The number of steps so far."""
         return MAX_STEPS - self._steps
 
     def body(self, node: Node, pos: int) -> Iterator[tuple[Description, int]]:
-        """Give (description, end) of every way in which a body of this shape can lie at ``pos``."""
+        """Yield (description, end) of every way to read a body of this shape at ``pos``."""
         self._steps -= 1
         if self._steps < 0:
             return
@@ -128,7 +128,7 @@ class _Fitting:
                     yield Description.of(node.name, node.version, fields, subsections), end
 
     def _bodies(self, node: Node, pos: int) -> list[tuple[Description, int]]:
-        """Return the first ways for a struct or subsection, which many ways around it ask for."""
+        """Return the first ways to read a struct or subsection, cached because many outer alternatives need them."""
         key = id(node), pos
         found = self._known.get(key)
         if found is None:
@@ -138,7 +138,7 @@ class _Fitting:
     def _field(self, field: NodeField, pos: int) -> Iterator[tuple[tuple[FieldDescription, ...], int]]:
         count = 1 if field.array_len is None else field.array_len
         self._steps -= 1
-        # Each state remembers its elements as a chain back to the first: a tuple each would cost the square of them.
+        # Each state remembers its elements as a chain back to the first: a tuple each would have quadratic cost.
         states: list[tuple[int, _Chain | None]] = [(pos, None)]
         for _ in range(count):
             more = (
@@ -178,7 +178,7 @@ class _Fitting:
 
 
 class _Plain(NamedTuple):
-    """Fields in a row that are no structs: their size is always the same."""
+    """Consecutive fields that are not structs: their size is constant."""
 
     size: int
     fields: tuple[FieldDescription, ...]
@@ -186,7 +186,7 @@ class _Plain(NamedTuple):
 
 @lru_cache(maxsize=1 << 14)
 def _parts(node: Node) -> tuple[_Plain | NodeField, ...]:
-    """Return the fields of a shape, those that are no structs together."""
+    """Return the fields of a shape, with consecutive fields that are not structs joined."""
     parts: list[_Plain | NodeField] = []
     for structs, run in groupby(node.fields, key=lambda field: bool(field.structs)):
         fields = list(run)
@@ -200,7 +200,7 @@ def _parts(node: Node) -> tuple[_Plain | NodeField, ...]:
 
 @lru_cache(maxsize=1 << 14)
 def _plain_description(node: Node) -> Description:
-    """Return the description of a shape without structs, where no subsection follows."""
+    """Return the description of a shape without structs, which no subsection follows."""
     fields = tuple(field for part in _parts(node) if isinstance(part, _Plain) for field in part.fields)
     return Description.of(node.name, node.version, fields, ())
 
@@ -221,7 +221,7 @@ def _unchain(chain: _Chain | None) -> tuple[Description, ...]:
 
 
 def _elements(field: NodeField, elements: tuple[Description, ...]) -> Iterator[FieldDescription]:
-    """Describe the elements as QEMU does: as one array where they are alike, else one by one."""
+    """Describe the elements as QEMU does: as one array if they are alike, otherwise one by one."""
     if field.array_len is not None and len(set(map(id, elements))) <= 1 and elements:
         yield FieldDescription(field.name, field.type, elements[0].size, field.array_len, elements[0], field.inline)
         return
@@ -233,7 +233,7 @@ def _elements(field: NodeField, elements: tuple[Description, ...]) -> Iterator[F
 
 
 def _subsection_at(data: bytes | memoryview, pos: int) -> bytes | None:
-    """Return the name of the subsection that starts at ``pos``, or None if none does."""
+    """Return the name of the subsection that starts at ``pos``, or None."""
     if pos + 2 > len(data) or data[pos] != SectionType.QEMU_VM_SUBSECTION:
         return None
     length = data[pos + 1]

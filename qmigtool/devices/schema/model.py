@@ -1,4 +1,4 @@
-"""What a schema knows, how it is learned, and its JSON."""
+"""The contents of a schema, learning one, and its JSON."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["Node", "NodeField", "Schema", "Variant", "built_in", "learn", "load"
 
 FORMAT = 1
 MAX_TEXT = 16 << 20  # bytes of a schema's JSON; the built-in one has 0.15 MB
-MAX_MEMORY = 64 << 20  # for unpacking: xz -9 wants 65 MB to pack, and 9 to unpack what is small
+MAX_MEMORY = 64 << 20  # for decompressing: xz -9 needs 65 MB to compress, and 9 to decompress small files
 
 
 @dataclass(slots=True, eq=False)
 class NodeField:
-    """A field of a shape; ``structs`` are the shapes that its struct has had, empty for anything else."""
+    """A field of a shape; ``structs`` are the known shapes of its struct, empty for other types."""
 
     name: str
     type: str
@@ -38,7 +38,7 @@ class NodeField:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One shape of a description: its fields, and every subsection that has been seen behind them."""
+    """One shape of a description: its fields, and every subsection that has been seen after them."""
 
     name: str
     version: int
@@ -56,7 +56,7 @@ class Variant:
 
 @dataclass(slots=True)
 class Schema:
-    """Shapes of device bodies: (vmsd name, section version) -> variants; ``name`` says where they come from."""
+    """Shapes of device bodies: (vmsd name, section version) -> variants; ``name`` is their source."""
 
     name: str = "learned"
     devices: dict[tuple[str, int], list[Variant]] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Schema:
             machines.append(machine)
 
     def variants(self, idstr: str, version: int) -> list[Variant]:
-        """Return the shapes for a section, by the last part of its idstr (a device path may stand before it)."""
+        """Return the shapes for a section, by the last part of its idstr (a device path may precede it)."""
         return self.devices.get((idstr, version)) or self.devices.get((idstr.rsplit("/", 1)[-1], version)) or []
 
     def to_json(self) -> str:
@@ -107,15 +107,15 @@ def built_in() -> Schema:
     """Return the schema that ships with the package."""
     folder = resources.files("qmigtool.devices.schema")
     schema = load(lzma.decompress(folder.joinpath("x86.json.xz").read_bytes()).decode())
-    # Streams of one's own never have every subsection of an x86 CPU; target/i386/machine.c has.
+    # The learned streams do not have every subsection of an x86 CPU; target/i386/machine.c does.
     schema.add(parse_vmdesc(folder.joinpath("cpu_x86.json").read_bytes()), None)
     return schema
 
 
 def load_file(path: str) -> Schema:
-    """Read a schema from a file that ``schema learn`` wrote; compressed if its name ends in ``.xz``.
+    """Read a schema from a file written by ``schema learn``; compressed if its name ends in ``.xz``.
 
-    Raises :class:`~qmigtool.errors.StreamError` if it is none, :class:`~qmigtool.errors.LimitError` if it is too long.
+    Raises :class:`~qmigtool.errors.StreamError` if it is not one, LimitError if it is too long.
     """
     with os.fdopen(open_input(path), "rb") as file:
         raw = file.read(MAX_TEXT + 1)
@@ -130,7 +130,7 @@ def _decoded(raw: bytes, *, packed: bool) -> str:
         unpacker = lzma.LZMADecompressor(memlimit=MAX_MEMORY)
         raw = unpacker.decompress(raw, MAX_TEXT + 1)
         if len(raw) <= MAX_TEXT and not unpacker.eof:
-            raise lzma.LZMAError("the file ends early")
+            raise lzma.LZMAError("the file is truncated")
     if len(raw) > MAX_TEXT:
         raise LimitError("the schema is too long", section="schema", expected=f"at most {MAX_TEXT} bytes")
     return raw.decode()
@@ -152,7 +152,7 @@ def _old_style_name(idstr: str) -> str:
 
 
 def _absorb(nodes: list[Node], description: Description) -> Node:
-    """Add a description to the shape it has, or as a new one."""
+    """Add a description to its shape, or as a new shape."""
     for node in nodes:
         if _same_shape(node, description):
             break
@@ -175,7 +175,7 @@ def _same_shape(node: Node, description: Description) -> bool:
         return False
     return all(
         (known.name, known.type, known.array_len) == (seen.name, seen.type, seen.array_len)
-        # A struct's size varies with its subsections; its own shapes tell it.
+        # A struct's size depends on its subsections; its shapes give it.
         and (seen.struct is not None or (known.size, known.inline) == (seen.size, seen.inline))
         for known, seen in zip(node.fields, description.fields, strict=True)
     )
@@ -198,7 +198,7 @@ class _Writer:
             ]
             for f in node.fields
         ]
-        # Most fields are plain: what is empty at the end is left out.
+        # Most fields are plain: empty values at the end are left out.
         for row in fields:
             while row[-1] in ([], None):
                 row.pop()
@@ -217,7 +217,7 @@ class _Writer:
 
 
 class _Loader:
-    """Makes shapes of a schema file's rows; nothing in them is believed to be of the type that it should be."""
+    """Makes shapes from the rows of a schema file; the types in them are all checked."""
 
     def __init__(self, rows: list[Any]) -> None:
         self._rows = _typed(rows, list)
@@ -234,7 +234,7 @@ class _Loader:
         return schema
 
     def node(self, number: int, depth: int) -> Node:
-        """Return the shape ``number``, which stands ``depth`` levels deep."""
+        """Return the shape ``number`` at nesting level ``depth``."""
         node, height = self._node(_number(number, len(self._rows)), depth)
         if depth + height - 1 > MAX_DEPTH:
             raise ValueError("shapes are nested too deeply")
@@ -264,7 +264,7 @@ class _Loader:
         )
 
     def _described(self, node: Node) -> Description:
-        """Turn a shape without alternatives back into a description; one that stands in many places is made once."""
+        """Turn a shape without alternatives back into a description; one that occurs in many places is made once."""
         made = self._descriptions.get(id(node))
         if made is None:
             fields = tuple(
@@ -279,13 +279,13 @@ class _Loader:
 
 
 def _typed(value: Any, kind: type) -> Any:
-    if type(value) is not kind:  # a bool is no number
-        raise TypeError(f"{value!r:.60} where a {kind.__name__} belongs")
+    if type(value) is not kind:  # a bool is not a number
+        raise TypeError(f"{value!r:.60} instead of a {kind.__name__}")
     return value
 
 
 def _number(value: Any, end: int) -> int:
     number: int = _typed(value, int)
     if not 0 <= number < end:
-        raise ValueError(f"{number:#x} where a number below {end:#x} belongs")
+        raise ValueError(f"{number:#x} instead of a number below {end:#x}")
     return number

@@ -1,4 +1,4 @@
-"""The shape of one thing that is to be put into a stream: a section, or a subsection, as QEMU is known to send it."""
+"""The shape of a section or subsection to be inserted into a stream, as QEMU is known to send it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["bare", "find_field", "find_shape", "find_struct", "place_of", "subse
 def find_shape(schema: Schema, name: str, version: int | None = None) -> Description | None:
     """Return the description of the section or subsection ``name``, or None if the schema has none.
 
-    A section is looked for if ``version`` is given. Of several shapes the first is taken, without subsections.
+    With ``version`` it is a section. Of several shapes the first is used, without subsections.
     """
     if version is not None:
         variants = schema.variants(name, version)
@@ -31,16 +31,16 @@ def find_shape(schema: Schema, name: str, version: int | None = None) -> Descrip
 
 
 def find_struct(schema: Schema, name: str) -> Description | None:
-    """Return the description of the struct ``name`` that devices have inside them, or None if the schema has none."""
+    """Return the description of the struct ``name`` inside devices, or None if the schema has none."""
     return next((bare(node) for node in _nodes(schema) if node.name == name), None)
 
 
 def find_field(
     schema: Schema, vmsd: str, name: str, there: Collection[str]
 ) -> tuple[FieldDescription, tuple[str, ...]] | None:
-    """Return the field ``name`` of bodies called ``vmsd``, and the names of those before it; None if none is known.
+    """Return the field ``name`` of bodies of ``vmsd``, and the names of the fields before it; None if unknown.
 
-    Of several shapes of such a body the one is taken that is most like ``there``, the names that one has.
+    Of several shapes, the one most similar to ``there``, the names of a body's fields, is used.
     """
     best: tuple[FieldDescription, tuple[str, ...]] | None = None
     least = -1
@@ -57,7 +57,7 @@ def find_field(
 
 
 def _nodes(schema: Schema) -> Iterator[Node]:
-    """Give every shape of a schema once: of devices, of structs inside them, of subsections."""
+    """Yield every shape of a schema once: of devices, of structs inside them, of subsections."""
     seen: set[int] = set()
     left = [variant.node for variants in schema.devices.values() for variant in variants]
     while left:
@@ -70,7 +70,7 @@ def _nodes(schema: Schema) -> Iterator[Node]:
 
 
 def place_of(name: str, there: Sequence[str]) -> int:
-    """Return where a subsection belongs among those that are there: for a loader anywhere, for a reader in order."""
+    """Return the position of a new subsection among the others: a loader accepts any, readers expect the order."""
     order = order_of(name)
     if order is not None:
         for index, other in enumerate(there):
@@ -80,7 +80,7 @@ def place_of(name: str, there: Sequence[str]) -> int:
 
 
 def subsections(node: Node) -> Iterator[Node]:
-    """Give every subsection of a shape, those of its structs included."""
+    """Yield every subsection of a shape, including those of its structs."""
     for sub in node.subsections:
         yield sub
         yield from subsections(sub)
@@ -90,7 +90,7 @@ def subsections(node: Node) -> Iterator[Node]:
 
 
 def bare(node: Node) -> Description:
-    """Describe a body of this shape that has no subsections."""
+    """Describe a body of this shape without subsections."""
     return Description.of(node.name, node.version, tuple(map(_field, node.fields)), ())
 
 
