@@ -248,7 +248,7 @@ def page_decoder(compression: Compression) -> PageDecoder:
         return _Inflate()
     if compression is Compression.ZSTD:
         return _Zstd()
-    raise UnsupportedError(f"multifd pages packed with {compression.name or hex(compression)}")
+    raise UnsupportedError(f"multifd pages compressed with {compression.name or hex(compression)}")
 
 
 def decode_payload(decoder: PageDecoder, packet: Packet, payload: bytes, page_size: int) -> bytes:

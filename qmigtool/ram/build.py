@@ -39,11 +39,11 @@ def build_ram(
     uuid: bytes | None = None,
     regions: Sequence[Region] = (),
 ) -> Ram:
-    """Put together the runs of the main stream (``state``, read with runs kept) and of every extra channel.
+    """Combine the runs of the main stream (``state``, read with runs kept) and of every extra channel.
 
-    ``ends`` are the offsets of the EOS records, ``uuid`` what the stream's configuration has, ``regions`` what its
-    virtio-mem devices say. Errors of a channel go to ``problems``, and so does what says that the channels are not of
-    one migration; what came before an error counts.
+    ``ends`` are the offsets of the EOS records, ``uuid`` is from the stream's configuration, ``regions`` are those of
+    its virtio-mem devices. Errors of a channel, and evidence that the channels are not of one migration, are added to
+    ``problems``; records before an error are used.
     """
     runs = state.runs
     if runs is None:

@@ -1,4 +1,4 @@
-"""The extra channels of a migration: which kind each is, what can be read of it, and whether they belong together."""
+"""The extra channels of a migration: the kind of each, its readable records, and whether they belong together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UUID_AT, ID_AT = 8, 24  # in the greeting
 
 
 class ChannelKind(StrEnum):
-    """What an extra channel is; only multifd has a magic number."""
+    """The kind of an extra channel; only multifd has a magic number."""
 
     MULTIFD = "multifd"
     RETURN_PATH = "return path"
@@ -41,7 +41,7 @@ class ChannelKind(StrEnum):
 
 
 def classify(source: BufferSource) -> ChannelKind:
-    """Tell a channel by its first bytes."""
+    """Recognise a channel by its first bytes."""
     head = bytes(source.whole[:8])
     if head[:4] == MULTIFD_MAGIC.to_bytes(4, "big"):
         return ChannelKind.MULTIFD
@@ -54,7 +54,7 @@ def classify(source: BufferSource) -> ChannelKind:
 
 @dataclass
 class MultiFDChannel:
-    """What could be read of a multifd channel; ``error`` is where it stopped."""
+    """The readable part of a multifd channel; ``error`` is the one that ended it."""
 
     name: str
     greeting: MultiFDInit | None
@@ -63,12 +63,12 @@ class MultiFDChannel:
 
     @property
     def packing(self) -> Compression | None:
-        """How its pages are packed; None without any."""
+        """The compression of its pages; None without pages."""
         return next((packet.compression for packet in self.packets if packet.normal), None)
 
     @property
     def syncs(self) -> int:
-        """How many epochs it has."""
+        """The number of epochs."""
         return sum(bool(packet.flags & MultiFDFlag.SYNC) for packet in self.packets)
 
 
@@ -93,7 +93,7 @@ def read_multifd(source: BufferSource, blocks: Sequence[RamBlock], page_size: in
 
 
 def read_preempt(source: BufferSource, state: RamState) -> tuple[RunTable, QmigError | None]:
-    """Read a postcopy preempt channel until it ends or breaks: pages with a CONTINUE of its own.
+    """Read a postcopy preempt channel until it ends or breaks: pages with their own CONTINUE.
 
     Only QEMU 7.2 ends it with EOS.
     """
@@ -123,10 +123,10 @@ def read_requests(source: BufferSource, requests: PageRequests) -> QmigError | N
 
 
 def compare(channels: Sequence[MultiFDChannel], epochs: int, uuid: bytes | None = None) -> Iterator[StreamError]:
-    """Tell why multifd channels cannot all be of one migration, whose stream has ``epochs`` and perhaps a ``uuid``.
+    """Yield why multifd channels cannot all be of one migration, whose stream has ``epochs`` and perhaps a ``uuid``.
 
-    QEMU numbers the channels from 0, greets on each with the UUID of the VM, packs on all in one way, and sends as many
-    SYNC packets on each as the stream has FLUSH records (or, before 8.1, ``ram`` sections).
+    QEMU numbers the channels from 0, sends the UUID of the VM on each, compresses all in the same way, and sends as
+    many SYNC packets on each as the stream has FLUSH records (or, before 8.1, ``ram`` sections).
     """
     greeted = [(channel, channel.greeting) for channel in channels if channel.greeting is not None]
     ids = Counter(greeting.channel for _, greeting in greeted)
@@ -138,16 +138,16 @@ def compare(channels: Sequence[MultiFDChannel], epochs: int, uuid: bytes | None 
                 channel, f"channel {greeting.channel} of {len(channels)}", ID_AT, f"all channels from 0 to {max(ids)}"
             )
         wanted = greeted[0][1].uuid if uuid is None else uuid
-        # A VM without a UUID greets with zeros, and then its stream has none either.
+        # A VM without a UUID sends zeros, and then its stream has no UUID either.
         if greeting.uuid != wanted:
             yield _foreign(channel, f"the channel of VM {greeting.uuid.hex()}", UUID_AT, wanted.hex())
     packings = [(channel, channel.packing) for channel in channels if channel.packing is not None]
     for channel, packing in packings:
         if packing != packings[0][1]:
-            yield _foreign(channel, f"pages packed with {_name(packing)}", None, _name(packings[0][1]))
+            yield _foreign(channel, f"pages compressed with {_name(packing)}", None, _name(packings[0][1]))
     for channel in channels:
         if channel.error is None and channel.syncs != epochs:
-            yield _foreign(channel, f"{channel.syncs} SYNC packets", None, f"{epochs}, as the stream has epochs")
+            yield _foreign(channel, f"{channel.syncs} SYNC packets", None, f"{epochs}, like the stream's epochs")
 
 
 def _name(packing: Compression | None) -> str:
@@ -159,6 +159,6 @@ def _foreign(channel: MultiFDChannel, message: str, offset: int | None, expected
 
 
 def _of(source: BufferSource, error: QmigError) -> QmigError:
-    """Say in which channel an error is; the frames that raised it hold all of its bytes, and are not kept."""
+    """Name the channel of an error; drop its traceback, whose frames hold all of the channel's bytes."""
     error.section = source.name
     return error.with_traceback(None)

@@ -1,8 +1,8 @@
-"""Every record of every channel as one table of runs, in the order in which they apply.
+"""Every record of every channel as one table of runs, in the order of application.
 
-A run is a number of pages in a row of one block, written by records of one kind at a fixed distance. The order is that
+A run is consecutive pages of one block, written by records of one kind at a fixed distance. The order is that
 of the bytes on each channel; between the channels of a multifd migration it is that of the epochs that SYNC packets and
-FLUSH (or EOS) records close, and inside an epoch no page is sent twice.
+FLUSH (or EOS) records end; inside an epoch no page is sent twice.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["RUN", "Encoding", "RunColumns", "checked", "from_mapped", "from_packets", "from_table", "merge"]
 
 
-MAX_MAPPED_RUNS = 1 << 24  # 640 MiB of columns; a bitmap asks for them with one bit each
-PIECE = 64 << 10  # bytes of a bitmap looked at at once
+MAX_MAPPED_RUNS = 1 << 24  # 640 MiB of columns; a bitmap needs one bit for each
+PIECE = 64 << 10  # bytes of a bitmap read at a time
 
 
 class Encoding(IntEnum):
@@ -47,7 +47,7 @@ class Encoding(IntEnum):
     MULTIFD_QPL = 10
     MULTIFD_UADK = 11
     MULTIFD_QATZIP = 12
-    DISCARD = 13  # postcopy: what was sent of these pages is to be forgotten
+    DISCARD = 13  # postcopy: the records of these pages are void
 
     @property
     def holds_zero(self) -> bool:
@@ -83,7 +83,7 @@ RUN = np.dtype(
         ("payload", "u4"),  # bytes of each payload
         ("page", "u8"),  # number of the first page in its block
         ("pages", "u8"),
-        ("offset", "u8"),  # of the first record in its channel (of the first page in the unpacked channel, if packed)
+        ("offset", "u8"),  # of the first record in its channel (if compressed: of the first decompressed page)
     ]
 )
 """One run: 40 bytes."""
@@ -114,7 +114,7 @@ def from_table(table: RunTable, page_size: int, syncs: Sequence[int], channel: i
 
 
 def checked(packets: Iterable[Packet], blocks: Sequence[RamBlock], page_size: int) -> Iterator[Packet]:
-    """Pass on the packets of one multifd channel until one cannot be: then StreamError says what is wrong with it."""
+    """Yield the packets of one multifd channel; raise StreamError for an invalid one."""
     sizes = {block.idstr: block.used_length for block in blocks}
     packing: Compression | None = None
     for packet in packets:
@@ -143,10 +143,10 @@ def checked(packets: Iterable[Packet], blocks: Sequence[RamBlock], page_size: in
 def from_packets(
     packets: Iterable[Packet], blocks: Mapping[str, int], page_size: int, channel: int
 ) -> tuple[RunColumns, Compression | None]:
-    """Turn the (checked) packets of one multifd channel into columns; also return how the channel is packed.
+    """Turn the (checked) packets of one multifd channel into columns; also return the channel's compression.
 
-    The offset of a packed page is where it will be once the channel is unpacked. The rows of a packet are in the order
-    of their pages: a sender puts the zero pages last, which is no second round through memory.
+    The offset of a compressed page is its offset in the decompressed channel. The rows of a packet are in the order of
+    their pages: a sender puts the zero pages last, which is not a second round through memory.
     """
     rows: list[tuple[int, ...]] = []
     packing: Compression | None = None
@@ -170,8 +170,8 @@ def from_packets(
 
 
 def _consecutive(packet: Packet, page_size: int) -> Iterator[tuple[int, int, int | None]]:
-    """Give (address, pages, place of the first in the payload) of each stretch of rising pages; zero pages: None."""
-    # A page that is listed as both is a normal one: a receiver looks at the zero pages first.
+    """Yield (address, pages, index of the first in the payload) of each range of ascending pages; zero pages: None."""
+    # A page that is listed as both is a normal one: a receiver handles the zero pages first.
     listed = sorted([(addr, -1) for addr in packet.zero] + [(addr, i) for i, addr in enumerate(packet.normal)])
     start = 0
     for i, (addr, place) in enumerate(listed, start=1):
@@ -185,9 +185,9 @@ def _consecutive(packet: Packet, page_size: int) -> Iterator[tuple[int, int, int
 def from_mapped(
     index: int, block: RamBlock, source: Source, page_size: int, origin: int = 0, room: int = MAX_MAPPED_RUNS
 ) -> RunColumns:
-    """Turn the mapped-ram bitmap of block number ``index`` into columns, none if it has no area.
+    """Turn the mapped-ram bitmap of block number ``index`` into columns; none if it has no area.
 
-    A set bit is a page in the block's area; a clear one is a zero page, and the bytes in its place are stale. The
+    A set bit is a page in the block's area; a clear one is a zero page, and the bytes at its offset are stale. The
     bitmap is an array of the writing host's ``unsigned long``: little-endian unless only the other order leaves the
     bits beyond the last page clear. More runs than ``room`` are a :class:`~qmigtool.errors.LimitError`.
     """
@@ -216,7 +216,7 @@ def from_mapped(
 
 
 def _swapped(source: Source, bitmap: int, pages: int, name: str) -> bool:
-    """Whether the host was big-endian: only the last word can tell, by its bits beyond the last page."""
+    """Whether the host was big-endian: only the last word shows it, by its bits beyond the last page."""
     stray = pages % 64
     if not stray:
         return False
@@ -233,7 +233,7 @@ def _swapped(source: Source, bitmap: int, pages: int, name: str) -> bool:
 def _runs_of_bits(
     source: Source, bitmap: int, pages: int, *, swapped: bool, room: int, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return where each run of equal bits starts, and which of the runs are set; piece by piece."""
+    """Return the start of each run of equal bits, and whether it is set; piece by piece."""
     size = -(-pages // 64) * 8
     found = [np.zeros(0, np.int64)]
     count = 0
@@ -242,7 +242,7 @@ def _runs_of_bits(
     for at in range(0, size, PIECE):
         words = np.frombuffer(source.view(bitmap + at, min(PIECE, size - at)), "<u8")
         if int(words[0]) in (0, (1 << 64) - 1) and bool((words == words[0]).all()):
-            bits = np.full(1, words[0] != 0)  # alike all over, as most are in a sparse file
+            bits = np.full(1, words[0] != 0)  # all equal, like most in a sparse file
         else:
             ordered = words.byteswap() if swapped else words
             bits = np.unpackbits(ordered.view(np.uint8), bitorder="little").astype(bool)
@@ -267,7 +267,7 @@ def _runs_of_bits(
 
 
 def merge(parts: Iterable[RunColumns]) -> RunColumns:
-    """Put the runs of all channels into the order in which they apply."""
+    """Put the runs of all channels into the order of application."""
     runs = np.concatenate(list(parts))
-    # Stable: inside an epoch and a channel the order of the bytes stays.
+    # Stable: inside an epoch and a channel the byte order is kept.
     return runs[np.lexsort((runs["channel"], runs["epoch"]))]

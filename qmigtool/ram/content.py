@@ -32,9 +32,9 @@ PACKED = (
 
 
 class UnpackedChannel:
-    """The pages of a packed multifd channel: one stream from its start, so it is unpacked once, to a temporary file.
+    """The pages of a compressed multifd channel: a single stream, so it is decompressed once, to a temporary file.
 
-    If that fails somewhere, what was unpacked before is there all the same; what comes after raises the error.
+    After an error, the bytes before it remain readable; reading those after it raises the error.
     """
 
     def __init__(self, source: Source, packets: Iterable[Packet], packing: Compression, page_size: int) -> None:
@@ -51,7 +51,7 @@ class UnpackedChannel:
         return self._source.closed
 
     def view(self, offset: int, length: int) -> memoryview:
-        """Return ``length`` bytes of pages at ``offset``; raises what unpacking them raised."""
+        """Return ``length`` bytes of pages at ``offset``; raises the error of decompressing them."""
         if self._pages is None:
             self._pages = self._unpack()
         if offset + length > len(self._pages):
@@ -84,16 +84,16 @@ class Content:
         self.page_size = page_size
 
     def source(self, channel: int) -> Source | UnpackedChannel:
-        """Return where the bytes of a channel are."""
+        """Return the source of a channel."""
         return self._channels[channel]
 
     def check_open(self) -> None:
-        """Raise :class:`~qmigtool.errors.ClosedError` if the stream is closed: zero pages are read from nowhere."""
+        """Raise :class:`~qmigtool.errors.ClosedError` if the stream is closed: zero pages are not read from it."""
         if self._channels[0].closed:
             raise ClosedError("the stream is closed")
 
     def page(self, run: np.void, index: int) -> bytes:
-        """Return page number ``index`` of a run that holds whole pages (not XBZRLE)."""
+        """Return page number ``index`` of a run of whole pages (not XBZRLE)."""
         encoding = Encoding(run["encoding"])
         if encoding.holds_zero:
             return bytes([int(run["fill"])]) * self.page_size

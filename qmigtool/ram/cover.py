@@ -1,4 +1,4 @@
-"""The last writer wins: from runs of pages in the order they apply, which run holds each page in the end."""
+"""The last writer wins: from runs of pages in the order of application to the last run of each page."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Cover(NamedTuple):
 def cover(start: Ints, pages: Ints, run: Ints) -> Cover:
     """Resolve runs ``[start, start + pages)``; of two that overlap, the one with the larger ``run`` wins.
 
-    Runs that overlap nothing (nearly all, in a stream of one pass) are sorted and done; only clusters of overlapping
-    ones are swept, in time O(n log n).
+    Runs without overlap (nearly all, in a stream of one pass) are only sorted; clusters of overlapping
+    runs are swept, in time O(n log n).
     """
     order = np.argsort(start, kind="stable")
     first, count, who = start[order], pages[order], run[order]
@@ -41,7 +41,7 @@ def cover(start: Ints, pages: Ints, run: Ints) -> Cover:
     if len(first) == 0 or bool(np.all(first[1:] >= end[:-1])):
         return Cover(first, count, who)
     reach = np.maximum.accumulate(end)
-    # A cluster starts where nothing before reaches.
+    # A cluster starts where all earlier runs have ended.
     heads = np.flatnonzero(np.concatenate(([True], first[1:] >= reach[:-1])))
     tails = np.append(heads[1:], len(first))
     alone = tails - heads == 1
@@ -60,7 +60,7 @@ def cover(start: Ints, pages: Ints, run: Ints) -> Cover:
 
 
 def _sweep(first: list[int], end: list[int], who: list[int], out: list[tuple[int, int, int]]) -> None:
-    """Resolve one cluster, its runs sorted by start: at each page the newest of the runs that are open wins."""
+    """Resolve one cluster, its runs sorted by start: at each page the newest open run wins."""
     bounds = sorted({*first, *end})
     open_: list[tuple[int, int]] = []  # (-run, end): the newest on top
     i = 0
@@ -79,7 +79,7 @@ def _sweep(first: list[int], end: list[int], who: list[int], out: list[tuple[int
 
 
 def common(one: Ints, other: Ints) -> Ints:
-    """Return the stretches that two lists of (first, behind the last), each ascending, have in common."""
+    """Return the intersection of two ascending lists of ranges (first, end)."""
     found: list[tuple[int, int]] = []
     mine, theirs = one.tolist(), other.tolist()
     i = j = 0
@@ -95,7 +95,7 @@ def common(one: Ints, other: Ints) -> Ints:
 
 
 def without(one: Ints, other: Ints) -> Ints:
-    """Return what is left of stretches (first, behind the last), ascending, without those of ``other``."""
+    """Return the ascending ranges (first, end) without those of ``other``."""
     if not len(other):
         return one
     found: list[tuple[int, int]] = []

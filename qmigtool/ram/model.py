@@ -1,4 +1,4 @@
-"""Guest memory of one stream: who wrote each page, and what it finally holds."""
+"""Guest memory of one stream: the writer of each page, and its final contents."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["PageRecord", "Ram"]
 
-CHUNK = 256  # pages moved at once: 1 MiB
+CHUNK = 256  # pages copied at a time: 1 MiB
 
 Absent: TypeAlias = Literal["error", "zero"]
-"""What to do about pages that are in none of the given channels: refuse, or take them for zero."""
+"""What to do about pages that are in none of the given channels: refuse, or treat them as zero."""
 
 
 class PageRecord(NamedTuple):
     """One record of one page.
 
-    ``order`` counts runs in the order they apply, ``pass_`` is the number of the round through memory, ``offset`` the
-    byte in channel ``channel`` where the record starts.
+    ``order`` counts runs in the order of application, ``pass_`` counts rounds through memory, ``offset`` is the
+    start of the record in channel ``channel``.
     """
 
     order: int
@@ -49,14 +49,14 @@ class Ram:
     """The memory of a stream; get it as :attr:`qmigtool.Stream.ram`.
 
     ``runs`` is the table of all records (:data:`qmigtool.ram.columns.RUN`) in the order they apply; ``return_path`` has
-    the page requests of the destination, if that channel was given; ``flushes`` says that the main channel has records
-    by which multifd keeps its channels in step. Addresses are byte offsets inside a RAMBlock.
+    the page requests of the destination, if that channel was given; ``flushes`` is whether the main channel has records
+    that synchronise multifd's channels. Addresses are byte offsets inside a RAMBlock.
 
     A migration sends every page at least once. So a page that no record wrote (or whose last record is a DISCARD) is
-    *absent*: it went through a channel that was not given, or the stream is cut. Reading one raises
-    :class:`~qmigtool.errors.UnsupportedError`, unless ``absent="zero"`` says that it shall read as zeros: with
-    free-page-hinting, what the guest does not use is never sent. A page of which only XBZRLE changes are there, and not
-    what they change, is absent too. What virtio-mem has not plugged (``regions``) is no memory of the guest: never
+    *absent*: it was sent on a channel that was not given, or the stream is truncated. Reading one raises
+    :class:`~qmigtool.errors.UnsupportedError`, unless ``absent="zero"`` makes it read as zeros: with
+    free-page-hinting, unused guest memory is never sent. A page with XBZRLE changes only, without
+    its base, is absent too. Memory that virtio-mem has not plugged (``regions``) is not guest memory: never
     sent, never absent, and it reads as zeros.
     """
 
@@ -89,7 +89,7 @@ class Ram:
 
     @property
     def channels(self) -> int:
-        """How many channels have pages; the main stream is always one."""
+        """The number of channels with pages; the main stream always counts."""
         return len(np.union1d(self.runs["channel"], [0]))
 
     def block(self, name: str) -> int:
@@ -101,9 +101,9 @@ class Ram:
 
     @cached_property
     def passes(self) -> NDArray[np.int64]:
-        """The round of each run: a new one starts where a channel goes back in (block, page).
+        """The round of each run: a new one starts where (block, page) of a channel decreases.
 
-        Requests (postcopy, background snapshot) jump around, so after a switchover this counts jumps, not rounds.
+        Requested pages (postcopy, background snapshot) are in any order: after a switchover this counts jumps.
         """
         rounds = np.zeros(len(self.runs), np.int64)
         for channel in np.unique(self.runs["channel"]):
@@ -121,30 +121,30 @@ class Ram:
         return int((gaps[:, 1] - gaps[:, 0]).sum())
 
     def gaps(self, name: str) -> NDArray[np.int64]:
-        """Return the stretches of absent pages of a block, ascending: (first, behind the last) each."""
+        """Return the ranges of absent pages of a block, ascending: (first, end) each."""
         return self._absent(self.block(name))
 
     def unplugged(self, name: str) -> NDArray[np.int64]:
-        """Return the stretches that were never sent because virtio-mem has not plugged them: (first, behind the last)
-        page each, ascending.
+        """Return the ranges that were never sent because virtio-mem has not plugged them: (first, end) page each,
+        ascending.
         """
         index = self.block(name)
         self._absent(index)
         return self._unplugged[index]
 
     def channel(self, number: int) -> BufferSource:
-        """Return where the bytes of a channel are, for pages that stand in it as they are (RAW encodings).
+        """Return the source of a channel, for pages that are in it uncompressed (RAW encodings).
 
-        Raises :class:`~qmigtool.errors.UnsupportedError` for a stream that came through a pipe: nothing of its memory
-        was kept.
+        Raises :class:`~qmigtool.errors.UnsupportedError` for a stream that was read from a pipe: its memory
+        was not kept.
         """
         source = self._content.source(number)
         if not isinstance(source, BufferSource):
-            raise UnsupportedError("guest memory of a pipe", section="ram", expected="a file")
+            raise UnsupportedError("guest memory of a stream from a pipe", section="ram", expected="a file")
         return source
 
     def page(self, name: str, addr: int, *, absent: Absent = "error") -> bytes:
-        """Return the final content of the page with byte ``addr`` of a block; for ``absent`` see the class."""
+        """Return the final contents of the page with byte ``addr`` of a block; for ``absent`` see the class."""
         index = self.block(name)
         self._check(index, addr, 1)
         page = addr // self.page_size
@@ -152,7 +152,7 @@ class Ram:
         return self._page(index, page)
 
     def read(self, name: str, addr: int, length: int, *, absent: Absent = "error") -> bytes:
-        """Return ``length`` bytes of a block's final content; for ``absent`` see the class."""
+        """Return ``length`` bytes of a block's final contents; for ``absent`` see the class."""
         index = self.block(name)
         self._check(index, addr, length)
         size = self.page_size
@@ -186,9 +186,9 @@ class Ram:
         )
 
     def pages(self, name: str, *, absent: Absent = "error") -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Give (first page, pages) of a block's final content in order: uint8 of shape (up to 256, page size).
+        """Yield (first page, pages) of a block's final contents in order: uint8 of shape (up to 256, page size).
 
-        For ``absent`` see the class; an error comes before the first page.
+        For ``absent`` see the class; an error is raised before the first page.
         """
         index = self.block(name)
         count = self._pages_of(index)
@@ -197,9 +197,9 @@ class Ram:
         yield from self._stretches(index, 0, count)
 
     def stretches(self, name: str, *, absent: Absent = "error") -> list[tuple[int, int]]:
-        """Return the stretches of pages (first, behind the last), in order, outside of which a block is all zero.
+        """Return the ranges of pages (first, end), in order, outside of which a block is all zero.
 
-        Inside them pages may be zero too: nothing is read. For ``absent`` see the class.
+        Pages inside them may be zero too: no page is read. For ``absent`` see the class.
         """
         index = self.block(name)
         self._check_sent(index)
@@ -207,22 +207,22 @@ class Ram:
         return list(self._sent(index))
 
     def read_pages(self, name: str, first: int, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Give (first page, pages) of pages ``[first, last)`` as :meth:`pages` does; absent ones read as zeros."""
+        """Yield (first page, pages) of pages ``[first, last)`` as :meth:`pages` does; absent ones read as zeros."""
         index = self.block(name)
         self._check(index, first * self.page_size, (last - first) * self.page_size)
         yield from self._stretches(index, first, last)
 
     def write_block(self, name: str, file: BinaryIO, *, absent: Absent = "error") -> None:
-        """Write a block's final content to a file from where it stands; zero pages become holes.
+        """Write a block's final contents to a file at its current position; zero pages become holes.
 
-        For ``absent`` see the class; an error comes before the file is touched.
+        For ``absent`` see the class; an error is raised before the file is changed.
         """
         index = self.block(name)
         self._check_sent(index)
         self._check_present(index, 0, self._pages_of(index), absent)
         size = self.page_size
         start = file.tell()
-        file.truncate(start)  # else what the file had would shine through the holes
+        file.truncate(start)  # otherwise the old contents would show in the holes
         for begin, end in self._sent(index):
             for first, pages in self._stretches(index, begin, end):
                 live = np.flatnonzero(pages.any(axis=1))
@@ -233,18 +233,18 @@ class Ram:
         file.seek(start + self.blocks[index].used_length)
 
     def count(self) -> dict[str, dict[str, int]]:
-        """Return block -> encoding -> pages sent (a page sent twice counts twice), DISCARD not among them."""
+        """Return block -> encoding -> pages sent (a page sent twice counts twice), without DISCARD."""
         return {
             name: {encoding.name.lower(): pages for encoding, pages in each.items() if encoding is not Encoding.DISCARD}
             for name, each in self._counted.items()
         }
 
     def runs_of(self, name: str) -> NDArray[np.int64]:
-        """Return the numbers of the runs of a block, in the order they apply."""
+        """Return the numbers of the runs of a block, in the order of application."""
         return self._runs_of(self.block(name))
 
     def discarded(self) -> dict[str, int]:
-        """Return block -> pages that postcopy told the destination to forget."""
+        """Return block -> pages that postcopy told the destination to discard."""
         return {name: each.get(Encoding.DISCARD, 0) for name, each in self._counted.items()}
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class Ram:
 
     @cached_property
     def _by_block(self) -> tuple[NDArray[np.int64], list[int]]:
-        """The numbers of all runs, those of a block together, and where each block's start: 65,536 blocks are legal."""
+        """The numbers of all runs, grouped by block, and the start of each block's: 65,536 blocks are legal."""
         order = np.argsort(self.runs["block"], kind="stable").astype(np.int64)
         bounds = np.searchsorted(self.runs["block"][order], np.arange(len(self.blocks) + 1))
         return order, bounds.tolist()
@@ -276,7 +276,7 @@ class Ram:
         return -(-self.blocks[index].used_length // self.page_size)
 
     def _absent(self, index: int) -> NDArray[np.int64]:
-        """Return the stretches of absent pages, ascending: (first, behind the last) each."""
+        """Return the ranges of absent pages, ascending: (first, end) each."""
         if index not in self._gaps:
             base = self._cover(index)
             kept = self.runs["encoding"][base.run] != Encoding.DISCARD
@@ -288,7 +288,7 @@ class Ram:
         return self._gaps[index]
 
     def _not_plugged(self, index: int, gaps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the parts of ``gaps`` that a virtio-mem device explains: the one whose region is most like them."""
+        """Return the parts of ``gaps`` that a virtio-mem device explains: the one with the most similar region."""
         block = self.blocks[index]
         fitting = [region for region in self._regions if region.fits(block)]
         named = [region for region in fitting if region.path and block.idstr.startswith(f"{region.path}/")]
@@ -302,7 +302,7 @@ class Ram:
         return best
 
     def _check_present(self, index: int, first: int, last: int, absent: Absent) -> None:
-        """Refuse to make up pages of ``[first, last)``, unless the caller wants it."""
+        """Refuse to invent pages of ``[first, last)``, unless the caller allows it."""
         if absent == "zero":
             return
         gaps = self._absent(index)
@@ -328,7 +328,7 @@ class Ram:
             )
 
     def _check_sent(self, index: int) -> None:
-        """Refuse a block whose pages are elsewhere: with x-ignore-shared, shared blocks are listed and never sent."""
+        """Refuse a block whose pages are elsewhere: with x-ignore-shared, shared blocks are listed but never sent."""
         self._content.check_open()
         if self.blocks[index].mr_addr is not None and not len(self._runs_of(index)):
             raise UnsupportedError(
@@ -359,10 +359,10 @@ class Ram:
         return self._covers[index]
 
     def _delta(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The XBZRLE records: page numbers, ascending, and for each its place in the order."""
+        """The XBZRLE records: page numbers, ascending, and for each its position in the order."""
         if index not in self._deltas:
             mine = self._select(index, delta=True)
-            # Deltas of equal length in a row are one run, as all records are.
+            # Consecutive deltas of equal length are one run, like all records.
             count = self.runs["pages"][mine].astype(np.int64)
             each = np.repeat(mine, count)
             first = np.repeat(np.cumsum(count) - count, count)
@@ -389,7 +389,7 @@ class Ram:
         return content
 
     def _sent(self, index: int) -> Iterator[tuple[int, int]]:
-        """Give the stretches of pages, in order, outside of which all is zero."""
+        """Yield the ranges of pages, in order, outside of which all is zero."""
         base = self._cover(index)
         last = self.runs[base.run]
         hollow = (last["fill"] == 0) & np.isin(last["encoding"], [e for e in Encoding if e.holds_zero])
@@ -404,7 +404,7 @@ class Ram:
                 reached = stop
 
     def _stretches(self, index: int, first: int, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Give the final content of pages ``[first, last)`` in pieces of up to CHUNK pages."""
+        """Yield the final contents of pages ``[first, last)`` in pieces of up to CHUNK pages."""
         base = self._cover(index)
         deltas, _ = self._delta(index)
         page = first

@@ -1,8 +1,8 @@
-"""Memory that virtio-mem has not plugged: a guest does not have it, QEMU never sends it, and so it is not missing.
+"""Memory that virtio-mem has not plugged: the guest does not have it and QEMU never sends it, so it is not missing.
 
-A virtio-mem device says of each of its blocks whether it is plugged, in a bitmap that travels with its state: since
-QEMU 8.0 in a section of its own before memory (``virtio-mem-device-early``), else inside the body of the device, which
-no vmdesc describes. Which RAMBlock is the device's is said nowhere; it has the size of the device's region.
+A virtio-mem device records which of its blocks are plugged in a bitmap that is part of its state: since
+QEMU 8.0 in its own section before memory (``virtio-mem-device-early``), otherwise in the body of the device, which
+no vmdesc describes. The stream does not record which RAM block is the device's; it has the size of its region.
 """
 
 from __future__ import annotations
@@ -18,23 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["Region", "find_regions"]
 
 EARLY, DEVICE = "virtio-mem-device-early", "virtio-mem"
-HEAD = 8 + 8 + 4  # region_size, block_size, node, as the body of a device that has no early section has them
+HEAD = 8 + 8 + 4  # region_size, block_size, node, as in the body of a device without an early section
 TAIL = 8 + 8 + 8  # usable_region_size, size, requested_size
 MIN_BLOCK = 1 << 12
 MAX_BITS = 1 << 24  # blocks of a device; one of 1 TiB has 2^19 of 2 MiB
 
 
 class Region(NamedTuple):
-    """A device's region: its bytes, the path of the device, and the stretches (first byte, behind the last) that are
-    not plugged.
-    """
+    """A device's region: its size, the path of the device, and the unplugged ranges (first byte, end)."""
 
     size: int
     path: str
     unplugged: tuple[tuple[int, int], ...]
 
     def fits(self, block: RamBlock) -> bool:
-        """Whether a RAMBlock may be this region's."""
+        """Whether a RAM block may be of this region."""
         return block.used_length == self.size
 
 
@@ -55,7 +53,7 @@ def find_regions(devices: Iterable[_Device], blocks: Sequence[RamBlock]) -> tupl
         try:
             told = _early(device) if name == EARLY else _inside(device, sizes)
         except QmigError:
-            continue  # whatever cannot be decoded is said where the devices are read
+            continue  # reading the devices reports those that cannot be decoded
         if told is not None:
             size, unit, bitmap = told
             found.append(Region(size, path, tuple(_clear(bitmap, size, unit))))
@@ -73,7 +71,7 @@ def _early(device: _Device) -> tuple[int, int, bytes] | None:
 
 
 def _anywhere(device: Any, name: str) -> Any:
-    """Find a field of the device, or inside one of its fields: constants are in a nested description."""
+    """Find a field of the device, or in one of its fields: constants are in a nested description."""
     found = device.get(name)
     if found is not None:
         return found
@@ -85,7 +83,7 @@ def _anywhere(device: Any, name: str) -> Any:
 
 
 def _inside(device: _Device, sizes: Iterable[int]) -> tuple[int, int, bytes] | None:
-    """Find the region in a body that is opaque: the numbers have to agree with each other and with the bitmap."""
+    """Find the region in a body that is opaque: its numbers must agree with each other and with the bitmap."""
     field = device.get("virtio")
     if field is None:
         return None
@@ -113,7 +111,7 @@ def _checked(size: int, unit: int, bitmap: bytes) -> tuple[int, int, bytes] | No
 
 
 def _clear(bitmap: bytes, size: int, unit: int) -> Iterator[tuple[int, int]]:
-    """Give the stretches whose bits are clear: bit i is bit i % 64 of the be64 word i // 64."""
+    """Yield the ranges whose bits are clear: bit i is bit i % 64 of the be64 word i // 64."""
     start: int | None = None
     count = size // unit
     for word in range(-(-count // 64)):

@@ -20,7 +20,7 @@ _ZERO = np.array([encoding.holds_zero and encoding is not Encoding.DISCARD for e
 
 
 def blocks(ram: Ram) -> list[dict[str, Any]]:
-    """Return one object per RAMBlock: its pages, those sent by encoding, and what they are in the end.
+    """Return one object per RAMBlock: its pages, those sent by encoding, and their final state.
 
     ``sent`` counts a page each time it was sent; ``distinct`` once; ``zero`` those whose last record is a zero page (a
     normal page may be all zeros too); ``absent`` those that are in none of the given channels (unplugged virtio-mem is
@@ -62,7 +62,7 @@ def row(block: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def passes(ram: Ram) -> NDArray[np.void]:
-    """Return the passes as columns (:data:`PASS`): where pages were asked for one by one, each may be one."""
+    """Return the passes as columns (:data:`PASS`): where pages were requested one by one, each may be a pass."""
     runs = ram.runs[ram.runs["encoding"] != Encoding.DISCARD]
     rounds = ram.passes[ram.runs["encoding"] != Encoding.DISCARD]
     if not len(runs):
@@ -79,9 +79,9 @@ def passes(ram: Ram) -> NDArray[np.void]:
 
 
 def totals(ram: Ram, each: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Return the numbers for all of memory: pages sent, pages sent more than once, the share of zero pages.
+    """Return the totals of all memory: pages sent, pages sent more than once, the share of zero pages.
 
-    ``absent_pages`` leaves out shared blocks that are not in the stream; ``each`` is what :func:`blocks` gave, if the
+    ``absent_pages`` leaves out shared blocks that are not in the stream; ``each`` is from :func:`blocks`, if the
     caller has it.
     """
     each = blocks(ram) if each is None else each

@@ -1,14 +1,14 @@
-"""What every room may use: files, text, numbers and bounds. It imports the errors, and nothing else of qmigtool.
+"""Helpers for every package: files, text, numbers and limits. Imports only the errors of qmigtool.
 
 ========  ============================================================================
-files     inputs and outputs, opened with care
-text      names and values out of a file, made harmless for terminals and programs
-jsontext  JSON, written as it is made
+files     opening inputs and outputs safely
+text      escaping names and values from a file for terminals and programs
+jsontext  JSON, written while it is generated
 globs     names with ``*`` and ``?``
-values    numbers and sizes as people write them
-toml      TOML files that people write, read within bounds
-budget    how much one command may cost
-plugins   what other distributions add
-frame     the DataFrame that tables give; it alone here needs pandas
+values    numbers and sizes in user input
+toml      TOML files of users, read within limits
+budget    limits on the work of one command
+plugins   additions by other distributions
+frame     the DataFrame of tables; the only module here that needs pandas
 ========  ============================================================================
 """

@@ -1,12 +1,12 @@
-"""How much one command may cost: seconds of processor time, memory held, bytes spooled, values made.
+"""Limits on the work of one command: seconds of processor time, memory held, bytes spooled, values created.
 
-A file decides how much work reading it is, so the work is bounded, whoever does it: unpacking, reading sections,
-fitting schemas, decoding fields, printing. There is one :class:`Budget` at a time, that of the command (or, in Python,
-of the ``with`` block of :func:`limited`); who works asks :func:`current` for it and charges it. Outside such a block
-every operation gets a budget of its own with the default :class:`Limits`.
+The file decides how much work it takes to read, so all work is limited: decompressing, reading sections, fitting
+schemas, decoding fields, printing. There is one :class:`Budget` at a time, that of the command (or, in Python, of the
+``with`` block of :func:`limited`); code that does such work gets it from :func:`current` and charges it. Outside such a
+block every operation has its own budget with the default :class:`Limits`.
 
-The defaults grow with the inputs: a file of some GB that took QEMU a minute to write may take a while to read. What is
-counted of an input is what it occupies on disk, because a hole costs nobody anything.
+The defaults grow with the inputs: a file of some GB that QEMU wrote in a minute may take a while to read. An input
+counts by the space it occupies on disk, because a hole costs nothing.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from qmigtool.errors import BudgetError
 __all__ = ["FIELD_BYTES", "Budget", "Limits", "current", "ensured", "limited", "portion"]
 
 FREE = 16 << 20
-"""Bytes of the inputs for which the limits are what :class:`Limits` says; they grow with what is more."""
+"""Input bytes within which the limits are those of :class:`Limits`; they grow with larger inputs."""
 
-BYTES_PER_SECOND = 1 << 20  # of input beyond FREE: a packed file of zeros takes 1.7 s for each MiB
-BYTES_PER_OBJECT = 12  # of input beyond FREE: a vCPU with AMX has 1000 values in 20 KiB, and JSON tells all
-BYTES_PER_HELD = 8  # of input beyond FREE: where zero and other pages take turns, 448 are held for 4 KiB of input
-SPOOL_RATIO = 16  # bytes of a stream for each byte of its packed form; zeros are holes, and not counted
-STEPS = 2  # steps of fitting schemas for each of the values that are allowed: about half of their time
-VCPU_SECONDS, MAX_EARNING = 0.04, 256  # more for each vCPU, and of how many: 255 of them cost 4 s on a slow machine
+BYTES_PER_SECOND = 1 << 20  # of input beyond FREE: a compressed file of zeros takes 1.7 s for each MiB
+BYTES_PER_OBJECT = 12  # of input beyond FREE: a vCPU with AMX has 1000 values in 20 KiB, and JSON prints all
+BYTES_PER_HELD = 8  # of input beyond FREE: where zero and other pages alternate, 448 are held for 4 KiB of input
+SPOOL_RATIO = 16  # bytes of a stream for each compressed byte; zeros are holes, and not counted
+STEPS = 2  # steps of fitting schemas for each allowed value: about half of their time
+VCPU_SECONDS, MAX_EARNING = 0.04, 256  # more for each vCPU, and for how many: 255 of them cost 4 s on a slow machine
 FIELD_BYTES = 256
-"""What a decoded field holds in memory, its name included."""
+"""The memory of a decoded field, including its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an operation may cost.
+    """The limits of an operation.
 
-    ``seconds`` of processor time; ``memory`` in bytes: what is kept while it runs, and what unpacking asks for at once;
+    ``seconds`` of processor time; ``memory`` in bytes: kept while it runs, or needed by a decompressor at once;
     ``spool`` in bytes of temporary files, holes not counted; ``objects``: values that are decoded, printed or compared
     one by one (16 elements of an array of numbers are one), and the items of a stream: 40 for each section with a
     header, 8 for any other; what fits schemas to bodies is bounded with them. With ``grow`` all limits are larger
@@ -65,7 +65,7 @@ WORDS = {
 
 
 class Budget:
-    """What is left of some :class:`Limits`; every method raises :class:`~qmigtool.errors.BudgetError` beyond them."""
+    """The remainder of some :class:`Limits`; every method raises :class:`~qmigtool.errors.BudgetError` beyond them."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
@@ -74,16 +74,16 @@ class Budget:
         self._vcpus = 0
         self._spent = {"memory": 0, "spool": 0, "objects": 0, "steps": 0}
         self._seconds = 0.0
-        # Processor time is the thread's: what other threads do is theirs.
+        # Processor time is that of the thread: other threads do not count.
         self._thread = threading.get_ident()
         self._since = time.thread_time()
 
     def admit(self, size: int) -> None:
-        """Take note of an input of ``size`` bytes: large ones may cost more."""
+        """Record an input of ``size`` bytes: large ones raise the limits."""
         self._input += size
 
     def earn(self, vcpus: int) -> None:
-        """Take note of whole vCPUs: there is more to decode, compare and judge in them than their bytes tell."""
+        """Record whole vCPUs: they need more decoding, comparing and checking than their bytes suggest."""
         self._vcpus += min(vcpus, MAX_EARNING)
 
     def limit(self, what: str) -> float:
@@ -105,7 +105,7 @@ class Budget:
 
     @property
     def seconds(self) -> float:
-        """The processor time so far."""
+        """The processor time used so far."""
         thread, now = threading.get_ident(), time.thread_time()
         if thread == self._thread:
             self._seconds += now - self._since
@@ -113,18 +113,18 @@ class Budget:
         return self._seconds
 
     def tick(self, offset: int | None = None, section: str | None = None) -> None:
-        """Ask whether there is time left; costs less than a microsecond."""
+        """Check that there is time left; costs less than a microsecond."""
         if self.seconds > self.limit("seconds"):
             self.refuse("seconds", "reading it takes more than", offset, section)
 
     def charge(self, what: str, amount: int, offset: int | None = None, section: str | None = None) -> None:
-        """Spend some ``memory``, ``spool``, ``objects`` or ``steps``."""
+        """Charge some ``memory``, ``spool``, ``objects`` or ``steps``."""
         self._spent[what] += amount
         if self._spent[what] > self.limit(what):
             self.refuse(what, "reading it takes more than", offset, section)
 
     def release(self, what: str, amount: int) -> None:
-        """Give back what was spent."""
+        """Return what was charged."""
         self._spent[what] -= amount
 
     @contextmanager
@@ -138,12 +138,12 @@ class Budget:
             raise
 
     def ask(self, what: str, amount: int, words: str, offset: int | None = None, section: str | None = None) -> None:
-        """Ask beforehand whether one thing may cost so much; ``words``: "it has 5 values"."""
+        """Check in advance whether one operation may cost this much; ``words``: "it has 5 values"."""
         if amount > self.limit(what):
             self.refuse(what, f"{words}, which is more than", offset, section)
 
     def refuse(self, what: str, words: str, offset: int | None = None, section: str | None = None) -> NoReturn:
-        """Say that it is more than is allowed: ``words`` and the limit make the sentence."""
+        """Raise the error for an exceeded limit: ``words`` and the limit form the sentence."""
         limit = self.limit(what)
         most = WORDS[what].format(limit if what == "seconds" else int(limit))
         self.exceeded = BudgetError(what, f"{words} {most}", option=OPTIONS[what], offset=offset, section=section)
@@ -154,13 +154,13 @@ _CURRENT: ContextVar[Budget | None] = ContextVar("qmigtool.util.budget", default
 
 
 def current() -> Budget:
-    """Return the budget that counts here; outside of :func:`limited` and :func:`ensured` a new one."""
+    """Return the current budget; outside of :func:`limited` and :func:`ensured` a new one."""
     return _CURRENT.get() or Budget()
 
 
 @contextmanager
 def limited(limits: Limits | None = None) -> Iterator[Budget]:
-    """Bound what is done in the block, altogether, instead of any budget that counted before."""
+    """Limit all work in the block by these limits, in place of the current budget."""
     token = _CURRENT.set(Budget(limits))
     try:
         yield current()
@@ -170,9 +170,9 @@ def limited(limits: Limits | None = None) -> Iterator[Budget]:
 
 @contextmanager
 def portion() -> Iterator[Budget]:
-    """Bound what is done in the block by the limits that count here, but anew: one of many files, or of many trials.
+    """Limit the work in the block by a fresh budget with the current limits: for one of many files or trials.
 
-    The budget around it spends nothing meanwhile, and remembers if something was refused.
+    The outer budget is not charged meanwhile, and records a refusal.
     """
     around = _CURRENT.get()
     if around is None:
@@ -184,14 +184,14 @@ def portion() -> Iterator[Budget]:
         try:
             yield budget
         finally:
-            _ = around.seconds  # up to now
+            _ = around.seconds  # so far
             around._seconds = before
             around.exceeded = around.exceeded or budget.exceeded
 
 
 @contextmanager
 def ensured(size: int = 0) -> Iterator[Budget]:
-    """Give the budget that counts here, or one for this block, with an input of ``size`` bytes."""
+    """Return the current budget, or a new one for this block, with an input of ``size`` bytes."""
     budget = _CURRENT.get()
     if budget is not None:
         yield budget

@@ -1,7 +1,7 @@
-"""Inputs and outputs, opened with care.
+"""Opening inputs and outputs safely.
 
-An input is never waited for. An output is written beside its place and renamed, so that an interruption leaves what was
-there before whole.
+Opening an input never blocks. An output is written next to its final path and renamed, so that an interruption leaves
+the old file whole.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from qmigtool.errors import OutputError, UsageError
 __all__ = ["copy_range", "new_folder", "open_input", "refuse_input", "replacing", "skip_zeros"]
 
 CHUNK = 1 << 20
-BLOCK = 4096  # of a file system: what it shares between files
-# What a kernel or a file system answers that cannot move bytes between these two files by itself.
+BLOCK = 4096  # the unit that a file system shares between files
+# Errors of a kernel or a file system that cannot copy between these two files itself.
 _NOT_HERE = (
     errno.EXDEV,
     errno.ENOSYS,
@@ -38,8 +38,8 @@ _NOT_HERE = (
 def open_input(path: str | os.PathLike[str]) -> int:
     """Open a regular file or block device for reading only; return its file descriptor.
 
-    Raises :class:`OSError`, and :class:`~qmigtool.errors.UsageError` if it is anything else: a FIFO or a terminal would
-    be waited for without end.
+    Raises :class:`OSError`, and :class:`~qmigtool.errors.UsageError` for anything else: a FIFO or a terminal would
+    block forever.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     mode = os.fstat(handle).st_mode
@@ -48,12 +48,12 @@ def open_input(path: str | os.PathLike[str]) -> int:
     os.close(handle)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise UsageError(f"{str(path)!r} cannot be read from any place", expected="a regular file or a block device")
+    raise UsageError(f"{str(path)!r} cannot be read at any offset", expected="a regular file or a block device")
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *inputs: str | int) -> Iterator[BinaryIO]:
-    """Give a new file that takes the place of ``path`` when all went well, and vanishes when not.
+    """Yield a new file that replaces ``path`` on success and is removed on failure.
 
     Raises :class:`~qmigtool.errors.UsageError` if it would replace one of ``inputs`` (names, or file descriptors): an
     input is never modified.
@@ -66,13 +66,13 @@ def replacing(path: str | os.PathLike[str], *inputs: str | int) -> Iterator[Bina
     if there is not None:
         refuse_input(there, str(path), *inputs)
         if not stat.S_ISREG(there.st_mode):
-            # A device or a FIFO: a rename would put a file in its place, which for /dev/null is a disaster.
+            # A device or a FIFO: a rename would replace it with a file, which is fatal for /dev/null.
             with target.open("wb") as file:
                 yield file
             return
-    target = target.resolve()  # a link stays one
+    target = target.resolve()  # a link is kept
     try:
-        # As much of the name as tells what it is: all of it and more might be longer than a file system allows.
+        # Part of the name, enough to recognise it: the whole name and more might exceed the file system's limit.
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:32]}.", dir=target.parent)
     except OSError as error:
         error.filename = str(path)
@@ -80,13 +80,13 @@ def replacing(path: str | os.PathLike[str], *inputs: str | int) -> Iterator[Bina
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        # mkstemp makes a private file; give it the rights that any new file would have, but none that an input has
-        # not: what is in it came from there.
+        # mkstemp makes a private file; give it the rights of any new file, except those that an input does
+        # not have: its contents come from there.
         umask = os.umask(0)
         os.umask(umask)
         rights = 0o666 & ~umask
         for about in map(_stat, inputs):
-            # A file without a name is one of our own, where a stream was unpacked.
+            # A file without a name is one of qmigtool's own, with an unwrapped stream.
             rights &= about.st_mode if stat.S_ISREG(about.st_mode) and about.st_nlink else rights
         Path(temporary).chmod(rights)
         Path(temporary).replace(target)
@@ -97,13 +97,13 @@ def replacing(path: str | os.PathLike[str], *inputs: str | int) -> Iterator[Bina
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a new folder that is called ``path`` when all went well, and vanishes when not.
+    """Yield a new folder that is renamed to ``path`` on success and removed on failure.
 
-    Raises :class:`~qmigtool.errors.UsageError` if there is something of that name, other than an empty folder.
+    Raises :class:`~qmigtool.errors.UsageError` if ``path`` exists and is not an empty folder.
     """
     target = Path(path).resolve()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise OutputError(f"{str(path)!r} is there already", expected="a folder that is not there, or empty")
+        raise OutputError(f"{str(path)!r} exists already", expected="a new or empty folder")
     made = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.parent))
     try:
         yield made
@@ -123,7 +123,7 @@ def refuse_input(output: os.stat_result, name: str, *inputs: str | int) -> None:
 
 
 def _stat(name: str | int) -> os.stat_result:
-    """Return what tells an input from other files: also ``-`` may be one that has a name."""
+    """Return the identity of an input: ``-`` may also be a file with a name."""
     if isinstance(name, int):
         return os.fstat(name)
     return os.fstat(0) if name == "-" else Path(name).stat()
@@ -132,7 +132,7 @@ def _stat(name: str | int) -> os.stat_result:
 def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
     """Append ``length`` bytes at ``offset`` of the file descriptor ``source`` to ``target``; holes stay holes.
 
-    The kernel moves them where it can, sharing blocks on a file system that does.
+    The kernel copies them if it can, sharing blocks where the file system does.
     """
     if _handle(target) < 0:
         _read_and_write(source, offset, length, target)
@@ -146,12 +146,12 @@ def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
 
 
 def _data(source: int, offset: int, end: int) -> tuple[int, int]:
-    """Return the next stretch of data in ``[offset, end)``: all of it where a file system knows no holes."""
+    """Return the next range of data in ``[offset, end)``: all of it if the file system has no holes."""
     try:
         start = os.lseek(source, offset, os.SEEK_DATA)
         stop = os.lseek(source, start, os.SEEK_HOLE)
     except OSError as error:
-        # ENXIO: nothing but a hole (or the end of a file that became shorter, which reading it will tell).
+        # ENXIO: only a hole (or the end of a file that became shorter, which reading reports).
         return (end, end) if error.errno == errno.ENXIO and os.fstat(source).st_size >= end else (offset, end)
     return min(start, end), min(stop, end)
 
@@ -159,7 +159,7 @@ def _data(source: int, offset: int, end: int) -> tuple[int, int]:
 def _copy_data(source: int, offset: int, length: int, target: BinaryIO) -> None:
     target.flush()
     try:
-        # The kernel shares whole blocks only: so where both files are at the same place inside a block, the rest of
+        # The kernel shares whole blocks only: so if both files are at the same position in a block, the rest of
         # that block is copied first.
         ahead = -offset % BLOCK
         if ahead and offset % BLOCK == os.lseek(target.fileno(), 0, os.SEEK_CUR) % BLOCK:
@@ -183,19 +183,19 @@ def _read_and_write(source: int, offset: int, length: int, target: BinaryIO) -> 
     while length:
         data = os.pread(source, min(length, CHUNK), offset)
         if not data:
-            raise OSError(errno.EIO, "the input ended while it was copied")
+            raise OSError(errno.EIO, "the input became shorter while it was copied")
         target.write(data)
         offset += len(data)
         length -= len(data)
 
 
 def skip_zeros(target: BinaryIO, length: int) -> None:
-    """Append ``length`` zero bytes to ``target``: a hole where it is a file, else written."""
+    """Append ``length`` zero bytes to ``target``: a hole in a file, otherwise written."""
     target.flush()
     handle = _handle(target)
     if handle >= 0 and stat.S_ISREG(os.fstat(handle).st_mode):
-        # As copy_file_range does: the file's own position is what counts, the writer above it has nothing buffered.
-        os.ftruncate(handle, os.lseek(handle, 0, os.SEEK_CUR))  # what was there before must not shine through
+        # As copy_file_range does: the file's own position is used; the writer above it has an empty buffer.
+        os.ftruncate(handle, os.lseek(handle, 0, os.SEEK_CUR))  # the old contents must not show in the hole
         os.ftruncate(handle, os.lseek(handle, length, os.SEEK_CUR))
         return
     zeros = bytes(min(length, CHUNK))

@@ -1,8 +1,8 @@
-"""The DataFrame that tables give: one that pandas can put below another, and write anywhere.
+"""The DataFrame of tables, which pandas can concatenate and write in any format.
 
-Two things of a plain DataFrame do not suit tables of streams. :func:`pandas.concat` makes objects of columns whose
-categories differ, and the names in two files always do; and a column of values has integers, texts and bytes, which
-no writer with typed columns (Parquet, Feather) takes. Both are mended here, so that pandas' own calls do what they say.
+Two properties of a plain DataFrame do not suit tables of streams. :func:`pandas.concat` makes objects of columns with
+different categories, and the names in two files always differ; and a column of values has integers, texts and bytes,
+which no writer with typed columns (Parquet, Feather) accepts. Both are fixed here, so that pandas' own calls work.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ __all__ = ["Frame", "encodable"]
 
 
 class Frame(pd.DataFrame):
-    """A DataFrame that keeps its categories in :func:`pandas.concat`, and whose mixed columns are written as text."""
+    """A DataFrame that keeps its categories in :func:`pandas.concat`, and writes mixed columns as text."""
 
     @property
     def _constructor(self) -> Any:
         return Frame
 
     def __finalize__(self, other: Any, method: str | None = None, **more: Any) -> Frame:
-        """Do what pandas asks for of a new frame: behind ``concat`` give columns the categories of all frames."""
+        """Finish a new frame as pandas requires: after ``concat``, give columns the categories of all frames."""
         made: Frame = super().__finalize__(other, method=method, **more)  # type: ignore[misc] # not in the stubs
         if method == "concat":
             # pandas 3 calls them input_objs, pandas 2 objs.
@@ -33,7 +33,7 @@ class Frame(pd.DataFrame):
     def plain(self) -> pd.DataFrame:
         """Return a plain DataFrame without columns of mixed types: their values are text.
 
-        Numbers are decimal, bytes hexadecimal digits; what is missing stays missing.
+        Numbers are decimal, bytes hexadecimal digits; missing values stay missing.
         """
         mixed = {
             name: pd.Series(list(map(_text, self[name])), self.index, pd.StringDtype("python"))
@@ -52,7 +52,7 @@ class Frame(pd.DataFrame):
 
 
 def encodable(text: str) -> str:
-    """Return a name as frames have it: what is not UTF-8 in the stream is escaped (``\\xff``), for any writer."""
+    """Return a name for frames: bytes that are not UTF-8 are escaped (``\\xff``), for any writer."""
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -67,7 +67,7 @@ def _text(value: Any) -> str | None:
 
 
 def _unite(made: pd.DataFrame, frames: list[pd.DataFrame]) -> None:
-    """Make categories again of the columns that were categories in every frame that has them."""
+    """Restore the categories of columns that were categories in every frame that has them."""
     if not all(one.columns.is_unique for one in (made, *frames)):
         return
     for name in made.columns:

@@ -1,6 +1,6 @@
-"""Names with ``*`` and ``?``, as in a shell; brackets mean nothing, since names have brackets of their own.
+"""Names with ``*`` and ``?``, as in a shell; brackets are literal, since names contain brackets.
 
-Names come from files: so a match takes time in proportion to the name, whatever the pattern, and never more.
+Names come from files: so a match takes time in proportion to the name, whatever the pattern.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["matches"]
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Say whether all of ``name`` is like ``pattern``: ``*`` is anything, ``?`` any one character."""
+    """Return whether ``name`` matches ``pattern``: ``*`` is any string, ``?`` any one character."""
     first, *rest = _pieces(pattern)
     if not rest:
         return len(first) == len(name) and _at(first, name, 0)
@@ -19,7 +19,7 @@ def matches(pattern: str, name: str) -> bool:
     at, end = len(first), len(name) - len(last)
     if end < at or not _at(first, name, 0) or not _at(last, name, end):
         return False
-    # The first place where a piece fits is as good as any other, so none is looked for twice.
+    # The first position where a piece fits is as good as any other, so there is no backtracking.
     for piece in rest[:-1]:
         found = _find(piece, name, at, end)
         if found < 0:
@@ -30,7 +30,7 @@ def matches(pattern: str, name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _pieces(pattern: str) -> tuple[str, ...]:
-    """Return what stands between the stars."""
+    """Return the parts between the stars."""
     return tuple(pattern.split("*"))
 
 

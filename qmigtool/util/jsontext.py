@@ -1,4 +1,4 @@
-"""JSON written as it is made: what :mod:`json` writes with an indent, but of lists and objects that may have millions.
+"""JSON written while it is generated: as :mod:`json` with an indent, but for lists and objects of millions.
 
 Strings are escaped so that no line of the text is a command to a CI runner that reads it (see
 :mod:`qmigtool.util.text`); they read the same.
@@ -22,35 +22,35 @@ SCHEMA = 1
 
 
 class Items:
-    """A list whose elements are made while it is written."""
+    """A list whose elements are generated while it is written."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self.items = items
 
 
 class Pairs:
-    """An object whose values are made while it is written; its keys are different."""
+    """An object whose values are generated while it is written; its keys are unique."""
 
     def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
         self.pairs = pairs
 
 
 class Tokens:
-    """A list that comes as JSON text: many elements, each a token, at a time."""
+    """A list that is given as JSON text: many elements, each a token, at a time."""
 
     def __init__(self, chunks: Iterable[list[str]]) -> None:
         self.chunks = chunks
 
 
 class Hex:
-    """A string of hexadecimal digits, of bytes that come some at a time; ``separator`` stands between two bytes."""
+    """A string of hexadecimal digits for bytes that are given in pieces; ``separator`` is put between two bytes."""
 
     def __init__(self, pieces: Iterable[bytes | memoryview], separator: str = "") -> None:
         self.pieces = pieces
         self.separator = separator
 
     def digits(self) -> Iterator[str]:
-        """Give the digits some at a time."""
+        """Yield the digits in pieces."""
         between = ""
         for piece in self.pieces:
             yield between + (piece.hex(self.separator) if self.separator else piece.hex())
@@ -58,7 +58,7 @@ class Hex:
 
 
 def write_json(file: TextIO, value: Any, indent: int = 2) -> None:
-    """Write ``value`` as ``json.dump(value, file, indent=indent)`` does."""
+    """Write ``value`` like ``json.dump(value, file, indent=indent)``."""
     budget = current()
     waiting: list[str] = []
     size = 0
@@ -78,7 +78,7 @@ def json_document(value: Any, indent: int = 2) -> str:
 
 
 def materialised(value: Any) -> Any:
-    """Return a value with everything in it made: of lists, dicts and scalars."""
+    """Return a value with everything generated: lists, dicts and scalars."""
     if isinstance(value, Pairs):
         return {key: materialised(one) for key, one in value.pairs}
     if isinstance(value, dict):
@@ -92,7 +92,7 @@ def materialised(value: Any) -> Any:
 
 
 def _pieces(value: Any, step: str, line: str) -> Iterator[str]:
-    """Give the text of a value that stands on a line which starts with ``line``."""
+    """Yield the text of a value on a line that starts with ``line``."""
     if isinstance(value, dict):
         value = Pairs(value.items())
     elif isinstance(value, list | tuple):

@@ -1,14 +1,14 @@
-"""What other distributions add to qmigtool: objects that their metadata names as entry points.
+"""Additions by other distributions: objects that their metadata names as entry points.
 
 ========================  ==============================================================================
-group                     what its entry points are
+group                     its entry points
 ========================  ==============================================================================
 ``qmigtool.rules``        a :class:`~qmigtool.check.rule.CheckRule`, or several
 ``qmigtool.formats``      a function as in :mod:`qmigtool.findings.formats`; its name is the format's
 ``qmigtool.containers``   a :class:`~qmigtool.stream.containers.Packing`
 ========================  ==============================================================================
 
-Nothing is looked for before somebody asks.
+Entry points are looked up on first use.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ RULES, FORMATS, CONTAINERS = "qmigtool.rules", "qmigtool.formats", "qmigtool.con
 
 @cache
 def plugins(group: str) -> tuple[tuple[EntryPoint, Any], ...]:
-    """Return (entry point, what it names) of a group, by name.
+    """Return (entry point, its object) of a group, by name.
 
-    Raises :class:`~qmigtool.errors.UsageError` with the distribution's name for one that cannot be loaded: what it
-    would have found is not passed over in silence.
+    Raises :class:`~qmigtool.errors.UsageError` with the distribution's name for one that cannot be loaded: it is never
+    skipped silently.
     """
     from importlib.metadata import entry_points  # 10 ms
 
@@ -41,12 +41,12 @@ def plugins(group: str) -> tuple[tuple[EntryPoint, Any], ...]:
 def _loaded(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:  # whatever another's module raises
+    except Exception as error:  # the other module may raise anything
         raise conflict(point, f"cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def conflict(point: EntryPoint, what: str) -> UsageError:
-    """Return the error of an entry point that is of no use, with the name of its distribution."""
+    """Return the error for an unusable entry point, with the name of its distribution."""
     owner = "" if point.dist is None else f" of {point.dist.name}"
     return UsageError(
         f"the entry point {point.name!r}{owner} in {point.group} {what}",

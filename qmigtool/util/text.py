@@ -1,12 +1,12 @@
-"""Text for people and for programs: names and values that come from a file, made harmless and readable.
+"""Text for people and for programs: names and values from a file, escaped and readable.
 
-A name may be anything. Printed, it may be an escape sequence to a terminal, a command to the CI runner that reads what
-a job prints, a formula to a spreadsheet. Here, and nowhere else, is what is escaped:
+A name may be anything. Printed, it may be an escape sequence to a terminal, a command to the CI runner that reads a
+job's output, a formula to a spreadsheet. This module alone defines what is escaped:
 
-- what does not print (control characters, bidirectional controls, spaces but the ASCII one): ``\\x1b``, ``\\u202e``;
-- ``::`` behind nothing but blanks: GitHub's runner takes a line that starts so for a command (``\\x3a:``);
-- ``##[``, ``##vso[``, ``##teamcity[`` and their kin anywhere: Azure's agent, TeamCity (``#\\x23vso[``);
-- in CSV, what starts a formula: ``=``, ``+``, ``-``, ``@`` in front of text that is no number (``\\x3d``).
+- unprintable text (control characters, bidirectional controls, spaces except the ASCII one): ``\\x1b``, ``\\u202e``;
+- ``::`` after only blanks: GitHub's runner treats such a line as a command (``\\x3a:``);
+- ``##[``, ``##vso[``, ``##teamcity[`` and similar ones anywhere: Azure's agent, TeamCity (``#\\x23vso[``);
+- in CSV, the start of a formula: ``=``, ``+``, ``-``, ``@`` before text that is not a number (``\\x3d``).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 _COMMAND = re.compile(r"##(?=[\w.]*\[)")
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # spreadsheets take the wide ones, too
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # spreadsheets accept the wide ones, too
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would act on, or a CI runner that reads what is printed: names come from the file."""
+    """Escape commands to a terminal or to a CI runner that reads the output: names come from the file."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     if "##" in text:
@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 
 def csv_text(text: str) -> str:
-    """Escape a cell of CSV: as :func:`printable` does, and what a spreadsheet would compute."""
+    """Escape a cell of CSV: like :func:`printable`, and formulas too."""
     text = printable(text)
     start = len(text) - len(text.lstrip())
     if text.startswith(_FORMULA, start) and _PLAIN_NUMBER.fullmatch(text) is None:
@@ -53,13 +53,13 @@ def csv_text(text: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Write a value as JSON in ASCII; a string with ``##vso[`` in it reads the same, and is no command."""
+    """Write a value as JSON in ASCII; a string with ``##vso[`` in it reads the same, and is not a command."""
     text = json.dumps(value)
     return _COMMAND.sub(r"#\\u0023", text) if "##" in text else text
 
 
 def hexadecimal(value: int | None) -> str | None:
-    """Write an address, mask or register as JSON has it."""
+    """Format an address, mask or register for JSON."""
     return None if value is None else f"{value:#x}"
 
 
@@ -68,7 +68,7 @@ _WIDE = ("uint64", "int64 equal", "CPU_Double", "register")
 
 
 def json_value(type_: str, value: Any) -> Any:
-    """Return the value of a leaf of this vmdesc type as JSON has it: wide numbers and bytes as text."""
+    """Return the value of a leaf of this vmdesc type for JSON: wide numbers and bytes as text."""
     if isinstance(value, list):
         return [json_value(type_, one) for one in value]
     if isinstance(value, bytes):
@@ -79,7 +79,7 @@ def json_value(type_: str, value: Any) -> Any:
 
 
 def json_tokens(type_: str, values: Sequence[Any]) -> list[str]:
-    """Write many values of one type as JSON, each as :func:`json_value` has it."""
+    """Write many values of one type as JSON, each like :func:`json_value`."""
     if values and type(values[0]) is int:
         return [f'"{value:#x}"' for value in values] if type_.startswith(_WIDE) else list(map(str, values))
     return [json_text(json_value(type_, value)) for value in values]

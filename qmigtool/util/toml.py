@@ -1,4 +1,4 @@
-"""TOML files that people write: policies, noise rules, edits, targets; read within bounds, whatever is in them."""
+"""TOML files of users: policies, noise rules, edits, targets; read within limits, whatever they contain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qmigtool.util.files import open_input
 __all__ = ["load_toml", "parse_toml"]
 
 MAX_TEXT = 1 << 20  # bytes
-# A dot may be a level, and every level is a table: tomllib makes each of them.
+# A dot may be a level, and every level is a table that tomllib creates.
 MAX_DOTS = 64  # in a line
 MAX_ALL_DOTS = 20_000
 MAX_NUMBER = 1 << 64
@@ -21,7 +21,7 @@ MAX_DEPTH = 64
 
 
 def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a file; raises as :func:`parse_toml` does, OSError, and UsageError for what is no regular file."""
+    """Read a file; raises as :func:`parse_toml` does, OSError, and UsageError for anything but a regular file."""
     with os.fdopen(open_input(path), "rb") as file:
         raw = file.read(MAX_TEXT + 1)
     try:
@@ -32,10 +32,10 @@ def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse_toml(raw: bytes | str, name: str, *, limit: int = MAX_TEXT) -> dict[str, Any]:
-    """Read TOML text of at most ``limit`` bytes; ``name`` is what messages call it.
+    """Read TOML text of at most ``limit`` bytes; ``name`` is its name in messages.
 
-    Raises :class:`~qmigtool.errors.UsageError` if it is none, or longer, or nested deeper, than anybody writes,
-    and :class:`~qmigtool.errors.BudgetError` for what takes too much memory.
+    Raises :class:`~qmigtool.errors.UsageError` if it is not TOML, too long, or nested too deeply,
+    and :class:`~qmigtool.errors.BudgetError` if it needs too much memory.
     """
     if len(raw) > limit:
         raise UsageError(f"{name} is too long", expected=f"at most {limit} bytes")
@@ -50,16 +50,16 @@ def parse_toml(raw: bytes | str, name: str, *, limit: int = MAX_TEXT) -> dict[st
         document = tomllib.loads(text)
     except RecursionError:
         raise UsageError(f"{name} is not TOML: nested too deeply") from None
-    except ValueError as error:  # also what Python says of numbers with thousands of digits
+    except ValueError as error:  # also raised for numbers with thousands of digits
         raise UsageError(f"{name} is not TOML: {error}") from None
     _bounded(document, name, 0)
     return document
 
 
 def _bounded(value: Any, name: str, depth: int) -> None:
-    """Refuse what only costs to print: numbers that no register holds, tables in tables without end."""
+    """Refuse values that only make output costly: numbers wider than any register, tables nested without end."""
     if depth > MAX_DEPTH:
-        raise UsageError(f"{name} is not what anybody writes: nested too deeply")
+        raise UsageError(f"{name} is nested too deeply")
     if isinstance(value, dict):
         for inner in value.values():
             _bounded(inner, name, depth + 1)

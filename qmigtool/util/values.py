@@ -1,6 +1,6 @@
-"""Numbers and sizes as people write them, in one grammar: on the command line, in TOML and JSON, in Python.
+"""Numbers and sizes in user input, in one grammar: on the command line, in TOML and JSON, in Python.
 
-``743``, ``0x2e7``, ``0b101``, ``0o17``, ``1_000``, ``-1``; and with a unit of bytes, whose letters may be small:
+``743``, ``0x2e7``, ``0b101``, ``0o17``, ``1_000``, ``-1``; and with a unit of bytes, in either case:
 ``512K``, ``16m``, ``1 GiB``, ``0x10K``. A unit is a power of 1024. No decimal number starts with a zero: ``010``
 might be octal.
 """
@@ -20,11 +20,11 @@ _NUMBER = re.compile(
     r"(?:\s*([kmgt])(?:i?b)?|\s*b(?:ytes?)?)?\s*",
     re.IGNORECASE | re.ASCII,
 )
-MAX_DIGITS = 64  # of a number; Python's own limit is for numbers that nobody writes
+MAX_DIGITS = 64  # of a number; Python's own limit is much larger
 
 
 def parse_number(text: str) -> int | None:
-    """Return the number that a text is, or None if it is none."""
+    """Return the number in a text, or None if it is not a number."""
     found = _NUMBER.fullmatch(text) if len(text) <= 2 * MAX_DIGITS else None
     if found is None:
         return None
@@ -37,7 +37,7 @@ def parse_number(text: str) -> int | None:
 
 
 def number(value: Any, what: str) -> int:
-    """Read a number: 743, or ``"0x2e7"``; raises :class:`~qmigtool.errors.UsageError`, which calls it ``what``."""
+    """Read a number: 743, or ``"0x2e7"``; raises :class:`~qmigtool.errors.UsageError`, which names it ``what``."""
     found = parse_number(value) if isinstance(value, str) else value
     if isinstance(found, int) and not isinstance(found, bool):
         return found

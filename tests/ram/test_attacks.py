@@ -229,7 +229,7 @@ def test_channels_of_one_migration_are_no_problem():
         ((ONE, multifd_channel(1, [2], epochs=2)), ["2 SYNC packets (expected 3,"]),
         (
             (ONE, greeting(1) + packet([0], Deflate()(filled(1)), flags=ZLIB) + sync() * 3),
-            ["pages packed with ZLIB (expected NOCOMP)"],
+            ["pages compressed with ZLIB (expected NOCOMP)"],
         ),
     ],
 )

@@ -37,14 +37,18 @@ def cpu(xstate_bv=0, tr=0, tsc=1, mp_state=0, **parts):
         ([cpu(tr=9)], "tcg", "TR"),
         ([cpu(tr=11, tsc=0)], "tcg", "env.tsc is 0"),
         ([cpu(tr=11)], "unknown", "too little"),
-        ([cpu(xstate_bv=7, tr=11)], "unknown", "which hypervisor"),
-        ([cpu(xstate_bv=7, tr=11, mp_state=1)], "unknown", "which hypervisor"),
-        ([cpu(tr=11, tsc=0, subsections=[Vmsd("cpu/cet", 1, [num("x", "uint64", 0)])])], "unknown", "which hypervisor"),
-        ([cpu(tr=11, tsc=0, xcr0=0xE7)], "unknown", "which hypervisor"),
+        ([cpu(xstate_bv=7, tr=11)], "unknown", "the hypervisor is not known"),
+        ([cpu(xstate_bv=7, tr=11, mp_state=1)], "unknown", "the hypervisor is not known"),
+        (
+            [cpu(tr=11, tsc=0, subsections=[Vmsd("cpu/cet", 1, [num("x", "uint64", 0)])])],
+            "unknown",
+            "the hypervisor is not known",
+        ),
+        ([cpu(tr=11, tsc=0, xcr0=0xE7)], "unknown", "the hypervisor is not known"),
         ([plain("kvmclock"), cpu(xmm=[(1, 1)], tr=9)], "unknown", "contradicts"),
         ([plain("kvmclock"), plain("mshv-clock")], "unknown", "contradicts"),
-        ([plain("kvm-tpr-opt")], "unknown", "nothing"),
-        ([plain("timer")], "unknown", "nothing"),
+        ([plain("kvm-tpr-opt")], "unknown", "no evidence"),
+        ([plain("timer")], "unknown", "no evidence"),
         (
             [
                 (
