@@ -107,7 +107,7 @@ def test_without_the_distribution(inverted: str) -> None:
     ("entries", "words", "told"),
     [
         ("[qmigtool.rules]\nx = house:OTHER\n", ("check", str(STREAM)), "CheckRule"),
-        ("[qmigtool.rules]\nx = house:no_hpet\ny = house:no_hpet\n", ("check", str(STREAM)), "another has"),
+        ("[qmigtool.rules]\nx = house:no_hpet\ny = house:no_hpet\n", ("check", str(STREAM)), "exists already"),
         ("[qmigtool.rules]\nx = nowhere:x\n", ("check", str(STREAM)), "cannot be loaded"),
         ("[qmigtool.formats]\njunit = house:csv\n", ("check", str(STREAM), "--format", "text"), "another format"),
         ("[qmigtool.containers]\nx = house:OTHER\n", ("info", "INVERTED"), "Packing"),

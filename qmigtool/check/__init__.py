@@ -1,16 +1,16 @@
-"""Checking a stream: rules over anything decoded, and what they find.
+"""Check a stream: rules over decoded state, and their findings.
 
 =========  ===================================================================================
-rule       what a rule is: its name, its reason, its options, the function that asks
-rules/     the rules that there are, a module for each subject
-fieldrule  rules that a policy makes of its own, over field values
+rule       the type of a rule: its name, reason, options and check function
+rules/     the built-in rules, a module for each subject
+fieldrule  rules over field values that a policy defines
 patterns   names with ``*``, numbers as text
-policy     which rules are asked, how much they weigh: TOML
-engine     asking them
+policy     the rules that run, and their severities: TOML
+engine     running them
 folder     which files of a folder are streams
 =========  ===================================================================================
 
-``default.toml`` is the policy without a file.
+``default.toml`` is the default policy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asking the rules of a policy."""
+"""Run the rules of a policy."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["report", "run", "unreadable"]
 
-MAX_FINDINGS = 5000  # of one rule; a broken stream may give more that all say the same, and GitHub shows no more
+MAX_FINDINGS = 5000  # of one rule; a broken stream may have more of the same kind, and GitHub shows no more
 
 
 def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> tuple[Finding, ...]:
     """Return what the rules of ``policy`` (default: the default policy) find in a stream, in the order of the rules.
 
-    ``baseline`` is what the rule of that name compares with. Nothing is raised for a broken stream: that is a finding.
+    ``baseline``: the stream that the rule of that name compares with. A broken stream does not raise; it is a finding.
     """
     asked = default_policy() if policy is None else policy
     stream.prove()
     context = Context(stream, baseline)
     found: dict[str, list[Finding]] = {}
-    # Asked last: the others may meet what makes it answer.
+    # Run last: the other rules may meet the errors that it reports.
     late = (READABLE.id, SUPPORTED.id)
     asked_for = _rules(asked, baseline)
     fields = {field.id: field for field in asked.fields}
@@ -45,7 +45,7 @@ def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None
 
 
 def _rules(policy: Policy, baseline: Stream | None) -> tuple[Rule, ...]:
-    """Return the rules of a policy that have something to ask."""
+    """Return the rules of a policy that have something to check."""
     return tuple(rule for rule in policy.rules if rule.id != "baseline" or baseline is not None)
 
 
@@ -59,7 +59,7 @@ def _findings(rule: Rule, hits: Iterator[Hit], stream: Stream) -> list[Finding]:
     except QmigError as error:
         stream.report(error)
     if len(findings) > MAX_FINDINGS:
-        findings[MAX_FINDINGS:] = [_finding(rule, Hit(f"more than {MAX_FINDINGS} of these; the rest is not listed"))]
+        findings[MAX_FINDINGS:] = [_finding(rule, Hit(f"more than {MAX_FINDINGS} of these; the others are not listed"))]
     return findings
 
 
@@ -68,7 +68,7 @@ def _finding(rule: Rule, hit: Hit) -> Finding:
 
 
 def report(file: str, stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> Report:
-    """Return what :func:`run` finds, with what the formats of :mod:`qmigtool.findings` want to know beside it."""
+    """Return the findings of :func:`run` with the other data that the formats of :mod:`qmigtool.findings` need."""
     asked = default_policy() if policy is None else policy
     findings = run(stream, asked, baseline=baseline)
     broken = any(not isinstance(error, UnsupportedError) for error in stream.problems)
@@ -76,14 +76,14 @@ def report(file: str, stream: Stream, policy: Policy | None = None, *, baseline:
 
 
 def unreadable(file: str, error: QmigError, policy: Policy | None = None) -> Report:
-    """Return the report of a file that could not be opened: ``error`` is its only finding, no other rule was asked.
+    """Return the report of a file that could not be opened: ``error`` is its only finding, no other rule ran.
 
-    A :class:`~qmigtool.errors.UsageError` says that nothing is known of its bytes, as if it is not there.
+    A :class:`~qmigtool.errors.UsageError` means that its bytes were not read, for example because it does not exist.
     """
     asked = default_policy() if policy is None else policy
     spec = SUPPORTED if isinstance(error, UnsupportedError) else READABLE
     severity = asked.settings[spec.id].severity
     opened = not isinstance(error, UsageError)
-    reason = spec.reason if opened else "It could not be opened, so no rule has looked at it."
+    reason = spec.reason if opened else "It could not be opened, so no rule was applied to it."
     rule = Rule(spec.id, Severity.NOTE if severity == OFF else Severity(severity), spec.title, reason)
     return Report(file, (rule,), (_finding(rule, problem(error)),), spec is READABLE, opened=opened)

@@ -1,15 +1,15 @@
-"""Rules that a policy makes of its own: what the value of a field has to be.
+"""Rules that a policy defines: requirements on the value of a field.
 
 ::
 
     [[field]]
-    path = "cpu@*/env.xcr0"      # * and ? stand for anything, in the device and in the field
+    path = "cpu@*/env.xcr0"      # * and ? match anything, in the device and in the field
     within = "x87,sse,avx"       # no other bit is set
     same = true                  # in all instances
     why = "the fleet has hosts without AVX-512"
 
-Values are compared as numbers where the field is one (names of state components are one, too), else as text: bytes are
-``show``'s hexadecimal digits, or their text up to the first NUL where they are text.
+Values are compared as numbers if the field is a number (names of state components are numbers, too), else as text:
+bytes are the hexadecimal digits that ``show`` prints, or their text up to the first NUL if they are text.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FieldRule", "read_field_rule"]
 
-MAX_TEXT = 4096  # characters of a value that a regular expression is held against
+MAX_TEXT = 4096  # characters of a value that a regular expression is applied to
 MAX_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """One ``[[field]]`` of a policy; what is None is not asked."""
+    """One ``[[field]]`` of a policy; None is not checked."""
 
     id: str
     path: str
@@ -59,7 +59,7 @@ class FieldRule:
 
     @property
     def title(self) -> str:
-        """What has to hold, in one line."""
+        """The requirement in one line."""
         return f"{self.path} {' and '.join(self._wanted())}"
 
     def _wanted(self) -> Iterator[str]:
@@ -69,7 +69,7 @@ class FieldRule:
             (f"is one of {{}}{masked}", self.one_of),
             (f"is at least {{}}{masked}", self.minimum),
             (f"is at most {{}}{masked}", self.maximum),
-            ("lies within {}", self.within),
+            ("is within {}", self.within),
             ("has {}", self.has),
             ("matches {}", self.matches),
         ):
@@ -78,18 +78,18 @@ class FieldRule:
         if self.same:
             yield "is the same everywhere"
         if self.absent:
-            yield "is not there"
+            yield "is absent"
         elif not self.tests and self.required:
-            yield "is there"
+            yield "is present"
 
     @property
     def tests(self) -> bool:
-        """Whether anything is asked of the value."""
+        """Whether the value is checked."""
         asked = (self.equals, self.one_of, self.minimum, self.maximum, self.within, self.has, self.matches)
         return self.same or any(value is not None for value in asked)
 
     def hits(self, context: Context) -> Iterator[Hit]:
-        """Ask every field that the path fits."""
+        """Check every field that the path matches."""
         first: tuple[str, Any] | None = None
         found = False
         expression = None if self.matches is None else Expression(self.matches)
@@ -97,7 +97,7 @@ class FieldRule:
             found = True
             where = (device.label, path, field.offset, field.length)
             if self.absent:
-                yield Hit("is there, but the policy wants it not to be", *where)
+                yield Hit("is present, but the policy requires it to be absent", *where)
                 continue
             value = _value(field)
             for message in self._wrong(value, expression):
@@ -107,7 +107,7 @@ class FieldRule:
                 if value != first[1]:
                     yield Hit(f"is {_show(value)}, but {first[0]} is {_show(first[1])}", *where)
         if not found and self.required and not self.absent:
-            yield Hit(f"nothing in the stream is {self.path}")
+            yield Hit(f"no field of the stream matches {self.path}")
 
     def _fields(self, context: Context) -> Iterator[tuple[Device, str, Field]]:
         for device in context.devices:
@@ -121,25 +121,25 @@ class FieldRule:
                 context.stream.report(error)
 
     def _wrong(self, value: Any, expression: Expression | None) -> Iterator[str]:
-        """Say what is wrong with a value."""
+        """Yield what is wrong with a value."""
         if expression is not None and not expression.found_in(_text(value)[:MAX_TEXT]):
             yield f"is {_show(value)}, which does not match {self.matches}"
         numeric = isinstance(value, int)
         tested = value & self.mask if numeric and self.mask is not None else value
         shown = _show(value) if tested is value else f"{_show(value)} ({_show(tested)} of the bits {self.mask:#x})"
         if self.equals is not None and not _equal(tested, self.equals):
-            yield f"is {shown}, but the policy wants {_shown_for(value, self.equals)}"
+            yield f"is {shown}, but the policy requires {_shown_for(value, self.equals)}"
         if self.one_of is not None and not any(_equal(tested, wanted) for wanted in self.one_of):
             wanted = tuple(_shown_for(value, one) for one in self.one_of)
-            yield f"is {shown}, but the policy wants one of {_show(wanted)}"
+            yield f"is {shown}, but the policy requires one of {_show(wanted)}"
         asked = [(name, getattr(self, name)) for name in ("minimum", "maximum", "within", "has")]
         if not numeric and any(limit is not None for _, limit in asked):
-            yield f"is {_show(value)}, not a number, but the policy asks for one"
+            yield f"is {_show(value)}, not a number, but the policy requires one"
             return
         if self.minimum is not None and tested < self.minimum:
-            yield f"is {shown}, but the policy wants at least {_show(self.minimum)}"
+            yield f"is {shown}, but the policy requires at least {_show(self.minimum)}"
         if self.maximum is not None and tested > self.maximum:
-            yield f"is {shown}, but the policy wants at most {_show(self.maximum)}"
+            yield f"is {shown}, but the policy requires at most {_show(self.maximum)}"
         if self.within is not None and value & ~self.within:
             yield f"is {_show(value)}, whose bits {value & ~self.within:#x} are not within {self.within:#x}"
         if self.has is not None and self.has & ~value:
@@ -147,7 +147,7 @@ class FieldRule:
 
 
 def _inside(pattern: str, device: Device) -> Iterator[str]:
-    """Give what is left of a pattern behind the device: names have slashes, so every one may be where they part."""
+    """Yield the field part of a pattern: device names contain slashes, so every slash may separate device and field."""
     parts = set()
     for found in re.finditer("/", pattern):
         head, rest = pattern[: found.start()], pattern[found.end() :]
@@ -157,7 +157,7 @@ def _inside(pattern: str, device: Device) -> Iterator[str]:
 
 
 def _like(pattern: str, device: Device) -> Iterator[tuple[str, Field]]:
-    """Give the leaves whose paths are like a pattern: arrays of leaves as a whole, or elements if it asks for them."""
+    """Yield the leaves whose paths match a pattern: whole arrays of leaves, or elements if the pattern names them."""
     array = pattern.rpartition("[")[0]
     for path, field in leaves(device.fields, whole_arrays=True):
         if matches(pattern, path):
@@ -175,7 +175,7 @@ def _value(field: Field) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Write a value as ``show`` does; bytes that are text as their text."""
+    """Format a value as ``show`` does; bytes that are text as text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, bytes):
@@ -204,7 +204,7 @@ def _equal(value: Any, wanted: Any) -> bool:
 
 
 def _number(wanted: Any) -> int | None:
-    """Return the number that a policy's value is, as such or by names of state components; None for other text."""
+    """Return the number that a policy's value means, also by names of state components; None for other text."""
     try:
         return _bits(wanted, "")
     except UsageError:
@@ -212,7 +212,7 @@ def _number(wanted: Any) -> int | None:
 
 
 def _shown_for(value: Any, wanted: Any) -> str:
-    """Write what a policy wants of such a value; with the number that names stand for."""
+    """Format the value that a policy requires; with the number that names stand for."""
     if isinstance(value, int) and isinstance(wanted, str) and wanted[:1].isalpha():
         mask = _number(wanted)
         return f"the text {_show(wanted)}" if mask is None else f"{_show(wanted)} ({mask:#x})"
@@ -236,11 +236,13 @@ def read_field_rule(table: Mapping[str, Any], severity: Callable[[Any, str], str
             given[key] = severity(value, what) if key == "severity" else _READ[key](value, what)
     rule = FieldRule(**given)
     if rule.absent and rule.tests:
-        raise UsageError(f"the field {path} is wanted absent, and asked for its value")
+        raise UsageError(f"the field {path} is required to be absent, but also has a value")
     if not (rule.absent or rule.tests or rule.required):
-        raise UsageError(f"nothing is asked of the field {path}", expected="equals, one_of, within, same, ...")
+        raise UsageError(f"no requirement on the field {path}", expected="equals, one_of, within, same, ...")
     if rule.mask is not None and all(x is None for x in (rule.equals, rule.one_of, rule.minimum, rule.maximum)):
-        raise UsageError(f"mask of the field {path} asks nothing alone", expected="equals, one_of, minimum or maximum")
+        raise UsageError(
+            f"mask of the field {path} is not a requirement alone", expected="equals, one_of, minimum or maximum"
+        )
     return rule
 
 

@@ -1,4 +1,4 @@
-"""The streams of a folder: what in it begins like a migration stream, or like something that a stream comes in."""
+"""The streams of a folder: files that begin like a migration stream, or like a container or compression of one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from qmigtool.stream.probe import find_start
 __all__ = ["streams_below", "streams_in"]
 
 HEAD = 16
-PARTS = (MULTIFD_MAGIC.to_bytes(4, "big"), b"QCPR")  # belong to a stream, and are none
-MAX_LAYERS = 4  # of packing
+PARTS = (MULTIFD_MAGIC.to_bytes(4, "big"), b"QCPR")  # belong to a stream, but are not streams
+MAX_LAYERS = 4  # of compression
 
 
 def streams_in(folder: str) -> tuple[list[str], list[str]]:
     """Return the paths of the files in a folder that are worth opening, and the names of the rest; both sorted.
 
-    The folders in it are among the rest. A file that cannot be looked at is worth opening: that says why. Raises
+    The folders in it are among the rest. A file that cannot be read is worth opening: the error shows why. Raises
     :class:`OSError` if the folder cannot be listed.
     """
     streams, rest = [], []

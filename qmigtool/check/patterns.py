@@ -1,4 +1,4 @@
-"""Regular expressions as a policy may write them, and the versions in machine types."""
+"""Regular expressions in policies, and the versions in machine types."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from qmigtool.errors import UsageError
 
 __all__ = ["Expression", "version_of"]
 
-MAX_SECONDS = 2.0  # for all values that an expression is held against
+MAX_SECONDS = 2.0  # for all values that an expression is applied to
 MAX_PATTERN = 4096  # characters
 _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?:\.[0-9]{1,4})?")
 
 
 class Expression:
-    """A regular expression that a policy holds against values, for so long altogether: ``(a+)+$`` hardly ever ends.
+    """A regular expression of a policy, with a limit for the total time: ``(a+)+$`` practically never ends.
 
-    The package ``regex`` knows the language of Python's ``re`` and ends a search that takes too long, in any thread.
-    Raises :class:`~qmigtool.errors.UsageError` for what is no regular expression.
+    The package ``regex`` has the syntax of Python's ``re`` and stops a search that takes too long, in any thread.
+    Raises :class:`~qmigtool.errors.UsageError` for an invalid regular expression.
     """
 
     def __init__(self, pattern: str, seconds: float | None = None) -> None:
@@ -31,13 +31,13 @@ class Expression:
             raise UsageError(f"a regular expression of {len(pattern)} characters", expected=f"at most {MAX_PATTERN}")
         try:
             self._compiled = regex.compile(pattern)
-        # What nests too deeply, or repeats too often, fails in ways of its own.
+        # Too deep nesting and too many repetitions raise other exceptions.
         except (regex.error, OverflowError, RecursionError, ValueError, MemoryError) as error:
-            raise UsageError(f"{pattern[:60]!r} is no regular expression: {error}") from None
+            raise UsageError(f"{pattern[:60]!r} is not a regular expression: {error}") from None
         self._left = MAX_SECONDS if seconds is None else seconds
 
     def found_in(self, text: str) -> bool:
-        """Say whether it is found in ``text``; raises :class:`~qmigtool.errors.UsageError` when its time is over."""
+        """Return whether it is found in ``text``; raises :class:`~qmigtool.errors.UsageError` after its time limit."""
         started = time.monotonic()
         try:
             if self._left <= 0:
@@ -46,7 +46,7 @@ class Expression:
         except TimeoutError:
             raise UsageError(
                 f"the regular expression {self.pattern[:60]!r} takes too long",
-                expected="one that does not repeat what is repeated already, as (a+)+ does",
+                expected="one without nested repetitions such as (a+)+",
             ) from None
         finally:
             self._left -= time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Policies: which rules are asked, how much they weigh, what their options are.
+"""Policies: the rules that run, their severities and their options.
 
 ::
 
@@ -8,11 +8,11 @@
     severity = "error"              # error, warning, note or off
     forbidden = ["amx"]             # its options
 
-    [[field]]                       # a rule of one's own: see qmigtool.check.fieldrule
+    [[field]]                       # a rule over a field: see qmigtool.check.fieldrule
     path = "cpu@*/env.xcr0"
     equals = "0xe7"
 
-What a policy does not say is as in the one that it extends. ``[[field]]`` tables are added to it.
+A policy inherits the other settings from the one that it extends. ``[[field]]`` tables are added to those of it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SEVERITIES = (*(severity.value for severity in Severity), OFF)
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a policy says of one rule: ``severity`` (a severity, or ``off``) and the values of all of its options."""
+    """Settings of one rule: ``severity`` (a severity, or ``off``) and the values of all of its options."""
 
     severity: str
     options: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which rules are asked. ``files`` are those that it was read from."""
+    """The rules that run. ``files``: the files it was read from."""
 
     name: str
     settings: Mapping[str, Setting]
@@ -60,14 +60,14 @@ class Policy:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules that are not off and have something to ask, in that order, with their severities."""
+        """The rules that are not off and have something to check, in that order, with their severities."""
         own = [
             Rule(id_, Severity(self.settings[id_].severity), rule.title, rule.reason)
             for id_, rule in RULES.items()
             if self.settings[id_].severity != OFF and rule.asks(self.settings[id_].options)
         ]
         mine = [
-            Rule(one.id, Severity(one.severity), one.title, one.why or "The policy says so.")
+            Rule(one.id, Severity(one.severity), one.title, one.why or "The policy requires it.")
             for one in self.fields
             if one.severity != OFF
         ]
@@ -75,10 +75,10 @@ class Policy:
 
 
 def default_policy() -> Policy:
-    """Return the policy without a file: ``default.toml`` in the package."""
+    """Return the default policy: ``default.toml`` in the package."""
     document = _parse(default_text(), "the default policy")
     merged = _merge(_nothing(), document, DEFAULT)
-    # A rule that the file does not name says itself what it weighs.
+    # A rule that the file does not name has its own severity.
     others = {
         id_: replace(merged.settings[id_], severity=rule.severity)
         for id_, rule in RULES.items()
@@ -93,9 +93,9 @@ def default_text() -> str:
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Read a policy's file, and those that it extends; the text ``default`` or ``nothing`` means what it does there.
+    """Read a policy file, and those that it extends; ``default`` and ``nothing`` have their meaning in ``extends``.
 
-    Raises :class:`~qmigtool.errors.UsageError` that names what is wrong, and :class:`OSError`.
+    Raises :class:`~qmigtool.errors.UsageError` for an invalid policy, and :class:`OSError`.
     """
     return (_shipped(path) if isinstance(path, str) else None) or _load(Path(path), [])
 
@@ -133,7 +133,7 @@ def _base(document: Mapping[str, Any], name: str, folder: Path | None, above: li
     if shipped is not None:
         return shipped
     if folder is None:
-        raise UsageError(f"{name} extends {wanted!r}", expected='"default" or "nothing": it is no file itself')
+        raise UsageError(f"{name} extends {wanted!r}", expected='"default" or "nothing": it is not a file itself')
     return _load(folder / wanted, above)
 
 
@@ -145,7 +145,7 @@ def _shipped(name: str) -> Policy | None:
 
 
 def _nothing() -> Policy:
-    """Return the policy that asks nothing but whether the stream can be read."""
+    """Return the policy that checks only whether the stream can be read."""
     always = {ALWAYS: "error", "stream-supported": "warning"}
     return Policy(
         NOTHING,
@@ -177,7 +177,7 @@ def _setting(id_: str, old: Setting, table: Any, name: str) -> Setting:
     word = table.get("severity")
     severity = old.severity if word is None else _severity(word, f"severity of {what}")
     if id_ == ALWAYS and severity == OFF:
-        raise UsageError(f"{what} cannot be off", expected="a severity: what is broken is never passed over in silence")
+        raise UsageError(f"{what} cannot be off", expected="a severity: a broken stream is never ignored")
     if options and word is None and severity == OFF:
         raise UsageError(f"{what} sets options of a rule that is off", expected='severity = "error", too')
     return Setting(severity, {**old.options, **options})
@@ -209,7 +209,7 @@ def _fields(document: Mapping[str, Any], before: Iterable[FieldRule], name: str)
 
 
 def _with_free_id(rule: FieldRule, taken: set[str]) -> FieldRule:
-    """Number the rules of one path whose author has given them no name."""
+    """Number the rules of one path that have no name."""
     number, id_ = 1, rule.id
     while id_ in taken:
         number += 1
@@ -218,7 +218,7 @@ def _with_free_id(rule: FieldRule, taken: set[str]) -> FieldRule:
 
 
 def _known(table: Mapping[str, Any], keys: Iterable[str], what: str) -> None:
-    """Make sure that a table has no other keys; raises :class:`~qmigtool.errors.UsageError` with near ones."""
+    """Check that a table has no other keys; raises :class:`~qmigtool.errors.UsageError` with similar ones."""
     known = list(keys)
     for key in table:
         if key not in known:

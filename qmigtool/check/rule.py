@@ -1,4 +1,4 @@
-"""What a rule is: a question to a stream, with a name, a reason, and options that a policy sets.
+"""The type of a rule: a check of a stream, with a name, a reason, and options that a policy sets.
 
 A rule is a function from a :class:`Context` and the values of its options to :class:`Hit` objects::
 
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """What a rule found at one place; :class:`~qmigtool.findings.Finding` without what is the rule's own."""
+    """A result of a rule at one place: a :class:`~qmigtool.findings.Finding` without the rule's own data."""
 
     message: str
     device: str | None = None
@@ -49,7 +49,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a rule: ``read`` makes its value of what the policy has, or raises UsageError."""
+    """An option of a rule: ``read`` converts the policy's value, or raises UsageError."""
 
     read: Callable[[Any, str], Any]
     default: Any
@@ -57,7 +57,7 @@ class Option:
 
 
 class Context:
-    """The stream that is asked, with what several rules want of it."""
+    """The stream that is checked, with data that several rules need."""
 
     def __init__(self, stream: Stream, baseline: Stream | None = None) -> None:
         self.stream = stream
@@ -70,7 +70,7 @@ class Context:
 
     @property
     def opaque(self) -> tuple[tuple[Device, UnsupportedError], ...]:
-        """Devices that nothing describes, or that QEMU describes wrongly."""
+        """Devices without a description, or that QEMU describes wrongly."""
         return self._sorted[1]
 
     @cached_property
@@ -94,33 +94,33 @@ class Context:
 
     @property
     def accelerator(self) -> str:
-        """Who saved the stream, as far as is known."""
+        """The accelerator that saved the stream, as far as it is known."""
         return self.stream.accelerator.name
 
     @cached_property
     def usage(self) -> list[dict[str, Any]]:
-        """How each RAM block was sent (:func:`qmigtool.ram.usage.blocks`); nothing where that cannot be told."""
+        """How each RAM block was sent (:func:`qmigtool.ram.usage.blocks`); empty if that is not known."""
         stream = self.stream
         if not stream.ram_blocks or not any(section.type is Type.EOF for section in stream.sections) or stream.problems:
-            return []  # what is missing is missing because the stream is not whole
+            return []  # pages are missing because the stream is not complete
         # Imported here: numpy is not needed for anything else.
         from qmigtool.ram import usage
 
         try:
             return usage.blocks(stream.ram)
         except UsageError:
-            return []  # a pipe, of which the records were not kept
+            return []  # a pipe, whose records were not kept
         except QmigError as error:
             stream.report(error)
             return []
 
     def named(self, name: str) -> list[Device]:
-        """Return the devices of a name, those that cannot be decoded too."""
+        """Return the devices of a name, including those that cannot be decoded."""
         return [device for device in self.stream.devices if device.name == name]
 
 
 def at(device: Device, path: str, message: str) -> Hit:
-    """Make a hit at a field, with its place; at the device where it has no such field."""
+    """Make a hit at a field, with its place; at the device if it has no such field."""
     found = device.get(path)
     if found is None:
         return on(device, message)
@@ -139,10 +139,10 @@ VCpuCheck: TypeAlias = "Callable[[Context, VCpu, Options], Iterator[Hit]]"
 
 @dataclass(frozen=True, slots=True)
 class CheckRule:
-    """One rule: see :class:`~qmigtool.findings.Rule` for its words, which get their severity from a policy.
+    """One rule: :class:`~qmigtool.findings.Rule` has its texts, a policy sets its severity.
 
-    ``by_policy`` says that it knows by itself nothing that is right or wrong: its options tell. ``severity`` is what it
-    weighs where no policy says it, the default one neither.
+    ``by_policy``: it checks nothing unless its options are set. ``severity`` applies if no policy, including the
+    default one, sets it.
     """
 
     id: str
@@ -154,7 +154,7 @@ class CheckRule:
     severity: str = "warning"
 
     def asks(self, options: Options) -> bool:
-        """Whether there is anything to ask with such options."""
+        """Whether there is anything to check with these options."""
         return not self.by_policy or any(options[name] != option.default for name, option in self.options.items())
 
     def option(self, name: str) -> Option:
@@ -168,7 +168,7 @@ class CheckRule:
 def rule(
     id_: str, title: str, reason: str, severity: str = "warning", **options: Option
 ) -> Callable[[Check], CheckRule]:
-    """Make a rule of a function that asks the whole stream."""
+    """Make a rule of a function that checks the whole stream."""
 
     def make(check: Check) -> CheckRule:
         return CheckRule(id_, title, reason, check, options, severity=severity)
@@ -179,7 +179,7 @@ def rule(
 def policy_rule(
     id_: str, title: str, reason: str, severity: str = "warning", **options: Option
 ) -> Callable[[Check], CheckRule]:
-    """Make a rule of a function that asks the whole stream for what the options say."""
+    """Make a rule of a function that checks the whole stream by its options."""
 
     def make(check: Check) -> CheckRule:
         return CheckRule(id_, title, reason, check, options, by_policy=True, severity=severity)
@@ -190,7 +190,7 @@ def policy_rule(
 def vcpu_rule(
     id_: str, title: str, reason: str, severity: str = "warning", **options: Option
 ) -> Callable[[VCpuCheck], CheckRule]:
-    """Make a rule of a function that asks one x86 vCPU; one that cannot be read keeps none of the others from it."""
+    """Make a rule of a function that checks one x86 vCPU; an unreadable vCPU does not stop the check of the others."""
 
     def make(check: VCpuCheck) -> CheckRule:
         def every(context: Context, given: Options) -> Iterator[Hit]:
@@ -202,7 +202,7 @@ def vcpu_rule(
                 else:
                     yield from hits
 
-        # Those of vCPUs that have options know nothing by themselves.
+        # Rules over vCPUs that have options check nothing without them.
         return CheckRule(id_, title, reason, every, options, by_policy=bool(options), severity=severity)
 
     return make

@@ -31,7 +31,7 @@ def test_elements_of_an_array_by_pattern():
     data = poked(PC, {"cpu@2/env.regs[5]": 0x1234, "cpu@2/env.fpregs[3]/tmp/tmp_exp": 0x777})
     for path in ("cpu@*/env.regs[*]", "cpu@2/env.regs[?]", "*/env.regs[5]"):
         says = asked(f'path = "{path}"\none_of = [0]\nrequired = true', data=data)
-        assert "cpu@2/env.regs[5] is 0x1234, but the policy wants one of 0x0" in says
+        assert "cpu@2/env.regs[5] is 0x1234, but the policy requires one of 0x0" in says
         assert not any(line.startswith("nothing") for line in says)
     count = len(asked('path = "cpu@*/env.regs[*]"\nabsent = true'))
     assert count == 4 * 16
@@ -44,43 +44,43 @@ def test_elements_of_an_array_by_pattern():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('equals = "0x21f"', ["cpu@3/env.xcr0 is 0x7, but the policy wants 0x21f"]),
-        ("equals = 543", ["cpu@3/env.xcr0 is 0x7, but the policy wants 0x21f"]),
+        ('equals = "0x21f"', ["cpu@3/env.xcr0 is 0x7, but the policy requires 0x21f"]),
+        ("equals = 543", ["cpu@3/env.xcr0 is 0x7, but the policy requires 0x21f"]),
         ('one_of = [7, "0x21f"]', []),
         (
             "one_of = [1, 3, 7]",
-            [f"cpu@{n}/env.xcr0 is 0x21f, but the policy wants one of 0x1, 0x3, 0x7" for n in range(3)],
+            [f"cpu@{n}/env.xcr0 is 0x21f, but the policy requires one of 0x1, 0x3, 0x7" for n in range(3)],
         ),
-        ("minimum = 8", ["cpu@3/env.xcr0 is 0x7, but the policy wants at least 0x8"]),
-        ("maximum = 7", [f"cpu@{n}/env.xcr0 is 0x21f, but the policy wants at most 0x7" for n in range(3)]),
+        ("minimum = 8", ["cpu@3/env.xcr0 is 0x7, but the policy requires at least 0x8"]),
+        ("maximum = 7", [f"cpu@{n}/env.xcr0 is 0x21f, but the policy requires at most 0x7" for n in range(3)]),
         ('within = "x87,sse,avx,mpx,pkru"', []),
         ('within = "0x1f"', [f"cpu@{n}/env.xcr0 is 0x21f, whose bits 0x200 are not within 0x1f" for n in range(3)]),
         ('has = "mpx"', ["cpu@3/env.xcr0 is 0x7, which lacks the bits 0x18"]),
         (
             'mask = "0x210"\nequals = "0x210"',
-            ["cpu@3/env.xcr0 is 0x7 (0x0 of the bits 0x210), but the policy wants 0x210"],
+            ["cpu@3/env.xcr0 is 0x7 (0x0 of the bits 0x210), but the policy requires 0x210"],
         ),
         ("mask = 7\nequals = 7", []),
         (
             'equals = "x87,sse,avx,mpx,pkru"',
-            ["cpu@3/env.xcr0 is 0x7, but the policy wants x87,sse,avx,mpx,pkru (0x21f)"],
+            ["cpu@3/env.xcr0 is 0x7, but the policy requires x87,sse,avx,mpx,pkru (0x21f)"],
         ),
         ('mask = "sse"\nequals = "sse"', []),
         ('one_of = ["x87,sse,avx", "0x21f"]', []),
         (
             'one_of = ["X87, SSE, bit2", 1]',
-            [f"cpu@{n}/env.xcr0 is 0x21f, but the policy wants one of X87, SSE, bit2 (0x7), 0x1" for n in range(3)],
+            [f"cpu@{n}/env.xcr0 is 0x21f, but the policy requires one of X87, SSE, bit2 (0x7), 0x1" for n in range(3)],
         ),
         (
             'equals = "x87,ssse"',
             [
-                f"cpu@{n}/env.xcr0 is {v}, but the policy wants the text x87,ssse"
+                f"cpu@{n}/env.xcr0 is {v}, but the policy requires the text x87,ssse"
                 for n, v in enumerate(["0x21f"] * 3 + ["0x7"])
             ],
         ),
         ("same = true", ["cpu@3/env.xcr0 is 0x7, but cpu@0/env.xcr0 is 0x21f"]),
         ('matches = "^0x2"', ["cpu@3/env.xcr0 is 0x7, which does not match ^0x2"]),
-        ("absent = true", [f"cpu@{n}/env.xcr0 is there, but the policy wants it not to be" for n in range(4)]),
+        ("absent = true", [f"cpu@{n}/env.xcr0 is present, but the policy requires it to be absent" for n in range(4)]),
     ],
 )
 def test_questions(text: str, says: list[str]) -> None:
@@ -105,7 +105,7 @@ def test_paths() -> None:
 
 def test_what_is_not_there() -> None:
     path = 'path = "cpu@*/cpu/avx512/*"\n'
-    assert asked(path + "has = 1") == [" nothing in the stream is cpu@*/cpu/avx512/*"]
+    assert asked(path + "has = 1") == [" no field of the stream matches cpu@*/cpu/avx512/*"]
     assert not asked(path + "has = 1\nrequired = false")
     assert not asked(path + "absent = true")
     assert not asked(path + "required = true", "kvm-avx512-7.2")
@@ -151,7 +151,7 @@ def test_types() -> None:
     assert not asked(state + 'equals = "paused"', "kvm-avx512-7.2")
     assert not asked(state + f'equals = "{(b"paused".ljust(100, bytes(1))).hex()}"', "kvm-avx512-7.2")
     assert asked(state + 'equals = "running"') != []
-    assert asked(state + "minimum = 5")[0].endswith("not a number, but the policy asks for one")
+    assert asked(state + "minimum = 5")[0].endswith("not a number, but the policy requires one")
     negative = 'path = "cpu@0/env.a20_mask"\n'
     assert not asked(negative + "equals = -1")
     assert asked('path = "cpu@0/env.xcr0"\nequals = "text"')

@@ -129,21 +129,21 @@ FIELD = '[[field]]\npath = "cpu/env.xcr0"\n'
         ('[rules.components]\nforbidden = ["amx", "mmx"]', "mmx"),
         ("[rules.components]\nforbidden = 5", "component names"),
         ("extends = 5", "extends of the policy is 5"),
-        ('extends = "other.toml"', "no file itself"),
+        ('extends = "other.toml"', "not a file itself"),
         ("field = 5", r"tables: \[\[field\]\]"),
         ("[[field]]\nequals = 5", "a device and a field"),
         ('[[field]]\npath = "env.xcr0"\nequals = 5', "a device and a field"),
         (FIELD, "x?"),
-        (FIELD + "required = false", "nothing is asked"),
+        (FIELD + "required = false", "no requirement"),
         (FIELD + "equls = 5", "one like equals"),
         (FIELD + "equals = 5.5", "a number, text"),
         (FIELD + "one_of = []", "a list of values"),
         (FIELD + 'minimum = "a"', "a number"),
         (FIELD + 'within = "x87,foo"', "foo"),
-        (FIELD + 'matches = "("', "no regular expression"),
+        (FIELD + 'matches = "("', "not a regular expression"),
         (FIELD + "matches = 5", "text"),
-        (FIELD + "mask = 5", "asks nothing alone"),
-        (FIELD + "absent = true\nequals = 5", "wanted absent"),
+        (FIELD + "mask = 5", "is not a requirement alone"),
+        (FIELD + "absent = true\nequals = 5", "required to be absent"),
         (FIELD + 'same = "yes"', "true or false"),
         (FIELD + 'equals = 5\nid = "Not Good"', "small letters"),
         (FIELD + 'equals = 5\nid = "cr0-legal"', "which another rule has"),
@@ -156,7 +156,7 @@ FIELD = '[[field]]\npath = "cpu/env.xcr0"\n'
 )
 def test_what_is_wrong_is_said(text: str, says: str) -> None:
     if says == "x?":
-        assert read_policy(text).fields[0].title == "cpu/env.xcr0 is there"
+        assert read_policy(text).fields[0].title == "cpu/env.xcr0 is present"
         return
     with pytest.raises(UsageError, match=says):
         read_policy(text)

@@ -452,8 +452,8 @@ def test_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(finding.where, finding.message) for finding in findings] == [
         ("cpu@0/env.cr[4]", "was 0x620, is 0x40620: CR4: +OSXSAVE"),
         ("cpu@0/[ST0]", "was 0x1, is 0x2"),
-        ("hpet@0", "is gone"),
-        ("a@0", "is gone (was 151 bytes)"),
+        ("hpet@0", "is missing"),
+        ("a@0", "is missing (was 151 bytes)"),
         ("b@0", "is new (1 byte)"),
         ("c@0/d/e", "is new (0x5): RAX, the baseline has no c/d"),
         ("[machine]", "was pc-7.1, is pc-7.2"),
@@ -477,7 +477,7 @@ def test_baseline_with_a_real_comparison() -> None:
     assert finding.message == "was 0x40620, is 0x40621: CR4: +VME"
     gone = found(edited(KVM, lambda r: r.drop_section("hpet")), baseline=sample(KVM))
     assert places(gone, "baseline") == [("error", "hpet@0")]
-    assert gone[0].message == "is gone (was 151 bytes)"
+    assert gone[0].message == "is missing (was 151 bytes)"
     new = found(sample(KVM), baseline=edited(KVM, lambda r: r.drop_section("hpet")))
     assert [one.message for one in new] == ["is new (151 bytes)"]
     whole, bare = sample(KVM), edited(KVM, lambda r: r.drop_subsection("cpu@0/cpu/tsc_khz"))

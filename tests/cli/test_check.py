@@ -134,10 +134,10 @@ def test_list_rules(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_print_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is printed is the policy that is asked without a file, comments and all."""
+    """The default policy is printed with its comments."""
     assert run(["check", "--print-policy"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("# The policy of `qmigtool check` without a file")
+    assert printed.startswith("# The default policy of `qmigtool check`")
     assert "[[field]]" in printed
     assert list(tomllib.loads(printed)["rules"]) == list(RULES)
     policy = tmp_path / "policy.toml"

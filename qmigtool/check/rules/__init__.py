@@ -1,13 +1,13 @@
-"""The rules that there are, by subject; a new one is a function in one of these modules, and a name in its ``RULES``.
+"""The built-in rules, by subject; a new one is a function in one of these modules, and a name in its ``RULES``.
 
 =========  ===================================================================================
-container  the stream as such: whole, readable, described
-machine    machine type, devices, versions, accelerator, as a policy wants them
+container  the stream itself: complete, readable, described
+machine    machine type, devices, versions, accelerator, as a policy requires them
 memory     RAM blocks and their pages
-vcpus      the vCPUs together
+vcpus      all vCPUs together
 registers  control registers and MSRs of each vCPU
 xsave      extended state of each vCPU
-baseline   against an older stream
+baseline   comparison with an older stream
 =========  ===================================================================================
 
 Another distribution names a :class:`~qmigtool.check.rule.CheckRule`, or a list of them, as an entry point in
@@ -30,20 +30,20 @@ _OWN = [rule for module in (container, machine, memory, vcpus, registers, xsave,
 
 
 def _installed() -> Iterator[CheckRule]:
-    """Give the rules of other distributions; raises :class:`~qmigtool.errors.UsageError` for what is no rule."""
+    """Yield the rules of other distributions; raises :class:`~qmigtool.errors.UsageError` if one is not a rule."""
     taken = {rule.id for rule in _OWN}
     for point, found in plugins(GROUP):
         for rule in [found] if isinstance(found, CheckRule) else found if isinstance(found, list | tuple) else [None]:
             if not isinstance(rule, CheckRule):
-                raise conflict(point, "is no qmigtool.check.rule.CheckRule, nor a list of them")
+                raise conflict(point, "is not a qmigtool.check.rule.CheckRule or a list of them")
             if rule.id in taken:
-                raise conflict(point, f"has a rule {rule.id!r}, which another has")
+                raise conflict(point, f"has a rule {rule.id!r}, which exists already")
             taken.add(rule.id)
             yield rule
 
 
 class _Rules(Mapping[str, CheckRule]):
-    """Rules by name. Those of other distributions are loaded when somebody looks, not before: they import this."""
+    """Rules by name. Those of other distributions are loaded on the first access, because they import this module."""
 
     @cached_property
     def _all(self) -> dict[str, CheckRule]:
@@ -60,4 +60,4 @@ class _Rules(Mapping[str, CheckRule]):
 
 
 RULES: Mapping[str, CheckRule] = _Rules()
-"""Every rule by its name, in the order in which they are asked."""
+"""Every rule by its name, in the order in which they run."""

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["RULES"]
 
 MAX_SHOWN = 80  # characters of a value
-SIZES = ("section", "bytes")  # the types of a difference that is a whole section: its values count bytes
+SIZES = ("section", "bytes")  # types of a difference of a whole section: its values are numbers of bytes
 
 
 @rule(
     "baseline",
     "The stream does not differ from the baseline",
-    "It is what was agreed to be right (--baseline). Clocks and whatever else differs from save to save is excused; "
-    "`qmigtool diff` shows that too.",
+    "The baseline is a stream known to be good (--baseline). Clocks and other state that differs between saves are "
+    "excused; `qmigtool diff` shows them, too.",
 )
 def baseline(context: Context, _: Options) -> Iterator[Hit]:
     if context.baseline is None:
@@ -38,10 +38,10 @@ def _hit(context: Context, difference: Difference) -> Hit:
     old, new = (_shown(difference.type, value) for value in (difference.a, difference.b))
     text = {
         Side.CHANGED: f"was {old}, is {new}",
-        Side.ONLY_A: f"is gone (was {old})" if difference.a is not None else "is gone",
+        Side.ONLY_A: f"is missing (was {old})" if difference.a is not None else "is missing",
         Side.ONLY_B: f"is new ({new})" if difference.b is not None else "is new",
     }[difference.kind]
-    # Of a whole section, that text has said it.
+    # For a whole section, the text is complete.
     whole = not difference.path and difference.kind is not Side.CHANGED
     meaning = "" if whole else difference.described("the baseline", "the stream")
     message = f"{text}: {meaning}" if meaning else text

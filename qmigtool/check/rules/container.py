@@ -1,4 +1,4 @@
-"""Rules over the stream as such: that it is whole, that it can be read, and what it says of itself."""
+"""Rules over the stream itself: it is complete, it can be read, and it describes its contents."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from qmigtool.parsers.savevm import Type
 __all__ = ["READABLE", "RULES", "SUPPORTED", "problem"]
 
 CHUNK = 1 << 20
-NUMBERLESS = frozenset({"isa-ide"})  # registered with number 0, however many there are (hw/ide/isa.c)
-LIBRARIES = frozenset({"slirp"})  # whose version is a library's (net/slirp.c: slirp_state_version)
-MAX_PADDING = 1 << 28  # bytes behind the stream that are looked at; a block device may have terabytes
+NUMBERLESS = frozenset({"isa-ide"})  # all registered with number 0 (hw/ide/isa.c)
+LIBRARIES = frozenset({"slirp"})  # the version is that of a library (net/slirp.c: slirp_state_version)
+MAX_PADDING = 1 << 28  # bytes behind the stream that are read; a block device may have terabytes
 
 
 def problem(error: QmigError) -> Hit:
-    """Make a hit of what was wrong with a stream."""
+    """Make a hit of an error of a stream."""
     text = f"{error.message} (expected {error.expected})" if error.expected else error.message
     return Hit(text, error.section, None, error.offset)
 
 
 def _problems(context: Context) -> list[QmigError]:
-    """Return all of them: sections, devices and vCPUs are looked at before."""
+    """Return all problems; decode sections, devices and vCPUs first."""
     stream = context.stream
     _ = stream.sections, context.devices, context.vcpus
     return stream.problems
@@ -34,9 +34,9 @@ def _problems(context: Context) -> list[QmigError]:
 
 @rule(
     "stream-readable",
-    "The stream is whole, and its bytes are what the format says",
-    "QEMU stops at the first such place and exits, or reads the bytes that follow as something else. What can be "
-    "read is checked all the same.",
+    "The stream is complete, and its bytes follow the format",
+    "QEMU stops at the first such place and exits, or misreads the bytes that follow. The readable parts are still "
+    "checked.",
 )
 def stream_readable(context: Context, _: Options) -> Iterator[Hit]:
     yield from (problem(error) for error in _problems(context) if not isinstance(error, UnsupportedError))
@@ -45,7 +45,7 @@ def stream_readable(context: Context, _: Options) -> Iterator[Hit]:
 @rule(
     "stream-supported",
     "Everything in the stream is known to qmigtool",
-    "It is legal, but could not be read, so no rule has looked at it.",
+    "It is legal, but could not be read, so no rule was applied to it.",
 )
 def stream_supported(context: Context, _: Options) -> Iterator[Hit]:
     yield from (problem(error) for error in _problems(context) if isinstance(error, UnsupportedError))
@@ -57,7 +57,7 @@ def stream_supported(context: Context, _: Options) -> Iterator[Hit]:
 @rule(
     "trailing-data",
     "Nothing but zeros follows the stream",
-    "QEMU does not read it. It may be the rest of an older and longer stream, or two files in one.",
+    "QEMU does not read such data. It may be the rest of an older and longer stream, or two files in one.",
 )
 def trailing_data(context: Context, _: Options) -> Iterator[Hit]:
     stream = context.stream
@@ -74,7 +74,7 @@ def trailing_data(context: Context, _: Options) -> Iterator[Hit]:
                     yield Hit(f"{section.end - found} bytes that are not padding follow the stream", None, None, found)
                     return
         except QmigError:
-            return  # of a pipe, what follows has not been kept
+            return  # the data behind the stream was not kept for a pipe
 
 
 @rule(
@@ -91,8 +91,8 @@ def vmdesc_present(context: Context, _: Options) -> Iterator[Hit]:
 @rule(
     "machine-named",
     "The configuration names the machine type",
-    "QEMU compares as much of the name as it received, so a stream with an empty one loads into any machine, and fails "
-    "in the middle, or does not. No QEMU writes such a name.",
+    "QEMU compares only as many bytes of the name as it received, so a stream with an empty name loads into any "
+    "machine, and may fail later. No QEMU writes an empty name.",
 )
 def machine_named(context: Context, _: Options) -> Iterator[Hit]:
     configuration = context.stream.configuration
@@ -103,7 +103,7 @@ def machine_named(context: Context, _: Options) -> Iterator[Hit]:
 @rule(
     "devices-decoded",
     "Every device can be decoded",
-    "Nothing describes its state, or QEMU describes it wrongly: rules over fields did not see it.",
+    "Its state has no description, or QEMU describes it wrongly: rules over fields were not applied to it.",
 )
 def devices_decoded(context: Context, _: Options) -> Iterator[Hit]:
     for device, error in context.opaque:
@@ -113,8 +113,8 @@ def devices_decoded(context: Context, _: Options) -> Iterator[Hit]:
 @rule(
     "sections-unique",
     "No device is sent twice",
-    "QEMU loads both into the first device of that name, without a word. It writes such itself only for devices that "
-    "share a number (isa-ide of isapc), of which nothing is said.",
+    "QEMU silently loads both into the first device of that name. QEMU itself writes this only for devices that "
+    "share a number (isa-ide of isapc), which are not reported.",
 )
 def sections_unique(context: Context, _: Options) -> Iterator[Hit]:
     seen: Counter[tuple[str, int]] = Counter()
@@ -129,8 +129,8 @@ def sections_unique(context: Context, _: Options) -> Iterator[Hit]:
     "section-version-known",
     "Section versions are ones that QEMU has written",
     "QEMU refuses a version that is newer than its own, or older than the device's minimum. The versions known are "
-    "those of x86 machines of QEMU 5.2 to 11.1, so a newer QEMU may be right. slirp's version is that of the library "
-    "libslirp, whichever QEMU is linked with.",
+    "those of x86 machines of QEMU 5.2 to 11.1, so one of a newer QEMU may be valid. slirp has the version of the "
+    "library libslirp that QEMU is linked with.",
 )
 def section_version_known(context: Context, _: Options) -> Iterator[Hit]:
     if not context.vcpus:

@@ -1,4 +1,4 @@
-"""Rules over what a machine is: its type, its devices, their versions. A policy says what is right."""
+"""Rules over the machine: its type, its devices, their versions. A policy gives the required values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_VERSION = (1 << 32) - 1  # be32
 
 
 def names(value: Any, what: str) -> tuple[str, ...]:
-    """Read names: one, or a list; ``*`` and ``?`` stand for anything."""
+    """Read one name or a list; ``*`` and ``?`` match anything."""
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed) or len(listed) > MAX_NAMES:
         raise UsageError(f"{what} is {value!r:.60}", expected='a name or a list of names, such as "pc-q35-*"')
@@ -59,15 +59,17 @@ def machine_type(context: Context, options: Options) -> Iterator[Hit]:
     if allowed is None and minimum is None:
         return
     if machine is None:
-        yield Hit("the stream does not say its machine type (send-configuration=off)")
+        yield Hit("the stream does not record its machine type (send-configuration=off)")
         return
     if allowed is not None and not _like(machine, allowed):
         yield Hit(f"the machine type is {machine}, but the policy allows {', '.join(allowed) or 'none'}")
     version = version_of(machine)
     if minimum is not None and version is None:
-        yield Hit(f"the machine type {machine} has no version, but the policy wants {minimum[0]}.{minimum[1]} or later")
+        yield Hit(
+            f"the machine type {machine} has no version, but the policy requires {minimum[0]}.{minimum[1]} or later"
+        )
     elif minimum is not None and version is not None and version < minimum:
-        yield Hit(f"the machine type is {machine}, but the policy wants {minimum[0]}.{minimum[1]} or later")
+        yield Hit(f"the machine type is {machine}, but the policy requires {minimum[0]}.{minimum[1]} or later")
 
 
 def _accelerators(value: Any, what: str) -> tuple[str, ...] | None:
@@ -82,7 +84,7 @@ def _accelerators(value: Any, what: str) -> tuple[str, ...] | None:
     "accelerator",
     "The stream was saved by an accelerator that the policy allows",
     "The same field means different things under KVM and TCG: loaded under another, the guest loses registers.",
-    allowed=Option(_accelerators, None, 'names: ["kvm"]; "unknown" where nothing tells'),
+    allowed=Option(_accelerators, None, 'names: ["kvm"]; "unknown" if it is not known'),
 )
 def accelerator(context: Context, options: Options) -> Iterator[Hit]:
     allowed, found = options["allowed"], context.stream.accelerator
@@ -97,19 +99,19 @@ def _maybe_number(value: Any, what: str) -> int | None:
 
 @policy_rule(
     "page-size",
-    "The page size is what the policy says",
+    "The page size is as the policy requires",
     "Source and target must have the same target page size.",
     equals=Option(_maybe_number, None, "bytes: 4096"),
 )
 def page_size(context: Context, options: Options) -> Iterator[Hit]:
     wanted, found = options["equals"], context.stream.page_size
     if wanted is not None and found != wanted:
-        yield Hit(f"the page size is {found}, but the policy wants {wanted}")
+        yield Hit(f"the page size is {found}, but the policy requires {wanted}")
 
 
 @policy_rule(
     "capabilities",
-    "The migration capabilities recorded are what the policy says",
+    "The recorded migration capabilities are as the policy requires",
     "The target compares x-ignore-shared and mapped-ram with its own, and refuses capabilities that it does not know. "
     "QEMU records few of them.",
     exact=Option(_maybe_names, None, "these and no others"),
@@ -124,17 +126,17 @@ def capabilities(context: Context, options: Options) -> Iterator[Hit]:
             yield Hit(f"the capability {name} is recorded, but not in the policy", "configuration")
     for pattern in exact or ():
         if not any(matches(pattern, name) for name in found):
-            yield Hit(f"the capability {pattern} is not recorded, but the policy has it", "configuration")
+            yield Hit(f"the capability {pattern} is not recorded, but the policy requires it", "configuration")
 
 
 @policy_rule(
     "devices",
-    "The devices are what the policy says",
-    "A target without one of them refuses the stream; one that the stream lacks keeps its reset state, and QEMU does "
-    "not say so.",
+    "The devices are as the policy requires",
+    "A target without one of them refuses the stream; a device that the stream does not have silently keeps its reset "
+    "state.",
     required=Option(names, (), 'all of these, by idstr: ["cpu", "*/virtio-net"]'),
     forbidden=Option(names, (), "none of these"),
-    exact=Option(_maybe_names, None, "every device is one of these, and each of these is there"),
+    exact=Option(_maybe_names, None, "every device is one of these, and each of these exists"),
 )
 def devices(context: Context, options: Options) -> Iterator[Hit]:
     found = context.stream.devices
@@ -146,11 +148,11 @@ def devices(context: Context, options: Options) -> Iterator[Hit]:
             yield on(device, "is not in the policy's list of devices")
     for pattern in dict.fromkeys((*options["required"], *(exact or ()))):
         if not any(_is(device, (pattern,)) for device in found):
-            yield Hit(f"no device is {pattern}, but the policy has it", pattern)
+            yield Hit(f"no device matches {pattern}, but the policy requires it", pattern)
 
 
 def _is(device: Device, patterns: tuple[str, ...]) -> bool:
-    """Say whether a device is like a pattern: by name, or by name and instance (``cpu@1``)."""
+    """Return whether a device matches a pattern: by name, or by name and instance (``cpu@1``)."""
     return _like(device.name, patterns) or _like(device.label, patterns)
 
 
@@ -169,7 +171,7 @@ def _versions(value: Any, what: str) -> dict[str, tuple[int, int]]:
 
 @policy_rule(
     "section-versions",
-    "Section versions are what the policy says",
+    "Section versions are as the policy requires",
     "QEMU refuses a section whose version is newer than its own, or older than the device's minimum.",
     versions=Option(_versions, {}, 'by device: { cpu = 12, apic = "2-3", "*/virtio-net" = "11-" }'),
 )
@@ -178,7 +180,7 @@ def section_versions(context: Context, options: Options) -> Iterator[Hit]:
         wanted = str(first) if first == last else f"{first} or later" if last == MAX_VERSION else f"{first} to {last}"
         for device in context.stream.devices:
             if _is(device, (pattern,)) and not first <= device.version_id <= last:
-                yield on(device, f"has version {device.version_id}, but the policy wants {wanted}")
+                yield on(device, f"has version {device.version_id}, but the policy requires {wanted}")
 
 
 RULES = (machine_type, accelerator, page_size, capabilities, devices, section_versions)

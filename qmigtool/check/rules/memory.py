@@ -1,4 +1,4 @@
-"""Rules over guest memory: which blocks there are, and whether their pages were sent."""
+"""Rules over guest memory: the RAM blocks, and whether their pages were sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qmigtool.util.values import size
 __all__ = ["RULES"]
 
 MAX_BLOCKS = 4  # named in one message
-# Devices whose memory is not all there, and so not all sent.
+# Devices that do not plug all of their memory, so that not all of it is sent.
 SPARSE = ("*virtio-mem", "*virtio-mem-device*")
 
 
@@ -32,26 +32,26 @@ def _flag(value: Any, what: str) -> bool:
 
 @policy_rule(
     "ram-blocks",
-    "The RAM blocks are what the policy says",
+    "The RAM blocks are as the policy requires",
     "The target must have each of them, in the same size, or the load fails.",
     sizes=Option(_sizes, {}, 'bytes by name: { "pc.ram" = "4G", "pc.rom" = "128K" }'),
-    exact=Option(_flag, False, "whether there may be no others"),
+    exact=Option(_flag, False, "whether other blocks are forbidden"),
 )
 def ram_blocks(context: Context, options: Options) -> Iterator[Hit]:
     found = context.stream.ram_blocks
     sizes = options["sizes"]
     for block in found:
-        # A name counts before patterns, and those in their order.
+        # An exact name takes precedence over patterns; patterns apply in their order.
         fitting = [pattern for pattern in sizes if matches(pattern, block.idstr)]
         wanted = sizes.get(block.idstr, sizes[fitting[0]] if fitting else None)
         if wanted is not None and block.used_length != wanted:
-            message = f"the RAM block has {block.used_length:#x} bytes, but the policy wants {wanted:#x}"
+            message = f"the RAM block has {block.used_length:#x} bytes, but the policy requires {wanted:#x}"
             yield Hit(message, "ram", block.idstr)
         elif wanted is None and options["exact"]:
             yield Hit("the RAM block is not in the policy's list", "ram", block.idstr)
     for pattern in sizes:
         if not any(matches(pattern, block.idstr) for block in found):
-            yield Hit(f"there is no RAM block {pattern}, but the policy has it", "ram", pattern)
+            yield Hit(f"no RAM block matches {pattern}, but the policy requires it", "ram", pattern)
 
 
 def _has_sparse(context: Context) -> bool:
@@ -61,8 +61,8 @@ def _has_sparse(context: Context) -> bool:
 @rule(
     "ram-block-sent",
     "No RAM block was left out",
-    "Every page of every other block is here and none of this one, so it was not merely sent on other channels. QEMU "
-    "does not notice: the guest finds in it what the target had there.",
+    "Every page of every other block is in the stream and none of this one, so it was not just sent on other channels. "
+    "QEMU does not notice: in the target the block keeps its own contents.",
 )
 def ram_block_sent(context: Context, _: Options) -> Iterator[Hit]:
     blocks = [block for block in context.usage if not block["elsewhere"]]
@@ -76,8 +76,8 @@ def ram_block_sent(context: Context, _: Options) -> Iterator[Hit]:
 @rule(
     "ram-pages-sent",
     "Every page of guest memory is in the stream",
-    "Memory that travelled on other channels (multifd, postcopy) is not in this file, so it cannot be restored from it "
-    "alone; --channel adds them. Not asked where a balloon may have told that the guest does not use them.",
+    "Memory that was sent on other channels (multifd, postcopy) is not in this file, so it cannot be restored from the "
+    "file alone; --channel adds them. Not checked where a balloon may have reported that the guest does not use pages.",
 )
 def ram_pages_sent(context: Context, _: Options) -> Iterator[Hit]:
     if any(ram_block_sent.check(context, {})):
@@ -104,9 +104,9 @@ def _ratio(value: Any, what: str) -> float | None:
 
 @policy_rule(
     "ram-zero-ratio",
-    "Not more of guest memory is zero than the policy allows",
-    "A guest that has run has written to its memory: where nearly all of it is zero, it may have been saved before it "
-    "was up, or its memory was lost.",
+    "No more of guest memory is zero than the policy allows",
+    "A guest that has run has written to its memory: if nearly all of it is zero, the guest may have been saved before "
+    "it started, or its memory was lost.",
     maximum=Option(_ratio, None, "the share of zero pages among those sent, from 0 to 1"),
 )
 def ram_zero_ratio(context: Context, options: Options) -> Iterator[Hit]:

@@ -1,7 +1,6 @@
 """Rules over the control registers and MSRs of x86 vCPUs.
 
-What no vCPU can have is what KVM refuses (:mod:`qmigtool.x86.kvm`), and what Intel's SDM, volume 3, calls a
-contradiction.
+They find values that KVM refuses (:mod:`qmigtool.x86.kvm`), or that contradict each other by Intel's SDM, volume 3.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-LINEAR_BITS = 57  # with LA57, which a CPU may have whether CR4 says so or not
+LINEAR_BITS = 57  # with LA57, which a CPU may have whether CR4 enables it or not
 
 
 def _number(vcpu: VCpu, path: str) -> int:
@@ -36,7 +35,7 @@ def _refused(vcpu: VCpu, group: kvm.Group, name: str) -> Iterator[Hit]:
 @vcpu_rule(
     "cr0-legal",
     "CR0 does not contradict itself",
-    "MOV to CR0 faults on such a value and KVM_SET_SREGS refuses it: the vCPU cannot go on as it was.",
+    "MOV to CR0 faults on such a value and KVM_SET_SREGS refuses it: the vCPU cannot continue with it.",
 )
 def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     yield from _refused(vcpu, kvm.Group.SREGS, "cr0")
@@ -45,7 +44,7 @@ def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 @vcpu_rule(
     "cr4-legal",
     "CR4 has no reserved bit and does not contradict CR0 and EFER",
-    "MOV to CR4 faults on such a value (SDM volume 3, 2.5 and 4.10.1): no guest can have come here.",
+    "MOV to CR4 faults on such a value (SDM volume 3, 2.5 and 4.10.1): no guest can reach this state.",
 )
 def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     yield from _refused(vcpu, kvm.Group.SREGS, "cr4")
@@ -63,7 +62,7 @@ def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 )
 def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     for hit in _refused(vcpu, kvm.Group.SREGS, "long-mode"):
-        # TCG keeps the raw descriptor, where the bit means nothing then.
+        # TCG keeps the raw descriptor, where the bit then has no meaning.
         if hit.field != kvm.CS_FLAGS or context.accelerator != TCG.name:
             yield hit
 
@@ -71,8 +70,8 @@ def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
 @vcpu_rule(
     "msr-canonical",
     "Registers that hold addresses hold canonical ones",
-    "WRMSR faults on others, and KVM refuses some: QEMU aborts as it loads (kvm_buf_set_msrs). Of the rest, no Intel "
-    "CPU runs the vCPU. TCG lets a guest write them.",
+    "WRMSR faults on others, and KVM refuses some: QEMU aborts on load (kvm_buf_set_msrs). With the rest, no Intel CPU "
+    "can run the vCPU. TCG lets a guest write them.",
 )
 def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     for address in kvm.ADDRESSES:
@@ -84,7 +83,7 @@ def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 @vcpu_rule(
     "mtrr-legal",
     "MTRRs have memory types and no reserved bit",
-    "WRMSR faults on others, and KVM refuses them: QEMU aborts as it loads (kvm_buf_set_msrs). TCG lets a guest write "
+    "WRMSR faults on others, and KVM refuses them: QEMU aborts on load (kvm_buf_set_msrs). TCG lets a guest write "
     "them.",
 )
 def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
@@ -94,7 +93,7 @@ def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 @vcpu_rule(
     "xcr0-osxsave",
     "XCR0 is changed only with CR4.OSXSAVE",
-    "XSETBV needs CR4.OSXSAVE, so this guest has switched it off again, which is rare (kexec), or a tool has changed "
+    "XSETBV needs CR4.OSXSAVE, so this guest has cleared it again, which is rare (kexec), or a tool has changed "
     "one of the two.",
 )
 def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
@@ -119,7 +118,7 @@ def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
 @vcpu_rule(
     "tcg-hflags",
     "TCG's hflags agree with XCR0 on AVX",
-    "TCG takes env.hflags as it is, where every other accelerator computes it anew: without AVX_EN (bit 28) each AVX "
+    "TCG uses env.hflags unchanged; every other accelerator computes it again: without AVX_EN (bit 28) each AVX "
     "instruction is an invalid opcode to the guest.",
 )
 def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
@@ -137,7 +136,7 @@ def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
 @vcpu_rule(
     "mp-state",
     "mp_state is one that an x86 vCPU can be in",
-    "KVM_SET_MP_STATE refuses other values: QEMU 10.0 and later exit, 7.2 goes on without a word (KVM_MP_STATE_*).",
+    "KVM_SET_MP_STATE refuses other values: QEMU 10.0 and later exit, 7.2 continues silently (KVM_MP_STATE_*).",
 )
 def mp_state(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     yield from _refused(vcpu, kvm.Group.MP_STATE, "mp-state")

@@ -1,4 +1,4 @@
-"""Rules over the vCPUs of a machine together: what must be the same, and who must be there."""
+"""Rules over all vCPUs of a machine: values that must be the same, and sections that must exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["RULES"]
 UNINITIALIZED = 1  # KVM_MP_STATE_UNINITIALIZED: not started since reset
 RESET_XCR0 = 1
 DEFAULT_KHZ = 3_000_000
-CMOS, CPUS_COUNT = "cmos_data", 0x5F  # rtc_set_cpus_count: one less than there are, up to 256
+CMOS, CPUS_COUNT = "cmos_data", 0x5F  # rtc_set_cpus_count: the number of vCPUs minus 1, up to 256
 
 
 def _listed(numbers: set[int]) -> str:
@@ -32,8 +32,8 @@ def _listed(numbers: set[int]) -> str:
 @rule(
     "vcpu-sections",
     "Every vCPU has its sections",
-    "cpu, cpu_common and apic of a vCPU are sent together. QEMU does not complain of one that is missing: the vCPU "
-    "then keeps that part of its reset state, and the guest goes on with it.",
+    "cpu, cpu_common and apic of a vCPU are sent together. QEMU does not report a missing one: the vCPU silently keeps "
+    "that part of its reset state.",
 )
 def vcpu_sections(context: Context, _: Options) -> Iterator[Hit]:
     cpus = {device.instance_id for device in context.named("cpu")}
@@ -41,10 +41,10 @@ def vcpu_sections(context: Context, _: Options) -> Iterator[Hit]:
     if cpus and common:
         those = {device.instance_id for device in common}
         if lost := those - cpus:
-            yield Hit(f"there is cpu_common, but no cpu, of vCPU {_listed(lost)}", "cpu")
+            yield Hit(f"cpu_common without cpu: vCPU {_listed(lost)}", "cpu")
         if lost := cpus - those:
-            yield Hit(f"there is cpu, but no cpu_common, of vCPU {_listed(lost)}", "cpu_common")
-    # An APIC's instance is its APIC ID, which leaves gaps in some topologies. Without APICs there is none at all.
+            yield Hit(f"cpu without cpu_common: vCPU {_listed(lost)}", "cpu_common")
+    # An APIC's instance is its APIC ID, which leaves gaps in some topologies. Without APICs there are no such sections.
     apics = context.named("apic")
     if context.vcpus and apics and len(apics) != len(cpus):
         yield Hit(f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", "apic")
@@ -53,8 +53,8 @@ def vcpu_sections(context: Context, _: Options) -> Iterator[Hit]:
 @rule(
     "vcpu-numbers",
     "vCPUs are numbered from 0 without gaps",
-    "A section cpu may be missing. vCPUs that were plugged out of order leave gaps, too: then there are as many as the "
-    "board has written in the CMOS RAM for the firmware (byte 0x5f, hw/i386/x86-common.c), and nothing is said.",
+    "A section cpu may be missing. vCPUs that were plugged out of order leave gaps, too: then their number is the one "
+    "that the board wrote to CMOS RAM for the firmware (byte 0x5f, hw/i386/x86-common.c), and nothing is reported.",
 )
 def vcpu_numbers(context: Context, _: Options) -> Iterator[Hit]:
     cpus = {device.instance_id for device in context.named("cpu")}
@@ -66,7 +66,7 @@ def vcpu_numbers(context: Context, _: Options) -> Iterator[Hit]:
 
 
 def _told(context: Context) -> int | None:
-    """Return how many vCPUs the CMOS RAM tells the firmware of; None if it does not."""
+    """Return the number of vCPUs in the CMOS RAM; None if it has none."""
     for device in context.named("mc146818rtc"):
         found = device.get(CMOS)
         if found is not None and len(found.raw) > CPUS_COUNT:
@@ -77,8 +77,8 @@ def _told(context: Context) -> int | None:
 @rule(
     "vcpu-features-equal",
     "All vCPUs carry the same features",
-    "These subsections follow from the CPU model, which all vCPUs share, so they are in all or in none. Where one "
-    "lacks it, its registers keep their reset value after a load (target/i386/machine.c).",
+    "These subsections follow from the CPU model, which all vCPUs share, so they are in all or in none. In a vCPU "
+    "without it, the registers keep their reset value after a load (target/i386/machine.c).",
 )
 def vcpu_features_equal(context: Context, _: Options) -> Iterator[Hit]:
     vcpus = context.vcpus
@@ -98,7 +98,7 @@ def vcpu_features_equal(context: Context, _: Options) -> Iterator[Hit]:
     "xcr0-equal",
     "All vCPUs have the same XCR0",
     "An operating system sets XCR0 alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
-    "Where they differ, threads lose registers as they move. Firmware and test programs may do so.",
+    "If they differ, threads lose registers when they move to another vCPU. Firmware and test programs may do so.",
 )
 def xcr0_equal(context: Context, _: Options) -> Iterator[Hit]:
     yield from _different("XCR0", "env.xcr0", [(vcpu, vcpu.xcr0) for vcpu in _running(context)])
@@ -108,19 +108,19 @@ def xcr0_equal(context: Context, _: Options) -> Iterator[Hit]:
     "xss-equal",
     "All vCPUs have the same IA32_XSS",
     "An operating system sets IA32_XSS alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
-    "Where they differ, threads lose supervisor state (CET) as they move.",
+    "If they differ, threads lose supervisor state (CET) when they move to another vCPU.",
 )
 def xss_equal(context: Context, _: Options) -> Iterator[Hit]:
     yield from _different("IA32_XSS", "cpu/xss/env.xss", [(vcpu, vcpu.xss) for vcpu in _running(context)])
 
 
 def _running(context: Context) -> Iterator[VCpu]:
-    """Give the vCPUs on which an operating system has set XCR0."""
+    """Yield the vCPUs on which an operating system has set XCR0."""
     return (vcpu for vcpu in _readable(context) if vcpu.xcr0 != RESET_XCR0)
 
 
 def _different(register: str, path: str, masks: list[tuple[VCpu, int]]) -> Iterator[Hit]:
-    """Give a hit for each vCPU whose mask is not that of the first."""
+    """Yield a hit for each vCPU whose mask differs from that of the first."""
     for vcpu, mask in masks[1:]:
         first, other = masks[0]
         if mask != other:
@@ -133,10 +133,10 @@ def _different(register: str, path: str, masks: list[tuple[VCpu, int]]) -> Itera
 
 @rule(
     "tsc-together",
-    "The TSCs of the vCPUs are together",
-    "Under KVM they count together, and QEMU reads them one after the other while the guest is stopped. A wide spread "
+    "The TSCs of the vCPUs are close to each other",
+    "Under KVM they count in step, and QEMU reads them one after the other while the guest is stopped. A wide spread "
     "makes Linux mark its clock unstable, and time jumps between vCPUs.",
-    seconds=Option(number, 10, "how far they may be apart"),
+    seconds=Option(number, 10, "the largest allowed difference"),
 )
 def tsc_together(context: Context, options: Options) -> Iterator[Hit]:
     if context.accelerator == TCG.name:
@@ -160,7 +160,7 @@ def tsc_together(context: Context, options: Options) -> Iterator[Hit]:
 @rule(
     "kvmclock-sent",
     "A guest that uses kvm-clock has it in the stream",
-    "Without the section kvmclock the guest's clock starts anew after a load, and its time jumps.",
+    "Without the section kvmclock the guest's clock restarts after a load, and its time jumps.",
 )
 def kvmclock_sent(context: Context, _: Options) -> Iterator[Hit]:
     if context.accelerator not in (KVM.name, UNKNOWN) or context.named("kvmclock"):
@@ -169,7 +169,7 @@ def kvmclock_sent(context: Context, _: Options) -> Iterator[Hit]:
     for vcpu in _readable(context):
         value = vcpu.device.word(path)
         if value is not None and value & 1:
-            yield at(vcpu.device, path, f"MSR_KVM_SYSTEM_TIME is {value:#x}, but no section is kvmclock")
+            yield at(vcpu.device, path, f"MSR_KVM_SYSTEM_TIME is {value:#x}, but the stream has no section kvmclock")
             return
 
 
@@ -179,11 +179,11 @@ def _limits(value: Any, what: str) -> int | None:
 
 @policy_rule(
     "vcpu-count",
-    "The number of vCPUs is what the policy says",
-    "QEMU refuses a vCPU that it does not have, and is silent about one that the stream lacks.",
-    equals=Option(_limits, None, "so many, exactly"),
-    minimum=Option(_limits, None, "at least so many"),
-    maximum=Option(_limits, None, "at most so many"),
+    "The number of vCPUs is as the policy requires",
+    "QEMU refuses a vCPU that it does not have, and does not report one that the stream does not have.",
+    equals=Option(_limits, None, "the exact number"),
+    minimum=Option(_limits, None, "the minimum"),
+    maximum=Option(_limits, None, "the maximum"),
 )
 def vcpu_count(context: Context, options: Options) -> Iterator[Hit]:
     found = len(context.named("cpu"))
@@ -194,11 +194,11 @@ def vcpu_count(context: Context, options: Options) -> Iterator[Hit]:
         (maximum is not None and found > maximum, f"at most {maximum}"),
     ):
         if wrong:
-            yield Hit(f"there are {found} vCPUs, but the policy wants {wanted}")
+            yield Hit(f"there are {found} vCPUs, but the policy requires {wanted}")
 
 
 def _readable(context: Context) -> Iterator[VCpu]:
-    """Give the vCPUs whose registers are numbers; of the others the stream's problems tell."""
+    """Yield the vCPUs whose registers are numbers; the others are among the stream's problems."""
     for vcpu in context.vcpus:
         try:
             _ = vcpu.enabled, vcpu.device.number("env.tsc"), vcpu.device.number("env.mp_state")

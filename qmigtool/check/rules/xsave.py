@@ -1,4 +1,4 @@
-"""Rules over the extended state of x86 vCPUs: XCR0, XSTATE_BV, and what is live."""
+"""Rules over the extended state of x86 vCPUs: XCR0, XSTATE_BV, and live components."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _names(mask: int) -> str:
 
 @vcpu_rule(
     "xcr0-legal",
-    "XCR0 is one that a CPU takes",
+    "XCR0 is one that a CPU accepts",
     "XSETBV faults on such a value and KVM_SET_XCRS refuses it: QEMU 10.0 and later then exit, 7.2 silently drops XCR0 "
     "and every MSR that it sets afterwards (SDM volume 1, 13.3).",
 )
@@ -50,14 +50,14 @@ def xcr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 )
 def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     if wrong := vcpu.xss & USER_MASK:
-        yield at(vcpu.device, XSS, f"IA32_XSS is {vcpu.xss:#x}, but {_names(wrong)} belongs into XCR0")
+        yield at(vcpu.device, XSS, f"IA32_XSS is {vcpu.xss:#x}, but {_names(wrong)} belongs in XCR0")
 
 
 @vcpu_rule(
     "xstate-bv-legal",
     "XSTATE_BV declares user components that exist",
-    "KVM_SET_XSAVE fails with EINVAL on any other bit: QEMU 10.0 and later exit, 7.2 goes on without the state (Linux "
-    "validate_user_xstate_header). MSHV and WHPX may leave supervisor bits in it, which is not judged.",
+    "KVM_SET_XSAVE fails with EINVAL on any other bit: QEMU 10.0 and later exit, 7.2 continues without it (Linux "
+    "validate_user_xstate_header). MSHV and WHPX may leave supervisor bits in it, which are not reported.",
 )
 def xstate_bv_legal(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     extra = SUPERVISOR_MASK if context.accelerator in HYPERV else 0
@@ -73,8 +73,8 @@ def _xsave(vcpu: VCpu, name: str, allowed: int | None = None) -> Iterator[kvm.Kv
 
 @vcpu_rule(
     "xstate-bv-within-xcr0",
-    "XSTATE_BV lies within XCR0",
-    "State that the guest has not enabled is foreign to it: it may be left from another XCR0, or have leaked from the "
+    "XSTATE_BV is within XCR0",
+    "State that the guest has not enabled is not its own: it may be left from another XCR0, or have leaked from the "
     "host, as PKRU has under KVM. XRSTOR of such an area faults, and a host without the component refuses the vCPU "
     "(SDM volume 1, 13.8). x87 and SSE are in use without XCR0, too.",
 )
@@ -86,9 +86,9 @@ def xstate_bv_within_xcr0(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 
 @vcpu_rule(
     "live-state-declared",
-    "XSTATE_BV declares what is live",
-    "KVM_SET_XSAVE puts every component whose bit is clear into its initial configuration: after a load the guest goes "
-    "on with those registers lost, and nothing says so. (TCG never fills XSTATE_BV: see tcg-state-undeclared.)",
+    "XSTATE_BV declares all live components",
+    "KVM_SET_XSAVE puts every component whose bit is clear into its initial configuration: after a load the guest "
+    "silently continues without those registers. (TCG never fills XSTATE_BV: see tcg-state-undeclared.)",
 )
 def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     if context.accelerator == TCG.name:
@@ -100,8 +100,8 @@ def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hi
 
 @vcpu_rule(
     "tcg-state-undeclared",
-    "A TCG stream declares what is live",
-    "TCG leaves XSTATE_BV at 0. Loaded under KVM as it is, the guest loses x87, MXCSR, XMM and YMM without a message; "
+    "A TCG stream declares all live components",
+    "TCG leaves XSTATE_BV at 0. Loaded under KVM unchanged, the guest silently loses x87, MXCSR, XMM and YMM; "
     "`qmigtool rewrite --to-accelerator kvm` declares them.",
 )
 def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
@@ -111,15 +111,15 @@ def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[H
 
 @vcpu_rule(
     "live-state-enabled",
-    "What is live is enabled in XCR0",
-    "No instruction can have made such state while XCR0 was as it is: it is left from another XCR0, or an edit forgot "
-    "one of the two. (PKRU may be used without XCR0[9] where CR4.PKE is set.)",
+    "Live components are enabled in XCR0",
+    "No instruction can create such state with this XCR0: it is left from another XCR0, or an edit changed only one of "
+    "the two. (PKRU may be used without XCR0[9] where CR4.PKE is set.)",
 )
 def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     usable = vcpu.xcr0 | LEGACY_MASK
     if (vcpu.device.number(CR4.path) or 0) & CR4["PKE"]:
         usable |= PKRU_MASK
-    # What XSTATE_BV declares, xstate-bv-within-xcr0 names.
+    # xstate-bv-within-xcr0 reports declared components.
     if stray := vcpu.live & USER_MASK & ~usable & ~vcpu.xstate_bv:
         yield at(vcpu.device, XCR0, f"XCR0 is {vcpu.xcr0:#x}, but {_names(stray)} differs from its initial state")
 
@@ -131,7 +131,7 @@ def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
 )
 def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     if context.accelerator != TCG.name:
-        for refusal in _xsave(vcpu, "mxcsr"):  # what XSTATE_BV does not declare is initialised
+        for refusal in _xsave(vcpu, "mxcsr"):  # undeclared components are initialised
             yield at(vcpu.device, refusal.path, refusal.why)
     elif wrong := vcpu.mxcsr & ~MXCSR_DEFINED:
         yield at(vcpu.device, MXCSR, f"MXCSR is {vcpu.mxcsr:#x}, whose bits {wrong:#x} are reserved")
@@ -140,8 +140,8 @@ def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
 @vcpu_rule(
     "xfd-component-declared",
     "XSTATE_BV declares nothing that IA32_XFD disables",
-    "With IA32_XFD[i] set, XSAVE takes component i for initial and writes XSTATE_BV[i] = 0, and XRSTOR of an area that "
-    "declares it raises #NM (SDM volume 1, 13.14): one of the two registers is not of this guest.",
+    "With IA32_XFD[i] set, XSAVE treats component i as initial and writes XSTATE_BV[i] = 0, and XRSTOR of an area that "
+    "declares it raises #NM (SDM volume 1, 13.14): one of the two registers is not this guest's.",
 )
 def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     xfd = vcpu.device.number(XFD) or 0
@@ -154,8 +154,8 @@ def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]
     "cet-in-xss",
     "IA32_XSS has the CET state that the guest uses",
     "A guest saves the CET registers of its threads with XSAVES, for which IA32_XSS[12:11] have to be 1 (SDM volume 1, "
-    "13.5.9). Without them they stay as they are when threads change: the next shadow-stack check fails. IA32_XSS may "
-    "have been lost on the way (cpu/xss).",
+    "13.5.9). Otherwise thread switches do not change them: the next shadow-stack check fails. IA32_XSS may have been "
+    "lost in migration (cpu/xss).",
 )
 def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     if not (vcpu.device.number(CR4.path) or 0) & CR4["CET"]:
@@ -171,8 +171,8 @@ def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "x87-overwritten",
     "The x87 pointers are the guest's",
     "QEMU 11.1 copies supervisor state of an MSHV page to byte 0 of its area: CET_S (or CET_U) takes the place of FCW, "
-    "FSW, FTW, FOP, FIP and FDP. What was there is in this stream no more; a save by a QEMU that leaves supervisor "
-    "state out has it.",
+    "FSW, FTW, FOP, FIP and FDP. This stream does not have the original values; one saved by a QEMU that skips "
+    "supervisor state has them.",
 )
 def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     if context.accelerator == TCG.name or not vcpu.carried & CET_MASK:
@@ -192,7 +192,7 @@ def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     if fop & ~FOP_BITS:
         wrong.append(f"FOP is {fop:#x}")
     if wrong:
-        message = f"{' and '.join(wrong)}, which no CPU saves: as where CET state was copied over x87's"
+        message = f"{' and '.join(wrong)}, which no CPU saves: as after a copy of CET state over the x87 state"
         yield at(vcpu.device, FPUC, message)
 
 
@@ -208,7 +208,7 @@ def _mask(value: Any, what: str) -> int:
 @vcpu_rule(
     "components",
     "No vCPU has a forbidden component",
-    "The policy forbids it: a host of the fleet may lack it, or it is large, or its state must not travel.",
+    "The policy forbids it: some hosts may not have it, it may be large, or its state must not be migrated.",
     forbidden=Option(_mask, 0, 'state components that no vCPU may have, by name or group: ["amx", "pkru"]'),
 )
 def components(_: Context, vcpu: VCpu, options: Options) -> Iterator[Hit]:
