@@ -163,6 +163,14 @@ class Field:
         """The field's bytes as the stream has them."""
         return bytes(self._source.view(self.offset, self.length))
 
+    def same_raw(self, other: Field) -> bool:
+        """Compare the bytes, a piece at a time: they may be too many to be held."""
+        if self.length != other.length:
+            return False
+        if self.length <= LONG:
+            return self.raw == other.raw
+        return all(bytes(one) == bytes(two) for one, two in zip(self.pieces(), other.pieces(), strict=True))
+
     @property
     def is_long(self) -> bool:
         """Whether this is a leaf of so many bytes that nobody should hold them in several forms; no number has them."""

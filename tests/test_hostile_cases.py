@@ -58,6 +58,7 @@ def test_cases(name: str, command: str, status: int, tmp_path: Path) -> None:
 MADE = [
     ("subsections.mig", "preflight F --target F", 0), ("buffer-large.mig", "show F --json", 0),
     ("zeros-jumping.mig", "ram F", 63), ("described-only.mig", "diff F F", 63),
+    ("buffer-large.mig", "diff F F", 0),
 ]  # fmt: skip
 """Pairs of the matrix (``python -m tests.fuzz hostile``) that were too slow or too large, and some of each kind."""
 
@@ -257,6 +258,24 @@ def test_long_buffers_are_shown_in_pieces(data: bytes, tmp_path: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["devices"][0]["fields"] == {"b": data.hex()}
     assert run(["analyze", str(file)]) == 0
     assert json.loads(capsys.readouterr().out)["a (2)"] == {"b": data.hex(" ")}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--csv"]])
+def test_long_buffers_that_differ(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are kept with the difference: what that takes is charged before it is taken."""
+    data = bytes(range(256)) * 40_000
+    for name, raw_ in (("a", data), ("b", data[:-1] + b"x")):
+        (tmp_path / name).write_bytes(machine(Vmsd("a", 1, [raw("b", raw_)])))
+    files = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert run(["--max-memory", "30M", "diff", *files, *arguments]) == 63
+    assert "--max-memory" in capsys.readouterr().err
+    assert run(["--max-memory", "30M", "diff", files[0], files[0], *arguments]) == 0
+    capsys.readouterr()
+    assert run(["diff", *files, *arguments]) == 1
+    said = capsys.readouterr().out
+    if arguments == ["--json"]:
+        (one,) = json.loads(said)["differences"]
+        assert (one["a"], one["b"]) == (data.hex(), (data[:-1] + b"x").hex())
 
 
 def test_vcpus_of_a_draft_are_made_once() -> None:

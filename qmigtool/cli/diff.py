@@ -288,8 +288,8 @@ def _document(found: Outcome) -> dict[str, Any]:
         "same": None if found.undecided else found.same,
         "a": {"file": one.source.name, "snapshot": _snapshot(one), "proved": one.proved},
         "b": {"file": other.source.name, "snapshot": _snapshot(other), "proved": other.proved},
-        "differences": [d.as_dict() for d in found.state.differences],
-        "excused": [d.as_dict() for d in found.state.excused],
+        "differences": [d.lazy_dict() for d in found.state.differences],
+        "excused": [d.lazy_dict() for d in found.state.excused],
         "notes": list(found.state.notes),
         "undecided": list(found.state.undecided),
     }

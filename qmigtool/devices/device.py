@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Device", "find"]
 
+PIECE = 1 << 20  # bytes of two bodies that are compared at once
+
 
 class Device:
     """One device section; ``name`` is its idstr. Fields are decoded on access.
@@ -61,6 +63,18 @@ class Device:
     def body(self) -> bytes:
         """The bytes of the section's body."""
         return bytes(self._source.view(self.section.body_offset, self.section.body_length))
+
+    def same_body(self, other: Device) -> bool:
+        """Compare the bodies, a piece at a time: neither need be in memory as a whole."""
+        length = self.section.body_length
+        if length != other.section.body_length:
+            return False
+        for at in range(0, length, PIECE):
+            size = min(PIECE, length - at)
+            mine, theirs = (bytes(one._source.view(one.section.body_offset + at, size)) for one in (self, other))
+            if mine != theirs:
+                return False
+        return True
 
     @property
     def fields(self) -> tuple[Field, ...]:

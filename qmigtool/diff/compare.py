@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from qmigtool.diff.fields import Pair, differing
+from qmigtool.diff.fields import HELD, Pair, differing
 from qmigtool.diff.model import BYTES, Comparison, Difference, DifferenceKind
 from qmigtool.diff.noise import (
     ACCELERATORS_DIFFER,
@@ -20,6 +20,7 @@ from qmigtool.diff.noise import (
 from qmigtool.diff.words import change
 from qmigtool.diff.xstate import differing_registers, x87_unknown
 from qmigtool.errors import BudgetError, QmigError, UndecidedError, UnsupportedError
+from qmigtool.util.budget import current
 from qmigtool.x86.accelerator import UNKNOWN
 from qmigtool.x86.registers import FSW
 
@@ -118,7 +119,7 @@ class _Comparer:
         if a.version_id != b.version_id:
             places = a.section.offset, b.section.offset
             self._take(Difference(a.label, "[version]", DifferenceKind.CHANGED, a.version_id, b.version_id, *places))
-        if a.description == b.description and a.description is not None and a.body == b.body and self._one_meaning:
+        if a.description == b.description and a.description is not None and self._one_meaning and a.same_body(b):
             self._order(a, b)
             return
         try:
@@ -126,7 +127,7 @@ class _Comparer:
         except QmigError as error:
             for one, stream in ((a, self._a), (b, self._b)):
                 _report(one, stream)
-            if a.body != b.body:
+            if not a.same_body(b):
                 self._take(_bytes(a, b, f"cannot be decoded: {error.message}"))
 
     def _fields(self, a: Device, b: Device) -> None:
@@ -216,6 +217,7 @@ def _alone(a: Device | None, b: Device | None) -> Difference:
 
 def _bytes(a: Device, b: Device, words: str) -> Difference:
     places = a.section.body_offset, b.section.body_offset
+    current().charge("memory", HELD * (a.section.body_length + b.section.body_length), places[0], a.label)
     return Difference(a.label, "", DifferenceKind.CHANGED, a.body, b.body, *places, words=words)
 
 

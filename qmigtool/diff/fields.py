@@ -12,11 +12,13 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from qmigtool.diff.defaults import default_of
-from qmigtool.parsers.vmstate import Field, Kind
+from qmigtool.parsers.vmstate import LONG, Field, Kind
+from qmigtool.util.budget import current
 
-__all__ = ["Pair", "differing"]
+__all__ = ["HELD", "Pair", "differing"]
 
 MAX_ELEMENTS = 16  # differing elements of an array; more are reported as one range
+HELD = 2  # bytes of memory per byte of a long buffer: its value, and the pages of the file that it was read from
 PADDING = ("unused_buffer",)  # bytes that QEMU skips on load
 
 
@@ -102,14 +104,16 @@ def _differ(a: Field | None, b: Field | None, prefix: str, skip: Container[int])
             yield from _alone(one, prefix, skip, first=b is None)
         return
     path = prefix + (a.name if a.name == b.name else f"{a.name}|{b.name}")
-    if a.raw == b.raw and (a.kind, a.type) == (b.kind, b.type) and a.kind is Kind.LEAF:
+    if (a.kind, a.type) == (b.kind, b.type) and a.kind is Kind.LEAF and a.same_raw(b):
         return
     if a.type in PADDING and b.type in PADDING:
         return
     if a.kind is Kind.LEAF or b.kind is Kind.LEAF:
-        if a.kind is b.kind and not _equal(a.value, b.value):
-            yield Pair(path, a, b, a.value, b.value)
-        elif a.kind is not b.kind and a.raw != b.raw:
+        if a.kind is b.kind:
+            yield from _unequal(a, b, path)
+        elif not a.same_raw(b):
+            _keep(a)
+            _keep(b)
             yield Pair(path, a, b, a.raw, b.raw)
         return
     if a.kind is Kind.ARRAY and b.kind is Kind.ARRAY:
@@ -118,12 +122,30 @@ def _differ(a: Field | None, b: Field | None, prefix: str, skip: Container[int])
     yield from differing(a.children, b.children, path + "/", skip)
 
 
+def _unequal(a: Field, b: Field, path: str) -> Iterator[Pair]:
+    """Give a pair for two leaves if their values differ."""
+    one, other = _value(a), _value(b)
+    if not _equal(one, other):
+        yield Pair(path, a, b, one, other)
+
+
+def _value(leaf: Field) -> Any:
+    """Return the value of a leaf; that of a long buffer is kept with the difference, and charged."""
+    _keep(leaf)
+    return leaf.value
+
+
+def _keep(field: Field) -> None:
+    if field.length > LONG:
+        current().charge("memory", HELD * field.length, field.offset, field.name)
+
+
 def _equal(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b if isinstance(a, bytes | str) or isinstance(b, bytes | str) else bool(a == b)
 
 
 def _arrays(a: Field, b: Field, path: str) -> Iterator[Pair]:
-    if a.raw == b.raw and (a.type, a.struct_name) == (b.type, b.struct_name):
+    if (a.type, a.struct_name) == (b.type, b.struct_name) and a.same_raw(b):
         return
     ours, theirs = a.value, b.value
     if ours is None or theirs is None:
@@ -157,7 +179,7 @@ def _structs(a: Field, b: Field, path: str) -> Iterator[Pair]:
             found = list(_elements(one, other, f"{path}[{i}]"))
             shown += bool(found)
             yield from found
-        elif one is None or other is None or one.raw != other.raw:
+        elif one is None or other is None or not one.same_raw(other):
             more, last = more + 1, i
     if more:
         yield Pair(f"{path}[...{last}]", a, b, None, None, more)
@@ -169,9 +191,8 @@ def _elements(a: Field | None, b: Field | None, path: str) -> Iterator[Pair]:
         if one is not None:
             yield from _leaves(one, path, first=b is None)
     elif a.kind is Kind.LEAF and b.kind is Kind.LEAF:
-        if not _equal(a.value, b.value):
-            yield Pair(path, a, b, a.value, b.value)
-    elif a.raw != b.raw or a.length != b.length:
+        yield from _unequal(a, b, path)
+    elif not a.same_raw(b):
         yield from differing(a.children, b.children, path + "/")
 
 
@@ -184,7 +205,7 @@ def _leaves(field: Field, path: str, skip: Container[int] = frozenset(), *, firs
     if field.type in PADDING or id(field) in skip:
         return
     if field.kind is Kind.LEAF:
-        value = field.value
+        value = _value(field)
         if not _equal(value, default_of(path, value)):
             yield Pair(path, field, None, value, None) if first else Pair(path, None, field, None, value)
         return

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from qmigtool.util.text import hexadecimal, json_value
+from qmigtool.util.jsontext import lazy_value, materialised
+from qmigtool.util.text import hexadecimal
 
 __all__ = ["BYTES", "Comparison", "Difference", "DifferenceKind"]
 
@@ -68,13 +69,18 @@ class Difference:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, as ``--json`` has them."""
+        found: dict[str, Any] = materialised(self.lazy_dict())
+        return found
+
+    def lazy_dict(self) -> dict[str, Any]:
+        """Return what :meth:`as_dict` does, long buffers made while it is written (:mod:`qmigtool.util.jsontext`)."""
         return {
             "where": self.where,
             "device": self.device,
             "path": self.path,
             "kind": self.kind.value,
-            "a": json_value(self.type, self.a),
-            "b": json_value(self.type, self.b),
+            "a": lazy_value(self.type, self.a),
+            "b": lazy_value(self.type, self.b),
             "offset_a": hexadecimal(self.offset_a),
             "offset_b": hexadecimal(self.offset_b),
             "meaning": self.meaning,

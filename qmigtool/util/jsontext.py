@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from qmigtool.util.budget import current
-from qmigtool.util.text import json_text
+from qmigtool.util.text import json_text, json_value
 
-__all__ = ["SCHEMA", "Hex", "Items", "Pairs", "Tokens", "json_document", "materialised", "write_json"]
+__all__ = ["SCHEMA", "Hex", "Items", "Pairs", "Tokens", "json_document", "lazy_value", "materialised", "write_json"]
 
 BUFFER = 1 << 16  # characters
 
@@ -55,6 +55,16 @@ class Hex:
         for piece in self.pieces:
             yield between + (piece.hex(self.separator) if self.separator else piece.hex())
             between = self.separator
+
+
+PIECE = 1 << 16  # bytes of a buffer that are written at once
+
+
+def lazy_value(type_: str, value: Any) -> Any:
+    """Return what :func:`~qmigtool.util.text.json_value` does, but of a long buffer what is made as it is written."""
+    if isinstance(value, bytes) and len(value) > PIECE:
+        return Hex(value[at : at + PIECE] for at in range(0, len(value), PIECE))
+    return json_value(type_, value)
 
 
 def write_json(file: TextIO, value: Any, indent: int = 2) -> None:
