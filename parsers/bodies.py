@@ -1,4 +1,4 @@
-"""Section bodies whose end is not found by reading records: told by a description, or searched for.
+"""Section bodies whose end is not found by reading records, but from a description or by a search.
 
 A body is anything with ``advance(window, pos) -> (reached, ended)``; :class:`~qmigtool.parsers.ram.RamBody` is another.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.records import SectionHeader
     from qmigtool.parsers.window import Window
 
-    # (header, bytes from the body's start on, may a body end after so many bytes?) -> length, or None
+    # (header, bytes from the body's start on, whether a body may end after that many bytes) -> length, or None
     Measure = Callable[[SectionHeader, memoryview, Callable[[int], bool]], int | None]
 
 __all__ = ["FOOTER_SIZE", "Body", "DescribedBody", "MeasuredBody", "SearchedBody", "footer_of"]
@@ -28,12 +28,12 @@ _CHUNK = 1 << 16
 
 
 def footer_of(section_id: int) -> bytes:
-    """Return the five bytes that close a section."""
+    """Return the five bytes that end a section."""
     return SectionFooter(QEMU_VM_SECTION_FOOTER, section_id).build()
 
 
 class Body(Protocol):
-    """Walks a section body wherever its bytes are; ``measured`` says how its end is known."""
+    """Walks a section body wherever its bytes are; ``measured`` is how its end is found."""
 
     @property
     def measured(self) -> str:
@@ -41,14 +41,14 @@ class Body(Protocol):
         ...
 
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
-        """Go on from ``pos``; return the offset reached and whether the body ends there."""
+        """Continue from ``pos``; return the offset reached and whether the body ends there."""
         ...
 
 
 class DescribedBody:
-    """A body whose end the vmdesc tells; if there is no footer there, the description is wrong and ``search`` decides.
+    """A body whose end is in the vmdesc; if there is no footer there, the description is wrong and ``search`` decides.
 
-    Wrong descriptions are real: before QEMU 11 an array of pointers with NULLs among them (s390x ``css``) is described
+    Wrong descriptions occur: before QEMU 11, an array of pointers with NULLs among them (s390x ``css``) is described
     by its first element. ``search`` is None where the stream has no footers.
     """
 
@@ -74,13 +74,13 @@ class DescribedBody:
 
 
 class SearchedBody:
-    """A body that ends at the first footer of its section behind which the stream plausibly goes on.
+    """A body that ends at the first footer of its section after which the stream plausibly continues.
 
-    The footer's five bytes can occur in a body by chance, so what follows is looked at too: the end of the stream or
+    The footer's five bytes can occur in a body by chance, so what follows is checked too: the end of the stream or
     of the package, EOF with a vmdesc, a section header with a printable name, a PART or END of a started section, or a
-    known command. A last section may be followed by EOF and anything at all (padding, garbage, the rest of another
-    stream); that is taken when the search has found nothing better, or when ``fits`` says that so many bytes are what a
-    body of this section has.
+    known command. The last section may be followed by EOF and any bytes (padding, garbage, the rest of another
+    stream); that is accepted if the search finds nothing better, or if ``fits`` confirms that a body of this
+    section has this length.
     """
 
     measured = "footer search"
@@ -99,13 +99,13 @@ class SearchedBody:
         self._started = started
         self._package_end = package_end
         self._fits = fits
-        self._last: int | None = None  # where a footer with a bare EOF behind it is
-        # What is searched is copied once, however many footers it holds that are none.
+        self._last: int | None = None  # position of a footer followed by a bare EOF
+        # The searched bytes are copied once, however many false footers they contain.
         self._chunk = b""
         self._chunk_at = body_offset
 
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
-        """Search on; the position stays at the body's start until its end is found."""
+        """Continue the search; the position stays at the body's start until its end is found."""
         while True:
             try:
                 at = self._find(window)
@@ -142,19 +142,19 @@ class SearchedBody:
             self._chunk_at = at
 
     def _cut(self, window: Window) -> TruncatedError:
-        """Return the error of an input that ends before the footer, with the bytes counted that are there."""
+        """Return the error of an input that ends before the footer, with the number of bytes present."""
         there = window.end - self._body_offset
         last = window.bytes(window.end - min(there, FOOTER_SIZE - 1), min(there, FOOTER_SIZE - 1), "a device section")
         begun = max(n for n in range(FOOTER_SIZE) if last.endswith(self._needle[:n]))
-        of_it = f"of which the first {begun} may be there" if begun else "of which no byte is there"
+        of_it = f"of which the first {begun} may be present" if begun else "of which no byte is present"
         return TruncatedError(
             f"the stream ends here, {there} bytes into the body of a section",
             offset=window.end,
-            expected=f"the footer {self._needle.hex(' ')} behind the body, {of_it}",
+            expected=f"the footer {self._needle.hex(' ')} after the body, {of_it}",
         )
 
     def _whole(self, window: Window, end: int) -> bool:
-        """Say whether what lies before ``end`` is known to be a body of this section, and all of it."""
+        """Return whether the bytes before ``end`` are known to be a complete body of this section."""
         body = window.view(self._body_offset, end - self._body_offset, "a device section")
         return self._fits is not None and self._fits(body)
 
@@ -163,9 +163,9 @@ class SearchedBody:
 
 
 class MeasuredBody:
-    """A body without footer or description: its bytes are all that tells where it ends.
+    """A body without footer or description: only its bytes show where it ends.
 
-    ``measure`` proposes an end, and ``ends(length)`` says whether the stream plausibly goes on there.
+    ``measure`` proposes an end, and ``ends(length)`` returns whether the stream plausibly continues there.
     """
 
     measured = "schema"
@@ -184,7 +184,7 @@ class MeasuredBody:
         if length is None:
             raise UnsupportedError(
                 "device state with neither footers nor a vmdesc",
-                f"nothing tells how long section {self._header.idstr!r} is: no footers, no vmdesc, no schema that fits",
+                f"the length of section {self._header.idstr!r} is unknown: no footers, no vmdesc, no schema that fits",
                 offset=pos,
                 section=self._header.idstr,
             )
@@ -192,7 +192,7 @@ class MeasuredBody:
 
 
 def plausible(window: Window, pos: int, started: Container[int]) -> bool:
-    """Say whether the stream plausibly goes on (or ends) at ``pos``."""
+    """Return whether the stream plausibly continues (or ends) at ``pos``."""
     if window.at_end(pos):
         return True
     try:

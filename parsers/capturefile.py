@@ -1,7 +1,7 @@
-"""The files that packets are captured into: pcap and pcapng, in either byte order.
+"""Packet capture files: pcap and pcapng, in either byte order.
 
-Sources: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng of the IETF. Read here because scapy's reader takes packets
-only up to 32 KiB (loopback and segmentation offload go beyond) and believes whatever length a block claims.
+Sources: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng of the IETF. Read here because scapy accepts packets
+only up to 32 KiB (loopback and segmentation offload exceed that) and trusts the length of every block.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["read_packets"]
 
 SECTION = "capture"
-# Microseconds and nanoseconds; the time of a packet does not matter here.
+# Microseconds and nanoseconds; packet times are not used.
 PCAP = {bytes.fromhex(magic): order for magic, order in {
     "d4c3b2a1": "<", "4d3cb2a1": "<", "a1b2c3d4": ">", "a1b23c4d": ">",
 }.items()}  # fmt: skip
 SECTION_HEADER, INTERFACE, PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 0x0A0D0D0A, 1, 2, 3, 6
 BYTE_ORDER = {bytes.fromhex("4d3c2b1a"): "<", bytes.fromhex("1a2b3c4d"): ">"}
 HEAD, MIN_BLOCK = 8, 12  # bytes of a block before its body, and of the smallest block
-MAX_PACKET = 1 << 20  # bytes; what is beyond is left out
+MAX_PACKET = 1 << 20  # bytes; the rest is left out
 
 
 def read_packets(source: BufferSource) -> Iterator[tuple[int, bytes]]:
-    """Give (LINKTYPE_*, packet) of each packet, up to where the file ends or is cut.
+    """Yield (LINKTYPE_*, packet) of each packet, up to the end of the file, truncated or not.
 
-    Raises :class:`~qmigtool.errors.StreamError` if it is no capture, or where a pcapng block contradicts itself.
+    Raises :class:`~qmigtool.errors.StreamError` if it is not a capture, or if a pcapng block contradicts itself.
     """
     magic = bytes(source.whole[:4])
     if magic in PCAP:
@@ -46,7 +46,7 @@ def _pcap(source: BufferSource, order: str) -> Iterator[tuple[int, bytes]]:
     whole, at = source.whole, 24
     if len(whole) < at:
         raise StreamError("a capture that ends in its header", offset=len(whole), section=SECTION)
-    link = struct.unpack_from(f"{order}I", whole, 20)[0] & 0xFFFF  # the upper half says what checksum follows
+    link = struct.unpack_from(f"{order}I", whole, 20)[0] & 0xFFFF  # the upper half is the type of the checksum
     while at + 16 <= len(whole):
         captured = struct.unpack_from(f"{order}I", whole, at + 8)[0]
         at += 16

@@ -1,7 +1,7 @@
 """The configuration section (QEMU: ``vmstate_configuration`` in ``migration/savevm.c``).
 
-It stands directly behind the file header, has no footer, and is decoded here without the vmdesc: the vmdesc has it only
-since QEMU 8.2, and measures a list of several capability names wrongly.
+It directly follows the file header, has no footer, and is decoded here without the vmdesc: the vmdesc describes it only
+since QEMU 8.2, and gives a wrong length for a list of several capability names.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["COMPARED", "Configuration", "parse_configuration"]
 
 SECTION = "configuration"
 CAPABILITIES = "configuration/capabilities"
-MAX_NAME = 255  # QEMU would allocate whatever it reads; no machine type comes near
+MAX_NAME = 255  # QEMU would allocate any length; machine types are much shorter
 MAX_CAPABILITIES = 64  # the QAPI enumeration has fewer
 
 COMPARED: Mapping[str, tuple[int, int]] = {"x-ignore-shared": (4, 0), "mapped-ram": (9, 0)}
-"""The capabilities that the loading QEMU compares with its own, and the version that began to; in the order of
+"""The capabilities that the loading QEMU compares with its own, and the version that began; in the order of
 the QAPI enumeration. One that a stream does not list is off in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What the section says; a subsection that was not sent is None or empty.
+    """The contents of the section; a subsection that was not sent is None or empty.
 
     ``page_size`` in bytes (from ``configuration/target-page-bits``), ``uuid`` as 16 raw bytes in text order.
     """
@@ -58,11 +58,11 @@ class Configuration:
         return out
 
     def described(self, old: Description) -> Description:
-        """Return how QEMU would describe the section (in a vmdesc of 8.2 or later), from how it described ``old``."""
+        """Return QEMU's description of the section (in a vmdesc of 8.2 or later), from its description of ``old``."""
         name = replace(old.fields[1], size=len(encode_name(self.machine)))
         kept = [sub for sub in old.subsections if sub.name != CAPABILITIES]
         if self.capabilities:
-            # All elements have the size of the first one there: QEMU measures only that.
+            # All elements are described with the size of the first one: QEMU measures only that.
             count = len(self.capabilities)
             fields = (
                 FieldDescription("caps_count", "uint32", 4, None, None, ()),
@@ -85,10 +85,10 @@ def _subsection(name: str) -> bytes:
 
 
 def parse_configuration(window: Window, pos: int) -> tuple[Configuration, int]:
-    """Read the section's body at ``pos`` (behind the type byte); return it and the offset behind it.
+    """Read the section's body at ``pos`` (after the type byte); return it and the offset after it.
 
     Raises :class:`~qmigtool.errors.LimitError` for absurd lengths, :class:`~qmigtool.errors.UnsupportedError` for a
-    subsection that nobody knows: its length stands nowhere.
+    unknown subsection: its length is not recorded.
     """
     length = window.be32(pos, "the machine type's length")
     if length > MAX_NAME:

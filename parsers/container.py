@@ -1,4 +1,4 @@
-"""What wraps a stream: recognised by its first bytes.
+"""Containers of a stream, recognised by their first bytes.
 
 Sources: ``src/qemu/qemu_saveimage.h`` of libvirt, ``docs/interop/qcow2.txt`` of QEMU, the formats' own documents.
 """
@@ -14,7 +14,7 @@ MULTIFD = "a multifd channel"
 
 
 class ContainerKind(StrEnum):
-    """What has to be done to get at the stream; ``OTHER`` is known by name only."""
+    """How to get the stream out; ``OTHER`` is recognised but not supported."""
 
     SAVE_IMAGE = "libvirt"
     QCOW2 = "qcow2"
@@ -24,7 +24,7 @@ class ContainerKind(StrEnum):
 
 
 class Magic(NamedTuple):
-    """A container: the bytes it starts with, what it is called, and for a packed file by which program."""
+    """A container: its first bytes, its name, and for a compressed file the program."""
 
     magic: bytes
     what: str
@@ -53,5 +53,5 @@ MAGICS: tuple[Magic, ...] = (
 
 
 def recognise(head: bytes) -> Magic | None:
-    """Return what a file that starts with ``head`` (16 bytes are enough) is, or None if no container is known."""
+    """Return the container that starts with ``head`` (16 bytes are enough), or None if it is none."""
     return next((magic for magic in MAGICS if head.startswith(magic.magic)), None)

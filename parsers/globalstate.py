@@ -1,4 +1,4 @@
-"""The body of the section globalstate (QEMU: ``migration/global_state.c``): the run state that the guest was in."""
+"""The body of the section globalstate (QEMU: ``migration/global_state.c``): the run state of the guest."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RUN_STATES = frozenset(
         *("postmigrate", "prelaunch", "restore-vm", "running", "save-vm", "shutdown", "suspended", "watchdog"),
     }
 )
-"""The names that a loader takes: RunState of qapi/run-state.json, QEMU 7.2 to 11.1.
+"""The names that a loader accepts: RunState of qapi/run-state.json, QEMU 7.2 to 11.1.
 
-5.2 had ``preconfig`` as well, in which nothing can be migrated; later ones refuse it."""
+5.2 had ``preconfig`` as well, in which nothing can be migrated; later versions refuse it."""
 
 
 def run_state_name(buffer: bytes) -> str:

@@ -1,7 +1,7 @@
-"""Bodies of live sections other than ``ram``: walked record by record, never held.
+"""Bodies of live sections other than ``ram``: walked record by record, never stored.
 
-No vmdesc has them. START, PART and END are read alike, and nothing is remembered between sections, because where a
-record ends follows from the record alone. Each record can be built again from its numbers. Sources:
+They are not in the vmdesc. START, PART and END are read alike, and no state is kept between sections, because the end
+of a record follows from the record alone. Each record can be rebuilt from its numbers. Sources:
 ``migration/block-dirty-bitmap.c``, ``migration/block.c`` (until 9.0), ``hw/ppc/spapr.c`` (htab),
 ``hw/s390x/s390-stattrib.c``, ``hw/vfio/migration.c``, Proxmox's patches (pbs-state).
 """
@@ -60,11 +60,11 @@ VFIO_MIG_FLAG_CONFIG_LOAD_READY = VFIO_TAG | 6
 
 
 class LiveRecord(Protocol):
-    """One record: its numbers, and how many bytes of payload follow them."""
+    """One record: its numbers, and the length of the payload that follows them."""
 
     @property
     def payload(self) -> int:
-        """Bytes behind the record that belong to it."""
+        """The length of the payload after the record."""
         ...
 
     def build(self) -> bytes:
@@ -72,7 +72,7 @@ class LiveRecord(Protocol):
         ...
 
 
-# (record, offset of its payload, whether the body ends behind it)
+# (record, offset of its payload, whether the body ends after it)
 Read = tuple[LiveRecord, int, bool]
 
 
@@ -93,7 +93,7 @@ class DirtyBitmapBits(Record):
 
 
 class DirtyBitmapChunk(NamedTuple):
-    """A chunk of ``dirty-bitmap``; a name that is None is that of the chunk before, across sections."""
+    """A chunk of ``dirty-bitmap``; with the name None it is that of the previous chunk, across sections."""
 
     flags: int
     node: str | None = None
@@ -188,7 +188,7 @@ class HtabHeader(Record):
 
 @record
 class HtabChunk(Record):
-    """``valid`` entries of 16 bytes from ``index`` on follow, then ``invalid`` ones that are not sent."""
+    """Followed by ``valid`` entries of 16 bytes from ``index`` on; then ``invalid`` ones are not sent."""
 
     index: be32
     valid: be16
@@ -201,7 +201,7 @@ class HtabChunk(Record):
 
 
 class HtabBody:
-    """Walks a body of ``spapr/htab``, the only one whose first record is unlike the others."""
+    """Walks a body of ``spapr/htab``, whose first record differs from the others."""
 
     measured = "records"
 
@@ -273,7 +273,7 @@ def pbs_state(window: Window, pos: int) -> Read:
 
 
 class VfioRecord(NamedTuple):
-    """A tag of a VFIO section, and the length of the data behind it if it is DEV_DATA_STATE."""
+    """A tag of a VFIO section, and the length of the data after it if it is DEV_DATA_STATE."""
 
     tag: int
     size: int | None = None
@@ -289,19 +289,19 @@ class VfioRecord(NamedTuple):
 
 
 def vfio(window: Window, pos: int) -> Read:
-    """Read one tag of a VFIO section; behind DEV_CONFIG_STATE comes something without any length."""
+    """Read one tag of a VFIO section; the data after DEV_CONFIG_STATE has no length."""
     tag = window.be64(pos, "a VFIO tag")
     if tag == VFIO_MIG_FLAG_DEV_DATA_STATE:
         return VfioRecord(tag, window.be64(pos + 8, "the length of VFIO data")), pos + 16, False
     if tag in (VFIO_MIG_FLAG_DEV_SETUP_STATE, VFIO_MIG_FLAG_DEV_CONFIG_STATE):
         return VfioRecord(tag), pos + 8, False
     if tag not in (VFIO_MIG_FLAG_END_OF_STATE, VFIO_MIG_FLAG_DEV_INIT_DATA_SENT, VFIO_MIG_FLAG_CONFIG_LOAD_READY):
-        raise StreamError(f"no VFIO tag is {tag:#x}", offset=pos, expected=f"{VFIO_TAG | 1:#x} to {VFIO_TAG | 6:#x}")
+        raise StreamError(f"{tag:#x} is not a VFIO tag", offset=pos, expected=f"{VFIO_TAG | 1:#x} to {VFIO_TAG | 6:#x}")
     return VfioRecord(tag), pos + 8, True
 
 
 class VfioBody:
-    """Walks a live section of a VFIO device; a device's config has no length and is searched through."""
+    """Walks a live section of a VFIO device; a device's config has no length, so its end is searched for."""
 
     def __init__(self, search: SearchedBody | None) -> None:
         self._search = search
@@ -309,7 +309,7 @@ class VfioBody:
         self.measured = "records"
 
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
-        """Read one tag and what belongs to it."""
+        """Read one tag and its data."""
         if self._searching and self._search is not None:
             return self._search.advance(window, pos)
         found, at, ended = vfio(window, pos)
@@ -323,7 +323,7 @@ class VfioBody:
 
 
 class RecordsBody:
-    """A body that is a sequence of records of one kind; a payload need not be in the window to be passed over."""
+    """A body that is a sequence of records of one kind; a payload need not be in the window to be skipped."""
 
     measured = "records"
 
@@ -352,11 +352,11 @@ LIVE_RECORDS: dict[str, Callable[[Window, int], Read]] = {
     "s390-storage_attributes": storage_attributes,
     "pbs-state": pbs_state,
 }
-"""idstr of a live section -> how its records are read; ``ram`` has a module of its own."""
+"""idstr of a live section -> the reader of its records; ``ram`` has its own module."""
 
 
 def live_body(idstr: str, search: Callable[[], SearchedBody | None]) -> Body | None:
-    """Return the body of a live section; ``search`` makes the last resort, which is None without footers."""
+    """Return the body of a live section; ``search`` is the fallback, None without footers."""
     read = LIVE_RECORDS.get(idstr)
     if read is not None:
         return RecordsBody(read)

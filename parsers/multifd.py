@@ -1,8 +1,8 @@
 """The extra channels of a multifd migration (QEMU: ``migration/multifd.c``), one file per channel.
 
 A channel is a 64-byte greeting and then packets until it closes. A packet is a header of ``320 + 8 * (512 KiB / page
-size)`` bytes, always, and a payload if it has normal pages. There is no QEVM magic, and nothing says which packets
-belong together with what on the main channel but the SYNC packets: the k-th ends the k-th epoch.
+size)`` bytes, always, and a payload if it has normal pages. There is no QEVM magic, and only the SYNC packets
+relate packets to the main channel: the k-th one ends the k-th epoch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MultiFDFlag(IntFlag):
 
 
 class Compression(IntFlag):
-    """``MULTIFD_FLAG_ZLIB`` and its kin."""
+    """``MULTIFD_FLAG_ZLIB`` and the other compressions."""
 
     NOCOMP = 0x00
     ZLIB = 0x02
@@ -65,7 +65,7 @@ class MultiFDInit(Record):
 class MultiFDPacket(Record):
     """The first 320 bytes of a packet. ``zero_pages`` and below were reserved until 8.2.
 
-    ``next_packet_size`` is the payload's length, and stale when there are no normal pages; so is ``ramblock``.
+    ``next_packet_size`` is the payload's length; it is stale without normal pages, and so is ``ramblock``.
     """
 
     magic: be32
@@ -95,10 +95,10 @@ class DeviceStatePacket(Record):
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet: where it is, and which pages it has.
+    """One packet: its offset, and its pages.
 
     ``epoch`` counts the SYNC packets before it. ``normal`` and ``zero`` are byte offsets in the RAMBlock ``block``;
-    ``payload`` is the offset of the payload in the channel, ``payload_length`` its bytes. A packet of device state has
+    ``payload`` is the offset of the payload in the channel, ``payload_length`` its length. A packet of device state has
     no block and no pages.
     """
 
@@ -114,12 +114,12 @@ class Packet:
 
     @property
     def compression(self) -> Compression:
-        """How the payload is packed."""
+        """The compression of the payload."""
         return Compression(self.flags & MultiFDFlag.COMPRESSION)
 
 
 def read_channel(window: Window, page_size: int) -> Iterator[MultiFDInit | Packet]:
-    """Give the greeting and then every packet of a channel that is in memory whole.
+    """Yield the greeting and then every packet of a channel that is completely in memory.
 
     Raises :class:`~qmigtool.errors.StreamError` with the offset in the channel.
     """
@@ -138,7 +138,7 @@ def read_channel(window: Window, page_size: int) -> Iterator[MultiFDInit | Packe
 
 def _check_magic(magic: int, version: int, pos: int) -> None:
     if magic != MULTIFD_MAGIC:
-        raise StreamError(f"no multifd packet: {magic:#010x}", offset=pos, expected=f"{MULTIFD_MAGIC:#010x}")
+        raise StreamError(f"not a multifd packet: {magic:#010x}", offset=pos, expected=f"{MULTIFD_MAGIC:#010x}")
     if version != MULTIFD_VERSION:
         raise StreamError(f"multifd version {version}", offset=pos + 4, expected=str(MULTIFD_VERSION))
 
@@ -165,7 +165,7 @@ def _packet(window: Window, pos: int, epoch: int, limit: int, page_size: int) ->
     raw = window.view(at, 8 * limit, "a multifd packet's page offsets")
     pages = [int.from_bytes(raw[8 * i : 8 * i + 8], "big") for i in range(head.normal_pages + head.zero_pages)]
     payload = at + 8 * limit
-    # Without normal pages the length is a leftover of an earlier packet, and so is the block's name.
+    # Without normal pages the length and the block's name are left over from an earlier packet.
     length = head.next_packet_size if head.normal_pages else 0
     packed = flags & MultiFDFlag.COMPRESSION
     if head.normal_pages and not packed and length != head.normal_pages * page_size:
@@ -190,7 +190,7 @@ def _packet(window: Window, pos: int, epoch: int, limit: int, page_size: int) ->
 
 
 class PageDecoder(Protocol):
-    """Unpacks the payloads of one channel, in order; state carries over from payload to payload."""
+    """Decompresses the payloads of one channel, in order; state carries over from payload to payload."""
 
     def pages(self, payload: bytes, size: int) -> bytes:
         """Return the ``size`` bytes of pages in the next payload."""
@@ -211,13 +211,13 @@ class _Inflate:
 
 
 class _Zstd:
-    """One zstd stream for a channel's whole life, flushed at each payload and never ended."""
+    """One zstd stream for a channel's whole life, flushed after each payload and never ended."""
 
     def __init__(self) -> None:
         self._zstd: Any = zstd_decompressor()
 
     def pages(self, payload: bytes, size: int) -> bytes:
-        # Another decoder's errors have no common base but Exception's.
+        # The decoders' errors have no common base but Exception.
         try:
             return bytes(self._zstd.decompress(payload, size + 1))
         except Exception as error:
@@ -225,9 +225,9 @@ class _Zstd:
 
 
 def zstd_decompressor(memory: int | None = None) -> Any:
-    """Return a zstd decompressor of whoever has one; raises :class:`~qmigtool.errors.UnsupportedError`.
+    """Return a zstd decompressor from the available module; raises :class:`~qmigtool.errors.UnsupportedError`.
 
-    ``memory`` bounds the window that a frame may ask for, in bytes; by default zstd's own bound, 128 MiB.
+    ``memory`` bounds the window that a frame may require, in bytes; by default zstd's own limit, 128 MiB.
     """
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # Python 3.14

@@ -1,7 +1,7 @@
-"""Files that a compressor has packed: gzip, bzip2, xz and zstd, unpacked piece by piece.
+"""Compressed files: gzip, bzip2, xz and zstd, decompressed piece by piece.
 
-Several members in a row (``cat a.gz b.gz``) are one file, as for the programs of these names; what follows the last one
-and is no member (padding) is left.
+Several members in a row (``cat a.gz b.gz``) are one file, as for the programs of these names; bytes after the last one
+that are not a member (padding) are ignored.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKERS", "unpack", "unpack_pieces"]
 
-PIECE = 1 << 20  # bytes, of what is read and of what is given
+PIECE = 1 << 20  # bytes, of input and of output
 FIRST = 1 << 12
 MAX_EMPTY = 1000  # members in a row
 SMALL, MAX_SMALL = 512, 10_000  # bytes of a member, members; bgzip's have 64 KiB
 
 
 class _Gzip:
-    """One gzip member; zlib's own interface has no bound on what it keeps."""
+    """One gzip member; zlib's own interface does not limit what it keeps."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
@@ -49,43 +49,43 @@ class _Gzip:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-# The words by which a container is recognised -> (magic, what unpacks one member in so many bytes of memory).
+# Name of the compression -> (magic, decompressor of one member within a number of bytes of memory).
 PACKERS: dict[str, tuple[bytes, Callable[[int], Any]]] = {
     "gzip": (b"\x1f\x8b", lambda _: _Gzip()),
     "bzip2": (b"BZh", lambda _: bz2.BZ2Decompressor()),
-    # xz -9e wants 65 MiB to unpack; a file may ask for 4 GiB
+    # xz -9e needs 65 MiB to decompress; a file may require 4 GiB
     "xz": (b"\xfd7zXZ\x00", lambda memory: lzma.LZMADecompressor(memlimit=memory)),
     "zstd": (b"\x28\xb5\x2f\xfd", lambda memory: zstd_decompressor(memory)),
 }
 
 
 def unpack(source: BufferSource, packer: str, start: int = 0) -> Iterator[bytes]:
-    """Give the bytes that are packed from ``start`` on, in pieces of at most 1 MiB.
+    """Yield the decompressed bytes from ``start`` on, in pieces of at most 1 MiB.
 
-    Raises :class:`~qmigtool.errors.StreamError` where the packed data is damaged,
-    :class:`~qmigtool.errors.TruncatedError` where it ends early, :class:`~qmigtool.errors.UnsupportedError` for a
-    packer that nobody here can undo, and :class:`~qmigtool.errors.BudgetError` for what asks for more memory than is
-    allowed. What comes before has been given by then.
+    Raises :class:`~qmigtool.errors.StreamError` for damaged data, :class:`~qmigtool.errors.TruncatedError` for
+    truncated data, :class:`~qmigtool.errors.UnsupportedError` for a compression without an installed decompressor, and
+    :class:`~qmigtool.errors.BudgetError` if it needs more memory than allowed. The bytes before the error have been
+    yielded by then.
     """
     return _unpacked(_Mapped(source, start), packer, 0)
 
 
 def unpack_pieces(pieces: Iterator[bytes], packer: str, layer: int) -> Iterator[bytes]:
-    """Do the same to what is unpacked itself, piece by piece; ``layer`` is how many packers are around it."""
+    """Do the same to decompressed data, piece by piece; ``layer`` is the number of compressions around it."""
     return _unpacked(_Pieces(pieces), packer, layer)
 
 
 class _Feed(Protocol):
-    """Packed bytes, in order; ``at`` is the offset of the next."""
+    """Compressed bytes, in order; ``at`` is the offset of the next."""
 
     at: int
 
     def take(self, count: int) -> bytes:
-        """Return so many bytes, or what is left."""
+        """Return this many bytes, or the rest."""
         ...
 
     def back(self, data: bytes) -> None:
-        """Give back bytes that were just taken."""
+        """Put back bytes that were just read."""
         ...
 
 
@@ -107,7 +107,7 @@ class _Mapped:
 
 
 class _Pieces:
-    """The bytes that an iterator gives in pieces."""
+    """The bytes of an iterator of pieces."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -136,13 +136,13 @@ def _unpacked(feed: _Feed, packer: str, layer: int) -> Iterator[bytes]:
     while (data := feed.take(len(magic))) == magic:
         feed.back(data)
         member, data = make(memory), b""
-        taken = FIRST  # a file may have very many members: each is offered a little first
+        taken = FIRST  # a file may have very many members: each gets a little first
         given = 0
         while not member.eof:
             if member.needs_input and not data:
                 data = feed.take(taken)
                 if not data:
-                    raise TruncatedError(f"the {packer} data ends early", offset=feed.at)
+                    raise TruncatedError(f"the {packer} data is truncated", offset=feed.at)
                 taken = min(2 * taken, PIECE)
             piece = _piece(member, data, packer, feed.at)
             budget.tick(feed.at, f"{packer} data")
@@ -153,7 +153,7 @@ def _unpacked(feed: _Feed, packer: str, layer: int) -> Iterator[bytes]:
         feed.back(member.unused_data)
         empty = 0 if given else empty + 1
         if empty > MAX_EMPTY:
-            raise LimitError(f"{empty} members with nothing in them", offset=feed.at, expected=f"at most {MAX_EMPTY}")
+            raise LimitError(f"{empty} empty members", offset=feed.at, expected=f"at most {MAX_EMPTY}")
         small += given < SMALL
         if small > MAX_SMALL:
             raise LimitError(
@@ -169,7 +169,7 @@ def _piece(member: Any, data: bytes, packer: str, at: int) -> bytes:
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
         _refuse_memory(error, packer, at)
         raise StreamError(f"damaged {packer} data: {error}", offset=at) from None
-    except Exception as error:  # zstd's own error type lives in whichever module provides it
+    except Exception as error:  # zstd's error type is in the module that provides it
         if type(error).__name__ != "ZstdError":
             raise
         _refuse_memory(error, packer, at)
@@ -177,6 +177,6 @@ def _piece(member: Any, data: bytes, packer: str, at: int) -> bytes:
 
 
 def _refuse_memory(error: Exception, packer: str, at: int) -> None:
-    """Tell a file that asks for too much memory from one that is damaged: only the words of the error say it."""
+    """Distinguish a file that needs too much memory from a damaged one: only the error's message shows it."""
     if "memory" in str(error).lower():
-        current().refuse("memory", f"to unpack it, the {packer} data asks for more than", at)
+        current().refuse("memory", f"decompressing the {packer} data needs more than", at)

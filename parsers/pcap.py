@@ -1,6 +1,6 @@
-"""Captures of migration traffic: the bytes of each direction of each TCP connection, put together again.
+"""Captures of migration traffic: the bytes of each direction of each TCP connection, reassembled.
 
-scapy's own sessions fill what was not captured with zeros. Here a hole ends a direction: nothing behind it is given.
+scapy's own sessions fill missing data with zeros. Here a gap ends a direction: nothing after it is returned.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Flow", "read_flows"]
 SECTION = "capture"
 MAX_FLOWS = 4096
 MAX_KEPT = 4 << 10  # bytes of a direction that are kept in memory
-MAX_WAITING = 64 << 20  # bytes of segments that came too early; then a gap is one
+MAX_WAITING = 64 << 20  # bytes of segments that arrived too early; beyond that a gap is final
 MAX_SEGMENTS = 1 << 16
 TCP, IPV4, IPV6 = 6, 0x0800, 0x86DD
 VLAN = (0x8100, 0x88A8)
@@ -34,7 +34,7 @@ SYN, FIN, RST = 2, 1, 4
 
 
 class _Pool:
-    """What waits in memory, of all directions together."""
+    """The segments waiting in memory, of all directions together."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -44,8 +44,8 @@ class _Pool:
 class Flow:
     """One direction of a connection; ``size`` bytes of it are in :attr:`file`, in order and without a gap.
 
-    ``missing`` is where the first gap is, in bytes from its start; None if nothing is missing. The first KiB are kept
-    in memory, and only what is longer gets a file: of most connections beside a migration there is little.
+    ``missing`` is the offset of the first gap, in bytes from its start; None without a gap. The first KiB are kept in
+    memory, and only a longer direction gets a file: most connections next to a migration carry little.
     """
 
     name: str
@@ -56,27 +56,27 @@ class Flow:
     kept: bytes | None = b""
     _file: BinaryIO | None = None
     _first: int | None = None  # the sequence number of the first byte
-    _waiting: list[tuple[int, bytes]] = field(default_factory=list)  # a heap of what came too early, by its place
+    _waiting: list[tuple[int, bytes]] = field(default_factory=list)  # a heap of early segments, by position
     _pool: _Pool = field(default_factory=_Pool)
 
     @property
     def file(self) -> BinaryIO:
-        """The bytes: a file, or what stands for one."""
+        """The bytes: a file, or a buffer in its place."""
         return self._file if self._file is not None else BytesIO(self.kept or b"")
 
     def starts_anew(self, sequence: int) -> bool:
-        """Say whether a SYN with this number begins another connection between the same two ends."""
+        """Return whether a SYN with this number begins another connection between the same two ends."""
         return self._first is not None and self._first != sequence + 1 & 0xFFFFFFFF
 
     def segment(self, sequence: int, data: bytes, *, starts: bool) -> None:
-        """Take a segment; they may come twice and in any order."""
+        """Add a segment; they may arrive twice and in any order."""
         if starts:
             sequence = sequence + 1 & 0xFFFFFFFF
         if self._first is None:
             if not starts and not data:
                 return
             self._first = sequence  # the capture may have begun later than the connection
-        # Sequence numbers go round: where this one is meant to be is the nearest such place.
+        # Sequence numbers wrap around: this one is at the nearest such position.
         behind = (self.size + self._first - sequence + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
         place = self.size - behind
         if behind < 0:
@@ -106,7 +106,7 @@ class Flow:
             heappush(self._waiting, (place, data))
 
     def finish(self) -> None:
-        """Note a gap, if one was never filled."""
+        """Record a gap that was never filled."""
         if self._waiting:
             self.missing = self.size
             self._waiting.clear()
@@ -115,11 +115,11 @@ class Flow:
 
 
 def read_flows(source: BufferSource, new_file: Callable[[], BinaryIO]) -> list[Flow]:
-    """Read a capture to its end, or to where it is cut; return each direction that carried data.
+    """Read a capture to its end, truncated or not; return each direction that carried data.
 
-    ``new_file`` makes the file for each that has more than 4 KiB, and whoever gave it closes them. Raises
-    :class:`~qmigtool.errors.StreamError` if it is no capture, and :class:`~qmigtool.errors.UnsupportedError` for a kind
-    of link that is not known.
+    ``new_file`` makes the file for each that has more than 4 KiB; the caller closes them. Raises
+    :class:`~qmigtool.errors.StreamError` if it is not a capture, and :class:`~qmigtool.errors.UnsupportedError` for an
+    unknown link type.
     """
     flows: dict[tuple[bytes, bytes], Flow] = {}  # the latest between two ends
     all_flows: list[Flow] = []
@@ -165,7 +165,7 @@ def _tcp(link: int, packet: bytes) -> tuple[tuple[bytes, bytes], int, int, bytes
         addresses = ip[8:24], ip[24:40]
     else:
         return None
-    # Large segments that the network card cuts later are captured with a total length of 0.
+    # Large segments that the network card splits later are captured with a total length of 0.
     segment = ip[head : total if total > head else len(ip)]
     if protocol != TCP or len(segment) < 20:
         return None
@@ -175,7 +175,7 @@ def _tcp(link: int, packet: bytes) -> tuple[tuple[bytes, bytes], int, int, bytes
 
 
 def _behind(packet: bytes, at: int) -> bytes:
-    """Return what follows the EtherType at ``at``, and any VLAN tags."""
+    """Return the bytes after the EtherType at ``at`` and any VLAN tags."""
     if at == 0:  # SLL2: the protocol is the first word, and the header has 20 bytes
         return packet[20:] if int.from_bytes(packet[:2], "big") in (IPV4, IPV6) else b""
     while int.from_bytes(packet[at : at + 2], "big") in VLAN:

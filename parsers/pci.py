@@ -1,4 +1,4 @@
-"""PCI configuration space as devices save it: where its capabilities lie (QEMU: ``hw/pci/pci.c``, ``pcie.c``, PCI 3.0).
+"""PCI configuration space as devices save it, and its capabilities (QEMU: ``hw/pci/pci.c``, ``pcie.c``, PCI 3.0).
 
 Little-endian, as in the device; 256 bytes, 4096 for PCI Express.
 """
@@ -29,7 +29,7 @@ PCI_ERR_UNCOR_MASK = 8
 
 
 def capabilities(config: bytes) -> Iterator[tuple[int, int]]:
-    """Give (offset, id) of each capability in the list of a configuration space; a list in a circle ends."""
+    """Yield (offset, id) of each capability in the list of a configuration space; stops at a cycle."""
     if len(config) < CONFIG_SIZE or not config[PCI_STATUS] & PCI_STATUS_CAP_LIST:
         return
     at, seen = config[PCI_CAPABILITY_LIST] & ~3, set()
@@ -40,18 +40,18 @@ def capabilities(config: bytes) -> Iterator[tuple[int, int]]:
 
 
 def capability(config: bytes, wanted: int) -> int | None:
-    """Return where the first capability of an id lies, or None."""
+    """Return the offset of the first capability with an id, or None."""
     return next((at for at, name in capabilities(config) if name == wanted), None)
 
 
 def express_capability(config: bytes) -> int | None:
-    """Return where the PCI Express capability lies in a configuration space, Device Capabilities and all, or None."""
+    """Return the offset of the PCI Express capability in a configuration space, with Device Capabilities, or None."""
     at = capability(config, PCI_CAP_ID_EXP)
     return at if at is not None and at < CONFIG_SIZE - PCI_EXP_DEVCAP else None
 
 
 def extended_capability(config: bytes, wanted: int = PCI_EXT_CAP_ID_ERR) -> int | None:
-    """Return where an extended capability (by default Advanced Error Reporting) lies, or None."""
+    """Return the offset of an extended capability (by default Advanced Error Reporting), or None."""
     at, seen = CONFIG_SIZE, set()
     while CONFIG_SIZE <= at <= min(len(config), EXPRESS_CONFIG_SIZE) - 16 and at not in seen:
         header = int.from_bytes(config[at : at + 4], "little")
@@ -63,7 +63,7 @@ def extended_capability(config: bytes, wanted: int = PCI_EXT_CAP_ID_ERR) -> int 
 
 
 def virtio_configuration(blob: bytes) -> int | None:
-    """Return where the configuration space lies in what a virtio PCI device saves (field type ``virtio``), or None.
+    """Return the offset of the configuration space in a virtio PCI device's field (type ``virtio``), or None.
 
     ``virtio_pci_save_config``: a PCI device's be32 version, its configuration space, and more.
     """

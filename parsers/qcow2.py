@@ -1,6 +1,6 @@
-"""Internal snapshots of a qcow2 image: where the state that ``savevm`` wrote lies (QEMU: ``docs/interop/qcow2.txt``).
+"""Internal snapshots of a qcow2 image: finding the state that ``savevm`` wrote (QEMU: ``docs/interop/qcow2.txt``).
 
-The state stands in the image's own guest address space, behind the disk, and is found through the *snapshot's* L1
+The state is in the image's own guest address space, after the disk, and is found through the *snapshot's* L1
 table. Clusters that were never written read as zeros.
 """
 
@@ -32,7 +32,7 @@ SECTOR = 512
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An entry of the snapshot table; ``vm_state_size`` is 0 where there is only a disk.
+    """An entry of the snapshot table; ``vm_state_size`` is 0 if there is only a disk.
 
     ``vm_state_offset`` is the guest offset at which the state starts, in bytes.
     """
@@ -69,7 +69,7 @@ class Qcow2:
 def read_qcow2(source: BufferSource) -> Qcow2:
     """Read the header and the snapshot table.
 
-    Raises :class:`~qmigtool.errors.StreamError` or a kin of it where they break the format, and
+    Raises :class:`~qmigtool.errors.StreamError` or a subclass if they break the format, and
     :class:`~qmigtool.errors.UnsupportedError` for an encrypted image.
     """
     version, cluster_bits = _number(source, 4, 4), _number(source, 20, 4)
@@ -107,7 +107,7 @@ def _snapshots(source: BufferSource, image: Qcow2, at: int, count: int) -> Itera
             state_size = _number(source, more, 8)
         disk = _number(source, more + 8, 8) if extra >= 16 else image.size
         text = bytes(source.view(more + extra, id_length + name_length))
-        # The state starts where the next L2 table would: as much as one table describes is rounded up to.
+        # The state starts where the next L2 table would: the disk size is rounded up to what one table describes.
         step = image.cluster_size * (image.cluster_size // image.l2_entry_size)
         yield Snapshot(
             text[:id_length].decode("utf-8", "backslashreplace"),
@@ -121,16 +121,16 @@ def _snapshots(source: BufferSource, image: Qcow2, at: int, count: int) -> Itera
 
 
 def state_pieces(source: BufferSource, image: Qcow2, snapshot: Snapshot) -> Iterator[bytes | int]:
-    """Give the state of a snapshot cluster by cluster: bytes, or how many zero bytes come.
+    """Yield the state of a snapshot cluster by cluster: bytes, or a number of zero bytes.
 
-    ``vm_state_size`` counts what was transferred, which for a mapped-ram stream is not how far it reaches: so all that
-    the L1 table describes is given, up to the last cluster that was written.
+    ``vm_state_size`` counts the transferred bytes, which for a mapped-ram stream is not its end: so everything that
+    the L1 table describes is yielded, up to the last cluster that was written.
     """
     size = image.cluster_size
     per_table = size // image.l2_entry_size
     first = snapshot.vm_state_offset // (size * per_table)
     tables = struct.unpack(f">{snapshot.l1_entries}Q", source.view(snapshot.l1_offset, 8 * snapshot.l1_entries))
-    # Within one snapshot nothing is shared: what is named twice only makes a small file look large.
+    # Within one snapshot no cluster is shared: one that is used twice only makes a small file look large.
     seen: set[int] = set()
     zeros = 0
     for entry in tables[first:]:
@@ -152,7 +152,7 @@ def state_pieces(source: BufferSource, image: Qcow2, snapshot: Snapshot) -> Iter
 
 def _once(offset: int, seen: set[int]) -> int:
     if offset in seen:
-        raise StreamError("a cluster has two places in one snapshot", offset=offset, section=SECTION)
+        raise StreamError("a cluster is used twice in one snapshot", offset=offset, section=SECTION)
     seen.add(offset)
     return offset
 
@@ -170,16 +170,16 @@ def _cluster(source: BufferSource, image: Qcow2, entry: int, seen: set[int]) -> 
         raise UnsupportedError("qcow2 images with subclusters", offset=offset)
     if image.features & EXTERNAL_DATA:
         raise UnsupportedError("qcow2 images with an external data file", offset=offset)
-    # The last cluster of an image may be cut where nothing was written any more.
+    # The last cluster of an image may be truncated after the last written byte.
     there = bytes(source.whole[offset : offset + size])
     if not there:
-        raise TruncatedError("a cluster lies behind the end of the image", offset=offset, section=SECTION)
+        raise TruncatedError("a cluster is after the end of the image", offset=offset, section=SECTION)
     return there + bytes(size - len(there))
 
 
 def _unpacked(source: BufferSource, image: Qcow2, entry: int, seen: set[int]) -> bytes:
     if image.features & COMPRESSION_TYPE:
-        raise UnsupportedError("qcow2 clusters that zstd has packed")
+        raise UnsupportedError("qcow2 clusters compressed by zstd")
     shift = 62 - (image.cluster_bits - 8)
     offset = _once(entry & (1 << shift) - 1, seen)
     sectors = (entry >> shift & (1 << (62 - shift)) - 1) + 1

@@ -155,7 +155,7 @@ def test_no_footer_byte_is_there(call, tmp_path):
     status, _, err = call("info", path)
     assert status == 3
     assert "at offset 0x971b0 in mc146818rtc: the stream ends here, 75 bytes into the body of a section" in err
-    assert "the footer 7e 00 00 00 0d behind the body, of which no byte is there" in err
+    assert "the footer 7e 00 00 00 0d after the body, of which no byte is present" in err
     status, out, err = call("show", path, "cpu@0/env.eip")
     assert (status, out) == (3, "0xb7c2\n")
     status, out, err = call("show", path, "mc146818rtc", "--json")
@@ -174,7 +174,7 @@ def test_footer_bytes_are_counted(left):
     if left == 5:
         assert "the next item" in text
     elif left == 0:
-        assert "of which no byte is there" in text
+        assert "of which no byte is present" in text
         assert f"{cpu.body_length} bytes into the body" in text
     else:
-        assert f"of which the first {left} may be there" in text
+        assert f"of which the first {left} may be present" in text
