@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from qmigtool.check.policy import Policy
     from qmigtool.stream.model import Stream
 
-__all__ = ["report", "run", "unreadable"]
+__all__ = ["findings_of", "report", "unreadable"]
 
 MAX_FINDINGS = 5000  # of one rule; a broken stream may have more of the same kind, and GitHub shows no more
 
 
-def run(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> tuple[Finding, ...]:
+def findings_of(stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> tuple[Finding, ...]:
     """Return what the rules of ``policy`` (default: the default policy) find in a stream, in the order of the rules.
 
     ``baseline``: the stream that the rule of that name compares with. A broken stream does not raise; it is a finding.
@@ -68,9 +68,9 @@ def _finding(rule: Rule, hit: Hit) -> Finding:
 
 
 def report(file: str, stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> Report:
-    """Return the findings of :func:`run` with the other data that the formats of :mod:`qmigtool.findings` need."""
+    """Return :func:`findings_of` a stream with the other data that the formats of :mod:`qmigtool.findings` need."""
     asked = default_policy() if policy is None else policy
-    findings = run(stream, asked, baseline=baseline)
+    findings = findings_of(stream, asked, baseline=baseline)
     broken = any(not isinstance(error, UnsupportedError) for error in stream.problems)
     return Report(file, _rules(asked, baseline), findings, broken, stream.container.in_place)
 

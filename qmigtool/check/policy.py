@@ -73,6 +73,24 @@ class Policy:
         ]
         return (*own, *mine)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``check --list-rules --json`` prints, without its ``schema``."""
+        own = [
+            {
+                "id": id_,
+                "severity": self.settings[id_].severity,
+                "title": rule.title,
+                "reason": rule.reason,
+                "options": {name: option.meaning for name, option in rule.options.items()},
+            }
+            for id_, rule in RULES.items()
+        ]
+        mine = [
+            {"id": one.id, "severity": one.severity, "title": one.title, "reason": one.why, "options": {}}
+            for one in self.fields
+        ]
+        return {"policy": self.name, "rules": [*own, *mine]}
+
 
 def default_policy() -> Policy:
     """Return the default policy: ``default.toml`` in the package."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from qmigtool import __version__
-from qmigtool.check import RULES, Policy, default_policy, default_text, load_policy, report, streams_in, unreadable
+from qmigtool.check import RULES, CheckResult, Policy, default_policy, default_text, load_policy
+from qmigtool.check.files import baselines_of, check_files, files_of
 from qmigtool.cli.shared.colours import COLOURS
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import complain, print_json, say_error
@@ -27,10 +28,8 @@ from qmigtool.cli.shared.output import (
     write_output,
 )
 from qmigtool.cli.shared.terminal import columns, styled
-from qmigtool.errors import QmigError, UsageError
+from qmigtool.errors import UsageError
 from qmigtool.findings import Report, Severity, formats, text
-from qmigtool.findings.report import RANK, count
-from qmigtool.util.budget import portion
 from qmigtool.util.jsontext import SCHEMA, json_document
 from qmigtool.util.text import printable
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
 OWN_FORMATS = ("text", "json")
-FINDING, USAGE, BROKEN, UNSUPPORTED = 1, 2, 3, 63
-SUPPORTED = "stream-supported"
 
 
 class FormatName(click.ParamType[str]):
@@ -147,50 +144,33 @@ def check(
     others = [_other(one) for one in reports]
     threshold = Severity(fail_on)
     _refuse_twice([*(path for _, path in others), *([] if output is None else [output])])
-    given = {"accelerator": accelerator, "schema": schema, "channels": channels, "snapshot": snapshot}
-    found = []
-    doubtful: list[int] = []
-    with ExitStack() as stack:
-        old, opened_one = None, None
-        for file, one in zip(files, _baselines(baseline, files), strict=True):
-            if one != opened_one:  # one stream for all files, or one for each
-                stack.pop_all().close()
-                opened_one = one
-                old = None
-                if one is not None:
-                    with portion():
-                        old = stack.enter_context(opened(one, accelerator, schema=schema, snapshot=baseline_snapshot))
-                if old is not None:
-                    stack.callback(_finish_into, doubtful, old)
-            found.append(_checked(file, asked, old, given, alone=len(files) == 1))
+
+    @contextmanager
+    def old(one: str) -> Iterator[Stream]:
+        with opened(one, accelerator, schema=schema, snapshot=baseline_snapshot) as stream:
+            yield stream
+            finish(stream)
+
+    result = check_files(
+        files,
+        asked,
+        partial(opened, accelerator=accelerator, schema=schema, channels=channels, snapshot=snapshot, keep_runs=True),
+        baselines=[baseline] * len(files) if baseline == "-" else baselines_of(baseline, files),
+        opening_baseline=old,
+        fail_on=threshold,
+        told=complain,
+    )
     for other, path in others:
-        write_output(path, _bytes(_render(other, found, threshold)))
+        write_output(path, _bytes(_render(other, result)))
     if output is not None:
-        write_output(output, _bytes(_render(form, found, threshold)))
+        write_output(output, _bytes(_render(form, result)))
         if output != "-":
-            say_error(f"{output}: {text.summary(found)}")
+            say_error(f"{output}: {text.summary(result.reports)}")
     elif form == "text":
-        _print_text(found)
+        _print_text(result.reports)
     else:
-        sys.stdout.write(_render(form, found, threshold))
-    status = _status(found, threshold)
-    return BROKEN if BROKEN in doubtful and status != USAGE else status
-
-
-def _finish_into(statuses: list[int], stream: Stream) -> None:
-    statuses.append(finish(stream))
-
-
-def _baselines(baseline: str | None, files: Sequence[str]) -> list[str | None]:
-    """Return the baseline of each file: the one stream that is given, or that of its name in a folder."""
-    if baseline is None or baseline == "-" or not Path(baseline).is_dir():
-        return [baseline] * len(files)
-    found = [f"{baseline.rstrip('/')}/{Path(file).name}" for file in files]
-    missing = [Path(one).name for one in found if not Path(one).is_file()]
-    if missing:
-        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
-        raise UsageError(f"no baseline in {baseline!r} for {', '.join(missing[:8])}{more}", expected="one of each name")
-    return list(found)
+        sys.stdout.write(_render(form, result))
+    return int(result.status)
 
 
 def _policy(path: str | None) -> Policy:
@@ -212,11 +192,9 @@ def _print_policy(policy: str | None, form: str) -> int:
 
 def _streams(given: str) -> list[str]:
     """Return the files that an argument stands for."""
-    if given == "-" or not Path(given).is_dir():
+    if given == "-":
         return [given]
-    streams, others = streams_in(given)
-    if not streams:
-        raise UsageError(f"there is no migration stream in the folder {given!r}", expected="a folder with streams")
+    streams, others = files_of(given)
     if others:
         say_error(f"{printable(given)}: passed over, being no streams: {printable(', '.join(others))}")
     return streams
@@ -238,71 +216,16 @@ def _refuse_twice(outputs: list[str]) -> None:
             raise UsageError(f"{path!r} is to hold two reports", expected="a file for each")
 
 
-def _checked(file: str, policy: Policy, baseline: Stream | None, given: Mapping[str, Any], *, alone: bool) -> Report:
-    """Check one file, opened as the options say; ``alone`` says that there is no other."""
-    stream = None
-    try:
-        # A folder of any number of files costs none of them its share.
-        with portion(), opened(file, **given, keep_runs=True) as stream:
-            return report(file, stream, policy, baseline=baseline)
-    except UsageError as error:
-        if alone or stream is not None:  # it is about the options or the policy
-            raise
-        return _not_opened(file, error, policy)
-    except QmigError as error:  # it is no migration stream, or of a kind that is not supported
-        return unreadable(file, error, policy)
-    except OSError as error:
-        if error.filename is not None and Path(os.fsdecode(error.filename)) != Path(file):
-            raise  # a channel or a schema
-        return _not_opened(file, UsageError(error.strerror or str(error)), policy)
-
-
-def _not_opened(file: str, error: UsageError, policy: Policy) -> Report:
-    error.file = file
-    complain(error)
-    return unreadable(file, error, policy)
-
-
-def _status(found: Sequence[Report], threshold: Severity) -> int:
-    if not all(one.opened for one in found):
-        return USAGE
-    if any(one.broken for one in found):
-        return BROKEN
-    findings = [finding for one in found for finding in one.findings]
-    if any(finding.rule != SUPPORTED and RANK[finding.severity] >= RANK[threshold] for finding in findings):
-        return FINDING
-    # What is not supported was not checked, so it cannot be fine.
-    return UNSUPPORTED if any(finding.rule == SUPPORTED for finding in findings) else 0
-
-
-def _render(form: str, found: Sequence[Report], threshold: Severity) -> str:
+def _render(form: str, result: CheckResult) -> str:
     if form == "text":
-        return "".join(f"{printable(line)}\n" for _, line in text.lines(found))
+        return "".join(f"{printable(line)}\n" for _, line in text.lines(result.reports))
     if form == "json":
-        return _json(found)
-    return formats.render(form, found, threshold, __version__)
+        return json_document({"schema": SCHEMA, **result.as_dict()})
+    return formats.render(form, result.reports, result.fail_on, __version__)
 
 
 def _bytes(document: str) -> bytes:
     return document.encode("utf-8", "backslashreplace")
-
-
-def _json(found: Sequence[Report]) -> str:
-    document = {
-        "schema": SCHEMA,
-        "files": [
-            {
-                "file": one.file,
-                "opened": one.opened,
-                "broken": one.broken,
-                "rules": [rule.id for rule in one.rules],
-                "findings": [finding.as_dict() for finding in one.findings],
-            }
-            for one in found
-        ],
-        "summary": {severity.value: number for severity, number in count(found).items()},
-    }
-    return json_document(document)
 
 
 def _print_text(found: Sequence[Report]) -> None:
@@ -316,7 +239,7 @@ def _print_text(found: Sequence[Report]) -> None:
 def _list_rules(policy: Policy, *, as_json: bool) -> None:
     fields = {rule.id: rule for rule in policy.fields}
     if as_json:
-        print_json({"policy": policy.name, "rules": [_rule_json(policy, id_) for id_ in (*RULES, *fields)]})
+        print_json(policy.as_dict())
         return
     rows = []
     for id_, rule in RULES.items():
@@ -324,17 +247,3 @@ def _list_rules(policy: Policy, *, as_json: bool) -> None:
         rows += [["", "", f"  {name}: {option.meaning}"] for name, option in rule.options.items()]
     rows += [[id_, rule.severity, printable(rule.title)] for id_, rule in fields.items()]
     print_cells(["rule", "severity", "what has to hold"], rows, [False, False, False])
-
-
-def _rule_json(policy: Policy, id_: str) -> dict[str, Any]:
-    rule = RULES.get(id_)
-    if rule is None:
-        mine = next(one for one in policy.fields if one.id == id_)
-        return {"id": id_, "severity": mine.severity, "title": mine.title, "reason": mine.why, "options": {}}
-    return {
-        "id": id_,
-        "severity": policy.settings[id_].severity,
-        "title": rule.title,
-        "reason": rule.reason,
-        "options": {name: option.meaning for name, option in rule.options.items()},
-    }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import qmigtool
 from qmigtool import Rewriter
-from qmigtool.check import Policy, run
+from qmigtool.check import Policy, findings_of
 from qmigtool.check.policy import read_policy
 from qmigtool.findings import Finding
 from tests.rewrite.editing import rewritten
@@ -49,9 +49,9 @@ def found(
     asked = read_policy(policy) if isinstance(policy, str) else policy
     with qmigtool.open(source, accelerator=accelerator, channels=list(channels)) as stream:
         if baseline is None:
-            return run(stream, asked)
+            return findings_of(stream, asked)
         with qmigtool.open(baseline) as old:
-            return run(stream, asked, baseline=old)
+            return findings_of(stream, asked, baseline=old)
 
 
 def places(findings: Iterable[Finding], rule: str) -> list[tuple[str, str]]:

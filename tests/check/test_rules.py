@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 import qmigtool
-from qmigtool.check import RULES, default_policy, run
+from qmigtool.check import RULES, default_policy, findings_of
 from qmigtool.diff import Comparison, Difference
 from qmigtool.diff import DifferenceKind as Change
 from qmigtool.findings import Severity
@@ -424,7 +424,7 @@ def test_findings_of_one_rule_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_pipe_that_kept_no_records_is_not_blamed() -> None:
     with samplefiles.path(PC).open("rb") as pipe, qmigtool.open(pipe) as stream:
-        assert [finding.rule for finding in run(stream)] == ["xcr0-equal"]
+        assert [finding.rule for finding in findings_of(stream)] == ["xcr0-equal"]
 
 
 # -- the baseline ------------------------------------------------------------------------------------------------------

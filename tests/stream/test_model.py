@@ -634,7 +634,7 @@ def test_every_use_of_what_is_closed_is_an_error_of_ours(how):
         lambda: list(qmigtool.tables.sections.rows(stream)),
         lambda: qmigtool.tables.xsave_components(stream),
         lambda: qmigtool.compare(stream, stream),
-        lambda: qmigtool.check.run(stream),
+        lambda: qmigtool.check.findings_of(stream),
         lambda: qmigtool.Rewriter(stream),
         lambda: qmigtool.preflight.predict(stream, qmigtool.preflight.read_targets(["7.2"])),
     ]

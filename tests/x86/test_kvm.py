@@ -15,7 +15,7 @@ import pytest
 
 import qmigtool
 from qmigtool import Rewriter
-from qmigtool.check import run
+from qmigtool.check import findings_of
 from qmigtool.errors import LiveStateError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.preflight import Target
@@ -147,7 +147,7 @@ def test_all_say_what_kvm_said(name: str) -> None:
         fields = [one.field for one in losses if one.rule == "kvm-drops-registers"]
         assert fields == ([case.field] if isinstance(case.group, str) else [])
         # The checks.
-        checks = {one.field for one in run(found) if one.rule in CHECKS}
+        checks = {one.field for one in findings_of(found) if one.rule in CHECKS}
         assert (case.field in checks) is (case.group is not None and not case.host)
         assert bool(checks) is (case.group is not None and not case.host)
     # The conversion, from another accelerator.
@@ -193,7 +193,7 @@ def test_what_some_hosts_take_is_unknown(values: dict[str, int]) -> None:
     assert verdict.loads is None
     assert any("the target's own KVM decides it" in one.text for one in verdict.unknown)
     with qmigtool.open(data) as found:
-        assert not {one.rule for one in run(found)} & CHECKS
+        assert not {one.rule for one in findings_of(found)} & CHECKS
         assert not find_losses(found, Target(accelerator="kvm", xcr0=HOST, qemu=(7, 2))).findings
         (refusal,) = kvm.refusals(found.vcpus[0].device.number)
         assert not refusal.certain
@@ -207,7 +207,7 @@ def test_addresses_that_kvm_takes(path: str) -> None:
     data = stream(Case({path: 0x1122_3344_5566_7788}))
     assert predicted(data, "10.0").loads is True
     with qmigtool.open(data) as found:
-        assert [one.field for one in run(found) if one.rule in CHECKS] == [path]
+        assert [one.field for one in findings_of(found) if one.rule in CHECKS] == [path]
         assert not list(kvm.refusals(found.vcpus[0].device.number, HOST))
 
 
