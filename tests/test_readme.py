@@ -1,7 +1,6 @@
 """Every transcript in the README is what the program prints, and every example in samples/ runs."""
 
 import doctest
-import os
 import re
 import subprocess
 import sys
@@ -9,20 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import transcripts
 from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-
-
-def commands() -> list[tuple[str, str]]:
-    """Return (command, what the README says it prints) of every console block."""
-    found = []
-    for block in CONSOLE:
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, printed = part.partition("\n")
-            found.append((command, printed))
-    return found
+COMMANDS = transcripts.transcripts(README)
 
 
 @pytest.fixture
@@ -30,32 +20,27 @@ def shell(tmp_path: Path) -> dict[str, str]:
     """An environment in which `qmigtool` is this checkout's."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("qmigtool", "pytest"):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name} "$@"\n')
-        program.chmod(0o755)
-    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    return transcripts.environment(programs)
 
 
 def test_there_are_transcripts() -> None:
-    assert len(commands()) >= 8
+    assert len(COMMANDS) >= 8
 
 
-@pytest.mark.parametrize(("command", "printed"), commands(), ids=lambda text: text[:60])
+@pytest.mark.parametrize(("command", "printed"), COMMANDS, ids=lambda text: text[:60])
 def test_transcript(command: str, printed: str, shell: dict[str, str], tmp_path: Path) -> None:
+    make_inputs(command, shell, tmp_path)
+    assert transcripts.run(command, shell, tmp_path) == printed
+
+
+def make_inputs(command: str, shell: dict[str, str], tmp_path: Path) -> None:
+    """Run the earlier commands that write what a command reads."""
     written = re.search(r"-o (/tmp/\S+)", command)
-    for name in set(re.findall(r"/tmp/\S+", command)) - {written[1] if written else None}:  # noqa: S108 - as below
-        maker = next((one for one, _ in commands() if one != command and f"-o {name}" in one), None)
-        if maker is not None:  # what it reads, an earlier command has written
-            run(maker, shell, tmp_path)
-    # The reader's /tmp becomes a folder of the test.
-    assert run(command, shell, tmp_path).replace(str(tmp_path), "/tmp") == printed  # noqa: S108 - as above
-
-
-def run(command: str, shell: dict[str, str], tmp_path: Path) -> str:
-    command = command.replace("/tmp/", f"{tmp_path}/")  # noqa: S108 - as above
-    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, env=shell, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
+    for name in dict.fromkeys(re.findall(r"/tmp/\S+", command)):  # noqa: S108 - the reader's
+        maker = next((one for one, _ in COMMANDS if f"-o {name}" in one), None)
+        if maker not in {None, command} and name != (written and written[1]):
+            make_inputs(maker, shell, tmp_path)
+            transcripts.run(maker, shell, tmp_path)
 
 
 def test_python_session(monkeypatch: pytest.MonkeyPatch) -> None:

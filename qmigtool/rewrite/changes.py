@@ -15,7 +15,7 @@ SHOWN_IN_JSON = 4096
 class Change:
     """One thing that differs between the source and the output.
 
-    ``edit`` is the edit's name, or the rule of a conversion (``TK1``). ``device`` is the label of the section that
+    ``edit`` is the edit's name, or a conversion's rule (``tr-busy``). ``device`` is the label of the section that
     changed (``cpu@0``) and ``path`` a field inside it, or empty; without a device ``path`` names another part of the
     stream: ``configuration/machine``, a RAM block. ``offset`` is its place in the source, None for what is added.
     ``old`` and ``new`` are decoded values; None where there is none.

@@ -51,30 +51,32 @@ class _Known(NamedTuple):
 
 E, W, N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 RULES: dict[str, _Known] = {
-    "TK1": _Known("undeclared-state", E, "XSTATE_BV does not declare what is live: it is initialised on load"),
-    "TK1b": _Known("undeclared-mxcsr", E, "XSTATE_BV does not declare SSE: MXCSR becomes 1F80"),
-    "TK2": _Known("x87-order", E, "physical x87 registers would be treated as ST(0) to ST(7)"),
-    "KT6": _Known("x87-order", E, "ST(0) to ST(7) would be treated as physical x87 registers"),
-    "TK4": _Known("pic-edge", W, "an in-kernel PIC may never see the PIT's next edge, and the timer stops"),
-    "TK5": _Known("vcpu-run-state", E, "a vCPU that is halted or waits for its SIPI would run"),
-    "KT7": _Known("vcpu-run-state", E, "a vCPU that is halted or waits for its SIPI would run"),
-    "TK6": _Known("tsc", W, "the guest's TSC restarts: the ticks clock has its value, env.tsc does not"),
-    "KT5": _Known("tsc", W, "the guest's TSC goes backwards: TCG reads it from the ticks clock"),
-    "TK7": _Known("tr-type", N, "TR is not a busy TSS"),
-    "KT3": _Known("tr-type", E, "TR is a busy TSS, in which TCG finds no I/O permission bitmap: #GP"),
-    "KT2": _Known("hidden-flags", E, "hflags lack the bits that TCG keeps there: the first AVX instruction raises #UD"),
-    "KT4": _Known("pit-times", E, "the PIT's channel 0 stops after one tick"),
-    "TK11": _Known("interrupt-request", N, "TCG's own interrupt bits stay set"),
-    "TK8": _Known("non-canonical", E, "an address that no WRMSR accepts: QEMU aborts"),
-    "TK9": _Known("illegal-registers", E, "a register value that no hypervisor accepts"),
-    "TK10": _Known("smm", N, "system management mode"),
-    "TK12": _Known("pending-init", E, "an INIT or SIPI is pending, which only TCG keeps"),
-    "MS3": _Known("nested-state", E, "state of nested guests or of Xen is specific to the accelerator"),
-    "KT9": _Known("paravirtual", W, "the target does not provide the paravirtual features that KVM provided"),
-    "KT11": _Known("queued-event", E, "an event that was about to be injected is not checked for"),
+    "undeclared-state": _Known("undeclared-state", E, "XSTATE_BV does not declare live state: QEMU initialises it"),
+    "undeclared-mxcsr": _Known("undeclared-mxcsr", E, "XSTATE_BV does not declare SSE: MXCSR becomes 1F80"),
+    "x87-to-stack": _Known("x87-order", E, "physical x87 registers would be treated as ST(0) to ST(7)"),
+    "x87-to-physical": _Known("x87-order", E, "ST(0) to ST(7) would be treated as physical x87 registers"),
+    "pic-edge": _Known("pic-edge", W, "an in-kernel PIC may never see the PIT's next edge, and the timer stops"),
+    "mp-state": _Known("vcpu-run-state", E, "a vCPU that is halted or waits for its SIPI would run"),
+    "halted": _Known("vcpu-run-state", E, "a vCPU that is halted or waits for its SIPI would run"),
+    "tsc-from-ticks": _Known("tsc", W, "the guest's TSC restarts: the ticks clock has its value, env.tsc does not"),
+    "ticks-from-tsc": _Known("tsc", W, "the guest's TSC goes backwards: TCG reads it from the ticks clock"),
+    "tr-busy": _Known("tr-type", N, "TR is not a busy TSS"),
+    "tr-available": _Known("tr-type", E, "TR is a busy TSS, in which TCG finds no I/O permission bitmap: #GP"),
+    "hidden-flags": _Known("hidden-flags", E, "hflags lack the bits that TCG keeps there: AVX raises #UD"),
+    "pit-times": _Known("pit-times", E, "the PIT's channel 0 stops after one tick"),
+    "interrupt-request": _Known("interrupt-request", N, "TCG's own interrupt bits stay set"),
+    "non-canonical": _Known("non-canonical", E, "an address that no WRMSR accepts: QEMU aborts"),
+    "illegal-registers": _Known("illegal-registers", E, "a register value that no hypervisor accepts"),
+    "smm": _Known("smm", N, "system management mode"),
+    "pending-init": _Known("pending-init", E, "an INIT or SIPI is pending, which only TCG keeps"),
+    "nested-state": _Known("nested-state", E, "state of nested guests or of Xen is specific to the accelerator"),
+    "paravirtual": _Known("paravirtual", W, "the target does not provide the paravirtual features that KVM provided"),
+    "queued-event": _Known("queued-event", E, "an event that was about to be injected is not checked for"),
 }
 # Reported elsewhere or without effect: a refused section, components, XSTATE_BV under TCG, what is not written.
-ELSEWHERE = frozenset({"KT1", "TK3", "KT8", "MS1", "KT10", "MS5"})
+ELSEWHERE = frozenset(
+    {"foreign-section", "not-enabled-components", "tcg-components", "partition-components", "undeclare", "not-written"}
+)
 CONVERSION = frozenset(known.name for known in RULES.values())
 """The findings that a conversion to the target's accelerator fixes."""
 HOW = {
@@ -102,7 +104,7 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
         judged.doubts.append(WHO_SAVED)
     elif source != target.accelerator:
         found += _conversion(stream, target)
-    told = {one.device for one in found if one.rule == RULES["TK1"].name}
+    told = {one.device for one in found if one.rule == RULES["undeclared-state"].name}
     for vcpu in stream.vcpus:
         if vcpu.device.label not in told:
             found += _undeclared(vcpu, target)
@@ -140,7 +142,7 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
             known.name,
             known.severity,
             message,
-            f"{_how(statuses.get(rule, ''), target)} (rule {rule})",
+            _how(statuses.get(rule, ""), target),
             device=within.device if within else None,
             field=within.path or None if within else None,
             offset=change.offset if change else None,
@@ -152,16 +154,16 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
     vcpus = {vcpu.device.label: vcpu for vcpu in stream.vcpus}
     seen: set[str | None] = set()
     for change in draft.changes:
-        if change.edit in ELSEWHERE or (change.edit == "TK4" and target.irqchip in ("split", "off")):
+        if change.edit in ELSEWHERE or (change.edit == "pic-edge" and target.irqchip in ("split", "off")):
             continue
         known = RULES.get(change.edit)
         finding = made(change.edit, known.what if known else change.why, change)
         vcpu = vcpus.get(finding.device or "")
-        if change.edit == "TK1" and vcpu is not None:
+        if change.edit == "undeclared-state" and vcpu is not None:
             names = " ".join(mask_names(vcpu.undeclared))
             finding = replace(finding, message=f"XSTATE_BV {vcpu.xstate_bv:#x} does not declare {names}: lost on load")
         # The PIT stores its times in three places.
-        if change.edit != "KT4" or finding.device not in seen:
+        if change.edit != "pit-times" or finding.device not in seen:
             yield finding
             seen.add(finding.device)
     for rule, note in draft.rule_notes:
@@ -177,10 +179,10 @@ def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
     where = vcpu.device.get("env.xstate_bv")
     if lost:
         yield Finding(
-            RULES["TK1"].name,
-            RULES["TK1"].severity,
+            RULES["undeclared-state"].name,
+            RULES["undeclared-state"].severity,
             f"XSTATE_BV {vcpu.xstate_bv:#x} does not declare {' '.join(mask_names(lost))}: lost on load",
-            f"{_how('proved', target)} (rule TK1)",
+            _how("proved", target),
             device=vcpu.device.label,
             field="env.xstate_bv",
             offset=None if where is None else where.offset,

@@ -64,35 +64,35 @@ def tsc_to_ticks(conversion: Conversion) -> None:
 
 RULES = (
     ConversionRule(
-        "KT1",
+        "foreign-section",
         "no other accelerator has such a device, and QEMU refuses to load its section",
         "proved",
         lambda source, target: bool(source.sections),
         foreign_sections,
     ),
     ConversionRule(
-        "TK4",
+        "pic-edge",
         "an in-kernel PIC misses the first edge of a line that is already high, and no PIT interrupt arrives",
         "proved",
         lambda source, target: target.in_kernel_irqchip and not source.in_kernel_irqchip,
         pit_edge,
     ),
     ConversionRule(
-        "KT4",
+        "pit-times",
         "an in-kernel PIT does not keep channel 0's times; QEMU's own PIT would count up to them and stop",
         "proved",
         lambda source, target: source.in_kernel_irqchip and not target.in_kernel_irqchip,
         pit_times,
     ),
     ConversionRule(
-        "TK6",
+        "tsc-from-ticks",
         "TCG's TSC is the ticks clock, and env.tsc is 0: the guest's TSC would restart",
         "inferred",
         lambda source, target: source.ticks and not target.ticks,
         ticks_to_tsc,
     ),
     ConversionRule(
-        "KT5",
+        "ticks-from-tsc",
         "TCG's TSC is the ticks clock: the guest would see its TSC go back",
         "proved",
         lambda source, target: target.ticks and not source.ticks,

@@ -75,7 +75,7 @@ def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Itera
     def number(path: str) -> int | None:
         return declared if path == "env.xstate_bv" else section.device.number(path)
 
-    # Skip what only KVM does not know, and what TK8 has checked.
+    # Skip what only KVM does not know, and what non-canonical has checked.
     passed = set() if conversion.target.kernel else {"cr4-foreign", "xstate-bv"}
     if not conversion.source.hypervisor:
         passed.add("canonical")
@@ -155,56 +155,56 @@ def not_restored(conversion: Conversion) -> None:
 
 RULES = (
     ConversionRule(
-        "TK8",
+        "non-canonical",
         "TCG does not check addresses; KVM refuses the MSR and QEMU aborts, or no Intel CPU can run the vCPU",
         "proved",
         lambda source, target: target.hypervisor and not source.hypervisor,
         canonical,
     ),
     ConversionRule(
-        "TK9",
+        "illegal-registers",
         "a hypervisor refuses the whole group of registers (QEMU before 10 then silently drops it)",
         "proved",
         lambda source, target: target.hypervisor,
         illegal,
     ),
     ConversionRule(
-        "TK10",
+        "smm",
         "firmware may wait for an SMI that never comes",
         "proved",  # for a VM that was saved while its firmware ran
         lambda source, target: target.hypervisor,
         system_management,
     ),
     ConversionRule(
-        "TK12",
+        "pending-init",
         "only TCG saves it, and a SIPI would start the vCPU with its current registers",
         "inferred",  # seen with an AP parked under TCG 7.2: the VM ended at its SIPI
         lambda source, target: target.hypervisor and not source.hypervisor,
         pending_init,
     ),
     ConversionRule(
-        "MS3",
+        "nested-state",
         "state of nested guests and of Xen emulation is specific to the accelerator",
         "source",
         lambda source, target: True,
         nested,
     ),
     ConversionRule(
-        "KT11",
+        "queued-event",
         "the target has no register for it: the interrupt controllers show what was pending",
         "inferred",
         lambda source, target: source.queued_events and not target.queued_events,
         queued,
     ),
     ConversionRule(
-        "KT9",
+        "paravirtual",
         "only KVM provides it",
         "inferred",
         lambda source, target: source.kernel,
         paravirtual,
     ),
     ConversionRule(
-        "MS5",
+        "not-written",
         "QEMU does not write it to the partition",
         "source",
         lambda source, target: target.hyperv,

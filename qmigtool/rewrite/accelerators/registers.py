@@ -79,42 +79,42 @@ def no_interrupt_request(conversion: Conversion) -> None:
 
 RULES = (
     ConversionRule(
-        "TK7",
+        "tr-busy",
         "a hypervisor expects a busy TSS in TR",
         "inferred",
         lambda source, target: target.busy_tss and not source.busy_tss,
         busy_tss,
     ),
     ConversionRule(
-        "KT3",
+        "tr-available",
         "TCG reads I/O permissions only from a TSS of type 9: otherwise #GP",
         "proved",
         lambda source, target: source.busy_tss and not target.busy_tss,
         available_tss,
     ),
     ConversionRule(
-        "KT2",
+        "hidden-flags",
         "TCG does not recompute hflags: without AVX_EN the first AVX instruction is #UD",
         "proved",  # bit 28; the others are read in QEMU
         lambda source, target: source.recomputes_hflags and not target.recomputes_hflags,
         hidden_flags,
     ),
     ConversionRule(
-        "TK5",
+        "mp-state",
         "env.mp_state must show that a vCPU waits or is halted: otherwise application processors run the BIOS",
         "proved",
         lambda source, target: target.mp_state and not source.mp_state,
         to_mp_state,
     ),
     ConversionRule(
-        "KT7",
+        "halted",
         "cpu_common and the APIC must show that a vCPU waits or is halted: otherwise it runs from the reset vector",
         "proved",
         lambda source, target: target.halted and not source.halted,
         from_mp_state,
     ),
     ConversionRule(
-        "TK11",
+        "interrupt-request",
         "the in-kernel interrupt controller keeps it, and nothing would clear the bits",
         "inferred",
         lambda source, target: not source.hypervisor and target.in_kernel_irqchip,

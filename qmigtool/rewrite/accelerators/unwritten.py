@@ -1,7 +1,7 @@
 """State that QEMU does not write to a partition of Hyper-V's hypervisor and that a vCPU uses.
 
 MSHV: from the writes of QEMU 11.1.2 to a stand-in for /dev/mshv. WHPX: from the source of QEMU 10.2
-(``whpx_set_registers``). Queued events are not here: rule KT11 drops them in conversions to WHPX.
+(``whpx_set_registers``). Queued events are not here: rule queued-event drops them in conversions to WHPX.
 """
 
 from __future__ import annotations
