@@ -1,16 +1,16 @@
-"""Comparing descriptions of device state: would what the one saves load in the other?
+"""Compare descriptions of device state: would the state that one side saves load in the other?
 
 =======  =====================================================================================
-model    the shapes that are compared, and what a comparison finds
+model    the shapes that are compared, and the result of a comparison
 sources  inputs, recognised by their content: stream, vmdesc, -dump-vmstate, schema
 unique   equal bodies made one object
-layout   two lists of fields side by side
-fields   what becomes of one field
+layout   alignment of two lists of fields
+fields   the comparison of one field
 compare  two descriptions of one device, by the rules of QEMU's loader
 devices  all devices
 =======  =====================================================================================
 
-Nothing here looks at values: two streams' contents are compared by :mod:`qmigtool.diff`.
+This package does not compare values: :mod:`qmigtool.diff` compares the contents of two streams.
 """
 
 from __future__ import annotations

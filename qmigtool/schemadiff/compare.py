@@ -1,4 +1,4 @@
-"""Would a stream of the one load in the other? Two descriptions of a device compared as QEMU's loader would meet them.
+"""Compare two descriptions of a device by the rules of QEMU's loader: would a stream of one load in the other?
 
 The rules are those of ``migration/vmstate.c`` and ``savevm.c``: a section and a subsection carry their version, a
 nested struct does not (each side uses its own); a field belongs to a version if its own is not larger; a subsection is
@@ -20,12 +20,12 @@ __all__ = ["Comparer", "Present", "weight"]
 MAX_FIELDS = 1 << 18  # compared in all: shapes of a schema may be part of each other
 
 Versions = tuple[int, int | None]
-"""Version and minimum version, None where it is not told."""
+"""Version and minimum version, None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What a given stream holds: names of sections and of their descriptions, and those of its subsections."""
+    """The contents of a given stream: names of sections and of their descriptions, and of its subsections."""
 
     names: frozenset[str]
     subsections: frozenset[str]
@@ -34,7 +34,7 @@ class Present:
 class Comparer:
     """Compares the bodies of two inputs, made by one :class:`~qmigtool.schemadiff.unique.Unique`.
 
-    ``present`` says which subsections are sent for certain.
+    ``present``: the subsections that are certainly sent.
     """
 
     def __init__(self, told: Told, present: Present | None) -> None:
@@ -45,7 +45,7 @@ class Comparer:
     def shapes(self, a: Shape, b: Shape) -> list[SchemaDifference]:
         """Return how two descriptions of one device differ."""
         if a.body.name != b.body.name:
-            # What a stream's section is called is made of this; neither is ever given to the other.
+            # The name of a stream's section contains it, so the loader never gives one to the other.
             message = f"the section is {a.body.name!r} in A and {b.body.name!r} in B"
             reason = "a section is found by its name"
             breaks = Effect.BREAKS, Effect.BREAKS
@@ -54,7 +54,7 @@ class Comparer:
         versions_a, versions_b = (a.version, a.minimum), (b.version, b.minimum)
         out = list(_versions(a.name, "", Level.SECTION, versions_a, versions_b))
         inner_a, inner_b = _ids(a.body), _ids(b.body)
-        if (inner_a, inner_b) != (versions_a, versions_b):  # never in what QEMU wrote itself
+        if (inner_a, inner_b) != (versions_a, versions_b):  # never in descriptions that QEMU wrote itself
             out += _versions(a.name, a.body.name, Level.SECTION, inner_a, inner_b)
         return [*out, *self._bodies(Place(a.name, "", a.body, b.body, Level.SECTION))]
 
@@ -66,7 +66,7 @@ class Comparer:
         if self._work > MAX_FIELDS:
             raise LimitError(f"more than {MAX_FIELDS} fields to compare", section=place.device)
         fields_a, fields_b = a.fields, b.fields
-        if self._told.mixed:  # of what was sent in one way or another, the usual one
+        if self._told.mixed:  # of the shapes that were sent, the usual one
             fields_a, fields_b = _usual(fields_a), _usual(fields_b)
         if fields_a and fields_b:
             for match in align(fields_a, fields_b, counted=self._told.counted):
@@ -78,7 +78,7 @@ class Comparer:
         yield from self._subsections(place)
 
     def _structs(self, place: Place, one: ShapeField, other: ShapeField) -> list[SchemaDifference]:
-        """Compare what is nested in a field; of what a schema has seen there, what is most alike."""
+        """Compare what is nested in a field; of several shapes in a schema, the most similar ones."""
         found: list[list[SchemaDifference]] = []
         path = place.to(one.name)
         for a in one.bodies:
@@ -111,7 +111,7 @@ class Comparer:
 
     def _unknown_subsection(self, name: str, owner: Origin, lacking: Origin) -> tuple[Effect, str]:
         if lacking.typed:
-            return Effect.UNKNOWN, "it was not sent there; whether it could be loaded is not told"
+            return Effect.UNKNOWN, "it was not sent there; whether it could be loaded is not known"
         reason = "a subsection that the destination does not know ends the migration"
         if owner is Origin.VMDESC or (self._present is not None and name in self._present.subsections):
             return Effect.BREAKS, f"{reason}, and it is sent"
@@ -132,7 +132,7 @@ def _ids(body: ShapeBody) -> Versions:
 
 
 def _usual(fields: tuple[ShapeField, ...]) -> tuple[ShapeField, ...]:
-    """Leave away fields that are there at times, where one of the same name always is."""
+    """Drop fields that are sometimes present, if one of the same name always is."""
     always = {field.name for field in fields if not field.optional}
     return tuple(field for field in fields if not (field.optional and field.name in always))
 
@@ -145,19 +145,19 @@ def _empty(place: Place) -> SchemaDifference:
     forward, backward = (max((effects[way] for effects in every), key=lambda effect: effect.rank) for way in (0, 1))
     many = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
     rule, side, other = ("field-missing", "A", "B") if in_a else ("field-extra", "B", "A")
-    message, reason = f"{many} in {side}, none in {other}", "what is sent must be read, and nothing else"
+    message, reason = f"{many} in {side}, none in {other}", "the loader must read exactly what is sent"
     words = (many, None) if in_a else (None, many)
     return SchemaDifference(rule, place.device, place.path, forward, backward, message, reason, *words)
 
 
 def _versions(device: str, path: str, level: Level, a: Versions, b: Versions) -> Iterator[SchemaDifference]:
-    """Give what the versions of two bodies do; that of a nested struct is on no wire."""
+    """Yield the differences of the versions of two bodies; the version of a nested struct is not sent."""
     (version_a, minimum_a), (version_b, minimum_b) = a, b
     word = level.name.lower()
     harmless = Effect.HARMLESS
     if level is Level.STRUCT:
         if version_a != version_b:
-            why = "a nested struct's version is not sent; its fields are what counts"
+            why = "a nested struct's version is not sent; only its fields matter"
             yield _number("struct-version", _VERSION, device, path, (harmless, harmless), why, version_a, version_b)
         return
     if version_a != version_b:
@@ -178,9 +178,9 @@ _VERSION, _MINIMUM = "version", "minimum version"
 def _number(
     rule: str, what: str, device: str, path: str, effects: tuple[Effect, Effect], why: str, a: int | None, b: int | None
 ) -> SchemaDifference:
-    """A difference of a version; ``what`` says of which."""
+    """A difference of a version; ``what`` names it."""
     texts = [None if value is None else str(value) for value in (a, b)]
-    message = f"{what} {texts[0] or 'not told'} in A, {texts[1] or 'not told'} in B"
+    message = f"{what} {texts[0] or 'not known'} in A, {texts[1] or 'not known'} in B"
     return SchemaDifference(rule, device, path, *effects, message, why, *texts)
 
 

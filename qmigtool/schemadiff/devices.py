@@ -1,4 +1,4 @@
-"""Which device of the one is which of the other, and the comparison of all of them."""
+"""Match the devices of two inputs, and compare all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["compare_schemas", "present_in", "schema_differences"]
 
 
 def present_in(*streams: Stream) -> Present:
-    """Return what streams hold: compare only that."""
+    """Return the contents of streams, to compare only those."""
     names: set[str] = set()
     subsections: set[str] = set()
     for stream in streams:
@@ -47,10 +47,10 @@ def present_in(*streams: Stream) -> Present:
 
 
 def compare_schemas(a: Shapes, b: Shapes, present: Present | None = None) -> SchemaComparison:
-    """Compare what two inputs describe; of ``present``, only the devices that are in a given stream.
+    """Compare the descriptions of two inputs; with ``present``, only of devices that are in a given stream.
 
     Two dumps are matched by device type, anything else by the name of the section (or, where a dump is on one side, of
-    its description): of several shapes with that name, each of A's is compared with the one of B that is most like it.
+    its description): of several shapes with that name, each of A's is compared with the most similar one of B.
     """
     notes = list(_notes(a, b))
     if present is not None:
@@ -84,11 +84,11 @@ def _notes(a: Shapes, b: Shapes) -> Iterator[str]:
     origins = {a.origin, b.origin}
     if origins == {Origin.DUMP}:
         if a.counts_arrays != b.counts_arrays:
-            yield f"{(b if a.counts_arrays else a).source} is of a QEMU before 10.0: array lengths are not compared"
+            yield f"{(b if a.counts_arrays else a).source} is from a QEMU before 10.0: array lengths are not compared"
     elif Origin.DUMP in origins:
-        yield "a dump against what was sent: types and optional parts are in one only, and are not compared"
+        yield "one side is a dump, the other was sent: only one has types and optional parts, which are not compared"
     else:
-        yield "only bodies that were sent are compared: what was not needed there is unknown"
+        yield "only bodies that were sent are compared: parts that were not needed are unknown"
 
 
 def _is_present(shape: Shape, present: Present) -> bool:
@@ -119,15 +119,15 @@ def _alone(a: Shapes, b: Shapes, name: str, in_a: bool, present: Present | None)
     alike = sorted({shape.name for shape in other.shapes if shape.body.name == mine.body.name})
     effect, reason = Effect.MAY_BREAK, "a section that the destination does not know ends the migration"
     if other.origin is Origin.SCHEMA:
-        effect, reason = Effect.UNKNOWN, "a schema knows what was seen, not what there is"
+        effect, reason = Effect.UNKNOWN, "a schema has the devices that were seen, not all that exist"
     elif owner.origin.typed and not other.origin.typed:
         effect, reason = Effect.UNKNOWN, "a dump lists device types only"
     elif owner.origin is Origin.VMDESC:
         effect = Effect.BREAKS
     elif alike:
-        reason += f"; sections of that name are also those of {', '.join(map(repr, alike[:3]))}"
+        reason += f"; {', '.join(map(repr, alike[:3]))} also have sections of that name"
     elif present is not None:
-        reason += ", and the stream has one; but what is registered without a device type is in no dump"
+        reason += ", and the stream has one; but a dump does not list what is registered without a device type"
     else:
         reason += ", if the guest has one"
     forward, backward = (effect, Effect.HARMLESS) if in_a else (Effect.HARMLESS, effect)
@@ -154,7 +154,7 @@ def _schema_differences(comparison: SchemaComparison) -> Iterator[tuple[Any, ...
 schema_differences = Table(
     "schema_differences",
     (
-        Column("rule", "category", "what kind of difference"),
+        Column("rule", "category", "kind of difference"),
         Column("severity", "category", "error, warning, note: of the worse direction"),
         Column("device", "category", "device type, or section name"),
         Column("path", "string", "place inside the device"),
@@ -162,8 +162,8 @@ schema_differences = Table(
         Column("backward", "category", "B to A"),
         Column("message", "string", "what differs"),
         Column("reason", "string", "why it matters, or not"),
-        Column("a", "string", "what A says; missing where it says nothing"),
-        Column("b", "string", "what B says"),
+        Column("a", "string", "description in A; missing if it has none"),
+        Column("b", "string", "description in B"),
     ),
     _schema_differences,
     "The differences of a :class:`SchemaComparison`.",

@@ -1,4 +1,4 @@
-"""What becomes of one field, or of several that belong together, when the two sides describe them differently."""
+"""The effect of different descriptions of one field, or of several that belong together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from qmigtool.schemadiff.model import Effect, Origin, SchemaDifference, ShapeBod
 
 __all__ = ["Level", "Place", "Told", "judge"]
 
-SHIFTED = "every byte behind it is read as something else"
-PADDING = "padding holds the place: it is written as zeros, and what is read there is skipped"
-AGREE = "who sends it and who expects it must agree"
+SHIFTED = "every byte behind it is misread"
+PADDING = "padding takes its place: it is written as zeros, and skipped when read"
+AGREE = "sender and loader must agree on it"
 
 Effects = tuple[Effect, Effect]
 """Forward and backward."""
@@ -29,7 +29,7 @@ class Held(IntEnum):
 
 
 class Level(IntEnum):
-    """Where a body stands: only sections and subsections carry their version."""
+    """Where a body is: only sections and subsections carry their version."""
 
     SECTION = 0
     SUBSECTION = 1
@@ -38,7 +38,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Who told the two sides; ``counts_arrays`` says that no dump lacks the lengths of arrays."""
+    """The origin of the two descriptions; ``counts_arrays``: no dump lacks the lengths of arrays."""
 
     a: Origin
     b: Origin
@@ -46,12 +46,12 @@ class Told:
 
     @property
     def mixed(self) -> bool:
-        """Whether what was sent stands against a dump, so that only one tells types, and only one what is optional."""
+        """Whether one side was sent and the other is a dump: only one has types, and only one marks optional parts."""
         return self.a.typed != self.b.typed
 
     @property
     def counted(self) -> bool:
-        """Whether both tell the length of an array, in one way."""
+        """Whether both give the length of an array in the same way."""
         return self.counts_arrays and not self.mixed
 
 
@@ -76,10 +76,10 @@ class Place:
         return SchemaDifference(rule, self.device, self.to(name), *effects, message, reason, a, b)
 
     def held(self, one: ShapeField | None, other: ShapeField | None) -> tuple[tuple[Held, Held], tuple[Held, Held]]:
-        """Say whether a field of A is on the wire, and whether B's counterpart is, in either direction.
+        """Return whether a field of A is on the wire, and whether B's counterpart is, in either direction.
 
-        What is on the wire is of the sender's version, also for whoever reads it; but a nested struct's version is not
-        told there, and each side goes by its own.
+        The sender's version decides what is on the wire, also for the loader; but a nested struct's version is not
+        sent, and each side uses its own.
         """
         forward = self._held(one, self.a, self.a.version), self._held(other, self.b, self.a.version)
         backward = self._held(one, self.a, self.b.version), self._held(other, self.b, self.b.version)
@@ -91,7 +91,7 @@ class Place:
         return Held.MAYBE if field.optional else Held.YES
 
     def agree(self, one: ShapeField | None, other: ShapeField | None) -> Effects:
-        """Say what it does that one side may have a field on the wire where the other has none."""
+        """Return the effect of a field that one side may have on the wire and the other does not."""
         forward, backward = (_disagreement(*held) for held in self.held(one, other))
         return forward, backward
 
@@ -108,7 +108,7 @@ class Place:
         return forward, backward
 
     def in_order(self) -> tuple[bool, bool]:
-        """Say whether the fields that both have on the wire come in one order, in either direction."""
+        """Return whether the fields that both have on the wire are in the same order, in either direction."""
         out = []
         for way in (0, 1):
             names_a = [one.name for one in self.a.fields if self.held(one, None)[way][0] is not Held.NO]
@@ -127,12 +127,12 @@ def _disagreement(one: Held, other: Held) -> Effect:
 _TOGETHER = {
     How.REGROUPED: ("field-regrouped", Effect.HARMLESS, "the same numbers in the same order are on the wire"),
     How.PADDED: ("field-padded", Effect.HARMLESS, PADDING),
-    How.RECUT: ("field-regrouped", Effect.UNKNOWN, "the same length in all, cut into other fields"),
+    How.RECUT: ("field-regrouped", Effect.UNKNOWN, "the same total length, divided into other fields"),
 }
 
 
 def judge(told: Told, place: Place, match: Match) -> Iterator[SchemaDifference]:
-    """Give every difference of a match; what is nested in its fields is left to the caller."""
+    """Yield every difference of a match; the caller compares what is nested in its fields."""
     if match.how in _TOGETHER:
         yield _together(told, place, match)
         return
@@ -142,15 +142,15 @@ def judge(told: Told, place: Place, match: Match) -> Iterator[SchemaDifference]:
     one, other = match.a[0], match.b[0]
     if match.how is How.MOVED:
         effects = [Effect.HARMLESS if ordered else Effect.BREAKS for ordered in place.in_order()]
-        message = "stands in another place in B"
-        reason = "fields are told apart by their order alone"
+        message = "is in another place in B"
+        reason = "fields are identified only by their order"
         yield place.difference("field-order", one.name, (effects[0], effects[1]), message, reason, None, None)
     elif match.how is How.RENAMED:
         yield _renamed(place, one, other)
     if not told.mixed and (one.version, one.optional) != (other.version, other.optional):
         yield _presence(place, one, other)
     if is_padding(one) != is_padding(other) and one.total is not None and one.total == other.total:
-        return  # one holds the other's place
+        return  # one is padding for the other
     found = None
     if one.body is None or other.body is None:
         found = _kind(told, one, other)
@@ -164,7 +164,7 @@ def judge(told: Told, place: Place, match: Match) -> Iterator[SchemaDifference]:
 
 
 def _together(told: Told, place: Place, match: Match) -> SchemaDifference:
-    """Several fields that are as long as several others; they come and go together."""
+    """Several fields that are as long as several others, and are present together."""
     rule, effect, reason = _TOGETHER[match.how]
     names = ["+".join(field.name for field in side) for side in (match.a, match.b)]
     agreed = (Effect.HARMLESS, Effect.HARMLESS) if told.mixed else place.agree(match.a[0], match.b[0])
@@ -180,17 +180,17 @@ def _alone(told: Told, place: Place, match: Match) -> Iterator[SchemaDifference]
     in_a = match.how is How.MISSING
     field, origin = (match.a[0], told.a) if in_a else (match.b[0], told.b)
     if told.mixed and not origin.typed and field.optional:
-        return  # what was sent is silent about what was not needed
+        return  # a stream does not show fields that were not needed
     effects = place.agree(field, None) if in_a else place.agree(None, field)
     reason = SHIFTED
     vmsd = place.a.name
     if field.name in TOLD_SINCE.get(vmsd, {}):
-        # Whoever knows the field looks at what says whether it is there.
+        # A side that knows the field reads whether it is present.
         forward, backward = effects
         effects = (forward, Effect.HARMLESS) if in_a else (Effect.HARMLESS, backward)
-        reason = f"{TOLD_BY[vmsd]}, sent before it, says whether it is there; who does not know it reads on wrongly"
+        reason = f"{TOLD_BY[vmsd]}, sent before it, shows whether it is present; a side that lacks it misreads the rest"
     if told.mixed and not origin.typed and Effect.BREAKS in effects:
-        # An array whose length is told at run time is not in a vmdesc at all while it is empty.
+        # A vmdesc does not list an array whose length is known only at run time while the array is empty.
         softer = Effect.MAY_BREAK if field.body is None else Effect.UNKNOWN  # such arrays are mostly of structs
         forward, backward = (softer if effect is Effect.BREAKS else effect for effect in effects)
         effects = forward, backward
@@ -211,14 +211,14 @@ def _renamed(place: Place, one: ShapeField, other: ShapeField) -> SchemaDifferen
         message = f"{one.name} in A, {other.name} in B"
         return place.difference("field-padded", one.name, harmless, message, PADDING, one.name, other.name)
     message = f"called {other.name} in B"
-    reason = "names of fields are not sent; the place and the size are the same"
+    reason = "field names are not sent; place and size are the same"
     return place.difference("field-renamed", one.name, harmless, message, reason, one.name, other.name)
 
 
 def _presence(place: Place, one: ShapeField, other: ShapeField) -> SchemaDifference:
-    """A field that versions or functions bring in differently."""
+    """A field whose first version or condition differs."""
     texts = [
-        f"from version {field.version}" + (", if a function says so" if field.optional else "")
+        f"from version {field.version}" + (", if a function returns true" if field.optional else "")
         for field in (one, other)
     ]
     rule = "field-version" if one.optional == other.optional else "field-condition"
@@ -227,13 +227,13 @@ def _presence(place: Place, one: ShapeField, other: ShapeField) -> SchemaDiffere
 
 
 def _kind(told: Told, one: ShapeField, other: ShapeField) -> tuple[str, Effect, str] | None:
-    """Say how type and size of a field differ: rule, effect, reason; None if they do not, or that is not told."""
+    """Return how type and size of a field differ: rule, effect, reason; None if they do not, or that is not known."""
     if (one.body is None) != (other.body is None):
         if told.mixed or "old-style" in (one.type, other.type):
-            return None  # a custom type, of which only one side tells what is in it
+            return None  # a custom type, whose contents only one side describes
         if same_bytes((one,), (other,)):
             return "field-type", Effect.HARMLESS, "the same numbers in the same order are on the wire"
-        return "field-type", Effect.UNKNOWN, "one is a struct; its bytes are not told to be the same"
+        return "field-type", Effect.UNKNOWN, "one is a struct; whether its bytes are the same is not known"
     if one.type is not None and other.type is not None and one.type != other.type:
         return ("field-type", *_types(one, other))
     if one.size is None or other.size is None or one.size == other.size:
@@ -248,32 +248,32 @@ def _types(one: ShapeField, other: ShapeField) -> tuple[Effect, str]:
         return Effect.BREAKS, f"another length: {SHIFTED}"
     widths = [number_width(field.type or "") for field in (one, other)]
     if widths[0] is not None and widths[0] == widths[1] and not (_checked(one) or _checked(other)):
-        return Effect.HARMLESS, "numbers of one width are the same bytes"
-    return Effect.UNKNOWN, "the same length, read as something else"
+        return Effect.HARMLESS, "numbers of the same width are the same bytes"
+    return Effect.UNKNOWN, "the same length, but another meaning"
 
 
 def _sizes(told: Told, one: ShapeField, other: ShapeField) -> tuple[Effect, str]:
     if not told.counts_arrays and not told.mixed and (is_padding(one) or is_padding(other)):
-        return Effect.UNKNOWN, "a dump of a QEMU before 10.0 does not tell the length of an array"
+        return Effect.UNKNOWN, "a dump of a QEMU before 10.0 does not have the length of an array"
     if one.total == other.total and None not in (one.count, other.count):
-        return Effect.UNKNOWN, "the same length in all, cut into other numbers"
+        return Effect.UNKNOWN, "the same total length, divided into other numbers"
     if one.type in ("buffer", "bitmap"):
-        return Effect.MAY_BREAK, f"{SHIFTED}, unless another field tells its length"
+        return Effect.MAY_BREAK, f"{SHIFTED}, unless another field gives its length"
     if told.a.typed or {one.size, other.size} <= {1, 2, 4, 8} or is_padding(one):
         return Effect.BREAKS, SHIFTED
     return Effect.MAY_BREAK, f"these are sizes in memory; if those on the wire differ, {SHIFTED}"
 
 
 def _count(told: Told, one: ShapeField, other: ShapeField) -> tuple[str, Effect, str] | None:
-    """Say how the lengths of arrays differ."""
+    """Return how the lengths of arrays differ."""
     if one.count == other.count:
         return None
     if None in (one.count, other.count):
         if not told.counted or one.type is not None:
             return None
-        return "array-length", Effect.UNKNOWN, "only one tells how many elements there are"
+        return "array-length", Effect.UNKNOWN, "only one side has the number of elements"
     if told.a.typed or told.b.typed:
-        return "array-length", Effect.MAY_BREAK, f"{SHIFTED}, unless another field tells how many elements there are"
+        return "array-length", Effect.MAY_BREAK, f"{SHIFTED}, unless another field gives the number of elements"
     return "array-length", Effect.BREAKS, SHIFTED
 
 
@@ -283,5 +283,5 @@ def _checked(field: ShapeField) -> bool:
 
 
 def _plain(type_: str) -> bool:
-    """Whether a field of this type has on the wire the size that it has in QEMU's memory."""
+    """Whether a field of this type has the same size on the wire as in QEMU's memory."""
     return type_ in ("buffer", "unused_buffer") or (type_ != "timer" and number_width(type_) is not None)

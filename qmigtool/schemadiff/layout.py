@@ -1,6 +1,6 @@
-"""Two lists of fields side by side: which are the same field, which were renamed, regrouped, moved, or are not there.
+"""Align two lists of fields: the same field, or one that was renamed, regrouped or moved, or is missing.
 
-No name of a field is on the wire: one that is called otherwise, or that moved into a struct, is the same bytes.
+Field names are not on the wire: a field that was renamed, or that moved into a struct, is the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Key = Callable[[ShapeField], Hashable]
 
 
 class How(StrEnum):
-    """Why fields stand side by side."""
+    """Why fields are matched."""
 
     SAME = "same"
     """One name."""
@@ -35,7 +35,7 @@ class How(StrEnum):
     REGROUPED = "regrouped"
     """Several fields that take the same bytes as several others."""
     RECUT = "recut"
-    """Several fields that take as many bytes as several others, but other ones."""
+    """Several fields with the same total length as several others, but other bytes."""
     PADDED = "padded"
     """Fields for which the other side has padding, or the other way round."""
     MOVED = "moved"
@@ -53,9 +53,9 @@ class Match(NamedTuple):
 
 
 def align(a: Fields, b: Fields, *, counted: bool = True) -> list[Match]:
-    """Return what belongs together, in the order of A; what only B has stands in its place there.
+    """Return the matches in the order of A; fields that only B has are at their place in it.
 
-    ``counted`` says that both tell how many elements an array has.
+    ``counted``: both sides give the number of elements of an array.
     """
     matches: list[Match] = []
     for left, right, same in _cut(a, b, _outline if counted else _name_and_size):
@@ -64,7 +64,7 @@ def align(a: Fields, b: Fields, *, counted: bool = True) -> list[Match]:
             continue
         shared = {field.name for field in left} & {field.name for field in right}
         if shared and len(left) != len(right) and (together := _together(left, right)):
-            matches += together  # a field that gave bytes to others beside it
+            matches += together  # a field whose bytes were split among adjacent ones
             continue
         for some, others, named in _cut(left, right, lambda field: field.name):
             matches += [Match(How.SAME, some, others)] if named else _unlike(some, others, counted=counted)
@@ -80,7 +80,7 @@ def _name_and_size(field: ShapeField) -> Hashable:
 
 
 def _cut(a: Fields, b: Fields, key: Key) -> Iterator[tuple[Fields, Fields, bool]]:
-    """Cut both lists where they have equal keys: give pairs of equal fields (True), and what lies between them."""
+    """Split both lists at equal keys: yield pairs of equal fields (True), and the fields between them."""
     keys_a, keys_b = [key(field) for field in a], [key(field) for field in b]
     if len(a) * len(b) <= MAX_PRODUCT:
         blocks: list[tuple[int, int, int]] = [
@@ -104,7 +104,7 @@ def _cut(a: Fields, b: Fields, key: Key) -> Iterator[tuple[Fields, Fields, bool]
 
 
 def _unlike(a: Fields, b: Fields, *, counted: bool) -> list[Match]:
-    """Match fields none of which have the other side's name."""
+    """Match fields without a common name."""
     matched = _renamed(a, b, counted=counted)
     if matched is not None:
         return matched
@@ -126,7 +126,7 @@ def _renamed(a: Fields, b: Fields, *, counted: bool) -> list[Match] | None:
 
 
 def _together(a: Fields, b: Fields) -> list[Match] | None:
-    """Match fields that are as long as the other side's, taken together."""
+    """Match fields whose total length is that of the other side's."""
     if not a or not b or not _of_one_version(a, b):
         return None
     if same_bytes(a, b):
@@ -138,12 +138,12 @@ def _together(a: Fields, b: Fields) -> list[Match] | None:
 
 
 def _of_one_version(*sides: Fields) -> bool:
-    """Whether each side's fields come and go together."""
+    """Whether each side's fields are always present together."""
     return all(len({field.version for field in side}) == 1 for side in sides)
 
 
 def _as_long(a: Fields, b: Fields) -> bool:
-    """Whether both are always there, and of one length."""
+    """Whether both are always present, and have the same length."""
     totals = [[None if field.optional else field.total for field in side] for side in (a, b)]
     if any(total is None for side in totals for total in side):
         return False
@@ -152,7 +152,7 @@ def _as_long(a: Fields, b: Fields) -> bool:
 
 
 def _with_moved(matches: list[Match]) -> list[Match]:
-    """Put together what is missing in one place and extra in another."""
+    """Join a field that is missing in one place with the same field extra in another."""
     missing = {match.a[0].name for match in matches if match.how is How.MISSING}
     extra = {match.b[0].name: match for match in reversed(matches) if match.how is How.EXTRA}
     both = missing & extra.keys()
@@ -169,7 +169,7 @@ def _with_moved(matches: list[Match]) -> list[Match]:
 
 
 def _alike(one: ShapeField, other: ShapeField, *, counted: bool) -> bool:
-    """Whether two fields of different names can be one that was renamed, or padding in its place."""
+    """Whether two fields with different names can be one that was renamed, or padding in its place."""
     if one.body is not None and other.body is not None:
         return one.body.name == other.body.name or same_bytes((one,), (other,))
     totals = one.total, other.total
@@ -182,18 +182,18 @@ def _alike(one: ShapeField, other: ShapeField, *, counted: bool) -> bool:
 
 
 def is_padding(field: ShapeField) -> bool:
-    """Whether a field only holds a place: VMSTATE_UNUSED writes zeros, and skips what it reads."""
+    """Whether a field is padding: VMSTATE_UNUSED writes zeros, and skips the bytes on load."""
     return field.type == "unused_buffer" or (field.type is None and field.name == "unused")
 
 
 def same_bytes(a: Fields, b: Fields) -> bool:
-    """Whether two lists of fields are numbers of the same widths in a row, as far as is told."""
+    """Whether two lists of fields are numbers of the same widths in a row, as far as is known."""
     one, other = _leaves(a), _leaves(b)
     return one is not None and one == other
 
 
 def _leaves(fields: Fields) -> list[tuple[int, int]] | None:
-    """Return the (bytes, how many) of the numbers in a row, None if that is not told, or too many."""
+    """Return (bytes, count) of the numbers in a row, None if that is not known, or too many."""
     row = _Row()
     return row.runs if row.add(fields) else None
 
@@ -206,7 +206,7 @@ class _Row:
         self._steps = 0
 
     def add(self, fields: Fields) -> bool:
-        """Put fields behind what is there; say whether that could be done."""
+        """Append fields; return whether that was possible."""
         self._steps += 1
         for field in fields:
             self._steps += 1
@@ -230,14 +230,14 @@ class _Row:
 
 
 def _is_number(field: ShapeField) -> bool:
-    """Whether a field's elements are numbers; a dump tells no types, so there any that could be one is."""
+    """Whether a field's elements are numbers; a dump has no types, so every field that could be a number counts."""
     if field.type is None:
         return field.size in (1, 2, 4, 8)
     return number_width(field.type) is not None
 
 
 def number_width(type_: str) -> tuple[int, bool] | None:
-    """Return the bytes of a number's type in the vmdesc, and whether they are big-endian; None if it is no number."""
+    """Return the size of a number by its type in the vmdesc, and whether it is big-endian; None for other types."""
     if type_ == "bool":
         return 1, True
     if type_ in ("timer", "CPU_Double_U"):

@@ -1,4 +1,4 @@
-"""The shapes that are compared, whatever told them, and what a comparison finds."""
+"""The shapes that are compared, from any source, and the result of a comparison."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = [
 
 
 class Origin(StrEnum):
-    """Who told the shapes."""
+    """The source of the shapes."""
 
     VMDESC = "vmdesc"
     """A stream's own description, or its text: the bodies that were sent, with types and wire sizes."""
     SCHEMA = "schema"
-    """What `schema learn` saw in several streams: as a vmdesc, but what one body has another may lack."""
+    """What `schema learn` saw in several streams: like a vmdesc, but bodies may have different parts."""
     DUMP = "dump"
-    """-dump-vmstate: all that may be sent, with versions, without types; sizes are those in QEMU's memory."""
+    """-dump-vmstate: everything that may be sent, with versions, without types; sizes are those in QEMU's memory."""
 
     @property
     def typed(self) -> bool:
@@ -45,10 +45,10 @@ def _bytes(size: int | None) -> str:
 class ShapeField:
     """One field.
 
-    ``type`` is the vmdesc's word, None in a dump. ``size`` is the bytes of one element; None where what is told says
-    nothing about the wire. ``count`` is the elements of an array, 1 for none, None where it is not told. ``version`` is
-    the first version with the field; ``optional`` says that the sender decides at run time. ``body`` is what is nested
-    in it, ``others`` what else a schema has seen there.
+    ``type`` is as in the vmdesc, None in a dump. ``size`` is the bytes of one element; None if the size on the wire is
+    not known. ``count`` is the number of elements of an array, 1 for other fields, None if it is not known. ``version``
+    is the first version with the field; ``optional``: the sender decides at run time. ``body`` is what is nested in it,
+    ``others`` what else a schema has seen there.
     """
 
     name: str
@@ -62,7 +62,7 @@ class ShapeField:
 
     @property
     def bodies(self) -> tuple[ShapeBody, ...]:
-        """All that may be nested in it."""
+        """All bodies that may be nested in it."""
         return self.others if self.body is None else (self.body, *self.others)
 
     @property
@@ -72,7 +72,7 @@ class ShapeField:
 
     @property
     def words(self) -> str:
-        """Its type, size and number, as messages have it: ``uint32[4]``, ``4 bytes``."""
+        """Its type, size and count for messages: ``uint32[4]``, ``4 bytes``."""
         what = self.body.name if self.body is not None else self.type or _bytes(self.size)
         if self.type in ("buffer", "unused_buffer", "bitmap"):
             what = f"{self.type} of {_bytes(self.size)}"
@@ -81,9 +81,9 @@ class ShapeField:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShapeBody:
-    """A vmstate description; ``minimum`` is the oldest version it loads, None where it is not told.
+    """A vmstate description; ``minimum`` is the oldest version it loads, None if it is not known.
 
-    One may be part of many others, so that comparing two by their contents could take for ever: see
+    One may be part of many others, so comparing two by their contents could take unlimited time: see
     :class:`qmigtool.schemadiff.unique.Unique`.
     """
 
@@ -109,7 +109,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """Everything that one input describes."""
+    """The descriptions of one input."""
 
     source: str
     origin: Origin
@@ -119,18 +119,18 @@ class Shapes:
 
 
 class Effect(StrEnum):
-    """What a difference does to a migration in one direction."""
+    """The effect of a difference on a migration in one direction."""
 
     BREAKS = "breaks"
     MAY_BREAK = "may break"
-    """If what it is about is sent: a device that the VM has, a subsection or field that is needed."""
+    """It breaks if the part is sent: a device that the VM has, a subsection or field that is needed."""
     HARMLESS = "harmless"
     UNKNOWN = "unknown"
-    """What is told is not enough to say."""
+    """The descriptions do not suffice to decide."""
 
     @property
     def rank(self) -> int:
-        """The larger, the worse."""
+        """Larger is worse."""
         return (Effect.HARMLESS, Effect.UNKNOWN, Effect.MAY_BREAK, Effect.BREAKS).index(self)
 
 
@@ -147,9 +147,9 @@ class Direction(StrEnum):
 class SchemaDifference:
     """One difference between two descriptions of a device.
 
-    ``rule`` is a stable name (``field-missing``); *missing* is what A has and B lacks, *extra* the other way round.
+    ``rule`` is a stable name (``field-missing``); *missing* is what A has and B lacks, *extra* the reverse.
     ``path`` leads to the place inside the device, subsections and nested structs by name. ``forward`` is the effect on
-    a stream of A that B loads, ``backward`` on one of B that A loads. ``a`` and ``b`` are what the two say.
+    a stream of A that B loads, ``backward`` on one of B that A loads. ``a`` and ``b`` are the two descriptions.
     """
 
     rule: str
@@ -170,7 +170,7 @@ class SchemaDifference:
 
     @property
     def severity(self) -> Severity:
-        """That of the worse direction."""
+        """The severity of the worse direction."""
         return _SEVERITY[self.effect()]
 
     def as_dict(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class SchemaComparison:
         return any(one.effect(direction) in (Effect.BREAKS, Effect.MAY_BREAK) for one in self.differences)
 
     def counts(self, direction: Direction) -> dict[Effect, int]:
-        """Return how many differences have which effect in a direction."""
+        """Return the number of differences with each effect in a direction."""
         effects = [one.effect(direction) for one in self.differences]
         return {effect: effects.count(effect) for effect in Effect}
 

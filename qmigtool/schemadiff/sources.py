@@ -1,4 +1,4 @@
-"""Inputs, told apart by their content, packed or not: a stream, a vmdesc's text, -dump-vmstate, a learned schema."""
+"""Inputs, recognised by their content, also compressed: a stream, a vmdesc's text, -dump-vmstate, a learned schema."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["of_dump", "of_schema", "of_stream", "of_vmdesc", "read_shapes"]
 MAX_TEXT = 64 << 20  # of JSON; QEMU 11.1 dumps 0.9 MB
 MAX_ALTERNATIVES = 16  # shapes of one struct; the built-in schema has up to 4
 NUMBERED = re.compile(r"\[[0-9]+\]$")
-LISTS = ("qtailq", "qlist", "gtree")  # as many elements as there happen to be
+LISTS = ("qtailq", "qlist", "gtree")  # the number of elements varies
 VERSION = re.compile(r"[0-9]+(\.[0-9]+)+")  # of QEMU
 READABLE = (
     "a file: a stream with a vmdesc, the text of a vmdesc (`analyze -d desc`), the output of -dump-vmstate, "
@@ -39,13 +39,13 @@ READABLE = (
 
 
 def read_shapes(target: str | BinaryIO, source: str | None = None, *, snapshot: str | None = None) -> Shapes:
-    """Read what a file or a pipe describes; ``source`` is what to call it, by default the file's name.
+    """Read the descriptions in a file or a pipe; ``source`` is its name in messages, by default the file's name.
 
-    ``snapshot`` names one of a qcow2 image that has several.
+    ``snapshot`` selects one of a qcow2 image that has several.
 
-    Raises :class:`~qmigtool.errors.StreamError` if it describes nothing of the kind,
+    Raises :class:`~qmigtool.errors.StreamError` if it does not describe device state,
     :class:`~qmigtool.errors.UnsupportedError` for a stream without a vmdesc, and
-    :class:`~qmigtool.errors.UsageError` if there is no such file.
+    :class:`~qmigtool.errors.UsageError` if the file does not exist.
     """
     name = source or (target if isinstance(target, str) else "<pipe>")
     try:
@@ -68,17 +68,17 @@ def _opened(path: str) -> FileSource:
         return FileSource(Path(path))
     except FileNotFoundError:
         versions = ", and no schema of a single version of QEMU is built in" if VERSION.fullmatch(path) else ""
-        raise UsageError(f"there is no file {path!r}{versions}", expected=READABLE) from None
+        raise UsageError(f"no file {path!r}{versions}", expected=READABLE) from None
 
 
 def _of_pipe(pipe: BinaryIO, source: str) -> Shapes:
-    """Read a pipe: a text, or what is packed and can be either, to its end, if that is not too far."""
+    """Read a pipe: text, or compressed data that can be either, to its end, up to a limit."""
     head = pipe.read(HEAD)
     magic = recognise(head)
     if is_text(head) or (magic is not None and magic.kind is ContainerKind.PACKED):
         data = head + pipe.read(max(MAX_TEXT + 1 - len(head), 0))
         if len(data) > MAX_TEXT:
-            raise LimitError("what comes from the pipe is too long", expected=f"at most {MAX_TEXT} bytes, or a file")
+            raise LimitError("the data from the pipe is too long", expected=f"at most {MAX_TEXT} bytes, or a file")
         text = text_of(BufferSource(data), MAX_TEXT)
         if text is not None:
             return _of_text(text, source)
@@ -90,7 +90,7 @@ def _of_pipe(pipe: BinaryIO, source: str) -> Shapes:
 
 
 class _Rejoined(io.RawIOBase):
-    """A pipe whose first bytes were looked at, as if they had not been."""
+    """A pipe that returns its first bytes again after they were read."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         super().__init__()
@@ -98,11 +98,11 @@ class _Rejoined(io.RawIOBase):
         self._rest = rest
 
     def readable(self) -> bool:
-        """A pipe is read, and nothing else."""
+        """A pipe is read only."""
         return True
 
     def readinto(self, buffer: Buffer) -> int:
-        """Fill ``buffer``: the head first."""
+        """Fill ``buffer``, first with the bytes read before."""
         view = memoryview(buffer).cast("B")
         part = self._head[: len(view)]
         self._head = self._head[len(part) :]
@@ -112,7 +112,7 @@ class _Rejoined(io.RawIOBase):
 
 
 def _of_text(text: bytes, source: str) -> Shapes:
-    """Tell which JSON it is by the keys that only one of them has at its head."""
+    """Recognise the kind of JSON by top-level keys that only one kind has."""
     if text.lstrip()[:1] != b"{":
         raise StreamError("neither JSON nor a migration stream", expected=READABLE)
     if b'"vmschkmachine"' in text:
@@ -133,7 +133,7 @@ def _of_text(text: bytes, source: str) -> Shapes:
 
 
 def of_stream(stream: Stream, source: str | None = None) -> Shapes:
-    """Return the bodies that a stream holds; raises :class:`~qmigtool.errors.UnsupportedError` without a vmdesc."""
+    """Return the bodies in a stream; raises :class:`~qmigtool.errors.UnsupportedError` without a vmdesc."""
     stream.prove()
     if stream.vmdesc is None:
         error = stream.error
@@ -156,7 +156,7 @@ def of_vmdesc(vmdesc: Vmdesc, source: str = "vmdesc") -> Shapes:
         key = name, id(device.description)
         if key not in shapes:
             body = convert.body(device.description)
-            if device.old_style:  # opaque: nothing tells what is in it
+            if device.old_style:  # opaque: its contents are not known
                 body = ShapeBody(name, body.version, None, (ShapeField("data", "old-style", None),), ())
             shapes[key] = Shape(name, body.version, None, body)
     return Shapes(source, Origin.VMDESC, None, tuple(shapes.values()))
@@ -174,7 +174,7 @@ def of_schema(schema: Schema, source: str | None = None) -> Shapes:
 
 
 def of_dump(dump: VmstateDump, source: str = "-dump-vmstate") -> Shapes:
-    """Return what a QEMU says that it can save and load."""
+    """Return the bodies that a QEMU can save and load by its own dump."""
     shapes = tuple(
         Shape(device.type, device.version_id, device.minimum_version_id, _dump_body(device.description))
         for device in dump.devices
@@ -196,7 +196,7 @@ def _dump_field(field: DumpField) -> ShapeField:
     return ShapeField(
         NUMBERED.sub("", field.name),
         None,
-        # That of a struct is the C struct's, and 0 is a size that is told at run time.
+        # The size of a struct is that of the C struct, and 0 is a size known only at run time.
         field.size if field.size and field.description is None else None,
         field.num,
         field.version_id,
@@ -206,7 +206,7 @@ def _dump_field(field: DumpField) -> ShapeField:
 
 
 class _FromVmdesc:
-    """Turns descriptions into bodies; equal ones are one object, and are converted once."""
+    """Converts descriptions to bodies; equal ones are one object, and are converted once."""
 
     def __init__(self) -> None:
         self._made: dict[int, ShapeBody] = {}
@@ -226,7 +226,7 @@ class _FromVmdesc:
 
 
 class _FromSchema:
-    """Turns the nodes of a schema into bodies."""
+    """Converts the nodes of a schema to bodies."""
 
     def __init__(self) -> None:
         self._made: dict[int, ShapeBody] = {}
@@ -255,9 +255,9 @@ def _typed(field: FieldDescription | NodeField, body: ShapeBody | None) -> Shape
 
 
 def joined(fields: Iterable[ShapeField]) -> Iterator[ShapeField]:
-    """Join what one array was described as in pieces, because its elements differ or some are NULL pointers.
+    """Join the parts of an array that is described in parts because its elements differ or some are NULL pointers.
 
-    A vmdesc tells fields of one name apart by a number (``unused[1]``), which is taken off: the C tables have none.
+    A vmdesc distinguishes fields of one name by a number (``unused[1]``), which is removed: the C tables have none.
     """
     for name, group in itertools.groupby(fields, key=lambda field: field.name):
         pieces = [replace(piece, name=NUMBERED.sub("", name)) for piece in group]

@@ -1,4 +1,4 @@
-"""Equal bodies made one object, so that who compares them need not look inside."""
+"""Make equal bodies one object, so that a comparison does not need to look inside."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ __all__ = ["Unique"]
 
 
 class Unique:
-    """Makes equal bodies one, from the innermost outwards: each is looked at once, in however many it stands."""
+    """Makes equal bodies one object, from the innermost outwards: each is processed once, even if many contain it."""
 
     def __init__(self) -> None:
         self._made: dict[Any, ShapeBody] = {}
-        self._seen: dict[
-            int, tuple[ShapeBody, ShapeBody]
-        ] = {}  # the first keeps the number from being given to another
+        self._seen: dict[int, tuple[ShapeBody, ShapeBody]] = {}  # the first keeps its id() from being reused
 
     def shapes(self, shapes: Shapes) -> Shapes:
         """Return the same shapes, made of unique bodies."""
@@ -31,7 +29,7 @@ class Unique:
         if id(body) not in self._seen:
             fields = tuple(self._field(field) for field in body.fields)
             subsections = tuple(self.body(sub) for sub in body.subsections)
-            # Bodies are told apart by what they are, not by what is in them; their fields are, and so are these.
+            # Bodies compare by identity, not by contents: those in this one have been made unique already.
             key = (body.name, body.version, body.minimum, fields, subsections)
             made = self._made.setdefault(key, replace(body, fields=fields, subsections=subsections))
             self._seen[id(body)] = body, made
