@@ -127,7 +127,7 @@ def test_names_from_a_file_are_escaped(call, write):
         (b'{"page_size": 4096, "devices": 7}', 3, "devices"),
         (b'{"schema": 1, "shapes": 7, "devices": []}', 3, "not a schema"),
         (b"\xfd7zXZ\0 and no more", 3, "damaged xz data"),
-        (lzma.compress(b'{"vmschkmachine"')[:-9], 3, "ends early"),
+        (lzma.compress(b'{"vmschkmachine"')[:-9], 3, "is truncated"),
     ],
 )
 def test_what_describes_nothing(call, write, data, code, message):
