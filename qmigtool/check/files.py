@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -20,6 +20,7 @@ from qmigtool.findings import Finding, Report, Severity
 from qmigtool.findings.report import RANK, count
 from qmigtool.stream.opening import open_stream
 from qmigtool.util.budget import portion
+from qmigtool.util.progress import advance, task
 
 if TYPE_CHECKING:
     from qmigtool.devices.schema import Schema
@@ -190,7 +191,8 @@ def check_files(
     """
     reports = []
     broken = False
-    with ExitStack() as stack:
+    counted = task("checking", len(files), "files") if len(files) > 1 else nullcontext()
+    with counted, ExitStack() as stack:
         old, opened_one = None, None
         for file, one in zip(files, baselines, strict=True):
             if one != opened_one:  # one stream for all files, or one for each
@@ -202,6 +204,8 @@ def check_files(
                         old = stack.enter_context(opening_baseline(one))
             reports.append(_checked(file, policy, old, opening, told, alone=len(files) == 1))
             broken = broken or (old is not None and any(isinstance(error, StreamError) for error in old.problems))
+            if len(files) > 1:
+                advance(1)
     return CheckResult(tuple(reports), fail_on, broken, tuple(skipped))
 
 

@@ -15,10 +15,12 @@ import click
 from qmigtool import __version__
 from qmigtool.cli.shared.lazy import LazyGroup
 from qmigtool.cli.shared.messages import complain, fail, say_error
+from qmigtool.cli.shared.progressbar import Bar
 from qmigtool.cli.shared.standard import drop_errors, flush_output, take_standard_streams
 from qmigtool.cli.shared.terminal import NO_PAGER
 from qmigtool.errors import QmigError
 from qmigtool.util.budget import Limits, current, limited
+from qmigtool.util.progress import reporting
 from qmigtool.util.values import parse_number
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,10 +97,12 @@ def limit_option(name: str, kind: Callable[[str], Any], unit: str, words: str) -
     "N",
     "Values of a file; a section counts as 40.  [default: 600000; above 16 MiB, 1 more per 12 bytes]",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress on standard error.")
 @click.option("--no-pager", is_flag=True, help="Do not send long output through a pager (PAGER, by default less).")
 @click.pass_context
 def cli(
     context: click.Context,
+    quiet: bool,
     no_pager: bool,
     max_seconds: float | None,
     max_memory: int | None,
@@ -125,6 +129,8 @@ def cli(
         usual.objects if max_objects is None else max_objects,
     )
     context.with_resource(limited(limits))
+    if not quiet and sys.stderr.isatty():
+        context.with_resource(reporting(Bar(stream=sys.stderr)))
 
 
 @cli.result_callback()

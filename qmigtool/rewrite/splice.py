@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
 from qmigtool.errors import StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.util.files import copy_range, skip_zeros
+from qmigtool.util.progress import advance, reach, task
 
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
@@ -129,13 +130,16 @@ def write_stream(stream: Stream, target: BinaryIO, splices: Iterable[Splice] = (
     source = seekable_source(stream)
     size = len(source.whole)
     _check_spans(stream, size)
+    found = ordered(splices, size)
     at = written = 0
-    for splice in ordered(splices, size):
-        written += _copy(source, at, splice.offset - at, target)
-        for part in splice.parts:
-            written += _put(source, part, target)
-        at = splice.offset + splice.length
-    return written + _copy(source, at, size - at, target)
+    with task("writing", size + sum(splice.growth for splice in found)):
+        for splice in found:
+            written += _copy(source, at, splice.offset - at, target)
+            for part in splice.parts:
+                written += _put(source, part, target)
+                reach(written)
+            at = splice.offset + splice.length
+        return written + _copy(source, at, size - at, target)
 
 
 def ordered(splices: Iterable[Splice], size: int) -> list[Splice]:
@@ -182,6 +186,7 @@ def _put(source: BufferSource, part: Part, target: BinaryIO) -> int:
     for chunk in part.chunks():
         target.write(chunk)
         written += len(chunk)
+        advance(len(chunk))
     if written != part.size:
         # Every later offset has been computed from its size.
         raise StreamError(f"{written} bytes were written instead of {part.size}")

@@ -21,6 +21,7 @@ from qmigtool.parsers.window import Window
 from qmigtool.stream.consistency import Descriptions, disagreements
 from qmigtool.stream.probe import probe_page_size
 from qmigtool.stream.sectionindex import SectionIndex
+from qmigtool.util.progress import reach, task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,9 +51,11 @@ class _Forward:
         met = False
         self.reader.limit, self.reader.most_runs = limit, runs
         try:
-            for section in () if self.finished else self.reader.sections():
-                self.sections.append(section)
-                met = met or section.end == goal
+            with task("reading", self.reader.window.end if limit is None else limit):
+                for section in () if self.finished else self.reader.sections():
+                    self.sections.append(section)
+                    met = met or section.end == goal
+                    reach(section.end)
         except QmigError as error:
             self.error, self.finished = error, True
             return met

@@ -15,6 +15,7 @@ from qmigtool.stream.consistency import disagreements
 from qmigtool.stream.probe import PROBED, find_start, probe_page_size
 from qmigtool.stream.sectionindex import SectionIndex
 from qmigtool.util.budget import current
+from qmigtool.util.progress import advance, task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,10 +102,21 @@ class PipeReading:
         """Do nothing: all has been read."""
 
     def _read(self, pipe: BinaryIO, chunk: bytes | memoryview) -> None:
+        with task("reading"):
+            self._read_chunks(pipe, chunk)
+        self._take_reader_problems()
+        if self.located is not None:
+            # Zero pages are valid with many page sizes; this one is recorded.
+            self.reader.ram.page_size = self.located.vmdesc.page_size
+            if not self._problems:
+                self._problems += disagreements(self.sections, self.located)
+
+    def _read_chunks(self, pipe: BinaryIO, chunk: bytes | memoryview) -> None:
         reader = self.reader
         while True:
             if chunk:
                 current().admit(len(chunk))
+                advance(len(chunk))
                 reader.feed(chunk)
             else:
                 reader.close()
@@ -118,12 +130,6 @@ class PipeReading:
             if not chunk:
                 break
             chunk = pipe.read(PIPE_CHUNK)
-        self._take_reader_problems()
-        if self.located is not None:
-            # Zero pages are valid with many page sizes; this one is recorded.
-            reader.ram.page_size = self.located.vmdesc.page_size
-            if not self._problems:
-                self._problems += disagreements(self.sections, self.located)
 
     def _take_vmdesc(self, section: Section) -> None:
         try:

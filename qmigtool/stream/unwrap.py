@@ -36,6 +36,7 @@ from qmigtool.stream.containers import Packing, packing_of
 from qmigtool.stream.probe import MAX_PREFIX, Follower
 from qmigtool.util.budget import current
 from qmigtool.util.files import skip_zeros
+from qmigtool.util.progress import reach, task
 
 __all__ = ["Container", "Unwrapped", "unpack_channel", "unwrap"]
 
@@ -374,7 +375,8 @@ def _spooled(
     problems = list(found.problems)
     with tempfile.TemporaryFile() as file:
         try:
-            _write(file, pieces, Follower() if follow else None)
+            with task("unwrapping"):
+                _write(file, pieces, Follower() if follow else None)
         except BudgetError:
             raise
         except (StreamError, UnsupportedError) as error:
@@ -398,6 +400,7 @@ def _write(file: BinaryIO, pieces: Iterable[bytes | int], follower: Follower | N
         length = piece if isinstance(piece, int) else len(piece)
         size += length
         budget.tick(size, "the stream in the container")
+        reach(size)
         if size > MAX_STREAM:
             raise LimitError("the stream in the container is too long", expected=f"at most {MAX_STREAM} bytes")
         if follower is not None:

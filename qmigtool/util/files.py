@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from qmigtool.errors import OutputError, UsageError
+from qmigtool.util.progress import advance
 
 __all__ = ["copy_range", "new_folder", "open_input", "refuse_input", "replacing", "skip_zeros"]
 
+STEP = 1 << 28  # bytes that the kernel copies in one call: between two, progress is shown
 CHUNK = 1 << 20
 BLOCK = 4096  # the unit that a file system shares between files
 # Errors of a kernel or a file system that cannot copy between these two files itself.
@@ -141,6 +143,7 @@ def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
         start, end = _data(source, offset, offset + length)
         if start > offset:
             skip_zeros(target, start - offset)
+            advance(start - offset)
         _copy_data(source, start, end - start, target)
         offset, length = end, length - (end - offset)
 
@@ -168,11 +171,12 @@ def _copy_data(source: int, offset: int, length: int, target: BinaryIO) -> None:
             offset, length = offset + ahead, length - ahead
             target.flush()
         while length:
-            moved = os.copy_file_range(source, target.fileno(), min(length, 1 << 30), offset)
+            moved = os.copy_file_range(source, target.fileno(), min(length, STEP), offset)
             if not moved:
                 break
             offset += moved
             length -= moved
+            advance(moved)
     except OSError as error:
         if error.errno not in _NOT_HERE:
             raise
@@ -187,6 +191,7 @@ def _read_and_write(source: int, offset: int, length: int, target: BinaryIO) -> 
         target.write(data)
         offset += len(data)
         length -= len(data)
+        advance(len(data))
 
 
 def skip_zeros(target: BinaryIO, length: int) -> None:

@@ -82,8 +82,8 @@ def test_a_cell_is_folded_in_its_column():
     )[0].rows
     assert ["  ".join(line).rstrip() for row in rows for line in row] == [
         "where                     about",
-        "cpu@0/cpu/msr_smi_count/  first at",
-        " env.msr_smi_count        +0x72",
+        "cpu@0/cpu/msr_smi_count/  first at +0x72",
+        " env.msr_smi_count",
         "a                         b",
     ]
 
@@ -140,6 +140,7 @@ def on_a_terminal(*arguments, **environment):
     environment = {
         **os.environ,
         "LINES": "24",
+        "PAGER": "cat",
         "TERM": "xterm",
         "NO_COLOR": "1",
         "PYTHONPATH": str(ROOT),
@@ -189,6 +190,12 @@ def test_messages_go_through_the_pager_too_and_the_status_stays(tmp_path):
     shown, status = on_a_terminal("show", str(cut), PAGER=PAGER)
     assert status == 3
     assert "paged: qmigtool: " in shown
+
+
+@pytest.mark.parametrize("pager", [PAGER, "cat"])
+def test_messages_keep_their_place(pager):
+    shown, status = on_a_terminal("show", PC, "cpu@0/env.xcr0", PAGER=pager)
+    assert (shown.splitlines(), status) == (["0x21f", "XCR0: x87 SSE AVX BNDREGS BNDCSR PKRU"], 0)
 
 
 def test_a_pager_that_is_left_is_no_error():

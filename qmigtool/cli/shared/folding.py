@@ -103,11 +103,10 @@ def _fitting(every: Sequence[Sequence[str]], natural: Sequence[int], least: Sequ
             max(least[i], *(len(line) for row in every for line in _wrapped(row[i], widths[i], i)))
             for i in range(len(widths))
         ]
-        idle = [i for i in range(len(widths)) if used[i] < widths[i]]
-        if not idle:
+        idlest = max(range(len(widths)), key=lambda i: widths[i] - used[i])
+        if used[idlest] == widths[idlest]:
             return widths
-        for i in idle:
-            most[i] = used[i]
+        most[idlest] = used[idlest]
 
 
 def _wrapped(cell: str, width: int, column: int) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.util.jsontext import SCHEMA, write_json
+from qmigtool.util.progress import reporter
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def complain(error: QmigError) -> None:
 
 def say_error(line: str) -> None:
     """Print a line on stderr; whatever names are in it, it stays one line and starts no command."""
+    shown = reporter()
+    if shown is not None:
+        shown.clear()
     print(printable(line), file=sys.stderr)
 
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qmigtool.cli.shared.standard import STDERR, STDOUT, WholeWriter
+from qmigtool.cli.shared.standard import STDOUT, WholeWriter
+from qmigtool.util.progress import reporter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -68,7 +69,7 @@ class PagingWriter(io.RawIOBase):
         self._kept = bytearray()
         self._out: WholeWriter | None = None
         self._pager: subprocess.Popen[bytes] | None = None
-        self._saved: list[tuple[int, int]] = []
+        self._saved: int | None = None
 
     def writable(self) -> bool:
         """It is written to, and nothing else."""
@@ -93,7 +94,10 @@ class PagingWriter(io.RawIOBase):
         return len(whole)
 
     def _start(self) -> None:
-        """Start the pager; it gets the messages on stderr, too, which would be written over it."""
+        """Start the pager."""
+        shown = reporter()
+        if shown is not None:
+            shown.stop()
         environment = {"LESS": OPTIONS, "LV": "-c", **os.environ}
         try:
             # As git does: PAGER is a command line of the shell.
@@ -101,10 +105,8 @@ class PagingWriter(io.RawIOBase):
         except OSError:
             self._pager = None
         if self._pager is not None and self._pager.stdin is not None:
-            for handle in (STDOUT, STDERR):
-                if os.isatty(handle):
-                    self._saved.append((handle, os.dup(handle)))
-                    os.dup2(self._pager.stdin.fileno(), handle)
+            self._saved = os.dup(STDOUT)
+            os.dup2(self._pager.stdin.fileno(), STDOUT)
             self._pager.stdin.close()
         self._out = WholeWriter(STDOUT)
         self._out.write(self._kept)
@@ -118,11 +120,9 @@ class PagingWriter(io.RawIOBase):
                 self._out.write(self._kept)
                 self._kept.clear()
         finally:
-            with contextlib.suppress(OSError):
-                sys.stderr.flush()
-            for handle, saved in self._saved:
-                os.dup2(saved, handle)  # this closes the pager's input
-                os.close(saved)
+            if self._saved is not None:
+                os.dup2(self._saved, STDOUT)  # this closes the pager's input
+                os.close(self._saved)
             if self._pager is not None:
                 before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the pager's now
                 try:
@@ -150,8 +150,11 @@ def paged() -> Iterator[None]:
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(writer, 1 << 16), encoding=plain.encoding, errors=plain.errors, line_buffering=True
     )
+    # Messages keep their place among the lines, in the pager, too: both are shown on the same terminal.
+    messages = contextlib.redirect_stderr(sys.stdout) if sys.stderr.isatty() else contextlib.nullcontext()
     try:
-        yield
+        with messages:
+            yield
     finally:
         try:
             with contextlib.suppress(BrokenPipeError):  # the pager was left before the end: nothing is lost to anyone

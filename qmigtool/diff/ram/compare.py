@@ -18,6 +18,7 @@ from qmigtool.diff.ram.walk import RANGE, PageClass, Ranges, Walk
 from qmigtool.errors import UnsupportedError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.tables import Column, Table
+from qmigtool.util.progress import task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -190,7 +191,8 @@ def compare_ram(a: Stream, b: Stream, *, absent: Absent = "error") -> RamCompari
     blocks = []
     for name in names:
         walk = Walk(name, one, other, small, absent)
-        counts, kept = walk.compare(room)
+        with task(f"comparing {name}", walk.size):
+            counts, kept = walk.compare(room)
         room -= 0 if kept is None else len(kept)
         problems = tuple(walk.problems())
         blocks.append(BlockComparison(name, walk.size_a, walk.size_b, small, counts, problems, kept, walk))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qmigtool.diff.ram.pages import BlockPages, HeldPage, distinct
+from qmigtool.util.progress import reach
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +84,11 @@ class Walk:
                 kept = [*kept, found] if room >= 0 else None
         return dict(zip(PageClass, counts.tolist(), strict=True)), np.concatenate(kept) if kept is not None else None
 
+    @property
+    def size(self) -> int:
+        """The bytes to compare."""
+        return self._units * self._unit
+
     def problems(self) -> Iterator[str]:
         """Yield why pages are unknown; complete after the walk."""
         for word, side in zip("AB", self._sides, strict=True):
@@ -144,6 +150,7 @@ class Walk:
             part = slice(done, end)
             yield self._look(start[part], units[part], kinds[part], look[part], ia[part], ib[part])
             done = end
+            reach(int(start[end - 1] + units[end - 1]) * self._unit)
 
     def _look(
         self, start: Ints, units: Ints, kinds: Classes, look: NDArray[np.bool_], ia: Ints, ib: Ints
