@@ -32,4 +32,4 @@ def test_cet_and_xcr0(name, accelerator, cpu, lost, tmp_path, capsys):
     for one in mine:
         assert "CET_U" in one["message"]
         assert "MSRs 0x6a0 to 0x6a8" in one["message"]
-        assert one["reason"].startswith("XCR0 is taken")
+        assert one["reason"].startswith("XCR0 is accepted")

@@ -1,19 +1,19 @@
-"""QEMU's loader, acted out on what is known of a target: does it take the stream, and in which words does it refuse?
+"""A model of QEMU's loader, applied to what is known of a target: does it load the stream, and with which error not?
 
-In the order of ``qemu_loadvm_state`` (QEMU: ``migration/savevm.c``), stopping at the first error.
+It follows the order of ``qemu_loadvm_state`` (QEMU: ``migration/savevm.c``) and stops at the first error.
 
 =============  ==================================================================================
-predict        the walk as a whole: :func:`predict`, which makes a :class:`~.verdict.Verdict`
-versions       one walk for each kind of version that the target may be
+predict        the whole walk: :func:`predict`, which returns a :class:`~.verdict.Verdict`
+versions       one walk for each group of possible versions of the target
 configuration  file header, configuration section, capabilities
-sections       which section is meant, its version, its footer
-ramlist        the RAMBlocks; ``records`` their pages, ``ramblocks`` what the target has
-bodies         device state by the target's own description; ``shapes``, ``lengths``, ``esp``, ``fieldfacts`` help
-pciconfig      the bytes of PCI config space that must not differ; ``virtio``, ``virtiomem`` what virtio sends
-hooks          what is checked when a section is complete; ``armregisters``, ``guestmemory`` help
+sections       lookup of a section, its version, its footer
+ramlist        the RAMBlocks; ``records`` their pages, ``ramblocks`` the target's blocks
+bodies         device state by the target's description; with ``shapes``, ``lengths``, ``esp``, ``fieldfacts``
+pciconfig      the bytes of PCI config space that must be equal; ``virtio``, ``virtiomem`` virtio devices
+hooks          checks after a section is complete; with ``armregisters``, ``guestmemory``
 commands       MIG_CMD_*
-postload       what KVM refuses when all is loaded
-words          QEMU's words, by version
-state, cursor  what one walk knows, and the bytes as QEMUFile gives them
+postload       what KVM refuses after everything is loaded
+words          QEMU's messages, by version
+state, cursor  the state of one walk, and the bytes as QEMUFile returns them
 =============  ==================================================================================
 """

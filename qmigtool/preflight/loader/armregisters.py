@@ -1,7 +1,7 @@
-"""An Arm vCPU's system registers as the target takes them: by name (``cpu_post_load`` in target/arm/machine.c).
+"""An Arm vCPU's system registers as the target loads them: by name (``cpu_post_load`` in target/arm/machine.c).
 
 A stream has a list of numbers (KVM's encoding of a register) and one of values. Up to 10.x a target refuses a list that
-is longer than its own, and a register that it does not have; since 11.0 it says which. Registers that no write changes
+is longer than its own, and a register that it does not have; since 11.0 it prints the register. Read-only registers
 must have the target's value: those that identify the CPU are known here.
 """
 
@@ -19,18 +19,18 @@ __all__ = ["COUNT", "LISTED", "OWN", "compare_registers"]
 
 COUNT, INDEXES, VALUES = "cpreg_vmstate_array_len", "cpreg_vmstate_indexes", "cpreg_vmstate_values"
 LISTED = frozenset({("cpu", INDEXES), ("cpu", VALUES)})
-"""(vmsd, array) that is kept whole."""
+"""(vmsd, array) that is stored completely."""
 OWN = "own "
-"""How the name begins under which the target's own of such an array is kept."""
+"""Prefix of the name under which the target's own array is stored."""
 
 NAMES_THEM = (11, 0)
-"""The first version that compares registers by name, and not how many there are."""
+"""The first version that compares registers by name, not by their number."""
 ARM64_SYSREG = 0x0013  # KVM_REG_ARM64_SYSREG >> 16, in bits 16 to 31 of a number as QEMU keeps it
 KVM_ARCH, KVM_ARM64 = 0xFF << 56, 0x60 << 56
 KVM_SIZE, KVM_U64 = 0xF << 52, 3 << 52
 SCTLR_EL3 = 0x603000000013F080
 EL3_LOADS = (6, 0), (7, 2)
-"""QEMU before the first refuses the registers of a vCPU with EL3 (5.2 its own), QEMU from the second on does not."""
+"""QEMU before the first refuses the registers of a vCPU with EL3 (5.2 even its own), from the second on it does not."""
 AA64, NS, WIDE = 1 << 28, 1 << 29, 1 << 15
 MISSING = (
     "warning: handle_cpreg_missing_in_incoming_stream: system register {:#x} expected by the destination but not in "
@@ -40,22 +40,23 @@ FOREIGN = (
     "handle_cpreg_only_in_incoming_stream: system register {:#x} in the incoming stream but unknown on the "
     "destination: fail migration"
 )
-# MIDR to ID_AA64*, then CCSIDR, CLIDR, AIDR, then CTR and DCZID; (op1, CRm, op2) of which a guest writes
+# MIDR to ID_AA64*, then CCSIDR, CLIDR, AIDR, then CTR and DCZID
 _READ_ONLY_OP1 = (0, 1, 3)
 
 
 def compare_registers(load: Load, values: Mapping[str, Any], hook: Mapping[str, Any], instance: int) -> None:
-    """Compare the registers that a stream has with the target's own; raises :class:`~.words.Refusal`."""
+    """Compare the registers of a stream with the target's; raises :class:`~.words.Refusal`."""
     sent, own = _registers(values, ""), _registers(values, OWN)
     if sent is None or own is None:
-        load.doubt("which system registers the target has: a reference of it decides it", f"cpu@{instance}")
+        load.doubt("the system registers of the target are unknown; a reference stream decides it", f"cpu@{instance}")
         return
     if SCTLR_EL3 in own and not load.since(EL3_LOADS[0]):
-        load.note(f"cpu@{instance}: QEMU before 6.0 does not load a vCPU with EL3, its own neither")
+        load.note(f"cpu@{instance}: QEMU before 6.0 does not load a vCPU with EL3, not even its own")
         raise load.refuse("hook", **hook)
     if SCTLR_EL3 in own and not load.since(EL3_LOADS[1]):
         load.doubt(
-            "whether this QEMU loads a vCPU with EL3: 5.2 does not, 7.2 does: a version decides it", f"cpu@{instance}"
+            "whether this QEMU loads a vCPU with EL3 (5.2 does not, 7.2 does): its version decides it",
+            f"cpu@{instance}",
         )
     foreign = sorted(sent.keys() - own.keys())
     if (foreign or own.keys() - sent.keys()) and load.since(NAMES_THEM):
@@ -65,7 +66,7 @@ def compare_registers(load: Load, values: Mapping[str, Any], hook: Mapping[str, 
         if foreign:
             raise load.refuse("registers", text="\n".join(lines), **hook)
         load.warnings += lines
-    # Before, a register behind the target's last one is not looked at.
+    # Earlier versions ignore registers after the target's last one.
     if any(number <= max(own, default=0) for number in foreign):
         raise load.refuse("hook", **hook)
     for number in sorted(sent.keys() & own.keys()):
@@ -93,7 +94,7 @@ def _id(number: int) -> int:
 
 
 def _identifies(number: int) -> bool:
-    """Say whether a register tells what the CPU is, and no write changes it: op0 3, CRn 0 but for op1 2 and 4."""
+    """Return whether a register identifies the CPU and is read-only: op0 3, CRn 0 except op1 2 and 4."""
     if number >> 16 & 0xFFFF != ARM64_SYSREG:
         return False
     op0, op1, crn = number >> 14 & 3, number >> 11 & 7, number >> 7 & 15

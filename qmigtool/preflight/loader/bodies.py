@@ -1,12 +1,12 @@
 """The body of a device section as the target reads it (``vmstate_load_state`` in ``migration/vmstate.c``).
 
-A body has no tags, so the target reads by its own description, whatever the stream's may be: the one of a body that it
-saved itself. What differs shows up where something else is expected, in general at the footer. Its own body also tells
-what is compared: fields that must be equal, and PCI configuration space.
+A body has no tags, so the target reads it by its own description, not by the stream's: the description of a body that
+the target saved. A difference shows up where something else is expected, usually at the footer. The target's body also
+has the values that are compared: fields that must be equal, and PCI configuration space.
 
-Not everything can be read that way. A device that loads itself by older functions has no description, a list may be
-empty in the target's own body, and a pointer null. Then its device is undecided, and what lies behind the next footer
-is read again.
+Not everything can be read that way. A device that loads itself by older functions has no description, and in the
+target's body a list may be empty and a pointer null. Then the device is undecided, and reading resumes after the next
+footer.
 """
 
 from __future__ import annotations
@@ -46,40 +46,40 @@ __all__ = ["load_body"]
 DISKS = ("block", "dirty-bitmap")
 """Live sections that name the target's block devices."""
 LIVE = ("spapr/htab", "s390-storage_attributes")
-"""Live sections whose parts a target takes that sends them itself: what is in them depends on the guest alone."""
-SMALL = 256  # bytes of a value that is kept for later
-MAX_COUNT = 1 << 20  # elements; no list of registers has more
+"""Live sections that a target accepts if it sends them itself: their contents depend only on the guest."""
+SMALL = 256  # maximum size of a value that is kept for later
+MAX_COUNT = 1 << 20  # elements; no list of registers is longer
 
 
 class _Opaque(Exception):  # noqa: N818 - a signal
-    """What follows in this body cannot be read by a description."""
+    """The rest of this body cannot be read by a description."""
 
 
 @dataclass(slots=True)
 class _Own:
-    """The target's own body at a place: ``data`` from ``at`` on; None where it has nothing there."""
+    """A position in the target's own body: ``data`` from ``at`` on; None if it has nothing there."""
 
     data: bytes | None
     at: int = 0
 
     def take(self, size: int) -> bytes | None:
-        """Return the next bytes and pass them."""
+        """Return the next bytes and skip them."""
         found = self.peek(size)
         self.at += size
         return found
 
     def peek(self, size: int) -> bytes | None:
-        """Return the next bytes without passing them; None where there are none."""
+        """Return the next bytes without skipping them; None if there are none."""
         return self.data[self.at : self.at + size] if self.data is not None else None
 
     def inner(self) -> _Own:
-        """Return the same place, to be walked on its own."""
+        """Return a copy of this position that advances independently."""
         return _Own(self.data, self.at)
 
 
 @dataclass(slots=True)
 class _Body:
-    """One body that is read; ``values`` has the plain fields of those that somebody looks at later."""
+    """One body that is being read; ``values`` has the plain fields that are needed later."""
 
     load: Load
     section: TargetSection
@@ -88,18 +88,18 @@ class _Body:
     section_id: int
     values: dict[str, Any] = field(default_factory=dict)
     place: str = ""
-    """Of the struct that is read, as a path begins."""
+    """The path of the struct that is being read."""
     read: set[tuple[str, str]] = field(default_factory=set)
-    """(vmsd, field) of what was begun."""
+    """(vmsd, field) of each field whose reading has begun."""
     places: dict[int, tuple[Description, dict[str, tuple[Description, int]]]] = field(default_factory=dict)
-    """By a description's identity, which lasts as long as it is kept: its subsections."""
+    """Identity of a description, which is valid as long as the description is kept -> its subsections."""
     shaky: str = ""
-    """What was passed over by a length that is only supposed: what is found behind it decides nothing."""
+    """A field that was skipped by an assumed length: nothing after it can decide anything."""
 
     # -- one vmsd ------------------------------------------------------------------------------------------------
 
     def state(self, description: Description, version: int, own: _Own) -> None:
-        """Read the fields and subsections of one vmsd, of a body that says ``version``."""
+        """Read the fields and subsections of one vmsd, in a body of ``version``."""
         load, vmsd = self.load, description.name
         current().charge("objects", 1 + len(description.fields), load.cursor.pos, vmsd)
         current().tick(load.cursor.pos, vmsd)
@@ -120,7 +120,7 @@ class _Body:
             if entry.type == "ptr-marker":
                 self.pointers(entry, description)
             elif entry.name in marked:
-                pass  # read behind its mark
+                pass  # read after its mark
             elif since.get(entry.name, 0) <= version and entry.name not in not_sent:
                 name = facts.plain_name(entry.name, description)
                 self.field(vmsd, name, entry, place)
@@ -137,7 +137,7 @@ class _Body:
             hook(load, self.values, {"vmsd": vmsd, "version": local, "minimum": minimum}, self.instance)
 
     def esp(self, vmsd: str, local: int) -> int | None:
-        """Return by which version's fields the structure ``esp`` is read; None where that is the target's own."""
+        """Return the version whose fields of ``esp`` are read; None if that is the target's own."""
         shape = self.section.description
         if vmsd != esp_fields.VMSD or shape is None or all(one.name != esp_fields.SENT for one in shape.fields):
             return None
@@ -145,7 +145,7 @@ class _Body:
         return version if version < local else None
 
     def versions(self, description: Description) -> tuple[int, int]:
-        """Return the version and the minimum version of a vmsd of the target; no minimum that is known is 0."""
+        """Return the version and the minimum version of a vmsd of the target; an unknown minimum is 0."""
         table = self.vmsd(description.name)
         if description is self.section.description:
             minimum = self.section.minimum_version
@@ -160,21 +160,21 @@ class _Body:
         return (self.load.target.vmsds or {}).get(name)
 
     def since(self, name: str) -> Mapping[str, int]:
-        """Return the versions from which on the fields of a vmsd are there."""
+        """Return the first version of each field of a vmsd."""
         table = self.vmsd(name)
         found = table.field_versions if table is not None else None
         if found is None and (name not in facts.X86_ONLY or is_x86(self.load.target)):
             found = facts.SINCE.get(name)
         if found is None:
             raise _Opaque(
-                f"which fields of {name} an older version of the body lacks is not known: its -dump-vmstate decides it"
+                f"the fields of {name} in this older version are unknown; the target's -dump-vmstate decides it"
             )
         return found
 
     # -- fields --------------------------------------------------------------------------------------------------
 
     def field(self, vmsd: str, name: str, entry: FieldDescription, own: _Own) -> None:
-        """Read a field, all elements of it; what goes wrong inside is named by it."""
+        """Read all elements of a field; an error inside it names the field."""
         start = self.load.cursor.pos
         self.read.add((vmsd, entry.name))
         try:
@@ -186,7 +186,7 @@ class _Body:
             raise
 
     def validate(self, vmsd: str, name: str, own: bytes | None, version: int) -> None:
-        """Compare the field that has just been read, if the target does that by itself."""
+        """Compare the field that has just been read, if the target's version does."""
         check = facts.VALIDATED[vmsd, name]
         if own and self.load.since(facts.VALIDATES):
             at = self.load.cursor.pos - len(own)
@@ -218,40 +218,44 @@ class _Body:
                 load.cursor.skip(entry.size)
             elif entry.type in VARIABLE:
                 if not VARIABLE[entry.type](load.cursor):
-                    raise _Opaque(f"what {name} ({entry.type}) holds is not known")
+                    raise _Opaque(f"the format of {name} ({entry.type}) is unknown")
             else:
                 self.foreign(name, entry, place)
             if load.cursor.failed:
                 return
 
     def count(self, vmsd: str, entry: FieldDescription, known: int, own: _Own) -> int:
-        """Return how many elements an array has in this body: as many as the target's own, with few exceptions."""
+        """Return the number of elements of an array in this body: with few exceptions that of the target's own."""
         key = vmsd, entry.name
         if key in facts.COUNTED and not (key in facts.COUNTED_BEFORE and self.load.since(facts.COUNTED_BEFORE[key])):
             received = self.values.get(facts.COUNTED[key], known)
             return received if isinstance(received, int) and 0 <= received <= MAX_COUNT else known
         if key in facts.PER_VCPU and own.data is None:
             if self.load.target.maxcpus is None:
-                raise _Opaque(f"for how many vCPUs {vmsd} is made in the target: `maxcpus` of a TOML target decides it")
+                raise _Opaque(
+                    f"the number of vCPUs of {vmsd} in the target is unknown; `maxcpus` of a TOML target decides it"
+                )
             return self.load.target.maxcpus
         return known
 
     def pointers(self, entry: FieldDescription, description: Description) -> None:
-        """Read pointers, each behind a mark that says whether it is null (VMSTATE_ARRAY_OF_POINTER since 11.0)."""
+        """Read pointers, each after a mark of whether it is null (VMSTATE_ARRAY_OF_POINTER since 11.0)."""
         shapes = [other for other in description.fields if other.name == entry.name and other.type == "struct"]
         shape = inside(shapes[0]) if shapes else None
         for _ in range(1 if entry.array_len is None else entry.array_len):
             marker = self.load.cursor.take(1)
             if marker == b"1" and shape is None:
-                raise _Opaque(f"what {entry.name} points to is not known: it is null in the target's own")
+                raise _Opaque(
+                    f"the format that {entry.name} points to is unknown: the pointer is null in the target's state"
+                )
             if marker == b"1" and shape is not None:
                 self.state(shape, shape.version, _Own(None))
             elif marker != b"0":
-                # A vmdesc loses a change of its last element, so how many there are is not sure.
-                raise _Opaque(f"how many pointers {entry.name} has is not known: the target itself decides it")
+                # A vmdesc loses a change of its last element, so the number of elements is uncertain.
+                raise _Opaque(f"the number of pointers in {entry.name} is unknown; the target itself decides it")
 
     def leaves(self, vmsd: str, name: str, entry: FieldDescription, own: _Own, count: int) -> None:
-        """Read plain values: as a whole, unless each of them is compared."""
+        """Read plain values: all at once, unless each of them is compared."""
         load, type_ = self.load, entry.type
         size = facts.SIZED.get((vmsd, name))
         if size is not None:
@@ -279,7 +283,9 @@ class _Body:
                 if raw != b"0":
                     raise load.refuse("null-pointer", at)
             elif mine is None:
-                load.doubt(f"{vmsd}:{name} must equal the target's: a reference that sends it decides it", self.label)
+                load.doubt(
+                    f"{vmsd}:{name} must equal the target's: a reference stream that contains it decides it", self.label
+                )
             elif type_ == "pci config":
                 compare_config(load, raw, mine, at)
             else:
@@ -288,7 +294,7 @@ class _Body:
                 self.record(vmsd, name, entry, raw)
 
     def record(self, vmsd: str, name: str, entry: FieldDescription, raw: bytes) -> None:
-        """Keep a value by its name, or by its vmsd and name in a subsection, or by its path in one of ``PLACED``."""
+        """Store a value by its name, or by its vmsd and name in a subsection, or by its path in one of ``PLACED``."""
         value = decode_value(entry.type, raw) if entry.array_len is None else raw
         if vmsd in PLACED:
             self.values[self.place + name] = value
@@ -296,7 +302,7 @@ class _Body:
             self.values[name if vmsd == self.section.vmsd else f"{vmsd}/{name}"] = value
 
     def compare(self, type_: str, raw: bytes, mine: bytes, at: int) -> None:
-        """Compare what must equal the target's, or not be more."""
+        """Compare a value that must equal the target's, or not exceed it."""
         received, local = decode_value(type_, raw), decode_value(type_, mine)
         if not isinstance(received, int) or not isinstance(local, int):
             return
@@ -308,38 +314,38 @@ class _Body:
             raise self.load.refuse("not-equal", at, received=received & mask, local=local & mask)
 
     def list_of(self, entry: FieldDescription) -> None:
-        """Read a list: 01 before each element, 00 behind the last."""
+        """Read a list: 01 before each element, 00 after the last."""
         load = self.load
         shape = any_element(entry)
         while load.cursor.u8():
             if load.cursor.failed:
                 return
             if shape is None:
-                raise _Opaque(f"what the list {entry.name} holds is not known: it is empty in the target's own")
+                raise _Opaque(f"the format of the list {entry.name} is unknown: it is empty in the target's state")
             self.state(shape, shape.version, _Own(None))
 
     def foreign(self, name: str, entry: FieldDescription, own: _Own) -> None:
-        """Look at what a device loads by functions of its own, as far as it can be, and then give up this body."""
+        """Read a field that a device loads by its own functions, as far as possible; else the body is undecided."""
         if entry.type == "virtio":
             try:
                 load_virtio(self.load, own.take(entry.size), self.label, self.section.vmsd)
             except Strange as strange:
-                raise _Opaque(f"virtio: {strange}: the target itself decides it") from None
+                raise _Opaque(f"virtio: {strange}; the target itself decides it") from None
             if self.load.cursor.failed:
-                self.load.note("the file ends in it: QEMU prints more, from inside it", self.label)
+                self.load.note("the file ends in this section: QEMU prints more messages, from inside it", self.label)
                 raise cut_virtio(self.load)
             return
         if entry.type == "virtio-gpu" and not any(self.load.cursor.peek(4)) and not any(own.peek(4) or b"\1"):
             self.load.cursor.skip(entry.size)  # neither has resources
             return
-        self.load.doubt(f"{name} ({entry.type}) is in the device's own format", self.label)
+        self.load.doubt(f"{name} ({entry.type}) is in a device-specific format", self.label)
         self.load.cursor.skip(entry.size)
         self.shaky = name
 
     # -- subsections ---------------------------------------------------------------------------------------------
 
     def subsections(self, description: Description, own: _Own) -> None:
-        """Read every subsection whose name begins like this vmsd's, in any order."""
+        """Read every subsection whose name begins with this vmsd's, in any order."""
         load, vmsd = self.load, description.name
         cursor = load.cursor
         prefix = encode_name(vmsd)
@@ -363,7 +369,7 @@ class _Body:
                 raise
 
     def knows(self, description: Description, name: str) -> bool | None:
-        """Say whether the target has this subsection; None if that is not known."""
+        """Return whether the target has this subsection; None if that is not known."""
         if name in self.sent_by_target(description):
             return True
         table = self.vmsd(description.name)
@@ -380,7 +386,7 @@ class _Body:
         return None
 
     def sent_by_target(self, description: Description) -> dict[str, tuple[Description, int]]:
-        """Return the subsections that the target has sent, by name, each with how far behind the fields its body is."""
+        """Return the subsections that the target has sent, by name, with the offset of each body after the fields."""
         if id(description) not in self.places:
             found: dict[str, tuple[Description, int]] = {}
             at = 0
@@ -391,7 +397,7 @@ class _Body:
         return self.places[id(description)][1]
 
     def shape(self, description: Description, name: str, own: _Own) -> tuple[Description, _Own]:
-        """Find the shape of a subsection, and the target's own if it has sent one."""
+        """Find the shape of a subsection, and the target's own body of it if it has sent one."""
         own_place = self.sent_by_target(description).get(name)
         if own_place is not None:
             return own_place[0], _Own(own.data, own.at + own_place[1])
@@ -400,16 +406,18 @@ class _Body:
             table, sent = self.vmsd(name), self.sent(name)
             if sent is not None and table is not None and table.version == sent.version:
                 return sent, _Own(None)  # a version of a subsection has one shape
-            raise _Opaque(f"what the subsection {name} holds is not known")
+            raise _Opaque(f"the format of the subsection {name} is unknown")
         if len(shapes) > 1:
             fitting = [shape for shape in shapes if self.ends(shape.size)]
             if len(fitting) != 1:
-                raise _Opaque(f"of which length {name} is in the target: a reference that sends it decides it")
+                raise _Opaque(
+                    f"the target's length of {name} is unknown; a reference stream that contains it decides it"
+                )
             return fitting[0], _Own(None)
         return shapes[0], _Own(None)
 
     def sent(self, name: str) -> Description | None:
-        """Return a subsection as the stream's own vmdesc describes it, if it does."""
+        """Return the description of a subsection in the stream's own vmdesc, if there is one."""
         idstr, _, instance = self.label.rpartition("@")
         found = self.load.memory.description(idstr, int(instance))
         waiting = [] if found is None else [found]
@@ -423,7 +431,7 @@ class _Body:
         return None
 
     def ends(self, size: int) -> bool:
-        """Say whether the section or another subsection follows behind so many bytes."""
+        """Return whether a footer or another subsection follows after so many bytes."""
         ahead = self.load.cursor.peek(2, size)
         return ahead[:1] == bytes([QEMU_VM_SECTION_FOOTER]) or (
             ahead[:1] == bytes([SectionType.QEMU_VM_SUBSECTION]) and ahead[1:] != b"\0"
@@ -431,10 +439,10 @@ class _Body:
 
 
 def _marked(description: Description, own: _Own) -> set[str]:
-    """Return the arrays of pointers of which each has a mark, not only those that are null.
+    """Return the arrays of pointers in which every pointer has a mark, not only null ones.
 
-    What the target's own body shows: a mark 1 is behind VMSTATE_ARRAY_OF_POINTER_TO_STRUCT_ALLOC and its like; without
-    it (``css`` of s390_css) what is not null follows without one.
+    The target's own body shows it: VMSTATE_ARRAY_OF_POINTER_TO_STRUCT_ALLOC and similar macros write a mark 1; other
+    arrays (``css`` of s390_css) have no mark before a pointer that is not null.
     """
     found, at = set(), own.at
     for entry in description.fields:
@@ -447,28 +455,31 @@ def _marked(description: Description, own: _Own) -> set[str]:
 def load_body(
     load: Load, section: TargetSection | None, idstr: str, instance: int, version: int, section_id: int
 ) -> None:
-    """Read a device's body up to its footer, and run what the device does after it.
+    """Read a device's body up to its footer, and run the device's checks after it.
 
-    Raises :class:`~.words.Refusal`, and :class:`~.state.Undecided` where a body
-    that cannot be read has no footer either.
+    Raises :class:`~.words.Refusal`, and :class:`~.state.Undecided` if a body cannot be read and has no footer.
     """
     label = f"{idstr}@{instance}"
     start = load.cursor.pos
     body = None
     try:
         if idstr in DISKS:
-            load.doubt("whether the target has the block devices that it names: the target itself decides it", label)
+            load.doubt(
+                "whether the target has the block devices that the section names: the target itself decides it", label
+            )
         may_abort(load, section, idstr, label)
         if idstr in LIVE and section is not None and section.description is None:
             _pass(load, start, section_id)
             return
         if idstr in OLD_STYLE and (section is None or section.vmsd is None):
             if not OLD_STYLE[idstr](load):
-                raise _Opaque("it is in a format of its own, and holds something")
+                raise _Opaque("it is in a device-specific format, and is not empty")
         elif section is None or section.description is None:
-            raise _Opaque("what the target expects here is not known: a reference that sends it decides it")
+            raise _Opaque(
+                "the target's format of the section is unknown; a reference stream that contains it decides it"
+            )
         elif section.vmsd is None:
-            raise _Opaque("the device has no description: the target itself decides it")
+            raise _Opaque("the device has no description; the target itself decides it")
         else:
             body = _Body(load, section, label, instance, section_id)
             body.state(section.description, version, _Own(section.template))
@@ -479,7 +490,7 @@ def load_body(
         load.doubt(str(why), label)
         _pass(load, start, section_id)
         if body is not None and section is not None and COUNT in body.values:
-            # Whatever becomes of that, the registers are compared behind it.
+            # The registers are compared in any case.
             hook = {"vmsd": section.vmsd, "version": section.version, "minimum": section.version}
             compare_registers(load, body.values, hook, instance)
     except Refusal:
@@ -493,7 +504,7 @@ def load_body(
 
 
 def _pass(load: Load, start: int, section_id: int) -> None:
-    """Go on behind a body that cannot be read to its end."""
+    """Continue after a body that cannot be read to its end."""
     load.cursor.failed = False
     load.cursor.pos = _end_of(load, start, section_id)
 
@@ -501,34 +512,34 @@ def _pass(load: Load, start: int, section_id: int) -> None:
 def _unsure(
     load: Load, body: _Body, section: TargetSection, idstr: str, instance: int, *, refused: bool = False
 ) -> str:
-    """Say why it is not sure that a body ends where it should not, or is refused; "" if it is, or ends where it should.
+    """Return why a wrong end or a refusal of a body is uncertain; "" if it is certain, or if the end is right.
 
-    Only what rests on known rules is: not what lies behind a field that was passed over by its supposed length, nor
-    behind an array or a buffer that is longer here than in the target's own, for a reason that nobody knows.
+    Only what follows from known rules is certain: not what follows a field that was skipped by an assumed length, nor
+    an array or a buffer whose length differs from the target's for an unknown reason.
     """
     footer = bytes([QEMU_VM_SECTION_FOOTER]) + body.section_id.to_bytes(4, "big")
     if load.cursor.peek(len(footer)) == footer or not (refused or load.footers):
         return ""
     if body.shaky:
-        return f"what lies behind {body.shaky} was passed over"
+        return f"everything after {body.shaky} was skipped"
     sent = load.memory.description(idstr, instance)
     if sent is None or section.description is None:
         return ""
     found = other_length(sent, section.description)
     name = f"{found[0]}:{found[1]}" if found is not None and found in body.read else ""
-    return f"{name} is longer or shorter than the target's own: whose length counts is not known" if name else ""
+    return f"{name} differs in length from the target's: it is unknown which length applies" if name else ""
 
 
 def _end_of(load: Load, start: int, section_id: int) -> int:
-    """Find the footer of a body that goes on at ``start``."""
+    """Find the footer of a body that continues at ``start``."""
     if not load.footers:
-        raise Undecided("without footers nothing tells where this body ends")
+        raise Undecided("the end of this body is unknown, because the stream has no footers")
     window = Window(load.cursor.data[: load.cursor.end], final=True)
     try:
         end, _ = SearchedBody(section_id, start, load.started).advance(window, start)
     except TruncatedError:
-        # Whatever the device reads, its footer does not come.
-        load.note(f"section {section_id} has no footer: QEMU may print more, from inside it")
+        # Whatever the device reads, its footer is missing.
+        load.note(f"section {section_id} has no footer: QEMU may print more messages, from inside it")
         raise load.refuse("body-cut", load.cursor.pos, vmsd="") from None
     except QmigError as error:
         raise Undecided(str(error)) from None

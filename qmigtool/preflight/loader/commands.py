@@ -1,4 +1,4 @@
-"""Commands as the target obeys them (``loadvm_process_command`` in ``migration/savevm.c``)."""
+"""Commands as the target processes them (``loadvm_process_command`` in ``migration/savevm.c``)."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ NO_COLO = (8, 1)
 
 
 def load_command(load: Load) -> int | None:
-    """Obey a command, from behind its type byte.
+    """Process a command, after its type byte.
 
-    Returns the length of the package that follows it, for PACKAGED. Raises
-    :class:`~.words.Refusal`, or :class:`~.state.Undecided` for what only happens
-    with a source that answers.
+    Returns the length of the package that follows it, for PACKAGED. Raises :class:`~.words.Refusal`, or
+    :class:`~.state.Undecided` for what needs a source that responds.
     """
     cursor = load.cursor
     start = cursor.pos - 1
@@ -75,7 +74,7 @@ def _package(load: Load, start: int) -> int:
 def _colo(load: Load, start: int) -> None:
     if load.since(NO_COLO):
         raise load.refuse("colo", start, "ENABLE_COLO")
-    load.note("ENABLE_COLO: this QEMU takes the command and starts the VM, whatever -S says")
+    load.note("ENABLE_COLO: this QEMU accepts the command and starts the VM, even with -S")
 
 
 def _open_return_path(load: Load, start: int, length: int) -> None:
@@ -98,7 +97,7 @@ def _advise(load: Load, start: int, length: int) -> None:
         if enabled:
             load.suppose("postcopy-ram", "POSTCOPY_ADVISE")
         else:
-            load.miss("whether the target has the capability postcopy-ram on: taken as off")
+            load.miss("whether the target has the capability postcopy-ram on: assumed to be off")
     if length == 0:
         if enabled:
             raise load.refuse("advise-enabled", start)
@@ -123,7 +122,7 @@ def _listen(load: Load, start: int, length: int) -> None:
         (PostcopyState.ADVISE, PostcopyState.DISCARD),
         PostcopyState.LISTENING,
     )
-    raise Undecided("postcopy: the rest is loaded only with a source that answers requests for pages")
+    raise Undecided("postcopy: the rest loads only with a source that responds to page requests")
 
 
 def _run(load: Load, start: int, length: int) -> None:
@@ -150,7 +149,7 @@ def _recv_bitmap(load: Load, start: int, length: int) -> None:
     block = decode_name(load.cursor.take(count))
     if load.ram.length(block) is None:
         raise load.refuse("recv-bitmap", start, "RECV_BITMAP", block=block)
-    raise Undecided("RECV_BITMAP: the target answers the source of a recovery")
+    raise Undecided("RECV_BITMAP: the target needs the source of a postcopy recovery")
 
 
 def _state(load: Load, start: int, name: str, wanted: tuple[PostcopyState, ...], new: PostcopyState) -> None:

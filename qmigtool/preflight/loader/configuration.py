@@ -47,7 +47,7 @@ def _body(load: Load) -> None:
     length = cursor.be32()
     _whole(load, start, VMSD, "len")
     if length >= 1 << 31:
-        load.note("QEMU takes the length of the machine type as a negative number, and aborts")
+        load.note("QEMU treats the length of the machine type as a negative number, and aborts")
         raise load.refuse("configuration-length", start)
     machine = cursor.take(length)
     _whole(load, start, VMSD, "name")
@@ -80,7 +80,7 @@ def _body(load: Load) -> None:
 
 
 def _whole(load: Load, start: int, vmsd: str, field: str) -> None:
-    """Refuse what the end of the file has cut."""
+    """Refuse a field that is truncated by the end of the file."""
     if load.cursor.failed:
         refusal = load.refuse("body-cut", start, vmsd=vmsd)
         load.words.wrap(refusal, "field", vmsd=vmsd, field=field)
@@ -91,12 +91,12 @@ def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
     target = load.target
     hook: dict[str, Any] = {"vmsd": VMSD, "version": VERSION, "minimum": MINIMUM}
     if target.machine is None:
-        load.doubt("the target's machine type is not known")
+        load.doubt("the machine type of the target is unknown")
     elif not _equal(machine, encode_name(target.machine)):
         received = decode_name(machine.split(b"\0")[0])
         raise load.refuse("machine-type", start, received=received, local=target.machine, **hook)
     if bits is not None and target.page_bits is None:
-        load.doubt("the target's page size is not known")
+        load.doubt("the page size of the target is unknown")
     elif bits is not None and bits != target.page_bits:
         raise load.refuse("page-bits", start, received=signed(bits), local=target.page_bits, **hook)
     for name, since in COMPARED.items():
@@ -106,7 +106,7 @@ def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
         if local is None:
             told = load.doubt if sent else load.miss
             told(
-                f"whether the target has the capability {name} {_state(sent)}, as the stream has it: "
+                f"whether the target has the capability {name} {_state(sent)}, as in the stream: "
                 "query-migrate-capabilities decides it"
             )
         else:
@@ -119,7 +119,7 @@ def _state(on: bool) -> str:
 
 
 def _equal(received: bytes, local: bytes) -> bool:
-    """Compare as strncmp does with the length of what was received: a prefix of the local name is equal to it."""
+    """Compare like strncmp with the received length: a prefix of the local name is equal to it."""
     text, nul, _ = received.partition(b"\0")
     return local == text if nul else local.startswith(text)
 
@@ -128,7 +128,7 @@ def _page_bits(load: Load) -> Configuration:
     start = load.cursor.pos
     bits = load.cursor.be32()
     _whole(load, start, PAGE_BITS, "target_page_bits")
-    return Configuration("", bits)  # as the number that it is: a hostile one is no power of anything
+    return Configuration("", bits)  # the raw number, because 1 << it may be huge
 
 
 def _capabilities(load: Load) -> Configuration:
@@ -160,7 +160,7 @@ def _uuid(load: Load) -> Configuration:
     _whole(load, start, UUID, "uuid.data")
     received, local = str(uuid.UUID(bytes=raw)), load.target.uuid
     if local is None:
-        load.doubt("the target's -uuid, which must be the stream's: `uuid` of a TOML target decides it")
+        load.doubt("the target's -uuid, which must equal the stream's: `uuid` of a TOML target decides it")
     elif not local:
         load.warn("uuid", received=received)
     elif local.lower() != received:

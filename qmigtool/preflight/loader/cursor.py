@@ -1,7 +1,7 @@
-"""The bytes of a stream as QEMU's loader takes them (``migration/qemu-file.c``).
+"""The bytes of a stream as QEMU's loader reads them (``migration/qemu-file.c``).
 
-It does not stop where the file ends: every byte behind the end reads as zero, and only when somebody asks
-(:attr:`Cursor.failed`) is it found out. What it has made of the zeros until then decides what it prints.
+The loader does not stop at the end of the file: every byte beyond it reads as zero, and the error is only found by a
+check (:attr:`Cursor.failed`). What the loader did with the zeros until then decides what it prints.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Cursor"]
 
-MAX_TAKEN = 1 << 20  # what a length in the file can make us hold; nothing that is looked at is longer
+MAX_TAKEN = 1 << 20  # bytes held for a length in the file; nothing that is checked is longer
 
 
 class Cursor:
-    """A place in a stream, ``pos``; the stream ends at ``end``."""
+    """A position in a stream, ``pos``; the stream ends at ``end``."""
 
     __slots__ = ("_source", "data", "end", "failed", "pos")
 
@@ -32,33 +32,33 @@ class Cursor:
 
     @property
     def left(self) -> int:
-        """The bytes up to the end."""
+        """The number of bytes up to the end."""
         return max(0, self.end - self.pos)
 
     def take(self, count: int) -> bytes:
-        """Read ``count`` bytes (and hold no more than a MiB of them); zeros stand for those behind the end."""
+        """Read ``count`` bytes (and return at most 1 MiB of them); bytes beyond the end are zeros."""
         held = min(count, MAX_TAKEN)
         found = bytes(self.data[self.pos : min(self.pos + held, self.end)])
         self.skip(count)
         return found.ljust(held, b"\0")
 
     def skip(self, count: int) -> None:
-        """Pass ``count`` bytes without looking."""
+        """Skip ``count`` bytes."""
         self.failed = self.failed or count > self.left
         self.pos = min(self.pos + count, max(self.end, self.pos))
 
     def peek(self, count: int, ahead: int = 0) -> bytes:
-        """Look at bytes without taking them; fewer at the end."""
+        """Return the next bytes without consuming them; fewer at the end."""
         start = self.pos + ahead
         return bytes(self.data[start : min(start + count, self.end)])
 
     def look(self) -> int:
-        """Look at the next byte as the loader does; also that finds out where the file ends."""
+        """Return the next byte without consuming it, as the loader does; this also detects the end of the file."""
         self.failed = self.failed or not self.left
         return (self.peek(1) or b"\0")[0]
 
     def passed(self) -> None:
-        """Say that what lies behind will not be looked at again soon."""
+        """Tell the source that the bytes before ``pos`` will not be read again soon."""
         self._source.passed(self.pos)
 
     def u8(self) -> int:
@@ -78,5 +78,5 @@ class Cursor:
         return int.from_bytes(self.take(8), "big")
 
     def name(self) -> str:
-        """Read a counted string as C has it, up to a NUL; an empty one is legal here."""
+        """Read a counted string up to a NUL, as in C; an empty one is legal here."""
         return decode_name(self.take(self.u8()).partition(b"\0")[0])

@@ -1,4 +1,4 @@
-"""What no description says of fields: facts of single devices, from QEMU's source, each with its place there."""
+"""Facts about fields of single devices that no description contains, each with its place in QEMU's source."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FIXED = frozenset(
         *("sreg", "rampD", "rampX", "rampY", "rampZ", "eind"),
     }
 )
-"""The types whose length is the field's, beside the integers; of everything else only the device knows it.
+"""The types whose length is that of the field, in addition to the integers; others are known only to the device.
 
-Those after the first line are the registers that a CPU packs by a function of its own (``VMStateInfo`` in
-target/*/machine.c): as long in every stream.
+Those after the first line are registers that a CPU saves by its own function (``VMStateInfo`` in target/*/machine.c):
+their length is the same in every stream.
 """
 
 LOOKED_AT = frozenset({"pci config", "pci irq state", "nullptr"})
-"""The types whose values are checked while they are read, beside those whose name ends with equal or le."""
+"""The types whose values are checked while they are read, and those whose name ends with equal or le."""
 
 LISTS = ("qtailq", "qlist")
 
@@ -36,12 +36,12 @@ COUNTED: Mapping[tuple[str, str], str] = {
     ("spapr_tce_table", "mig_table"): "mig_nb_table",
     ("spapr_pci", "msi_devs"): "msi_devs_num",
 }
-"""(vmsd, array) -> the earlier field that has its length: what is received decides (VMSTATE_VARRAY of what is sent).
+"""(vmsd, array) -> the earlier field with its length: the received value decides (VMSTATE_VARRAY of what is sent).
 
 hw/timer/hpet.c up to 9.2, target/arm/machine.c, hw/ppc/spapr_iommu.c, hw/ppc/spapr_pci.c.
 """
 COUNTED_BEFORE: Mapping[tuple[str, str], tuple[int, int]] = {("hpet", "timer"): (10, 0)}
-"""(vmsd, array) of COUNTED -> the first version in which the target's own count decides."""
+"""(vmsd, array) of COUNTED -> the first version in which the target's count decides."""
 
 SIZED: Mapping[tuple[str, str], str] = {
     ("tpm-emulator", "state_blobs.permanent.buffer"): "state_blobs.permanent.size",
@@ -57,36 +57,36 @@ SIZED: Mapping[tuple[str, str], str] = {
     ("spapr_event_log_entry", "extended_log"): "extended_length",
     ("vmbus/vmbus_chan_req", "msg"): "msglen",
 }
-"""(vmsd, buffer) -> the earlier field that has its bytes (VMSTATE_VBUFFER of a size that is sent).
+"""(vmsd, buffer) -> the earlier field with its size in bytes (VMSTATE_VBUFFER of a size that is sent).
 
-In an element of a list above all: there the target's own body shows the length of one element only.
+This matters most in an element of a list: the target's body shows the length of one element only.
 """
 
 ALIKE = frozenset({("globalstate", "runstate")})
-"""(vmsd, field) whose length changed with a version, and what follows it with it: the whole is as long."""
+"""(vmsd, field) whose length changed with a version together with the fields after it: the total length is equal."""
 
 OWN_COUNTED = frozenset(
     {("memory hotplug state", "devs"), ("ahci", "dev"), ("xhci", "ports"), ("xhci", "slots"), ("xhci-core", "ports")}
 )
-"""(vmsd, array) of which the target's own options decide how many elements it has."""
+"""(vmsd, array) whose number of elements depends on the target's options."""
 
 VALIDATED = {
     ("hpet", "num_timers"): "num_timers must match",
     ("hpet", "num_timers_save"): "num_timers must match",
 }
-"""(vmsd, field) -> the name of the check that it equals the target's."""
+"""(vmsd, field) -> the name of the check that the field equals the target's."""
 VALIDATES = (10, 0)
 """The first version that has these checks."""
 
 CONDITIONAL = {"ide_drive": ("identify_set", "identify_data", 512)}
-"""vmsd -> (field that tells, field that is there if that is not 0, its bytes).
+"""vmsd -> (flag field, field that is sent if the flag is not 0, its size in bytes).
 
-Of all fields with a condition this is the one that depends on what the guest has done (hw/ide/core.c). The others
-depend on the machine, and then the target's own body has them or has them not.
+This is the only conditional field that depends on the guest (hw/ide/core.c). The others depend on the machine, and then
+the target's body shows whether they are sent.
 """
 
 NOT_ALWAYS_SENT = frozenset({"audio", "pcspk", "smbus-eeprom"})
-"""Sections that a target may have registered and does not send: their vmsd has a condition (``needed``).
+"""Sections that a target may have registered but does not send: their vmsd has a condition (``needed``).
 
 audio/audio.c, hw/audio/pcspk.c, hw/i2c/smbus_eeprom.c.
 """
@@ -97,7 +97,7 @@ SOUND = frozenset(
 """The vmsds of devices whose backend registers ``audio``."""
 
 PER_VCPU = {("CPU hotplug state", "devs")}
-"""(vmsd, array) with an element for each vCPU that the target can have, -smp maxcpus= (hw/acpi/cpu.c)."""
+"""(vmsd, array) with an element for each possible vCPU of the target, -smp maxcpus= (hw/acpi/cpu.c)."""
 
 SINCE = {
     "cpu": {"env.xcr0": 12, "env.xstate_bv": 12, "env.xmm_regs[1]": 12},
@@ -105,18 +105,18 @@ SINCE = {
     "pciespscsi": {"esp.mig_version_id": 2},
     "sysbusespscsi": {"esp.mig_version_id": 2},
 }
-"""vmsd -> field -> the version of the body from which on it is there, for want of a table of the target.
+"""vmsd -> field -> the first version of the body that has it, if there is no table of the target.
 
 Unchanged from 5.2 to 11.1 (target/i386/machine.c, hw/timer/i8254_common.c, hw/scsi/esp-pci.c, hw/scsi/esp.c).
 """
 X86_ONLY = frozenset({"cpu"})
-"""Of them what other targets have under the same name."""
+"""Those of SINCE whose name other targets use for something else."""
 
-_TWICE = {("PCIDevice", "config")}  # under conditions that exclude each other: of 256 and of 4096 bytes
+_TWICE = {("PCIDevice", "config")}  # with mutually exclusive conditions: of 256 and of 4096 bytes
 
 
 def plain_name(name: str, description: Description) -> str:
-    """Return a field's own name: where several of one vmsd have the same, the vmdesc numbers them."""
+    """Return a field's name in QEMU: the vmdesc numbers fields of one vmsd that have the same name."""
     base, bracket, number = name.rpartition("[")
     if not bracket or not number[:-1].isdigit():
         return name

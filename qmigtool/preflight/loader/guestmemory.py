@@ -1,8 +1,8 @@
-"""Guest memory as a loader finds it once the RAM section is there: what devices look up while they load.
+"""Guest memory after the RAM section is loaded: devices read it while they load.
 
-The bytes come from the stream with every channel that was given. Where a guest-physical address lies is known only for
-main memory, and only where it is one block of which the split at 4 GiB is told: by the CMOS of an x86 machine
-(hw/i386/pc.c, ``pc_cmos_init``), or by the board (``BASES``).
+The bytes come from the stream and all given channels. A guest-physical address can be resolved only in main memory,
+and only if that is one block and its split at 4 GiB is known: from the CMOS of an x86 machine (hw/i386/pc.c,
+``pc_cmos_init``), or from the board (``BASES``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GuestMemory:
 
     @classmethod
     def of(cls, source: BufferSource) -> GuestMemory:
-        """Return the memory of a plain stream's bytes, which are read when somebody asks."""
+        """Return the memory of a plain stream's bytes, which are read on demand."""
         return cls(cache(lambda: Stream(BufferSource(source.whole, str(source.name)))))
 
     @property
@@ -44,14 +44,14 @@ class GuestMemory:
         return self._opened()
 
     def read(self, block: str, offset: int, length: int) -> bytes | None:
-        """Return bytes of a block, or None where the stream, with the channels given, does not hold them."""
+        """Return bytes of a block, or None if the stream and its channels do not contain them."""
         try:
             return self._stream.ram.read(block, offset, length)
         except QmigError:
             return None
 
     def description(self, idstr: str, instance: int) -> Description | None:
-        """Return how the stream's own vmdesc describes a device, or None if it does not."""
+        """Return the description of a device in the stream's own vmdesc, or None if there is none."""
         try:
             found = self._stream.device(f"{idstr}@{instance}").description
         except QmigError:
@@ -59,7 +59,7 @@ class GuestMemory:
         return None if self._stream.borrowed else found
 
     def place(self, address: int, length: int, blocks: list[str]) -> tuple[str, int] | None:
-        """Return in which block, and where in it, guest-physical memory lies; None if that is not known.
+        """Return the block and the offset of guest-physical memory; None if that is not known.
 
         ``blocks`` are those that can be main memory.
         """
@@ -77,7 +77,7 @@ class GuestMemory:
         return (blocks[0], offset) if 0 <= offset <= size - length else None
 
     def _split(self) -> int | None:
-        """Return the bytes of main memory below 4 GiB, as the CMOS of the machine tells them."""
+        """Return the size of main memory below 4 GiB in bytes, from the CMOS of the machine."""
         try:
             field = self._stream.field("mc146818rtc@0/cmos_data")
         except QmigError:

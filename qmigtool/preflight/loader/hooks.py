@@ -1,4 +1,4 @@
-"""What devices check once their section is read (``post_load``), as far as the section and RAM decide it."""
+"""Checks of devices after their section is read (``post_load``), as far as they depend on the section and RAM."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOST_PAGE = 4096
 AHCI_MAX_CMDS = 32
 
 _WORD64 = (1 << 64) - 1
-# fw_cfg's field with the size of a table -> the RAM block in which the table lies
+# fw_cfg's field with the size of a table -> the RAM block of the table
 _TABLES = {
     "table_mr_size": "/rom@etc/acpi/tables",
     "linker_mr_size": "/rom@etc/table-loader",
@@ -34,7 +34,7 @@ _TABLES = {
 }
 _NCQ_FIELDS = ("used", "halt", "cmd", "slot", "tag")
 _NCQ_COMMANDS = (0x60, 0x61, 0x63, 0x64, 0x65)  # is_ncq in hw/ide/ahci.c
-_NCQ_BAD, _PORT_BAD = "a command is wrong", "a port is wrong"  # among the values: what was found further inside
+_NCQ_BAD, _PORT_BAD = "a command is wrong", "a port is wrong"  # keys of values: errors found in inner structures
 
 Values = dict[str, Any]
 
@@ -61,7 +61,7 @@ def _globalstate(load: Load, values: Values, hook: Mapping[str, Any], instance: 
 
 
 def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    """The option ROM that patches accesses to the TPR must lie in main memory already, with its size in its third byte.
+    """Check that the option ROM that patches accesses to the TPR is in main memory, with its size in its third byte.
 
     ``vapic_post_load``, ``vapic_map_rom_writable`` in hw/i386/vapic.c.
     """
@@ -76,12 +76,12 @@ def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -
     if set(takes.values()) == {True}:
         return
     if sum(_has_signature(load, block, place - 2) for block in blocks) == 1:
-        return  # only the one that is low memory holds it
-    what, label = f"whether the option ROM that patches the TPR lies at {address:#x}", f"kvm-tpr-opt@{instance}"
+        return  # only the block that is low memory contains it
+    what, label = f"whether the option ROM that patches the TPR is at {address:#x}", f"kvm-tpr-opt@{instance}"
     if len(blocks) == 1:
         shared = "x-ignore-shared" in load.capabilities
         who = "the shared memory itself decides" if shared else "its other channels (--channel) decide"
-        load.doubt(f"{what}: {blocks[0]} is not in the file there; {who} it", label)
+        load.doubt(f"{what}: the file does not contain {blocks[0]} there; {who} it", label)
     else:
         load.doubt(f"{what}: which of {', '.join(blocks) or 'no blocks'} is low memory decides it", label)
 
@@ -93,7 +93,7 @@ def _has_signature(load: Load, block: str, place: int) -> bool:
 
 
 def _has_rom(load: Load, block: str, place: int) -> bool | None:
-    """Say whether a ROM's size stands at ``place`` of a block; None if the file does not hold it."""
+    """Return whether a ROM's size is at ``place`` of a block; None if the file does not contain it."""
     if place >= (load.ram.length(block) or 0):
         return False
     found = load.memory.read(block, place, 1)
@@ -101,11 +101,11 @@ def _has_rom(load: Load, block: str, place: int) -> bool | None:
 
 
 def _serial(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    """The transmitter is empty (LSR.TEMT), or it is being tried again: ``serial_post_load`` in hw/char/serial.c."""
+    """Check that the transmitter is empty (LSR.TEMT) or retries: ``serial_post_load`` in hw/char/serial.c."""
     status = values.pop("lsr", values.pop("serial/lsr", None))
     retry = values.pop("serial/tsr/tsr_retry", 0)
     if status is None:
-        return  # the device around the registers, which have been looked at
+        return  # the device around the registers, which have been checked
     empty = bool(status & LSR_TEMT)
     if bool(retry) is empty:
         text = f"tsr empty, tsr_retry={signed(retry)}" if empty else "tsr not empty, tsr_retry=0"
@@ -113,7 +113,7 @@ def _serial(load: Load, values: Values, hook: Mapping[str, Any], instance: int) 
 
 
 def _fw_cfg_sizes(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    """ACPI's tables are made as large as they were; QEMU aborts where a RAM block cannot be (hw/nvram/fw_cfg.c)."""
+    """Check the size of ACPI tables: QEMU resizes their RAM blocks, and aborts if it cannot (hw/nvram/fw_cfg.c)."""
     for name, idstr in _TABLES.items():
         block = (load.target.blocks or {}).get(idstr)
         size = -(-values.get(f"fw_cfg/acpi_mr/{name}", 0) // HOST_PAGE) * HOST_PAGE & _WORD64
@@ -122,12 +122,12 @@ def _fw_cfg_sizes(load: Load, values: Values, hook: Mapping[str, Any], instance:
 
 
 def _ncq(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    """A command of a disk's queue is in use if, and only if, it waits: then it is one of these, in its own slot."""
+    """Check that an NCQ command is in use if and only if it waits, and then is valid and in its own slot."""
     used, halt, command, slot, tag = (values.get(f"ncq state/{name}", 0) for name in _NCQ_FIELDS)
     if bool(used) != bool(halt) or (halt and (command not in _NCQ_COMMANDS or slot != tag)):
         values[_NCQ_BAD] = True
     elif halt:
-        load.doubt("ahci: whether the commands that AHCI's ports wait for lie where they say: guest memory decides it")
+        load.doubt("ahci: whether the commands that the ports wait for are at their addresses: guest memory decides it")
 
 
 def _ahci_port(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
@@ -143,14 +143,14 @@ def _ahci_port(load: Load, values: Values, hook: Mapping[str, Any], instance: in
 
 
 def _ahci(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    """The first port that is wrong is one too many (``ahci_state_post_load`` in hw/ide/ahci.c)."""
+    """Refuse the first invalid port (``ahci_state_post_load`` in hw/ide/ahci.c)."""
     text = values.pop(_PORT_BAD, None)
     if text is not None:
         raise load.refuse("ahci-engine" if text else "hook", text=text, **hook)
 
 
 def _virtio_mem(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -> None:
-    """The numbers have just been read, one behind the other; the target's own were kept beside them."""
+    """Compare the numbers that have just been read with the target's, which were stored with them."""
     names = [f"{virtiomem.VMSD}/{name}" for name in virtiomem.FIELDS]
     own = [values.get(OWN + name) for name in virtiomem.FIELDS]
     if all(name in values for name in names) and all(own):
@@ -172,9 +172,9 @@ HOOKS: dict[str, Callable[[Load, Values, Mapping[str, Any], int], None]] = {
 }
 
 LISTED = armregisters.LISTED | {(virtiomem.VMSD, name) for name in virtiomem.FIELDS}
-"""(vmsd, field) of which the target's own is kept, too, under a name that begins with :data:`OWN`."""
+"""(vmsd, field) whose value in the target's body is stored, too, under a name that begins with :data:`OWN`."""
 PLACED = frozenset({"segment", "mtrr_var"})
-"""Structs of which there are several: their fields are kept by path."""
+"""Structs that occur several times: their fields are stored by path."""
 RECORDED = PLACED | frozenset(
     {
         *("cpu", "cpu/tsc_khz", "cpu/nested_state", "globalstate", "kvm-tpr-opt", "hpet", "ide_drive"),
@@ -185,4 +185,4 @@ RECORDED = PLACED | frozenset(
         virtiomem.VMSD,
     }
 )
-"""The vmsds whose plain fields are kept while they are read: those of hooks, and what counts an array."""
+"""The vmsds whose plain fields are stored while they are read: those of hooks, and the counts of arrays."""

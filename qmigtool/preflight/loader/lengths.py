@@ -1,7 +1,7 @@
-"""How long is what no description tells the length of: by what the bytes themselves say, or not at all.
+"""Lengths of state that no description gives: found from the bytes themselves, or unknown.
 
-:data:`VARIABLE` has the field types and :data:`OLD_STYLE` the sections without a description of which it is known how
-they end; each function passes what it knows, and returns False where it meets something else.
+:data:`VARIABLE` has the field types and :data:`OLD_STYLE` the sections without a description whose end can be found;
+each function skips the state that it knows, and returns False for anything else.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ OLD_STYLE: dict[str, Callable[[Load], bool]] = {
 }
 
 
-# -- what is longer in one body than in another ----------------------------------------------------------------------
+# -- differing lengths in two bodies ---------------------------------------------------------------------------------
 
 
 def other_length(sent: Description, own: Description) -> tuple[str, str] | None:
-    """Return (vmsd, field) of what is as in the target's own body but for its length, for a reason that is not known.
+    """Return (vmsd, field) of a field that differs from the target's only in its length, for an unknown reason.
 
-    None if there is none: then the bodies differ in what they have, which the target's machine and version decide.
+    None if there is none: then the bodies have different fields, which depends on the target's machine and version.
     """
     known = {field.name: field for field in own.fields}
     for field in sent.fields:
@@ -122,7 +122,7 @@ def other_length(sent: Description, own: Description) -> tuple[str, str] | None:
             if found:
                 return found
         if field.type in facts.LISTS and other.inline:
-            for element in field.inline:  # whose buffers may be as long as each needs
+            for element in field.inline:  # their buffers may differ in length
                 if found := other_length(element, other.inline[0]):
                     return found
     for sub in sent.subsections:

@@ -1,7 +1,7 @@
-"""What KVM is given once all is loaded (``cpu_synchronize_all_post_init``), and what comes of what it refuses of it.
+"""The registers that KVM is given after everything is loaded (``cpu_synchronize_all_post_init``), and its refusals.
 
-10.0 and later end with a text at the first group of registers that is refused. 7.2 says nothing and goes on with the
-next vCPU: that group and every later one keep what they had at reset.
+10.0 and later end with an error at the first group of registers that is refused. 7.2 continues silently with the next
+vCPU: that group and every later one keep their reset values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NOT_SILENT", "put_registers"]
 
 NOT_SILENT = (8, 2)
-"""The first version that is known to end where KVM refuses a group of registers."""
+"""The first version that is known to end if KVM refuses a group of registers."""
 RULES = {
     Group.SREGS: "kvm-sregs",
     Group.XSAVE: "kvm-xsave",
@@ -31,23 +31,23 @@ RULES = {
 
 
 def put_registers(load: Load) -> None:
-    """Put every vCPU's registers; raises :class:`~.words.Refusal` where QEMU ends.
+    """Set every vCPU's registers; raises :class:`~.words.Refusal` if QEMU ends.
 
-    Only KVM is known: what MSHV or WHPX refuse, no QEMU has shown.
+    Only KVM is known: no test has shown what MSHV or WHPX refuse.
     """
     accelerator = load.target.accelerator
     for instance, values in sorted(load.registers.items()):
         label, number = f"cpu@{instance}", _numbers(values)
         found = list(refusals(number, load.target.xcr0))
         if accelerator is None and found:
-            load.doubt(f"{found[0].why}: KVM would refuse it; which accelerator the target has decides it", label)
+            load.doubt(f"{found[0].why}: KVM would refuse it; the target's accelerator decides it", label)
         if traits_of(accelerator).kernel:
             _components(load, label, number)
             _refuse(load, label, found)
 
 
 def _components(load: Load, label: str, number: Number) -> None:
-    """Doubt that the host has what the vCPU has enabled, where nobody has said which components it has."""
+    """Doubt that the host has the components that the vCPU has enabled, if the host's components are not known."""
     asked = ((number("env.xcr0") or 0) | (number("env.xstate_bv") or 0)) & ~SUPERVISOR_MASK
     lacking = asked & ~(LEGACY_MASK | load.target.xcr0_shown)
     if load.target.xcr0 is None and lacking and load.since(NOT_SILENT):
@@ -58,13 +58,13 @@ def _components(load: Load, label: str, number: Number) -> None:
 def _refuse(load: Load, label: str, refused: list[KvmRefusal]) -> None:
     for found in refused:
         if not found.certain:
-            load.doubt(f"{found.why}: some hosts take it; the target's own KVM decides it", label)
+            load.doubt(f"{found.why}: some hosts accept it; the target's KVM decides it", label)
             continue
         words = dict(zip(("msr", "value"), found.msr or (), strict=False))
         refusal = load.refuse(RULES[found.group], None, label, **words)
         if load.since(NOT_SILENT) or refusal.reports:
             raise refusal
-        load.note(f"{found.why}; KVM refuses it, QEMU 7.2 says nothing and drops {lost_with(found.group)}", label)
+        load.note(f"{found.why}; KVM refuses it, QEMU 7.2 silently drops {lost_with(found.group)}", label)
         break
 
 

@@ -1,7 +1,7 @@
-"""Whether a target loads a stream, and if not, in which words it says so: ``qemu_loadvm_state``, acted out.
+"""Whether a target loads a stream, and its error message if not: a model of ``qemu_loadvm_state``.
 
-The stream is walked as the target's QEMU walks it, step by step and in its order, up to the first thing that it
-refuses. QEMU never reads the vmdesc, so it is not read here; what the target's own bodies look like decides.
+The walk follows the steps and the order of the target's QEMU, up to the first error. QEMU never reads the vmdesc, so
+it is not read here; the format of the target's own bodies decides.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Verdict", "predict", "predict_source"]
 
-MAX_PACKAGES = 2  # in each other; QEMU's own stack is the only limit there
+MAX_PACKAGES = 2  # nested; QEMU is limited only by its stack
 
 
 def predict(stream: Stream, target: Target) -> Verdict:
-    """Predict what ``target`` does with a stream. A stream that is broken is no reason not to."""
+    """Predict whether ``target`` loads a stream, which may be broken."""
     stream.prove()
     source = stream.source
     if isinstance(source, BufferSource):
         memory = GuestMemory(lambda: stream)
-        # A hole is before the stream itself, whatever else that was taken out of; libvirt reads its own head.
+        # A hole precedes the stream itself, inside any other container; libvirt reads its own header.
         contained = stream.container.name == "libvirt" and stream.container.in_place
         return predict_source(source, target, stream.start, contained=contained, memory=memory)
-    pipe = Remark("the stream came through a pipe and its RAM was not kept: save it in a file first")
+    pipe = Remark("the stream was read from a pipe and its RAM was not kept; save it in a file first")
     return Verdict(None, unknown=(pipe,))
 
 
@@ -62,13 +62,13 @@ def predict_source(
     contained: bool = False,
     memory: GuestMemory | None = None,
 ) -> Verdict:
-    """Predict what ``target`` does with bytes, which need not be a stream at all.
+    """Predict whether ``target`` loads bytes, which need not be a stream.
 
-    ``start`` is where it begins to read, by default behind a hole; ``contained`` says that somebody else's format lies
-    before it, such as libvirt's, who reads that himself. ``memory`` is what the stream holds of guest memory.
+    ``start`` is the offset of the stream, by default after a hole; ``contained`` means that a container with a header
+    precedes it, such as libvirt's, which libvirt reads itself. ``memory`` is the guest memory in the stream.
 
-    Where the target's version is not known, every version that it may be is tried, and a verdict is what all of them
-    agree in.
+    If the target's version is not known, every possible version is tried, and the verdict is what all of them have in
+    common.
     """
     begin = find_start(source) if start is None else start
     known = GuestMemory.of(source) if memory is None else memory
@@ -78,10 +78,10 @@ def predict_source(
         ram = RamLoader.of(blocks, target.page_bits)
         load = Load(Cursor(source, begin), target, versions, ram, known)
         if begin and not contained:
-            load.note(f"the stream begins at {begin:#x}: taken as loaded from file:PATH,offset={begin:#x}")
+            load.note(f"the stream begins at {begin:#x}: assumed to be loaded from file:PATH,offset={begin:#x}")
         verdict = _walk(load)
         if verdict.loads is False and load.supposed:
-            # Refused with these capabilities and without them: the words are those of a target that has them off.
+            # Refused with these capabilities and without them: use the message of a target that has them off.
             off = dict.fromkeys(load.supposed, False)
             return walk(versions, replace(target, capabilities={**target.capabilities, **off}))
         return verdict
@@ -90,12 +90,12 @@ def predict_source(
 
 
 def _walk(load: Load) -> Verdict:
-    """Load the stream, and say what came of it; raises :class:`~.versions.Split` where versions differ."""
+    """Load the stream and return the verdict; raises :class:`~.versions.Split` where versions differ."""
     try:
         _load_state(load)
     except Refusal as refusal:
         if load.shaky:
-            # What is refused follows from what was only supposed.
+            # The refusal follows from an assumption.
             load.doubt(f"{load.shaky}; if so: {refusal.lines()[0] if refusal.lines() else refusal.rule}")
             return _verdict(load, None, None)
         return _verdict(load, False, refusal)
@@ -105,14 +105,14 @@ def _walk(load: Load) -> Verdict:
 
 
 def _verdict(load: Load, loads: bool | None, refusal: Refusal | None) -> Verdict:
-    # What was said before a refusal is on stderr with it.
+    # Warnings before a refusal are on stderr, too.
     warnings, doubts = tuple(load.warnings), tuple(load.doubts)
     unknown = doubts + tuple(one for one in load.unseen if one not in doubts)
     notes = list(load.notes)
     if warnings or refusal is not None:
         version, family = load.target.qemu, load.words.family
         if version is not None and version[:2] != family:
-            notes.insert(0, Remark(f"the words are those of QEMU {version_text(family)}, the nearest that is known"))
+            notes.insert(0, Remark(f"the messages are those of QEMU {version_text(family)}, the nearest known version"))
     if refusal is None:
         return Verdict(
             loads, (), warnings, doubts=doubts, unknown=unknown, notes=tuple(notes), dead=tuple(load.dead.items())
@@ -124,18 +124,18 @@ def _verdict(load: Load, loads: bool | None, refusal: Refusal | None) -> Verdict
         offset=refusal.offset,
         section=refusal.section,
         values=refusal.values,
-        # It is refused, whatever else may be.
+        # It is refused, so no doubt can change the verdict.
         unknown=unknown,
         notes=tuple(notes),
     )
 
 
 def _load_state(load: Load) -> None:
-    """Act out ``qemu_loadvm_state``; raises :class:`Refusal` or :class:`Undecided`."""
+    """Model ``qemu_loadvm_state``; raises :class:`Refusal` or :class:`Undecided`."""
     cursor = load.cursor
-    # Nothing is read before the first byte has come.
+    # QEMU waits for the first byte before it checks anything.
     if cursor.left == 0:
-        load.note("QEMU waits for ever for the first byte")
+        load.note("QEMU waits forever for the first byte")
         raise load.refuse("empty")
     if load.target.unmigratable:
         raise load.refuse("unmigratable-device", idstr=load.target.unmigratable[0])
@@ -179,9 +179,9 @@ def _items(load: Load, registry: Registry, depth: int) -> None:
 
 
 def _package(load: Load, registry: Registry, length: int, depth: int) -> None:
-    """Load the items of a package, which are read as if they were a stream of their own."""
+    """Load the items of a package, which are read like a separate stream."""
     if depth == MAX_PACKAGES:
-        raise Undecided(f"packages inside packages at {load.cursor.pos:#x}")
+        raise Undecided(f"nested packages at {load.cursor.pos:#x}")
     cursor = load.cursor
     end, cursor.end = cursor.end, cursor.pos + length
     _items(load, registry, depth + 1)
@@ -189,7 +189,7 @@ def _package(load: Load, registry: Registry, length: int, depth: int) -> None:
 
 
 def _vmdesc(load: Load) -> None:
-    """Look behind EOF: a missing vmdesc is told, and that is all."""
+    """Read the byte after EOF: a missing vmdesc is only a warning."""
     if load.is_on("suppress-vmdesc", False) or load.postcopy:
         return
     found = load.cursor.u8()

@@ -13,7 +13,7 @@ DEFAULT_PAGE_BITS = 12
 
 @dataclass(slots=True)
 class RamLoader:
-    """The target's RAM while it is loaded: the blocks as a reader of records knows them."""
+    """The target's RAM while it is loaded: the blocks in the form that the parser of records uses."""
 
     page_size: int
     state: RamState
@@ -21,7 +21,7 @@ class RamLoader:
 
     @classmethod
     def of(cls, blocks: dict[str, int] | None, page_bits: int | None) -> RamLoader:
-        """Make the RAM of a target; ``blocks`` None means that its blocks are not known."""
+        """Create the RAM of a target; ``blocks`` None means that its blocks are not known."""
         page_size = 1 << (DEFAULT_PAGE_BITS if page_bits is None else page_bits)
         loader = cls(page_size, RamState(page_size), blocks is not None)
         for idstr, length in (blocks or {}).items():
@@ -29,7 +29,7 @@ class RamLoader:
         return loader
 
     def put(self, idstr: str, length: int) -> None:
-        """Add a block, or give it another length."""
+        """Add a block, or change its length."""
         block = RamBlock(idstr, length, 0)
         index = self.state.by_name.get(idstr)
         if index is None:
@@ -43,5 +43,5 @@ class RamLoader:
         return None if index is None else self.state.blocks[index].used_length
 
     def round_up(self, length: int) -> int:
-        """Round to whole pages of the target, as a RAMBlock is; in 64 bits."""
+        """Round up to whole pages of the target, as a RAMBlock is; modulo 2^64."""
         return -(-length // self.page_size) * self.page_size % (1 << 64)

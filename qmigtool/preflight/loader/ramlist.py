@@ -1,7 +1,7 @@
-"""The ``ram`` section as the target loads it: its list of blocks against the target's own (``migration/ram.c``).
+"""The ``ram`` section as the target loads it: its list of blocks is compared with the target's (``migration/ram.c``).
 
-The list must name blocks that the target has, with their lengths; a resizable block takes any length up to its
-maximum. Blocks that are not listed keep what they have, and their records are taken all the same.
+The list must name blocks that the target has, with their lengths; a resizable block accepts any length up to its
+maximum. Blocks that are not listed keep their contents, but their records are still loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["load_ram"]
 
 VERSION = 4
 
-# idstr -> max_length of the blocks that every x86 machine makes resizable (hw/acpi, ROM_BLOB files of fw_cfg).
+# idstr -> max_length of the blocks that are resizable on every x86 machine (hw/acpi, ROM_BLOB files of fw_cfg).
 RESIZABLE = {
     "/rom@etc/acpi/tables": 0x200000,
     "/rom@etc/table-loader": 0x10000,
@@ -54,13 +54,13 @@ def _list(load: Load, total: int) -> None:
         _block(load, at, name, length)
         may_abort_on_block(load, name)
         _more(load, at, name, length)
-        total = (total - length) % (1 << 64)  # as in C: what names more than the total reads on
+        total = (total - length) % (1 << 64)  # as in C: a list that exceeds the total is read further
 
 
 def _block(load: Load, at: int, name: str, received: int) -> None:
     ram, blocks = load.ram, load.target.blocks
     if blocks is None:
-        load.doubt("the target's RAM blocks are not known")
+        load.doubt("the RAM blocks of the target are unknown")
         try:
             ram.put(name, ram.round_up(received))
         except StreamError as error:
@@ -81,14 +81,14 @@ def _block(load: Load, at: int, name: str, received: int) -> None:
 
 
 def _address(load: Load, name: str) -> None:
-    """Compare where a block lies, if the target leaves its pages out: then it must lie there, too."""
+    """Compare the address of a block that the target shares: it must be equal."""
     at, received = load.cursor.pos, load.cursor.be64()
     block = (load.target.blocks or {}).get(name)
     if block is None or block.shared is False:
         return
     if block.address is None:
         load.doubt(
-            f"RAM block {name}: where the target has it, which must be {received:#x} if it is shared: "
+            f"RAM block {name}: the target's address of it, which must be {received:#x} if it is shared: "
             "a reference saved with x-ignore-shared decides it"
         )
     elif received != block.address:
@@ -98,10 +98,10 @@ def _address(load: Load, name: str) -> None:
 
 
 def _more(load: Load, at: int, name: str, length: int) -> None:
-    """Read what capabilities put behind a block's length."""
+    """Read what capabilities add after a block's length."""
     cursor = load.cursor
     if load.postcopy:
-        # Only a block of other pages than the host's has this word; neither a name nor a record can look like it.
+        # Only a block whose page size is not the host's has this word; no name and no record can look like it.
         word = int.from_bytes(cursor.peek(8), "big")
         if word > load.ram.page_size and word & (word - 1) == 0:
             cursor.skip(8)

@@ -1,8 +1,8 @@
-"""RAM records as the target takes them (``ram_load_precopy`` in ``migration/ram.c``).
+"""RAM records as the target loads them (``ram_load_precopy`` in ``migration/ram.c``).
 
-The reader of :mod:`qmigtool.parsers.ram` walks what is ordinary, thousands of pages at a time. Each record that begins
-something new is looked at here first, in the order in which QEMU looks: what the reader takes and the target does not
-(a fill byte, a compressed page), and what the reader refuses and the target would name in its own words.
+The parser in :mod:`qmigtool.parsers.ram` reads ordinary pages, thousands at a time. Every other record is checked here
+first, in QEMU's order: what the parser accepts and the target does not (a fill byte, a compressed page), and what the
+parser refuses and the target would report with its own message.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ XBZRLE, COMPRESSED = int(RamSaveFlag.XBZRLE), int(RamSaveFlag.COMPRESS_PAGE)
 EOS, MEM_SIZE, HOOK = int(RamSaveFlag.EOS), int(RamSaveFlag.MEM_SIZE), int(RamSaveFlag.HOOK)
 FLUSH = int(RamSaveFlag.MULTIFD_FLUSH)
 
-# The first versions that no longer take, or do take, a record.
+# The first versions that no longer accept, or do accept, a record.
 NO_COMPRESSED, FLUSHED, NO_FILL, HOOKS_IGNORED = (9, 1), (8, 1), (8, 2), (8, 2)
 LOOKS_FOR_END = (8, 2)
-"""The first version that is known to look whether the file has ended before it looks at a record's flags."""
+"""The first version that is known to check for the end of the file before it checks a record's flags."""
 
 
 def load_records(load: Load, list_blocks: Callable[[Load, int], None]) -> None:
-    """Take the records of one body, up to and with EOS; ``list_blocks`` reads a MEM_SIZE list of so many bytes."""
+    """Load the records of one body up to and including EOS; ``list_blocks`` reads a MEM_SIZE list of so many bytes."""
     ram, cursor = load.ram, load.cursor
     window = Window(cursor.data[: cursor.end], final=True)
     body = RamBody(ram.state)
@@ -67,12 +67,12 @@ def load_records(load: Load, list_blocks: Callable[[Load, int], None]) -> None:
 
 
 def _walk(load: Load, window: Window, body: RamBody) -> None:
-    """Walk ordinary pages, and look at the fill bytes of those that are zero."""
+    """Walk ordinary pages, and check the fill bytes of zero pages."""
     ram, cursor = load.ram, load.cursor
     ram.state.runs = RunTable(ram.page_size)
     try:
         cursor.pos, _ = body.advance(window, cursor.pos)
-    except StreamError:  # what remains is a page that the end of the file cuts
+    except StreamError:  # the rest is a truncated page
         cursor.skip(8 + ram.page_size + 256)
         return
     finally:
@@ -84,7 +84,7 @@ def _walk(load: Load, window: Window, body: RamBody) -> None:
 
 
 def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
-    """Refuse a record that QEMU refuses; return where it ends if the reader is not to walk it."""
+    """Refuse a record that QEMU refuses; return its end if the parser must not walk it."""
     cursor = load.cursor
     kind = flags & ~CONTINUE
     compressed = bool(flags & COMPRESSED) and not load.since(NO_COMPRESSED)
@@ -112,7 +112,7 @@ def _judge(load: Load, at: int, flags: int, addr: int) -> int | None:
 
 
 def _block(load: Load, at: int, flags: int, addr: int) -> int:
-    """Find the block of a page; return where its payload begins."""
+    """Find the block of a page; return the offset of its payload."""
     ram, cursor = load.ram, load.cursor
     end = at + 8
     if flags & CONTINUE:
@@ -135,7 +135,7 @@ def _block(load: Load, at: int, flags: int, addr: int) -> int:
 
 
 def _xbzrle(load: Load, at: int, end: int, addr: int) -> int:
-    """Look at a record of changes; return where it ends."""
+    """Check an XBZRLE record; return its end."""
     cursor, page_size = load.cursor, load.ram.page_size
     head = cursor.peek(3, end - at).ljust(3, b"\0")
     length = int.from_bytes(head[1:], "big")
@@ -153,5 +153,5 @@ def _xbzrle(load: Load, at: int, end: int, addr: int) -> int:
 
 
 def _refuse(load: Load, rule: str, offset: int, *, ret: int = -22, at: int = 0, **values: object) -> Refusal:
-    """Make a refusal of a record; ``at`` is the offset in the block that QEMU names."""
+    """Return the refusal of a record; ``at`` is the offset in the block that QEMU prints."""
     return load.words.refusal(rule, offset, "ram", at=at, ram_version=4, ret=ret, **values)

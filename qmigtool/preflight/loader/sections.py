@@ -1,4 +1,4 @@
-"""Sections as the target loads them: finding what is registered, versions, footers (``migration/savevm.c``)."""
+"""Sections as the target loads them: lookup of the registered section, version, footer (``migration/savevm.c``)."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Registry", "load_part", "load_start", "vmsd_of"]
 
-MAX_SECTIONS = 1 << 16  # held of a target whose sections are not known; a large machine has hundreds
+MAX_SECTIONS = 1 << 16  # for a target whose sections are not known; a large machine has hundreds
 UNKNOWN = (
-    "the target's sections are not known (neither a version nor -dump-vmstate lists the instances of a machine): "
-    "give a stream that it saved"
+    "the sections of the target are unknown (neither a version nor -dump-vmstate lists the instances of a machine); "
+    "give a stream saved by the target"
 )
 ANY_INSTANCE = 0xFFFFFFFF  # the alias of nearly every device (SaveStateEntry.alias_id is -1)
 
 
 @dataclass(slots=True)
 class Entry:
-    """A section that is registered (``SaveStateEntry``), and the id and version under which a stream has sent it.
+    """A registered section (``SaveStateEntry``), and the id and version that a stream sends for it.
 
-    ``compat`` is (idstr without the device path, instance among those of this name), for streams of old machine types.
+    ``compat`` is (idstr without the device path, instance among sections of this name), for streams of old machine
+    types.
     """
 
     idstr: str
@@ -48,7 +49,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Registry:
-    """What a target has registered, in its order; ``known`` False: whatever a stream has is taken to be there."""
+    """The sections that a target has registered, in order; ``known`` False: all sections of a stream are assumed."""
 
     known: bool = True
     count: int = 0
@@ -57,7 +58,7 @@ class Registry:
 
     @classmethod
     def of(cls, sections: Mapping[tuple[str, int], TargetSection] | None) -> Registry:
-        """Make the registry of a target."""
+        """Create the registry of a target."""
         registry = cls(known=sections is not None)
         counts: dict[str, int] = {}
         for (idstr, instance), section in (sections or {}).items():
@@ -70,7 +71,7 @@ class Registry:
         return registry
 
     def add(self, entry: Entry) -> None:
-        """Register a section: by its name and its compat name. Of several that answer to one, the first does."""
+        """Register a section by its name and its compat name; if several have one name, the first is used."""
         entry.place = self.count
         self.count += 1
         names = [(entry.idstr, entry.instance)] + ([entry.compat] if entry.compat is not None else [])
@@ -79,7 +80,7 @@ class Registry:
             self.by_name.setdefault((name, ANY_INSTANCE), entry)
 
     def find(self, idstr: str, instance: int) -> Entry | None:
-        """Find a section as ``find_se`` does; instance 0xffffffff fits any."""
+        """Find a section as ``find_se`` does; instance 0xffffffff matches any."""
         return self.by_name.get((idstr, instance))
 
     def numbered(self, section_id: int) -> Entry | None:
@@ -88,7 +89,7 @@ class Registry:
         return found if found is not None and found.section_id == section_id else None
 
     def send(self, entry: Entry, section_id: int, version: int) -> None:
-        """Note under which id a section is sent."""
+        """Record the id that a stream sends for a section."""
         entry.section_id, entry.version = section_id, version
         other = self.numbered(section_id)
         if other is None or entry.place < other.place:
@@ -96,14 +97,14 @@ class Registry:
 
 
 def vmsd_of(idstr: str, section: TargetSection | None) -> str:
-    """Return the name of a section's VMStateDescription: an idstr is that, behind a device path if there is one."""
+    """Return the name of a section's VMStateDescription: the idstr without the device path."""
     if section is not None and section.vmsd is not None and idstr.endswith(section.vmsd):
         return section.vmsd
     return idstr.rsplit("/", 1)[-1]
 
 
 def load_start(load: Load, registry: Registry) -> None:
-    """Load a START or FULL section, from behind its type byte."""
+    """Load a START or FULL section, after its type byte."""
     cursor = load.cursor
     start = cursor.pos - 1
     section_id = cursor.be32()
@@ -112,7 +113,7 @@ def load_start(load: Load, registry: Registry) -> None:
     cursor.skip(length)
     if not length or len(raw) != length:
         raise load.refuse("section-name", start, section_id=section_id)
-    idstr = decode_name(raw.partition(b"\0")[0])  # as C has it
+    idstr = decode_name(raw.partition(b"\0")[0])  # as in C
     instance, version = cursor.be32(), cursor.be32()
     if cursor.failed:
         raise load.refuse("section-header-cut", start, idstr)
@@ -150,11 +151,12 @@ def load_start(load: Load, registry: Registry) -> None:
 
 
 def _silent(load: Load, registry: Registry, idstr: str, instance: int) -> Entry:
-    """Register a section that the target may have and not send, so that no reference shows it."""
+    """Register a section that the target may have but not send, so that no reference contains it."""
     sound = any(vmsd_of(name, section) in facts.SOUND for (name, _), section in (load.target.sections or {}).items())
     if not (idstr == facts.AUDIO and sound):
         load.doubt(
-            "whether the target has it, which it does not always send: its own -incoming tells", f"{idstr}@{instance}"
+            "whether the target has it, which it does not always send: the target itself decides it",
+            f"{idstr}@{instance}",
         )
     entry = Entry(idstr, instance, None)
     registry.add(entry)
@@ -162,13 +164,13 @@ def _silent(load: Load, registry: Registry, idstr: str, instance: int) -> Entry:
 
 
 def _beyond(load: Load, idstr: str, instance: int) -> bool:
-    """Whether a section is that of a vCPU which the target has not, whatever else it may have."""
+    """Whether a section belongs to a vCPU that the target certainly does not have."""
     count = load.target.vcpus
     return count is not None and idstr in NUMBERED and count <= instance != ANY_INSTANCE
 
 
 def load_part(load: Load, registry: Registry) -> None:
-    """Load a PART or END section, from behind its type byte."""
+    """Load a PART or END section, after its type byte."""
     cursor = load.cursor
     start = cursor.pos - 1
     section_id = cursor.be32()
@@ -189,7 +191,7 @@ def load_part(load: Load, registry: Registry) -> None:
 
 
 def _footer(load: Load, entry: Entry) -> None:
-    """Check the footer; it names the target's idstr, whatever name the stream has called it by."""
+    """Check the footer; errors name the target's idstr, even if the stream used another name."""
     if not load.is_on("send-section-footer", True):
         return
     cursor = load.cursor

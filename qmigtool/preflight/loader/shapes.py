@@ -1,4 +1,4 @@
-"""The shapes of what the target itself has not sent: subsections that any known stream has, elements of lists."""
+"""Shapes that the target has not sent: subsections of any known stream, elements of lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_SHAPES = 16  # a subsection with an array as long as the machine has vCPUs h
 
 @lru_cache(maxsize=256)
 def known_shapes(name: str) -> tuple[Description, ...]:
-    """Return every shape of a subsection that streams or QEMU's own tables show, without the subsections inside it."""
+    """Return every shape of a subsection in known streams or in QEMU's tables, without its own subsections."""
     found: dict[int, Description] = {}
     for node in _nodes().get(name, ()):
         shape = bare(node)
@@ -44,7 +44,7 @@ def _nodes() -> dict[str, list[Node]]:
 
 
 def any_element(entry: FieldDescription) -> Description | None:
-    """Return the shape of any element of a list: a subsection that only some of the target's own have is known, too."""
+    """Return the shape of any element of a list, with the subsections of all of the target's elements."""
     if not entry.inline:
         return None
     first = entry.inline[0]

@@ -1,4 +1,4 @@
-"""What one walk of the loader knows and gathers; every part of it works on the same :class:`Load`."""
+"""The state of one walk of the loader; every part of it works on the same :class:`Load`."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ MAX_NOTES = 100  # a hostile stream has a section every 16 bytes
 
 
 class Undecided(Exception):  # noqa: N818 - a signal that ends the walk, never seen by a caller
-    """What follows depends on something that is not known of the target; ``remark`` says on what, and where."""
+    """The rest depends on an unknown property of the target; ``remark`` names the property and the place."""
 
     def __init__(self, text: str, place: str = "") -> None:
         super().__init__(text)
         self.remark = Remark(text, place)
 
     def inside(self, place: str) -> Undecided:
-        """Return it with the section that it is in, if it has no place yet."""
+        """Return it with the section as its place, unless it has a place."""
         return self if self.remark.place else Undecided(self.remark.text, place)
 
 
 @dataclass(slots=True)
 class Load:
-    """A loader at work: what it reads, what it knows of itself (``target``), and what it has come to.
+    """A running loader: its input, the ``target``, and its results so far.
 
-    ``doubts`` are what may make it refuse the stream and is not known, with what would decide it; ``unseen`` what could
-    not be checked and does not; ``shaky`` is what all that follows
-    rests on without being known; ``supposed`` are capabilities, off by default, that are taken as on because it is not
-    known; ``dead`` has devices that load and do not work, and why. ``memory`` is what the
-    stream holds of guest memory. ``started`` are the ids of the sections so far. ``registers`` has the fields of each
-    ``cpu`` section by name, for what comes after loading.
+    ``doubts`` are unknowns that may make it refuse the stream, with what decides them; ``unseen`` are checks that were
+    not possible and cannot make it refuse; ``shaky`` is an assumption on which everything that follows depends;
+    ``supposed`` are capabilities, off by default, that are assumed to be on because their state is not known; ``dead``
+    has devices that load and do not work, and why. ``memory`` is the guest memory in the stream. ``started`` are the
+    ids of the sections so far. ``registers`` has the fields of each ``cpu`` section by name, for the step after
+    loading.
     """
 
     cursor: Cursor
@@ -68,57 +68,57 @@ class Load:
     dead: dict[str, str] = field(default_factory=dict)
 
     def since(self, version: Version) -> bool:
-        """Say whether the target's QEMU is of this version or a later.
+        """Return whether the target's QEMU is of this version or a later one.
 
-        Raises :class:`~qmigtool.preflight.target.versions.Split` where the versions that it may be disagree: whoever
-        started the walk starts it again for each kind.
+        Raises :class:`~qmigtool.preflight.target.versions.Split` if the possible versions differ: the caller then
+        repeats the walk for each group of versions.
         """
         return self.possible.since(version)
 
     @property
     def words(self) -> Vocabulary:
-        """The words of the target's version; asked for only when something is said."""
+        """The messages of the target's version; evaluated only when a message is needed."""
         return family_of(self.possible)
 
     def refuse(self, rule: str, offset: int | None = None, section: str | None = None, **values: Any) -> Refusal:
-        """Make a refusal in the target's words, to be raised."""
+        """Return a refusal with the target's message, to be raised."""
         return self.words.refusal(rule, self.cursor.pos if offset is None else offset, section, **values)
 
     def doubt(self, text: str, place: str = "") -> None:
-        """Note what may make the target refuse the stream; ``place`` is the label of the section that it is in."""
+        """Add what may make the target refuse the stream; ``place`` is the label of its section."""
         _add(self.doubts, Remark(text, place))
 
     def suppose(self, capability: str, sent: str) -> None:
-        """Go on as if a capability were on; a target without it refuses the stream, and it is not known which."""
+        """Assume that a capability is on; a target without it refuses the stream."""
         self.supposed.add(capability)
         self.doubt(
-            f"whether the target has the capability {capability} on, without which it refuses {sent}: "
+            f"whether the target has the capability {capability} on (it refuses {sent} without it): "
             "query-migrate-capabilities decides it"
         )
 
     def miss(self, text: str, place: str = "") -> None:
-        """Note what could not be checked."""
+        """Add what could not be checked."""
         _add(self.unseen, Remark(text, place))
 
     def note(self, text: str, place: str = "") -> None:
-        """Note what else is worth knowing."""
+        """Add a note."""
         _add(self.notes, Remark(text, place))
 
     def warn(self, name: str, **values: Any) -> None:
-        """Note what the target prints without stopping."""
+        """Add a message that the target prints without stopping."""
         _add(self.warnings, self.words.warning(name, **values))
 
     def has(self, capability: str) -> bool | None:
-        """Say whether a capability of the target is on; None if that is not known."""
+        """Return whether a capability of the target is on; None if that is not known."""
         return self.target.capabilities.get(capability)
 
     @property
     def footers(self) -> bool:
-        """Whether the target expects a footer behind every section."""
+        """Whether the target expects a footer after every section."""
         return self.is_on("send-section-footer", True)
 
     def is_on(self, prop: str, default: bool) -> bool:
-        """Say whether a ``-global migration.X`` of the target is on."""
+        """Return whether a ``-global migration.X`` of the target is on."""
         return self.target.properties.get(prop, default)
 
 

@@ -1,4 +1,4 @@
-"""What a target makes of a stream: the result of the loader's walk."""
+"""The result of the loader's walk over a stream."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a target makes of a stream.
+    """The result of loading a stream on a target.
 
-    ``loads`` is None where it cannot be decided; ``doubts`` then say on what it depends, and what would decide it.
-    ``errors`` are the lines of stderr of a QEMU that refuses, without the program's name; ``warnings`` those of one
-    that goes on. Where the target's version is not known and others print other lines, ``errors`` are those of the
-    oldest that it may be and ``otherwise`` maps the others, in words, to theirs. ``rule`` is the stable name of what is
-    broken (``machine-type``, ``unknown-section``), ``offset`` and ``section`` where in the stream, ``values`` what its
-    words name (``local``, ``received``). ``unknown`` are the doubts, and what else could not be checked for want of
-    knowledge of the target; ``notes`` what else there is to say. ``dead`` are devices that load and do not work then,
-    and why.
+    ``loads`` is None if it cannot be decided; ``doubts`` then are what it depends on, and what is needed to decide it.
+    ``errors`` are the lines on stderr of a QEMU that refuses, without the program's name; ``warnings`` those of one
+    that continues. If the target's version is not known and versions print different lines, ``errors`` are those of the
+    oldest possible version and ``otherwise`` has the text of the other versions and their lines. ``rule`` is the stable
+    name of the failed check (``machine-type``, ``unknown-section``), ``offset`` and ``section`` its place in the
+    stream, ``values`` the values in its message (``local``, ``received``). ``unknown`` are the doubts, and what else
+    could not be checked because it is not known of the target; ``notes`` are further remarks. ``dead`` are devices that
+    load and then do not work, and why.
     """
 
     loads: bool | None

@@ -1,7 +1,7 @@
-"""One verdict for every version of QEMU that a target may be.
+"""One verdict for all possible versions of a target's QEMU.
 
-The walk asks for the version only where versions differ (:meth:`~.state.Load.since`). Where those that are possible
-disagree it is started again, once for each side, and the verdicts are joined: what all agree in is decided.
+The walk uses the version only where versions differ (:meth:`~.state.Load.since`). Where the possible versions differ,
+it is repeated, once for each side, and the verdicts are joined: what all have in common is decided.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ __all__ = ["judge_versions"]
 
 DECIDES = "--target VERSION decides it"
 ANY_VERSION = frozenset({"empty", "magic", "version", "version-obsolete"})
-"""Refusals that rest on the format alone, whatever the version."""
+"""Refusals that depend only on the format, not on the version."""
 Walk = Callable[[Possible, "Target"], Verdict]
 
 
 class _Leaf(NamedTuple):
-    """Versions that are alike, and what they make of the stream."""
+    """Versions that behave alike, and their verdict."""
 
     versions: Possible
     verdict: Verdict
 
 
 def judge_versions(target: Target, walk: Walk) -> Verdict:
-    """Walk for a known version once, for an unknown one as often as what is possible differs."""
+    """Walk once for a known version, and once for each group of possible versions otherwise."""
     versions, why = possible(target)
     if target.qemu is not None:
         return _undecided(versions, walk(versions, target))
     leaves = list(_leaves(versions, target, walk))
     shown = f" ({'; '.join(why)})" if why else ""
-    note = Remark(f"the target's version of QEMU is not known: taken as {versions}{shown}")
+    note = Remark(f"the target's version of QEMU is unknown: assumed to be {versions}{shown}")
     if why and versions == ANY:
-        note = Remark(f"the target's version of QEMU is not known: {why[0]}")
+        note = Remark(f"the target's version of QEMU is unknown: {why[0]}")
     joined = leaves[0].verdict if len(leaves) == 1 else _joined(leaves)
     return _undecided(versions, replace(joined, notes=(note, *joined.notes)))
 
 
 def _undecided(versions: Possible, verdict: Verdict) -> Verdict:
-    """Take back what rests on the rules of another version than the target's: nobody has read those of this one."""
+    """Withdraw a verdict that uses another version's rules, because those of the target's version are not known."""
     unknown = unknown_version(versions)
     if unknown is None or verdict.rule in ANY_VERSION:
         return verdict
@@ -57,7 +57,7 @@ def _undecided(versions: Possible, verdict: Verdict) -> Verdict:
     if verdict.loads is False:
         said = f"would refuse it: {verdict.errors[0] if verdict.errors else verdict.rule}"
     else:
-        said = "would load it" if verdict.loads else "is what it was judged by"
+        said = "would load it" if verdict.loads else "was used for the prediction"
     doubt = Remark(f"{unknown}; QEMU {nearest} {said}")
     return replace(
         verdict,
@@ -83,7 +83,7 @@ def _leaves(versions: Possible, target: Target, walk: Walk) -> list[_Leaf]:
 
 
 def _joined(leaves: Sequence[_Leaf]) -> Verdict:
-    """Join the verdicts: whether it loads and why not if all agree, else a doubt that names who differs."""
+    """Join the verdicts: whether it loads and why not if all agree, else a doubt that names the differing versions."""
     verdicts = [leaf.verdict for leaf in leaves]
     first = verdicts[0]
     unknown = tuple(dict.fromkeys(text for one in verdicts for text in one.unknown))
@@ -104,12 +104,12 @@ def _joined(leaves: Sequence[_Leaf]) -> Verdict:
     otherwise = tuple((", ".join(who), lines) for lines, who in others.items())
     same = all((one.rule, one.offset, one.section) == (first.rule, first.offset, first.section) for one in verdicts)
     if not same:
-        notes = (*notes, Remark("versions of QEMU refuse it at different places: that of the oldest is told"))
+        notes = (*notes, Remark("versions of QEMU refuse it at different places; this is that of the oldest"))
     return replace(first, unknown=unknown, notes=notes, otherwise=otherwise)
 
 
 def _alike(leaves: Sequence[_Leaf]) -> list[_Leaf]:
-    """Join neighbours of which the same is said."""
+    """Join adjacent versions with the same verdict."""
     found = [leaves[0]]
     for leaf in leaves[1:]:
         last = found[-1]

@@ -1,8 +1,8 @@
-"""What a virtio device reads and checks of its own, opaque state (``virtio_load`` in ``hw/virtio/virtio.c``).
+"""The opaque state of a virtio device, as it reads and checks it (``virtio_load`` in ``hw/virtio/virtio.c``).
 
-No vmdesc describes it: a head of the transport (PCI or mmio), registers, the device's configuration, the queues, then
-the device's own part (:mod:`.virtioparts`) and subsections of ``virtio``. How long the head is the target's own
-decides. Queues that a driver has set up are compared with their rings in guest memory.
+No vmdesc describes it: a header of the transport (PCI or mmio), registers, the device's configuration, the queues, then
+the device-specific part (:mod:`.virtioparts`) and subsections of ``virtio``. The target's body gives the length of the
+header. Queues that a driver has set up are compared with their rings in guest memory.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ IRQ_STATE_SIZE, MSIX_ENTRY_SIZE, MMIO_HEAD = 16, 16, 12
 MAX_QUEUES = 1024  # VIRTIO_QUEUE_MAX
 NO_VECTOR = 0xFFFF
 CHECKS_QUEUES = (11, 0)
-"""The first version that compares a queue's size with the one it was made with: 11.1 does, 10.0 does not."""
+"""The first version that compares a queue's size with its size at creation: 11.1 does, 10.0 does not."""
 MARKS_BROKEN = (7, 2)
-"""The first version that marks a device broken whose ring is inconsistent: 5.2 only logs it."""
+"""The first version that marks a device with an inconsistent ring as broken: 5.2 only logs it."""
 WIDE_FEATURES = (11, 0)
 
 F_VERSION_1, F_IOMMU, F_PACKED = 1 << 32, 1 << 33, 1 << 34
@@ -39,7 +39,7 @@ PAGE = 4096  # alignment of the used ring of a legacy PCI device
 _TRANSPORT = 1 << 24 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 30 | F_VERSION_1 | 1 << 40
 _OWN_BITS = (1 << 24) - 1
 _NET = 0x101_79BF_8064
-"""What virtio-net offers whatever its backend is (10.0, 11.1: "Allowed features"); the rest is the backend's."""
+"""The features of virtio-net with any backend (10.0, 11.1: "Allowed features"); the rest depends on the backend."""
 
 _SIZES = {
     **dict.fromkeys((b"virtio/device_endian", b"virtio/broken", b"virtio/start_on_kick"), 1),
@@ -54,7 +54,7 @@ _SIZES = {
     b"virtio_pci/modern_state/features128": 8,
     b"virtio_mmio/state": 8 + 27 * MAX_QUEUES,
 }
-"""Subsection -> bytes of its fields; arrays have MAX_QUEUES elements, and what is nested follows behind."""
+"""Subsection -> bytes of its fields; arrays have MAX_QUEUES elements, and nested subsections follow."""
 
 
 class Queue(NamedTuple):
@@ -70,7 +70,7 @@ class Queue(NamedTuple):
 
 @dataclass(slots=True)
 class _State:
-    """What a body says, in so far as it is compared."""
+    """The parts of a body that are compared."""
 
     vectors: int = 0
     features: int = 0
@@ -81,7 +81,7 @@ class _State:
 
 @dataclass(slots=True)
 class _Own:
-    """The target's own body: where its parts begin."""
+    """The parts of the target's own body."""
 
     blob: bytes
     pci: bool
@@ -95,13 +95,13 @@ class _Own:
 
     @classmethod
     def of(cls, blob: bytes, mmio: bool) -> _Own:
-        """Take the target's own body apart; raises :class:`Strange` if it is of another transport."""
+        """Split the target's own body; raises :class:`Strange` if it is of another transport."""
         if mmio:
             own = cls(blob, pci=False, head=MMIO_HEAD)
         else:
             start = virtio_configuration(blob)
             if start is None:
-                raise Strange("it does not begin with a PCI device")
+                raise Strange("the target's state does not begin with a PCI device")
             config = blob[start : start + CONFIG_SIZE]
             size = EXPRESS_SIZE if capability(config, PCI_CAP_ID_EXP) is not None else CONFIG_SIZE
             config, vectors = blob[start : start + size], msix_entries(config)
@@ -118,7 +118,7 @@ class _Own:
         at += 4
         size = self.record
         if count > MAX_QUEUES or at + count * size > len(blob):
-            raise Strange("the target's own has no queues")
+            raise Strange("the target's state has no queues")
         self.queues = [self.queue(blob[at + i * size : at + (i + 1) * size], 0) for i in range(count)]
         at += count * size
         end = min((found for name in _SIZES if (found := blob.find(_head(name), at)) >= 0), default=len(blob))
@@ -127,7 +127,7 @@ class _Own:
 
     @property
     def record(self) -> int:
-        """The bytes of one queue."""
+        """The size of the record of one queue."""
         return 14 + (0 if self.pci else 4) + (2 if self.vectors else 0)
 
     def queue(self, raw: bytes, offset: int) -> Queue:
@@ -146,13 +146,13 @@ def _head(name: bytes) -> bytes:
 def load_virtio(load: Load, own: bytes | None, label: str, device: str | None) -> None:
     """Read the virtio state at the cursor as the target does; ``device`` is its vmsd.
 
-    Raises :class:`~.words.Refusal`, and :class:`Strange` where it cannot be told how it goes on.
+    Raises :class:`~.words.Refusal`, and :class:`Strange` if the rest cannot be predicted.
     """
     if own is None:
-        raise Strange("the target's own is not known")
+        raise Strange("the target's state of this device is unknown")
     part = PARTS.get(device or "")
     if part is None:
-        raise Strange(f"how the state of {device} looks is not known")
+        raise Strange(f"the format of {device} is unknown")
     mine = _Own.of(own, label.startswith("virtio-mmio"))
     state = _State(mine.vectors)
     try:
@@ -171,7 +171,7 @@ def load_virtio(load: Load, own: bytes | None, label: str, device: str | None) -
 
 
 def cut_virtio(load: Load) -> Refusal:
-    """Refuse a state in which the file ends; what is printed of its inside is not known."""
+    """Return the refusal of a truncated state; the messages from inside it are not known."""
     refusal = load.refuse("body-cut", vmsd="")
     refusal.cause = ""
     load.words.wrap(refusal, "virtio")
@@ -227,7 +227,7 @@ def _common(load: Load, mine: _Own, state: _State, label: str) -> int:
             if local and queue.num > local and load.since(CHECKS_QUEUES):
                 raise load.refuse("virtqueue-size", at, queue=index, received=queue.num, local=local)
         elif load.since(CHECKS_QUEUES):
-            load.doubt(f"virtio: how large the target's queue {index} is: its queue-size decides it", label)
+            load.doubt(f"virtio: the size of the target's queue {index} is unknown; its queue-size decides it", label)
         if not queue.desc and queue.last_avail:
             raise load.refuse("virtqueue-address", at, queue=index, received=queue.last_avail)
         _vector(load, queue.vector, mine.vectors if mine.pci else NO_VECTOR, at)
@@ -258,13 +258,13 @@ def _subsections(load: Load, state: _State) -> None:
 
 
 def _features(load: Load, mine: _Own, state: _State, label: str, device: str) -> None:
-    """Doubt features that only some targets offer: what the target offers is in no stream."""
+    """Doubt features that only some targets offer: no stream contains the features that the target offers."""
     offered = _TRANSPORT | (_NET if device == "virtio-net" else _OWN_BITS) | (F_PACKED if mine.packed else 0)
     odd = state.features & ~offered
     if odd:
         load.doubt(
-            f"virtio: whether the target's device offers features {odd:#x}, which the driver has taken: "
-            "x-query-virtio-status of a device there that is in use decides it",
+            f"virtio: whether the target's device offers features {odd:#x}, which the driver has accepted: "
+            "x-query-virtio-status of such a device in use there decides it",
             label,
         )
 
@@ -277,24 +277,27 @@ def _rings(load: Load, state: _State, label: str) -> None:
         if not queue.desc:
             continue
         if not queue.num:
-            load.doubt(f"virtio: queue {index} is in use and has no descriptors: QEMU's own abort decides it", label)
+            load.doubt(
+                f"virtio: queue {index} is in use and has no descriptors: QEMU may abort; the target itself decides it",
+                label,
+            )
             continue
         indexes = None if state.features & F_IOMMU else _indexes(load, state, index, queue)
         if indexes is None:
             load.doubt(
-                f"virtio: whether the rings of queue {index} fit its last_avail_idx {queue.last_avail:#x}: "
-                "guest memory decides it, which is not in the file there",
+                f"virtio: whether the rings of queue {index} match its last_avail_idx {queue.last_avail:#x}: "
+                "guest memory that the file does not contain decides it",
                 label,
             )
             continue
         avail, used = indexes
         delta = avail - queue.last_avail & 0xFFFF
         if delta > queue.num:
-            # QEMU looks no further at this queue.
+            # QEMU does not check this queue any further.
             if load.since(MARKS_BROKEN):
                 words = {"size": queue.num, "avail": avail, "last": queue.last_avail, "delta": delta}
                 load.warn("virtqueue-broken", queue=index, **words)
-            load.dead[label] = f"queue {index} is inconsistent: the device stands still, and the guest with it"
+            load.dead[label] = f"queue {index} is inconsistent: the device stops, and so does the guest"
         elif queue.last_avail - used & 0xFFFF > queue.num:
             at, last = queue.offset, queue.last_avail
             raise load.refuse("virtqueue-used", at, queue=index, size=queue.num, last=last, used=used)

@@ -1,6 +1,6 @@
-"""What virtio-mem compares with the target's own: where its memory lies, how much and in which blocks.
+"""The values that virtio-mem compares with the target's: address, size and block size of its memory, and its node.
 
-Four numbers, either at the head of what the device saves of its own, or since 8.1 in a section before the device state
+Four numbers, either at the start of the device-specific state, or since 8.1 in a section before the device state
 (``virtio-mem-device-early``): addr, region_size and block_size be64, node be32
 (``virtio_mem_mig_sanity_checks_post_load`` in hw/virtio/virtio-mem.c).
 """

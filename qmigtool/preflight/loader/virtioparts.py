@@ -1,6 +1,6 @@
-"""What each kind of virtio device saves of its own, between its queues and the subsections of ``virtio``.
+"""The device-specific state of each virtio device, between its queues and the subsections of ``virtio``.
 
-Each function passes what it knows at the cursor and raises :class:`Strange` where it cannot tell how that ends
+Each function skips the state that it knows and raises :class:`Strange` if it cannot find the end
 (hw/net/virtio-net.c, hw/block/virtio-blk.c, hw/char/virtio-serial-bus.c, hw/virtio/virtio-balloon.c and others).
 """
 
@@ -27,11 +27,11 @@ SERIAL_PORTS = 32  # of one word of the map
 
 
 class Strange(Exception):  # noqa: N818 - a signal
-    """The state is of a kind of which nothing can be told; the text says why."""
+    """The state cannot be predicted; the text says why."""
 
 
 class Common(NamedTuple):
-    """What the part before says: feature bits (the low word) here and in the target's own, how many queues.
+    """Values of the preceding part: feature bits (the low word) of the stream and of the target, number of queues.
 
     ``packed`` is whether the device offers packed rings.
     """
@@ -43,7 +43,7 @@ class Common(NamedTuple):
 
 
 def _nothing(load: Load, common: Common, own: bytes) -> None:
-    """No byte."""
+    """Skip nothing: the device has no state of its own."""
 
 
 def _net(load: Load, common: Common, own: bytes) -> None:
@@ -58,19 +58,19 @@ def _net(load: Load, common: Common, own: bytes) -> None:
     if vnet_hdr and not any(mine[NET_VNET_HDR : NET_VNET_HDR + 4]):
         raise load.refuse("net-vnet-hdr", cursor.pos)
     if ufo and not any(mine[NET_SIZE - 1 : NET_SIZE]):
-        raise Strange("whether the target's backend has UFO")
+        raise Strange("it is unknown whether the target's backend has UFO")
     if _has_pairs(mine, common.own_features):
         # max_queue_pairs and curr_queue_pairs, be16 each, then tx_waiting of every other pair in use
         pairs, used = cursor.be16(), cursor.be16()
         if pairs != int.from_bytes(mine[NET_SIZE : NET_SIZE + 2], "big"):
-            raise Strange(f"max_queue_pairs {pairs} must be the target's")
+            raise Strange(f"max_queue_pairs {pairs} must equal the target's")
         cursor.skip(4 * max(0, used - 1))
     if common.features >> CTRL_GUEST_OFFLOADS & 1:
         cursor.skip(NET_OFFLOADS)
     _subsections(load, NET_PREFIX, {})
 
 
-NET_TABLE = 6 + 4 + 4 + 2 + 1 + 1  # behind mac, tx_waiting, mergeable_rx_bufs, status, promisc, allmulti
+NET_TABLE = 6 + 4 + 4 + 2 + 1 + 1  # after mac, tx_waiting, mergeable_rx_bufs, status, promisc, allmulti
 NET_VLANS = 512
 NET_VNET_HDR = NET_TABLE + 4 + NET_VLANS
 NET_SIZE, NET_OFFLOADS = NET_VNET_HDR + 4 + 7, 8
@@ -78,7 +78,7 @@ NET_PREFIX = b"virtio-net-device/"
 
 
 def _has_pairs(mine: bytes, features: int) -> bool:
-    """Say whether the target's own part has numbers of queue pairs: its device has more than one."""
+    """Return whether the target's own part has numbers of queue pairs: its device has more than one."""
     end = mine.find(NET_PREFIX, NET_SIZE)
     size = len(mine) if end < 0 else end - 2
     return size - NET_SIZE - (NET_OFFLOADS if features >> CTRL_GUEST_OFFLOADS & 1 else 0) >= 4
@@ -95,7 +95,7 @@ def _blk(load: Load, common: Common, own: bytes) -> None:
         if common.queues > 1:
             cursor.be32()
         cursor.skip(ELEMENT_SIZE)
-    raise Strange("its list of requests does not end")
+    raise Strange("its list of requests has no end")
 
 
 def _serial(load: Load, common: Common, own: bytes) -> None:
@@ -105,7 +105,7 @@ def _serial(load: Load, common: Common, own: bytes) -> None:
     cursor.skip(2 + 2 + 4)
     sent = cursor.take(4 * words)
     if sent != own[8 : 8 + 4 * words]:
-        raise Strange("the ports that the target has decide it: those of its reference are others")
+        raise Strange("its ports differ from those of the target's reference")
     for _ in range(cursor.be32()):
         cursor.skip(4 + 1 + 1)
         if cursor.be32():
@@ -119,7 +119,7 @@ def _balloon(load: Load, common: Common, own: bytes) -> None:
     sizes = {b"virtio-balloon-device/free-page-report": 8, b"virtio-balloon-device/page-poison": 4}
     _subsections(load, b"virtio-balloon-device/", sizes)
     if load.cursor.peek(len(MISSPELT), 2) == MISSPELT:
-        raise Strange("QEMU 5.2 calls a subsection vitio-balloon-device/page-poison, and reads on behind it")
+        raise Strange("QEMU 5.2 names a subsection vitio-balloon-device/page-poison, and continues to read after it")
 
 
 MISSPELT = b"vitio-balloon-device/"
@@ -127,15 +127,15 @@ MISSPELT = b"vitio-balloon-device/"
 
 def _iommu(load: Load, common: Common, own: bytes) -> None:
     if int.from_bytes(load.cursor.peek(4), "big"):
-        raise Strange("its domains are in a format of their own")
-    load.cursor.skip(len(own))  # as long as the target's own, which has none either
+        raise Strange("its domains are in a device-specific format")
+    load.cursor.skip(len(own))  # the same length as the target's, which has no domains either
 
 
-MEM_LATE_SIZE = 16  # usable_region_size, requested_size: the rest comes in a section of its own
+MEM_LATE_SIZE = 16  # usable_region_size, requested_size: the rest is in a separate section
 
 
 def _mem(load: Load, common: Common, own: bytes) -> None:
-    """Numbers that must be the target's, then which blocks are plugged (hw/virtio/virtio-mem.c)."""
+    """Compare the numbers that must equal the target's; skip the bitmap of plugged blocks (hw/virtio/virtio-mem.c)."""
     cursor = load.cursor
     if len(own) > MEM_LATE_SIZE:
         at, sent = cursor.pos, cursor.peek(virtiomem.SIZE).ljust(virtiomem.SIZE, b"\0")
@@ -148,7 +148,7 @@ def _mem(load: Load, common: Common, own: bytes) -> None:
 
 
 def _subsections(load: Load, prefix: bytes, sizes: dict[bytes, int]) -> None:
-    """Pass the subsections of a device's own description."""
+    """Skip the subsections of a device's own description."""
     cursor = load.cursor
     while cursor.look() == SectionType.QEMU_VM_SUBSECTION:
         length = cursor.peek(1, 1)[0] if cursor.left > 1 else 0
@@ -156,7 +156,7 @@ def _subsections(load: Load, prefix: bytes, sizes: dict[bytes, int]) -> None:
         if not name.startswith(prefix):
             return
         if name not in sizes:
-            raise Strange(f"what the subsection {name.decode('latin-1')} holds is not known")
+            raise Strange(f"the format of the subsection {name.decode('latin-1')} is unknown")
         cursor.skip(2 + length + 4 + sizes[name])
 
 
@@ -171,4 +171,4 @@ PARTS: dict[str, Callable[[Load, Common, bytes], None]] = {
     "virtio-iommu": _iommu,
     "virtio-mem": _mem,
 }
-"""The vmsd of a device -> what passes its own part: the load, what came before, and the target's own part."""
+"""The vmsd of a device -> the function that skips its own part: of the load, the part before, and the target's own."""

@@ -1,9 +1,9 @@
-"""The words in which QEMU refuses a stream, by version: data, and how an error gathers them on its way up.
+"""QEMU's error messages for a refused stream, by version: data, and how the levels of an error add to them.
 
-A refusal starts with what is wrong (:data:`REFUSALS`) and passes through what encloses it (:data:`WRAPS`): a field, a
-subsection, a section. QEMU up to 10.0 prints a line at each of these levels; 11.1 gathers the cause behind
-"load of migration failed" and prints only what a device still prints by itself. Read off the stderr of Debian's 7.2.22,
-10.0.13 and 11.1.2; every one of them is quoted in ``tests/data/preflight``.
+A refusal starts with the error (:data:`REFUSALS`) and passes through the enclosing levels (:data:`WRAPS`): a field, a
+subsection, a section. QEMU up to 10.0 prints a line at each of these levels; 11.1 collects the cause after
+"load of migration failed" and prints only what a device still prints itself. Recorded from the stderr of Debian's
+7.2.22, 10.0.13 and 11.1.2; every message is quoted in ``tests/data/preflight``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["FAMILIES", "Refusal", "Vocabulary", "family_of", "printed"]
 
 FAMILIES = ((7, 2), (10, 0), (11, 1))
-"""The versions whose words are known."""
+"""The versions whose messages are known."""
 
 EINVAL, EPERM, ENOENT, EIO = errno.EINVAL, errno.EPERM, errno.ENOENT, errno.EIO
 ENOTSUP, ERANGE, EAGAIN = errno.ENOTSUP, errno.ERANGE, errno.EAGAIN
 
 
 class Words(NamedTuple):
-    """``reports`` are printed at once, ``cause`` stands at the end of the last line (11.1), which names ``number``."""
+    """``reports`` are printed at once, ``cause`` is the end of the last line (11.1), which names ``number``."""
 
     number: int
     reports: tuple[str, ...] = ()
@@ -34,9 +34,9 @@ class Words(NamedTuple):
 
 
 class Wrap(NamedTuple):
-    """What a level adds: a line, words before the cause, another errno; or a cause that replaces the one so far.
+    """What a level adds: a line, a prefix of the cause, another errno; or a cause that replaces the one so far.
 
-    What is replaced is printed: a device that loads itself by older functions does so.
+    The replaced cause is printed: a device that loads itself by older functions does so.
     """
 
     report: str | None = None
@@ -52,13 +52,13 @@ def _same(number: int, report: str, cause: str | None = None) -> tuple[Words, Wo
 
 
 def _printed(number: int, *reports: str, cause: str = "") -> tuple[Words, Words, Words]:
-    """A text that every version prints; 11.1 names a cause besides."""
+    """A text that every version prints; 11.1 also has a cause."""
     old = Words(number, reports)
     return old, old, Words(number, reports, cause)
 
 
 class Bare(str):
-    """A line that QEMU prints without its name before it."""
+    """A line that QEMU prints without the program's name."""
 
     __slots__ = ()
 
@@ -92,13 +92,13 @@ def _refused(report: str) -> tuple[Words, Words, Words]:
 
 
 def _resize(place: str) -> Words:
-    """A RAM block that cannot be resized: QEMU aborts. The place is that of the release whose words these are."""
+    """A RAM block that cannot be resized: QEMU aborts. The place is that of the recorded release."""
     first = Bare(f"Unexpected error in qemu_ram_resize() at {place}:")
     return Words(0, (first, "Size too large: {block}: 0x{received:x} > 0x{local:x}: Invalid argument"))
 
 
 def _put(what: str) -> tuple[Words, Words, Words]:
-    """A register group that the kernel refuses once everything is loaded; 7.2 says nothing and goes on."""
+    """A register group that the kernel refuses after everything is loaded; 7.2 continues silently."""
     return (
         Words(0),
         Words(0, (f"Putting registers after init: Failed to set {what}: Invalid argument",)),
@@ -107,12 +107,12 @@ def _put(what: str) -> tuple[Words, Words, Words]:
 
 
 def _msr(place: str) -> Words:
-    """An MSR that the kernel refuses: QEMU aborts. The place is that of the release whose words these are."""
+    """An MSR that the kernel refuses: QEMU aborts. The place is that of the recorded release."""
     assertion = f"{place}: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed."
     return Words(0, ("error: failed to set MSR 0x{msr:x} to 0x{value:x}", assertion))
 
 
-# rule -> words of 7.2, 10.0 and 11.1
+# rule -> messages of 7.2, 10.0 and 11.1
 REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "empty": (Words(0), Words(0), Words(0)),
     "unmigratable-device": _same(EINVAL, "State blocked by non-migratable device '{idstr}'"),
@@ -134,7 +134,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
     "configuration-missing": _same(
         EINVAL, "Configuration section missing", "Configuration section missing, {found} != 7"
     ),
-    "configuration-length": (Words(0), Words(0), Words(0)),  # GLib's words, with a line of its own source
+    "configuration-length": (Words(0), Words(0), Words(0)),  # a message of GLib, with a line number of its source
     "machine-type": _same(
         EINVAL,
         "Machine type received is '{received}' and local is '{local}'",
@@ -281,7 +281,7 @@ REFUSALS: dict[str, tuple[Words, Words, Words]] = {
         "ENABLE_COLO command come in migration stream, but x-colo capability is not set",
         "MIG_CMD 0x8 deprecated (len 0x0)",
     ),
-    # -- KVM, after all of it is loaded -------------------------------------------------------------------------
+    # -- KVM, after everything is loaded ------------------------------------------------------------------------
     "kvm-sregs": _put("special registers"),
     "kvm-xsave": _put("XSAVE"),
     "kvm-xcr0": _put("XCRs"),
@@ -307,7 +307,7 @@ WRAPS: dict[str, tuple[Wrap, Wrap, Wrap]] = {
     "configuration": (Wrap(), Wrap(), Wrap(number=EINVAL)),
 }
 
-# What QEMU prints and goes on.
+# Messages with which QEMU continues.
 WARNINGS: dict[str, tuple[str, str, str]] = {
     "uuid": ("warning: UUID is received {received}, but local uuid isn't set",) * 3,
     "vmdesc": ("Expected vmdescription section, but got {found}",) * 3,
@@ -325,7 +325,7 @@ WARNINGS: dict[str, tuple[str, str, str]] = {
 
 
 @dataclass(eq=False)
-class Refusal(Exception):  # noqa: N818 - not an error of ours: it is what the loader of another program would do
+class Refusal(Exception):  # noqa: N818 - not an error of qmigtool, but a prediction of QEMU's
     """QEMU stops here, at ``offset`` in ``section``. A ``number`` of 0 means that no last line is printed."""
 
     rule: str
@@ -345,7 +345,7 @@ class Refusal(Exception):  # noqa: N818 - not an error of ours: it is what the l
         self.cause = self.words.cause.format_map(self.values)
 
     def lines(self) -> tuple[str, ...]:
-        """Return everything that QEMU prints."""
+        """Return all lines that QEMU prints."""
         if not self.number:
             return tuple(self.reports)
         last = f"load of migration failed: {os.strerror(self.number)}"
@@ -354,24 +354,24 @@ class Refusal(Exception):  # noqa: N818 - not an error of ours: it is what the l
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The words of one version; ``index`` is its place in :data:`FAMILIES`."""
+    """The messages of one version; ``index`` is its place in :data:`FAMILIES`."""
 
     index: int
 
     @property
     def family(self) -> tuple[int, int]:
-        """The version whose words these are."""
+        """The version of these messages."""
         return FAMILIES[self.index]
 
     def refusal(self, rule: str, offset: int | None = None, section: str | None = None, **values: Any) -> Refusal:
-        """Make the refusal of a rule; ``values`` are what its words name."""
+        """Return the refusal of a rule; ``values`` are the values in its message."""
         return Refusal(rule, REFUSALS[rule][self.index], values, offset, section)
 
     def wrap(self, refusal: Refusal, level: str, **values: Any) -> None:
-        """Add what a level around the place adds."""
+        """Add what an enclosing level adds."""
         wrap = WRAPS[level][self.index]
         if not refusal.number:
-            return  # it has ended on the spot
+            return  # QEMU has ended at once
         if wrap.report is not None:
             refusal.reports.append(wrap.report.format_map(values))
         if wrap.instead is not None:
@@ -383,21 +383,21 @@ class Vocabulary:
             refusal.number = wrap.number
 
     def warning(self, name: str, **values: Any) -> str:
-        """Return what QEMU prints without stopping."""
+        """Return a message that QEMU prints without stopping."""
         return WARNINGS[name][self.index].format_map(values)
 
 
 def printed(line: str, program: str) -> str:
-    """Return a line as it stands on the stderr of a QEMU of this name."""
+    """Return a line as on the stderr of a QEMU program of this name."""
     return line if isinstance(line, Bare) else f"{program}: {line}"
 
 
 def family_of(versions: Possible) -> Vocabulary:
-    """Return the words of a version: those of the family whose release had them first.
+    """Return the messages of a version: those of the family whose release had them first.
 
-    10.2 handed causes up for the first time, 8.2 refused more than 7.2 did. What lies between two families may still
-    differ from both in single words. Raises :class:`~qmigtool.preflight.target.versions.Split` for versions whose words
-    differ.
+    10.2 propagates causes for the first time, 8.2 refuses more than 7.2. A version between two families may still
+    differ from both in single words. Raises :class:`~qmigtool.preflight.target.versions.Split` for versions whose
+    messages differ.
     """
     if versions.since((10, 2)):
         return Vocabulary(2)

@@ -54,4 +54,4 @@ def test_whose_length_counts_in_a_list_that_nobody_knows_is_not_decided() -> Non
     assert judged(own, own).loads is True
     found = judged(stream([variable(b"three", b"1", vmsd="dev-entry")]), own)
     assert found.loads is None
-    assert any("dev-entry:name is longer or shorter" in str(one) for one in found.unknown)
+    assert any("dev-entry:name differs in length" in str(one) for one in found.unknown)

@@ -255,7 +255,7 @@ def test_the_silent_losses_of_7_2_under_kvm_are_notes() -> None:
 def test_an_empty_file_waits_for_ever() -> None:
     found = verdict(b"", pc())
     assert (found.loads, found.errors, found.rule) == (False, (), "empty")
-    assert any("for ever" in note.text for note in found.notes)
+    assert any("forever" in note.text for note in found.notes)
 
 
 def test_a_machine_type_of_a_negative_length_aborts() -> None:

@@ -82,14 +82,14 @@ def test_real_qemu_loads_it(name: str, reference: str, version: str) -> None:
 def test_a_file_loads_in_the_qemu_that_saved_it_whatever_its_version(name: str) -> None:
     found = judged(case(name), target(name, None))
     assert found.loads is True
-    assert "version of QEMU is not known" in found.verdict.notes[0].text
+    assert "version of QEMU is unknown" in found.verdict.notes[0].text
 
 
 # -- the version -----------------------------------------------------------------------------------------------------
 
 
 def test_a_version_is_bounded_by_what_the_reference_shows() -> None:
-    (note,) = (one for one in judged(case("c2.mig"), target("c2.mig", None)).verdict.notes if "not known" in one.text)
+    (note,) = (one for one in judged(case("c2.mig"), target("c2.mig", None)).verdict.notes if "is unknown" in one.text)
     assert "from 10.0 on, before 10.2" in note.text
     assert "SWITCHOVER_START" in note.text
 
@@ -387,7 +387,7 @@ def test_the_other_channels_decide(call: Call, tmp_path: Path, what: str, loads:
 
 
 HOLE = bytes(PAGE)
-WHERE = "the stream begins at 0x1000: taken as loaded from file:PATH,offset=0x1000"
+WHERE = "the stream begins at 0x1000: assumed to be loaded from file:PATH,offset=0x1000"
 
 
 @pytest.mark.parametrize(
