@@ -1,10 +1,10 @@
 """Bodies of the ``ram`` section, version 4 (QEMU: ``migration/ram.c``).
 
 Every body is a sequence of records that start with a be64 word: the low bits (below the page size) are
-``RAM_SAVE_FLAG_*``, the rest a byte offset inside a RAMBlock. It ends with the EOS record. A page record either names
-its block or says CONTINUE, which means the last block named on this channel, across sections.
+``RAM_SAVE_FLAG_*``, the rest a byte offset in a RAM block. It ends with the EOS record. A page record either names
+its block or has CONTINUE, which means the last block named on this channel, across sections.
 
-:class:`RamState` is what one channel remembers between bodies; :class:`RamBody` walks one body.
+:class:`RamState` is the state of one channel between bodies; :class:`RamBody` walks one body.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["RamBlock", "RamBody", "RamState", "encode_page"]
 
 MAX_BLOCKS = 65_536  # a machine with every PCI slot full has hundreds
-MAX_PROBLEMS = 100  # told one by one: a hostile stream has one in every ten bytes
+MAX_PROBLEMS = 100  # reported one by one: a hostile stream has one in every ten bytes
 ENCODING_FLAG_XBZRLE = 0x1
 WORD = 8
 
-STRETCH = 8 << 20  # bytes walked at once: what has been passed can be let go in between
+STRETCH = 8 << 20  # bytes walked at once: in between, walked pages can be released
 KEPT_STRETCH = 2 << 20  # where runs are kept: between two stretches their memory is charged
 
-# Plain numbers: an IntFlag's operators cost more than everything else that is done with a page.
+# Plain numbers: an IntFlag's operators cost more than all other work on a page.
 ZERO, PAGE, CONTINUE = int(RamSaveFlag.ZERO), int(RamSaveFlag.PAGE), int(RamSaveFlag.CONTINUE)
 CONTINUE_ZERO, CONTINUE_PAGE = CONTINUE | ZERO, CONTINUE | PAGE
 SLOW = 8  # steps of a record that is walked by calls: an XBZRLE or compressed page, the first of a section
@@ -40,9 +40,9 @@ SLOW = 8  # steps of a record that is walked by calls: an XBZRLE or compressed p
 
 @dataclass(frozen=True, slots=True)
 class RamBlock:
-    """A RAMBlock as the ``ram`` START section lists it; sizes in bytes.
+    """A RAM block as the ``ram`` START section lists it; sizes in bytes.
 
-    ``page_size`` is there when postcopy announced blocks of another page size, ``mr_addr`` (a guest-physical address)
+    ``page_size`` is set when postcopy announced blocks of another page size, ``mr_addr`` (a guest-physical address)
     with the capability x-ignore-shared, ``mapped`` with the capability mapped-ram.
     """
 
@@ -56,7 +56,7 @@ class RamBlock:
 
 @dataclass(slots=True)
 class _Left:
-    """What a DISCARD left of a block: at most ``pages``, when ``walked`` had been sent and ``discarded`` were gone."""
+    """The state of a block after a DISCARD: at most ``pages``, with ``walked`` sent and ``discarded`` discarded."""
 
     pages: int
     walked: int
@@ -65,7 +65,7 @@ class _Left:
 
 @dataclass(slots=True)
 class RamState:
-    """What the records of one channel need to know from earlier ones."""
+    """The state that the records of one channel need from earlier ones."""
 
     page_size: int
     capabilities: frozenset[str] = frozenset()
@@ -76,10 +76,10 @@ class RamState:
     runs: RunTable | None = None
     flushes: array[int] = field(default_factory=lambda: array("Q"))  # offsets of MULTIFD_FLUSH, if runs are kept
     pages: dict[tuple[int, int], int] = field(default_factory=dict)  # (block index, flags) -> pages
-    problems: list[StreamError] = field(default_factory=list)  # whose owner may take them out
+    problems: list[StreamError] = field(default_factory=list)  # the owner may remove them
     by_name: dict[str, int] = field(default_factory=dict)
-    by_raw_name: dict[bytes, int] = field(default_factory=dict)  # the same, as the name is on the wire
-    steps: int = 0  # what walking cost so far: a run is one, however long
+    by_raw_name: dict[bytes, int] = field(default_factory=dict)  # the same, by the name's bytes on the wire
+    steps: int = 0  # the cost of walking so far: a run of any length is one
     _left: dict[int, _Left] = field(default_factory=dict)
     _noted: int = 0
     _more: StreamError | None = None
@@ -94,7 +94,7 @@ class RamState:
         self.blocks.append(block)
 
     def note(self, problem: StreamError) -> None:
-        """Add to ``problems`` what does not stop the reading; after MAX_PROBLEMS, one that counts the others."""
+        """Add an error that does not stop reading to ``problems``; after MAX_PROBLEMS, one that counts the others."""
         self._noted += 1
         if self._noted <= MAX_PROBLEMS:
             self.problems.append(problem)
@@ -102,14 +102,14 @@ class RamState:
         if self._more is None:
             self._more = StreamError("", section="ram")
             self.problems.append(self._more)
-        # Changed in place: it may have been taken out already.
-        self._more.message = f"and {self._noted - MAX_PROBLEMS} more problems of the records of RAM"
+        # Changed in place: it may have been removed already.
+        self._more.message = f"and {self._noted - MAX_PROBLEMS} more problems in RAM records"
 
     def discard(self, payload: bytes, offset: int) -> None:
-        """Take in MIG_CMD_POSTCOPY_RAM_DISCARD: what was sent of these ranges is to be forgotten, it comes again.
+        """Apply MIG_CMD_POSTCOPY_RAM_DISCARD: these ranges are discarded and sent again.
 
-        ``payload``: u8 version 0, str8 block, u8 0, then pairs of be64 start and be64 length in bytes. What is wrong
-        with it is noted, not raised: the framing is whole, and what follows can be read.
+        ``payload``: u8 version 0, str8 block, u8 0, then pairs of be64 start and be64 length in bytes. Errors
+        in it are recorded, not raised: the framing is intact, and the following items can be read.
         """
         name_end = 2 + payload[1] if len(payload) > 1 else 0
         ranges = payload[name_end + 1 :]
@@ -152,11 +152,11 @@ class RamState:
                 self.runs.add(offset, 0, index, start, pages, 0, 0, 0)
 
     def held(self) -> tuple[int, int]:
-        """Return how many pages this channel can hold at most, and how many there are in all.
+        """Return the maximum number of pages in this channel, and the total number of pages.
 
-        Counts alone say this, no runs are needed: a page sent twice is counted for one that was never sent, so the
-        first number may be too large. If it is below the second, pages are missing for sure: they are in a channel of
-        its own (multifd, postcopy preempt), or the stream is cut. Shared blocks that are not in the stream
+        The counts are enough, no runs are needed: a page sent twice may hide one that was never sent, so the
+        first number may be too large. If it is below the second, pages are certainly missing: they are in another
+        channel (multifd, postcopy preempt), or the stream is truncated. Shared blocks that are not in the stream
         (x-ignore-shared) are in neither number.
         """
         held = total = 0
@@ -169,7 +169,7 @@ class RamState:
         return held, total
 
     def left_out(self, index: int) -> bool:
-        """Say whether a block is shared memory that is not in the stream (x-ignore-shared)."""
+        """Return whether a block is shared memory that is not in the stream (x-ignore-shared)."""
         block = self.blocks[index]
         return block.mr_addr is not None and not self._walked(index) and not self._mapped(block)
 
@@ -178,7 +178,7 @@ class RamState:
         return block.mapped is not None and block.mapped.pages_offset != 0
 
     def _forget(self, index: int, pages: int) -> None:
-        """Lower what the block can hold: all that is not discarded may have been sent, but no more than was."""
+        """Lower the block's maximum: all pages that are not discarded may have been sent, but no more than were."""
         walked = self._walked(index)
         left = self._left.get(index)
         if left is None or left.walked != walked:
@@ -195,7 +195,7 @@ class RamState:
         return -(-self.blocks[index].used_length // self.page_size)
 
     def _walked(self, index: int) -> int:
-        """Return the pages walked of a block, each time counted."""
+        """Return the pages walked of a block, counting repeated ones."""
         return sum(self.pages.get((index, kind), 0) for kind in _PAYLOAD)
 
     def count(self, block: int, pages: dict[int, int]) -> None:
@@ -219,15 +219,15 @@ class RamBody:
 
     def __init__(self, state: RamState, *, pages_only: bool = False) -> None:
         self.state = state
-        self._pages_only = pages_only  # the postcopy preempt channel: what belongs to all channels is not told there
+        self._pages_only = pages_only  # the postcopy preempt channel, which has no records about all channels
         self._mask = state.page_size - 1
-        self._list_left: int | None = None  # bytes of RAM whose blocks the MEM_SIZE list has yet to name
+        self._list_left: int | None = None  # bytes of RAM whose blocks the MEM_SIZE list has not named yet
 
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
         """Walk records from ``pos`` while they are in the window.
 
         Returns the offset reached and whether the body ended there; raises
-        :class:`~qmigtool.parsers.window.NeedMoreData` only if not one record could be walked.
+        :class:`~qmigtool.parsers.window.NeedMoreData` only if no record could be walked.
         """
         if self._list_left is not None:
             return self._block(window, pos), False
@@ -242,7 +242,7 @@ class RamBody:
             return pos + WORD, True
         if self._pages_only and flags in (RamSaveFlag.MEM_SIZE, RamSaveFlag.MULTIFD_FLUSH):
             raise StreamError(
-                f"a {RamSaveFlag(flags).name} record where only pages can be",
+                f"a {RamSaveFlag(flags).name} record where only pages are allowed",
                 offset=pos,
                 section="ram",
                 expected="a page or EOS",
@@ -259,10 +259,10 @@ class RamBody:
         return self._page(window, pos, flags, addr), False
 
     def _runs(self, window: Window, pos: int) -> int:
-        """Walk pages that the window holds whole, as they are or zero; return where it stopped.
+        """Walk plain and zero pages that are completely in the window; return where it stopped.
 
-        The loop that every page passes, if its neighbours are unlike it: so no call and no object per page in it but
-        what keeps the runs, if they are kept.
+        The loop for every page that differs from its neighbours: so it has no call and no object per page except
+        those that keep the runs, if they are kept.
         """
         state = self.state
         block = state.current
@@ -284,7 +284,7 @@ class RamBody:
                 kind, head, payload, fill_at, fill = PAGE, WORD, page_size, None, 0
             elif flags == CONTINUE_ZERO:
                 kind, head, payload, fill_at, fill = ZERO, WORD + 1, 0, WORD, buf[at + WORD]
-            elif flags in (PAGE, ZERO):  # where its block's name is, too: it is walked alone
+            elif flags in (PAGE, ZERO):  # with its block's name: it is walked alone
                 name_end = at + WORD + 1 + buf[at + WORD]
                 named = names.get(bytes(buf[at + WORD + 1 : name_end]))
                 kind, head, payload, fill_at, fill = flags, name_end - at, page_size, None, 0
@@ -302,12 +302,12 @@ class RamBody:
             addr, stride = word - flags, head + payload
             after = at + stride
             if after > size or addr >= used_length:
-                break  # not whole yet, or outside its block: the slow way tells which
+                break  # not complete yet, or outside its block: the slow path decides
             steps += 1
             count = 1
             if flags == kind:
-                keep = None  # it goes through add(), as the first one
-            # One word decides that a run is a single page, as most are in badly mixed memory.
+                keep = None  # it goes through add(), like the first one
+            # One word decides that a run is a single page, the most frequent case in mixed memory.
             elif after + stride <= size and unpack(buf, after)[0] == word + page_size:
                 limit = min((size - at) // stride, -(-(used_length - addr) // page_size))
                 count = run_length(buf, at, stride, page_size, limit, fill_at)
@@ -328,7 +328,7 @@ class RamBody:
         kind = flags & ~CONTINUE
         if kind not in _PAYLOAD:
             raise StreamError(
-                f"no RAM record has the flags {flags:#x}",
+                f"unknown RAM record flags {flags:#x}",
                 offset=pos,
                 section="ram",
                 expected="one of RAM_SAVE_FLAG_* (see migration/ram.c)",
@@ -352,7 +352,7 @@ class RamBody:
         block = state.blocks[index]
         if addr >= block.used_length:
             raise StreamError(
-                f"page {addr:#x} lies outside RAM block {block.idstr!r}",
+                f"page {addr:#x} is outside RAM block {block.idstr!r}",
                 offset=pos,
                 section="ram",
                 expected=f"an offset below {block.used_length:#x}",
@@ -365,7 +365,7 @@ class RamBody:
         return at + head + payload
 
     def _block(self, window: Window, pos: int) -> int:
-        """Read one entry of the MEM_SIZE list; return the offset behind it and what belongs to it."""
+        """Read one entry of the MEM_SIZE list; return the offset after it and its additional fields."""
         left = self._list_left
         if not left:
             self._list_left = None
@@ -381,8 +381,8 @@ class RamBody:
             )
         page_size = mr_addr = mapped = None
         if state.advise is not None:
-            # Only a block whose page size differs has this word, and nothing says so: but neither a name (its first
-            # byte is a length, never 0) nor a RAM word (its flags are never 0) can look like it.
+            # Only a block with another page size has this word, without any mark: but neither a name (its first
+            # byte is a length, never 0) nor a RAM word (its flags are never 0) can be confused with it.
             peek = window.be64(at, "a block's page size, a name or a RAM record")
             if peek & (peek - 1) == 0 and peek & self._mask == 0 and peek & state.advise.ram_pagesize_summary:
                 page_size = peek
@@ -399,7 +399,7 @@ class RamBody:
         return at
 
     def _mapped_end(self, mapped: MappedRamHeader, at: int, header: RamBlockHeader) -> int:
-        """Return the offset behind a block's bitmap and pages; bitmap and pages both lie behind the header."""
+        """Return the offset after a block's bitmap and pages; both are after the header."""
         if mapped.version != 1:
             raise UnsupportedError(f"mapped-ram header version {mapped.version}", offset=at, section="ram")
         if mapped.bitmap_offset == mapped.pages_offset == 0:
@@ -408,11 +408,11 @@ class RamBody:
         pages = mapped.pages_offset - self.state.origin
         if not (at <= bitmap < pages and mapped.pages_offset % self.state.page_size == 0):
             raise StreamError(
-                f"the bitmap of RAM block {header.idstr!r} is said to be at {mapped.bitmap_offset:#x}, "
+                f"the bitmap of RAM block {header.idstr!r} has the offset {mapped.bitmap_offset:#x}, "
                 f"its pages at {mapped.pages_offset:#x}",
                 offset=at,
                 section="ram",
-                expected="a bitmap behind this header, and page-aligned pages behind the bitmap",
+                expected="a bitmap after this header, and page-aligned pages after the bitmap",
             )
         return pages + header.used_length
 
@@ -421,7 +421,7 @@ class RamBody:
 
 
 def encode_page(word: int, name: str | None, payload: bytes, fill: int = 0, page_size: int = 4096) -> bytes:
-    """Return one page record: its word, the block's name unless CONTINUE is set, and what its kind has in front.
+    """Return one page record: its word, the block's name unless CONTINUE is set, and the header of its kind.
 
     ``payload`` is the page, the XBZRLE pairs or the zlib stream; a ZERO record has ``fill`` instead.
     """
@@ -460,7 +460,7 @@ def _xbzrle(window: Window, at: int, page_size: int) -> tuple[int, int]:
 
 def _compressed(window: Window, at: int, page_size: int) -> tuple[int, int]:
     length = window.be32(at, "the length of a compressed page")
-    # zlib's compressBound(): what deflate can grow a page to, and all that QEMU accepts
+    # zlib's compressBound(): the largest size of a deflated page, and the limit of QEMU
     bound = page_size + (page_size >> 12) + (page_size >> 14) + (page_size >> 25) + 13
     if not 0 < length <= bound:
         raise StreamError(

@@ -1,9 +1,9 @@
-"""Runs of equal RAM records: how they are found, and the columns that hold them.
+"""Finding runs of equal RAM records, and the columns that store them.
 
 A guest's memory is sent in order, so a stream is mostly long runs of records that differ only by their address, which
-rises by one page: ``0x28`` (CONTINUE|PAGE) every ``page_size + 8`` bytes, ``0x22`` (CONTINUE|ZERO) every 9. The first
-words of a run are compared one by one; once eight agree, a strided view compares thousands at a time. Where runs are
-short, the plain loop is all that ever happens, so the worst case costs what a loop over records costs.
+grows by one page: ``0x28`` (CONTINUE|PAGE) every ``page_size + 8`` bytes, ``0x22`` (CONTINUE|ZERO) every 9. The first
+words of a run are compared one by one; once eight agree, a strided view compares thousands at a time. If runs are
+short, only the plain loop runs, so the worst case costs as much as a loop over records.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PAGES", "Run", "RunTable", "run_length"]
 
 _WORD = struct.Struct(">Q")
-MAX_PAGES = (1 << 32) - 1  # of one run, 16 TiB of 4 KiB pages: what its column holds
-CHARGED = 1 << 16  # words of the table that the budget is asked for at once
+MAX_PAGES = (1 << 32) - 1  # of one run, 16 TiB of 4 KiB pages: the limit of its column
+CHARGED = 1 << 16  # words of the table that are charged to the budget at once
 RUN_BYTES = 224
-"""What a run takes of memory once it is known which record wrote each page: 32 bytes here, columns, two orders."""
+"""The memory of a run when the writer of each page is resolved: 32 bytes here, columns, two orders."""
 _SCALAR = 32  # words compared one by one before the strided view pays for its set-up
 _FIRST_CHUNK = 256
 _PLAIN = 1 << 15  # words of a run that are compared before numpy is imported, which takes longer than they do
@@ -38,8 +38,8 @@ _LARGEST_CHUNK = 1 << 16  # 512 KiB of expected words: stays in the cache
 def run_length(buf: memoryview, start: int, stride: int, step: int, limit: int, fill_at: int | None = None) -> int:
     """Count the records from ``start`` on that continue the first one.
 
-    ``stride`` is the distance of two records in bytes, ``step`` the rise of their first word (be64), ``limit`` the
-    largest count that may be looked at; every record up to it lies inside ``buf``. With ``fill_at``, the byte that
+    ``stride`` is the distance of two records in bytes, ``step`` the increase of their first word (be64), ``limit`` the
+    largest count to check; every record up to it is inside ``buf``. With ``fill_at``, the byte that
     far behind each word must not change either (the fill byte of a ZERO record). Returns at least 1.
     """
     word = int(_WORD.unpack_from(buf, start)[0])
@@ -66,7 +66,7 @@ def run_length(buf: memoryview, start: int, stride: int, step: int, limit: int, 
 def _unpacked_run(
     buf: memoryview, start: int, stride: int, step: int, count: int, most: int, word: int, fill_at: int | None
 ) -> int:
-    """Do what numpy does, a few hundred words at a time, up to ``most`` of them."""
+    """Do the same without numpy, a few hundred words at a time, up to ``most`` of them."""
     while count < most:
         size = min(_FIRST_CHUNK, most - count)
         at = start + count * stride
@@ -85,14 +85,14 @@ def _unpacked_run(
 
 @lru_cache
 def _spread(gap: int, count: int) -> struct.Struct:
-    """Return how ``count`` big-endian words lie, with ``gap`` bytes between two; behind the last there is none."""
+    """Return the layout of ``count`` big-endian words with ``gap`` bytes between two, and none after the last."""
     return struct.Struct(">" + f"Q{gap}x" * (count - 1) + "Q")
 
 
 def _strided_run(
     buf: memoryview, start: int, stride: int, step: int, count: int, limit: int, word: int, fill_at: int | None
 ) -> int:
-    # numpy is imported where a very long run is met: a stream without one never pays for it.
+    # numpy is imported at the first very long run: a stream without one never pays for it.
     import numpy as np
 
     steps = _steps(step)
@@ -120,12 +120,12 @@ def _steps(step: int) -> NDArray[np.uint64]:
 
 
 class Run(NamedTuple):
-    """Records of one kind whose addresses rise by one page.
+    """Records of one kind whose addresses increase by one page.
 
-    ``offset`` is where the first record starts in the stream, ``flags`` its RAM_SAVE_FLAG_* with CONTINUE taken out,
+    ``offset`` is the offset of the first record in the stream, ``flags`` its RAM_SAVE_FLAG_* without CONTINUE,
     ``block`` the index of its RAMBlock, ``addr`` its byte offset in the block, ``pages`` the number of records,
     ``head`` the bytes before each payload and ``payload`` the bytes of each payload. A record that names its block
-    has a longer head than the others and is a run of its own.
+    has a longer header than the others and is a separate run.
     """
 
     offset: int
@@ -139,7 +139,7 @@ class Run(NamedTuple):
 
 
 class RunTable:
-    """Runs, held as columns: memory grows with the number of runs, 32 bytes each, not with RAM.
+    """Runs, stored as columns: memory grows with the number of runs, 32 bytes each, not with RAM.
 
     ``words`` has four words a run: offset; addr; pages << 32 | payload; flags << 40 | block << 24 | head << 8 | fill.
     """
@@ -147,7 +147,7 @@ class RunTable:
     def __init__(self, page_size: int) -> None:
         self.page_size = page_size
         self.words = array("Q")
-        self._charged = 0  # words that the budget knows of
+        self._charged = 0  # words that are charged to the budget
 
     def add(
         self,
@@ -160,7 +160,7 @@ class RunTable:
         payload: int,
         fill: int,
     ) -> None:
-        """Append a run (see :class:`Run`), or lengthen the last one: how the bytes arrived leaves no trace."""
+        """Append a run (see :class:`Run`), or lengthen the last one: how the bytes arrived makes no difference."""
         words = self.words
         kind = flags << 40 | block << 24 | head << 8 | fill
         if len(words):
@@ -175,7 +175,7 @@ class RunTable:
             ):
                 words[-2] = (count + pages) << 32 | payload
                 return
-        # Runs that a walk appends by itself are charged with the first one of its next stretch.
+        # Runs that a walk appends are charged with the first one of its next stretch.
         if len(words) - self._charged >= CHARGED:
             more, self._charged = len(words) - self._charged, len(words)
             current().charge("memory", RUN_BYTES * more // 4, offset, "ram")

@@ -1,10 +1,10 @@
-"""How a wire record is declared once, and what is made from that one declaration.
+"""Declaring a wire record once, and what is derived from the declaration.
 
 A record is a class whose annotations are its fields in wire order::
 
     @record
     class Footer(Record):
-        '''...where the fact comes from...'''
+        '''...the source of the fact...'''
 
         marker: u8
         section_id: be32
@@ -12,7 +12,7 @@ A record is a class whose annotations are its fields in wire order::
 From it come a frozen dataclass with :meth:`Record.parse` (bytes to record, through a
 :class:`~qmigtool.parsers.window.Window`), :meth:`Record.build` (record to bytes) and :meth:`Record.scapy_layer`
 (a scapy ``Packet`` class for dissecting, building and fuzzing the same record by hand). scapy is imported only when
-its layer is asked for. No record is ever read in a loop over pages; ``ram`` has its own way there.
+its layer is used. No record is read in a loop over pages; ``ram`` has its own code for that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Blob", "Record", "be16", "be32", "be64", "decode_name", "encode_name
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """An unsigned integer: ``code`` as the struct module has it, and the scapy field class of the same width."""
+    """An unsigned integer: its ``code`` in the struct module, and the scapy field class of the same width."""
 
     code: str
     scapy: str
@@ -59,7 +59,7 @@ str8 = Annotated[str, Str8()]
 
 
 def decode_name(raw: bytes) -> str:
-    """Turn the bytes of a name into text that turns back into the same bytes, whatever they are."""
+    """Decode the bytes of a name to text that encodes to the same bytes, whatever they are."""
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -69,15 +69,15 @@ def encode_name(name: str) -> bytes:
 
 
 class Record:
-    """Base of every wire record; see the head of this module."""
+    """Base of every wire record; see the docstring of this module."""
 
     wire: ClassVar[tuple[tuple[str, Fixed | Blob | Str8], ...]]
 
     @classmethod
     def parse(cls, window: Window, pos: int) -> tuple[Self, int]:
-        """Read one record at absolute offset ``pos``; return it and the offset behind it.
+        """Read one record at absolute offset ``pos``; return it and the offset after it.
 
-        Raises what :meth:`Window.need` raises, and :class:`~qmigtool.errors.StreamError` for an empty name.
+        Raises the errors of :meth:`Window.need`, and :class:`~qmigtool.errors.StreamError` for an empty name.
         """
         values: list[Any] = []
         for name, kind in cls.wire:
@@ -127,7 +127,7 @@ R = TypeVar("R", bound=type[Record])
 
 @dataclass_transform(frozen_default=True)
 def record(cls: R) -> R:
-    """Make a record of a class whose annotations are wire fields, in wire order."""
+    """Make a record from a class whose annotations are wire fields, in wire order."""
     made: Any = dataclass(frozen=True, slots=True)(cls)
     hints = get_type_hints(made, include_extras=True)
     # An Annotated hint carries its wire kind as its only extra.

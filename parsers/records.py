@@ -13,15 +13,15 @@ from qmigtool.parsers.record import Record, be16, be32, be64, record, str8, u8
 
 QEMU_VM_FILE_MAGIC = 0x5145564D  # "QEVM"
 QEVM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
-"""The bytes that a stream begins with."""
+"""The first bytes of a stream."""
 QEMU_VM_FILE_VERSION = 3
-QEMU_VM_FILE_VERSION_COMPAT = 2  # obsolete since 2009; recognised so that it can be named
+QEMU_VM_FILE_VERSION_COMPAT = 2  # obsolete since 2009; recognised to name it in the error
 
 QEMU_VM_SECTION_FOOTER = 0x7E
 
 
 class SectionType(IntEnum):
-    """The byte that starts each item of a stream."""
+    """The first byte of each item of a stream."""
 
     QEMU_VM_EOF = 0x00
     QEMU_VM_SECTION_START = 0x01
@@ -76,7 +76,7 @@ class FileHeader(Record):
 
 @record
 class SectionHeader(Record):
-    """Behind the type byte of START and FULL; also names a device for the whole stream."""
+    """After the type byte of START and FULL; also names a device for the whole stream."""
 
     section_id: be32
     idstr: str8
@@ -86,14 +86,14 @@ class SectionHeader(Record):
 
 @record
 class SectionReference(Record):
-    """Behind the type byte of PART and END: the id of an earlier START."""
+    """After the type byte of PART and END: the id of an earlier START."""
 
     section_id: be32
 
 
 @record
 class SectionFooter(Record):
-    """Closes START, PART, END and FULL unless ``migration.send-section-footer`` is off for the whole stream."""
+    """Ends START, PART, END and FULL unless ``migration.send-section-footer`` is off for the whole stream."""
 
     marker: u8
     section_id: be32
@@ -101,7 +101,7 @@ class SectionFooter(Record):
 
 @record
 class Subsection(Record):
-    """The head of a subsection inside a body; ``marker`` is QEMU_VM_SUBSECTION. It has no footer."""
+    """The header of a subsection inside a body; ``marker`` is QEMU_VM_SUBSECTION. It has no footer."""
 
     marker: u8
     idstr: str8
@@ -110,7 +110,7 @@ class Subsection(Record):
 
 @record
 class CommandHeader(Record):
-    """Behind the type byte of a command; ``length`` bytes follow (and for PACKAGED, a payload behind them)."""
+    """After the type byte of a command; ``length`` bytes follow (and for PACKAGED, a payload after them)."""
 
     cmd: be16
     length: be16
@@ -126,7 +126,7 @@ class VmDescriptionHeader(Record):
 
 @record
 class RamBlockHeader(Record):
-    """One RAMBlock of the MEM_SIZE list: ``used_length`` in bytes."""
+    """One RAM block of the MEM_SIZE list: ``used_length`` in bytes."""
 
     idstr: str8
     used_length: be64

@@ -1,6 +1,6 @@
-"""The return path: what the destination sends back to the source (QEMU: ``migration/migration.c``).
+"""The return path: the messages of the destination to the source (QEMU: ``migration/migration.c``).
 
-``be16 type, be16 length, payload`` without a magic number; only a capture has it. Postcopy asks for pages here.
+``be16 type, be16 length, payload`` without a magic number; only a capture has it. Postcopy requests pages here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MigRpMessageType(IntEnum):
 
 @record
 class MessageHeader(Record):
-    """The head of a message; ``length`` bytes follow."""
+    """The header of a message; ``length`` bytes follow."""
 
     type: be16
     length: be16
@@ -48,7 +48,7 @@ class MessageHeader(Record):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. For page requests: ``block`` (carried on from an earlier request), ``start``, ``length`` in bytes.
+    """One message. For page requests: ``block`` (possibly from an earlier request), ``start``, ``length`` in bytes.
 
     ``value`` is the number in SHUT, PONG and RESUME_ACK.
     """
@@ -63,12 +63,12 @@ class Message:
 
 
 class PageRequests(Sequence[Message]):
-    """The page requests among the messages, in order; held as columns, 40 bytes each.
+    """The page requests among the messages, in order; stored as columns, 40 bytes each.
 
-    A message has as few as four bytes, so a list of objects would be many times as large as the file.
+    A message has as few as four bytes, so a list of objects would be many times larger than the file.
     """
 
-    _WORDS = 5  # type << 16 | bytes of the message, offset, place of the name, start, length
+    _WORDS = 5  # type << 16 | bytes of the message, offset, index of the name, start, length
 
     def __init__(self) -> None:
         self._words = array("Q")
@@ -113,7 +113,7 @@ _LENGTHS = {
 
 
 def read_return_path(window: Window) -> Iterator[Message]:
-    """Give every message of a return path that is in memory whole; raises what the window raises, and StreamError."""
+    """Yield every message of a return path that is completely in memory; raises the window's errors and StreamError."""
     pos = 0
     block: str | None = None
     while not window.at_end(pos):
@@ -152,7 +152,7 @@ def _name(raw: bytes, pos: int, type_: MigRpMessageType) -> str:
 
 
 def _recv_bitmap(window: Window, pos: int) -> int:
-    """Return the offset behind a bitmap of received pages, which follows its message outside the length."""
+    """Return the offset after a bitmap of received pages, which follows its message and is not in its length."""
     size = window.be64(pos, "the size of a bitmap of received pages")
     end = pos + 8 + size
     if window.be64(end, "the end mark of a bitmap of received pages") != RECV_BITMAP_END:

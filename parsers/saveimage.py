@@ -1,8 +1,8 @@
-"""The head of a libvirt save image (``virsh save``; libvirt: ``src/qemu/qemu_saveimage.h``).
+"""The header of a libvirt save image (``virsh save``; libvirt: ``src/qemu/qemu_saveimage.h``).
 
 Six words in the byte order of the host that wrote them, then the domain's XML, a cookie and padding, then the stream,
-packed as the head says. With the format ``sparse`` QEMU wrote a mapped-ram stream whose offsets count from the start of
-the whole image.
+compressed as the header says. With the format ``sparse`` QEMU wrote a mapped-ram stream whose offsets count from the
+start of the whole image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SECTION = "libvirt save image"
 
 
 class SaveFormat(IntEnum):
-    """How the stream behind the head is packed (``virQEMUSaveFormat``)."""
+    """The compression of the stream after the header (``virQEMUSaveFormat``)."""
 
     RAW = 0
     GZIP = 1
@@ -49,9 +49,9 @@ class SaveFormat(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SaveImage:
-    """The head: ``stream_offset`` is where the stream starts, in bytes of the image; ``xml`` and ``cookie`` as sent.
+    """The header: ``stream_offset`` is where the stream starts in the image, in bytes; ``xml`` and ``cookie`` are raw.
 
-    ``complete`` is False for an image that libvirt did not finish. Version 1 knows no formats.
+    ``complete`` is False for an image that libvirt did not finish. Version 1 has no formats.
     """
 
     version: int
@@ -64,7 +64,7 @@ class SaveImage:
 
 
 def read_save_image(source: Bytes) -> SaveImage:
-    """Read the head; raises :class:`~qmigtool.errors.StreamError` or a kin of it where it breaks the format."""
+    """Read the header; raises :class:`~qmigtool.errors.StreamError` or a subclass if it breaks the format."""
     head = bytes(source.view(0, HEAD_SIZE))
     order = _byte_order(head)
     version, data_length, running, form, cookie_offset = struct.unpack_from(f"{order}5I", head, 16)
@@ -99,5 +99,5 @@ def _byte_order(head: bytes) -> str:
 
 
 def format_word(source: Bytes, form: SaveFormat) -> bytes:
-    """Return the word at :data:`FORMAT_OFFSET` that says how the stream is packed, in the byte order of the head."""
+    """Return the word at :data:`FORMAT_OFFSET` with the stream's compression, in the byte order of the header."""
     return struct.pack(f"{_byte_order(bytes(source.view(0, HEAD_SIZE)))}I", form)

@@ -1,14 +1,14 @@
 """The framing of a migration stream (QEMU: ``migration/savevm.c``), read forward.
 
-Sans-IO: a :class:`Reader` is handed bytes, whole or in pieces of any size, and gives :class:`Section` objects; it opens
-nothing. The strategy: a state is a method; a method reads one item at ``self.pos`` or raises
-:class:`~qmigtool.parsers.window.NeedMoreData` and is called again when more has come. Only ``ram`` bodies remember
-where they were inside an item, because only they are large.
+Sans-IO: a :class:`Reader` is fed bytes, whole or in pieces of any size, and yields :class:`Section` objects; it opens
+no files. The strategy: a state is a method; a method reads one item at ``self.pos`` or raises
+:class:`~qmigtool.parsers.window.NeedMoreData` and is called again with more bytes. Only ``ram`` bodies keep
+their position inside an item, because only they are large.
 
-The length of a device section stands nowhere in the stream. It comes from the vmdesc where that is known beforehand
-(``lengths``), else from a search for the footer that closes the section.
+A device section does not contain its length. It comes from the vmdesc if that is known beforehand
+(``lengths``), otherwise from a search for the footer that ends the section.
 
-Any exception but :class:`~qmigtool.errors.QmigError` that leaves a Reader is a defect of ours.
+Any exception but :class:`~qmigtool.errors.QmigError` that leaves a Reader is a defect of qmigtool.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ __all__ = ["MAX_VMDESC", "Reader", "Section", "Type"]
 
 MAX_VMDESC = 64 << 20  # a pc with 64 vCPUs has 0.6 MB
 DEFAULT_PAGE_SIZE = 4096
-# Values of the budget: a section with a header (a machine with 4096 vCPUs has 8200) costs what 40 values do, and any
-# item, such as a PART (QEMU makes up to 20 a second) or a command, what 8 do.
+# Values of the budget: a section with a header (a machine with 4096 vCPUs has 8200) costs as much as 40 values, any
+# item, such as a PART (QEMU makes up to 20 a second) or a command, as much as 8.
 ITEM_OBJECTS, SECTION_OBJECTS = 8, 32
 
 
 class Type(StrEnum):
-    """What a span of the stream is. Together the spans cover every byte."""
+    """The kind of a span of the stream. Together the spans cover every byte."""
 
     PREFIX = "prefix"  # a hole before the stream: QEMU's file:PATH,offset=N
     HEADER = "header"
@@ -70,7 +70,7 @@ class Type(StrEnum):
     EOF = "eof"
     VMDESC = "vmdesc"
     TAIL = "tail"  # whatever follows: padding of a block device, garbage
-    UNREADABLE = "unreadable"  # what an error kept from being read
+    UNREADABLE = "unreadable"  # the part that an error made unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,13 @@ class Section:
 
     @property
     def end(self) -> int:
-        """The offset behind the section."""
+        """The offset after the section."""
         return self.offset + self.length
 
 
 @dataclass(slots=True)
 class _Open:
-    """The section that is being read."""
+    """The section being read."""
 
     type: Type
     offset: int
@@ -112,12 +112,12 @@ class _Open:
 
 @dataclass(slots=True)
 class Reader:
-    """Reads a stream forward; see the head of this module.
+    """Reads a stream forward; see the docstring of this module.
 
-    ``lengths(idstr, instance_id)`` gives the body length of the next device section of that name, or None.
-    ``page_size`` is the target page size if it is known from elsewhere (the vmdesc). ``measure`` tells the length of a
-    device section from its bytes, where the stream has neither a vmdesc nor footers. ``start`` is where the stream
-    starts, if not at once; at or behind ``limit``, :meth:`sections` gives no more until it is called with a later one,
+    ``lengths(idstr, instance_id)`` returns the body length of the next device section of that name, or None.
+    ``page_size`` is the target page size if it is known from elsewhere (the vmdesc). ``measure`` finds the length of a
+    device section from its bytes, if the stream has neither a vmdesc nor footers. ``start`` is where the stream
+    starts, if not at 0; at or after ``limit``, :meth:`sections` stops until it is called with a later one,
     and so where RAM has had ``most_runs`` runs of records.
     """
 
@@ -139,27 +139,27 @@ class Reader:
     done: bool = False
     _state: Callable[[], Section | None] | None = None
     _open: _Open | None = None
-    _item: int = 0  # where the item that is being read starts
+    _item: int = 0  # the start of the item being read
     _package_end: int | None = None
 
     def feed(self, data: Buffer) -> None:
-        """Hand over the next bytes; those of finished sections are dropped."""
-        # Live bodies and the tail are consumed as they come; everything else is kept whole until it is handed out.
+        """Feed the next bytes; those of finished sections are dropped."""
+        # Live bodies and the tail are consumed on arrival; everything else is kept until it is complete and yielded.
         open_ = self._open
         consumed = self._state == self._tail if open_ is None else open_.type is not Type.FULL
         keep = self.pos if consumed else self._item
         self.window.feed(data, keep=keep)
 
     def close(self) -> None:
-        """Say that no bytes will follow."""
+        """End the input: no bytes will follow."""
         self.window.close()
 
     def sections(self) -> Iterator[Section]:
-        """Give every section that the bytes so far hold whole.
+        """Yield every section that is complete in the bytes so far.
 
         A section's bytes are in the window until the next :meth:`feed`. Raises
-        :class:`~qmigtool.errors.StreamError`, or :class:`~qmigtool.errors.UnsupportedError` for what is legal but
-        cannot be read; after that nothing more can be read.
+        :class:`~qmigtool.errors.StreamError`, or :class:`~qmigtool.errors.UnsupportedError` for legal input that
+        cannot be read; after that the reader cannot continue.
         """
         if self._state is None:
             self._state = self._prefix
@@ -185,7 +185,7 @@ class Reader:
         return self.limit is not None and self.pos >= self.limit
 
     def partial(self) -> Section | None:
-        """Return the item that an error or the end of the input cut, up to the end of the window."""
+        """Return the item that an error or the end of the input interrupted, up to the end of the window."""
         if self._item >= self.window.end:
             return None
         open_ = self._open
@@ -323,13 +323,13 @@ class Reader:
         self._state = self._in_body
 
     def _body(self, type_: Type, header: SectionHeader, body_offset: int) -> Body:
-        # START and FULL mean the same to the loader for a device, so it is the name that decides.
+        # START and FULL mean the same to the loader for a device, so the name decides.
         if type_ is not Type.FULL and header.idstr == "ram":
             if header.version_id != 4:
                 raise UnsupportedError(f"ram section version {header.version_id}", offset=self.pos, section="ram")
             return RamBody(self.ram)
         if type_ is not Type.FULL:
-            # The vmdesc has FULL sections only; a device may own a live section of the same name besides (VFIO does).
+            # The vmdesc has FULL sections only; a device may also have a live section of the same name (VFIO does).
             body = live_body(header.idstr, lambda: self._search(header, body_offset))
             if body is None:
                 raise UnsupportedError(
@@ -349,7 +349,7 @@ class Reader:
         return MeasuredBody(header, self.measure, self.started)
 
     def _search(self, header: SectionHeader, body_offset: int) -> SearchedBody | None:
-        """Make the search for a section's footer; None where there are no footers."""
+        """Create the search for a section's footer; None if there are no footers."""
         if self.footers is False:
             return None
         measure = self.measure
@@ -409,7 +409,7 @@ class Reader:
         )
 
     def _take_ram_problems(self) -> None:
-        """Take over what reading RAM noted without stopping."""
+        """Take over the problems that did not stop reading RAM."""
         self.problems += self.ram.problems
         self.ram.problems = []
 
@@ -423,7 +423,7 @@ class Reader:
             )
 
     def _after_eof(self) -> Section | None:
-        # The state changes only when it is known what follows: until then, this is called again with more bytes.
+        # The state changes only when the next item is known: until then, this is called again with more bytes.
         if self.window.at_end(self.pos) or (self.window.u8(self.pos, "a vmdesc") != SectionType.QEMU_VM_VMDESCRIPTION):
             self._state = self._tail
             return None
@@ -448,7 +448,7 @@ class Reader:
         return Section(Type.TAIL, self._item, self.pos - self._item, self._item, self.pos - self._item)
 
     def _plain(self, type_: Type, end: int, body_offset: int, *, name: str | None = None) -> Section:
-        """Make the section of an item that was read in one go."""
+        """Make the section of an item that was read at once."""
         start, self.pos = self.pos, end
         return Section(type_, start, end - start, body_offset, end - body_offset, name=name)
 
@@ -462,7 +462,7 @@ class Reader:
     }
 
 
-# The loader rejects a command of a fixed length with any other; those not here vary.
+# The loader rejects other lengths of these commands; those not listed vary.
 COMMAND_LENGTHS: dict[Command, tuple[int, ...]] = {
     Command.MIG_CMD_OPEN_RETURN_PATH: (0,),
     Command.MIG_CMD_PING: (4,),

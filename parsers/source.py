@@ -1,6 +1,6 @@
-"""Where the bytes of a stream come from: a mapped file, a buffer, or what was kept of a pipe.
+"""The sources of a stream's bytes: a mapped file, a buffer, or the kept parts of a pipe.
 
-Everything above this module addresses bytes by their offset in the stream and never knows which of the three it is.
+Everything above this module addresses bytes by their offset in the stream whichever of the three it is.
 A file is opened for reading only.
 """
 
@@ -30,7 +30,7 @@ PASSED = 16 << 20
 
 
 class Source:
-    """Bytes by absolute offset; ``size`` is None where it is not known."""
+    """Bytes by absolute offset; ``size`` is None if it is not known."""
 
     closed = False
     size: int | None = None
@@ -41,7 +41,7 @@ class Source:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of what is held; after that :meth:`view` raises :class:`~qmigtool.errors.ClosedError`."""
+        """Release the bytes; after that :meth:`view` raises :class:`~qmigtool.errors.ClosedError`."""
 
     def __enter__(self) -> Self:
         return self
@@ -63,23 +63,23 @@ class BufferSource(Source):
         self.name = name
 
     def __getattr__(self, name: str) -> Any:
-        # Only asked for what is not there: ``whole`` is deleted when it is closed.
+        # Only called for missing attributes: ``whole`` is deleted on close.
         if name == "whole":
             raise ClosedError("the stream is closed")
         raise AttributeError(name)
 
     def close(self) -> None:
-        """Let go of the bytes. Views that somebody still holds stay good."""
+        """Release the bytes. Existing views stay valid."""
         if not self.closed:
             self.closed = True
             del self.whole
 
     def passed(self, offset: int) -> None:
-        """Take note that what lies before ``offset`` will not be looked at again soon."""
+        """Record that the bytes before ``offset`` will not be read again soon."""
 
     @property
     def occupied(self) -> int:
-        """How many bytes it occupies: of a file its holes do not count."""
+        """The space that it occupies, in bytes: holes of a file do not count."""
         return len(self.whole)
 
     def first_data(self) -> int:
@@ -96,11 +96,11 @@ class BufferSource(Source):
 
 
 class FileSource(BufferSource):
-    """A regular file or block device, mapped read-only: nothing is read before it is looked at.
+    """A regular file or block device, mapped read-only: nothing is read before it is used.
 
-    Reading a mapped page that the file has no more kills the process (SIGBUS), and nothing can be done about it in
-    Python. So the length is looked at again with every :meth:`view` and :meth:`passed`; who cuts a file while it is
-    walked through may still be faster.
+    Reading a mapped page that the file no longer has kills the process (SIGBUS), and Python cannot prevent that. So the
+    length is checked again with every :meth:`view` and :meth:`passed`; a program that truncates the file during a walk
+    may still be faster.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +108,7 @@ class FileSource(BufferSource):
 
     @classmethod
     def of_handle(cls, handle: int, name: str) -> Self:
-        """Map what an open file descriptor is of, such as a temporary file; it is closed with the source."""
+        """Map the file of an open file descriptor, such as a temporary file; it is closed with the source."""
         made = cls.__new__(cls)
         made._open(handle, name)
         return made
@@ -126,7 +126,7 @@ class FileSource(BufferSource):
         super().__init__(self._map if self._map is not None else b"", name)
 
     def check(self) -> None:
-        """Make sure that the file is as long as it was; raises :class:`~qmigtool.errors.StreamError`."""
+        """Check that the file has not become shorter; raises :class:`~qmigtool.errors.StreamError`."""
         if self._regular and self._fd >= 0:
             size = os.fstat(self._fd).st_size
             if size < len(self.whole):
@@ -136,7 +136,7 @@ class FileSource(BufferSource):
 
     @property
     def occupied(self) -> int:
-        """How many bytes it occupies on disk: holes do not count."""
+        """The space that it occupies on disk, in bytes: holes do not count."""
         return min(len(self.whole), os.fstat(self._fd).st_blocks * 512) if self._regular else len(self.whole)
 
     def view(self, offset: int, length: int) -> memoryview:
@@ -149,13 +149,13 @@ class FileSource(BufferSource):
         try:
             return os.lseek(self._fd, 0, os.SEEK_DATA)
         except OSError as error:
-            # ENXIO: nothing but a hole. Anything else: this file system (or a block device) does not know.
+            # ENXIO: only a hole. Anything else: this file system (or a block device) does not report holes.
             return len(self.whole) if error.errno == errno.ENXIO else 0
 
     def passed(self, offset: int) -> None:
-        """Let the pages before ``offset`` go: a walk through a large file shall not look like a large process."""
+        """Release the pages before ``offset``, so that a walk through a large file does not make the process large."""
         self.check()
-        offset = min(offset, len(self.whole))  # a length that the file makes up may lead anywhere
+        offset = min(offset, len(self.whole))  # a length in the file may lead anywhere
         if self._map is not None and offset - self._passed >= PASSED and hasattr(self._map, "madvise"):
             start, end = (at // mmap.PAGESIZE * mmap.PAGESIZE for at in (self._passed, offset))
             self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
@@ -166,7 +166,7 @@ class FileSource(BufferSource):
         return self._fd
 
     def close(self) -> None:
-        """Unmap the file. Views that somebody still holds keep it mapped until they go."""
+        """Unmap the file. Existing views keep it mapped until they are released."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -175,12 +175,12 @@ class FileSource(BufferSource):
             try:
                 self._map.close()
             except BufferError:
-                # A field or a numpy view is still alive somewhere; the mapping goes with the last of them.
+                # A field or a numpy view still uses it; the mapping is released with the last one.
                 self._map = None
 
 
 class KeptSource(Source):
-    """The spans that were kept of a stream that passed by; their sum is bounded."""
+    """The spans that were kept of a stream from a pipe; their sum is bounded."""
 
     def __init__(self, name: str = "<pipe>") -> None:
         self.name = name
@@ -189,14 +189,14 @@ class KeptSource(Source):
         self._kept = 0
 
     def close(self) -> None:
-        """Let go of the spans."""
+        """Release the spans."""
         self.closed = True
         self._starts, self._spans = [], []
 
     def keep(self, offset: int, data: bytes) -> None:
-        """Keep a span; spans come in rising order."""
+        """Keep a span; spans are added in ascending order."""
         self._kept += len(data)
-        # Twice: while it is kept, as much may wait for the end of its section.
+        # Twice: while it is kept, the same amount may wait for the end of its section.
         current().ask("memory", 2 * self._kept, f"of a pipe, {self._kept} bytes of device state are kept twice", offset)
         self._starts.append(offset)
         self._spans.append(data)
@@ -210,4 +210,4 @@ class KeptSource(Source):
             start = offset - self._starts[index]
             if start + length <= len(self._spans[index]):
                 return memoryview(self._spans[index])[start : start + length]
-        raise StreamError(f"{length} bytes were not kept: the stream came through a pipe", offset=offset)
+        raise StreamError(f"{length} bytes were not kept: the stream was read from a pipe", offset=offset)

@@ -1,8 +1,8 @@
-"""The way to the device state backwards from the end, without touching RAM.
+"""Reaching the device state backwards from the end, without reading RAM.
 
 The vmdesc at the end of a stream gives the exact length of every device section. Walking its devices from the last to
-the first, each footer and each header has to be where the lengths put it, with the same id, name, instance and
-version; so what is reached this way is proved, not guessed. The caller still has to prove the join to what lies before
+the first, each footer and each header must be where the lengths put it, with the same id, name, instance and
+version; so sections reached this way are proved, not guessed. The caller must still prove the join to what precedes
 (:attr:`TailWalk.start`), because the vmdesc found might belong to a stream inside the guest's memory.
 """
 
@@ -30,16 +30,16 @@ __all__ = ["LocatedVmdesc", "TailWalk", "find_vmdesc", "walk_back"]
 _EOF_AND_VMDESC = re.compile(
     bytes([SectionType.QEMU_VM_EOF, SectionType.QEMU_VM_VMDESCRIPTION]) + rb"(?=.{4}\{)", re.DOTALL
 )
-_BEHIND = 6  # bytes of that behind its first
+_BEHIND = 6  # bytes of that after its first
 _HEAD = 5
 _CHUNK = 1 << 20
-MAX_CANDIDATES = 8  # texts that look like a vmdesc and are not; there was never a second one in a real stream
-MAX_PADDING = 1 << 28  # zeros behind the stream, on a block device
+MAX_CANDIDATES = 8  # texts that look like a vmdesc but are not; no real stream has had a second one
+MAX_PADDING = 1 << 28  # zeros after the stream, on a block device
 
 
 @dataclass(frozen=True, slots=True)
 class LocatedVmdesc:
-    """A vmdesc and where it is: ``offset`` of its type byte, ``end`` behind its last byte."""
+    """A vmdesc and where it is: ``offset`` of its type byte, ``end`` after its last byte."""
 
     vmdesc: Vmdesc
     offset: int
@@ -55,7 +55,7 @@ class LocatedVmdesc:
 class TailWalk:
     """Device sections found backwards, in stream order.
 
-    ``start`` is where the first of them starts, ``missing`` the devices that come before it in the vmdesc but were not
+    ``start`` is where the first of them starts, ``missing`` the devices before it in the vmdesc that were not
     there (early ones stand near the start of the stream), ``stopped`` what was found in the place of the last of those.
     """
 
@@ -69,7 +69,7 @@ class TailWalk:
 def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
     """Look for the vmdesc from the end of a file backwards; None if there is none.
 
-    One that ends where the file ends wins; otherwise only zeros (padding) may follow it. Raises
+    One that ends at the end of the file is preferred; otherwise only zeros (padding) may follow it. Raises
     :class:`~qmigtool.errors.StreamError` if a text in the right place is not a vmdesc.
     """
     data = source.whole
@@ -81,7 +81,7 @@ def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
     top = end
     while top > 0 and end - top < MAX_VMDESC and candidates < MAX_CANDIDATES:
         bottom = max(0, top - _CHUNK)
-        # The chunks overlap, so that none is missed; what starts at top or later was in the chunk before.
+        # The chunks overlap, so that none is missed; one that starts at top or later was in the previous chunk.
         chunk = bytes(data[bottom : min(end, top + _BEHIND)])
         for found in reversed([match.start() for match in _EOF_AND_VMDESC.finditer(chunk)]):
             offset = bottom + found + 1
@@ -91,7 +91,7 @@ def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
             try:
                 return LocatedVmdesc(parse_vmdesc(bytes(data[offset + _HEAD : end]), offset + _HEAD), offset, end)
             except StreamError as error:
-                # Its traceback would keep the text and all that was made of it.
+                # Its traceback would keep the text and the objects parsed from it.
                 failure = failure or error.with_traceback(None)
             if candidates == MAX_CANDIDATES:
                 break
@@ -102,7 +102,7 @@ def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
 
 
 def _ends_at(data: memoryview, offset: int, end: int) -> bool:
-    """Say whether what is at ``offset`` can be a vmdesc that ends at ``end``."""
+    """Return whether there can be a vmdesc at ``offset`` that ends at ``end``."""
     if offset + _HEAD + 2 > end:
         return False
     header, body = VmDescriptionHeader.parse(Window(data[offset : offset + _HEAD], final=True), 0)
@@ -110,7 +110,7 @@ def _ends_at(data: memoryview, offset: int, end: int) -> bool:
 
 
 def _behind_last_byte(data: memoryview) -> int:
-    """Return where the zeros at the end start; of more than :data:`MAX_PADDING` nobody needs to know."""
+    """Return where the zeros at the end start, searching at most :data:`MAX_PADDING` of them."""
     top = len(data)
     least = max(0, top - MAX_PADDING)
     while top > least:
@@ -136,7 +136,7 @@ def walk_back(source: BufferSource, located: LocatedVmdesc) -> TailWalk:
         try:
             section = _section_before(data, cursor, device, footers=footers)
         except StreamError as error:
-            # The last device decides for all whether there are footers.
+            # The last device decides whether all have footers.
             if not sections and footers:
                 footers = False
                 continue
@@ -155,7 +155,7 @@ def _section_before(data: memoryview, end: int, device: DeviceDescription, *, fo
     body = body_end - device.size
     start = body - (1 + 4 + 1 + len(encode_name(device.idstr)) + 4 + 4)
     if start < 0:
-        raise StreamError("the vmdesc describes more than the stream holds", offset=end, section=device.idstr)
+        raise StreamError("the vmdesc describes more than the stream contains", offset=end, section=device.idstr)
     if data[start] != SectionType.QEMU_VM_SECTION_FULL:
         raise StreamError(
             f"no FULL section here, but {data[start]:#04x}", offset=start, section=device.idstr, expected="0x04"
@@ -167,14 +167,14 @@ def _section_before(data: memoryview, end: int, device: DeviceDescription, *, fo
             f"section {header.idstr!r} {header.instance_id}",
             offset=start,
             section=device.idstr,
-            expected=f"{told[0]!r} {told[1]}, as the vmdesc has it",
+            expected=f"{told[0]!r} {told[1]}, as in the vmdesc",
         )
     if not device.old_style and header.version_id != device.version:
         raise StreamError(
             f"version {header.version_id}",
             offset=start,
             section=device.idstr,
-            expected=f"{device.version}, as the vmdesc has it",
+            expected=f"{device.version}, as in the vmdesc",
         )
     if footers and bytes(data[body_end:end]) != footer_of(header.section_id):
         raise StreamError(

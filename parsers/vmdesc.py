@@ -1,8 +1,8 @@
 """The JSON description of the device state at the end of a stream (the "vmdesc").
 
-QEMU writes it for debugging and never reads it back: it is a hint until headers and footers have confirmed it. Here
-the text becomes :class:`Description` trees with the exact length of every body; nothing is believed about a number in
-it beyond what the limits below allow.
+QEMU writes it for debugging and never reads it back: it is a hint until headers and footers confirm it. Here
+the text becomes :class:`Description` trees with the exact length of every body; no number in it is trusted
+beyond the limits below.
 
 Duplicate keys carry meaning (one set per element of a list), so objects are read as ordered pairs. Equal parts are one
 object: 64 vCPUs share one description of ``cpu``. A text that QEMU wrote is measured (:mod:`.vmdescspans`), and the
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Description", "DeviceDescription", "FieldDescription", "JsonObject", "Vmdesc", "load_pairs", "parse_vmdesc"]
 
 SECTION = "vmdesc"
-MAX_EMPTY = 1 << 12  # elements that no byte stands for: nothing else bounds them
+MAX_EMPTY = 1 << 12  # elements without any byte: nothing else bounds them
 
 Pairs = list[tuple[str, Any]]
 
@@ -39,7 +39,7 @@ class FieldDescription:
 
     ``struct`` is the nested description of type ``struct``; ``inline`` the descriptions of the types that carry them in
     place (``tmp`` and ``vstruct`` one, ``qtailq``, ``qlist`` and ``gtree`` one per element). ``index`` is what QEMU 5.2
-    to 10.2 wrote beside the elements of an array that differ, and forgot on some: it is kept only to be written again.
+    to 10.2 wrote for the elements of an array that differ, but not for all: it is kept only to be written again.
     """
 
     name: str
@@ -57,13 +57,13 @@ class FieldDescription:
 
     @property
     def leaves(self) -> int:
-        """How many leaves decoding gives, those of all elements together."""
+        """The number of leaves after decoding, of all elements together."""
         inner = (self.struct,) if self.struct is not None else self.inline
         return max(1, sum(part.leaves for part in inner)) * (1 if self.array_len is None else self.array_len)
 
     @property
     def objects(self) -> int:
-        """How many values of a budget decoding gives: as :attr:`leaves`, but 16 elements of plain arrays are one."""
+        """The budget's number of values decoded: like :attr:`leaves`, but 16 elements of plain arrays are one."""
         count = 1 if self.array_len is None else self.array_len
         inner = (self.struct,) if self.struct is not None else self.inline
         if inner:
@@ -73,9 +73,9 @@ class FieldDescription:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A vmstate description as it was sent; ``size`` is the length of such a body, subsections included.
+    """A vmstate description as it was sent; ``size`` is the length of such a body, including subsections.
 
-    ``leaves`` is how many leaves such a body has, ``objects`` how many values of a budget decoding it gives.
+    ``leaves`` is the number of leaves of such a body, ``objects`` the budget's number of values in it.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Description:
 
     @property
     def head_size(self) -> int:
-        """The bytes before such a body where it is a subsection: marker, counted name, version."""
+        """The length of the header of such a body as a subsection: marker, counted name, version."""
         return 1 + 1 + len(encode_name(self.name)) + 4
 
     @classmethod
@@ -101,7 +101,7 @@ class Description:
     ) -> Description:
         """Make a description; its size follows from its parts."""
         size = sum(field.total for field in fields)
-        # marker, counted string, version: what stands before a subsection's body
+        # marker, counted string, version: the header of a subsection
         size += sum(sub.head_size + sub.size for sub in subsections)
         leaves = sum(field.leaves for field in fields) + sum(sub.leaves for sub in subsections)
         objects = 1 + sum(field.objects for field in fields) + sum(sub.objects for sub in subsections)
@@ -109,14 +109,14 @@ class Description:
 
     @property
     def empty(self) -> int:
-        """How many leaves there are more than bytes; what makes a small body endless work is this and nothing else."""
+        """The number of leaves in excess of bytes: only this can make a small body endless work."""
         return max(0, self.leaves - self.size)
 
 
 class DeviceDescription:
     """One entry of ``devices``. An old-style section (``old_style``) is one opaque field called ``data``.
 
-    ``size`` and ``version`` are those of :attr:`description`, which may be made only when it is asked for.
+    ``size`` and ``version`` are those of :attr:`description`, which may be made only on access.
     """
 
     __slots__ = ("_description", "_make", "_span", "idstr", "instance_id", "old_style", "size", "version")
@@ -130,7 +130,7 @@ class DeviceDescription:
 
     @classmethod
     def later(cls, span: DeviceSpan, size: int, make: Callable[[DeviceSpan], Description]) -> DeviceDescription:
-        """Return a device that was measured, and whose description ``make`` makes of its span."""
+        """Return a measured device, whose description ``make`` makes from its span."""
         device = cls.__new__(cls)
         device.idstr, device.instance_id, device.old_style = span.idstr, span.instance_id, span.old_style
         device.size, device.version = size, span.version
@@ -142,7 +142,7 @@ class DeviceDescription:
         """The description of the body."""
         if self._description is None and self._make is not None and self._span is not None:
             self._description, self._make, self._span = self._make(self._span), None, None
-        assert self._description is not None  # noqa: S101 - for the type checker: one of the two is there
+        assert self._description is not None  # noqa: S101 - for the type checker: one of the two is set
         return self._description
 
     def _all(self) -> tuple[str, int, bool, Description]:
@@ -160,7 +160,7 @@ class DeviceDescription:
 
 @dataclass(frozen=True, slots=True)
 class Vmdesc:
-    """The whole description; ``configuration`` is there since QEMU 8.2."""
+    """The whole description; it has ``configuration`` since QEMU 8.2."""
 
     page_size: int
     devices: tuple[DeviceDescription, ...]
@@ -171,8 +171,8 @@ def parse_vmdesc(text: bytes, offset: int = 0) -> Vmdesc:
     """Read the JSON text; ``offset`` is where it starts in the stream, for messages.
 
     Raises :class:`~qmigtool.errors.StreamError` if it is not such a description and
-    :class:`~qmigtool.errors.LimitError` for numbers or nesting that no honest one has, and
-    :class:`~qmigtool.errors.BudgetError` for one that takes too much memory.
+    :class:`~qmigtool.errors.LimitError` for numbers or nesting that no valid one has, and
+    :class:`~qmigtool.errors.BudgetError` for one that needs too much memory.
     """
     try:
         with current().undone():
@@ -194,7 +194,7 @@ def _decoded(text: bytes) -> str:
 
 
 def _in_parts(spans: Spans) -> Vmdesc | None:
-    """Make a vmdesc whose devices are described when that is asked for; None if something is wrong with it."""
+    """Make a vmdesc whose devices are described on access; None if anything in it is wrong."""
     builder = _Builder()
 
     def pairs(start: int, end: int) -> Any:
@@ -205,7 +205,7 @@ def _in_parts(spans: Spans) -> Vmdesc | None:
 
     def device(span: DeviceSpan) -> DeviceDescription:
         size = span.size
-        if size is None:  # one that was not measured is made at once
+        if size is None:  # a device that was not measured is described now
             return builder.device(pairs(span.start, span.end))
         builder.admit(span.idstr, max(0, span.leaves - size))
         return DeviceDescription.later(span, size, make)
@@ -217,11 +217,11 @@ def _in_parts(spans: Spans) -> Vmdesc | None:
             None if spans.configuration is None else builder.body(pairs(*spans.configuration), 1),
         )
     except (StreamError, ValueError):
-        return None  # read as a whole, it says what
+        return None  # reading it as a whole reports the error
 
 
 def load_pairs(text: bytes, make: Callable[[Pairs], JsonObject]) -> Any:
-    """Read the JSON text into ordered pairs; ``make`` makes an object of its pairs."""
+    """Read the JSON text into ordered pairs; ``make`` makes an object from its pairs."""
     return _load(_decoded(text), make)
 
 
@@ -233,7 +233,7 @@ def _load(text: str, make: Callable[[Pairs], JsonObject]) -> Any:
 
 
 class JsonObject(list[tuple[str, Any]]):
-    """A JSON object as ordered pairs, told apart from a JSON array."""
+    """A JSON object as ordered pairs, to distinguish it from a JSON array."""
 
 
 _KEYS = frozenset(
@@ -246,23 +246,23 @@ _KEYS = frozenset(
 
 
 def _known(pairs: Pairs) -> JsonObject:
-    """Keep what is read later: the rest, whatever a file may be stuffed with, would only be held."""
+    """Keep only what is read later, so that other content of a file uses no memory."""
     return JsonObject(pair for pair in pairs if pair[0] in _KEYS)
 
 
 def _get(pairs: Any, key: str, kind: type, *, required: bool = True) -> Any:
     if not isinstance(pairs, JsonObject):
-        raise StreamError(f"{_show(pairs)} where an object belongs")
+        raise StreamError(f"{_show(pairs)} instead of an object")
     for name, value in pairs:
         if name == key:
-            if type(value) is not kind:  # a bool is no int here, nor an object a list
+            if type(value) is not kind:  # a bool is not an int here, nor an object a list
                 raise StreamError(f"{key!r} is {_show(value)}", expected=kind.__name__)
             if isinstance(value, int):
                 most = MAX_WORD if key in ("instance_id", "version") else MAX_NUMBER
                 if not 0 <= value < most:
                     raise LimitError(f"{key!r} is {_show(value)}", expected=f"less than {most:#x}")
             if isinstance(value, str) and not _is_text(value):
-                raise StreamError(f"{key!r} is {_show(value)}", expected="text: half of a surrogate pair is none")
+                raise StreamError(f"{key!r} is {_show(value)}", expected="text without half a surrogate pair")
             return value
     if required:
         raise StreamError(f"no {key!r} in {_show(pairs)}")
@@ -283,14 +283,14 @@ def _show(value: Any) -> str:
 
 
 def _page_size(page_size: int) -> int:
-    """Return a page size that some target has; raises :class:`~qmigtool.errors.StreamError` for any other."""
+    """Return a page size that some target uses; raises :class:`~qmigtool.errors.StreamError` for any other."""
     if page_size & (page_size - 1) or not 256 <= page_size <= 1 << 20:
         raise StreamError(f"a page size of {page_size}", expected="a power of two from 256 to 1 MiB")
     return page_size
 
 
 class _Builder:
-    """Turns pairs into descriptions, making equal ones once."""
+    """Turns pairs into descriptions; equal ones are made once."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[Any, ...], Any] = {}
@@ -313,11 +313,11 @@ class _Builder:
         return DeviceDescription(idstr, _get(pairs, "instance_id", int), description, old_style)
 
     def admit(self, idstr: str, empty: int) -> None:
-        """Count leaves for which there are no bytes; raises :class:`~qmigtool.errors.LimitError` for too many."""
+        """Count leaves without bytes; raises :class:`~qmigtool.errors.LimitError` for too many."""
         self._empty += empty
         if self._empty > MAX_EMPTY:
-            # Arrays of arrays of nothing: every level multiplies, and none costs the file a byte.
-            raise LimitError(f"{idstr!r} has too many elements of no bytes", expected=f"at most {MAX_EMPTY} in all")
+            # Arrays of empty arrays: every level multiplies, and none costs the file a byte.
+            raise LimitError(f"{idstr!r} has too many elements without bytes", expected=f"at most {MAX_EMPTY} in all")
 
     def body(self, pairs: Any, depth: int, name: str | None = None) -> Description:
         if depth > MAX_DEPTH:

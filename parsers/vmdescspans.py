@@ -1,10 +1,10 @@
-"""Where each device stands in the JSON text of a vmdesc, and how long its body is, without taking it apart.
+"""The position of each device in the JSON text of a vmdesc, and the length of its body, without parsing it all.
 
 The walk from the end needs the length of every device, but a command reads the fields of one or two. What QEMU writes
-has few shapes of objects; each is checked and measured here as the JSON reader meets it, with one call for each object.
-Only what passes every check that :mod:`qmigtool.parsers.vmdesc` makes is measured; of any other device
-:attr:`DeviceSpan.size` is None, and of a text that is not a vmdesc as QEMU writes it there are no spans at all: then
-the whole is read, and what is wrong with it is said.
+has few shapes of objects; each is checked and measured here while the JSON is read, with one call for each object.
+Only a device that passes every check of :mod:`qmigtool.parsers.vmdesc` is measured; for any other
+:attr:`DeviceSpan.size` is None, and for a text that is not a vmdesc as QEMU writes it there are no spans: then
+all of it is parsed, which reports its errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ARRAY", "MAX_DEPTH", "MAX_NUMBER", "MAX_WORD", "DeviceSpan", "Spans", "find_spans"]
 
-MAX_NUMBER = 1 << 48  # no field of a real machine comes near; keeps every sum far from harm
+MAX_NUMBER = 1 << 48  # far above any field of a real machine; no sum can overflow
 MAX_ARRAY = 1 << 24
 MAX_WORD = 1 << 32  # instance_id and version are be32
 MAX_DEPTH = 64  # the deepest seen is 5
@@ -37,7 +37,7 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 
 
 class DeviceSpan(NamedTuple):
-    """One entry of ``devices``: its characters ``start`` to ``end``; the rest None where it is not measured."""
+    """One entry of ``devices``: its characters ``start`` to ``end``; the rest is None if it is not measured."""
 
     start: int
     end: int
@@ -50,7 +50,7 @@ class DeviceSpan(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """What a vmdesc says of itself, and the spans of its parts in ``text``."""
+    """The top-level values of a vmdesc, and the spans of its parts in ``text``."""
 
     text: str
     page_size: int
@@ -59,11 +59,11 @@ class Spans(NamedTuple):
 
 
 class _OtherError(Exception):
-    """The text is not what QEMU writes, or not as it is written here."""
+    """The text is not what QEMU writes, or is in another format."""
 
 
 def find_spans(text: str) -> Spans | None:
-    """Return the spans of a vmdesc's parts, or None for a text that has to be read as a whole.
+    """Return the spans of a vmdesc's parts, or None for a text that must be read as a whole.
 
     Raises :class:`~qmigtool.errors.BudgetError` for more devices, or larger ones, than the budget has memory for.
     """
@@ -119,7 +119,7 @@ def _body(found: dict[str, Any]) -> tuple[str, Measure, str]:
         length = len(part[2])
         if not 1 <= length <= 255:
             raise _OtherError(length)
-        # marker, counted name, version: what stands before a subsection's body
+        # marker, counted name, version: the header of a subsection
         size, leaves, levels = size + 1 + 1 + length + 4 + more, leaves + inner, max(levels, below)
     if size >= MAX_NUMBER or levels >= MAX_DEPTH:
         raise _OtherError(size)
@@ -155,11 +155,11 @@ def _measured(part: Any, kind: str) -> Measure:
 
 
 def _shapes() -> Iterator[tuple[frozenset[str], Callable[[dict[str, Any]], Any]]]:
-    """Give the keys of every object that QEMU writes (old-style sections have no ``vmsd_name``), with its reader."""
+    """Yield the keys of every object that QEMU writes (old-style sections have no ``vmsd_name``), with its reader."""
     for extra in ((), ("array_len",), ("index",), ("struct",), ("array_len", "struct"), ("index", "struct")):
         yield frozenset(("name", "type", "size", *extra)), _field
         yield frozenset(("name", "type", "size", "array_len", *extra)), _field
-    yield frozenset(), _body  # the "struct of nothing" by which QEMU describes a NULL pointer
+    yield frozenset(), _body  # the empty struct that QEMU writes for a NULL pointer
     for sub in ((), ("subsections",)):
         yield frozenset(("vmsd_name", "version", "fields", *sub)), _body
         yield frozenset(("name", "instance_id", "vmsd_name", "version", "fields", *sub)), _device
@@ -174,7 +174,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     """Measure an object of the text."""
     if len(pairs) == 3:
         (one, name), (two, kind), (three, size) = pairs
-        # Most of a vmdesc is this, in this order: it is looked at without another call.
+        # Most of a vmdesc is this, in this order: it is checked without another call.
         if (
             (one, two, three) == ("name", "type", "size")
             and (type(name), type(kind), type(size)) == (str, str, int)
@@ -188,7 +188,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def _inline(pairs: list[tuple[str, Any]]) -> tuple[str, Measure]:
-    """Measure a field that has descriptions among its own keys: one, or one for each element of a list."""
+    """Measure a field with descriptions among its own keys: one, or one for each element of a list."""
     groups: list[dict[str, Any]] = []
     own: dict[str, Any] = {}
     for key, value in pairs:
@@ -255,7 +255,7 @@ class _Scanner:
         return DeviceSpan(start, self._pos, *found[1][2:])
 
     def _items(self, opening: str, closing: str) -> Iterator[None]:
-        """Go over the items of an object or an array; whoever takes one reads it."""
+        """Iterate over the items of an object or an array; the caller reads each."""
         self._take(opening)
         if self._peek() == closing:
             self._take(closing)
@@ -268,7 +268,7 @@ class _Scanner:
             self._take(",")
 
     def _passed(self, decoder: json.JSONDecoder) -> Any:
-        """Pass a value, and return it; of one that may be large, ask first if there is room for it."""
+        """Skip a value, and return it; for one that may be large, check the budget first."""
         start, size = self._next(), WINDOW
         while True:
             text = self._text[start : start + size]
@@ -284,7 +284,7 @@ class _Scanner:
             return value
 
     def _next(self) -> int:
-        """Pass blanks, and return the place behind them."""
+        """Skip blanks, and return the position after them."""
         match = _BLANK.match(self._text, self._pos)
         self._pos = match.end() if match is not None else self._pos
         return self._pos

@@ -1,7 +1,7 @@
-"""The JSON text of a vmdesc, written again, and where its parts stand in it.
+"""Writing the JSON text of a vmdesc, and the position of its parts in it.
 
 QEMU's JSON writer has two styles: ``{"k": v, "k2": [..]}`` since 6.0, ``{ "k" : v, "k2" : [ .. ] }`` before, which
-also escapes nothing. A text that is changed in one place keeps its style, and every byte elsewhere.
+also escapes nothing. A text that is changed in one place keeps its style and all other bytes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Parts", "describe", "describe_device", "find_parts", "format_pairs",
 
 
 def is_spaced(text: bytes) -> bool:
-    """Say whether a text is in the style of QEMU before 6.0."""
+    """Return whether a text is in the style of QEMU before 6.0."""
     return text[:2] == b"{ "
 
 
 def format_vmdesc(text: bytes) -> bytes:
-    """Write a vmdesc text again from what it says: keys in order, duplicates kept, in the style it is in."""
+    """Write a vmdesc text from its parsed contents: keys in order, with duplicates, in its own style."""
     return format_pairs(load_pairs(text, JsonObject), spaced=is_spaced(text))
 
 
@@ -48,7 +48,7 @@ def _string(text: str, raw: bool) -> str:
     if not raw:
         return json.dumps(text)
     if '"' in text or "\\" in text or any(c < " " for c in text):
-        raise UsageError(f"the name {text[:40]!r} cannot stand in a vmdesc of QEMU before 6.0, which escapes nothing")
+        raise UsageError(f"the name {text[:40]!r} cannot be in a vmdesc of QEMU before 6.0, which escapes nothing")
     return f'"{text}"'
 
 
@@ -56,12 +56,12 @@ def _string(text: str, raw: bool) -> str:
 
 
 def describe(description: Description) -> JsonObject:
-    """Return the pairs of a description, as they stand behind a device's name or in a ``struct``.
+    """Return the pairs of a description, as they follow a device's name or are in a ``struct``.
 
-    Undoes :func:`~qmigtool.parsers.vmdesc.parse_vmdesc`; only keys that it does not know are not there again.
+    Undoes :func:`~qmigtool.parsers.vmdesc.parse_vmdesc`; except unknown keys, which are dropped.
     """
     if not description.name and not description.fields:
-        return JsonObject()  # the "struct of nothing" by which QEMU describes a NULL pointer
+        return JsonObject()  # the empty struct that QEMU writes for a NULL pointer
     pairs = JsonObject(
         [
             ("vmsd_name", description.name),
@@ -104,7 +104,7 @@ def describe_device(device: DeviceDescription) -> JsonObject:
 class Parts(NamedTuple):
     """Spans (start, end) in a vmdesc's text.
 
-    Of the value of ``configuration``, of each entry of ``devices``, and of what is between the brackets around those.
+    Of the value of ``configuration``, of each entry of ``devices``, and of the text between the brackets around those.
     """
 
     configuration: tuple[int, int] | None
@@ -113,8 +113,8 @@ class Parts(NamedTuple):
 
 
 def find_parts(text: bytes) -> Parts:
-    """Say where in the text its parts stand; raises :class:`~qmigtool.errors.StreamError` if it is no vmdesc."""
-    # A character a byte: what JSON is made of is ASCII, and the places are then those of the bytes.
+    """Return the positions of its parts; raises :class:`~qmigtool.errors.StreamError` if it is not a vmdesc."""
+    # One character per byte: JSON's syntax is ASCII, and the positions are then those of the bytes.
     scanner = _Scanner(text.decode("latin-1"))
     configuration, devices, array = None, None, (0, 0)
     for key in scanner.items("{", "}"):
@@ -131,17 +131,17 @@ def find_parts(text: bytes) -> Parts:
 
 
 class _Scanner:
-    """Walks the outer two levels of a JSON text; what is deeper is json's."""
+    """Walks the outer two levels of a JSON text; :mod:`json` reads the deeper ones."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._pos = 0
-        self.inside = (0, 0)  # of the brackets of what was read last
+        self.inside = (0, 0)  # of the brackets of the last value
         self._decoder = json.JSONDecoder(strict=False)
-        self._last: Any = None  # the value that was read last
+        self._last: Any = None  # the last value
 
     def items(self, opening: str, closing: str) -> Any:
-        """Give the keys of an object (whoever takes one reads its value), or None for each element of an array."""
+        """Yield the keys of an object (the caller reads each value), or None for each element of an array."""
         self._take(opening)
         start = self._pos
         if self._next() == closing:
@@ -164,7 +164,7 @@ class _Scanner:
         self._take(closing)
 
     def value(self) -> tuple[int, int]:
-        """Pass a value; return its span."""
+        """Skip a value; return its span."""
         self._next()
         start = self._pos
         try:

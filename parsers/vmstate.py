@@ -1,7 +1,7 @@
 """Device state, decoded into fields by a description (QEMU: ``migration/vmstate.c``, ``vmstate-types.c``).
 
-A body is its fields back to back and then its subsections, with no tags: where a field lies follows from the
-description alone, so :class:`Field` objects are made when somebody looks, and hold an offset instead of a copy.
+A body is its fields back to back and then its subsections, with no tags: the offset of a field follows from the
+description alone, so :class:`Field` objects are made on access, and have an offset instead of a copy.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ __all__ = [
     "leaves",
 ]
 
-MAX_ELEMENTS = 1 << 20  # of a list; an honest one has hundreds
+MAX_ELEMENTS = 1 << 20  # of a list; a real one has hundreds
 CHUNK = 1 << 14  # elements that are decoded at once
 LONG = 1 << 16  # bytes of a leaf that is shown in pieces
 PER_OBJECT = 16  # elements of an array of numbers for one value of the budget: they are decoded in C
 
 
 class Bytes(Protocol):
-    """Where the bytes come from: anything that shows a span of the stream."""
+    """The source of the bytes: anything that returns a span of the stream."""
 
     def view(self, offset: int, length: int) -> memoryview:
         """Return ``length`` bytes at the absolute offset ``offset``."""
@@ -52,7 +52,7 @@ class Bytes(Protocol):
 
 
 class Kind(StrEnum):
-    """What a field is made of."""
+    """The kind of a field."""
 
     LEAF = "leaf"
     STRUCT = "struct"
@@ -61,13 +61,13 @@ class Kind(StrEnum):
 
 
 class Integer(NamedTuple):
-    """How an integer type reads: ``size`` in bytes, big-endian."""
+    """An integer type: ``size`` in bytes, big-endian."""
 
     size: int
     signed: bool
 
 
-# vmdesc type -> how its bytes read. "int32 le" is a check ("less or equal"), not a byte order.
+# vmdesc type -> how its bytes are decoded. "int32 le" is a check ("less or equal"), not a byte order.
 INTEGERS: dict[str, Integer] = {
     "uint8": Integer(1, False),
     "uint16": Integer(2, False),
@@ -92,7 +92,7 @@ INTEGERS: dict[str, Integer] = {
 
 
 def decode_value(type_: str, raw: bytes) -> int | bool | str | bytes:
-    """Turn the bytes of one leaf into a value; what is not known is ``bytes``."""
+    """Decode the bytes of one leaf to a value; unknown types stay ``bytes``."""
     if type_ == "bool" and len(raw) == 1:
         return raw[0] != 0 if raw[0] < 2 else raw  # any other byte loads as true; keep it visible
     integer = INTEGERS.get(type_)
@@ -104,7 +104,7 @@ def decode_value(type_: str, raw: bytes) -> int | bool | str | bytes:
 
 
 def encode_value(type_: str, size: int, value: int | bool | str | bytes) -> bytes:
-    """Turn a value back into the bytes of one leaf; undoes :func:`decode_value`.
+    """Encode a value to the bytes of one leaf; undoes :func:`decode_value`.
 
     Raises :class:`ValueError` or :class:`OverflowError` if the value does not fit the type.
     """
@@ -119,14 +119,14 @@ def encode_value(type_: str, size: int, value: int | bool | str | bytes) -> byte
         return bytes([bool(value)])
     integer = INTEGERS.get(type_)
     if integer is None or integer.size != size:
-        raise ValueError(f"a {type_} of {size} bytes takes bytes, not a number")
+        raise ValueError(f"a {type_} of {size} bytes needs bytes, not a number")
     return int(value).to_bytes(size, "big", signed=integer.signed)
 
 
 class Field:
     """A field and its span: ``offset`` (absolute) and ``length`` in bytes.
 
-    ``type`` is the vmdesc's word (for an array, its elements'; for a subsection, ``subsection``). ``version_id`` is a
+    ``type`` is the vmdesc's type (for an array, its elements'; for a subsection, ``subsection``). ``version_id`` is a
     subsection's. A leaf has a :attr:`value`; everything else has :attr:`children`.
     """
 
@@ -160,7 +160,7 @@ class Field:
 
     @property
     def raw(self) -> bytes:
-        """The field's bytes as the stream has them."""
+        """The field's bytes in the stream."""
         return bytes(self._source.view(self.offset, self.length))
 
     def same_raw(self, other: Field) -> bool:
@@ -173,11 +173,11 @@ class Field:
 
     @property
     def is_long(self) -> bool:
-        """Whether this is a leaf of so many bytes that nobody should hold them in several forms; no number has them."""
+        """Whether this is a leaf too large to keep in several forms; numbers never are."""
         return self.kind is Kind.LEAF and self.length > LONG
 
     def pieces(self) -> Iterator[memoryview]:
-        """Give the bytes some at a time."""
+        """Yield the bytes in pieces."""
         for at in range(0, self.length, LONG):
             yield memoryview(self._source.view(self.offset + at, min(LONG, self.length - at)))
 
@@ -203,7 +203,7 @@ class Field:
         return [value for chunk in self.chunks() for value in chunk]
 
     def ask(self) -> None:
-        """Ask the budget for all values inside; raises :class:`~qmigtool.errors.BudgetError` before one is made."""
+        """Check the budget for all values inside; raises :class:`~qmigtool.errors.BudgetError` before one is made."""
         count = self._cost()
         if count > PER_OBJECT:
             current().ask("objects", count, f"it has {count} values", self.offset, self.name)
@@ -216,7 +216,7 @@ class Field:
         return sum(part.objects for part in self._parts)
 
     def chunks(self, start: int = 0, stop: int | None = None) -> Iterator[list[Any]]:
-        """Give the values of elements ``start`` to ``stop`` of an array of leaves, some thousand at a time."""
+        """Yield the values of elements ``start`` to ``stop`` of an array of leaves, some thousands at a time."""
         first, at = 0, self.offset
         stop = self.count if stop is None else stop
         for part in self._parts:
@@ -232,7 +232,7 @@ class Field:
 
     @property
     def count(self) -> int:
-        """How many elements an array has; 0 for anything else."""
+        """The number of elements of an array; 0 for anything else."""
         if self.kind is not Kind.ARRAY:
             return 0
         if isinstance(self._parts, tuple):
@@ -269,7 +269,7 @@ class Field:
         return self._children
 
     def iter_children(self) -> Iterator[Field]:
-        """Give the :attr:`children` one by one, without keeping them: an array can have millions."""
+        """Yield the :attr:`children` one by one, without keeping them: an array can have millions."""
         if self.kind is Kind.STRUCT:
             yield from body_fields(self._source, self._parts, self.offset)
         elif self.kind is Kind.SUBSECTION:
@@ -292,7 +292,7 @@ class Field:
 
 
 def decode_values(type_: str, size: int, raw: bytes | memoryview, count: int) -> list[Any]:
-    """Decode ``count`` leaves of one type in one go: xtiledata alone has 8192."""
+    """Decode ``count`` leaves of one type at once: xtiledata alone has 8192."""
     integer = INTEGERS.get(type_)
     if integer is not None and integer.size == size:
         code = "bhiq"[size.bit_length() - 1]
@@ -302,7 +302,7 @@ def decode_values(type_: str, size: int, raw: bytes | memoryview, count: int) ->
 
 
 def leaves(fields: Iterable[Field], prefix: str = "", *, whole_arrays: bool = False) -> Iterator[tuple[str, Field]]:
-    """Give every leaf in ``fields``, those of subsections included, with its path; in the order of the stream.
+    """Yield every leaf in ``fields``, including those of subsections, with its path; in the order of the stream.
 
     An array of leaves is as many leaves as it has elements, or with ``whole_arrays`` one: env.regs is 16, or one.
     Raises :class:`~qmigtool.errors.StreamError` where the stream contradicts the description.
@@ -311,15 +311,15 @@ def leaves(fields: Iterable[Field], prefix: str = "", *, whole_arrays: bool = Fa
         if field.kind is Kind.LEAF or (whole_arrays and field.is_plain_array):
             yield prefix + field.name, field
             continue
-        # What is not looked at again is not kept: an array can have millions.
+        # Values that are not used again are not kept: an array can have millions.
         children = field.iter_children()
-        # An element's name has its array's name in front already.
+        # An element's name already starts with its array's name.
         inner = prefix if field.kind is Kind.ARRAY else f"{prefix}{field.name}/"
         yield from leaves(children, inner, whole_arrays=whole_arrays)
 
 
 def encode_field(field: Field) -> bytes:
-    """Return the bytes of a field from its values, those of its children included; undoes the decoding."""
+    """Return the bytes of a field from its values and those of its children; undoes the decoding."""
     if field.kind is Kind.LEAF:
         return encode_value(field.type, field.length, field.value)
     inner = b"".join(map(encode_field, field.children))
@@ -331,10 +331,10 @@ def encode_field(field: Field) -> bytes:
 
 
 def body_fields(source: Bytes, description: Description, offset: int) -> Iterator[Field]:
-    """Give the fields and then the subsections of a body that starts at ``offset``.
+    """Yield the fields and then the subsections of a body that starts at ``offset``.
 
-    Entries of one name in a row are one array: that is how QEMU describes arrays whose elements differ, and the
-    ``index`` it wrote beside them from 5.2 to 10.2 is missing on the last one or on all.
+    Consecutive entries of one name are one array: QEMU describes arrays with different elements like that, and the
+    ``index`` that it wrote for them from 5.2 to 10.2 is missing on the last one or on all.
     """
     entries = description.fields
     at = i = 0
@@ -356,7 +356,7 @@ def body_fields(source: Bytes, description: Description, offset: int) -> Iterato
         found = bytes(source.view(offset + at, len(head)))
         if found != head:
             raise StreamError(
-                f"subsection {sub.name!r} is not where the vmdesc has it: {found[:16].hex(' ')} ...",
+                f"subsection {sub.name!r} is not where the vmdesc puts it: {found[:16].hex(' ')} ...",
                 offset=offset + at,
                 section=description.name,
                 expected=head.hex(" "),
@@ -370,9 +370,9 @@ _LISTS = ("qtailq", "qlist", "gtree")
 
 
 def inside(part: FieldDescription) -> Description | None:
-    """Return the description of what the elements of ``part`` are made of, or None where their bytes stay opaque.
+    """Return the description of the elements of ``part``, or None if their bytes stay opaque.
 
-    A struct whose parts do not add up to its size is wrongly described (see DescribedBody).
+    A struct whose parts do not add up to its size has a wrong description (see DescribedBody).
     """
     inner = part.struct
     if inner is None and part.type not in _LISTS and len(part.inline) == 1:
@@ -405,14 +405,14 @@ def _encode_list(field: Field) -> bytes:
 
 
 def _list_elements(source: Bytes, name: str, part: FieldDescription, offset: int) -> Iterator[Field]:
-    """Give the elements of a ``qtailq`` or ``qlist`` ((0x01, element)*, 0x00) or a ``gtree`` (be32 n first)."""
+    """Yield the elements of a ``qtailq`` or ``qlist`` ((0x01, element)*, 0x00) or a ``gtree`` (be32 n first)."""
     end = offset + part.size
     at = offset
     groups = part.inline
     if part.type == "gtree":
         count = int.from_bytes(source.view(at, 4), "big")
         at += 4
-        direct = len(groups) == count  # a key is a plain be64, or described and then a group of its own
+        direct = len(groups) == count  # a key is a plain be64, or has a description and then its own group
     else:
         count, direct = len(groups), False
     per_element = 1 if part.type != "gtree" or direct else 2

@@ -1,9 +1,9 @@
-"""The JSON that ``qemu-system-* -M MACHINE -dump-vmstate FILE`` writes: what a QEMU can save and load.
+"""The JSON that ``qemu-system-* -M MACHINE -dump-vmstate FILE`` writes: what a QEMU binary can save and load.
 
 QEMU writes it in ``migration/savevm.c`` (``dump_vmstate_json_to_file``), one entry for each device type that has a
-VMStateDescription. It is the C tables printed: versions, names, and the sizes that the fields have in QEMU's memory,
-which are those on the wire for numbers and buffers only. Not in it: the fields' types, what is registered without a
-device type (``cpu``, ``timer``, ``ram``), and, before QEMU 10.0, how many elements an array has.
+VMStateDescription. It prints the C tables: versions, names, and the sizes of the fields in QEMU's memory,
+which are those on the wire for numbers and buffers only. Not in it: the fields' types, state registered without a
+device type (``cpu``, ``timer``, ``ram``), and, before QEMU 10.0, the number of elements of an array.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 SECTION = "vmstate dump"
 MACHINE_KEY = "vmschkmachine"
-"""The key that has the machine type; no device type is called so."""
+"""The key of the machine type; no device type has this name."""
 
 MAX_DEPTH = 64  # the deepest seen is 6
 MAX_SIZE = 1 << 48
@@ -35,9 +35,9 @@ MAX_PARTS = 1 << 20  # descriptions and fields; QEMU 11.1 has six thousand
 
 @dataclass(frozen=True, slots=True)
 class DumpField:
-    """One field: ``size`` is that of an element in QEMU's memory, ``num`` the elements of an array where it is told.
+    """One field: ``size`` is that of an element in QEMU's memory, ``num`` the elements of an array if recorded.
 
-    ``version_id`` is the first version of the description that has the field; ``field_exists`` says that a function
+    ``version_id`` is the first version of the description that has the field; ``field_exists`` means that a function
     decides at run time whether it does.
     """
 
@@ -62,7 +62,7 @@ class DumpDescription:
 
 @dataclass(frozen=True, slots=True)
 class DumpDevice:
-    """A device type, and what of it is saved; the section in a stream is named after ``description``."""
+    """A device type and its saved state; the section in a stream is named after ``description``."""
 
     type: str
     version_id: int
@@ -72,14 +72,14 @@ class DumpDevice:
 
 @dataclass(frozen=True, slots=True)
 class VmstateDump:
-    """All of it; ``machine`` is the machine type, None if it does not say."""
+    """The whole dump; ``machine`` is the machine type, None if it has none."""
 
     machine: str | None
     devices: tuple[DumpDevice, ...]
 
     @property
     def counts_arrays(self) -> bool:
-        """Whether arrays have their ``num`` (QEMU 10.0 and later)."""
+        """Whether arrays have ``num`` (QEMU 10.0 and later)."""
         return any(_counts(device.description) for device in self.devices)
 
 
@@ -87,7 +87,7 @@ def parse_vmstate_dump(text: bytes) -> VmstateDump:
     """Read the JSON text.
 
     Raises :class:`~qmigtool.errors.StreamError` if it is not such a dump, and :class:`~qmigtool.errors.LimitError` for
-    numbers or nesting that no honest one has.
+    numbers or nesting that no valid one has.
     """
     try:
         decoded = text.decode("utf-8", "surrogateescape")
@@ -103,7 +103,7 @@ def parse_vmstate_dump(text: bytes) -> VmstateDump:
 
 
 def vmstate_dump(document: Any) -> VmstateDump:
-    """Make a dump of JSON that has been read already; raises as :func:`parse_vmstate_dump` does."""
+    """Make a dump from parsed JSON; raises as :func:`parse_vmstate_dump` does."""
     try:
         return _Builder().dump(document)
     except StreamError as error:
@@ -122,11 +122,11 @@ def _counts(description: DumpDescription) -> bool:
 
 def _get(entry: Any, key: str, kind: type) -> Any:
     if type(entry) is not dict:
-        raise StreamError(f"{_show(entry)} where an object belongs")
+        raise StreamError(f"{_show(entry)} instead of an object")
     if key not in entry:
         raise StreamError(f"no {key!r} in {_show(entry)}")
     value = entry[key]
-    if type(value) is not kind:  # a bool is no int here
+    if type(value) is not kind:  # a bool is not an int here
         raise StreamError(f"{key!r} is {_show(value)}", expected=kind.__name__)
     if isinstance(value, int) and not 0 <= value < MAX_SIZE:
         raise LimitError(f"{key!r} is {_show(value)}", expected=f"less than {MAX_SIZE:#x}")
@@ -139,14 +139,14 @@ def _show(value: Any) -> str:
 
 
 class _Builder:
-    """Turns objects into descriptions; nothing in them is believed to be of the type that it should be."""
+    """Turns objects into descriptions; all types in them are checked."""
 
     def __init__(self) -> None:
         self._parts = 0
 
     def dump(self, document: Any) -> VmstateDump:
         if type(document) is not dict:
-            raise StreamError(f"{_show(document)} where an object belongs")
+            raise StreamError(f"{_show(document)} instead of an object")
         machine = _get(document[MACHINE_KEY], "Name", str) if MACHINE_KEY in document else None
         devices = tuple(self.device(name, entry) for name, entry in document.items() if name != MACHINE_KEY)
         return VmstateDump(machine, devices)

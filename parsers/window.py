@@ -1,9 +1,9 @@
 """The part of a stream that is in memory, addressed by absolute stream offsets.
 
-One class serves a mapped file (everything is there and nothing will follow) and a pipe (bytes come, are looked at and
-dropped). A reader asks for what it needs; if that is not there yet it gets :class:`NeedMoreData`, and tries again from
-the same place after the next feed. If nothing will follow, the same request is a
-:class:`~qmigtool.errors.TruncatedError`. So no reader ever has to know which of the two it is working on.
+One class serves a mapped file (everything is there and nothing will follow) and a pipe (bytes arrive, are read and
+dropped). A reader requests what it needs; if that is missing yet it gets :class:`NeedMoreData`, and tries again from
+the same position after the next feed. If nothing will follow, the same request is a
+:class:`~qmigtool.errors.TruncatedError`. So a reader need not know which of the two it reads.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ BE64 = struct.Struct(">Q")
 
 
 class NeedMoreData(Exception):  # noqa: N818 - a signal between reader and feeder, never seen by a caller
-    """The window ends before what was asked for, and more bytes may come."""
+    """The window ends before the requested bytes, and more may follow."""
 
 
 class Window:
-    """Bytes ``[base, end)`` of a stream; ``final`` says that the stream ends at ``end``.
+    """Bytes ``[base, end)`` of a stream; ``final`` means that the stream ends at ``end``.
 
-    ``passed(offset)`` is called now and then, to say that what lies before will not be looked at again soon.
+    ``passed(offset)`` is called from time to time: the bytes before it will not be read again soon.
     """
 
     __slots__ = ("_buffer", "base", "buf", "end", "final", "passed")
@@ -59,17 +59,17 @@ class Window:
     def feed(self, data: Buffer, *, keep: int) -> None:
         """Append bytes, and drop those before the absolute offset ``keep``.
 
-        Views from before are void: the buffer behind them is used again.
+        Earlier views are void: their buffer is reused.
         """
         if self._buffer is None:
             raise ValueError("this window is final: nothing can follow")
         new = memoryview(data).cast("B")
         drop = min(max(keep - self.base, 0), len(self.buf))
-        # A reader may be far ahead of what has come: it skips what it need not see.
+        # A reader may be far ahead of the bytes: it skips what it need not read.
         skip = min(max(keep - self.end, 0), len(new))
         left = len(self.buf) - drop
         size = left + len(new) - skip
-        # The buffer keeps its room: giving it back and asking for it again would cost more than reading the pipe.
+        # The buffer keeps its size: freeing and allocating it again would cost more than reading the pipe.
         room = self._buffer
         rest = bytes(self.buf[drop:])
         self.buf.release()
@@ -83,11 +83,11 @@ class Window:
         self.end = self.base + size
 
     def close(self) -> None:
-        """Say that nothing will follow."""
+        """End the input: nothing will follow."""
         self.final = True
 
     def need(self, pos: int, count: int, what: str) -> None:
-        """Make sure that ``count`` bytes are there at ``pos``.
+        """Check that there are ``count`` bytes at ``pos``.
 
         Raises :class:`NeedMoreData`, or :class:`~qmigtool.errors.TruncatedError` when nothing will follow.
         """
@@ -103,9 +103,9 @@ class Window:
             raise NeedMoreData
 
     def skip(self, pos: int, count: int, what: str) -> int:
-        """Return ``pos + count``: over what need not be seen, and so need not have come yet.
+        """Return ``pos + count``: skip bytes that need not be read, and so need not be available yet.
 
-        Raises :class:`~qmigtool.errors.TruncatedError` if it never will.
+        Raises :class:`~qmigtool.errors.TruncatedError` if the stream ends before that.
         """
         if self.final:
             self.need(pos, count, what)
@@ -142,7 +142,7 @@ class Window:
         return int(BE64.unpack_from(self.buf, pos - self.base)[0])
 
     def at_end(self, pos: int) -> bool:
-        """Say whether the stream ends at ``pos``; raises :class:`NeedMoreData` while that is open."""
+        """Return whether the stream ends at ``pos``; raises :class:`NeedMoreData` while that is not known."""
         if pos < self.end:
             return False
         if not self.final:

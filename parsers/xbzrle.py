@@ -1,4 +1,4 @@
-"""XBZRLE: a page as the difference to its earlier content (QEMU: ``migration/xbzrle.c``).
+"""XBZRLE: a page as the difference from its earlier contents (QEMU: ``migration/xbzrle.c``).
 
 Pairs of (ULEB128 bytes unchanged, ULEB128 bytes changed, the changed bytes). Unchanged bytes at the end are left out.
 The numbers have one or two bytes, because a page has fewer than 16384. QEMU's encoders (generic, AVX2, AVX-512) may
@@ -24,7 +24,7 @@ class XbzrleChange(NamedTuple):
 
 
 def parse_xbzrle(raw: bytes, page_size: int, offset: int = 0) -> list[XbzrleChange]:
-    """Read the pairs of one record; ``offset`` is where it lies in the stream, for messages.
+    """Read the pairs of one record; ``offset`` is its offset in the stream, for messages.
 
     Raises :class:`~qmigtool.errors.StreamError` if a run is empty or leaves the page or the record.
     """
@@ -73,7 +73,7 @@ def _uleb(raw: bytes, pos: int, offset: int) -> tuple[int, int]:
             return first, pos + 1
         if pos + 1 < len(raw) and not raw[pos + 1] & 0x80:
             return first & 0x7F | raw[pos + 1] << 7, pos + 2
-    raise StreamError("XBZRLE: a broken length", offset=offset + pos, section="ram", expected="one or two bytes")
+    raise StreamError("XBZRLE: an invalid length", offset=offset + pos, section="ram", expected="one or two bytes")
 
 
 def _to_uleb(value: int) -> bytes:

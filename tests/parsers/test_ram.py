@@ -115,7 +115,7 @@ def test_the_last_page_of_a_block_and_one_more():
     walk(zero(2 * PAGE, "r") + eos(), state)
     error = fails(zero(0) + zero(PAGE) + zero(2 * PAGE) + zero(3 * PAGE) + eos(), state)
     assert error.offset == 27
-    assert "page 0x3000 lies outside RAM block 'r'" in str(error)
+    assert "page 0x3000 is outside RAM block 'r'" in str(error)
 
 
 def test_a_block_that_ends_inside_a_page():
@@ -137,11 +137,11 @@ def test_a_run_ends_where_its_block_ends():
         (zero(0), 0, "CONTINUE before any block was named"),
         (zero(0, "nobody"), 0, "RAM block 'nobody', which the block list does not have"),
         (word(0, 0x08) + b"\0" + bytes(PAGE), 0, "RAM block ''"),
-        (word(0, 0x00), 0, "no RAM record has the flags 0x0"),
-        (word(0, 0x01), 0, "no RAM record has the flags 0x1"),
-        (word(0, 0x0A), 0, "no RAM record has the flags 0xa"),
-        (word(0, 0x30), 0, "no RAM record has the flags 0x30"),
-        (word(0, 0x800), 0, "no RAM record has the flags 0x800"),
+        (word(0, 0x00), 0, "unknown RAM record flags 0x0"),
+        (word(0, 0x01), 0, "unknown RAM record flags 0x1"),
+        (word(0, 0x0A), 0, "unknown RAM record flags 0xa"),
+        (word(0, 0x30), 0, "unknown RAM record flags 0x30"),
+        (word(0, 0x800), 0, "unknown RAM record flags 0x800"),
         (zero(0, "r") + xbzrle(0, b"x", encoding=2), 19, "XBZRLE page with encoding 2"),
         (zero(0, "r") + xbzrle(0, b""), 19, "XBZRLE page with encoding 1 and 0 bytes"),
         (zero(0, "r") + xbzrle(0, bytes(PAGE + 1)), 19, "4097 bytes"),

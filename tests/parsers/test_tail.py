@@ -159,7 +159,7 @@ def test_a_vmdesc_of_another_stream():
     text = w.vmdesc_text()
     found = walked(data + b"\6" + be32(len(text)) + text)
     assert found.sections == ()
-    assert "more than the stream holds" in str(found.stopped)
+    assert "more than the stream contains" in str(found.stopped)
 
 
 @pytest.mark.parametrize("name", samplefiles.DESCRIBED)

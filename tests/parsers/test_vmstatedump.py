@@ -50,7 +50,7 @@ def test_without_a_machine_or_arrays():
         (lambda e, d, f: d.update(name=7), "'name' is 7"),
         (lambda e, d, f: d.update(Fields={}), "'Fields' is dict of 0 items"),
         (lambda e, d, f: d.update(Subsections=[1]), "no 'name'"),
-        (lambda e, d, f: f.append([]), "list of 0 items where an object belongs"),
+        (lambda e, d, f: f.append([]), "list of 0 items instead of an object"),
         (lambda e, d, f: f[0].update(field_exists=1), "'field_exists' is 1"),
         (lambda e, d, f: f[0].update(Description=None), "'Description' is None"),
         (lambda e, d, f: f[0].pop("size"), "no 'size'"),

@@ -425,7 +425,7 @@ def test_a_preempt_channel_cannot_touch_the_stream(record):
         assert [block.idstr for block in ram.blocks] == ["r"]
         assert stream.ram_blocks == ram.blocks
         assert [type(one) for one in stream.problems] == [StreamError]
-        assert "where only pages can be" in str(stream.problems[0])
+        assert "where only pages are allowed" in str(stream.problems[0])
         assert ram.read("r", 0, 2 * PAGE) == filled(50) + filled(2)
 
 

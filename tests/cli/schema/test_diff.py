@@ -123,7 +123,7 @@ def test_names_from_a_file_are_escaped(call, write):
         (b"{", 3, "describes no device state"),
         (b"not a stream", 3, "migration stream"),
         (b"", 3, ""),
-        (b'{"vmschkmachine": 7}', 3, "an object belongs"),
+        (b'{"vmschkmachine": 7}', 3, "instead of an object"),
         (b'{"page_size": 4096, "devices": 7}', 3, "devices"),
         (b'{"schema": 1, "shapes": 7, "devices": []}', 3, "not a schema"),
         (b"\xfd7zXZ\0 and no more", 3, "damaged xz data"),
