@@ -26,6 +26,7 @@ from qmigtool.util.values import parse_number
 F = TypeVar("F", bound=Callable[..., Any])
 USAGE, DEFECT, INTERRUPTED = 2, 70, 130
 
+VARIABLE = "_QMIGTOOL_COMPLETE"  # set by the shell functions of completion
 
 COMMANDS = {
     "analyze": ("analyze:analyze", "Print what QEMU's analyze-migration.py prints."),
@@ -170,6 +171,10 @@ def _lost(error: OSError) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    if VARIABLE in os.environ:
+        from qmigtool.cli.shared.completion import register
+
+        register()
     try:
         result = cli.main(arguments, prog_name="qmigtool", standalone_mode=False)
     except QmigError as error:
@@ -182,8 +187,8 @@ def _run(arguments: list[str] | None) -> int:
         return USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
-    except SystemExit:
-        return USAGE  # click's answer to a broken pipe
+    except SystemExit as error:
+        return error.code if error.code == 0 else USAGE  # click's answer to a broken pipe; its end of completion
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except OSError as error:

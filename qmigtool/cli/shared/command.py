@@ -25,6 +25,19 @@ class ToolCommand(click.Command):
         self.examples = tuple(examples)
         self.headings = {} if headings is None else headings
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Make the context; where it is for completion, with what completes each parameter."""
+        if extra.get("resilient_parsing"):
+            from qmigtool.cli.shared.completion import complete
+
+            for parameter in self.params:
+                completed = complete(parameter)
+                if completed is not None:
+                    vars(parameter)["shell_complete"] = completed
+        return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, its output through the pager if it is long."""
         with paged():

@@ -47,6 +47,13 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, self.summary(name)) for name in self.list_commands(ctx)])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Return the commands and options that a shell may offer; no command is imported."""
+        from qmigtool.cli.shared.completion import describe
+
+        commands = [(name, self.summary(name)) for name in self.list_commands(ctx)]
+        return [*describe(commands, incomplete), *click.Command.shell_complete(self, ctx, incomplete)]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options in front of the command; without arguments, print help on stdout."""
         if not args and not ctx.resilient_parsing:

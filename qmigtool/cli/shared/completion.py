@@ -1,0 +1,228 @@
+"""Shell completion by click's mechanism: what each parameter offers, and bash words that hold ``@`` and ``:``.
+
+Nothing of a command is imported to complete names, and what opens streams only to complete what is in one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class, split_arg_string
+
+__all__ = ["complete", "describe", "register"]
+
+SECONDS = 1.0  # of processor time for what is in a file: somebody waits
+MOST = 2000  # paths that are looked at in one device
+
+# bash breaks words at @ and : (COMP_WORDBREAKS), of which our paths are full: the words come from the line itself, and
+# of an answer bash gets what follows the last break.
+SOURCE = r"""
+%(complete_func)s() {
+    local IFS=$'\n' line response
+    response=$(env QMIGTOOL_LINE="${COMP_LINE:0:COMP_POINT}" QMIGTOOL_BREAKS="$COMP_WORDBREAKS" \
+        %(complete_var)s=bash_complete "$1" 2>/dev/null)
+    COMPREPLY=()
+    for line in $response; do
+        case "${line%%%%,*}" in
+            file) compopt -o default ;;
+            part) compopt -o nospace; COMPREPLY+=("${line#*,}") ;;
+            plain) COMPREPLY+=("${line#*,}") ;;
+        esac
+    done
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class Bash(BashComplete):
+    """Completion for bash."""
+
+    source_template = SOURCE
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """Return the words in front of the cursor, and the one that is typed."""
+        line = os.environ["QMIGTOOL_LINE"]
+        words = split_arg_string(line)[1:]
+        return (words, "") if line[-1:].isspace() or not words else (words[:-1], words[-1])
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """Return a line for the shell function."""
+        _, typed = self.get_completion_args()
+        behind = max(typed.rfind(one) for one in os.environ.get("QMIGTOOL_BREAKS", "@:=") or "@")
+        value = str(item.value)[behind + 1 :]
+        return f"{'part' if item.type == 'plain' and value.endswith(('/', '=')) else item.type},{value}"
+
+
+def register() -> None:
+    """Have click use this bash completion."""
+    add_completion_class(Bash, "bash")
+
+
+def complete(parameter: click.Parameter) -> Callable[[click.Context, str], list[CompletionItem]] | None:
+    """Return what completes the value of a parameter; None leaves it to its type."""
+    if isinstance(parameter.type, click.Choice) or (isinstance(parameter, click.Option) and parameter.is_flag):
+        return None
+    name = parameter.opts[0] if isinstance(parameter, click.Argument) else max(parameter.opts, key=len)
+    values = BY_NAME.get(name) or BY_METAVAR.get(parameter.metavar or "")
+    if values is None:
+        return None
+
+    def found(context: click.Context, incomplete: str) -> list[CompletionItem]:
+        try:
+            items = [CompletionItem(one) for one in values(context, incomplete) if one.startswith(incomplete)]
+        except Exception:  # a file that cannot be read offers nothing; its errors are for the command to tell
+            items = []
+        return items or ([CompletionItem(incomplete, type="file")] if name not in NO_FILES else [])
+
+    return found
+
+
+Values = Callable[[click.Context, str], Iterable[str]]
+
+
+def _files(_context: click.Context, _incomplete: str) -> Iterable[str]:
+    return ()
+
+
+def _accelerators(_context: click.Context, _incomplete: str) -> Iterable[str]:
+    from qmigtool.x86.traits import NAMES
+
+    return NAMES
+
+
+def _targets(_context: click.Context, _incomplete: str) -> Iterable[str]:
+    return ("kvm", "tcg", "mshv", "whpx")
+
+
+def _layouts(_context: click.Context, _incomplete: str) -> Iterable[str]:
+    from qmigtool.xsave import layout_names
+
+    return layout_names()
+
+
+def _consumers(_context: click.Context, _incomplete: str) -> Iterable[str]:
+    from qmigtool.xsave.check import CONSUMERS
+
+    return CONSUMERS
+
+
+def _noise(_context: click.Context, _incomplete: str) -> Iterable[str]:
+    from qmigtool.diff import default_noise
+
+    rules = default_noise().rules
+    return dict.fromkeys([*(rule.id for rule in rules), *(rule.topic for rule in rules)])
+
+
+def _file_of(context: click.Context) -> str:
+    """Return the file that is typed already: parsed, or behind what is not, an option that lacks its value."""
+    given = [context.params.get(name) for name in ("file", "files", "a")]
+    words = [*(word for one in given for word in (one if isinstance(one, tuple) else (one,))), *context.args]
+    return next(word for word in words if isinstance(word, str) and Path(word).is_file())
+
+
+def _snapshots(context: click.Context, _incomplete: str) -> Iterable[str]:
+    from qmigtool.errors import SnapshotsError
+    from qmigtool.stream.opening import open_stream
+    from qmigtool.util.budget import Limits, limited
+
+    try:
+        with limited(Limits(seconds=SECONDS)), open_stream(_file_of(context)) as stream:
+            return [str(stream.container.details["snapshot"])]
+    except SnapshotsError as several:
+        return [str(one["name"] or one["id"]) for one in several.snapshots]
+
+
+def _paths(context: click.Context, incomplete: str) -> Iterable[str]:
+    """Give devices, and what follows in the paths of a device that is typed."""
+    from qmigtool.parsers.vmstate import leaves
+    from qmigtool.stream.opening import open_stream
+    from qmigtool.util.budget import Limits, limited
+
+    with limited(Limits(seconds=SECONDS)), open_stream(_file_of(context)) as stream:
+        devices = {device.label: device for device in stream.devices}
+        inside = [label for label in devices if incomplete.startswith(f"{label}/")]
+        if not inside:
+            near = [label for label in devices if label.startswith(incomplete)]
+            return [f"{near[0]}/"] if len(near) == 1 else near
+        device = max(inside, key=len)
+        typed = incomplete[len(device) + 1 :]
+        found = (path for path, _ in leaves(devices[device].fields))
+        return [f"{device}/{one}" for one in _next(itertools.islice(found, MOST), typed)]
+
+
+def _next(paths: Iterable[str], typed: str) -> Iterator[str]:
+    """Give what may follow ``typed``, up to the next slash."""
+    seen = set()
+    for path in paths:
+        if path.startswith(typed):
+            end = path.find("/", len(typed))
+            one = path if end < 0 else path[: end + 1]
+            if one not in seen:
+                seen.add(one)
+                yield one
+
+
+def _assignments(context: click.Context, incomplete: str) -> Iterable[str]:
+    return (one if one.endswith("/") else f"{one}=" for one in _paths(context, incomplete))
+
+
+def _sections(context: click.Context, _incomplete: str) -> Iterable[str]:
+    from qmigtool.stream.opening import open_stream
+    from qmigtool.util.budget import Limits, limited
+
+    with limited(Limits(seconds=SECONDS)), open_stream(_file_of(context)) as stream:
+        return [device.label for device in stream.devices]
+
+
+def _blocks(context: click.Context, _incomplete: str) -> Iterable[str]:
+    from qmigtool.stream.opening import open_stream
+    from qmigtool.util.budget import Limits, limited
+
+    with limited(Limits(seconds=SECONDS)), open_stream(_file_of(context)) as stream:
+        return [block.idstr for block in stream.ram_blocks]
+
+
+def _targets_of_preflight(context: click.Context, incomplete: str) -> Iterable[str]:
+    return [*_accelerators(context, incomplete), *_layouts(context, incomplete)]
+
+
+BY_NAME: dict[str, Values] = {
+    "path": _paths,
+    "--accelerator": _accelerators,
+    "--accelerator-a": _accelerators,
+    "--accelerator-b": _accelerators,
+    "--consumer": _consumers,
+    "--count": _noise,
+    "--drop-block": _blocks,
+    "--drop-field": _paths,
+    "--drop-section": _sections,
+    "--drop-subsection": _paths,
+    "--rename-block": _blocks,
+    "--rename-section": _sections,
+    "--rename-subsection": _paths,
+    "--resize-block": _blocks,
+    "--scrub-block": _blocks,
+    "--set": _assignments,
+    "--set-version": _paths,
+    "--snapshot": _snapshots,
+    "--target": _targets_of_preflight,
+    "--to-accelerator": _targets,
+}
+NO_FILES = frozenset(BY_NAME) - {"--target"}
+BY_METAVAR: dict[str, Values] = {
+    **dict.fromkeys(
+        ("A", "AREA", "B", "DIR", "FILE", "FILE...", "IN", "OLD", "OUT", "PATCH", "TOML", "OUT.mig"), _files
+    ),
+    "LAYOUT": _layouts,
+    "[NAME]": _layouts,
+}
+
+
+def describe(items: Iterable[tuple[str, str]], incomplete: str) -> list[Any]:
+    """Return commands as completions."""
+    return [CompletionItem(name, help=text) for name, text in items if name.startswith(incomplete)]
