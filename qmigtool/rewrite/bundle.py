@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,8 @@ from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, Usage
 from qmigtool.rewrite.components import vcpu_section
 from qmigtool.util.documents import load_json
 from qmigtool.util.files import new_folder, open_input
-from qmigtool.x86.mshv import MSRS, TSC, VP_STATE_XSAVE, XFEM, Msr, Only
+from qmigtool.util.values import decimal, word
+from qmigtool.x86.mshv import MSHV_MSRS, TSC, VP_STATE_XSAVE, XFEM, MshvMsr, Only
 from qmigtool.x86.vcpu import FIELDS
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
@@ -136,7 +136,7 @@ def _said(vcpu: VCpu, mask: int, buffer: int) -> Iterator[str]:
             f"vCPU {vcpu.index}: {' '.join(mask_names(behind))} of XCR0 {vcpu.xcr0:#x} is left out: the mask "
             f"{mask:#x} does not have it, and a guest that uses it faults"
         )
-    for msr in MSRS:
+    for msr in MSHV_MSRS:
         value = vcpu.device.number(msr.path)
         if msr.only is Only.FEATURE and value:
             yield f"vCPU {vcpu.index}: {msr.name} is {value:#x}, which only {msr.only} accepts"
@@ -144,7 +144,7 @@ def _said(vcpu: VCpu, mask: int, buffer: int) -> Iterator[str]:
         yield f"vCPU {vcpu.index}: a buffer of {buffer} bytes, but QEMU 11.1 itself passes one page of {PAGE_SIZE}"
 
 
-def _msr_json(msr: Msr, value: int) -> dict[str, str]:
+def _msr_json(msr: MshvMsr, value: int) -> dict[str, str]:
     only = {} if msr.only is None else {"only": msr.only.value}
     return {
         "index": f"{msr.number:#x}",
@@ -163,8 +163,8 @@ def _leaf(layout: Layout) -> dict[str, list[str]]:
     return {str(sub): [f"{register:#x}" for register in row] for sub, row in layout.leaf.items()}
 
 
-def _msrs(stream: Stream, vcpu: VCpu) -> Iterator[tuple[Msr, int]]:
-    for msr in MSRS:
+def _msrs(stream: Stream, vcpu: VCpu) -> Iterator[tuple[MshvMsr, int]]:
+    for msr in MSHV_MSRS:
         value = vcpu.device.number(msr.path)
         if msr.only is Only.VCPU_0 and vcpu.index:
             continue
@@ -212,7 +212,7 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
         ]
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise StreamError(f"not an MSHV bundle: {error!r}", section=MANIFEST) from None
-    unknown = {number for entry in entries for number in entry[-1]} - {msr.number for msr in MSRS}
+    unknown = {number for entry in entries for number in entry[-1]} - {msr.number for msr in MSHV_MSRS}
     indexes = [entry[0] for entry in entries]
     if unknown or not entries or len(set(indexes)) < len(indexes):
         what = f"MSRs {' '.join(f'{number:#x}' for number in sorted(unknown)[:8])}" if unknown else f"vCPUs {indexes}"
@@ -238,7 +238,7 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
                     f"vCPU {index}: MSR {number:#x} is {value:#x} in the area and {msrs[number]:#x} in the list, "
                     "which wins"
                 )
-        for msr in MSRS:
+        for msr in MSHV_MSRS:
             if msr.number in msrs:
                 _set_msr(rewriter, index, msr, msrs[msr.number])
 
@@ -267,7 +267,7 @@ def _set_xcr0(rewriter: Rewriter, index: int, xcr0: int, layout: Layout) -> None
 def _cet_of(area: XsaveArea) -> Iterator[tuple[int, int]]:
     """Yield the MSRs (number, value) that the CET components of an area hold."""
     places = {"/".join(field.path): field for field in FIELDS if CET_MASK >> field.component & 1}
-    for msr in MSRS:
+    for msr in MSHV_MSRS:
         field = places.get(msr.path)
         if field is not None and area.xstate_bv >> field.component & 1:
             value = area.component(field.component)[field.offset : field.offset + 8]
@@ -280,15 +280,12 @@ def _read(path: Path, most: int) -> bytes:
         return file.read(most + 1)
 
 
-_HEX = re.compile("0x[0-9a-fA-F]{1,16}")
-_DECIMAL = re.compile("[0-9]{1,2}")
-
-
 def _hex(text: Any, width: int = 64) -> int:
     """Return a number of up to ``width`` bits as export writes it. Raises ValueError for any other form."""
-    if isinstance(text, str) and _HEX.fullmatch(text) and not int(text, 16) >> width:
-        return int(text, 16)
-    raise ValueError(f"{str(text)[:40]!r} is not a hexadecimal number (0x...) of {width} bits")
+    found = word(text, width)
+    if found is None:
+        raise ValueError(f"{str(text)[:40]!r} is not a hexadecimal number (0x...) of {width} bits")
+    return found
 
 
 def _plain(number: Any) -> int:
@@ -300,9 +297,10 @@ def _plain(number: Any) -> int:
 
 def _decimal(text: str) -> int:
     """Return the number of a subleaf, the key of an object. Raises ValueError for anything else."""
-    if _DECIMAL.fullmatch(text):
-        return int(text)
-    raise ValueError(f"{text[:40]!r} is not a subleaf")
+    found = decimal(text, 2)
+    if found is None:
+        raise ValueError(f"{text[:40]!r} is not a subleaf")
+    return found
 
 
 def _refuse(token: str) -> Any:
@@ -325,7 +323,7 @@ def _load(path: Path) -> dict[str, Any]:
     return document
 
 
-def _set_msr(rewriter: Rewriter, index: int, msr: Msr, value: int) -> None:
+def _set_msr(rewriter: Rewriter, index: int, msr: MshvMsr, value: int) -> None:
     """Write an MSR into its field; add the subsection that the field needs."""
     draft = rewriter.draft
     if msr.number == TSC:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from qmigtool.x86.registers import CR0, CR3, CR4, EFER, EFLAGS, MTRRS, SEGMENT, SEGMENTS, MtrrKind
+from qmigtool.x86.registers import CR0, CR3, CR4, EFER, EFLAGS, MSRS, MTRRS, SEGMENT, SEGMENTS, MtrrKind
 from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, USER_MASK, check_xcr0, mask_names
 from qmigtool.xsave.header import MXCSR_DEFINED
 
@@ -100,13 +100,18 @@ class Address(NamedTuple):
     msr: int | None = None
 
 
+def _msr(name: str, *, compared: bool = True) -> Address:
+    msr = MSRS[name]
+    return Address(msr.path, f"IA32_{msr.name}", msr.number if compared else None)
+
+
 ADDRESSES = (
-    Address("env.sysenter_esp", "IA32_SYSENTER_ESP"),  # KVM silently makes these two canonical
-    Address("env.sysenter_eip", "IA32_SYSENTER_EIP"),
+    _msr("SYSENTER_ESP", compared=False),  # KVM silently makes these two canonical
+    _msr("SYSENTER_EIP", compared=False),
     # In QEMU's order, which decides the MSR that its message names.
-    Address("env.cstar", "IA32_CSTAR", 0xC0000083),
-    Address("env.kernelgsbase", "IA32_KERNEL_GS_BASE", 0xC0000102),
-    Address("env.lstar", "IA32_LSTAR", 0xC0000082),
+    _msr("CSTAR"),
+    _msr("KERNEL_GS_BASE"),
+    _msr("LSTAR"),
     # KVM accepts these; VM entry fails, or the CPU truncates them (AMD).
     Address("env.tr/base", "TR base"),
     Address("env.ldt/base", "LDTR base"),

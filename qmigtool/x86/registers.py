@@ -16,8 +16,8 @@ from qmigtool.xsave import COMPONENTS
 
 __all__ = [
     *("CR0", "CR3", "CR4", "EFER", "EFLAGS", "FCW", "FSW", "HFLAGS", "MXCSR", "SEGMENT", "XCR0", "XFD", "XSS"),
-    *("MTRRS", "REGISTERS", "SEGMENTS", "TSS_AVAILABLE", "TSS_BUSY", "TSS_MAKES_BUSY", "XSTATE_BV"),
-    *("Mtrr", "MtrrKind", "Register", "register_for", "register_name"),
+    *("MSRS", "MTRRS", "REGISTERS", "SEGMENTS", "TSS_AVAILABLE", "TSS_BUSY", "TSS_MAKES_BUSY", "XSTATE_BV"),
+    *("Msr", "Mtrr", "MtrrKind", "Register", "register_for", "register_name"),
 ]
 
 
@@ -126,6 +126,52 @@ REGISTERS: dict[str, Register] = {
 """Last part of the path of a field in an x86 ``cpu`` section -> the register that is shown bit by bit."""
 
 
+class Msr(NamedTuple):
+    """An MSR: its number, its name, and the field of an x86 ``cpu`` section that holds it."""
+
+    number: int
+    name: str
+    path: str
+
+
+_SHSTK = "cpu/cet/cpu/cet_shstk"
+
+MSRS: dict[str, Msr] = {
+    msr.name: msr
+    for msr in (
+        Msr(0x10, "TSC", "env.tsc"),
+        Msr(0x3B, "TSC_ADJUST", "cpu/msr_tsc_adjust/env.tsc_adjust"),
+        Msr(0x48, "SPEC_CTRL", "cpu/spec_ctrl/env.spec_ctrl"),
+        Msr(0x174, "SYSENTER_CS", "env.sysenter_cs"),
+        Msr(0x175, "SYSENTER_ESP", "env.sysenter_esp"),
+        Msr(0x176, "SYSENTER_EIP", "env.sysenter_eip"),
+        Msr(0x277, "PAT", "env.pat"),
+        Msr(0x6A0, "U_CET", "cpu/cet/env.u_cet"),
+        Msr(0x6A2, "S_CET", "cpu/cet/env.s_cet"),
+        Msr(0x6A4, "PL0_SSP", "cpu/msr_pl0_ssp/env.pl0_ssp"),
+        Msr(0x6A5, "PL1_SSP", f"{_SHSTK}/env.pl1_ssp"),
+        Msr(0x6A6, "PL2_SSP", f"{_SHSTK}/env.pl2_ssp"),
+        Msr(0x6A7, "PL3_SSP", f"{_SHSTK}/env.pl3_ssp"),
+        Msr(0x6A8, "INTERRUPT_SSP_TABLE", f"{_SHSTK}/env.int_ssp_table"),
+        Msr(0xDA0, "XSS", XSS.path),
+        Msr(0x40000000, "HV_GUEST_OS_ID", "cpu/msr_hyperv_hypercall/env.msr_hv_guest_os_id"),
+        Msr(0x40000001, "HV_HYPERCALL", "cpu/msr_hyperv_hypercall/env.msr_hv_hypercall"),
+        Msr(0x40000021, "HV_REFERENCE_TSC", "cpu/msr_hyperv_time/env.msr_hv_tsc"),
+        Msr(0x40000080, "HV_SCONTROL", "cpu/msr_hyperv_synic/env.msr_hv_synic_control"),
+        Msr(0x40000082, "HV_SIEFP", "cpu/msr_hyperv_synic/env.msr_hv_synic_evt_page"),
+        Msr(0x40000083, "HV_SIMP", "cpu/msr_hyperv_synic/env.msr_hv_synic_msg_page"),
+        Msr(0xC0000080, "EFER", EFER.path),
+        Msr(0xC0000081, "STAR", "env.star"),
+        Msr(0xC0000082, "LSTAR", "env.lstar"),
+        Msr(0xC0000083, "CSTAR", "env.cstar"),
+        Msr(0xC0000084, "SFMASK", "env.fmask"),
+        Msr(0xC0000102, "KERNEL_GS_BASE", "env.kernelgsbase"),
+        Msr(0xC0000103, "TSC_AUX", "env.tsc_aux"),
+    )
+}
+"""The MSRs by name, in ascending order of their numbers; Intel's names without ``IA32_``. MTRRs are in MTRRS."""
+
+
 class MtrrKind(StrEnum):
     """The kind of an MTRR."""
 
@@ -168,7 +214,7 @@ def register_for(device: str, field: str) -> Register | None:
 
 _GENERAL = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{i}" for i in range(8, 16)))
 SEGMENTS = ("ES", "CS", "SS", "DS", "FS", "GS")
-# The order of QEMU's R_EAX... and R_ES... (target/i386/cpu.h), and MSRs by Intel's names.
+# The order of QEMU's R_EAX... and R_ES... (target/i386/cpu.h).
 _NAMES = {
     **{f"env.regs[{i}]": name for i, name in enumerate(_GENERAL)},
     **{f"env.segs[{i}]": name for i, name in enumerate(SEGMENTS)},
@@ -179,17 +225,8 @@ _NAMES = {
     "env.tr": "TR",
     "env.gdt": "GDTR",
     "env.idt": "IDTR",
-    "env.star": "STAR",
-    "env.lstar": "LSTAR",
-    "env.cstar": "CSTAR",
-    "env.fmask": "SFMASK",
-    "env.kernelgsbase": "KERNEL_GS_BASE",
+    **{msr.path: msr.name for msr in MSRS.values()},
     "env.pat": "IA32_PAT",
-    "env.tsc": "TSC",
-    "env.tsc_aux": "TSC_AUX",
-    "env.sysenter_cs": "SYSENTER_CS",
-    "env.sysenter_esp": "SYSENTER_ESP",
-    "env.sysenter_eip": "SYSENTER_EIP",
 }
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from qmigtool.errors import LimitError, XsaveError
+from qmigtool.util.values import decimal
 
 T = TypeVar("T")
 
 Part = dict[str, Any] | list[Any]
 
-_DECIMAL = re.compile("[0-9]{1,9}")
+DIGITS = 9  # of the number of a vCPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,5 +96,5 @@ def _find(
 
 def _decimal(key: Any) -> int | None:
     if isinstance(key, str):
-        return int(key) if _DECIMAL.fullmatch(key) else None
-    return key if type(key) is int and 0 <= key < 10**9 else None
+        return decimal(key, DIGITS)
+    return key if type(key) is int and 0 <= key < 10**DIGITS else None

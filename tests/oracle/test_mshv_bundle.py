@@ -10,12 +10,12 @@ import pytest
 import qmigtool
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.bundle import export_bundle
-from qmigtool.x86.mshv import MSRS, XFEM, Only
+from qmigtool.x86.mshv import MSHV_MSRS, XFEM, Only
 from qmigtool.xsave import Layout
 from qmigtool.xsave.components import PKRU_MASK
 from tests.oracle.mshv import ALL_FEATURES, MACHINE, XSAVE, StandIn
 
-REGISTERS = {msr.register: msr for msr in MSRS}
+REGISTERS = {msr.register: msr for msr in MSHV_MSRS}
 
 
 @pytest.mark.mshv
@@ -35,7 +35,7 @@ def test_qemu_sets_what_the_bundle_says(features: int, tmp_path: Path) -> None:
         rewriter = Rewriter(stream)
         for vcpu in (0, 1):
             rewriter.set_xcr0(vcpu, 7)
-            for number, msr in enumerate(MSRS):
+            for number, msr in enumerate(MSHV_MSRS):
                 if stream.device(f"cpu@{vcpu}").get(msr.path) is not None and msr.name not in ("EFER", "TSC"):
                     rewriter.set(f"cpu@{vcpu}/{msr.path}", 0x1000 * (number + 1) + vcpu)
         rewriter.save(tmp_path / "set.mig")

@@ -12,7 +12,7 @@ from qmigtool.cli import main
 from qmigtool.errors import LiveStateError, QmigError, StreamError, UsageError
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.bundle import export_bundle, import_bundle
-from qmigtool.x86.mshv import MSRS
+from qmigtool.x86.mshv import MSHV_MSRS
 from qmigtool.xsave import layout
 from tests.rewrite.editing import assert_true, bodies, rewritten, sample, stream_of
 from tests.support import casefiles
@@ -74,12 +74,12 @@ def test_a_hypervisor_changed_a_register(tmp_path):
     assert_true(done.data)
 
 
-PATHS = {msr.name: msr.path for msr in MSRS}
+PATHS = {msr.name: msr.path for msr in MSHV_MSRS}
 VALUE = 0x0123456789ABCDEF
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("msr", [msr for msr in MSRS if msr.name != "TSC"], ids=lambda msr: msr.name)
+@pytest.mark.parametrize("msr", [msr for msr in MSHV_MSRS if msr.name != "TSC"], ids=lambda msr: msr.name)
 def test_every_msr_arrives_in_its_field(msr, tmp_path):
     """Also one whose subsection was not sent: it comes, and nothing else."""
     source = sample("kvm-avx512-7.2")
@@ -98,7 +98,7 @@ def test_every_msr_arrives_in_its_field(msr, tmp_path):
     done = imported(source, tmp_path / "b")
     with qmigtool.open(done.data) as stream, qmigtool.open(source) as old:
         assert stream.field(f"cpu@0/{msr.path}").value == value
-        for other in MSRS:
+        for other in MSHV_MSRS:
             if other != msr:
                 before, after = old.device("cpu").number(other.path), stream.device("cpu").number(other.path)
                 assert (after or 0) == (before or 0), other.name
@@ -110,12 +110,12 @@ def test_every_msr_arrives_in_its_field(msr, tmp_path):
 
 def test_the_numbers_of_msrs():
     """From the SDM and the TLFS, a few of each."""
-    numbers = {msr.name: msr.number for msr in MSRS}
+    numbers = {msr.name: msr.number for msr in MSHV_MSRS}
     known = {"EFER": 0xC0000080, "PAT": 0x277, "STAR": 0xC0000081, "LSTAR": 0xC0000082, "TSC": 0x10, "XSS": 0xDA0}
     known |= {"KERNEL_GS_BASE": 0xC0000102, "TSC_AUX": 0xC0000103, "MTRR_DEF_TYPE": 0x2FF, "SPEC_CTRL": 0x48}
     known |= {"MTRR_PHYSBASE7": 0x20E, "MTRR_PHYSMASK7": 0x20F, "HV_GUEST_OS_ID": 0x40000000, "S_CET": 0x6A2}
     assert {name: numbers[name] for name in known} == known
-    assert len(set(numbers.values())) == len(MSRS)
+    assert len(set(numbers.values())) == len(MSHV_MSRS)
     assert PATHS["MTRR_FIX_26F"] == "env.mtrr_fixed[10]"
 
 

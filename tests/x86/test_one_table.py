@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool.x86.registers import CR0, CR3, CR4, EFER, EFLAGS, FSW, HFLAGS, MTRRS, SEGMENT, Register
+from qmigtool.x86.registers import CR0, CR3, CR4, EFER, EFLAGS, FSW, HFLAGS, MSRS, MTRRS, SEGMENT, Register
 
 PACKAGE = Path(qmigtool.__file__).parent
 TABLE = PACKAGE / "x86" / "registers.py"
@@ -17,6 +17,10 @@ PREFIXES = ("CR0_", "CR4_", "EFER_", "HF_", "RFLAGS_", "EFLAGS_", "DESC_", "FSW_
 
 def literals(tree: ast.AST) -> set[str]:
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def numbers(tree: ast.AST) -> set[int]:
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and type(node.value) is int}
 
 
 def shifted(tree: ast.AST) -> set[str]:
@@ -33,6 +37,7 @@ def test_no_other_module_names_a_register_or_its_bits(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not literals(tree) & {register.path for register in REGISTERS}
     assert not literals(tree) & {mtrr.name for mtrr in MTRRS}
+    assert not numbers(tree) & {msr.number for msr in MSRS.values() if msr.number > 0x277}
     assert not {name for name in shifted(tree) if name.startswith(PREFIXES)}
 
 
@@ -68,3 +73,8 @@ def test_parts() -> None:
 
 def test_bits_that_no_cpu_has() -> None:
     assert CR4.named == 0x1_1BFF_7FFF
+
+
+def test_msrs() -> None:
+    assert [msr.number for msr in MSRS.values()] == sorted({msr.number for msr in MSRS.values()})
+    assert (MSRS["LSTAR"].number, MSRS["EFER"].path) == (0xC0000082, EFER.path)

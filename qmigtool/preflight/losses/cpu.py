@@ -11,7 +11,7 @@ from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.target.cpuidflags import KNOWN
-from qmigtool.x86.registers import CR4, EFER, Register
+from qmigtool.x86.registers import CR4, EFER, MSRS, Register
 from qmigtool.x86.traits import TCG, traits_of
 from qmigtool.x86.vcpu import FIELDS
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
@@ -151,7 +151,8 @@ def _named(mask: int) -> Iterator[tuple[int, str]]:
     return ((bit, mask_names(1 << bit)[0]) for bit in bits(mask))
 
 
-_MSRS = {11: "MSRs 0x6a0 to 0x6a8", 12: "MSRs 0x6a0 to 0x6a8", 15: "MSRs 0x14ce, 0x14cf, 0x1200 and on"}
+_CET = f"MSRs {MSRS['U_CET'].number:#x} to {MSRS['INTERRUPT_SSP_TABLE'].number:#x}"
+_MSRS = {11: _CET, 12: _CET, 15: "MSRs 0x14ce, 0x14cf, 0x1200 and on"}
 _FIELDS = {bit: "/".join(next(field.path for field in FIELDS if field.component == bit)) for bit in _MSRS}
 
 

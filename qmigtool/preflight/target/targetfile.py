@@ -51,7 +51,7 @@ from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection
 from qmigtool.preflight.target.names import CAPABILITIES, CAPABILITIES_CAME, GLOBALS, cpu_flags, near
 from qmigtool.preflight.target.reference import known_parts, merge
 from qmigtool.preflight.target.vcpus import MAX_VCPUS
-from qmigtool.util.values import parse_number
+from qmigtool.util.values import decimal, parse_number
 from qmigtool.x86.traits import NAMES
 from qmigtool.xsave import Layout, parse_mask
 from qmigtool.xsave import layout as find_layout
@@ -276,7 +276,8 @@ def _labels(value: Any, where: str) -> tuple[tuple[str, int], ...]:
 
 def _label(text: str) -> tuple[str, int]:
     idstr, at, instance = text.rpartition("@")
-    return (idstr, int(instance)) if at and instance.isdecimal() and len(instance) <= 10 else (text, 0)
+    number = decimal(instance, 10)
+    return (idstr, number) if at and number is not None else (text, 0)
 
 
 _SECTION_KEYS = ("name", "instance", "version", "minimum_version", "vmsd", "subsections")
