@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.bodies import Body, SearchedBody
     from qmigtool.parsers.window import Window
 
-__all__ = ["LIVE_RECORDS", "HtabBody", "live_body", "vfio"]
+__all__ = ["LIVE_SECTIONS", "HtabBody", "LiveSection", "live_body", "live_section"]
 
 # migration/block-dirty-bitmap.c
 DIRTY_BITMAP_MIG_FLAG_EOS = 0x01
@@ -200,6 +200,12 @@ class HtabChunk(Record):
         return self.valid * HPTE_SIZE
 
 
+def htab_chunk(window: Window, pos: int) -> Read:
+    """Read one chunk of ``spapr/htab``."""
+    chunk, at = HtabChunk.parse(window, pos)
+    return chunk, at, not (chunk.index or chunk.valid or chunk.invalid)
+
+
 class HtabBody:
     """Walks a body of ``spapr/htab``, whose first record differs from the others."""
 
@@ -219,8 +225,7 @@ class HtabBody:
             header, at = HtabHeader.parse(window, pos)
             self._started = True
             return header, at, header.value != 0
-        chunk, at = HtabChunk.parse(window, pos)
-        return chunk, at, not (chunk.index or chunk.valid or chunk.invalid)
+        return htab_chunk(window, pos)
 
 
 class StorageAttributes(NamedTuple):
@@ -346,22 +351,42 @@ def _str8(name: str) -> bytes:
     return bytes([len(raw)]) + raw
 
 
-LIVE_RECORDS: dict[str, Callable[[Window, int], Read]] = {
-    "dirty-bitmap": dirty_bitmap,
-    "block": block,
-    "s390-storage_attributes": storage_attributes,
-    "pbs-state": pbs_state,
-}
-"""idstr of a live section -> the reader of its records; ``ram`` has its own module."""
+class LiveSection(NamedTuple):
+    """A live section that can be read: ``read`` reads one of its records.
+
+    ``idstr`` is its name; one that starts with a slash is the end of the name. ``holds`` describes the user's data in
+    it. ``body`` makes a body that is not only such records, from the search for its footer, which is None without
+    footers.
+    """
+
+    idstr: str
+    read: Callable[[Window, int], Read]
+    holds: str = ""
+    body: Callable[[SearchedBody | None], Body] | None = None
+
+
+LIVE_SECTIONS: tuple[LiveSection, ...] = (
+    LiveSection("block", block, "contents of disks"),
+    LiveSection("dirty-bitmap", dirty_bitmap, "names and bitmaps of disks"),
+    LiveSection("pbs-state", pbs_state, "backup state"),
+    LiveSection("s390-storage_attributes", storage_attributes),
+    LiveSection("spapr/htab", htab_chunk, body=lambda _: HtabBody()),
+    LiveSection("/vfio", vfio, body=VfioBody),
+)
+"""The live sections that can be read by their records; ``ram`` has its own module."""
+
+
+def live_section(idstr: str) -> LiveSection | None:
+    """Return how a live section is read; None if that is not known."""
+    return next(
+        (one for one in LIVE_SECTIONS if idstr == one.idstr or (one.idstr[0] == "/" and idstr.endswith(one.idstr))),
+        None,
+    )
 
 
 def live_body(idstr: str, search: Callable[[], SearchedBody | None]) -> Body | None:
-    """Return the body of a live section; ``search`` is the fallback, None without footers."""
-    read = LIVE_RECORDS.get(idstr)
-    if read is not None:
-        return RecordsBody(read)
-    if idstr == "spapr/htab":
-        return HtabBody()
-    if idstr.endswith("/vfio"):
-        return VfioBody(search())
-    return search()
+    """Return the body of a live section; ``search`` makes the search for its footer, which is None without footers."""
+    section = live_section(idstr)
+    if section is None:
+        return search()
+    return RecordsBody(section.read) if section.body is None else section.body(search())

@@ -1,5 +1,7 @@
 """The examples of CONTRIBUTING.md: made in a copy of the package, each has the files that it names, and works."""
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from tests.support.copies import copy_package, run
 from tests.support.paths import SAMPLES
+from tests.support.streamwriter import StreamWriter, be32
 
 TEXT = (Path(__file__).parents[1] / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: part for part in TEXT.split("\n### ... ")[1:]}
@@ -22,7 +25,7 @@ def changed(title: str, place: Path) -> dict[str, str]:
     """Copy the package and make the changes of a section; return the environment for it."""
     environment = copy_package(place)
     for name, how, line, text in BLOCK.findall(SECTIONS[title]):
-        path = place / name
+        path = place / (f"qmigtool/{name}" if name.startswith("parsers/") else name)
         if how == "new":
             path.write_text(text, encoding="utf-8")
             continue
@@ -46,6 +49,7 @@ def ran(environment: dict[str, str], *words: str) -> str:
         ("a check rule", 1),
         ("an output format of findings", 1),
         ("a container", 1),
+        ("a live section", 1),
         ("an accelerator", 2),
         ("an XSAVE component", 2),
         ("a CPU layout", 1),
@@ -83,6 +87,20 @@ def test_a_container(tmp_path: Path) -> None:
     path = tmp_path / "vm.inverted"
     path.write_bytes(b"INVERTED" + bytes(byte ^ 0xFF for byte in Path(STREAM).read_bytes()))
     assert "inverted" in ran(environment, "info", str(path))
+
+
+def test_a_live_section(tmp_path: Path) -> None:
+    environment = changed("a live section", tmp_path)
+    writer = StreamWriter(footers=False)
+    writer.start(2, "example-live", 0, 1, be32(3) + b"abc" + be32(0))
+    writer.end(2, be32(0))
+    path = tmp_path / "vm.mig"
+    path.write_bytes(writer.finish(vmdesc=False))
+    listed = json.loads(ran(environment, "sections", str(path), "--json"))
+    assert not listed["problems"]
+    assert [one["measured"] for one in listed["sections"] if one["name"] == "example-live"] == ["records"] * 2
+    with pytest.raises(AssertionError, match="expected the footer"):
+        ran(dict(os.environ), "sections", str(path), "--json")
 
 
 def test_an_accelerator(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import LimitError, UnsupportedError, UsageError
+from qmigtool.parsers.livebodies import live_section
 from qmigtool.parsers.saveimage import FORMAT_OFFSET, SaveFormat
 from qmigtool.parsers.savevm import Type
 from qmigtool.rewrite import header
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["drop_block", "rename_block", "resize_block", "scrub_ram", "set_format", "squeeze_zero_pages"]
 
-DISK_SECTIONS = {
-    "block": "contents of disks",
-    "dirty-bitmap": "names and bitmaps of disks",
-    "pbs-state": "backup state",
-}
 MAX_CONVERTED = 1 << 45  # 32 TiB: a bitmap of 1 GiB
 MAX_LENGTH = 1 << 60  # bytes of a block; keeps the sum of all far below 2^64
 # Only a live migration uses these; a stream that is loaded from a file must not have them.
@@ -111,9 +107,11 @@ def scrub_ram(draft: Draft, names: Iterable[str] = ()) -> None:
         draft.change(f"RAM block {block.name}", block.block.offset, f"{block.length:#x} bytes", "zero pages")
         block.scrub = True
     draft.note("scrubbed: registers, device state and the VM's UUID are unchanged")
-    disks = {s.name for s in draft.stream.sections if s.type in (Type.START, Type.PART) and s.name in DISK_SECTIONS}
-    for name in sorted(one for one in disks if one):
-        draft.note(f"scrubbed: the live section {name!r} still holds {DISK_SECTIONS[name]}")
+    live = {section.name for section in draft.stream.sections if section.type in (Type.START, Type.PART)}
+    for name in sorted(one for one in live if one):
+        found = live_section(name)
+        if found is not None and found.holds:
+            draft.note(f"scrubbed: the live section {name!r} still holds {found.holds}")
     if any(section.section.name == "kvm-tpr-opt" for section in draft.sections):
         draft.note(
             "scrubbed: QEMU refuses to load kvm-tpr-opt without the option ROM's bytes in RAM; "

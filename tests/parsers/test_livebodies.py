@@ -6,7 +6,7 @@ import pytest
 
 import qmigtool
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
-from qmigtool.parsers.livebodies import LIVE_RECORDS, HtabBody, live_body, vfio
+from qmigtool.parsers.livebodies import HtabBody, live_body, live_section
 from qmigtool.parsers.window import Window
 from tests.parsers.reading import as_spans, read_pieces, read_steps, read_whole
 from tests.support.packedsamples import NAMES, packed
@@ -115,7 +115,7 @@ def test_fed_in_pieces_the_sections_are_the_same(name):
 def reader_of(name):
     if name == "spapr/htab":
         return HtabBody().read
-    return vfio if name.endswith("/vfio") else LIVE_RECORDS[name]
+    return live_section(name).read
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -135,9 +135,9 @@ def test_every_record_is_built_again(name):
 
 def test_values_of_a_dirty_bitmap():
     body = BODIES["dirty-bitmap"]
-    start, _, _ = LIVE_RECORDS["dirty-bitmap"](Window(flat(body[0]), final=True), 0)
+    start, _, _ = live_section("dirty-bitmap").read(Window(flat(body[0]), final=True), 0)
     assert (start.node, start.bitmap, start.start.granularity, start.start.flags) == ("n0", "b0", 65536, 3)
-    bits, _, _ = LIVE_RECORDS["dirty-bitmap"](Window(body[1][1][0], final=True), 0)
+    bits, _, _ = live_section("dirty-bitmap").read(Window(body[1][1][0], final=True), 0)
     assert (bits.node, bits.bits.first_sector, bits.bits.sectors, bits.size) == (None, 131072, 512, 32)
 
 
@@ -249,7 +249,7 @@ def test_block_migration_holds_the_disks():
                 continue
             pos, ended = section.body_offset, False
             while not ended:
-                record, at, ended = LIVE_RECORDS["block"](window, pos)
+                record, at, ended = live_section("block").read(window, pos)
                 if record.drive is not None:
                     disks.setdefault(record.drive, {})[record.sector * 512] = data[at : at + record.payload]
                 pos = at + record.payload

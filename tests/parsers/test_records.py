@@ -9,7 +9,7 @@ import pytest
 
 import qmigtool
 from qmigtool.parsers.bodies import footer_of
-from qmigtool.parsers.livebodies import LIVE_RECORDS, HtabBody
+from qmigtool.parsers.livebodies import HtabBody, live_section
 from qmigtool.parsers.multifd import read_channel
 from qmigtool.parsers.ram import RamBody, RamState, encode_page
 from qmigtool.parsers.records import (
@@ -93,7 +93,9 @@ class Encoder:
         elif section.name == "ram":
             yield from self.ram_body(section)
         else:
-            read = HtabBody().read if section.name == "spapr/htab" else LIVE_RECORDS[section.name or ""]
+            found = live_section(section.name or "")
+            assert found is not None
+            read = HtabBody().read if section.name == "spapr/htab" else found.read
             pos, ended = section.body_offset, False
             while not ended:
                 record, at, ended = read(self.window, pos)
