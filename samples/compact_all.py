@@ -1,4 +1,4 @@
-"""The compacted area of every vCPU, as MSHV_SET_VP_STATE wants it: sized for the layout and padded to whole pages."""
+"""The compacted area of every vCPU for MSHV_SET_VP_STATE: sized for the layout and padded to whole pages."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ def main(path: str, layout_name: str, mask: str, folder: str) -> None:
     layout = qmigtool.layout(layout_name)
     with qmigtool.open(path) as stream:
         for vcpu in stream.vcpus:
-            # LiveStateError, naming the components, if something live has no place in the mask.
+            # Raises LiveStateError, with the names, for live components that the mask does not have.
             area = vcpu.xsave.compact(layout, mask=parse_mask(mask))
             size = mshv_buffer_size(len(area.data))
             Path(folder, f"vcpu{vcpu.index}.xsave").write_bytes(area.data.ljust(size, b"\0"))

@@ -1,4 +1,4 @@
-"""Component presence across vCPUs, as a pandas pivot: which vCPU has live state that it does not declare?"""
+"""Component presence across vCPUs, as a pandas pivot: live state that a vCPU does not declare."""
 
 import sys
 

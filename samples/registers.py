@@ -1,4 +1,4 @@
-"""Registers with the names of their bits, and where in the file each lies."""
+"""Registers with the names of their bits, and their offsets in the file."""
 
 import sys
 

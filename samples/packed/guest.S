@@ -1,7 +1,7 @@
 /*
- * The guest of the packed x86 streams: a 64 KiB BIOS that does nothing but fill memory, so that a stream packs to a
+ * The guest of the packed x86 streams: a 64 KiB BIOS that only fills memory, so that a stream compresses to a
  * few kB. 4..5 MiB: every page has its own number 64 times and a byte in the middle; 8..9 MiB: every third page.
- * Then "SPIN" at 0x180000. With -DDIRTY it goes on to count in two places of each page of 4..8 MiB for ever.
+ * Then "SPIN" at 0x180000. With -DDIRTY it then counts in two places of each page of 4..8 MiB forever.
  *   gcc -c -m32 [-DDIRTY=0x400] guest.S -o guest.o && ld -m elf_i386 -Ttext 0xffff0000 --oformat binary -e 0 guest.o
  */
  .code16

@@ -1,4 +1,4 @@
-"""Tests of saved state with qmigtool's pytest plugin; the last is made to fail, to show what it says.
+"""Tests of saved state with qmigtool's pytest plugin; the last fails on purpose, to show its output.
 
 pytest samples/plugin
 """
