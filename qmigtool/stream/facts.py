@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Facts"]
 
-WHOLE_VCPU = 4096  # bytes of its section, at least
 MAX_FITTED, MAX_REMEMBERED = 1024, 1 << 16  # bodies whose fit is remembered, and bytes of one
 
 
@@ -228,7 +227,7 @@ class Facts:
         sections = tuple(self._reading.full)
         descriptions = Descriptions(self.vmdesc) if self.vmdesc is not None else None
         with self._bounded():
-            current().earn(sum(one.name == "cpu" and one.body_length >= WHOLE_VCPU for one in sections))
+            current().earn(sum(one.body_length for one in sections if one.name == "cpu"))
             return tuple(self._device(section, descriptions) for section in sections)
 
     def _device(self, section: Section, descriptions: Descriptions | None) -> Device:

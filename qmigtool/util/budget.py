@@ -31,7 +31,8 @@ BYTES_PER_OBJECT = 12  # of input beyond FREE: a vCPU with AMX has 1000 values i
 BYTES_PER_HELD = 8  # of input beyond FREE: where zero and other pages alternate, 448 are held for 4 KiB of input
 SPOOL_RATIO = 16  # bytes of a stream for each compressed byte; zeros are holes, and not counted
 STEPS = 2  # steps of fitting schemas for each allowed value: about half of their time
-VCPU_SECONDS, MAX_EARNING = 0.04, 256  # more for each vCPU, and for how many: 255 of them cost 4 s on a slow machine
+VCPU_BYTES_PER_SECOND = 1 << 18  # of vCPUs: 1024 have 2 to 12 MB, and cost 3 s to be checked
+VCPU_BYTES_PER_OBJECT = 5  # of vCPUs; as with seconds, at most as much again: more than 1024 are a large input
 FIELD_BYTES = 256
 """The memory of a decoded field, including its name."""
 
@@ -71,7 +72,7 @@ class Budget:
         self.limits = limits or Limits()
         self.exceeded: BudgetError | None = None
         self._input = 0  # bytes
-        self._vcpus = 0
+        self._vcpus = 0  # bytes
         self._spent = {"memory": 0, "spool": 0, "objects": 0, "steps": 0}
         self._seconds = 0.0
         # Processor time is that of the thread: other threads do not count.
@@ -82,9 +83,9 @@ class Budget:
         """Record an input of ``size`` bytes: large ones raise the limits."""
         self._input += size
 
-    def earn(self, vcpus: int) -> None:
-        """Record whole vCPUs: they need more decoding, comparing and checking than their bytes suggest."""
-        self._vcpus += min(vcpus, MAX_EARNING)
+    def earn(self, size: int) -> None:
+        """Record the vCPUs of a stream, of ``size`` bytes in all: they need more decoding, comparing and checking."""
+        self._vcpus += size
 
     def limit(self, what: str) -> float:
         """Return the limit of ``seconds``, ``memory``, ``spool``, ``objects`` or ``steps`` for the inputs so far."""
@@ -94,11 +95,10 @@ class Budget:
         if not self.limits.grow:
             return base
         more = max(0, self._input - FREE)
-        seconds = more / BYTES_PER_SECOND + self._vcpus * VCPU_SECONDS
         growth = {
-            "seconds": seconds,
+            "seconds": more / BYTES_PER_SECOND + min(base, self._vcpus / VCPU_BYTES_PER_SECOND),
             "memory": more // BYTES_PER_HELD,
-            "objects": more // BYTES_PER_OBJECT,
+            "objects": more // BYTES_PER_OBJECT + min(base, self._vcpus // VCPU_BYTES_PER_OBJECT),
             "spool": more * SPOOL_RATIO,
         }
         return base + growth.get(what, 0)

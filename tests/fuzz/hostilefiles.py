@@ -247,6 +247,12 @@ def real_cpus_1000() -> bytes:
     return copies("kvm-avx512-7.2", "cpu@0", 1000, vmdesc=True)
 
 
+@variant("real-cpus-4096.mig")
+def real_cpus_4096() -> bytes:
+    """Honest: a q35 of QEMU 11.1 can have so many. It takes longer, and is not refused."""
+    return copies("kvm-avx512-7.2", "cpu@0", 4096, vmdesc=True)
+
+
 @variant("undescribed-cpus-1000.mig")
 def undescribed_cpus() -> bytes:
     return copies("kvm-avx512-7.2", "cpu@0", 1000, vmdesc=False)
