@@ -1,13 +1,13 @@
-"""Fresh streams from real QEMU of several versions, what real ``-incoming`` says of them, and what preflight says.
+"""Fresh streams of several versions of real QEMU, the results of real ``-incoming``, and the predictions of preflight.
 
 ========  =====================================================================================
-process   one QEMU of any version, talked to by QMP
+process   one QEMU of any version, controlled by QMP
 cases     the command lines (``cases.txt``), and the rows of the table
 make      streams, references and the table, from real QEMUs
-judge     preflight against the table
-remedies  the whole ``qmigtool preflight``, and real QEMU on what its remedies make
-pack      some pairs made small, for the tests; packed gives them
+judge     preflight compared with the table
+remedies  the whole ``qmigtool preflight``, and real QEMU on the results of its remedies
+pack      a reduced set of pairs for the tests; ``packed`` reads it
 vmsds     the VMStateDescriptions in a binary (data for preflight)
-offers    what each version offers: machine types, devices, properties (data for preflight)
+offers    the machine types, devices and properties of each version (data for preflight)
 ========  =====================================================================================
 """

@@ -1,4 +1,4 @@
-"""The command lines of ``cases.txt``, and the rows of the table that real QEMU has written about them."""
+"""The command lines of ``cases.txt``, and the rows of the table of real QEMU's results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULTS = (("-m", "16"), ("-accel", "tcg"))
 
 
 class Case(NamedTuple):
-    """One command line: ``source`` for what saves, ``target`` for what loads and for its reference."""
+    """One command line: ``source`` to save, ``target`` to load and for its reference."""
 
     name: str
     architecture: str
@@ -26,11 +26,11 @@ class Case(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What one real QEMU has made of one stream: a line of the table, its columns in this order.
+    """The result of loading one stream with one real QEMU: a line of the table, its columns in this order.
 
     ``outcome`` is ``loads``, ``refused`` (it ends with an error), ``aborts`` (it is killed by a signal) or ``hangs``;
-    ``status`` its exit status, empty where it has none; ``words`` the lines of its stderr that it does not print
-    without the stream, joined by `` / ``.
+    ``status`` is its exit status, or empty; ``words`` are the lines of its stderr that it does not print without the
+    stream, joined by `` / ``.
     """
 
     case: str
@@ -47,12 +47,12 @@ class Row(NamedTuple):
 
     @property
     def reference(self) -> str:
-        """The name of the file that the target has saved fresh."""
+        """The name of the target's reference."""
         return f"{self.case}-{self.loaded_by}.ref"
 
 
 def read_cases(path: Path = CASES) -> Iterator[Case]:
-    """Give all cases of a file."""
+    """Yield all cases of a file."""
     architecture, seconds = "", 0.0
     for line in path.read_text().splitlines():
         head = _HEAD.fullmatch(line)
@@ -79,14 +79,14 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def parse_rows(text: str) -> Iterator[Row]:
-    """Read a table; lines that begin with ``#`` are no rows."""
+    """Read a table; lines that begin with ``#`` are comments."""
     for line in text.splitlines():
         if not line.startswith("#"):
             yield Row(*line.split("\t")[: len(Row._fields)])
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:
-    """Write a table, sorted as the cases are."""
+    """Write a table, sorted in the order of the cases."""
     order = {case.name: at for at, case in enumerate(read_cases())}
 
     def place(row: Row) -> tuple[int, list[int], list[int]]:

@@ -1,10 +1,10 @@
-"""Ask preflight about every row of a table, and compare with what real QEMU did.
+"""Run preflight on every row of a table, and compare the result with that of real QEMU.
 
     python -m tests.fleet judge FOLDER [--only GLOB] [--version given|not-given] [--words] [--write TABLE] [--jobs N]
       [--cases FILE]
 
-Each stream is judged against the target's reference twice: with QEMU's version given, and without it. ``--write``
-writes the table with a column for each. Exit status 1 if anything is wrong.
+Each stream is predicted for the target's reference twice: with QEMU's version given, and without it. ``--write`` writes
+the table with a column for each. Exit status 1 if a prediction is wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WRONG = (WRONG_LOADS, WRONG_REFUSAL, BUG)
 
 
 class Judged(NamedTuple):
-    """What preflight says of one row, and what that is: ``why`` are its words, or its reasons."""
+    """The prediction for one row, compared with real QEMU: ``why`` is its message, or its doubts."""
 
     row: Row
     known: bool
@@ -44,18 +44,18 @@ class Judged(NamedTuple):
 
 
 def judge(row: Row, stream: Path, reference: Path, version: str | None) -> Judged:
-    """Judge one row."""
+    """Predict one row."""
     try:
         target = read_targets([str(reference), *([version] if version else [])])
         with qmigtool.open(str(stream)) as opened:
             found = predict(opened, target)
-    except Exception:  # whatever it is, it is ours
+    except Exception:  # any exception is a bug of qmigtool
         return Judged(row, version is not None, BUG, traceback.format_exc().strip().split("\n")[-1])
     return Judged(row, version is not None, kind(row, found.loads), why(found))
 
 
 def kind(row: Row, loads: bool | None) -> str:
-    """Compare a verdict with what QEMU did."""
+    """Compare a verdict with the result of QEMU."""
     if loads is None:
         return UNDECIDED
     if loads == (row.outcome == "loads"):
@@ -64,26 +64,26 @@ def kind(row: Row, loads: bool | None) -> str:
 
 
 def why(verdict: Verdict) -> str:
-    """Give the words of a refusal, or what keeps it undecided."""
+    """Return the message of a refusal, or the reasons why it is undecided."""
     said = verdict.errors if verdict.loads is False else verdict.unknown if verdict.loads is None else ()
     return " / ".join(map(str, said))
 
 
 def judge_row(folder: Path, row: Row, given: bool | None = None) -> list[Judged]:
-    """Judge a row whose files are in a folder: with the version, without it, or both."""
+    """Predict a row whose files are in a folder: with the version, without it, or both."""
     versions = {True: [row.loaded_by], False: [None], None: [row.loaded_by, None]}[given]
     return [judge(row, folder / row.stream, folder / row.reference, version) for version in versions]
 
 
 def judge_all(folder: Path, rows: Iterable[Row], given: bool | None, jobs: int) -> Iterator[Judged]:
-    """Judge rows in several processes."""
+    """Predict rows in several processes."""
     with ProcessPoolExecutor(jobs) as pool:
         for found in pool.map(partial(judge_row, folder, given=given), rows, chunksize=8):
             yield from found
 
 
 def figures(judged: list[Judged], architectures: dict[str, str]) -> Iterator[str]:
-    """Give the lines of a table of how many are what."""
+    """Yield the lines of a table of the counts of each kind."""
     groups: dict[str, collections.Counter[str]] = {}
     for one in judged:
         x86 = architectures.get(one.row.case) in ("x86_64", "i386")
@@ -100,7 +100,7 @@ def figures(judged: list[Judged], architectures: dict[str, str]) -> Iterator[str
 
 
 def main(*arguments: str) -> None:
-    """Judge a fleet."""
+    """Predict a fleet."""
     parser = argparse.ArgumentParser(prog="python -m tests.fleet judge")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="*", metavar="GLOB")
@@ -108,7 +108,7 @@ def main(*arguments: str) -> None:
     parser.add_argument("--write", type=Path, metavar="TABLE")
     parser.add_argument("--version", choices=["given", "not-given"])
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--words", action="store_true", help="print refusals whose words differ from QEMU's, too")
+    parser.add_argument("--words", action="store_true", help="also print refusals whose message differs from QEMU's")
     given = parser.parse_args(arguments)
     cases: dict[str, Case] = {case.name: case for case in read_cases(given.cases)}
     table = [row for row in read_rows(given.folder / "table.tsv") if fnmatch.fnmatch(row.case, given.only)]
@@ -129,7 +129,7 @@ def main(*arguments: str) -> None:
 
 
 def _write(path: Path, judged: list[Judged]) -> None:
-    """Write the table with our verdicts: with the version given, and without."""
+    """Write the table with the predictions: with the version given, and without."""
     verdicts: dict[Row, list[str]] = {}
     for one in judged:
         verdicts.setdefault(one.row, []).append(one.kind)

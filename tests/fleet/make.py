@@ -1,11 +1,11 @@
-"""Let real QEMUs save and load what ``cases.txt`` says, and write down what they say.
+"""Save and load the cases of ``cases.txt`` with real QEMUs, and record the results.
 
     python -m tests.fleet make FOLDER 5.2=BINARIES 7.2=/usr/bin 10.0=BINARIES 11.1=BINARIES [--jobs N] [--only GLOB]
       [--cases FILE]
 
 FOLDER gets ``CASE-VERSION.mig`` (saved after some seconds), ``CASE-VERSION.ref`` (the target's command line, saved
-fresh with ``-S``), ``table.tsv`` (:class:`~.cases.Row`) and ``failed.txt`` (what does not start, or does not save).
-What is there already is not made again.
+fresh with ``-S``), ``table.tsv`` (:class:`~.cases.Row`) and ``failed.txt`` (cases that do not start, or do not save).
+Existing files are not made again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.fleet.cases import CASES, Case, Row, read_cases, read_rows, write_row
 from tests.support.qemu.process import Gone, QemuProcess, Refused
 
 START, SAVE, LOAD = 40.0, 40.0, 40.0  # seconds
-# What depends on the time of day, or on what else runs.
+# Messages that depend on the time of day, or on other processes.
 _NOISE = ("is deprecated", "has no peer", "Slirp: ", "TCG doesn't support requested feature")
 HANGS = "it neither loads the stream nor ends"
 
@@ -39,7 +39,7 @@ class Failed(Exception):  # noqa: N818 - an outcome
 
 @contextmanager
 def swtpm(arguments: tuple[str, ...]) -> Iterator[list[str]]:
-    """Start a fresh swtpm for a command line that needs one; give the command line."""
+    """Start a fresh swtpm if the command line needs one; yield the command line."""
     if not any("{tpm}" in one for one in arguments):
         yield list(arguments)
         return
@@ -66,7 +66,7 @@ def swtpm(arguments: tuple[str, ...]) -> Iterator[list[str]]:
 
 
 def save(binary: str, arguments: tuple[str, ...], seconds: float, out: Path) -> list[str]:
-    """Let QEMU run for some seconds, or not at all, and save itself; return what it has printed."""
+    """Run QEMU for some seconds, or not at all, and save it; return its output."""
     part = out.with_name(out.name + ".part")
     stopped = [] if seconds else ["-S"]
     with swtpm(arguments) as line:
@@ -78,18 +78,18 @@ def save(binary: str, arguments: tuple[str, ...], seconds: float, out: Path) -> 
                 end = qemu.wait_while("query-migrate", ("setup", "active", "device", "pre-switchover"), SAVE)
                 if end.get("status") != "completed":
                     raise Failed(f"{end.get('status')}: {end.get('error-desc', '')} {' / '.join(qemu.lines())}")
-                # QEMU says so before cat has written all.
+                # QEMU reports completion before cat has written everything.
                 deadline = time.monotonic() + SAVE
                 while not out.exists() and time.monotonic() < deadline:
                     time.sleep(0.02)
                 return qemu.lines()
         except (Gone, Refused) as why:
-            out.unlink(missing_ok=True)  # cat ends well where QEMU does not
+            out.unlink(missing_ok=True)  # cat succeeds even if QEMU does not
             raise Failed(" / ".join(getattr(why, "lines", [])) or str(why)) from None
 
 
 def load(binary: str, arguments: tuple[str, ...], path: Path) -> tuple[str, str, list[str]]:
-    """Give QEMU a stream; return the outcome, the exit status and what it has printed."""
+    """Load a stream with QEMU; return the outcome, the exit status and its output."""
     command = ["-S", "-incoming", f"exec:cat {shlex.quote(str(path))}"]
     with swtpm(arguments) as line:
         try:
@@ -97,19 +97,19 @@ def load(binary: str, arguments: tuple[str, ...], path: Path) -> tuple[str, str,
                 end = qemu.wait_while("query-status", ("inmigrate",), LOAD)
                 if end.get("status") == "inmigrate":
                     return "hangs", "", qemu.lines()
-                time.sleep(0.1)  # 7.2 may still end now, by what KVM refuses
+                time.sleep(0.1)  # 7.2 may still end now, because of a KVM refusal
                 qemu.execute("query-status")
                 return "loads", "", qemu.lines()
         except Gone as why:
             if why.status is None:
                 return "hangs", "", why.lines
-            # A shell that has started it in a chroot says 128 + the signal.
+            # A shell that has started it in a chroot returns 128 + the signal.
             aborts = why.status < 0 or why.status > 128
             return "aborts" if aborts else "refused", str(why.status), why.lines
 
 
 class Fleet:
-    """The makings of one folder."""
+    """The fleet of one folder."""
 
     def __init__(self, folder: Path, binaries: dict[str, str]) -> None:
         self._folder = folder
@@ -120,7 +120,7 @@ class Fleet:
         self._failed = folder / "failed.txt"
 
     def case(self, case: Case) -> None:
-        """Make all that one case asks for, as far as it is not there."""
+        """Make the missing files and rows of one case."""
         said: dict[str, list[str]] = {}
         for version in case.versions:
             binary = self._binary(case, version)
@@ -172,7 +172,7 @@ def main(*arguments: str) -> None:
     parser.add_argument("binaries", nargs="+", metavar="VERSION=FOLDER")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="*", metavar="GLOB")
-    parser.add_argument("--cases", type=Path, default=CASES, help="other command lines than those of the tree")
+    parser.add_argument("--cases", type=Path, default=CASES, help="a file of command lines instead of cases.txt")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     binaries = dict(one.split("=", 1) for one in given.binaries)
@@ -182,5 +182,5 @@ def main(*arguments: str) -> None:
         for done in [pool.submit(fleet.case, case) for case in cases]:
             try:
                 done.result()
-            except Exception as error:  # the next case can be made all the same
+            except Exception as error:  # continue with the next case
                 print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

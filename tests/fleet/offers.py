@@ -1,9 +1,9 @@
-"""Ask real QEMUs which machine types, devices, CPU models and properties they have: ``offers.json.xz`` of preflight.
+"""Query the machine types, devices, CPU models and properties of real QEMUs: ``offers.json.xz`` of preflight.
 
     python -m tests.fleet offers OUT.json.xz 5.2=FOLDER 7.2=/usr/bin 10.0=FOLDER 11.1=FOLDER
 
-A folder has the ``qemu-system-*`` of a version. They are started with ``-M none`` and asked by QMP; a device whose
-introspection ends QEMU (7.2 and some 10.0 have such) has no properties that are known.
+A folder has the ``qemu-system-*`` programs of a version. They are started with ``-M none`` and queried by QMP; if the
+introspection of a device ends QEMU (as in 7.2 and some of 10.0), its properties are unknown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ALIAS = re.compile(r', alias "([^"]+)"')
 
 
 class _Pool:
-    """Names, and sets of them, each kept once."""
+    """Names and sets of names, each stored once."""
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
@@ -39,7 +39,7 @@ class _Pool:
 
 
 class _Asker:
-    """Asks one binary, and starts it again when a question has ended it."""
+    """Queries one binary, and restarts it if a query has ended it."""
 
     def __init__(self, binary: Path) -> None:
         self._command = [str(binary), "-M", "none", "-display", "none"]
@@ -49,7 +49,7 @@ class _Asker:
         self._qemu.__exit__()
 
     def ask(self, command: str, **arguments: object) -> Any:
-        """Return the answer; None where it is an error or the end."""
+        """Return the reply; None for an error, or if QEMU has ended."""
         try:
             return self._qemu.execute(command, **arguments)
         except Refused:
@@ -65,14 +65,14 @@ class _Asker:
 
 
 def _machines(asker: _Asker, pool: _Pool) -> Iterator[list[Any]]:
-    """Give [name, alias or 0, deprecated, properties] of each machine type."""
+    """Yield [name, alias or 0, deprecated, properties] of each machine type."""
     for one in sorted(asker.ask("query-machines"), key=lambda machine: str(machine["name"])):
         properties = asker.properties("qom-list-properties", f"{one['name']}-machine") or []
         yield [one["name"], one.get("alias", 0), int(one.get("deprecated", False)), pool.add(properties)]
 
 
 def _devices(asker: _Asker, pool: _Pool) -> dict[str, int]:
-    """Return the devices with their properties; -1 where these are not known."""
+    """Return the devices with their properties; -1 if they are unknown."""
     names = sorted(one["name"] for one in asker.ask("qom-list-types", implements="device", abstract=False))
     found = {name: asker.properties("device-list-properties", name) for name in names}
     return {name: -1 if properties is None else pool.add(properties) for name, properties in found.items()}
@@ -98,7 +98,7 @@ def _architecture(binary: Path, pool: _Pool) -> dict[str, Any]:
 
 
 def main(target: str, *folders: str) -> None:
-    """Ask them all, and write what they say."""
+    """Query all binaries, and write the results."""
     pool = _Pool()
     versions: dict[str, Any] = {}
     for folder in folders:
@@ -110,7 +110,7 @@ def main(target: str, *folders: str) -> None:
                 continue
             try:
                 found[architecture] = _architecture(binary, pool)
-            except Gone as why:  # as mips64el of 5.2, which has no machine "none"
+            except Gone as why:  # such as mips64el of 5.2, which has no machine "none"
                 print(version, architecture, *why.lines)
             else:
                 print(version, architecture, len(found[architecture]["devices"]), flush=True)

@@ -1,9 +1,9 @@
-"""Some pairs of a fleet, made small: what the tests replay (``tests/data/fleet/streams.tar.xz``).
+"""Reduce some pairs of a fleet, which the tests replay (``tests/data/fleet/streams.tar.xz``).
 
     python -m tests.fleet pack FOLDER OUT.tar.xz
 
-The rows of :data:`CASES` with their streams. Of the memory of a stream only pages of main memory and ACPI's tables
-stay, of a reference the tables: what the firmware's ROM images hold decides nothing, and they are most of the bytes.
+The rows of :data:`CASES` with their streams. A stream keeps only the pages of main memory and the ACPI tables, a
+reference only the tables: the contents of the firmware's ROM images decide nothing, and are most of the bytes.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ CASES = (
     ),
 )
 MAIN = ("pc.ram", "microvm.ram", "mach-virt.ram", "riscv_virt_board.ram", "s390.ram", "sun4m.ram", "loongarch.ram")
-ACPI = "/rom@etc/acpi/tables"  # which tell how many vCPUs there can be
+ACPI = "/rom@etc/acpi/tables"  # they give the maximum number of vCPUs
 PAGE_SIZE = 4096
 ZERO, MEM_SIZE, PAGE, EOS, CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20  # RAM_SAVE_FLAG_*
 
 
 def shrink(data: bytes, kept: tuple[str, ...]) -> bytes:
-    """Leave out the pages of all RAM blocks but those kept."""
+    """Drop the pages of all RAM blocks except those kept."""
     out = bytearray()
     reader = Reader(Window(data, final=True))
     block, done = b"", 0
@@ -49,7 +49,7 @@ def shrink(data: bytes, kept: tuple[str, ...]) -> bytes:
     while True:
         try:
             one = next(sections)
-        except (StopIteration, UnsupportedError):  # device state without footers is not read here
+        except (StopIteration, UnsupportedError):  # the reader does not support device state without footers
             break
         body = data[one.body_offset : one.body_offset + one.body_length]
         if one.name == "ram" and one.type in (Type.PART, Type.END):
@@ -60,7 +60,7 @@ def shrink(data: bytes, kept: tuple[str, ...]) -> bytes:
 
 
 def _records(body: bytes, block: bytes, kept: tuple[str, ...]) -> tuple[bytes, bytes]:
-    """Copy the records of the blocks kept; return them, and the block that the last one belongs to."""
+    """Copy the records of the blocks kept; return them and the block of the last record."""
     out, at = bytearray(), 0
     while at < len(body):
         word = int.from_bytes(body[at : at + 8], "big")

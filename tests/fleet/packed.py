@@ -1,4 +1,4 @@
-"""The pairs that ``pack`` has made small, for the tests."""
+"""The reduced pairs of ``pack``, for the tests."""
 
 from __future__ import annotations
 

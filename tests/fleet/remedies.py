@@ -1,12 +1,11 @@
-"""Run the whole ``qmigtool preflight`` over every row of a table, and let real QEMU load what its remedies make.
+"""Run the whole ``qmigtool preflight`` on every row of a table, and load the results of its remedies with real QEMU.
 
     python -m tests.fleet remedies FOLDER 5.2=BINARIES 7.2=/usr/bin ... [--only GLOB] [--jobs N] [--cases FILE]
 
-Of each row it is asked: does preflight end without an exception, is its exit status what its document says, is the
-verdict what real QEMU did; does the remedy's command run, does it keep the guest's memory, does preflight say of its
-result what the remedy has promised, and does real QEMU then do it, with the options that the remedy needs; does QEMU
-take the options that it offers instead. One line for each remedy, ``WRONG`` before whatever is wrong.
-Exit status 1 if anything is.
+Each row is checked: preflight ends without an exception, its exit status matches its document, and the verdict is what
+real QEMU did; the remedy's command runs and keeps the guest's memory, preflight of its result is what the remedy
+predicted, and so is real QEMU with the options that the remedy needs; QEMU accepts the options that replace the edits.
+Prints one line for each remedy, with ``WRONG`` before each fault. Exit status 1 if there is a fault.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MAIN_MEMORY = ("pc.ram", "mach-virt.ram", "riscv_virt_board.ram", "ppc_spapr.ram
 
 
 class Trial:
-    """One row: what is asked about it, and what came out."""
+    """One row: its checks and their results."""
 
     def __init__(self, folder: Path, binaries: dict[str, str], case: Case, row: Row) -> None:
         self.folder, self.case, self.row = folder, case, row
@@ -43,7 +42,7 @@ class Trial:
         self.made = Path(tempfile.mkdtemp(prefix="qmigtool-remedy-")) / "out.mig"
 
     def run(self) -> None:
-        """Ask everything."""
+        """Run all checks."""
         row = self.row
         document = self.preflight(self.folder / row.stream)
         if document is None:
@@ -61,7 +60,7 @@ class Trial:
             self.loads("with options instead", self.folder / row.stream, remedy["options"], remedy["then"])
 
     def preflight(self, path: Path, *more: str) -> dict[str, Any] | None:
-        """Run the command; its document, if there is one."""
+        """Run the command; return its document, if there is one."""
         targets = ["--target", str(self.folder / self.row.reference), "--target", self.row.loaded_by]
         status, out, err = self.spawn([*PROGRAM, "preflight", str(path), *targets, *more, "--json"])
         try:
@@ -77,12 +76,12 @@ class Trial:
         return document
 
     def spawn(self, command: list[str]) -> tuple[int, str, str]:
-        """Run a command of ours."""
+        """Run a command of qmigtool."""
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL)
         return done.returncode, done.stdout, done.stderr
 
     def command(self, remedy: dict[str, Any]) -> None:
-        """Run the remedy's command, judge what it makes, and let QEMU load it."""
+        """Run the remedy's command, check its output, and load it with QEMU."""
         words = shlex.split(remedy["command"])
         self.done.append(shlex.join(words[3:-2]))
         words = [str(self.made) if word == "OUT" else word for word in words[1:]]
@@ -102,11 +101,11 @@ class Trial:
             document = self.preflight(self.made, *more)
             if document is not None and document["loads"] != remedy["then"]["loads"]:
                 said = f"{document['loads']} {document['refusal']} {document['doubts']}"
-                self.wrong.append(f"promised {remedy['then']['loads']}, of the result it says {said}")
-        self.loads("mended", self.made, remedy["needed"], remedy["then"])
+                self.wrong.append(f"predicted {remedy['then']['loads']}, preflight of the result is {said}")
+        self.loads("fixed", self.made, remedy["needed"], remedy["then"])
 
     def loads(self, what: str, path: Path, options: list[str], then: dict[str, Any] | None) -> None:
-        """Let the real QEMU load a stream, with options where they are options."""
+        """Load a stream with real QEMU and these options, if all of them are options."""
         expected = None if then is None else then["loads"]
         if not all(option.startswith("-") and " if that QEMU" not in option for option in options):
             self.done.append(f"{what} {options}: not an option to try")
@@ -120,7 +119,7 @@ class Trial:
             self.done.append(said if outcome == "loads" else f"{said}: {' / '.join(lines)}")
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Remove the output."""
         self.made.unlink(missing_ok=True)
         self.made.parent.rmdir()
 

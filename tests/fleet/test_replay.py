@@ -1,4 +1,4 @@
-"""Preflight against what real QEMU said of the fleet's pairs that lie in the tree."""
+"""Preflight compared with the results of real QEMU for the fleet's pairs in the tree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fleet.pack import CASES
 UNDECIDED_STILL: frozenset[str] = frozenset(
     {"microvm", "virtio-net-old", "isapc", "isapc-old", "arm-virt", "riscv-virt", "sparc-ss5", "loongarch", "s390"}
 )
-"""Cases of which some pairs are not decided: virtio, isapc's displays, targets whose tables are not known."""
+"""Cases with undecided pairs: virtio, isapc's displays, targets whose tables are unknown."""
 
 
 def test_the_packed_cases_are_cases() -> None:
@@ -25,7 +25,7 @@ def test_the_packed_cases_are_cases() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("given", [True, False], ids=["version-given", "version-not-given"])
-def test_every_pair_is_judged_as_real_qemu_did_or_not_at_all(name: str, given: bool, tmp_path: Path) -> None:
+def test_every_pair_is_predicted_as_real_qemu_did_or_undecided(name: str, given: bool, tmp_path: Path) -> None:
     for row in packed.put(tmp_path, name):
         version = row.loaded_by if given else None
         found = judge(row, tmp_path / row.stream, tmp_path / row.reference, version)

@@ -1,14 +1,14 @@
-"""Read the VMStateDescriptions out of a QEMU binary: name, versions, subsections and fields of each.
+"""Read the VMStateDescriptions from a QEMU binary: name, versions, subsections and fields of each.
 
     python -m tests.fleet vmsds TABLE.json 5.2=qemu-system-x86_64 ...
 
-The table is written anew; what it has of a version from elsewhere (``-dump-vmstate``, which shows what is in modules,
-too) stays where the binary shows nothing of that name.
+The table is rewritten; a name from another source (``-dump-vmstate``, which also has the descriptions in modules) stays
+if the binary does not have it.
 
-``-dump-vmstate`` prints those of devices only; ``cpu`` and whatever hangs on no device class is in the binary's data
-all the same. A VMStateDescription is found by its form: a pointer to a name, small numbers, pointers to functions, a
-pointer to an array of fields each of which has a name and a VMStateInfo or a VMStateDescription. The places of the
-members differ between versions (include/migration/vmstate.h); the pointers are the relocations of a PIE.
+``-dump-vmstate`` prints only those of devices; the binary's data also has ``cpu`` and others that belong to no device
+class. A VMStateDescription is recognised by its form: a pointer to a name, small numbers, pointers to functions, a
+pointer to an array of fields, each with a name and a VMStateInfo or a VMStateDescription. The offsets of the members
+differ between versions (include/migration/vmstate.h); the pointers are the relocations of a PIE.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VMS_MUST_EXIST = 0x1000  # a check, without contents
 
 
 class _Layout(NamedTuple):
-    """Where the members of VMStateDescription and VMStateField are, in words; ``size`` is that of a field."""
+    """The offsets of the members of VMStateDescription and VMStateField, in words; ``size`` is that of a field."""
 
     priority: tuple[int, int]
     """(word, shift)"""
@@ -55,7 +55,7 @@ LAYOUTS = {
 
 
 class Field(NamedTuple):
-    """A VMStateField; ``exists`` says that it has a condition, ``inner`` is the address of its description."""
+    """A VMStateField; ``exists`` means that it has a condition, ``inner`` is the address of its description."""
 
     name: str
     type: str | None
@@ -111,7 +111,7 @@ class Binary:
         return next(found, None)
 
     def words(self, address: int, count: int) -> tuple[int, ...]:
-        """Return 64-bit words; nothing where there are none."""
+        """Return 64-bit words, or an empty tuple."""
         at = self._offset(address)
         return (
             () if at is None or at + 8 * count > len(self._data) else struct.unpack_from(f"<{count}Q", self._data, at)
@@ -127,7 +127,7 @@ class Binary:
 
 
 def descriptions(path: Path, version: str) -> dict[int, Description]:
-    """Find all that a binary has, by address."""
+    """Find all descriptions in a binary, by address."""
     layout, binary = LAYOUTS[version], Binary(path)
     found = {}
     for address in binary.pointers:
@@ -196,10 +196,10 @@ def _array(binary: Binary, address: int | None) -> Iterator[int]:
 
 
 def rows(path: Path, version: str) -> dict[str, list[Any]]:
-    """Give [version, minimum version, subsections...] by name; what several of one name differ in is None."""
+    """Return [version, minimum version, subsections...] by name; None where descriptions of one name differ."""
     found = descriptions(path, version)
     named: dict[str, list[Description]] = {}
-    # What has no fields and cannot be migrated may look so by chance.
+    # Data without fields that cannot be migrated may match by chance.
     for one in sorted(found.values(), key=lambda one: not one.fields):
         if one.fields or "/" in one.name or (one.name not in named and (one.version, one.minimum) == (0, 0)):
             named.setdefault(one.name, []).append(one)
@@ -216,10 +216,10 @@ def rows(path: Path, version: str) -> dict[str, list[Any]]:
 
 
 def fields(path: Path, version: str) -> dict[str, dict[str, int]]:
-    """Give field -> the version from which on it is sent, by name, of what may be loaded in an older version.
+    """Return field -> its first version, by name, of descriptions that can be loaded in an older version.
 
-    Fields of one name are numbered as a vmdesc is read: ``cmdbuf[0]``. What several of one name differ in is left out,
-    and so are descriptions with no field of a version of its own: every field of theirs is in every body.
+    Fields of one name are numbered as in a parsed vmdesc: ``cmdbuf[0]``. Descriptions of one name that differ are
+    omitted, and so are descriptions without a field that has a version: all their fields are in every body.
     """
     found: dict[str, list[dict[str, int]]] = {}
     for one in descriptions(path, version).values():
@@ -238,7 +238,7 @@ def _versions(one: Description) -> Iterator[tuple[str, int]]:
 
 
 def shapes(path: Path, version: str) -> dict[str, list[list[Any]]]:
-    """Give [field, type, bytes of an element, elements or null] by name, of subsections that are always as long."""
+    """Return [field, type, bytes of an element, elements or null] by name, of subsections of constant length."""
     found: dict[str, list[list[Any]]] = {}
     for one in descriptions(path, version).values():
         plain = [[f.name, f.type, f.size, f.num if f.flags & VMS_ARRAY else None] for f in one.fields]
@@ -248,13 +248,13 @@ def shapes(path: Path, version: str) -> dict[str, list[list[Any]]]:
 
 
 def _plain(part: Field) -> bool:
-    """Say whether a field is in every body, and always as long."""
+    """Return whether a field is in every body, with a constant length."""
     count = part.num if part.flags & VMS_ARRAY else 1
     return part.type in PLAIN and not (part.exists or part.version or part.flags & ~VMS_PLAIN) and part.size * count > 0
 
 
 def main(target: str, *binaries: str) -> None:
-    """Write the table anew."""
+    """Rewrite the table."""
     path = Path(target)
     document = json.loads(path.read_text())
     builds = [".".join(build.split(".")[:2]) for build in document["builds"]]
@@ -279,7 +279,7 @@ def main(target: str, *binaries: str) -> None:
 
 
 def _shapes(tables: list[dict[str, list[list[Any]]]]) -> Iterator[str]:
-    """Give the lines of the shapes in which all versions agree that have the subsection."""
+    """Yield the lines of the shapes of subsections that are equal in all versions that have them."""
     for name in sorted({name for table in tables for name in table}):
         ones = [table[name] for table in tables if name in table]
         if ones[0] and all(one == ones[0] for one in ones):
@@ -287,7 +287,7 @@ def _shapes(tables: list[dict[str, list[list[Any]]]]) -> Iterator[str]:
 
 
 def _since(tables: dict[str, dict[str, dict[str, int]]]) -> Iterator[str]:
-    """Give the lines of the versions of fields, as those of the descriptions: one column, or one for each version."""
+    """Yield the lines of the versions of fields, like those of descriptions: one column, or one for each version."""
     for name in sorted({name for table in tables.values() for name in table}):
         columns = [tables[version].get(name) for version in VERSIONS]
         columns = columns[:1] if all(one == columns[0] for one in columns) else columns

@@ -1,15 +1,15 @@
-"""Fuzzing by one command: bytes in, and nothing but a QmigError out.
+"""Fuzzing by one command: for any bytes, only a QmigError may be raised.
 
     python -m tests.fuzz TARGET --seconds 3600        forward, containers, rewriting, preflight, or all
     python -m tests.fuzz properties --seconds 3600    every test of hypothesis, with fresh examples
-    python -m tests.fuzz TARGET --reproduce FILE      a finding again
+    python -m tests.fuzz TARGET --reproduce FILE      reproduce a finding
     python -m tests.fuzz hostile                      every command on every hostile file: time, memory, exit status
 
-It uses atheris, which finds its way by coverage, where that is installed (`pip install atheris`, not for every Python);
-else it changes the corpus at random. `tests/data/fuzz` is the corpus; `python -m tests.fuzz corpus` makes it.
+It uses atheris, guided by coverage, if installed (`pip install atheris`, not for every Python version); else it
+changes the corpus at random. `tests/data/fuzz` is the corpus; `python -m tests.fuzz corpus` makes it.
 
 targets     what each target does with its bytes
-corpus      what they start from
+corpus      the initial inputs
 hostile, hostilefiles    the matrix of commands and hostile files, and the files
-mutation    changes at random, where atheris is not installed
+mutation    random changes, if atheris is not installed
 """

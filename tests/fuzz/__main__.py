@@ -1,4 +1,4 @@
-"""The command: see the head of the package."""
+"""The command: see the docstring of the package."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("target", choices=[*TARGETS, "all", "properties", "corpus", "hostile"])
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--findings", type=Path, default=Path("findings"), help="where findings are written")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="hostile: this file only")
-    parser.add_argument("--command", action="append", default=[], help="hostile: this command only, as COMMANDS has it")
+    parser.add_argument("--findings", type=Path, default=Path("findings"), help="the folder for findings")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="hostile: only this file")
+    parser.add_argument("--command", action="append", default=[], help="hostile: only this command, as in COMMANDS")
     parser.add_argument("--reproduce", type=Path, metavar="FILE")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--no-atheris", action="store_true", help="change the corpus at random in any case")
+    parser.add_argument(
+        "--no-atheris", action="store_true", help="change the corpus at random even if atheris is installed"
+    )
     return parser.parse_args()
 
 
 def at_random(name: str, target: Target_, seconds: float, seed: int, findings: Path) -> int:
-    """Run a target on random changes of the corpus; return how many findings there were."""
+    """Run a target on random changes of the corpus; return the number of findings."""
     rng = random.Random(seed)  # noqa: S311 - no secrets
     inputs = list(corpus.load().values())
     count, seen = 0, set()
@@ -56,7 +58,7 @@ def at_random(name: str, target: Target_, seconds: float, seed: int, findings: P
 
 
 def by_coverage(name: str, seconds: float, findings: Path) -> int:
-    """Run a target under atheris, in a process of its own: libFuzzer ends it at the first finding."""
+    """Run a target under atheris, in a separate process: libFuzzer ends it at the first finding."""
     program = (
         "import sys, atheris\n"
         "with atheris.instrument_imports(include=['qmigtool']):\n"
@@ -83,7 +85,7 @@ def has_atheris() -> bool:
 
 
 def properties(seconds: float) -> int:
-    """Run every test of hypothesis again and again, each time with fresh examples."""
+    """Run every hypothesis test repeatedly, each time with fresh examples."""
     begun, rounds = time.monotonic(), 0
     while not rounds or time.monotonic() - begun < seconds:
         command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-m", "hypothesis", "-p", "no:cacheprovider"]
@@ -96,7 +98,7 @@ def properties(seconds: float) -> int:
 
 
 def main() -> int:
-    """Do what the command line says; 1 if there was a finding."""
+    """Run the command; return 1 if there was a finding."""
     options = arguments()
     if options.target == "corpus":
         corpus.write()

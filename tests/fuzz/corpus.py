@@ -1,4 +1,4 @@
-"""The inputs that fuzzing starts from: small streams and containers, in `tests/data/fuzz`."""
+"""The initial inputs of fuzzing: small streams and containers, in `tests/data/fuzz`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load() -> dict[str, bytes]:
 
 
 def make() -> dict[str, bytes]:
-    """Make the corpus anew."""
+    """Make the corpus."""
     streams = {"cpu": _cpu(), "devices": _devices(), "bare": _bare()}
     small = streams["bare"]
     return {

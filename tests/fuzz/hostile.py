@@ -1,7 +1,7 @@
-"""Every command on every hostile file: how it ends, its processor time, its memory.
+"""Every command on every hostile file: its exit status, processor time and memory.
 
-The files are those of ``tests/data/cases/hostile`` and variants of their kinds: another device, container, order or
-nesting, larger. ``python -m tests.fuzz hostile`` runs all pairs, which takes a while, and prints a table;
+The files are those of ``tests/data/cases/hostile`` and variants of them: another device, container, order or nesting,
+larger. ``python -m tests.fuzz hostile`` runs all pairs, which takes a while, and prints a table;
 ``tests/test_hostile_cases.py`` runs some.
 """
 
@@ -30,7 +30,7 @@ COMMANDS = (
     "rewrite F --repair xstate-bv -o OUT", "rewrite F --ram plain -o OUT", "schema learn F -o OUT",
     "schema diff F F", "info F --channel F",
 )  # fmt: skip
-"""F is the file, OUT a place to write, DEVICE and FIELD the paths of :data:`PLACES`."""
+"""F is the input, OUT the output, DEVICE and FIELD the paths of :data:`PLACES`."""
 
 DOCUMENTED = {0, 1, 2, 3, 63}
 
@@ -41,11 +41,11 @@ PLACES: dict[str, tuple[str, str]] = {
     "structs-in-cpu.mig": ("cpu@0", "cpu@0/in[5]"),
     "array-in-subsection.mig": ("a", "a/a/s/arr[5]"),
 }
-"""What DEVICE and FIELD stand for, if not ``a`` and ``a/arr[5]``."""
+"""File -> DEVICE and FIELD, if not ``a`` and ``a/arr[5]``."""
 
 
 class Row(NamedTuple):
-    """A pair, and what became of it."""
+    """A pair and its result."""
 
     file: str
     command: str
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
     @property
     def faults(self) -> list[str]:
-        """Return what it does that it must not."""
+        """Return the violated requirements."""
         found = []
         if self.run.status not in DOCUMENTED:
             found.append(f"exit status {self.run.status}")
@@ -68,7 +68,7 @@ class Row(NamedTuple):
             and not self.run.said.strip()
             and self.command.split()[0] not in ("check", "preflight")
         ):
-            found.append("nothing said")
+            found.append("no message")
         return found
 
 
@@ -97,7 +97,7 @@ def try_one(name: str, command: str, file: str, folder: Path) -> Row:
 
 
 def matrix(only: list[str], commands: list[str], workers: int = 2) -> int:
-    """Run the pairs; print a table of what each command did at most and every fault; return how many there were."""
+    """Run the pairs; print a table of the maxima of each file and all faults; return the number of faulty pairs."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="qmigtool-hostile-") as name_, ThreadPoolExecutor(workers) as pool:
         folder = Path(name_)

@@ -1,6 +1,6 @@
-"""Hostile files beside those of ``tests/data/cases/hostile``: variants of their kinds.
+"""Hostile files in addition to those of ``tests/data/cases/hostile``: variants of them.
 
-Another device, another container, order or nesting, larger. Each is made by a function of :data:`VARIANTS`.
+They have another device, container, order or nesting, or are larger. A function in :data:`VARIANTS` makes each.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ VARIANTS: dict[str, Maker] = {}
 
 
 def variant(name: str) -> Callable[[Maker], Maker]:
-    """Register a maker of a file."""
+    """Register the function that makes a file."""
 
     def register(maker: Maker) -> Maker:
         VARIANTS[name] = maker
@@ -57,7 +57,7 @@ def variant(name: str) -> Callable[[Maker], Maker]:
 
 
 def head() -> StreamWriter:
-    """Return a stream that has its memory."""
+    """Return the start of a stream, with its memory."""
     w = StreamWriter("pc-q35-7.2")
     w.start(1, "ram", 0, 4, mem_size([("pc.ram", PAGE)]) + eos())
     w.end(1, zero(0, "pc.ram") + eos())
@@ -73,7 +73,7 @@ def machine(*devices: Vmsd, vmdesc: bool = True) -> bytes:
 
 
 def many(field: Item, count: int) -> Item:
-    """Return a field that stands for ``count`` of its kind, which are not written one by one."""
+    """Return one field of ``count`` equal elements, which are not written one by one."""
     entry = Pairs(field.entries[0])
     entry.insert(1, ("array_len", count))
     return Item([entry], field.data * count)
@@ -176,7 +176,7 @@ def long_string() -> bytes:
 
 @variant("described-only.mig")
 def described_only() -> bytes:
-    """The vmdesc has devices that no section is of."""
+    """The vmdesc has devices without a section."""
     w = head()
     one = b'{"name": "a%d", "instance_id": 0, "vmsd_name": "x", "version": 1, "fields": []}'
     w.eof()
@@ -186,7 +186,7 @@ def described_only() -> bytes:
 
 @variant("described-twice.mig")
 def described_twice() -> bytes:
-    """The same device over and over."""
+    """The same device many times."""
     w = head()
     w.device(2, "a", 0, Vmsd("a", 1, [num("v", "uint8", 1)]))
     w.described *= 100_000
@@ -212,7 +212,7 @@ def described(devices: list[dict[str, object]]) -> bytes:
 
 
 def copies(sample: str, name: str, count: int, *, vmdesc: bool) -> bytes:
-    """Repeat a device of a sample under other instances."""
+    """Repeat a device of a sample with other instances."""
     with qmigtool.open(samplefiles.path(sample)) as stream:
         device = stream.device(name)
         section = device.section
@@ -285,7 +285,7 @@ def undescribed_rtc() -> bytes:
 
 @variant("undescribed-mixed.mig")
 def undescribed_mixed() -> bytes:
-    """Names of devices that schemas know, bodies that fit none."""
+    """Names of devices in the schemas, with bodies that match none of them."""
     with qmigtool.open(samplefiles.path("q35-7.2")) as stream:
         names = [(device.name, device.section.version_id or 0) for device in stream.devices]
     w = head()
@@ -297,7 +297,7 @@ def undescribed_mixed() -> bytes:
 
 @variant("undescribed-marks.mig")
 def undescribed_marks() -> bytes:
-    """Bodies full of what looks like subsections and footers."""
+    """Bodies full of apparent subsections and footers."""
     w = head()
     sub = b"\x05" + str8("cpu/pkru") + be32(1)
     for i in range(40):
@@ -323,7 +323,7 @@ def parts() -> bytes:
 
 @variant("starts.mig")
 def starts() -> bytes:
-    """Sections that begin, and never end."""
+    """Sections without an end."""
     w = StreamWriter()
     w.start(1, "ram", 0, 4, mem_size([("r", PAGE)]) + eos())
     begun = b"".join(
@@ -345,7 +345,7 @@ def same_sections() -> bytes:
 
 @variant("footers.mig")
 def footers() -> bytes:
-    """A body that is footers and headers again and again."""
+    """A body of repeated footers and headers."""
     w = head()
     one = b"\x7e" + be32(2) + b"\x04" + be32(2) + str8("a") + be32(0) + be32(1)
     w.full(2, "a", 0, 1, one * 700_000)
@@ -357,7 +357,7 @@ def footers() -> bytes:
 
 @variant("zeros-jumping.mig")
 def zeros_jumping() -> bytes:
-    """Zero records of 9 bytes, none the next page of the one before: never a run."""
+    """Zero records of 9 bytes, never of consecutive pages: no runs."""
     pages = 64 << 8
     order = [i * 7919 % pages * PAGE for i in range(pages)]
     some = b"".join(zero(addr) for addr in order)
@@ -403,7 +403,7 @@ def records_xbzrle() -> bytes:
 
 
 def block_list(names_: list[tuple[str, int]]) -> bytes:
-    """Return what :func:`mem_size` would, without copying it again and again."""
+    """Return the same as :func:`mem_size`, without repeated copying."""
     return word(sum(size for _, size in names_), 0x04) + b"".join(str8(name) + be64(size) for name, size in names_)
 
 
@@ -444,14 +444,14 @@ def multifd_huge() -> bytes:
 
 
 def long_stream(size: int) -> bytes:
-    """Return a stream that claims and has much memory of one byte value."""
+    """Return a stream that lists and contains much memory of one byte value."""
     w = StreamWriter("pc-q35-7.2")
     w.start(1, "ram", 0, 4, mem_size([("pc.ram", size)]) + eos())
     return bytes(w.data) + b"\x02" + be32(1) + zero(0, "pc.ram")
 
 
 def repeated(data: bytes, count: int, size: int = 1 << 20) -> Iterator[bytes]:
-    """Yield ``data``, and megabytes of a page record."""
+    """Yield ``data``, then megabytes of a page record."""
     yield data
     chunk = (page(0, b"\x55" * PAGE) * (size // 4104))[:size]
     for _ in range(count):
@@ -459,7 +459,7 @@ def repeated(data: bytes, count: int, size: int = 1 << 20) -> Iterator[bytes]:
 
 
 def packed(compressor: object, parts_: Iterable[bytes]) -> bytes:
-    """Compress what comes in parts."""
+    """Compress data in parts."""
     return b"".join(compressor.compress(part) for part in parts_) + compressor.flush()  # type: ignore[attr-defined]
 
 
@@ -509,7 +509,7 @@ def libvirt_claims() -> bytes:
 
 
 def qcow2(snapshots: int, l1: int, *, claims: int | None = None, extra: int = 16) -> bytes:
-    """An image whose header claims so many snapshots, and L1 entries for each."""
+    """An image whose header claims many snapshots, and many L1 entries for each."""
     cluster = 16
     table = 2 << cluster
     entries = b""
@@ -556,7 +556,7 @@ def tcp(port: int, seq: int, data: bytes, flags: int = 0x18, host: int = 1) -> b
 
 @variant("flows-data.pcap")
 def flows_data() -> bytes:
-    """Ten thousand flows that each begin like a stream."""
+    """Ten thousand flows, each of which begins like a stream."""
     begin = long_stream(1 << 30)
     return pcap(
         frame
@@ -567,7 +567,7 @@ def flows_data() -> bytes:
 
 @variant("segments-backwards.pcap")
 def segments_backwards() -> bytes:
-    """One flow in segments of a byte, the last first."""
+    """One flow in one-byte segments, the last first."""
     data = samplefiles.read("pc-7.2")[:200_000]
     return pcap([tcp(5000, 0, b"", 2), *(tcp(5000, 1 + i, data[i : i + 1]) for i in range(len(data) - 1, -1, -1))])
 
@@ -600,7 +600,7 @@ def skipped_frames() -> bytes:
     return frame + bytes.fromhex("502a4d1800000000") * 2_000_000
 
 
-# -- what is an area ---------------------------------------------------------------------------------------------------
+# -- XSAVE areas -------------------------------------------------------------------------------------------------------
 
 
 def core_head(segments: int) -> bytes:

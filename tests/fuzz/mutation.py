@@ -1,4 +1,4 @@
-"""Random changes of bytes, for where atheris is not installed and for the suite."""
+"""Random changes of bytes, for the test suite and if atheris is not installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 1 << 31, (1 << 32)
 
 
 def mutate(data: bytes, others: Sequence[bytes], rng: random.Random, changes: int) -> bytes:
-    """Return ``data`` with this many changes: bits, numbers, pieces out, in, doubled, from another."""
+    """Return ``data`` with this many changes: bits, numbers, pieces removed, added, repeated, or from another."""
     out = bytearray(data)
     for _ in range(changes):
         at = rng.randrange(len(out) + 1)

@@ -1,4 +1,4 @@
-"""What is done with the bytes: each target raises nothing but what it finds."""
+"""The fuzz targets: an exception of a target is a finding."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Pipe(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """Read on."""
+        """Read the next bytes."""
         return self._data.readinto(buffer)
 
 
 def look(stream: Stream) -> None:
-    """Ask for everything that a command shows."""
+    """Read everything that a command shows."""
     _ = stream.sections, stream.devices, stream.vcpus, stream.accelerator, stream.problems, stream.ram_blocks
     for device in stream.devices:
         with contextlib.suppress(QmigError):
@@ -45,13 +45,13 @@ def look(stream: Stream) -> None:
 
 
 def forward(data: bytes) -> None:
-    """Read as it comes through a pipe."""
+    """Read from a pipe."""
     with contextlib.suppress(QmigError), qmigtool.open(Pipe(data)) as stream:
         look(stream)
 
 
 def containers(data: bytes) -> None:
-    """Recognise, unwrap and read what can be sought in; list its memory."""
+    """Recognise, unwrap and read seekable input; list its memory."""
     with contextlib.suppress(QmigError), qmigtool.open(data) as stream:
         look(stream)
         for block in stream.ram_blocks:
@@ -72,7 +72,7 @@ EDITS: tuple[Callable[[Rewriter], object], ...] = (
 
 
 def rewriting(data: bytes) -> None:
-    """Write it again, unchanged (the same bytes have to come) and with the edits that its checksum chooses."""
+    """Rewrite it, unchanged (the output must be identical) and with the edits that its checksum selects."""
     which = zlib.crc32(data)
     with contextlib.suppress(QmigError), qmigtool.open(data) as stream:
         same = io.BytesIO()
@@ -95,7 +95,7 @@ def _targets() -> tuple[Target, ...]:
 
 
 def judge(data: bytes) -> None:
-    """Ask whether it loads."""
+    """Run preflight."""
     with contextlib.suppress(QmigError), qmigtool.open(data) as stream:
         for target in _targets():
             with contextlib.suppress(QmigError):

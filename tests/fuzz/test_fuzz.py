@@ -1,4 +1,4 @@
-"""The fuzz targets for a moment: the corpus as it is, and changes of it."""
+"""A short run of the fuzz targets: the corpus, and random changes of it."""
 
 import random
 
@@ -24,7 +24,7 @@ def test_the_corpus_is_what_its_maker_makes() -> None:
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_every_input_is_a_whole_stream(name: str) -> None:
-    """Fuzzing starts from what can be read, not from noise."""
+    """Fuzzing starts from valid streams, not from noise."""
     with qmigtool.open(CORPUS[name]) as stream:
         assert stream.devices
         assert stream.complete, stream.problems
@@ -45,7 +45,7 @@ def test_changes_of_it(target: str, name: str, seed: int, changes: int) -> None:
 
 
 def test_a_finding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A target lets what is no QmigError through."""
+    """A target does not suppress other exceptions than QmigError."""
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError
