@@ -90,7 +90,7 @@ def described(*bodies):
 
 @pytest.mark.parametrize("bodies", [[nested(4, 4096)], [nested(2, 4096)], [nested(40, 2)], [nested(1, 300)] * 20])
 def test_elements_of_no_bytes_are_counted_over_all_levels(bodies):
-    with pytest.raises(LimitError, match="no bytes"):
+    with pytest.raises(LimitError, match="without bytes"):
         parse_vmdesc(described(*bodies))
 
 
@@ -98,7 +98,7 @@ def test_elements_of_no_bytes_that_multiply_those_that_have_some():
     """A struct of one byte and a hundred fields of none, two hundred times: the bytes pay for few of them."""
     fields = [{"name": f"f{i}", "type": "buffer", "size": int(i == 0)} for i in range(100)]
     array = {"name": "a", "array_len": 200, "type": "struct", "struct": {"fields": fields}, "size": 1}
-    with pytest.raises(LimitError, match="no bytes"):
+    with pytest.raises(LimitError, match="without bytes"):
         parse_vmdesc(described({"fields": [array]}))
 
 
@@ -227,7 +227,7 @@ def test_compat_of_a_vmdesc_that_is_refused():
     w = stream()
     w.eof()
     w.vmdesc(described(nested(4, 4096)))
-    with qmigtool.open(bytes(w.data)) as opened, pytest.raises(LimitError, match="no bytes"):
+    with qmigtool.open(bytes(w.data)) as opened, pytest.raises(LimitError, match="without bytes"):
         analyze.desc(opened)
 
 

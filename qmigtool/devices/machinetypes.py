@@ -1,4 +1,4 @@
-"""The names of machine types: a family and a version, and whose they are."""
+"""The names of machine types: a family, a version and a vendor."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 __all__ = ["ALIASES", "UNVERSIONED", "VERSIONED", "MachineType", "is_x86_machine", "machine_type"]
 
 ALIASES = {"pc": "pc-i440fx", "q35": "pc-q35", "s390-ccw-virtio": "s390-ccw-virtio", "pseries": "pseries"}
-"""What a person types -> the family, of which the version's own machine type is meant (``-M help``)."""
+"""Alias (``-M help``) -> the family; it stands for the machine type of the QEMU version."""
 UNVERSIONED = ("microvm", "isapc")
-"""No aliases: these names stand in the stream."""
+"""Not aliases: these names are in the stream."""
 VERSIONED = frozenset({"pc", "pc-i440fx", "pc-q35", "virt", "s390-ccw-virtio", "pseries"})
 """Families whose machine types have QEMU's versions."""
 

@@ -400,12 +400,12 @@ def test_ambiguity_is_told_and_the_machine_decides():
     first = Vmsd("d", 1, [num("old", "uint16", 1)])
     second = Vmsd("d", 1, [num("new", "uint8", 1), num("er", "uint8", 1)])
     for shapes in ([first, second], [second, first]):
-        schema = learn([(described(shapes[0]), "pc-i440fx-1"), (described(shapes[1]), "pc-q35-2")])
+        schema = learn([(described(shapes[0]), "pc-i440fx-1.0"), (described(shapes[1]), "pc-q35-2.0")])
         for machine, wanted in (
-            ("pc-i440fx-1", shapes[0]),
-            ("pc-q35-2", shapes[1]),
-            ("pc-i440fx-9", shapes[0]),
-            ("pc-q35-9", shapes[1]),
+            ("pc-i440fx-1.0", shapes[0]),
+            ("pc-q35-2.0", shapes[1]),
+            ("pc-i440fx-9.0", shapes[0]),
+            ("pc-q35-9.0", shapes[1]),
         ):
             found = fit(schema, "d", 1, b"ab", machine)
             assert found.ambiguous
