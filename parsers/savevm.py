@@ -179,7 +179,7 @@ class Reader:
                 yield section
 
     def _paused(self) -> bool:
-        """Say whether a bound is reached; it may be put further away."""
+        """Return whether a limit is reached; the caller may raise it."""
         if self.most_runs is not None and self.ram.steps >= self.most_runs:
             return True
         return self.limit is not None and self.pos >= self.limit

@@ -6,7 +6,7 @@ beyond the limits below.
 
 Duplicate keys carry meaning (one set per element of a list), so objects are read as ordered pairs. Equal parts are one
 object: 64 vCPUs share one description of ``cpu``. A text that QEMU wrote is measured (:mod:`.vmdescspans`), and the
-description of a device is made when somebody asks for it; any other text is read as a whole, and at once.
+description of a device is made on access; any other text is read as a whole, and at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The document that ``qmigtool info --json`` prints: what a stream is."""
+"""The document that ``qmigtool info --json`` prints: the facts of a stream."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
 
 
 def lacking_memory(stream: Facts, *, whole: bool = True) -> Missing | None:
-    """Return the memory that a stream lacks without being broken; not looked for unless ``whole``."""
-    # Where the stream is broken, that is why.
+    """Return the memory that an intact stream does not have; only checked with ``whole``."""
+    # In a broken stream, the error is the reason.
     return missing_memory(stream) if whole and not stream.problems else None
 
 
 def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True) -> dict[str, Any]:
-    """Return the document; what only all of RAM's headers tell is None unless ``whole`` says to read them."""
+    """Return the document; facts that need all of RAM's headers are None unless ``whole``."""
     sections = stream.sections if whole else None  # first: only this finds the errors in RAM
     held, pages = stream.pages_held if whole else (None, None)
     configuration = stream.configuration

@@ -29,7 +29,7 @@ def is_stream(head: bytes) -> bool:
 def is_text(head: bytes) -> bool:
     """Return whether a file that starts with ``head`` (4096 bytes are enough) is text: no stream, no zero byte.
 
-    A stream may start behind a hole (``migrate file:PATH,offset=N``): then it starts with zeros.
+    A stream may start after a hole (``migrate file:PATH,offset=N``): then it starts with zeros.
     """
     return head != b"" and not is_stream(head) and b"\0" not in head[:HEAD]
 

@@ -129,7 +129,7 @@ class Budget:
 
     @contextmanager
     def undone(self) -> Iterator[None]:
-        """Give back the memory that is spent in the block if it fails: nobody then keeps what it was spent for."""
+        """Return the memory charged in the block if it fails: then its objects are not kept."""
         before = self._spent["memory"]
         try:
             yield

@@ -1,7 +1,7 @@
-"""How far long work is: whoever does it says so, and a :class:`Reporter`, if there is one, shows it.
+"""Progress of long work: the code that does it reports it, and a :class:`Reporter`, if there is one, shows it.
 
-What works announces a :func:`task` and then says what it has done (:func:`advance`, :func:`reach`). Without a reporter,
-as in Python, that costs next to nothing and shows nothing.
+Code announces a :func:`task` and then reports what is done (:func:`advance`, :func:`reach`). Without a reporter, as in
+Python, that is cheap and shows nothing.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Task:
 
 
 class Reporter(Protocol):
-    """What shows tasks; those inside others come last."""
+    """Shows tasks; nested tasks come last."""
 
     tasks: list[Task]
 
     def update(self) -> None:
-        """Show the tasks, if it is time for that."""
+        """Show the tasks, if it is time to."""
 
     def clear(self) -> None:
-        """Take away what is shown: something else is to be written, or the work is done."""
+        """Clear the display: other output follows, or the work is done."""
 
     def stop(self) -> None:
-        """Show nothing from now on: something else has the terminal."""
+        """Stop showing: another program has the terminal."""
 
 
 _REPORTER: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
@@ -55,7 +55,7 @@ def reporting(reporter: Reporter) -> Iterator[None]:
 
 
 def reporter() -> Reporter | None:
-    """Return what shows tasks."""
+    """Return the current reporter."""
     return _REPORTER.get()
 
 
@@ -78,7 +78,7 @@ def task(name: str, total: int | None = None, unit: str | None = None) -> Iterat
 
 
 def advance(amount: int) -> None:
-    """Say that so much more of the task is done."""
+    """Report that this much more of the task is done."""
     shown = _REPORTER.get()
     if shown is not None and shown.tasks:
         shown.tasks[-1].done += amount
@@ -86,7 +86,7 @@ def advance(amount: int) -> None:
 
 
 def reach(done: int) -> None:
-    """Say how much of the task is done."""
+    """Report how much of the task is done."""
     shown = _REPORTER.get()
     if shown is not None and shown.tasks:
         shown.tasks[-1].done = done
