@@ -28,10 +28,9 @@ from qmigtool.cli.shared.output import (
 from qmigtool.cli.shared.several import Several
 from qmigtool.diff import Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
 from qmigtool.diff.html import page
-from qmigtool.diff.outcome import Outcome, limits_reached
+from qmigtool.diff.outcome import Outcome, limits_reached, snapshot_of, three_way_document
 from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver
 from qmigtool.errors import UndecidedError, UsageError
-from qmigtool.stream.info import problems_document
 from qmigtool.tables import FILE
 from qmigtool.util.text import printable
 
@@ -173,7 +172,7 @@ def diff(
         memory = _memory(one, other) if ram else None
         found = Outcome(compare(one, other, noise=noise), memory, (one, other), moved=moved)
         if as_json:
-            print_json(_document(found))
+            print_json(found.as_dict())
         elif as_csv:
             print_csv(differences.columns, differences.rows(found.state))
         else:
@@ -229,7 +228,7 @@ def _folders(
             memory = None if with_ram is None else _memory(one, other)
             found = Outcome(compare(one, other, noise=noise), memory, (one, other), moved=bool(with_ram))
             if as_json:
-                documents[name] = _document(found)
+                documents[name] = found.as_dict()
             elif as_csv:
                 rows += [(name, *row) for row in differences.rows(found.state)]
             elif found.state.differences or found.undecided or not found.same or every:
@@ -282,34 +281,9 @@ def _memory(a: Stream, b: Stream) -> RamComparison:
     return compare_ram(a, b)
 
 
-def _document(found: Outcome) -> dict[str, Any]:
-    one, other = found.streams
-    document: dict[str, Any] = {
-        "same": None if found.undecided else found.same,
-        "a": {"file": one.source.name, "snapshot": _snapshot(one), "proved": one.proved},
-        "b": {"file": other.source.name, "snapshot": _snapshot(other), "proved": other.proved},
-        "differences": [d.lazy_dict() for d in found.state.differences],
-        "excused": [d.lazy_dict() for d in found.state.excused],
-        "notes": list(found.state.notes),
-        "undecided": list(found.state.undecided),
-    }
-    if found.memory is not None:
-        from qmigtool.diff.ram.text import ram_as_dict
-
-        document["ram"] = ram_as_dict(found.memory, moved=found.moved)
-    broken_a, broken_b = (problems_document(stream)["problems"] for stream in found.streams)
-    return {**document, "problems_a": broken_a, "problems_b": broken_b}
-
-
-def _snapshot(stream: Stream) -> str | None:
-    """Return which snapshot of an image a stream is."""
-    name = stream.container.details.get("snapshot")
-    return None if name is None else str(name)
-
-
 def _name(stream: Stream) -> str:
     """Return the file's name, with the snapshot that is meant."""
-    snapshot = _snapshot(stream)
+    snapshot = snapshot_of(stream)
     return stream.source.name + ("" if snapshot is None else f" (snapshot {snapshot!r})")
 
 
@@ -382,14 +356,7 @@ def _page(found: Outcome) -> str:
 
 def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: bool) -> int:
     if as_json:
-        print_json(
-            {
-                "same": None if (found.undecided or limits_reached(streams)) and not found.changes else found.same,
-                "changes": [change.as_dict() for change in found.changes],
-                "notes": list(found.notes),
-                "undecided": list(found.undecided),
-            }
-        )
+        print_json(three_way_document(found, streams))
         return _status(streams, same=found.same, undecided=not found.changes)
     if found.changes:
         print_cells(HEAD_THREE, [cells_three(change) for change in found.changes], [False] * 5)

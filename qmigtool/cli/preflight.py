@@ -29,6 +29,7 @@ from qmigtool.findings import Severity
 from qmigtool.parsers.source import FileSource
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
+from qmigtool.preflight.document import preflight_document
 from qmigtool.preflight.loader.words import printed
 from qmigtool.preflight.losses.accelerator import WHO_SAVED
 from qmigtool.preflight.losses.find import grouped
@@ -36,14 +37,13 @@ from qmigtool.preflight.outcome import preflight_other
 from qmigtool.preflight.remark import condensed
 from qmigtool.preflight.target.readers import template
 from qmigtool.stream.info import problems_document
-from qmigtool.util.text import hexadecimal, printable
+from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qmigtool.findings import Finding
     from qmigtool.preflight import Preflight, Target
-    from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.remedies.mend import Remedy
 
 LOST, UNDECIDED = 1, 63
@@ -143,7 +143,7 @@ def _report(
 ) -> None:
     again = None if result.remedy is None else _again(result.remedy, targets)
     if as_json:
-        print_json(_document(result, target, again) | problems)
+        print_json(preflight_document(result, target, again) | problems)
     else:
         _print(result, again)
 
@@ -154,74 +154,6 @@ def _again(remedy: Remedy, targets: Sequence[str]) -> str | None:
         return None
     named = [word for target in targets for word in ("--target", target)]
     return shlex.join(["qmigtool", "preflight", "OUT", *named, "--accelerator", remedy.saved_by])
-
-
-# -- for programs ----------------------------------------------------------------------------------------------------
-
-
-def _document(result: Preflight, target: Target, again: str | None) -> dict[str, Any]:
-    return {
-        "target": _target(target),
-        **_verdict(result.verdict),
-        "losses": [one.as_dict() for one in result.losses],
-        "remedy": None if result.remedy is None else _remedy(result.remedy) | {"preflight": again},
-        "unknown": list(map(str, result.unknown)),
-        "doubts": list(map(str, result.doubts)),
-        "notes": list(map(str, result.verdict.notes)),
-    }
-
-
-def _target(target: Target) -> dict[str, Any]:
-    return {
-        "name": target.name,
-        "qemu": None if target.qemu is None else ".".join(map(str, target.qemu)),
-        "machine": target.machine,
-        "accelerator": target.accelerator,
-        "vcpus": target.vcpus,
-        "xcr0": hexadecimal(target.xcr0),
-        "xss": hexadecimal(target.xss),
-        "sections": None if target.sections is None else len(target.sections),
-        "evidence": dict(target.evidence),
-    }
-
-
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "loads": verdict.loads,
-        "rule": verdict.rule,
-        "section": verdict.section,
-        "offset": hexadecimal(verdict.offset),
-        "refusal": None if verdict.loads is not False else _refusal(verdict),
-        "errors": list(verdict.errors),
-        "warnings": list(verdict.warnings),
-    }
-
-
-def _refusal(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "words": list(verdict.errors),
-        "device": verdict.section,
-        "offset": hexadecimal(verdict.offset),
-        "other_versions": [{"versions": who, "words": list(lines)} for who, lines in verdict.otherwise],
-    }
-
-
-def _remedy(remedy: Remedy) -> dict[str, Any]:
-    return {
-        "command": remedy.command,
-        "words": list(remedy.words),
-        "edits": [{"op": one.op, **one.parameters} for one in remedy.edits],
-        "needed": list(remedy.needed),
-        "options": list(remedy.options),
-        "gives_up": list(remedy.loses),
-        "guesses": list(remedy.guesses),
-        "then": None if remedy.verdict is None else _verdict(remedy.verdict),
-        "then_lost": None if remedy.losses is None else [one.as_dict() for one in remedy.losses.findings],
-        "why": remedy.why or None,
-    }
-
-
-# -- for people ------------------------------------------------------------------------------------------------------
 
 
 def _print(result: Preflight, again: str | None) -> None:

@@ -26,10 +26,10 @@ from qmigtool.cli.shared.output import (
 from qmigtool.cli.shared.parameters import layout_value, mask_option
 from qmigtool.errors import UsageError
 from qmigtool.rewrite import Rewriter, write_stream
+from qmigtool.rewrite.document import copy_document
 from qmigtool.rewrite.draft import taken_off
 from qmigtool.rewrite.edits import Edit, apply
 from qmigtool.rewrite.undo import make_patch
-from qmigtool.stream.info import problems_document
 
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
@@ -163,7 +163,7 @@ def _copy(stream: Stream, output: str | None, *, dry_run: bool, as_json: bool) -
         with output_file(output) as target:
             written = write_stream(stream, target)
     if as_json and output != "-":
-        print_json({"edits": [], "notes": unwrapped, "bytes": written, **problems_document(stream)})
+        print_json(copy_document(stream, unwrapped, written))
     else:
         for note in unwrapped:
             say_error(f"note: {note}")

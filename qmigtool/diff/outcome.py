@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool.diff.text import verdict
 from qmigtool.errors import BudgetError
+from qmigtool.stream.info import problems_document
 
 if TYPE_CHECKING:
     from qmigtool.diff.model import Comparison
     from qmigtool.diff.ram import RamComparison
+    from qmigtool.diff.threeway import ThreeWay
     from qmigtool.stream.model import Stream
 
-__all__ = ["Outcome", "limits_reached"]
+__all__ = ["Outcome", "limits_reached", "snapshot_of", "three_way_document"]
 
 
 class Outcome(NamedTuple):
@@ -57,7 +59,42 @@ class Outcome(NamedTuple):
             words.append(f"{' and '.join(broken)} broken: compared as far as can be read")
         return "; ".join(words)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``diff --json`` prints, without its ``schema``."""
+        one, other = self.streams
+        document: dict[str, Any] = {
+            "same": None if self.undecided else self.same,
+            "a": {"file": one.source.name, "snapshot": snapshot_of(one), "proved": one.proved},
+            "b": {"file": other.source.name, "snapshot": snapshot_of(other), "proved": other.proved},
+            "differences": [d.as_dict() for d in self.state.differences],
+            "excused": [d.as_dict() for d in self.state.excused],
+            "notes": list(self.state.notes),
+            "undecided": list(self.state.undecided),
+        }
+        if self.memory is not None:
+            from qmigtool.diff.ram.text import ram_as_dict
+
+            document["ram"] = ram_as_dict(self.memory, moved=self.moved)
+        broken_a, broken_b = (problems_document(stream)["problems"] for stream in self.streams)
+        return {**document, "problems_a": broken_a, "problems_b": broken_b}
+
 
 def limits_reached(streams: Iterable[Stream]) -> list[str]:
     """Return the limits that were reached, so that not everything could be compared."""
     return [str(one) for stream in streams for one in stream.problems if isinstance(one, BudgetError)]
+
+
+def three_way_document(found: ThreeWay, streams: Iterable[Stream]) -> dict[str, Any]:
+    """Return what ``diff --base --json`` prints, without its ``schema``."""
+    return {
+        "same": None if (found.undecided or limits_reached(streams)) and not found.changes else found.same,
+        "changes": [change.as_dict() for change in found.changes],
+        "notes": list(found.notes),
+        "undecided": list(found.undecided),
+    }
+
+
+def snapshot_of(stream: Stream) -> str | None:
+    """Return which snapshot of an image a stream is, or None."""
+    name = stream.container.details.get("snapshot")
+    return None if name is None else str(name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import print_cells, say
 from qmigtool.rewrite.changes import as_text
-from qmigtool.stream.info import problems_document
+from qmigtool.rewrite.document import rewrite_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
 SHOWN_BYTES = 8
-MAX_SHOWN = 4096  # bytes of a splice in JSON
 
 
 def report(
@@ -25,32 +24,9 @@ def report(
     """Say what was changed, or would be: on stdout, unless the stream itself goes there."""
     stream = rewriter.draft.stream
     if as_json and (output != "-" or dry_run):
-        print_json(_document(rewriter, stream, splices, written))
+        print_json(rewrite_document(rewriter, splices, written))
     else:
         _print(rewriter, stream, splices, written, output, dry_run=dry_run)
-
-
-def _document(rewriter: Rewriter, stream: Stream, splices: list[Splice], written: int | None) -> dict[str, Any]:
-    return {
-        "edits": [change.as_dict() for change in rewriter.changes],
-        "losses": rewriter.losses,
-        "notes": rewriter.notes,
-        "splices": [_splice(splice, stream) for splice in splices],
-        "bytes": written,
-        **problems_document(stream),
-    }
-
-
-def _splice(splice: Splice, stream: Stream) -> dict[str, Any]:
-    """Return what ``--json`` says of a splice; bytes that nobody would look through are left out (null)."""
-    short = splice.length <= MAX_SHOWN and isinstance(splice.data, bytes) and len(splice.data) <= MAX_SHOWN
-    return {
-        "offset": f"{splice.offset:#x}",
-        "old_length": splice.length,
-        "new_length": splice.size,
-        "old": bytes(stream.source.view(splice.offset, splice.length)).hex() if short else None,
-        "new": splice.data.hex() if short and isinstance(splice.data, bytes) else None,
-    }
 
 
 def _print(

@@ -1,0 +1,78 @@
+"""The document that ``preflight --json`` prints, without its ``schema`` and the stream's problems."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qmigtool.util.text import hexadecimal
+
+if TYPE_CHECKING:
+    from qmigtool.preflight.loader.predict import Verdict
+    from qmigtool.preflight.outcome import Preflight
+    from qmigtool.preflight.remedies.mend import Remedy
+    from qmigtool.preflight.target.model import Target
+
+__all__ = ["preflight_document"]
+
+
+def preflight_document(result: Preflight, target: Target, again: str | None = None) -> dict[str, Any]:
+    """Return the document; ``again`` is the command that checks the output of the remedy, where one is needed."""
+    return {
+        "target": _target(target),
+        **_verdict(result.verdict),
+        "losses": [one.as_dict() for one in result.losses],
+        "remedy": None if result.remedy is None else _remedy(result.remedy) | {"preflight": again},
+        "unknown": list(map(str, result.unknown)),
+        "doubts": list(map(str, result.doubts)),
+        "notes": list(map(str, result.verdict.notes)),
+    }
+
+
+def _target(target: Target) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "qemu": None if target.qemu is None else ".".join(map(str, target.qemu)),
+        "machine": target.machine,
+        "accelerator": target.accelerator,
+        "vcpus": target.vcpus,
+        "xcr0": hexadecimal(target.xcr0),
+        "xss": hexadecimal(target.xss),
+        "sections": None if target.sections is None else len(target.sections),
+        "evidence": dict(target.evidence),
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "loads": verdict.loads,
+        "rule": verdict.rule,
+        "section": verdict.section,
+        "offset": hexadecimal(verdict.offset),
+        "refusal": None if verdict.loads is not False else _refusal(verdict),
+        "errors": list(verdict.errors),
+        "warnings": list(verdict.warnings),
+    }
+
+
+def _refusal(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "words": list(verdict.errors),
+        "device": verdict.section,
+        "offset": hexadecimal(verdict.offset),
+        "other_versions": [{"versions": who, "words": list(lines)} for who, lines in verdict.otherwise],
+    }
+
+
+def _remedy(remedy: Remedy) -> dict[str, Any]:
+    return {
+        "command": remedy.command,
+        "words": list(remedy.words),
+        "edits": [{"op": one.op, **one.parameters} for one in remedy.edits],
+        "needed": list(remedy.needed),
+        "options": list(remedy.options),
+        "gives_up": list(remedy.loses),
+        "guesses": list(remedy.guesses),
+        "then": None if remedy.verdict is None else _verdict(remedy.verdict),
+        "then_lost": None if remedy.losses is None else [one.as_dict() for one in remedy.losses.findings],
+        "why": remedy.why or None,
+    }
