@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec
 
 from qmigtool.parsers.vmstate import leaves
+from qmigtool.util.text import hexadecimal
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, layout, layout_names
 from qmigtool.xsave.components import bit_name
 
@@ -35,6 +36,7 @@ __all__ = [
     "Column",
     "StreamTable",
     "Table",
+    "as_records",
     "devices",
     "fields",
     "layouts",
@@ -86,6 +88,14 @@ class StreamTable(Table[...]):
 
 
 FILE = Column("file", "category", "the file of the stream")
+
+
+def as_records(columns: Sequence[Column], rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return rows as JSON objects: masks are text in hexadecimal."""
+    return [
+        {column.name: hexadecimal(value) if column.mask else value for column, value in zip(columns, row, strict=True)}
+        for row in rows
+    ]
 
 
 def _frame(columns: Sequence[Column], found: Iterable[Row]) -> Frame:

@@ -19,17 +19,14 @@ from qmigtool.cli.shared.output import (
     print_csv,
     print_table,
 )
-from qmigtool.parsers.savevm import Type
-from qmigtool.stream.info import problems_document
+from qmigtool.documents.ram import ram_document
 from qmigtool.tables import ram_usage
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
-    from qmigtool.stream.model import Stream
+    pass
 
 PASSES = 12  # shown to people
-MAX_PASSES = 1000  # in JSON: one object each, and where pages are asked for one by one there may be millions
-SWITCHOVER = ("SWITCHOVER_START", "POSTCOPY_RUN")
 
 
 @command("qmigtool ram samples/pc-7.2.mig")
@@ -52,49 +49,17 @@ def ram(file: str, channels: tuple[str, ...], as_csv: bool, as_json: bool) -> in
     from qmigtool.ram import usage
 
     with opened(file, channels=channels, keep_runs=True) as stream:
-        document = _ram(stream)
+        document = ram_document(stream)
         rows = map(usage.row, document["blocks"])
         if as_csv:
             print_csv(ram_usage.columns, rows)
         elif as_json:
-            print_json({**document, **problems_document(stream)})
+            print_json(document)
         else:
             print_table(ram_usage.columns, rows)
             _print(document)
         _say_absent(document)
         return finish(stream)
-
-
-def _ram(stream: Stream) -> dict[str, Any]:
-    from qmigtool.ram import usage
-
-    memory = stream.ram
-    blocks = usage.blocks(memory)
-    passes = usage.passes(memory)
-    size = stream.size
-    offset = _switchover(stream)
-    return {
-        "page_size": memory.page_size,
-        "blocks": blocks,
-        "pass_count": len(passes),
-        "passes": [dict(zip(usage.PASS.names or (), one, strict=True)) for one in passes[:MAX_PASSES].tolist()],
-        **usage.totals(memory, blocks),
-        "switchover_offset": offset,
-        "bytes_after_switchover": None if offset is None or size is None else size - offset,
-        "channels": memory.channels,
-        "page_requests": len(memory.return_path),
-    }
-
-
-def _switchover(stream: Stream) -> int | None:
-    """Return where the guest had stopped: the last command that says so, else the END of RAM."""
-    found = None
-    for section in stream.sections:
-        if section.type is Type.COMMAND and section.name in SWITCHOVER:
-            return section.offset
-        if section.type is Type.END and section.name == "ram":
-            found = section.offset
-    return found
 
 
 def _say_absent(document: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from qmigtool import tables
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import (
-    as_records,
     csv_option,
     file_argument,
     finish,
@@ -21,8 +20,7 @@ from qmigtool.cli.shared.output import (
     print_cells,
     print_csv,
 )
-from qmigtool.stream.info import problems_document
-from qmigtool.stream.missing import is_complete
+from qmigtool.documents.sections import sections_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -42,8 +40,7 @@ def sections(file: str, every: bool, as_csv: bool, as_json: bool) -> int:
     table = tables.sections
     with opened(file) as stream:
         if as_json:
-            found = as_records(table.columns, table.rows(stream))
-            print_json({"sections": found, "complete": is_complete(stream), **problems_document(stream)})
+            print_json(sections_document(stream))
         elif as_csv:
             print_csv(table.columns, table.rows(stream))
         else:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,12 +25,12 @@ from qmigtool.cli.shared.output import (
     schema_option,
 )
 from qmigtool.devices.device import find
-from qmigtool.errors import QmigError, UsageError
+from qmigtool.documents.show import show_document
+from qmigtool.errors import UsageError
 from qmigtool.parsers.vmstate import Field, Kind
-from qmigtool.stream.info import problems_document
 from qmigtool.util.budget import current
-from qmigtool.util.jsontext import Hex, Items, Pairs, Tokens
-from qmigtool.util.text import json_tokens, json_value, printable, text_value, text_values
+from qmigtool.util.jsontext import Hex
+from qmigtool.util.text import printable, text_value, text_values
 from qmigtool.x86.registers import register_for
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: b
                 print_csv(tables.fields.columns, tables.fields.rows(stream, device, found))
             return finish(stream)
         if as_json:
-            return _show_json(stream, device, rest)
+            with _explained(device, rest):
+                shown = show_document(stream, device, rest)
+            print_json(shown.document)
+            return finish(stream, *shown.errors)
         if device is None:
             _print_devices(stream)
         elif not rest:
@@ -82,10 +86,18 @@ def _say_instances(stream: Stream, device: Device, path: str) -> None:
 
 
 def _field(device: Device, path: str) -> Field:
-    """Return a field; of a subsection that was not sent, say that."""
-    try:
+    with _explained(device, path):
         return device.field(path)
+
+
+@contextmanager
+def _explained(device: Device | None, path: str) -> Iterator[None]:
+    """Where a path names a subsection that was not sent, raise an error that says so."""
+    try:
+        yield
     except UsageError as error:
+        if device is None:
+            raise
         from qmigtool.preflight.target.builds import known_subsections
 
         vmsd = device.name if device.description is None else device.description.name
@@ -111,62 +123,6 @@ def _print_devices(stream: Stream) -> None:
         for device in stream.devices
     ]
     print_cells(head, cells, [False, True, True, True, True, False])
-
-
-def _show_json(stream: Stream, device: Device | None, rest: str) -> int:
-    errors: list[QmigError] = []
-    document: dict[str, Any] = {"proved": stream.proved, "devices": []}
-    for one in stream.devices if device is None else (device,):
-        entry: dict[str, Any] = {"name": one.name, "instance_id": one.instance_id, "version_id": one.version_id}
-        if one.borrowed is not None:
-            entry["borrowed_schema"] = one.borrowed
-        try:
-            if rest:
-                field = _field(one, rest)
-                field.ask()
-                entry["fields"] = {rest: _json_value(field)}
-                document["field"] = {
-                    "path": rest,
-                    "type": field.type,
-                    "kind": field.kind.value,
-                    "offset": field.offset,
-                    "length": field.length,
-                }
-            else:
-                one.charge()
-                entry["fields"] = _json_object(one.fields)
-        except QmigError as error:
-            if isinstance(error, UsageError):
-                raise
-            errors.append(error)
-            entry["error"] = error.as_dict()
-        document["devices"].append(entry)
-    # One of a kind is enough: without a vmdesc, every device says the same.
-    kinds = {(type(error), getattr(error, "feature", None)): error for error in reversed(errors)}
-    print_json({**document, **problems_document(stream, *kinds.values())})
-    return finish(stream, *kinds.values())
-
-
-def _json_value(field: Field) -> Any:
-    """Return a field as JSON has it: numbers of 64 bits without a sign, and bytes, as text.
-
-    What is inside an array is made when it is written: there may be millions.
-    """
-    if field.is_long:
-        return Hex(field.pieces())
-    if field.kind is Kind.LEAF:
-        return json_value(field.type, field.value)
-    if field.is_plain_array:
-        return Tokens(json_tokens(field.type, chunk) for chunk in field.chunks())
-    if field.kind is Kind.ARRAY:
-        return Items(_json_value(child) for child in field.iter_children())
-    return _json_object(field.iter_children())
-
-
-def _json_object(fields: Iterable[Field]) -> Pairs:
-    """Return fields by name; of several of one name the last."""
-    named = {field.name: field for field in fields}
-    return Pairs((name, _json_value(field)) for name, field in named.items())
 
 
 def _print_field(device: Device, field: Field, path: str) -> None:

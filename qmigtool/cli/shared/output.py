@@ -25,7 +25,7 @@ from qmigtool.stream.model import Stream
 from qmigtool.stream.opening import open_stream
 from qmigtool.tables import Column
 from qmigtool.util.files import refuse_input, replacing
-from qmigtool.util.text import csv_text, hexadecimal, printable
+from qmigtool.util.text import csv_text, printable
 from qmigtool.x86.traits import NAMES
 
 if TYPE_CHECKING:
@@ -167,14 +167,6 @@ def finish(stream: Stream, *more: QmigError) -> int:
     # Broken outweighs unsupported: what cannot be trusted should not look merely new.
     codes = {problem.exit_code for problem in problems}
     return min(codes - {UnsupportedError.exit_code} or codes, default=0)
-
-
-def as_records(of: Sequence[Column], rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return rows as JSON objects."""
-    return [
-        {column.name: hexadecimal(value) if column.mask else value for column, value in zip(of, row, strict=True)}
-        for row in rows
-    ]
 
 
 def print_csv(of: Sequence[Column], rows: Iterable[Row]) -> None:

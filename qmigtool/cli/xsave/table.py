@@ -24,15 +24,22 @@ from qmigtool.cli.shared.output import (
     snapshot_option,
 )
 from qmigtool.cli.shared.parameters import layout_option
-from qmigtool.cli.shared.presence import MARK, NUMBERS, Presence, cells, offsets, presence, shown
 from qmigtool.cli.shared.several import Several, files_argument
-from qmigtool.stream.info import problems_document
-from qmigtool.util.text import hexadecimal, printable
+from qmigtool.documents.presence import (
+    MARK,
+    NUMBERS,
+    Presence,
+    cells,
+    offsets,
+    presence,
+    presence_document,
+    shown,
+)
+from qmigtool.util.text import printable
 from qmigtool.xsave import Layout
 
 if TYPE_CHECKING:
-    from qmigtool.stream.model import Stream
-    from qmigtool.x86.vcpu import VCpu
+    pass
 from qmigtool.cli.shared.vcpus import ranges, some_vcpus
 
 
@@ -78,7 +85,7 @@ def table(
             vcpus = some_vcpus(stream)
             mine = list(of.rows(stream, layout=layout))
             rows += mine if several.alone else [(file, *row) for row in mine]
-            documents[file] = {**_table_json(stream, vcpus, mine), **problems_document(stream)}
+            documents[file] = presence_document(stream, vcpus, mine)
             found.append(presence(file, stream, vcpus))
             several.ended(finish(stream))
     if as_json:
@@ -88,30 +95,6 @@ def table(
     elif found:
         _print_components(found, layout, several=not several.alone)
     return several.status
-
-
-def _table_json(stream: Stream, vcpus: Sequence[VCpu], rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    names = [column.name for column in tables.xsave_components.columns][1:]
-    components: dict[int, list[dict[str, Any]]] = {}
-    for index, *values in rows:
-        components.setdefault(index, []).append(dict(zip(names, values, strict=True)))
-    return {
-        "accelerator": {"name": stream.accelerator.name, "evidence": list(stream.accelerator.evidence)},
-        "borrowed_schema": stream.borrowed,
-        "proved": stream.proved,
-        "vcpus": [
-            {
-                "vcpu": vcpu.index,
-                "xcr0": hexadecimal(vcpu.xcr0),
-                "xss": hexadecimal(vcpu.xss),
-                "xstate_bv": hexadecimal(vcpu.xstate_bv),
-                "xstate_bv_recomputed": hexadecimal(vcpu.effective_xstate_bv("recomputed")),
-                "mxcsr": hexadecimal(vcpu.mxcsr),
-                "components": components.get(vcpu.index, []),
-            }
-            for vcpu in vcpus
-        ],
-    }
 
 
 def _print_components(found: Sequence[Presence], layout: Layout | None, *, several: bool) -> None:

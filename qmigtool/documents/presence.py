@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from qmigtool import tables
 from qmigtool import xsave as core
+from qmigtool.stream.info import problems_document
 from qmigtool.tables import LEGACY_OFFSETS
+from qmigtool.util.text import hexadecimal
 from qmigtool.xsave import Layout
 
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
-__all__ = ["MARK", "NUMBERS", "Pattern", "Presence", "cells", "offsets", "presence", "shown"]
+__all__ = ["MARK", "NUMBERS", "Pattern", "Presence", "cells", "offsets", "presence", "presence_document", "shown"]
 
 T = TypeVar("T")
 MARK = "*"
@@ -119,3 +122,29 @@ def offsets(layout: Layout, found: Sequence[Presence], bits: Sequence[int]) -> t
         numbers = ["-" if number is None else str(number) for number in (size, standard, *compacted)]
         lines.append([core.mask_names(1 << bit)[0], *numbers])
     return ["component", "size", "standard", *(f"compacted {mask:#x}" for mask in enabled)], lines
+
+
+def presence_document(stream: Stream, vcpus: Sequence[VCpu], rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    """Return what ``xsave table --json`` prints; ``rows`` are those of :data:`qmigtool.tables.xsave_components`."""
+    names = [column.name for column in tables.xsave_components.columns][1:]
+    components: dict[int, list[dict[str, Any]]] = {}
+    for index, *values in rows:
+        components.setdefault(index, []).append(dict(zip(names, values, strict=True)))
+    return {
+        "accelerator": {"name": stream.accelerator.name, "evidence": list(stream.accelerator.evidence)},
+        "borrowed_schema": stream.borrowed,
+        "proved": stream.proved,
+        "vcpus": [
+            {
+                "vcpu": vcpu.index,
+                "xcr0": hexadecimal(vcpu.xcr0),
+                "xss": hexadecimal(vcpu.xss),
+                "xstate_bv": hexadecimal(vcpu.xstate_bv),
+                "xstate_bv_recomputed": hexadecimal(vcpu.effective_xstate_bv("recomputed")),
+                "mxcsr": hexadecimal(vcpu.mxcsr),
+                "components": components.get(vcpu.index, []),
+            }
+            for vcpu in vcpus
+        ],
+        **problems_document(stream),
+    }

@@ -1,0 +1,12 @@
+"""What commands show of one stream, as JSON documents and plain cells; ``cli/`` prints them.
+
+=========  ==========================================================
+show       devices and fields
+sections   what a stream is made of
+presence   which XSAVE components each vCPU has
+ram        how guest memory was sent
+=========  ==========================================================
+
+Documents lack only the ``schema`` of what is printed. What a room finds (differences, findings, edits) is a document
+of that room; what a stream is, of :mod:`qmigtool.stream`.
+"""
