@@ -279,7 +279,11 @@ def test_another_error_of_the_kernel_is_not_hidden(tmp_path, monkeypatch):
 def test_an_input_that_shrinks_is_an_error(tmp_path):
     source = tmp_path / "in"
     source.write_bytes(b"x" * 100)
-    with source.open("rb") as file, (tmp_path / "out").open("wb") as out, pytest.raises(OSError, match="became shorter"):
+    with (
+        source.open("rb") as file,
+        (tmp_path / "out").open("wb") as out,
+        pytest.raises(OSError, match="became shorter"),
+    ):
         copy_range(file.fileno(), 50, 100, out)
 
 
