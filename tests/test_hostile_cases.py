@@ -58,7 +58,7 @@ def test_cases(name: str, command: str, status: int, tmp_path: Path) -> None:
 MADE = [
     ("subsections.mig", "preflight F --target F", 0), ("buffer-large.mig", "show F --json", 0),
     ("zeros-jumping.mig", "ram F", 63), ("described-only.mig", "diff F F", 63),
-    ("buffer-large.mig", "diff F F", 0),
+    ("buffer-large.mig", "diff F F", 0), ("real-cpus-1040.mig", "show F --json", 0),
 ]  # fmt: skip
 """Pairs of the matrix (``python -m tests.fuzz hostile``) that were too slow or too large, and some of each kind."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.fuzz import corpus, hostile, mutation
@@ -22,7 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("target", choices=[*TARGETS, "all", "properties", "corpus", "hostile"])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--findings", type=Path, default=Path("findings"), help="the folder for findings")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="hostile: only this file")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this hostile file or property")
     parser.add_argument("--command", action="append", default=[], help="hostile: only this command, as in COMMANDS")
     parser.add_argument("--reproduce", type=Path, metavar="FILE")
     parser.add_argument("--seed", type=int, default=None)
@@ -84,17 +86,47 @@ def has_atheris() -> bool:
     return True
 
 
-def properties(seconds: float) -> int:
-    """Run every hypothesis test repeatedly, each time with fresh examples."""
-    begun, rounds = time.monotonic(), 0
-    while not rounds or time.monotonic() - begun < seconds:
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-m", "hypothesis", "-p", "no:cacheprovider"]
-        status = subprocess.run([*command, "--hypothesis-profile=fresh"], check=False).returncode
-        if status:
-            return status
-        rounds += 1
-    print(f"properties: {rounds} rounds in {time.monotonic() - begun:.0f} s, no finding")
-    return 0
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "hypothesis"]
+GRACE = 60  # seconds that a test which has begun may take longer
+
+
+def property_tests() -> list[str]:
+    """Return the tests of hypothesis, without their parameters."""
+    found = subprocess.run([*PYTEST, "-n0", "--collect-only"], check=False, capture_output=True, text=True).stdout
+    return list(dict.fromkeys(line.partition("[")[0] for line in found.splitlines() if "::" in line))
+
+
+def one_property(test: str, end: float) -> bool:
+    """Run a test with fresh examples, and say how it went; False for a finding."""
+    begun = time.monotonic()
+    if begun >= end:
+        return True
+    command = [*PYTEST, "-n0", "--hypothesis-profile=fresh", test]
+    try:
+        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=end + GRACE - begun)
+    except subprocess.TimeoutExpired:
+        print(f"{test}: stopped after {time.monotonic() - begun:.0f} s, no finding", flush=True)
+        return True
+    good = run.returncode == 0
+    words = "no finding" if good else f"finding: pytest --hypothesis-profile=fresh {test}"
+    print(f"{test}: {time.monotonic() - begun:.0f} s, {words}", flush=True)
+    if not good:
+        print(run.stdout, flush=True)
+    return good
+
+
+def properties(seconds: float, only: list[str]) -> int:
+    """Run the tests of hypothesis one by one, in random order, each time with fresh examples; return the findings."""
+    end, count, found = time.monotonic() + seconds, 0, 0
+    tests = [test for test in property_tests() if not only or any(one in test for one in only)]
+    print(f"{len(tests)} tests", flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while tests and time.monotonic() < end:
+            random.shuffle(tests)
+            for good in pool.map(lambda test: (time.monotonic() < end, one_property(test, end)), tests):
+                count, found = count + good[0], found + (not good[1])
+    print(f"properties: {count} runs of {len(tests)} tests, {found} findings")
+    return found
 
 
 def main() -> int:
@@ -106,7 +138,7 @@ def main() -> int:
     if options.target == "hostile":
         return 1 if hostile.matrix(options.only, options.command) else 0
     if options.target == "properties":
-        return properties(options.seconds)
+        return 1 if properties(options.seconds, options.only) else 0
     names = list(TARGETS) if options.target == "all" else [options.target]
     if options.reproduce is not None:
         for name in names:

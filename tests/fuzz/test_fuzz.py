@@ -1,12 +1,15 @@
 """A short run of the fuzz targets: the corpus, and random changes of it."""
 
 import random
+import subprocess
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qmigtool
+from tests.fuzz import __main__ as fuzz
 from tests.fuzz import corpus, mutation
 from tests.fuzz.targets import TARGETS
 
@@ -54,3 +57,28 @@ def test_a_finding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     for target in TARGETS.values():
         with pytest.raises(RuntimeError):
             target(b"QEVM")
+
+
+def test_properties_are_run_one_by_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is reported as it ends, and a finding does not stop the others."""
+    results = {"a.py::test_good": 0, "b.py::test_bad": 1}
+
+    def pretend(command: list[str], **options: float) -> subprocess.CompletedProcess[str]:
+        assert "--hypothesis-profile=fresh" in command
+        if command[-1] == "c.py::test_long":
+            raise subprocess.TimeoutExpired(command, options["timeout"])
+        return subprocess.CompletedProcess(command, results[command[-1]], "what was found", "")
+
+    monkeypatch.setattr(fuzz, "property_tests", lambda: [*results, "c.py::test_long"])
+    monkeypatch.setattr("subprocess.run", pretend)
+    assert fuzz.properties(0.2, ["bad"]) > 0
+    assert fuzz.properties(0.2, ["good", "long"]) == 0
+    assert "0 findings" in capsys.readouterr().out
+    end = time.monotonic() + 1000
+    assert fuzz.one_property("a.py::test_good", end)
+    assert not fuzz.one_property("b.py::test_bad", end)
+    assert fuzz.one_property("c.py::test_long", end)
+    said = capsys.readouterr().out
+    assert "b.py::test_bad: 0 s, finding: pytest --hypothesis-profile=fresh b.py::test_bad" in said
+    assert "what was found" in said
+    assert "c.py::test_long: stopped after 0 s, no finding" in said
