@@ -24,7 +24,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("target", choices=[*TARGETS, "all", "properties", "corpus", "hostile"])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--findings", type=Path, default=Path("findings"), help="the folder for findings")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this hostile file or property")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="only this hostile file or property"
+    )
     parser.add_argument("--command", action="append", default=[], help="hostile: only this command, as in COMMANDS")
     parser.add_argument("--reproduce", type=Path, metavar="FILE")
     parser.add_argument("--seed", type=int, default=None)
