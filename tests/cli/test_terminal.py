@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qmigtool.cli.main import run
@@ -109,6 +109,7 @@ def test_wrapped(text, width, lines):
     assert wrapped(text, width) == lines
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50, deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=4), st.integers(5, 70))
 def test_folding_loses_nothing(cells, width):
     for table in folded(["a", "b", "c"], cells, [False, False, True], width):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import zip_longest
+from functools import cache
+from itertools import permutations, zip_longest
 from typing import NamedTuple
 
 __all__ = ["Folded", "folded", "wrapped"]
 
 GAP = 2
+SAMPLE = 100  # rows by which widths are chosen
+STEPS = (*range(12, 0, -1), 2, 1)  # what a column gives another
 HANGING = 1  # what the first column's continuation lines are indented by
 # Where a line may end, from the best places to the worst: behind a space or slash, a dot, other punctuation. Not inside
 # numbers: 7.2 stays together, and -1.
@@ -95,18 +98,28 @@ def _least(
 
 
 def _fitting(every: Sequence[Sequence[str]], natural: Sequence[int], least: Sequence[int], width: int) -> list[int]:
-    """Return the widths of columns: what one column cannot use, because its pieces are longer, the others get."""
-    most = list(natural)
-    while True:
-        widths = _shared(most, least, width)
-        used = [
-            max(least[i], *(len(line) for row in every for line in _wrapped(row[i], widths[i], i)))
-            for i in range(len(widths))
-        ]
-        idlest = max(range(len(widths)), key=lambda i: widths[i] - used[i])
-        if used[idlest] == widths[idlest]:
-            return widths
-        most[idlest] = used[idlest]
+    """Return widths with which the rows take few lines: columns give others what saves lines there."""
+    widths = _shared(natural, least, width)
+    sample = every[:SAMPLE]
+
+    @cache
+    def heights(column: int, at: int) -> list[int]:
+        return [len(_wrapped(row[column], at, column)) for row in sample]
+
+    def lines(some: Sequence[int]) -> tuple[int, int]:
+        """Return the lines of the rows, and those of all cells."""
+        found = [heights(i, at) for i, at in enumerate(some)]
+        return sum(map(max, zip(*found, strict=True))), sum(map(sum, found))
+
+    best = lines(widths)
+    for step in STEPS:
+        for giver, taker in permutations(range(len(widths)), 2):
+            changed = list(widths)
+            changed[giver] -= step
+            changed[taker] += step
+            if changed[giver] >= least[giver] and lines(changed) < best:
+                widths, best = changed, lines(changed)
+    return widths
 
 
 def _wrapped(cell: str, width: int, column: int) -> list[str]:
