@@ -127,6 +127,7 @@ def test_gitlab_commands(runner: Runner) -> None:
     assert set(job["artifacts"]["paths"]) == {reports["junit"], reports["codequality"]}
 
 
+@pytest.mark.slow  # needs the installation of the tests above
 @pytest.mark.parametrize("recipe", ["github.yml", "gitlab-ci.yml"])
 def test_a_finding_fails_the_job_and_leaves_the_reports(recipe: str, runner: Runner) -> None:
     document = load(recipe)
