@@ -1,4 +1,4 @@
-"""Checking files: a report for each, and one result that says what the exit status of ``qmigtool check`` says."""
+"""Check files: a report for each, and one result with the meaning of the exit status of ``qmigtool check``."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ SHOWN = 8  # names of baselines that are missing
 
 
 class CheckStatus(IntEnum):
-    """What the exit status of ``qmigtool check`` means; the value is that status."""
+    """The meaning of the exit status of ``qmigtool check``; the value is that status."""
 
     FINE = 0
-    """Every file was read to its end, and no rule found anything that weighs enough."""
+    """Every file was read to its end, and no finding reached the threshold."""
     FOUND = 1
-    """A rule found something that weighs enough."""
+    """A finding reached the threshold."""
     NOT_OPENED = 2
-    """A file could not be opened, so no rule has read it."""
+    """A file could not be opened, so no rule was applied to it."""
     BROKEN = 3
-    """A file, or the baseline, is broken; what is left of it was checked."""
+    """A file, or the baseline, is broken; the rest of it was checked."""
     UNSUPPORTED = 63
-    """Something that is not supported was not checked; nothing else was found."""
+    """An unsupported part was not checked; nothing else was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class CheckResult:
         weights = [RANK[one.severity] for one in self.findings if one.rule != SUPPORTED.id]
         if any(weight >= RANK[self.fail_on] for weight in weights):
             return CheckStatus.FOUND
-        # What is not supported was not checked, so it cannot be fine.
+        # An unsupported part was not checked, so the result cannot be FINE.
         unsupported = any(one.rule == SUPPORTED.id for one in self.findings)
         return CheckStatus.UNSUPPORTED if unsupported else CheckStatus.FINE
 
@@ -145,7 +145,7 @@ def run(
 
 
 def files_of(given: str) -> tuple[list[str], list[str]]:
-    """Return the files that a path stands for, and the files of a folder that are not streams.
+    """Return the files of a path, and the files of a folder that are not streams.
 
     Raises :class:`~qmigtool.errors.UsageError` for a folder without streams.
     """
@@ -153,7 +153,7 @@ def files_of(given: str) -> tuple[list[str], list[str]]:
         return [given], []
     streams, others = streams_in(given)
     if not streams:
-        raise UsageError(f"there is no migration stream in the folder {given!r}", expected="a folder with streams")
+        raise UsageError(f"no migration stream in the folder {given!r}", expected="a folder with streams")
     return streams, others
 
 
@@ -218,17 +218,17 @@ def _checked(
     *,
     alone: bool,
 ) -> Report:
-    """Check one file; ``alone`` says that there is no other."""
+    """Check one file; ``alone``: it is the only one."""
     stream = None
     try:
         # A folder of any number of files costs none of them its share.
         with portion(), opening(file) as stream:
             return report(file, stream, policy, baseline=baseline)
     except UsageError as error:
-        if alone or stream is not None:  # it is about the options or the policy
+        if alone or stream is not None:  # the error is about the options or the policy
             raise
         problem: QmigError = error
-    except QmigError as error:  # it is no migration stream, or of a kind that is not supported
+    except QmigError as error:  # it is not a migration stream, or of an unsupported kind
         return unreadable(file, error, policy)
     except OSError as error:
         if error.filename is not None and Path(os.fsdecode(error.filename)) != Path(file):

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether neither state nor, where that was asked for, memory differs."""
+        """Whether state and, if it was compared, memory are the same."""
         return self.state.same and (self.memory is None or self.memory.same)
 
     @property

@@ -19,7 +19,7 @@ __all__ = ["HEAD", "HEAD_THREE", "cells", "cells_three", "saver", "verdict"]
 
 SHOWN = 8  # bytes of a buffer, from the first that differs
 HEAD = ["where", "A", "B", "about"]
-HEAD_THREE = ["where", "base", "A", "B", "who changed it"]
+HEAD_THREE = ["where", "base", "A", "B", "changed by"]
 
 
 def cells(d: Difference) -> list[str]:

@@ -89,7 +89,7 @@ def _ram_start(sections: Iterator[Section]) -> Section:
 
 
 def pieces(frame: Frame, ram: int, pattern: Pattern, *, seed: int = 1) -> Iterator[bytes | memoryview]:
-    """Give the stream in pieces. A piece is overwritten by the next one: use it at once.
+    """Yield the stream in pieces. A piece is overwritten by the next one: use it at once.
 
     Pages are random bytes, the same ones in every PART.
     """

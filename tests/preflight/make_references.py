@@ -28,7 +28,7 @@ TIMEOUT = 60.0
 
 
 def rows() -> Iterator[tuple[str, list[str], list[str]]]:
-    """Give (name, versions, arguments) of each row of the table."""
+    """Yield (name, versions, arguments) of each row of the table."""
     text = MANIFEST.read_text()
     virtio = next(line.strip() for line in text.splitlines() if line.startswith("    -device virtio-blk-pci"))
     for name, versions, arguments in re.findall(r"^\| (t\d\d) \| ([^|]+) \| `([^`]+)` \|$", text, re.MULTILINE):
