@@ -156,7 +156,7 @@ def test_ram_that_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_base(changed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["diff", PC, changed, "--base", PC]) == 1
     out = capsys.readouterr().out.splitlines()
-    assert out[0].split() == ["where", "base", "A", "B", "who", "changed", "it"]
+    assert out[0].split() == ["where", "base", "A", "B", "changed", "by"]
     assert out[1].split() == ["cpu@1/env.cr[4]", "0x40600", "0x40600", "0x600", "B"]
     assert run(["diff", changed, changed, "--base", PC, "--json"]) == 1
     (change,) = json.loads(capsys.readouterr().out)["changes"]
