@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import ClosedError, StreamError, TruncatedError
 from qmigtool.util.budget import current
-from qmigtool.util.files import open_input
+from qmigtool.util.files import open_input, reopen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["BufferSource", "FileSource", "KeptSource", "Source"]
 
 PASSED = 16 << 20
+# Where it is missing, the system decides itself which pages stay in memory.
+_RELEASE: int | None = getattr(mmap, "MADV_DONTNEED", None) if hasattr(mmap.mmap, "madvise") else None
 
 
 class Source:
@@ -113,6 +115,11 @@ class FileSource(BufferSource):
         made._open(handle, name)
         return made
 
+    @classmethod
+    def of_open_file(cls, handle: int) -> Self:
+        """Map the file of a descriptor that stays open, such as an output that is read again."""
+        return cls.of_handle(reopen(handle), f"/dev/fd/{handle}")
+
     def _open(self, handle: int, name: str) -> None:
         self._passed = 0
         self._fd = handle
@@ -137,7 +144,9 @@ class FileSource(BufferSource):
     @property
     def occupied(self) -> int:
         """The space that it occupies on disk, in bytes: holes do not count."""
-        return min(len(self.whole), os.fstat(self._fd).st_blocks * 512) if self._regular else len(self.whole)
+        # Not every system counts blocks: then the file is as large as it says.
+        blocks = getattr(os.fstat(self._fd), "st_blocks", None) if self._regular else None
+        return len(self.whole) if blocks is None else min(len(self.whole), blocks * 512)
 
     def view(self, offset: int, length: int) -> memoryview:
         """Return a view, without a copy."""
@@ -146,6 +155,8 @@ class FileSource(BufferSource):
 
     def first_data(self) -> int:
         """Return where the file's first hole ends, if it starts with one."""
+        if not hasattr(os, "SEEK_DATA"):
+            return 0
         try:
             return os.lseek(self._fd, 0, os.SEEK_DATA)
         except OSError as error:
@@ -156,9 +167,9 @@ class FileSource(BufferSource):
         """Release the pages before ``offset``, so that a walk through a large file does not make the process large."""
         self.check()
         offset = min(offset, len(self.whole))  # a length in the file may lead anywhere
-        if self._map is not None and offset - self._passed >= PASSED and hasattr(self._map, "madvise"):
+        if self._map is not None and offset - self._passed >= PASSED and _RELEASE is not None:
             start, end = (at // mmap.PAGESIZE * mmap.PAGESIZE for at in (self._passed, offset))
-            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
+            self._map.madvise(_RELEASE, start, end - start)
             self._passed = offset
 
     def fileno(self) -> int:

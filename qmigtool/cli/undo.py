@@ -17,9 +17,11 @@ from qmigtool.cli.shared.output import (
 )
 from qmigtool.cli.shared.parameters import read_small
 from qmigtool.errors import StreamError
+from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite import write_stream
 from qmigtool.rewrite.undo import MAX_PATCH, read_patch
 from qmigtool.stream.info import problems_document
+from qmigtool.stream.opening import open_stream
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def undo(file: str, patch: str, output: str, as_json: bool) -> int:
             written = write_stream(stream, target, splices)
             target.flush()
             if output != "-":
-                with opened(f"/dev/fd/{target.fileno()}") as result:
+                with open_stream(FileSource.of_open_file(target.fileno())) as result:
                     if not result.complete:
                         raise StreamError(f"the patch makes an unreadable stream of this one: {result.error}")
         if as_json and output != "-":

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpe
 
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite import (
     accelerators,
     areas,
@@ -190,7 +191,7 @@ class Rewriter:
             return
         draft = self.draft
         source = draft.stream
-        with open_stream(f"/dev/fd/{handle}", schema=source.schema if source.borrowed else None) as result:
+        with open_stream(FileSource.of_open_file(handle), schema=source.schema if source.borrowed else None) as result:
             if source.sections[-1].type is Type.TAIL:
                 result.prove()  # data after the stream may have its own end marker, and was copied with it
             walk_memory = draft.memory.touched or result.road == "forward"

@@ -38,7 +38,9 @@ READABLE = (
 )
 
 
-def read_shapes(target: str | BinaryIO, source: str | None = None, *, snapshot: str | None = None) -> Shapes:
+def read_shapes(
+    target: str | BinaryIO | BufferSource, source: str | None = None, *, snapshot: str | None = None
+) -> Shapes:
     """Read the descriptions in a file or a pipe; ``source`` is its name in messages, by default the file's name.
 
     ``snapshot`` selects one of a qcow2 image that has several.
@@ -49,14 +51,15 @@ def read_shapes(target: str | BinaryIO, source: str | None = None, *, snapshot: 
     """
     name = source or (target if isinstance(target, str) else "<pipe>")
     try:
-        if not isinstance(target, str):
+        if not isinstance(target, str | BufferSource):
             return _of_pipe(target, name)
-        with _opened(target) as file:
+        file = _opened(target) if isinstance(target, str) else target
+        with file:
             text = text_of(file, MAX_TEXT)
-        if text is not None:
-            return _of_text(text, name)
-        with open_stream(target, snapshot=snapshot) as stream:
-            return of_stream(stream, name)
+            if text is not None:
+                return _of_text(text, name)
+            with open_stream(file, snapshot=snapshot) as stream:
+                return of_stream(stream, name)
     except QmigError as error:
         if not isinstance(error, UsageError):
             error.file = error.file or name

@@ -19,7 +19,7 @@ __all__ = ["open_stream"]
 
 
 def open_stream(
-    target: str | os.PathLike[str] | bytes | BinaryIO,
+    target: str | os.PathLike[str] | bytes | BinaryIO | BufferSource,
     *,
     accelerator: str | None = None,
     forward: bool = False,
@@ -28,7 +28,7 @@ def open_stream(
     keep_runs: bool = False,
     snapshot: str | None = None,
 ) -> Stream:
-    """Open a migration stream: a path, the bytes themselves, or a binary file object (a pipe, say).
+    """Open a migration stream: a path, the bytes themselves, a source, or a binary file object (a pipe, say).
 
     ``accelerator`` overrides the inferred one (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
     tail-first strategy. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return
@@ -63,6 +63,8 @@ def open_stream(
                     stream = make(pipe)
             else:
                 stream = make(stack.enter_context(FileSource(path)))
+        elif isinstance(target, BufferSource):
+            stream = make(stack.enter_context(target))
         else:
             stream = make(target)
         stack.pop_all()

@@ -19,21 +19,18 @@ from typing import BinaryIO
 from qmigtool.errors import OutputError, UsageError
 from qmigtool.util.progress import advance
 
-__all__ = ["copy_range", "new_folder", "open_input", "refuse_input", "replacing", "skip_zeros"]
+__all__ = ["copy_range", "new_folder", "open_input", "refuse_input", "reopen", "replacing", "skip_zeros"]
 
+# What only some systems have: without it, opening differs in nothing that matters there.
+_OPEN = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 STEP = 1 << 28  # bytes that the kernel copies in one call: between two, progress is shown
 CHUNK = 1 << 20
 BLOCK = 4096  # the unit that a file system shares between files
 # Errors of a kernel or a file system that cannot copy between these two files itself.
-_NOT_HERE = (
-    errno.EXDEV,
-    errno.ENOSYS,
-    errno.EINVAL,
-    errno.EOPNOTSUPP,
-    errno.EBADF,
-    errno.EPERM,
-    errno.ETXTBSY,
-    errno.ESPIPE,
+_NOT_HERE = tuple(
+    getattr(errno, name)
+    for name in ("EXDEV", "ENOSYS", "EINVAL", "EOPNOTSUPP", "EBADF", "EPERM", "ETXTBSY", "ESPIPE")
+    if hasattr(errno, name)
 )
 
 
@@ -43,7 +40,7 @@ def open_input(path: str | os.PathLike[str]) -> int:
     Raises :class:`OSError`, and :class:`~qmigtool.errors.UsageError` for anything else: a FIFO or a terminal would
     block forever.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    handle = os.open(path, _OPEN)
     mode = os.fstat(handle).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
         return handle
@@ -51,6 +48,18 @@ def open_input(path: str | os.PathLike[str]) -> int:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise UsageError(f"{str(path)!r} cannot be read at any offset", expected="a regular file or a block device")
+
+
+def reopen(handle: int) -> int:
+    """Open the file of a descriptor again for reading; return the new descriptor.
+
+    ``/dev/fd`` gives one with a position of its own, also where the file is open for writing only. Without it, the
+    descriptor is duplicated. Raises :class:`OSError`.
+    """
+    try:
+        return os.open(f"/dev/fd/{handle}", _OPEN)
+    except OSError:
+        return os.dup(handle)
 
 
 @contextmanager
@@ -112,6 +121,8 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         made.chmod(0o777 & ~umask)
+        if target.exists():
+            target.rmdir()  # it is empty; not every system renames over a folder
         made.rename(target)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
@@ -150,6 +161,8 @@ def copy_range(source: int, offset: int, length: int, target: BinaryIO) -> None:
 
 def _data(source: int, offset: int, end: int) -> tuple[int, int]:
     """Return the next range of data in ``[offset, end)``: all of it if the file system has no holes."""
+    if not hasattr(os, "SEEK_DATA"):
+        return offset, end
     try:
         start = os.lseek(source, offset, os.SEEK_DATA)
         stop = os.lseek(source, start, os.SEEK_HOLE)
@@ -161,6 +174,9 @@ def _data(source: int, offset: int, end: int) -> tuple[int, int]:
 
 def _copy_data(source: int, offset: int, length: int, target: BinaryIO) -> None:
     target.flush()
+    if not hasattr(os, "copy_file_range"):
+        _read_and_write(source, offset, length, target)
+        return
     try:
         # The kernel shares whole blocks only: so if both files are at the same position in a block, the rest of
         # that block is copied first.
@@ -185,13 +201,21 @@ def _copy_data(source: int, offset: int, length: int, target: BinaryIO) -> None:
 
 def _read_and_write(source: int, offset: int, length: int, target: BinaryIO) -> None:
     while length:
-        data = os.pread(source, min(length, CHUNK), offset)
+        data = _read(source, min(length, CHUNK), offset)
         if not data:
             raise OSError(errno.EIO, "the input became shorter while it was copied")
         target.write(data)
         offset += len(data)
         length -= len(data)
         advance(len(data))
+
+
+def _read(source: int, length: int, offset: int) -> bytes:
+    """Read at an offset; where there is no pread the position moves, which nothing else uses."""
+    if hasattr(os, "pread"):
+        return os.pread(source, length, offset)
+    os.lseek(source, offset, os.SEEK_SET)
+    return os.read(source, length)
 
 
 def skip_zeros(target: BinaryIO, length: int) -> None:

@@ -20,7 +20,7 @@ from qmigtool.cli.shared.terminal import columns, styled
 from qmigtool.devices.schema.model import load_file
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.savevm import Type
-from qmigtool.parsers.source import BufferSource
+from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.model import Stream
 from qmigtool.stream.opening import open_stream
 from qmigtool.tables import Column
@@ -147,14 +147,14 @@ def say_unproved(stream: Stream, file: str) -> None:
     say_error(f"qmigtool: {file}: not proved to be this stream's device state{why}")
 
 
-def standard_input() -> BinaryIO | str:
+def standard_input() -> BinaryIO | BufferSource:
     """Return stdin: as a file if it is one (``< FILE``), which can be read from its end, else as a pipe."""
     if sys.stdin is None:
         raise UsageError("there is no standard input")
     with contextlib.suppress(io.UnsupportedOperation):  # a stand-in without a file, as in a test
         number = sys.stdin.fileno()
         if stat.S_ISREG(os.fstat(number).st_mode):
-            return f"/dev/fd/{number}"
+            return FileSource.of_open_file(number)
     return sys.stdin.buffer
 
 

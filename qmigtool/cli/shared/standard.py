@@ -11,6 +11,7 @@ import io
 import os
 import select
 import sys
+import time
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = ["drop_errors", "flush_output", "take_standard_streams"]
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 NAME = "standard output"
+PAUSE = 0.01  # seconds
 
 
 class WholeWriter(io.RawIOBase):
@@ -50,13 +52,21 @@ class WholeWriter(io.RawIOBase):
             try:
                 left = left[os.write(self._handle, left) :]
             except BlockingIOError:
-                ready = select.poll()
-                ready.register(self._handle, select.POLLOUT)
-                ready.poll()
+                _wait(self._handle)
             except OSError as error:
                 self._failed = True  # what is in buffers shall not raise once more when the process ends
                 raise OSError(error.errno, error.strerror, NAME) from None
         return size
+
+
+def _wait(handle: int) -> None:
+    """Wait until a descriptor can be written to, or a little while where that cannot be asked."""
+    if not hasattr(select, "poll"):
+        time.sleep(PAUSE)
+        return
+    ready = select.poll()
+    ready.register(handle, select.POLLOUT)
+    ready.poll()
 
 
 def take_standard_streams() -> None:

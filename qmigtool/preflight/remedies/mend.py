@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import LiveStateError, QmigError
 from qmigtool.findings import Severity
+from qmigtool.parsers.source import FileSource
 from qmigtool.preflight.losses.accelerator import CONVERSION
 from qmigtool.preflight.losses.find import MISSING_PAGES, MISSING_VCPU, Losses, find_losses
 from qmigtool.preflight.remedies.bodyfields import fields
@@ -239,7 +240,7 @@ class _Search:
         with tempfile.TemporaryFile(prefix="qmigtool-preflight-") as file:
             rewriter.write(file, splices)
             file.flush()
-            with open_stream(f"/dev/fd/{file.fileno()}", accelerator=known, schema=schema) as stream:
+            with open_stream(FileSource.of_open_file(file.fileno()), accelerator=known, schema=schema) as stream:
                 yield stream
 
     def _remedy(self, verdict: Verdict, losses: Losses, why: str) -> Remedy:
