@@ -1,4 +1,4 @@
-"""``preflight``: does a target load this stream, which error does it print otherwise, and what is lost silently?"""
+"""``preflight``: whether a target loads a stream, its error message otherwise, and what is lost silently."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from qmigtool.findings import Finding
     from qmigtool.preflight import Preflight, Target
-    from qmigtool.preflight.remedies.mend import Remedy
+    from qmigtool.preflight.remedies.search import Remedy
 
 LOST, UNDECIDED = 1, 63
 DECIDES = "the accelerator that saved the file is unknown: --accelerator NAME decides what it loses"

@@ -1,4 +1,4 @@
-"""Preflight: does a stream load on a target, which error does QEMU print otherwise, and what is lost silently?
+"""Preflight: whether a target loads a stream, the error message that it prints otherwise, and what is lost silently.
 
 ========  =====================================================================================
 outcome   the whole prediction: :func:`preflight`

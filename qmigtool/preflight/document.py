@@ -9,7 +9,7 @@ from qmigtool.util.text import hexadecimal
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.outcome import Preflight
-    from qmigtool.preflight.remedies.mend import Remedy
+    from qmigtool.preflight.remedies.search import Remedy
     from qmigtool.preflight.target.model import Target
 
 __all__ = ["preflight_document"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qmigtool.findings import Finding, Severity
 from qmigtool.preflight.loader.predict import predict, predict_source
 from qmigtool.preflight.losses.find import find_losses
-from qmigtool.preflight.remedies.mend import Remedy, find_remedy
+from qmigtool.preflight.remedies.search import Remedy, find_remedy
 
 if TYPE_CHECKING:
     from qmigtool.errors import QmigError

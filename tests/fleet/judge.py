@@ -121,7 +121,7 @@ def main(*arguments: str) -> None:
         if one.kind != RIGHT:
             print(f"{one.kind}: {place}: {one.why}")
         if one.kind in WRONG or (given.words and row.outcome != "loads" and one.known and one.why != row.words):
-            print(f"    ours: {one.why}\n    QEMU {row.outcome}: {row.words}")
+            print(f"    preflight: {one.why}\n    QEMU {row.outcome}: {row.words}")
     print(*figures(judged, {name: case.architecture for name, case in cases.items()}), sep="\n")
     if given.write is not None:
         _write(given.write, judged)

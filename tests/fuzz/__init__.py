@@ -8,7 +8,7 @@
 It uses atheris, guided by coverage, if installed (`pip install atheris`, not for every Python version); else it
 changes the corpus at random. `tests/data/fuzz` is the corpus; `python -m tests.fuzz corpus` makes it.
 
-targets     what each target does with its bytes
+targets     the function of each target
 corpus      the initial inputs
 hostile, hostilefiles    the matrix of commands and hostile files, and the files
 mutation    random changes, if atheris is not installed

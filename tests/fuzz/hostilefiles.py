@@ -244,7 +244,7 @@ def real_cpus() -> bytes:
 
 @variant("real-cpus-1040.mig")
 def real_cpus_1040() -> bytes:
-    """Honest: a q35 of QEMU 11.1 can have 4096. No command refuses it."""
+    """A valid file: a q35 of QEMU 11.1 can have 4096. No command refuses it."""
     return copies("kvm-avx512-7.2", "cpu@0", 1040, vmdesc=True)
 
 

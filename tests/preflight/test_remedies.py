@@ -19,7 +19,7 @@ from qmigtool.findings import Severity
 from qmigtool.preflight import Preflight, Target, TargetBlock, preflight
 from qmigtool.preflight.loader.predict import predict
 from qmigtool.preflight.losses.find import find_losses
-from qmigtool.preflight.remedies import mend as remedies
+from qmigtool.preflight.remedies import search as remedies
 from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from qmigtool.rewrite import Rewriter

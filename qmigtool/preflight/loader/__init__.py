@@ -1,4 +1,4 @@
-"""A model of QEMU's loader, applied to what is known of a target: does it load the stream, and with which error not?
+"""A model of QEMU's loader: whether a target loads a stream, and its error message otherwise.
 
 It follows the order of ``qemu_loadvm_state`` (QEMU: ``migration/savevm.c``) and stops at the first error.
 

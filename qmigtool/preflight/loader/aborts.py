@@ -20,7 +20,7 @@ Version = tuple[int, int]
 
 
 class _Card(NamedTuple):
-    """The subsection of a loadable target's body; ``since`` is the first version known to abort without it."""
+    """The subsection that a loadable card sends; ``since`` is the first version known to abort without it."""
 
     subsection: str
     since: Version

@@ -80,10 +80,10 @@ def _vapic(load: Load, values: Values, hook: Mapping[str, Any], instance: int) -
     what, label = f"whether the option ROM that patches the TPR is at {address:#x}", f"kvm-tpr-opt@{instance}"
     if len(blocks) == 1:
         shared = "x-ignore-shared" in load.capabilities
-        who = "the shared memory itself decides" if shared else "its other channels (--channel) decide"
+        who = "the shared memory decides" if shared else "the other channels of the stream (--channel) decide"
         load.doubt(f"{what}: the file does not contain {blocks[0]} there; {who} it", label)
     else:
-        load.doubt(f"{what}: which of {', '.join(blocks) or 'no blocks'} is low memory decides it", label)
+        load.doubt(f"{what}: it depends on which block is low memory ({', '.join(blocks) or 'none is known'})", label)
 
 
 def _has_signature(load: Load, block: str, place: int) -> bool:

@@ -52,7 +52,7 @@ class _Extra:
 def fields(stream: Stream, target: Target, device: Device) -> Fix | None:
     """Add the fields that only the target has, drop those that only the stream has; None if there is nothing to fix."""
     known = target.sections or {}
-    short = device.name.rsplit("/", 1)[-1]  # of old machine types, whose names have no path
+    short = device.name.rsplit("/", 1)[-1]  # streams of old machine types have names without a path
     section = known.get((device.name, device.instance_id)) or known.get((short, device.instance_id))
     if device.description is None or section is None or section.description is None or section.template is None:
         return None

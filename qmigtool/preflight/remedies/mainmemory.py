@@ -25,7 +25,7 @@ __all__ = ["guest_memory"]
 CMOS, CMOS_EXTENDED, CMOS_ABOVE_16M, CMOS_ABOVE_4G = "mc146818rtc", 0x30, 0x34, 0x5B
 MIB = 1 << 20
 _PRESENT = 1
-MAX_SETS = 4096  # of blocks whose sizes are added up
+MAX_SETS = 4096  # of blocks whose sizes are added
 
 
 def guest_memory(stream: Stream) -> frozenset[str]:

@@ -113,7 +113,7 @@ class _Search:
         self.lossy = False
         self.rewriter_losses: tuple[str, ...] = ()
         self._made = ExitStack()  # closes the edited stream
-        self._mended: Stream | None = None
+        self._edited: Stream | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +183,7 @@ class _Search:
 
     def _plan(self, verdict: Verdict) -> tuple[Fix | None, str]:
         """Return the fix of a refusal, or why there is none."""
-        stream, planner = self._mended or self.stream, PLANNERS.get(verdict.rule or "")
+        stream, planner = self._edited or self.stream, PLANNERS.get(verdict.rule or "")
         try:
             fix = None if planner is None else planner(stream, self.target, verdict)
             if fix is None:
@@ -201,25 +201,25 @@ class _Search:
 
     def _try(self, verdict: Verdict, losses: Losses) -> tuple[Verdict, Losses, str]:
         self._made.close()
-        self._mended = None
+        self._edited = None
         try:
-            self._mended = self._made.enter_context(self._mend())
-            found = find_losses(self._mended, self.target)
+            self._edited = self._made.enter_context(self._edit())
+            found = find_losses(self._edited, self.target)
             if not any(one.rule == MISSING_PAGES for one in losses.findings):
                 # A block was made larger: the guest never had the pages beyond its old end.
                 found = found._replace(findings=tuple(one for one in found.findings if one.rule != MISSING_PAGES))
-            return self.predict(self._mended, self.target), found, ""
+            return self.predict(self._edited, self.target), found, ""
         except QmigError as error:
             return verdict, losses, f"the edits cannot be made: {error}"
         except OSError as error:
-            return verdict, losses, f"the edits were not tried: {error.strerror or error}"  # no space, say
+            return verdict, losses, f"the edits were not tried: {error.strerror or error}"  # such as no space
 
     @property
     def _edits(self) -> list[Edit]:
         return [one for fix in self.fixes for one in fix.edits]
 
     @contextmanager
-    def _mend(self) -> Iterator[Stream]:
+    def _edit(self) -> Iterator[Stream]:
         """Open the stream with all edits so far."""
         if not self._edits:
             yield self.stream
