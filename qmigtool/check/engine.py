@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from qmigtool.check.policy import OFF, default_policy
-from qmigtool.check.rule import Context, Hit
+from qmigtool.check.rule import Context, finding
 from qmigtool.check.rules import RULES
 from qmigtool.check.rules.container import READABLE, SUPPORTED, problem
 from qmigtool.errors import QmigError, UnsupportedError, UsageError
@@ -37,10 +38,10 @@ def findings_of(stream: Stream, policy: Policy | None = None, *, baseline: Strea
     fields = {field.id: field for field in asked.fields}
     for rule in sorted(asked_for, key=lambda rule: rule.id in late):
         if rule.id in RULES:
-            hits = RULES[rule.id].check(context, asked.settings[rule.id].options)
+            made = RULES[rule.id].check(context, asked.settings[rule.id].options)
         else:
-            hits = fields[rule.id].hits(context)
-        found[rule.id] = _findings(rule, hits, stream)
+            made = fields[rule.id].findings(context)
+        found[rule.id] = _findings(rule, made, stream)
     return tuple(finding for rule in asked_for for finding in found[rule.id])
 
 
@@ -49,22 +50,23 @@ def _rules(policy: Policy, baseline: Stream | None) -> tuple[Rule, ...]:
     return tuple(rule for rule in policy.rules if rule.id != "baseline" or baseline is not None)
 
 
-def _findings(rule: Rule, hits: Iterator[Hit], stream: Stream) -> list[Finding]:
+def _findings(rule: Rule, made: Iterator[Finding], stream: Stream) -> list[Finding]:
     findings = []
     try:
-        for hit in islice(hits, MAX_FINDINGS + 1):
-            findings.append(_finding(rule, hit))
+        for one in islice(made, MAX_FINDINGS + 1):
+            findings.append(_of(rule, one))
     except UsageError:
         raise
     except QmigError as error:
         stream.report(error)
     if len(findings) > MAX_FINDINGS:
-        findings[MAX_FINDINGS:] = [_finding(rule, Hit(f"more than {MAX_FINDINGS} of these; the others are not listed"))]
+        findings[MAX_FINDINGS:] = [_of(rule, finding(f"more than {MAX_FINDINGS} of these; the others are not listed"))]
     return findings
 
 
-def _finding(rule: Rule, hit: Hit) -> Finding:
-    return Finding(rule.id, rule.severity, hit.message, rule.reason, hit.device, hit.field, hit.offset, hit.length)
+def _of(rule: Rule, found: Finding) -> Finding:
+    """Return a finding with the name, severity and reason of its rule."""
+    return replace(found, rule=rule.id, severity=rule.severity, reason=rule.reason)
 
 
 def report(file: str, stream: Stream, policy: Policy | None = None, *, baseline: Stream | None = None) -> Report:
@@ -86,4 +88,4 @@ def unreadable(file: str, error: QmigError, policy: Policy | None = None) -> Rep
     opened = not isinstance(error, UsageError)
     reason = spec.reason if opened else "It could not be opened, so no rule was applied to it."
     rule = Rule(spec.id, Severity.NOTE if severity == OFF else Severity(severity), spec.title, reason)
-    return Report(file, (rule,), (_finding(rule, problem(error)),), spec is READABLE, opened=opened)
+    return Report(file, (rule,), (_of(rule, problem(error)),), spec is READABLE, opened=opened)

@@ -20,8 +20,9 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.patterns import Expression
-from qmigtool.check.rule import Context, Hit
+from qmigtool.check.rule import Context, finding
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.findings import Finding
 from qmigtool.parsers.vmstate import Kind, leaves
 from qmigtool.util.globs import matches
 from qmigtool.util.values import number
@@ -88,7 +89,7 @@ class FieldRule:
         asked = (self.equals, self.one_of, self.minimum, self.maximum, self.within, self.has, self.matches)
         return self.same or any(value is not None for value in asked)
 
-    def hits(self, context: Context) -> Iterator[Hit]:
+    def findings(self, context: Context) -> Iterator[Finding]:
         """Check every field that the path matches."""
         first: tuple[str, Any] | None = None
         found = False
@@ -97,17 +98,17 @@ class FieldRule:
             found = True
             where = (device.label, path, field.offset, field.length)
             if self.absent:
-                yield Hit("is present, but the policy requires it to be absent", *where)
+                yield finding("is present, but the policy requires it to be absent", *where)
                 continue
             value = _value(field)
             for message in self._wrong(value, expression):
-                yield Hit(message, *where)
+                yield finding(message, *where)
             if self.same:
                 first = first or (f"{device.label}/{path}", value)
                 if value != first[1]:
-                    yield Hit(f"is {_show(value)}, but {first[0]} is {_show(first[1])}", *where)
+                    yield finding(f"is {_show(value)}, but {first[0]} is {_show(first[1])}", *where)
         if not found and self.required and not self.absent:
-            yield Hit(f"no field of the stream matches {self.path}")
+            yield finding(f"no field of the stream matches {self.path}")
 
     def _fields(self, context: Context) -> Iterator[tuple[Device, str, Field]]:
         for device in context.devices:

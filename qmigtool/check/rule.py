@@ -1,6 +1,7 @@
 """The type of a rule: a check of a stream, with a name, a reason, and options that a policy sets.
 
-A rule is a function from a :class:`Context` and the values of its options to :class:`Hit` objects::
+A rule is a function from a :class:`Context` and the values of its options to findings
+(:class:`~qmigtool.findings.Finding`)::
 
     @rule("cr0-legal", "CR0 has no contradiction", "...", per_vcpu)
     def cr0_legal(context, vcpu, options): ...
@@ -14,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qmigtool.errors import QmigError, UnsupportedError, UsageError
+from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.savevm import Type
 
 if TYPE_CHECKING:
@@ -25,26 +27,15 @@ __all__ = [
     "Check",
     "CheckRule",
     "Context",
-    "Hit",
     "Option",
     "Options",
     "at",
+    "finding",
     "on",
     "policy_rule",
     "rule",
     "vcpu_rule",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A result of a rule at one place: a :class:`~qmigtool.findings.Finding` without the rule's own data."""
-
-    message: str
-    device: str | None = None
-    field: str | None = None
-    offset: int | None = None
-    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +110,32 @@ class Context:
         return [device for device in self.stream.devices if device.name == name]
 
 
-def at(device: Device, path: str, message: str) -> Hit:
-    """Make a hit at a field, with its place; at the device if it has no such field."""
+def finding(
+    message: str, device: str | None = None, path: str = "", offset: int | None = None, length: int | None = None
+) -> Finding:
+    """Make a finding of what a rule found at one place.
+
+    The rule's own part (its name, severity and reason) is added by :mod:`.engine`, as the policy has it.
+    """
+    return Finding("", Severity.WARNING, message, device=device, path=path, offset=offset, length=length)
+
+
+def at(device: Device, path: str, message: str) -> Finding:
+    """Make a finding at a field, with its place; at the device if it has no such field."""
     found = device.get(path)
     if found is None:
         return on(device, message)
-    return Hit(message, device.label, path, found.offset, found.length)
+    return finding(message, device.label, path, found.offset, found.length)
 
 
-def on(device: Device, message: str) -> Hit:
-    """Make a hit at a whole device."""
-    return Hit(message, device.label, None, device.section.offset, device.section.length)
+def on(device: Device, message: str) -> Finding:
+    """Make a finding at a whole device."""
+    return finding(message, device.label, "", device.section.offset, device.section.length)
 
 
 Options: TypeAlias = Mapping[str, Any]
-Check: TypeAlias = Callable[[Context, Options], Iterator[Hit]]
-VCpuCheck: TypeAlias = "Callable[[Context, VCpu, Options], Iterator[Hit]]"
+Check: TypeAlias = Callable[[Context, Options], Iterator[Finding]]
+VCpuCheck: TypeAlias = "Callable[[Context, VCpu, Options], Iterator[Finding]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +194,14 @@ def vcpu_rule(
     """Make a rule of a function that checks one x86 vCPU; an unreadable vCPU does not stop the check of the others."""
 
     def make(check: VCpuCheck) -> CheckRule:
-        def every(context: Context, given: Options) -> Iterator[Hit]:
+        def every(context: Context, given: Options) -> Iterator[Finding]:
             for vcpu in context.vcpus:
                 try:
-                    hits = list(check(context, vcpu, given))
+                    found = list(check(context, vcpu, given))
                 except QmigError as error:
                     context.stream.report(error)
                 else:
-                    yield from hits
+                    yield from found
 
         # Rules over vCPUs that have options check nothing without them.
         return CheckRule(id_, title, reason, every, options, by_policy=bool(options), severity=severity)

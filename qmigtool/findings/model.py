@@ -1,12 +1,13 @@
-"""One finding: what is wrong, where, and why it matters."""
+"""One finding, one difference of two values, and the place that both have."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Finding", "Severity"]
+__all__ = ["Finding", "Place", "Severity", "ValueDifference"]
 
 
 class Severity(StrEnum):
@@ -17,28 +18,40 @@ class Severity(StrEnum):
     NOTE = "note"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The finding of a rule at one place.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A place in a stream.
 
-    ``rule`` is the rule's stable name (``xstate-bv-within-xcr0``). ``message`` describes the state, ``reason`` why it
-    matters. ``device`` is a label (``cpu@0``), ``field`` a path inside it; ``offset`` and ``length`` count bytes of the
-    stream. They are None for a finding about the whole stream.
+    ``device`` is a label (``cpu@0``), None for what belongs to no device; ``path`` leads to a field inside it, or is
+    empty; ``offset`` counts bytes of the stream, None if the place is not at one offset.
+    """
+
+    device: str | None = None
+    path: str = ""
+    offset: int | None = None
+
+    @property
+    def where(self) -> str:
+        """The place as a path: ``cpu@0/env.xcr0``, or empty."""
+        return "/".join(part for part in (self.device, self.path) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Place):
+    """The finding of a rule at one place: of a check, a preflight, a consumer of an XSAVE area, a rewrite.
+
+    ``rule`` is the rule's stable name (``xstate-bv-within-xcr0``), or empty for a remark that no code looks for.
+    ``message`` describes the state, ``reason`` why it matters. ``length`` counts bytes of the stream. ``values`` are
+    the numbers and names that the message contains, for code that needs them. A sentence with the place is made by
+    :func:`qmigtool.findings.text.sentence`, when it is printed.
     """
 
     rule: str
     severity: Severity
     message: str
     reason: str = ""
-    device: str | None = None
-    field: str | None = None
-    offset: int | None = None
-    length: int | None = None
-
-    @property
-    def where(self) -> str:
-        """The place as a path: ``cpu@0/env.xcr0``, or empty."""
-        return "/".join(part for part in (self.device, self.field) if part)
+    length: int | None = field(default=None, kw_only=True)
+    values: Mapping[str, Any] = field(default_factory=dict, kw_only=True, hash=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, as ``--json`` has them."""
@@ -48,7 +61,24 @@ class Finding:
             "message": self.message,
             "reason": self.reason,
             "device": self.device,
-            "field": self.field,
+            "field": self.path or None,
             "offset": None if self.offset is None else f"{self.offset:#x}",
             "length": self.length,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueDifference(Place):
+    """A place with two values: of streams A and B, of two descriptions, before and after an edit.
+
+    ``a`` and ``b`` are the values, None where a side has none. :attr:`offset` is the place in A, ``offset_b`` that in
+    B. ``rule`` is the stable name of the rule or edit that the difference belongs to; ``words`` is the meaning of the
+    values, ``reason`` why they differ or why it matters.
+    """
+
+    a: Any = None
+    b: Any = None
+    offset_b: int | None = None
+    rule: str | None = None
+    words: str = ""
+    reason: str = ""

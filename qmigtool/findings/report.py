@@ -83,7 +83,7 @@ def fingerprints(report: Report) -> Iterator[tuple[Finding, str]]:
     """
     seen: Counter[str] = Counter()
     for finding in report.findings:
-        parts = (file_uri(report.file), finding.rule, finding.device or "", finding.field or "")
+        parts = (file_uri(report.file), finding.rule, finding.device or "", finding.path)
         digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
         seen[digest] += 1
         yield finding, f"{digest}:{seen[digest]}"

@@ -347,7 +347,7 @@ def test_rule(case: Case) -> None:
         assert case.says in finding.message
         assert finding.reason
     for finding in mine:
-        if finding.field is not None and finding.device != "ram":
+        if finding.path and finding.device != "ram":
             with qmigtool.open(case.make()) as stream:
                 assert (finding.offset, finding.length) == (
                     stream.field(finding.where).offset,

@@ -14,9 +14,36 @@ PLAIN = Report(
     "streams/a.mig",
     RULES,
     (
-        Finding("xcr0-legal", Severity.ERROR, "XCR0 is 0x2", BAD.reason, "cpu@0", "env.xcr0", 0x81F9, 8),
-        Finding("xcr0-legal", Severity.ERROR, "XCR0 is 0x4", BAD.reason, "cpu@1", "env.xcr0", 0x91F9, 8),
-        Finding("odd-thing", Severity.WARNING, "is odd: 100%, really", ODD.reason, "hpet@0", None, 0x99, 40),
+        Finding(
+            "xcr0-legal",
+            Severity.ERROR,
+            "XCR0 is 0x2",
+            BAD.reason,
+            device="cpu@0",
+            path="env.xcr0",
+            offset=0x81F9,
+            length=8,
+        ),
+        Finding(
+            "xcr0-legal",
+            Severity.ERROR,
+            "XCR0 is 0x4",
+            BAD.reason,
+            device="cpu@1",
+            path="env.xcr0",
+            offset=0x91F9,
+            length=8,
+        ),
+        Finding(
+            "odd-thing",
+            Severity.WARNING,
+            "is odd: 100%, really",
+            ODD.reason,
+            device="hpet@0",
+            path="",
+            offset=0x99,
+            length=40,
+        ),
         Finding("noted", Severity.NOTE, "there is no vmdesc"),
     ),
 )
@@ -24,7 +51,7 @@ FINE = Report("streams/fine.mig", RULES, ())
 BROKEN = Report(
     "streams/cut.mig",
     (READ,),
-    (Finding("stream-readable", Severity.ERROR, "it ends", READ.reason, None, None, 5),),
+    (Finding("stream-readable", Severity.ERROR, "it ends", READ.reason, device=None, path="", offset=5),),
     True,
 )
 EVIL_NAME = 'x"<&>\x00\x1b[1m\n::error::\ud800\ufffe'
@@ -32,8 +59,26 @@ EVIL = Report(
     "streams/e v#i?l%.mig",
     RULES,
     (
-        Finding("odd-thing", Severity.WARNING, f"{EVIL_NAME} is odd", ODD.reason, EVIL_NAME, EVIL_NAME, 1 << 70, None),
-        Finding("odd-thing", Severity.WARNING, f"{EVIL_NAME} is odder", ODD.reason, EVIL_NAME, EVIL_NAME, 7, 1),
+        Finding(
+            "odd-thing",
+            Severity.WARNING,
+            f"{EVIL_NAME} is odd",
+            ODD.reason,
+            device=EVIL_NAME,
+            path=EVIL_NAME,
+            offset=1 << 70,
+            length=None,
+        ),
+        Finding(
+            "odd-thing",
+            Severity.WARNING,
+            f"{EVIL_NAME} is odder",
+            ODD.reason,
+            device=EVIL_NAME,
+            path=EVIL_NAME,
+            offset=7,
+            length=1,
+        ),
     ),
 )
 ALL = (PLAIN, FINE, BROKEN, EVIL)

@@ -128,7 +128,7 @@ def test_groups_that_kvm_refuses_and_7_2_drops(path: str, value: int, group: str
 
     (found,) = only(losses("twin-tcg-10.0", kvm("7.2"), spoil, accelerator="kvm"), "kvm-drops-registers")
     assert group in found.message
-    assert found.field == path
+    assert found.path == path
     assert not only(losses("twin-tcg-10.0", kvm("10.0"), spoil, accelerator="kvm"), "kvm-drops-registers")
 
 
@@ -152,7 +152,7 @@ def test_an_address_that_no_wrmsr_takes() -> None:
         losses("twin-tcg-10.0", kvm("10.0"), lambda edits: edits.set("cpu@0/env.kernelgsbase", 0x1122334455667788)),
         "non-canonical",
     )
-    assert (found.severity, found.field) == (Severity.ERROR, "env.kernelgsbase")
+    assert (found.severity, found.path) == (Severity.ERROR, "env.kernelgsbase")
 
 
 # -- from KVM to TCG -------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_subsections_that_tcg_does_not_send_again(version: str) -> None:
     changed = runs()[f"gated-to-tcg-{version}"]["changed"]
     gone = {name.removeprefix("cpu@0/") for name, (_, new) in changed.items() if new is None and name.count("/") == 2}
     found = only(losses("pc-7.2", Target(accelerator="tcg"), _gated), "cpuid-gated-subsection")
-    assert {one.field for one in found} == gone == {"cpu/msr_xfd", "cpu/intel_amx_xtile"}
+    assert {one.path for one in found} == gone == {"cpu/msr_xfd", "cpu/intel_amx_xtile"}
     assert all(one.severity is Severity.ERROR for one in found)
 
 
@@ -233,7 +233,7 @@ def test_features_that_the_guest_has_switched_on() -> None:
     assert "CR4 0x40620 uses xsave" in finding.message
     assert finding.severity is Severity.WARNING
     (finding,) = found(flags - {"lm"})
-    assert (finding.field, "lm" in finding.message) == ("env.efer", True)
+    assert (finding.path, "lm" in finding.message) == ("env.efer", True)
     # Case K4b: KVM took PKE from a CPU without PKU.
     (finding,) = found(flags, lambda edits: edits.set("cpu@0/env.cr[4]", 0x440620))
     assert "pku" in finding.message
@@ -290,9 +290,7 @@ def test_registers_that_are_not_written_to_a_partition() -> None:
         edits.add_subsection("cpu@0", "cpu/msr_hyperv_stimer", {})
 
     def fields(accelerator: str) -> set[str | None]:
-        return {
-            one.field for one in only(losses("kvm-avx512-7.2", Target(accelerator=accelerator), use), "not-written")
-        }
+        return {one.path for one in only(losses("kvm-avx512-7.2", Target(accelerator=accelerator), use), "not-written")}
 
     assert fields("mshv") == {"env.dr[7]", "env.mp_state", "cpu/msr_hyperv_stimer", "spurious_vec"}
     assert fields("whpx") == {"env.dr[7]", "env.pat", "env.mtrr_deftype", "cpu/msr_hyperv_stimer"}
@@ -329,7 +327,7 @@ def test_conversion_and_losses_name_the_same_that_is_not_written(accelerator: st
 
     found = losses("kvm-avx512-7.2", Target(accelerator=accelerator), use)
     written = only(found, "not-written")
-    assert {one.field for one in written} == there | rest
+    assert {one.path for one in written} == there | rest
     with qmigtool.open(SAMPLES / "kvm-avx512-7.2.mig") as stream:
         rewriter = Rewriter(stream, lossy=True)
         use(rewriter)
@@ -469,7 +467,7 @@ def test_what_is_not_known_is_said() -> None:
 
 
 def test_findings_of_many_vcpus_are_one_for_people() -> None:
-    one = Finding("r", Severity.ERROR, "m", "why", device="cpu@0", field="f", offset=5)
+    one = Finding("r", Severity.ERROR, "m", "why", device="cpu@0", path="f", offset=5)
     many = [replace(one, device=f"cpu@{number}", offset=number) for number in (0, 1, 2, 5, 7, 8)]
     assert [(found.where, found.offset) for found in grouped(many)] == [("cpu@0-2,5,7-8/f", 0)]
     assert grouped([one, replace(one, message="other")]) == [one, replace(one, message="other")]

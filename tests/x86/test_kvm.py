@@ -144,10 +144,10 @@ def test_all_say_what_kvm_said(name: str) -> None:
     with qmigtool.open(data) as found:
         # The losses: where 7.2 is silent, and nowhere else.
         losses = find_losses(found, Target(accelerator="kvm", xcr0=HOST, qemu=(7, 2))).findings
-        fields = [one.field for one in losses if one.rule == "kvm-drops-registers"]
+        fields = [one.path for one in losses if one.rule == "kvm-drops-registers"]
         assert fields == ([case.field] if isinstance(case.group, str) else [])
         # The checks.
-        checks = {one.field for one in findings_of(found) if one.rule in CHECKS}
+        checks = {one.path for one in findings_of(found) if one.rule in CHECKS}
         assert (case.field in checks) is (case.group is not None and not case.host)
         assert bool(checks) is (case.group is not None and not case.host)
     # The conversion, from another accelerator.
@@ -207,7 +207,7 @@ def test_addresses_that_kvm_takes(path: str) -> None:
     data = stream(Case({path: 0x1122_3344_5566_7788}))
     assert predicted(data, "10.0").loads is True
     with qmigtool.open(data) as found:
-        assert [one.field for one in findings_of(found) if one.rule in CHECKS] == [path]
+        assert [one.path for one in findings_of(found) if one.rule in CHECKS] == [path]
         assert not list(kvm.refusals(found.vcpus[0].device.number, HOST))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.check.rule import Context, Hit, Options, at, rule
+from qmigtool.check.rule import Context, Options, at, finding, rule
 from qmigtool.diff.model import DifferenceKind as Side
 from qmigtool.errors import UsageError
+from qmigtool.findings import Finding
 from qmigtool.util.text import text_value
 
 if TYPE_CHECKING:
@@ -25,16 +26,16 @@ SIZES = ("section", "bytes")  # types of a difference of a whole section: its va
     "The baseline is a stream known to be good (--baseline). Clocks and other state that differs between saves are "
     "excused; `qmigtool diff` shows them, too.",
 )
-def baseline(context: Context, _: Options) -> Iterator[Hit]:
+def baseline(context: Context, _: Options) -> Iterator[Finding]:
     if context.baseline is None:
         return
     from qmigtool.diff import compare
 
     for difference in compare(context.baseline, context.stream).differences:
-        yield _hit(context, difference)
+        yield _finding(context, difference)
 
 
-def _hit(context: Context, difference: Difference) -> Hit:
+def _finding(context: Context, difference: Difference) -> Finding:
     old, new = (_shown(difference.type, value) for value in (difference.a, difference.b))
     text = {
         Side.CHANGED: f"was {old}, is {new}",
@@ -51,9 +52,9 @@ def _hit(context: Context, difference: Difference) -> Hit:
         except UsageError:
             pass  # it is in the baseline only, or a register that no single field holds
         else:
-            if found.field is not None:
+            if found.path:
                 return found
-    return Hit(message, difference.device, difference.path or None, difference.offset_b)
+    return finding(message, difference.device, difference.path, difference.offset_b)
 
 
 def _shown(type_: str, value: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from qmigtool.check.rule import Context, Hit, Options, at, on, rule
+from qmigtool.check.rule import Context, Options, at, finding, on, rule
 from qmigtool.devices.schema import built_in
 from qmigtool.errors import QmigError, UnsupportedError
+from qmigtool.findings import Finding
 from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
 from qmigtool.parsers.savevm import Type
 
@@ -19,10 +20,10 @@ LIBRARIES = frozenset({"slirp"})  # the version is that of a library (net/slirp.
 MAX_PADDING = 1 << 28  # bytes behind the stream that are read; a block device may have terabytes
 
 
-def problem(error: QmigError) -> Hit:
-    """Make a hit of an error of a stream."""
+def problem(error: QmigError) -> Finding:
+    """Make a finding of an error of the stream, which stays an exception: others raise it."""
     text = f"{error.message} (expected {error.expected})" if error.expected else error.message
-    return Hit(text, error.section, None, error.offset)
+    return finding(text, error.section, "", error.offset)
 
 
 def _problems(context: Context) -> list[QmigError]:
@@ -38,7 +39,7 @@ def _problems(context: Context) -> list[QmigError]:
     "QEMU stops at the first such place and exits, or misreads the bytes that follow. The readable parts are still "
     "checked.",
 )
-def stream_readable(context: Context, _: Options) -> Iterator[Hit]:
+def stream_readable(context: Context, _: Options) -> Iterator[Finding]:
     yield from (problem(error) for error in _problems(context) if not isinstance(error, UnsupportedError))
 
 
@@ -47,11 +48,11 @@ def stream_readable(context: Context, _: Options) -> Iterator[Hit]:
     "Everything in the stream is known to qmigtool",
     "It is legal, but could not be read, so no rule was applied to it.",
 )
-def stream_supported(context: Context, _: Options) -> Iterator[Hit]:
+def stream_supported(context: Context, _: Options) -> Iterator[Finding]:
     yield from (problem(error) for error in _problems(context) if isinstance(error, UnsupportedError))
     saver = context.stream.accelerator
     if saver.tcg is None and any(vcpu.x87_undecided or saver.contradicts for vcpu in context.vcpus):
-        yield Hit(f"{saver.words} what its x87 registers, TR, hflags and XSTATE_BV mean")
+        yield finding(f"{saver.words} what its x87 registers, TR, hflags and XSTATE_BV mean")
 
 
 @rule(
@@ -59,7 +60,7 @@ def stream_supported(context: Context, _: Options) -> Iterator[Hit]:
     "Nothing but zeros follows the stream",
     "QEMU does not read such data. It may be the rest of an older and longer stream, or two files in one.",
 )
-def trailing_data(context: Context, _: Options) -> Iterator[Hit]:
+def trailing_data(context: Context, _: Options) -> Iterator[Finding]:
     stream = context.stream
     for section in stream.sections:
         if section.type is not Type.TAIL:
@@ -71,7 +72,9 @@ def trailing_data(context: Context, _: Options) -> Iterator[Hit]:
                 rest = part.lstrip(b"\0")
                 if rest:
                     found = start + len(part) - len(rest)
-                    yield Hit(f"{section.end - found} bytes that are not padding follow the stream", None, None, found)
+                    yield finding(
+                        f"{section.end - found} bytes that are not padding follow the stream", None, "", found
+                    )
                     return
         except QmigError:
             return  # the data behind the stream was not kept for a pipe
@@ -83,9 +86,9 @@ def trailing_data(context: Context, _: Options) -> Iterator[Hit]:
     "Without a vmdesc (suppress-vmdesc=on, or postcopy) tools can only guess what device state means; QEMU itself does "
     "not need it.",
 )
-def vmdesc_present(context: Context, _: Options) -> Iterator[Hit]:
+def vmdesc_present(context: Context, _: Options) -> Iterator[Finding]:
     if context.stream.vmdesc is None:
-        yield Hit("the stream has no vmdesc")
+        yield finding("the stream has no vmdesc")
 
 
 @rule(
@@ -94,10 +97,10 @@ def vmdesc_present(context: Context, _: Options) -> Iterator[Hit]:
     "QEMU compares only as many bytes of the name as it received, so a stream with an empty name loads into any "
     "machine, and may fail later. No QEMU writes an empty name.",
 )
-def machine_named(context: Context, _: Options) -> Iterator[Hit]:
+def machine_named(context: Context, _: Options) -> Iterator[Finding]:
     configuration = context.stream.configuration
     if configuration is not None and not configuration.machine:
-        yield Hit("the machine type is empty", "configuration")
+        yield finding("the machine type is empty", "configuration")
 
 
 @rule(
@@ -105,7 +108,7 @@ def machine_named(context: Context, _: Options) -> Iterator[Hit]:
     "Every device can be decoded",
     "Its state has no description, or QEMU describes it wrongly: rules over fields were not applied to it.",
 )
-def devices_decoded(context: Context, _: Options) -> Iterator[Hit]:
+def devices_decoded(context: Context, _: Options) -> Iterator[Finding]:
     for device, error in context.opaque:
         yield on(device, error.message)
 
@@ -116,7 +119,7 @@ def devices_decoded(context: Context, _: Options) -> Iterator[Hit]:
     "QEMU silently loads both into the first device of that name. QEMU itself writes this only for devices that "
     "share a number (isa-ide of isapc), which are not reported.",
 )
-def sections_unique(context: Context, _: Options) -> Iterator[Hit]:
+def sections_unique(context: Context, _: Options) -> Iterator[Finding]:
     seen: Counter[tuple[str, int]] = Counter()
     for device in context.stream.devices:
         key = (device.name, device.instance_id)
@@ -132,7 +135,7 @@ def sections_unique(context: Context, _: Options) -> Iterator[Hit]:
     "those of x86 machines of QEMU 5.2 to 11.1, so one of a newer QEMU may be valid. slirp has the version of the "
     "library libslirp that QEMU is linked with.",
 )
-def section_version_known(context: Context, _: Options) -> Iterator[Hit]:
+def section_version_known(context: Context, _: Options) -> Iterator[Finding]:
     if not context.vcpus:
         return  # other targets have other devices of the same name
     known: dict[str, set[int]] = {}
@@ -150,7 +153,7 @@ def section_version_known(context: Context, _: Options) -> Iterator[Hit]:
     "globalstate names a run state that QEMU has",
     'QEMU refuses the stream otherwise ("invalid parameter value").',
 )
-def run_state(context: Context, _: Options) -> Iterator[Hit]:
+def run_state(context: Context, _: Options) -> Iterator[Finding]:
     for device in context.devices:
         found = device.get(RUN_STATE) if device.name == "globalstate" else None
         if found is not None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.patterns import version_of
-from qmigtool.check.rule import Context, Hit, Option, Options, on, policy_rule
+from qmigtool.check.rule import Context, Option, Options, finding, on, policy_rule
 from qmigtool.errors import UsageError
+from qmigtool.findings import Finding
 from qmigtool.util.globs import matches
 from qmigtool.util.values import number
 from qmigtool.x86.traits import NAMES
@@ -53,23 +54,23 @@ def _version(value: Any, what: str) -> tuple[int, int] | None:
     allowed=Option(_maybe_names, None, 'machine types: ["pc-i440fx-*", "pc-q35-7.2"]'),
     minimum=Option(_version, None, 'the oldest version of versioned ones: "7.2"'),
 )
-def machine_type(context: Context, options: Options) -> Iterator[Hit]:
+def machine_type(context: Context, options: Options) -> Iterator[Finding]:
     allowed, minimum = options["allowed"], options["minimum"]
     machine = context.stream.machine
     if allowed is None and minimum is None:
         return
     if machine is None:
-        yield Hit("the stream does not record its machine type (send-configuration=off)")
+        yield finding("the stream does not record its machine type (send-configuration=off)")
         return
     if allowed is not None and not _like(machine, allowed):
-        yield Hit(f"the machine type is {machine}, but the policy allows {', '.join(allowed) or 'none'}")
+        yield finding(f"the machine type is {machine}, but the policy allows {', '.join(allowed) or 'none'}")
     version = version_of(machine)
     if minimum is not None and version is None:
-        yield Hit(
+        yield finding(
             f"the machine type {machine} has no version, but the policy requires {minimum[0]}.{minimum[1]} or later"
         )
     elif minimum is not None and version is not None and version < minimum:
-        yield Hit(f"the machine type is {machine}, but the policy requires {minimum[0]}.{minimum[1]} or later")
+        yield finding(f"the machine type is {machine}, but the policy requires {minimum[0]}.{minimum[1]} or later")
 
 
 def _accelerators(value: Any, what: str) -> tuple[str, ...] | None:
@@ -86,11 +87,11 @@ def _accelerators(value: Any, what: str) -> tuple[str, ...] | None:
     "The same field means different things under KVM and TCG: loaded under another, the guest loses registers.",
     allowed=Option(_accelerators, None, 'names: ["kvm"]; "unknown" if it is not known'),
 )
-def accelerator(context: Context, options: Options) -> Iterator[Hit]:
+def accelerator(context: Context, options: Options) -> Iterator[Finding]:
     allowed, found = options["allowed"], context.stream.accelerator
     if allowed is not None and found.name not in allowed:
         why = "given" if found.given else "; ".join(found.evidence)
-        yield Hit(f"the accelerator is {found.name} ({why}), but the policy allows {', '.join(allowed) or 'none'}")
+        yield finding(f"the accelerator is {found.name} ({why}), but the policy allows {', '.join(allowed) or 'none'}")
 
 
 def _maybe_number(value: Any, what: str) -> int | None:
@@ -103,10 +104,10 @@ def _maybe_number(value: Any, what: str) -> int | None:
     "Source and target must have the same target page size.",
     equals=Option(_maybe_number, None, "bytes: 4096"),
 )
-def page_size(context: Context, options: Options) -> Iterator[Hit]:
+def page_size(context: Context, options: Options) -> Iterator[Finding]:
     wanted, found = options["equals"], context.stream.page_size
     if wanted is not None and found != wanted:
-        yield Hit(f"the page size is {found}, but the policy requires {wanted}")
+        yield finding(f"the page size is {found}, but the policy requires {wanted}")
 
 
 @policy_rule(
@@ -117,16 +118,16 @@ def page_size(context: Context, options: Options) -> Iterator[Hit]:
     exact=Option(_maybe_names, None, "these and no others"),
     forbidden=Option(names, (), "none of these"),
 )
-def capabilities(context: Context, options: Options) -> Iterator[Hit]:
+def capabilities(context: Context, options: Options) -> Iterator[Finding]:
     found, exact = context.stream.capabilities, options["exact"]
     for name in found:
         if _like(name, options["forbidden"]):
-            yield Hit(f"the capability {name} is recorded, which the policy forbids", "configuration")
+            yield finding(f"the capability {name} is recorded, which the policy forbids", "configuration")
         elif exact is not None and not _like(name, exact):
-            yield Hit(f"the capability {name} is recorded, but not in the policy", "configuration")
+            yield finding(f"the capability {name} is recorded, but not in the policy", "configuration")
     for pattern in exact or ():
         if not any(matches(pattern, name) for name in found):
-            yield Hit(f"the capability {pattern} is not recorded, but the policy requires it", "configuration")
+            yield finding(f"the capability {pattern} is not recorded, but the policy requires it", "configuration")
 
 
 @policy_rule(
@@ -138,7 +139,7 @@ def capabilities(context: Context, options: Options) -> Iterator[Hit]:
     forbidden=Option(names, (), "none of these"),
     exact=Option(_maybe_names, None, "every device is one of these, and each of these exists"),
 )
-def devices(context: Context, options: Options) -> Iterator[Hit]:
+def devices(context: Context, options: Options) -> Iterator[Finding]:
     found = context.stream.devices
     exact = options["exact"]
     for device in found:
@@ -148,7 +149,7 @@ def devices(context: Context, options: Options) -> Iterator[Hit]:
             yield on(device, "is not in the policy's list of devices")
     for pattern in dict.fromkeys((*options["required"], *(exact or ()))):
         if not any(_is(device, (pattern,)) for device in found):
-            yield Hit(f"no device matches {pattern}, but the policy requires it", pattern)
+            yield finding(f"no device matches {pattern}, but the policy requires it", pattern)
 
 
 def _is(device: Device, patterns: tuple[str, ...]) -> bool:
@@ -175,7 +176,7 @@ def _versions(value: Any, what: str) -> dict[str, tuple[int, int]]:
     "QEMU refuses a section whose version is newer than its own, or older than the device's minimum.",
     versions=Option(_versions, {}, 'by device: { cpu = 12, apic = "2-3", "*/virtio-net" = "11-" }'),
 )
-def section_versions(context: Context, options: Options) -> Iterator[Hit]:
+def section_versions(context: Context, options: Options) -> Iterator[Finding]:
     for pattern, (first, last) in options["versions"].items():
         wanted = str(first) if first == last else f"{first} or later" if last == MAX_VERSION else f"{first} to {last}"
         for device in context.stream.devices:

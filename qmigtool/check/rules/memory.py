@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from qmigtool.check.rule import Context, Hit, Option, Options, policy_rule, rule
+from qmigtool.check.rule import Context, Option, Options, finding, policy_rule, rule
 from qmigtool.errors import UsageError
+from qmigtool.findings import Finding
 from qmigtool.stream.missing import missing_memory
 from qmigtool.util.globs import matches
 from qmigtool.util.values import size
@@ -37,7 +38,7 @@ def _flag(value: Any, what: str) -> bool:
     sizes=Option(_sizes, {}, 'bytes by name: { "pc.ram" = "4G", "pc.rom" = "128K" }'),
     exact=Option(_flag, False, "whether other blocks are forbidden"),
 )
-def ram_blocks(context: Context, options: Options) -> Iterator[Hit]:
+def ram_blocks(context: Context, options: Options) -> Iterator[Finding]:
     found = context.stream.ram_blocks
     sizes = options["sizes"]
     for block in found:
@@ -46,12 +47,12 @@ def ram_blocks(context: Context, options: Options) -> Iterator[Hit]:
         wanted = sizes.get(block.idstr, sizes[fitting[0]] if fitting else None)
         if wanted is not None and block.used_length != wanted:
             message = f"the RAM block has {block.used_length:#x} bytes, but the policy requires {wanted:#x}"
-            yield Hit(message, "ram", block.idstr)
+            yield finding(message, "ram", block.idstr)
         elif wanted is None and options["exact"]:
-            yield Hit("the RAM block is not in the policy's list", "ram", block.idstr)
+            yield finding("the RAM block is not in the policy's list", "ram", block.idstr)
     for pattern in sizes:
         if not any(matches(pattern, block.idstr) for block in found):
-            yield Hit(f"no RAM block matches {pattern}, but the policy requires it", "ram", pattern)
+            yield finding(f"no RAM block matches {pattern}, but the policy requires it", "ram", pattern)
 
 
 def _has_sparse(context: Context) -> bool:
@@ -64,13 +65,13 @@ def _has_sparse(context: Context) -> bool:
     "Every page of every other block is in the stream and none of this one, so it was not just sent on other channels. "
     "QEMU does not notice: in the target the block keeps its own contents.",
 )
-def ram_block_sent(context: Context, _: Options) -> Iterator[Hit]:
+def ram_block_sent(context: Context, _: Options) -> Iterator[Finding]:
     blocks = [block for block in context.usage if not block["elsewhere"]]
     unsent = [block for block in blocks if block["pages"] and not block["distinct"]]
     rest = [block for block in blocks if block["distinct"]]
     if rest and not any(block["absent"] for block in rest) and not _has_sparse(context):
         for block in unsent:
-            yield Hit(f"no page of the RAM block is in the stream, of {block['pages']}", "ram", block["name"])
+            yield finding(f"no page of the RAM block is in the stream, of {block['pages']}", "ram", block["name"])
 
 
 @rule(
@@ -79,7 +80,7 @@ def ram_block_sent(context: Context, _: Options) -> Iterator[Hit]:
     "Memory that was sent on other channels (multifd, postcopy) is not in this file, so it cannot be restored from the "
     "file alone; --channel adds them. Not checked where a balloon may have reported that the guest does not use pages.",
 )
-def ram_pages_sent(context: Context, _: Options) -> Iterator[Hit]:
+def ram_pages_sent(context: Context, _: Options) -> Iterator[Finding]:
     if any(ram_block_sent.check(context, {})):
         return
     lacking = missing_memory(context.stream)
@@ -91,7 +92,7 @@ def ram_pages_sent(context: Context, _: Options) -> Iterator[Hit]:
         absent, pages = sum(block["absent"] for block in short), sum(block["pages"] for block in blocks)
         listed = ", ".join(f"{block['absent']} of {block['name']}" for block in short[:MAX_BLOCKS])
         more = f" and {len(short) - MAX_BLOCKS} more blocks" if len(short) > MAX_BLOCKS else ""
-        yield Hit(f"{absent} of {pages} pages are in none of the given channels: {listed}{more}", "ram")
+        yield finding(f"{absent} of {pages} pages are in none of the given channels: {listed}{more}", "ram")
 
 
 def _ratio(value: Any, what: str) -> float | None:
@@ -109,14 +110,14 @@ def _ratio(value: Any, what: str) -> float | None:
     "it started, or its memory was lost.",
     maximum=Option(_ratio, None, "the share of zero pages among those sent, from 0 to 1"),
 )
-def ram_zero_ratio(context: Context, options: Options) -> Iterator[Hit]:
+def ram_zero_ratio(context: Context, options: Options) -> Iterator[Finding]:
     maximum = options["maximum"]
     if maximum is None:
         return
     blocks = context.usage
     pages, zero = sum(block["distinct"] for block in blocks), sum(block["zero"] for block in blocks)
     if pages and zero / pages > maximum:
-        yield Hit(f"{zero} of {pages} pages are zero ({zero / pages:.3f}), but the policy allows {maximum}", "ram")
+        yield finding(f"{zero} of {pages} pages are zero ({zero / pages:.3f}), but the policy allows {maximum}", "ram")
 
 
 RULES = (ram_blocks, ram_block_sent, ram_pages_sent, ram_zero_ratio)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from qmigtool.check.rule import Context, Hit, Options, at, vcpu_rule
+from qmigtool.check.rule import Context, Options, at, vcpu_rule
+from qmigtool.findings import Finding
 from qmigtool.x86 import kvm
 from qmigtool.x86.registers import CR4, HFLAGS, SEGMENT, TSS_BUSY
 from qmigtool.x86.traits import TCG, traits_of
@@ -26,7 +27,7 @@ def _number(vcpu: VCpu, path: str) -> int:
     return vcpu.device.word(path) or 0
 
 
-def _refused(vcpu: VCpu, group: kvm.Group, name: str) -> Iterator[Hit]:
+def _refused(vcpu: VCpu, group: kvm.Group, name: str) -> Iterator[Finding]:
     for refusal in kvm.refusals(vcpu.device.number, groups=(group,)):
         if refusal.name == name and refusal.certain:
             yield at(vcpu.device, refusal.path, refusal.why)
@@ -37,7 +38,7 @@ def _refused(vcpu: VCpu, group: kvm.Group, name: str) -> Iterator[Hit]:
     "CR0 does not contradict itself",
     "MOV to CR0 faults on such a value and KVM_SET_SREGS refuses it: the vCPU cannot continue with it.",
 )
-def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     yield from _refused(vcpu, kvm.Group.SREGS, "cr0")
 
 
@@ -46,7 +47,7 @@ def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "CR4 has no reserved bit and does not contradict CR0 and EFER",
     "MOV to CR4 faults on such a value (SDM volume 3, 2.5 and 4.10.1): no guest can reach this state.",
 )
-def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     yield from _refused(vcpu, kvm.Group.SREGS, "cr4")
     if traits_of(context.accelerator).kernel:
         yield from _refused(vcpu, kvm.Group.SREGS, "cr4-foreign")
@@ -60,10 +61,10 @@ def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "EFER.LMA is what EFER.LME and CR0.PG make of it, and 64-bit paging needs CR4.PAE. KVM_SET_SREGS refuses anything "
     "else (Linux kvm_is_valid_sregs).",
 )
-def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     for hit in _refused(vcpu, kvm.Group.SREGS, "long-mode"):
         # TCG keeps the raw descriptor, where the bit then has no meaning.
-        if hit.field != kvm.CS_FLAGS or context.accelerator != TCG.name:
+        if hit.path != kvm.CS_FLAGS or context.accelerator != TCG.name:
             yield hit
 
 
@@ -73,7 +74,7 @@ def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     "WRMSR faults on others, and KVM refuses some: QEMU aborts on load (kvm_buf_set_msrs). With the rest, no Intel CPU "
     "can run the vCPU. TCG lets a guest write them.",
 )
-def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     for address in kvm.ADDRESSES:
         value = _number(vcpu, address.path)
         if not kvm.is_canonical(value, LINEAR_BITS):
@@ -86,7 +87,7 @@ def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "WRMSR faults on others, and KVM refuses them: QEMU aborts on load (kvm_buf_set_msrs). TCG lets a guest write "
     "them.",
 )
-def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     yield from _refused(vcpu, kvm.Group.MSRS, "mtrr")
 
 
@@ -96,7 +97,7 @@ def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "XSETBV needs CR4.OSXSAVE, so this guest has cleared it again, which is rare (kexec), or a tool has changed "
     "one of the two.",
 )
-def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     cr4 = _number(vcpu, CR4.path)
     if vcpu.xcr0 != 1 and not cr4 & CR4["OSXSAVE"]:
         yield at(vcpu.device, CR4.path, f"CR4 is {cr4:#x}, without OSXSAVE, but XCR0 is {vcpu.xcr0:#x}")
@@ -108,7 +109,7 @@ def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "VMX refuses to enter a guest whose TR has any other type: the vCPU stops with an internal error. KVM always sends "
     "a busy one; TCG leaves the descriptor's own type (SDM volume 3, checks on guest segment registers).",
 )
-def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     path = "env.tr/flags"
     flags = vcpu.device.number(path)
     if traits_of(context.accelerator).kernel and flags is not None and SEGMENT.part(flags, "TYPE") not in TSS_BUSY:
@@ -121,7 +122,7 @@ def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     "TCG uses env.hflags unchanged; every other accelerator computes it again: without AVX_EN (bit 28) each AVX "
     "instruction is an invalid opcode to the guest.",
 )
-def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     flags = vcpu.device.number(HFLAGS.path)
     if context.accelerator != TCG.name or flags is None:
         return
@@ -138,7 +139,7 @@ def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     "mp_state is one that an x86 vCPU can be in",
     "KVM_SET_MP_STATE refuses other values: QEMU 10.0 and later exit, 7.2 continues silently (KVM_MP_STATE_*).",
 )
-def mp_state(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def mp_state(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     yield from _refused(vcpu, kvm.Group.MP_STATE, "mp-state")
 
 
@@ -147,7 +148,7 @@ def mp_state(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "x87 registers are in the format that QEMU reads",
     'env.fpregs_format_vmstate must be 0: QEMU refuses anything else ("Unsupported old non-softfloat CPU state").',
 )
-def fpregs_format(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def fpregs_format(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     path = "env.fpregs_format_vmstate"
     if value := vcpu.device.number(path):
         yield at(vcpu.device, path, f"fpregs_format_vmstate is {value}")

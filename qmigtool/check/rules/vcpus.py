@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.check.rule import Context, Hit, Option, Options, at, on, policy_rule, rule
+from qmigtool.check.rule import Context, Option, Options, at, finding, on, policy_rule, rule
 from qmigtool.devices.schema.cpusubsections import BY_CPUID
 from qmigtool.errors import QmigError
+from qmigtool.findings import Finding
 from qmigtool.util.values import number
 from qmigtool.x86.accelerator import UNKNOWN
 from qmigtool.x86.traits import KVM, TCG
@@ -35,19 +36,19 @@ def _listed(numbers: set[int]) -> str:
     "cpu, cpu_common and apic of a vCPU are sent together. QEMU does not report a missing one: the vCPU silently keeps "
     "that part of its reset state.",
 )
-def vcpu_sections(context: Context, _: Options) -> Iterator[Hit]:
+def vcpu_sections(context: Context, _: Options) -> Iterator[Finding]:
     cpus = {device.instance_id for device in context.named("cpu")}
     common = context.named("cpu_common")
     if cpus and common:
         those = {device.instance_id for device in common}
         if lost := those - cpus:
-            yield Hit(f"cpu_common without cpu: vCPU {_listed(lost)}", "cpu")
+            yield finding(f"cpu_common without cpu: vCPU {_listed(lost)}", "cpu")
         if lost := cpus - those:
-            yield Hit(f"cpu without cpu_common: vCPU {_listed(lost)}", "cpu_common")
+            yield finding(f"cpu without cpu_common: vCPU {_listed(lost)}", "cpu_common")
     # An APIC's instance is its APIC ID, which leaves gaps in some topologies. Without APICs there are no such sections.
     apics = context.named("apic")
     if context.vcpus and apics and len(apics) != len(cpus):
-        yield Hit(f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", "apic")
+        yield finding(f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", "apic")
 
 
 @rule(
@@ -56,13 +57,13 @@ def vcpu_sections(context: Context, _: Options) -> Iterator[Hit]:
     "A section cpu may be missing. vCPUs that were plugged out of order leave gaps, too: then their number is the one "
     "that the board wrote to CMOS RAM for the firmware (byte 0x5f, hw/i386/x86-common.c), and nothing is reported.",
 )
-def vcpu_numbers(context: Context, _: Options) -> Iterator[Hit]:
+def vcpu_numbers(context: Context, _: Options) -> Iterator[Finding]:
     cpus = {device.instance_id for device in context.named("cpu")}
     if not cpus or not context.vcpus:
         return
     expected = set(range(min(max(cpus) + 1, 1 << 16)))
     if (lost := expected - cpus) and len(cpus) != _told(context):
-        yield Hit(f"the stream has vCPUs up to {max(cpus)}, but not {_listed(lost)}", "cpu")
+        yield finding(f"the stream has vCPUs up to {max(cpus)}, but not {_listed(lost)}", "cpu")
 
 
 def _told(context: Context) -> int | None:
@@ -80,7 +81,7 @@ def _told(context: Context) -> int | None:
     "These subsections follow from the CPU model, which all vCPUs share, so they are in all or in none. In a vCPU "
     "without it, the registers keep their reset value after a load (target/i386/machine.c).",
 )
-def vcpu_features_equal(context: Context, _: Options) -> Iterator[Hit]:
+def vcpu_features_equal(context: Context, _: Options) -> Iterator[Finding]:
     vcpus = context.vcpus
     for name in BY_CPUID:
         lacking = [vcpu for vcpu in vcpus if vcpu.device.subsection(name) is None]
@@ -100,7 +101,7 @@ def vcpu_features_equal(context: Context, _: Options) -> Iterator[Hit]:
     "An operating system sets XCR0 alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
     "If they differ, threads lose registers when they move to another vCPU. Firmware and test programs may do so.",
 )
-def xcr0_equal(context: Context, _: Options) -> Iterator[Hit]:
+def xcr0_equal(context: Context, _: Options) -> Iterator[Finding]:
     yield from _different("XCR0", "env.xcr0", [(vcpu, vcpu.xcr0) for vcpu in _running(context)])
 
 
@@ -110,7 +111,7 @@ def xcr0_equal(context: Context, _: Options) -> Iterator[Hit]:
     "An operating system sets IA32_XSS alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
     "If they differ, threads lose supervisor state (CET) when they move to another vCPU.",
 )
-def xss_equal(context: Context, _: Options) -> Iterator[Hit]:
+def xss_equal(context: Context, _: Options) -> Iterator[Finding]:
     yield from _different("IA32_XSS", "cpu/xss/env.xss", [(vcpu, vcpu.xss) for vcpu in _running(context)])
 
 
@@ -119,8 +120,8 @@ def _running(context: Context) -> Iterator[VCpu]:
     return (vcpu for vcpu in _readable(context) if vcpu.xcr0 != RESET_XCR0)
 
 
-def _different(register: str, path: str, masks: list[tuple[VCpu, int]]) -> Iterator[Hit]:
-    """Yield a hit for each vCPU whose mask differs from that of the first."""
+def _different(register: str, path: str, masks: list[tuple[VCpu, int]]) -> Iterator[Finding]:
+    """Yield a finding for each vCPU whose mask differs from that of the first."""
     for vcpu, mask in masks[1:]:
         first, other = masks[0]
         if mask != other:
@@ -138,7 +139,7 @@ def _different(register: str, path: str, masks: list[tuple[VCpu, int]]) -> Itera
     "makes Linux mark its clock unstable, and time jumps between vCPUs.",
     seconds=Option(number, 10, "the largest allowed difference"),
 )
-def tsc_together(context: Context, options: Options) -> Iterator[Hit]:
+def tsc_together(context: Context, options: Options) -> Iterator[Finding]:
     if context.accelerator == TCG.name:
         return  # the guest's TSC is not env.tsc there
     counted = []
@@ -162,7 +163,7 @@ def tsc_together(context: Context, options: Options) -> Iterator[Hit]:
     "A guest that uses kvm-clock has it in the stream",
     "Without the section kvmclock the guest's clock restarts after a load, and its time jumps.",
 )
-def kvmclock_sent(context: Context, _: Options) -> Iterator[Hit]:
+def kvmclock_sent(context: Context, _: Options) -> Iterator[Finding]:
     if context.accelerator not in (KVM.name, UNKNOWN) or context.named("kvmclock"):
         return
     path = "env.system_time_msr"
@@ -185,7 +186,7 @@ def _limits(value: Any, what: str) -> int | None:
     minimum=Option(_limits, None, "the minimum"),
     maximum=Option(_limits, None, "the maximum"),
 )
-def vcpu_count(context: Context, options: Options) -> Iterator[Hit]:
+def vcpu_count(context: Context, options: Options) -> Iterator[Finding]:
     found = len(context.named("cpu"))
     equals, minimum, maximum = options["equals"], options["minimum"], options["maximum"]
     for wrong, wanted in (
@@ -194,7 +195,7 @@ def vcpu_count(context: Context, options: Options) -> Iterator[Hit]:
         (maximum is not None and found > maximum, f"at most {maximum}"),
     ):
         if wrong:
-            yield Hit(f"there are {found} vCPUs, but the policy requires {wanted}")
+            yield finding(f"there are {found} vCPUs, but the policy requires {wanted}")
 
 
 def _readable(context: Context) -> Iterator[VCpu]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.check.rule import Context, Hit, Option, Options, at, on, vcpu_rule
+from qmigtool.check.rule import Context, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
+from qmigtool.findings import Finding
 from qmigtool.x86 import kvm
 from qmigtool.x86.registers import CR4
 from qmigtool.x86.traits import HYPERV, TCG
@@ -38,7 +39,7 @@ def _names(mask: int) -> str:
     "XSETBV faults on such a value and KVM_SET_XCRS refuses it: QEMU 10.0 and later then exit, 7.2 silently drops XCR0 "
     "and every MSR that it sets afterwards (SDM volume 1, 13.3).",
 )
-def xcr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def xcr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     for refusal in kvm.refusals(vcpu.device.number, groups=(kvm.Group.XCRS,)):
         yield at(vcpu.device, refusal.path, refusal.why)
 
@@ -48,7 +49,7 @@ def xcr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "IA32_XSS has supervisor components only",
     "Components that XCR0 enables cannot be enabled by IA32_XSS: WRMSR faults (SDM volume 1, 13.3).",
 )
-def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if wrong := vcpu.xss & USER_MASK:
         yield at(vcpu.device, XSS, f"IA32_XSS is {vcpu.xss:#x}, but {_names(wrong)} belongs in XCR0")
 
@@ -59,7 +60,7 @@ def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "KVM_SET_XSAVE fails with EINVAL on any other bit: QEMU 10.0 and later exit, 7.2 continues without it (Linux "
     "validate_user_xstate_header). MSHV and WHPX may leave supervisor bits in it, which are not reported.",
 )
-def xstate_bv_legal(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+def xstate_bv_legal(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     extra = SUPERVISOR_MASK if context.accelerator in HYPERV else 0
     for refusal in _xsave(vcpu, "xstate-bv", USER_MASK | extra):
         yield at(vcpu.device, refusal.path, refusal.why)
@@ -78,7 +79,7 @@ def _xsave(vcpu: VCpu, name: str, allowed: int | None = None) -> Iterator[kvm.Kv
     "host, as PKRU has under KVM. XRSTOR of such an area faults, and a host without the component refuses the vCPU "
     "(SDM volume 1, 13.8). x87 and SSE are in use without XCR0, too.",
 )
-def xstate_bv_within_xcr0(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def xstate_bv_within_xcr0(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if outside := vcpu.xstate_bv & USER_MASK & ~vcpu.xcr0 & ~LEGACY_MASK:
         message = f"XSTATE_BV is {vcpu.xstate_bv:#x}, but XCR0 is {vcpu.xcr0:#x}: {_names(outside)} is not enabled"
         yield at(vcpu.device, XSTATE_BV, message)
@@ -90,7 +91,7 @@ def xstate_bv_within_xcr0(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "KVM_SET_XSAVE puts every component whose bit is clear into its initial configuration: after a load the guest "
     "silently continues without those registers. (TCG never fills XSTATE_BV: see tcg-state-undeclared.)",
 )
-def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator == TCG.name:
         return
     if lost := vcpu.undeclared & (vcpu.xcr0 | LEGACY_MASK):
@@ -104,7 +105,7 @@ def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hi
     "TCG leaves XSTATE_BV at 0. Loaded under KVM unchanged, the guest silently loses x87, MXCSR, XMM and YMM; "
     "`qmigtool rewrite --to-accelerator kvm` declares them.",
 )
-def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator == TCG.name and (lost := vcpu.undeclared):
         yield at(vcpu.device, XSTATE_BV, f"XSTATE_BV is {vcpu.xstate_bv:#x}, but {_names(lost)} is live")
 
@@ -115,7 +116,7 @@ def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[H
     "No instruction can create such state with this XCR0: it is left from another XCR0, or an edit changed only one of "
     "the two. (PKRU may be used without XCR0[9] where CR4.PKE is set.)",
 )
-def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     usable = vcpu.xcr0 | LEGACY_MASK
     if (vcpu.device.number(CR4.path) or 0) & CR4["PKE"]:
         usable |= PKRU_MASK
@@ -129,7 +130,7 @@ def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "MXCSR has no reserved bit",
     "XRSTOR and FXRSTOR fault, and KVM_SET_XSAVE fails with EINVAL (SDM volume 1, 13.8). Bit 17 is AMD's.",
 )
-def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator != TCG.name:
         for refusal in _xsave(vcpu, "mxcsr"):  # undeclared components are initialised
             yield at(vcpu.device, refusal.path, refusal.why)
@@ -143,7 +144,7 @@ def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
     "With IA32_XFD[i] set, XSAVE treats component i as initial and writes XSTATE_BV[i] = 0, and XRSTOR of an area that "
     "declares it raises #NM (SDM volume 1, 13.14): one of the two registers is not this guest's.",
 )
-def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     xfd = vcpu.device.number(XFD) or 0
     if both := vcpu.xstate_bv & xfd & XFD_MASK:
         message = f"IA32_XFD is {xfd:#x}, but XSTATE_BV {vcpu.xstate_bv:#x} declares {_names(both)}"
@@ -157,7 +158,7 @@ def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]
     "13.5.9). Otherwise thread switches do not change them: the next shadow-stack check fails. IA32_XSS may have been "
     "lost in migration (cpu/xss).",
 )
-def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
+def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if not (vcpu.device.number(CR4.path) or 0) & CR4["CET"]:
         return
     lacking = vcpu.live & CET_MASK & ~vcpu.xss
@@ -174,7 +175,7 @@ def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Hit]:
     "FSW, FTW, FOP, FIP and FDP. This stream does not have the original values; one saved by a QEMU that skips "
     "supervisor state has them.",
 )
-def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Hit]:
+def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator == TCG.name or not vcpu.carried & CET_MASK:
         return
     control = vcpu.x87_control
@@ -211,7 +212,7 @@ def _mask(value: Any, what: str) -> int:
     "The policy forbids it: some hosts may not have it, it may be large, or its state must not be migrated.",
     forbidden=Option(_mask, 0, 'state components that no vCPU may have, by name or group: ["amx", "pkru"]'),
 )
-def components(_: Context, vcpu: VCpu, options: Options) -> Iterator[Hit]:
+def components(_: Context, vcpu: VCpu, options: Options) -> Iterator[Finding]:
     forbidden = options["forbidden"]
     # The fields of x87, SSE and AVX are in every stream.
     carried = vcpu.carried & ~(LEGACY_MASK | AVX)

@@ -97,9 +97,9 @@ def _result(report: Report, number: int, index: dict[str, int], finding: Finding
     if finding.where:
         location["logicalLocations"] = [
             {
-                "name": printable(finding.field or finding.device or ""),
+                "name": printable(finding.path or finding.device or ""),
                 "fullyQualifiedName": printable(finding.where),
-                "kind": "member" if finding.field else "module",
+                "kind": "member" if finding.path else "module",
             }
         ]
     message = f"{finding.where}: {finding.message}" if finding.where else finding.message

@@ -144,7 +144,7 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
             message,
             _how(statuses.get(rule, ""), target),
             device=within.device if within else None,
-            field=within.path or None if within else None,
+            path=within.path if within else "",
             offset=change.offset if change else None,
         )
 
@@ -184,7 +184,7 @@ def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
             f"XSTATE_BV {vcpu.xstate_bv:#x} does not declare {' '.join(mask_names(lost))}: lost on load",
             _how("proved", target),
             device=vcpu.device.label,
-            field="env.xstate_bv",
+            path="env.xstate_bv",
             offset=None if where is None else where.offset,
         )
 
@@ -217,7 +217,7 @@ def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
         f"{first.why}: KVM refuses {first.group}, and QEMU drops it and every group after it",
         f"QEMU 7.2 prints nothing and drops {lost_with(first.group)} (measured; 10.0 and 11.1 end with an error)",
         device=vcpu.device.label,
-        field=first.path,
+        path=first.path,
         offset=None if field is None else field.offset,
     )
 
@@ -231,7 +231,9 @@ def _not_written(stream: Stream, vcpu: VCpu, accelerator: str) -> Iterator[Findi
     for lost in unwritten(accelerator, vcpu.device, _apic(stream, vcpu)):
         field = lost.device.get(lost.path)
         offset = None if field is None else field.offset
-        yield Finding("not-written", lost.severity, lost.what, reason, lost.device.label, lost.path, offset)
+        yield Finding(
+            "not-written", lost.severity, lost.what, reason, device=lost.device.label, path=lost.path, offset=offset
+        )
 
 
 def _apic(stream: Stream, vcpu: VCpu) -> Device | None:

@@ -111,7 +111,7 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
             f"{' '.join(mask_names(live))} live; {mask}",
             traits_of(target.accelerator).foreign,
             device=vcpu.device.label,
-            field="env.xcr0",
+            path="env.xcr0",
             offset=offset,
         )
     if idle:
@@ -121,7 +121,7 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
             f"XCR0 {vcpu.xcr0:#x} enables {' '.join(mask_names(idle))}; {mask}",
             traits_of(target.accelerator).foreign,
             device=vcpu.device.label,
-            field="env.xcr0",
+            path="env.xcr0",
             offset=offset,
         )
 
@@ -142,7 +142,7 @@ def _supervisor(vcpu: VCpu, target: Target, lacking: int, allowed: int) -> Findi
         "XCR0 is accepted: supervisor state is not part of it; it is migrated as MSRs, and a CPU without the feature "
         "keeps none of them (target/i386/machine.c; SDM volume 1, 13.5)",
         device=vcpu.device.label,
-        field=path,
+        path=path or "",
         offset=None if field is None else field.offset,
     )
 
@@ -223,7 +223,7 @@ def _gated(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
             + ("" if used else "; it holds zeros"),
             f"QEMU saves it depending on CPUID, not on its contents ({MEASURED})",
             device=vcpu.device.label,
-            field=field.name,
+            path=field.name,
             offset=field.offset,
         )
 
@@ -286,7 +286,7 @@ def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
                 f"{register.name} {value:#x} uses {', '.join(lacking)}, which the target's CPU lacks",
                 "CPUID is never compared: QEMU loads it, and KVM accepted such a CR4 (measured); the guest can fault",
                 device=vcpu.device.label,
-                field=path,
+                path=path,
                 offset=field.offset,
             )
     flags = target.cpu_flags
@@ -300,7 +300,7 @@ def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
                 f"{sub.name} loads, but the CPU has no hv-* feature: KVM ignores it",
                 f"a KVM guest without hv-* loads it silently ({MEASURED})",
                 device=vcpu.device.label,
-                field=sub.name,
+                path=sub.name,
                 offset=sub.offset,
             )
 
@@ -319,5 +319,5 @@ def _frequency(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
             f"the guest's TSC ran at {khz} kHz, the host's runs at {host} kHz",
             "without TSC scaling KVM continues at the host's frequency, with only a warning (measured)",
             device=vcpu.device.label,
-            field="cpu/tsc_khz/env.tsc_khz",
+            path="cpu/tsc_khz/env.tsc_khz",
         )

@@ -78,7 +78,7 @@ def grouped(findings: Sequence[Finding]) -> list[Finding]:
     for one in findings:
         name, _, instance = (one.device or "").rpartition("@")
         alone = one.device if not instance.isdecimal() else None
-        groups.setdefault((one.rule, one.severity, one.message, one.reason, name, alone, one.field), []).append(one)
+        groups.setdefault((one.rule, one.severity, one.message, one.reason, name, alone, one.path), []).append(one)
     return [
         group[0] if len(group) == 1 else replace(group[0], device=f"{key[4]}@{_ranges(group)}")
         for key, group in groups.items()
@@ -178,7 +178,7 @@ def _missing_subsections(device: Device, description: object) -> Iterator[Findin
                 f"the target sends {subsection.name}, the file does not: its fields keep their reset values",
                 f"a subsection that is not sent is not an error ({MEASURED})",
                 device=device.label,
-                field=subsection.name,
+                path=subsection.name,
                 offset=device.section.offset,
             )
 
