@@ -113,12 +113,21 @@ class _Comparer:
         for name in dict.fromkeys([*a, *b]):
             (x, type_a), (y, type_b) = (facts.get(name, (None, "")) for facts in (a, b))
             if x != y:
-                yield Difference(None, f"[{name}]", _kind(x, y), x, y, type=type_a or type_b)
+                yield Difference(path=f"[{name}]", kind=_kind(x, y), a=x, b=y, type=type_a or type_b)
 
     def _device(self, a: Device, b: Device) -> None:
         if a.version_id != b.version_id:
-            places = a.section.offset, b.section.offset
-            self._take(Difference(a.label, "[version]", DifferenceKind.CHANGED, a.version_id, b.version_id, *places))
+            self._take(
+                Difference(
+                    device=a.label,
+                    path="[version]",
+                    kind=DifferenceKind.CHANGED,
+                    a=a.version_id,
+                    b=b.version_id,
+                    offset=a.section.offset,
+                    offset_b=b.section.offset,
+                )
+            )
         if a.description == b.description and a.description is not None and self._one_meaning and a.same_body(b):
             self._order(a, b)
             return
@@ -209,16 +218,29 @@ def _numbered(devices: Sequence[Device]) -> Iterator[tuple[_Key, Device]]:
 
 def _alone(a: Device | None, b: Device | None) -> Difference:
     label = next(side.label for side in (a, b) if side is not None)
-    sizes = [None if side is None else side.section.body_length for side in (a, b)]
-    offsets = [None if side is None else side.section.offset for side in (a, b)]
-    kind = _kind(a, b)
-    return Difference(label, "", kind, sizes[0], sizes[1], offsets[0], offsets[1], type=BYTES)
+    return Difference(
+        device=label,
+        kind=_kind(a, b),
+        a=None if a is None else a.section.body_length,
+        b=None if b is None else b.section.body_length,
+        offset=None if a is None else a.section.offset,
+        offset_b=None if b is None else b.section.offset,
+        type=BYTES,
+    )
 
 
 def _bytes(a: Device, b: Device, words: str) -> Difference:
     places = a.section.body_offset, b.section.body_offset
     current().charge("memory", HELD * (a.section.body_length + b.section.body_length), places[0], a.label)
-    return Difference(a.label, "", DifferenceKind.CHANGED, a.body, b.body, *places, words=words)
+    return Difference(
+        device=a.label,
+        kind=DifferenceKind.CHANGED,
+        a=a.body,
+        b=b.body,
+        offset=places[0],
+        offset_b=places[1],
+        words=words,
+    )
 
 
 def _difference(label: str, pair: Pair, *, x86: bool) -> Difference:
@@ -226,13 +248,13 @@ def _difference(label: str, pair: Pair, *, x86: bool) -> Difference:
         DifferenceKind.ONLY_A if pair.b is None else DifferenceKind.ONLY_B if pair.a is None else DifferenceKind.CHANGED
     )
     return Difference(
-        label,
-        pair.path,
-        kind,
-        pair.value_a,
-        pair.value_b,
-        None if pair.a is None else pair.a.offset,
-        None if pair.b is None else pair.b.offset,
+        device=label,
+        path=pair.path,
+        kind=kind,
+        a=pair.value_a,
+        b=pair.value_b,
+        offset=None if pair.a is None else pair.a.offset,
+        offset_b=None if pair.b is None else pair.b.offset,
         words=change(pair, x86=x86),
         lacks=pair.path.rpartition("/")[0] if pair.a is None or pair.b is None else "",
         type=next(field.type for field in (pair.a, pair.b) if field is not None),

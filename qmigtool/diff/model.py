@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from qmigtool.findings import ValueDifference
 from qmigtool.util.jsontext import lazy_value, materialised
 from qmigtool.util.text import hexadecimal
 
@@ -23,28 +24,19 @@ class DifferenceKind(StrEnum):
     ONLY_B = "only in B"
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference(ValueDifference):
     """One place where two streams differ.
 
     ``device`` is a label (``cpu@0``), or None for properties of the whole stream (the machine type); ``path`` a field
-    path inside it, or a register's name in brackets where no single field holds it (``[ST0]``). ``a`` and ``b`` are the
-    decoded values, None where a side has none; ``offset_a`` and ``offset_b`` count bytes of the streams. ``type`` is
-    the field's type as in the vmdesc (``register`` for a register inside the XSAVE state), ``words`` the meaning of the
+    path inside it, or a register's name in brackets where no single field holds it (``[ST0]``). ``type`` is the
+    field's type as in the vmdesc (``register`` for a register inside the XSAVE state), ``words`` the meaning of the
     values (``CR4: +OSXSAVE``), and ``lacks`` the path of the struct or subsection that the side without the field does
-    not have, either. ``rule`` and ``topic`` (``clock``) are those of the matching noise rule, or None; ``excused``:
-    by this rule the difference does not count.
+    not have, either. ``rule`` and ``topic`` (``clock``) are those of the matching noise rule, or empty; ``excused``: by
+    this rule the difference does not count.
     """
 
-    device: str | None
-    path: str
     kind: DifferenceKind
-    a: Any
-    b: Any
-    offset_a: int | None = None
-    offset_b: int | None = None
-    words: str = ""
-    rule: str | None = None
     topic: str | None = None
     type: str = ""
     excused: bool = False
@@ -62,11 +54,6 @@ class Difference:
         lacking = f"{b if self.kind is DifferenceKind.ONLY_A else a} has no {self.lacks}" if self.lacks else ""
         return ", ".join(filter(None, (self.words, lacking)))
 
-    @property
-    def where(self) -> str:
-        """The place as a path: ``cpu@0/env.xcr0``."""
-        return "/".join(part for part in (self.device, self.path) if part)
-
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, as ``--json`` has them."""
         found: dict[str, Any] = materialised(self.lazy_dict())
@@ -81,11 +68,11 @@ class Difference:
             "kind": self.kind.value,
             "a": lazy_value(self.type, self.a),
             "b": lazy_value(self.type, self.b),
-            "offset_a": hexadecimal(self.offset_a),
+            "offset_a": hexadecimal(self.offset),
             "offset_b": hexadecimal(self.offset_b),
             "meaning": self.meaning,
             "topic": self.topic,
-            "rule": self.rule,
+            "rule": self.rule or None,
         }
 
     def named(self, rule: str, topic: str, *, excused: bool) -> Difference:

@@ -31,5 +31,6 @@ def differences(comparison: Comparison) -> Iterator[Row]:
     """Every difference between two streams, those that a noise rule excuses included."""
     for d in (*comparison.differences, *comparison.excused):
         yield (
-            d.device, d.path, d.kind.value, d.a, d.b, d.offset_a, d.offset_b, d.meaning, d.topic, d.rule, d.excused,
+            d.device, d.path, d.kind.value, d.a, d.b, d.offset, d.offset_b,
+            d.meaning, d.topic, d.rule or None, d.excused,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.diff.compare import compare
+from qmigtool.findings import ValueDifference
 from qmigtool.util.text import json_value
 
 if TYPE_CHECKING:
@@ -26,18 +27,17 @@ class Who(StrEnum):
     CONFLICT = "A and B, each its own way"
 
 
-@dataclass(frozen=True, slots=True)
-class ThreeWayChange:
-    """One place where a side differs from the base; the values are None where a side has none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreeWayChange(ValueDifference):
+    """One place where a side differs from the base; the values are None where a side has none.
 
-    where: str
+    ``offset`` and ``offset_b`` are not set: the place is one of the base.
+    """
+
     who: Who
     base: Any
-    a: Any
-    b: Any
-    meaning: str
-    topic: str | None
-    type: str
+    topic: str | None = None
+    type: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, as ``--json`` has them."""
@@ -45,7 +45,7 @@ class ThreeWayChange:
             "where": self.where,
             "who": self.who.value,
             **{name: json_value(self.type, getattr(self, name)) for name in ("base", "a", "b")},
-            "meaning": self.meaning,
+            "meaning": self.words,
             "topic": self.topic,
         }
 
@@ -79,14 +79,14 @@ def compare_three(base: Stream, a: Stream, b: Stream, *, noise: Noise | None = N
     changes = []
     for where in dict.fromkeys([*ours, *theirs]):
         x, y = ours.get(where), theirs.get(where)
-        changes.append(_change(where, x, y, apart=where in apart))
+        changes.append(_change(x, y, apart=where in apart))
     undecided = tuple(
         f"base as A, {name} as B: {why}" for name, to in (("A", to_a), ("B", to_b)) for why in to.undecided
     )
     return ThreeWay(tuple(changes), tuple(dict.fromkeys((*to_a.notes, *to_b.notes))), undecided)
 
 
-def _change(where: str, x: Difference | None, y: Difference | None, *, apart: bool) -> ThreeWayChange:
+def _change(x: Difference | None, y: Difference | None, *, apart: bool) -> ThreeWayChange:
     one = x if x is not None else y
     assert one is not None  # noqa: S101 - a change is of one side at least
     base = one.a
@@ -96,4 +96,14 @@ def _change(where: str, x: Difference | None, y: Difference | None, *, apart: bo
         who = Who.CONFLICT if apart else Who.BOTH_ALIKE
     else:
         who = Who.B if x is None else Who.A
-    return ThreeWayChange(where, who, base, a, b, one.meaning, one.topic, one.type)
+    return ThreeWayChange(
+        device=one.device,
+        path=one.path,
+        who=who,
+        base=base,
+        a=a,
+        b=b,
+        words=one.meaning,
+        topic=one.topic,
+        type=one.type,
+    )

@@ -102,7 +102,17 @@ def _register(a: _Side, b: _Side, bit: int, slot: Slot, x: int | bytes, y: int |
     elif view is not None and isinstance(x, int) and isinstance(y, int):
         words += f": {bits_changed(view, x, y)}"
     at_a, at_b = (None if place is None else place[1] for place in places)
-    return Difference(a.vcpu.device.label, path, DifferenceKind.CHANGED, x, y, at_a, at_b, words, type=REGISTER)
+    return Difference(
+        device=a.vcpu.device.label,
+        path=path,
+        kind=DifferenceKind.CHANGED,
+        a=x,
+        b=y,
+        offset=at_a,
+        offset_b=at_b,
+        words=words,
+        type=REGISTER,
+    )
 
 
 _VIEWS = {register.name: register for register in (MXCSR, FCW, FSW)}

@@ -3,7 +3,7 @@
 Independent of streams and of the rules that make findings.
 
 ===========  =================================================================================
-model        :class:`Finding`, :class:`ValueDifference`, and the :class:`Place` that both have
+model        :class:`Finding`, :class:`ValueDifference`, and the :class:`Located` that both have
 report       :class:`Rule` and :class:`Report`: the rules applied to a file, and their findings
 text         lines for people
 formats/     formats for other programs: JUnit, SARIF, GitHub annotations, GitLab's Code Quality
@@ -12,7 +12,7 @@ formats/     formats for other programs: JUnit, SARIF, GitHub annotations, GitLa
 
 from __future__ import annotations
 
-from qmigtool.findings.model import Finding, Place, Severity, ValueDifference
+from qmigtool.findings.model import Finding, Located, Severity, ValueDifference
 from qmigtool.findings.report import Report, Rule
 
-__all__ = ["Finding", "Place", "Report", "Rule", "Severity", "ValueDifference"]
+__all__ = ["Finding", "Located", "Report", "Rule", "Severity", "ValueDifference"]

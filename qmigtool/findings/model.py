@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Finding", "Place", "Severity", "ValueDifference"]
+__all__ = ["Finding", "Located", "Severity", "ValueDifference"]
 
 
 class Severity(StrEnum):
@@ -19,8 +19,8 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A place in a stream.
+class Located:
+    """What has a place in a stream.
 
     ``device`` is a label (``cpu@0``), None for what belongs to no device; ``path`` leads to a field inside it, or is
     empty; ``offset`` counts bytes of the stream, None if the place is not at one offset.
@@ -37,7 +37,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding(Place):
+class Finding(Located):
     """The finding of a rule at one place: of a check, a preflight, a consumer of an XSAVE area, a rewrite.
 
     ``rule`` is the rule's stable name (``xstate-bv-within-xcr0``), or empty for a remark that no code looks for.
@@ -68,7 +68,7 @@ class Finding(Place):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValueDifference(Place):
+class ValueDifference(Located):
     """A place with two values: of streams A and B, of two descriptions, before and after an edit.
 
     ``a`` and ``b`` are the values, None where a side has none. :attr:`offset` is the place in A, ``offset_b`` that in
@@ -79,6 +79,6 @@ class ValueDifference(Place):
     a: Any = None
     b: Any = None
     offset_b: int | None = None
-    rule: str | None = None
+    rule: str = ""
     words: str = ""
     reason: str = ""

@@ -5,34 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from qmigtool.findings import ValueDifference
+
 __all__ = ["Change", "as_text"]
 
 SHOWN = 32  # bytes of a long value
 SHOWN_IN_JSON = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(ValueDifference):
     """One thing that differs between the source and the output.
 
-    ``edit`` is the edit's name, or a conversion's rule (``tr-busy``). ``device`` is the label of the section that
-    changed (``cpu@0``) and ``path`` a field inside it, or empty; without a device ``path`` names another part of the
-    stream: ``configuration/machine``, a RAM block. ``offset`` is its place in the source, None for what is added.
-    ``old`` and ``new`` are decoded values; None where there is none.
+    ``rule`` is the name of the edit, or of the rule of a conversion (``TK1``). ``device`` is the label of the section
+    that changed (``cpu@0``) and ``path`` a field inside it, or empty; without a device ``path`` names another part of
+    the stream: ``configuration/machine``, a RAM block. ``offset`` is its place in the source, None for what is added.
+    ``a`` is the value before the edit, ``b`` the value after it, decoded; None where there is none.
     """
 
-    edit: str
-    path: str
-    offset: int | None
-    old: Any
-    new: Any
-    why: str = ""
-    device: str | None = None
+    @property
+    def edit(self) -> str:
+        """The name of the edit."""
+        return self.rule
 
     @property
-    def where(self) -> str:
-        """The place as a path: ``cpu@0/env.xcr0``."""
-        return "/".join(part for part in (self.device, self.path) if part)
+    def old(self) -> Any:
+        """The value before the edit."""
+        return self.a
+
+    @property
+    def new(self) -> Any:
+        """The value after the edit."""
+        return self.b
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts as ``--json`` prints them."""
@@ -42,7 +46,7 @@ class Change:
             "offset": None if self.offset is None else f"{self.offset:#x}",
             "old": None if self.old is None else as_text(self.old, shown=SHOWN_IN_JSON),
             "new": None if self.new is None else as_text(self.new, shown=SHOWN_IN_JSON),
-            "why": self.why or None,
+            "why": self.reason or None,
         }
 
 

@@ -171,7 +171,9 @@ class Draft:
     ) -> None:
         """Record a change made by the current edit; ``device`` is the label of the section that contains the path."""
         name, reason = self._edit
-        self.changes.append(Change(name, path, offset, old, new, why or reason, device))
+        self.changes.append(
+            Change(device=device, path=path, offset=offset, a=old, b=new, rule=name, reason=why or reason)
+        )
 
     def note(self, text: str, *, rule: str = "") -> None:
         """Add a note for the user, once; ``rule`` names the conversion rule that adds it."""

@@ -50,7 +50,18 @@ class Comparer:
             reason = "a section is found by its name"
             breaks = Effect.BREAKS, Effect.BREAKS
             names = a.body.name, b.body.name
-            return [SchemaDifference("section-renamed", a.name, "", *breaks, message, reason, *names)]
+            return [
+                SchemaDifference(
+                    rule="section-renamed",
+                    device=a.name,
+                    forward=breaks[0],
+                    backward=breaks[1],
+                    words=message,
+                    reason=reason,
+                    a=names[0],
+                    b=names[1],
+                )
+            ]
         versions_a, versions_b = (a.version, a.minimum), (b.version, b.minimum)
         out = list(_versions(a.name, "", Level.SECTION, versions_a, versions_b))
         inner_a, inner_b = _ids(a.body), _ids(b.body)
@@ -147,7 +158,17 @@ def _empty(place: Place) -> SchemaDifference:
     rule, side, other = ("field-missing", "A", "B") if in_a else ("field-extra", "B", "A")
     message, reason = f"{many} in {side}, none in {other}", "the loader must read exactly what is sent"
     words = (many, None) if in_a else (None, many)
-    return SchemaDifference(rule, place.device, place.path, forward, backward, message, reason, *words)
+    return SchemaDifference(
+        rule=rule,
+        device=place.device,
+        path=place.path,
+        forward=forward,
+        backward=backward,
+        words=message,
+        reason=reason,
+        a=words[0],
+        b=words[1],
+    )
 
 
 def _versions(device: str, path: str, level: Level, a: Versions, b: Versions) -> Iterator[SchemaDifference]:
@@ -181,7 +202,17 @@ def _number(
     """A difference of a version; ``what`` names it."""
     texts = [None if value is None else str(value) for value in (a, b)]
     message = f"{what} {texts[0] or 'not known'} in A, {texts[1] or 'not known'} in B"
-    return SchemaDifference(rule, device, path, *effects, message, why, *texts)
+    return SchemaDifference(
+        rule=rule,
+        device=device,
+        path=path,
+        forward=effects[0],
+        backward=effects[1],
+        words=message,
+        reason=why,
+        a=texts[0],
+        b=texts[1],
+    )
 
 
 def _too_new(sent: int, known: int, minimum: int | None) -> Effect:

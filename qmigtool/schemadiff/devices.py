@@ -132,13 +132,12 @@ def _alone(a: Shapes, b: Shapes, name: str, in_a: bool, present: Present | None)
         reason += ", if the guest has one"
     forward, backward = (effect, Effect.HARMLESS) if in_a else (Effect.HARMLESS, effect)
     yield SchemaDifference(
-        _ALONE[not in_a],
-        name,
-        "",
-        forward,
-        backward,
-        f"only in {'A' if in_a else 'B'}",
-        reason,
+        rule=_ALONE[not in_a],
+        device=name,
+        forward=forward,
+        backward=backward,
+        words=f"only in {'A' if in_a else 'B'}",
+        reason=reason,
     )
 
 
@@ -147,7 +146,7 @@ def _schema_differences(comparison: SchemaComparison) -> Iterator[tuple[Any, ...
     for one in comparison.differences:
         yield (
             one.rule, one.severity.value, one.device, one.path, one.forward.value, one.backward.value,
-            one.message, one.reason, one.a, one.b,
+            one.words, one.reason, one.a, one.b,
         )  # fmt: skip
 
 

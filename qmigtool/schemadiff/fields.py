@@ -73,7 +73,17 @@ class Place:
         self, rule: str, name: str, effects: Effects, message: str, reason: str, a: str | None, b: str | None
     ) -> SchemaDifference:
         """Make a difference of something inside."""
-        return SchemaDifference(rule, self.device, self.to(name), *effects, message, reason, a, b)
+        return SchemaDifference(
+            rule=rule,
+            device=self.device,
+            path=self.to(name),
+            forward=effects[0],
+            backward=effects[1],
+            words=message,
+            reason=reason,
+            a=a,
+            b=b,
+        )
 
     def held(self, one: ShapeField | None, other: ShapeField | None) -> tuple[tuple[Held, Held], tuple[Held, Held]]:
         """Return whether a field of A is on the wire, and whether B's counterpart is, in either direction.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from qmigtool.findings import Severity
+from qmigtool.findings import Severity, ValueDifference
 
 __all__ = [
     "Direction",
@@ -143,24 +143,18 @@ class Direction(StrEnum):
     BOTH = "both"
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaDifference:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaDifference(ValueDifference):
     """One difference between two descriptions of a device.
 
-    ``rule`` is a stable name (``field-missing``); *missing* is what A has and B lacks, *extra* the reverse.
-    ``path`` leads to the place inside the device, subsections and nested structs by name. ``forward`` is the effect on
-    a stream of A that B loads, ``backward`` on one of B that A loads. ``a`` and ``b`` are the two descriptions.
+    ``rule`` is a stable name (``field-missing``); *missing* is what A has and B lacks, *extra* the other way round.
+    ``path`` leads to the place inside the device, subsections and nested structs by name; no description has an
+    offset. ``forward`` is the effect on a stream of A that B loads, ``backward`` on one of B that A loads. ``words``
+    describe the difference, ``a`` and ``b`` are what the two descriptions have.
     """
 
-    rule: str
-    device: str
-    path: str
     forward: Effect
     backward: Effect
-    message: str
-    reason: str
-    a: str | None = None
-    b: str | None = None
 
     def effect(self, direction: Direction = Direction.BOTH) -> Effect:
         """Return the effect in a direction, the worse one of both."""
@@ -182,7 +176,7 @@ class SchemaDifference:
             "path": self.path,
             "forward": self.forward.value,
             "backward": self.backward.value,
-            "message": self.message,
+            "message": self.words,
             "reason": self.reason,
             "a": self.a,
             "b": self.b,
@@ -217,5 +211,5 @@ class SchemaComparison:
         """Return each difference once, with all devices that have it; the worst first."""
         groups: dict[SchemaDifference, list[str]] = {}
         for one in self.differences:
-            groups.setdefault(replace(one, device=""), []).append(one.device)
+            groups.setdefault(replace(one, device=None), []).append(one.device or "")
         return sorted(groups.items(), key=lambda item: -item[0].effect(direction).rank)

@@ -42,7 +42,7 @@ def test_one_field_is_one_difference(path: str, value: int, meaning: str) -> Non
     assert places(found) == [path]
     (difference,) = found.differences
     assert (difference.kind, difference.a, difference.b) == (DifferenceKind.CHANGED, old, value)
-    assert (difference.offset_a, difference.offset_b) == (offset, offset)
+    assert (difference.offset, difference.offset_b) == (offset, offset)
     assert difference.meaning == meaning
 
 

@@ -56,7 +56,7 @@ def test_every_register_is_found_by_name_and_place() -> None:
     assert set(words) == {"k5", "XMM7"}
     assert words["k5"].a ^ words["k5"].b == 1
     assert words["XMM7"].a ^ words["XMM7"].b == 1 << 63
-    assert (words["k5"].where, words["k5"].offset_a) == ("cpu@0/cpu/avx512/env.opmask_regs[5]", subsection.offset + 40)
+    assert (words["k5"].where, words["k5"].offset) == ("cpu@0/cpu/avx512/env.opmask_regs[5]", subsection.offset + 40)
     assert (words["XMM7"].where, words["XMM7"].offset_b) == ("cpu@0/env.xmm_regs[0][7]", xmm.offset + 16 * 7)
 
 
@@ -66,7 +66,7 @@ def test_components_that_one_side_does_not_carry() -> None:
     found = compared(KVM, more)
     (difference,) = found.differences
     assert (difference.where, difference.kind) == ("cpu@0/cpu/pkru/env.pkru", DifferenceKind.CHANGED)
-    assert (difference.a, difference.b, difference.offset_a) == (0, 0x55555554, None)
+    assert (difference.a, difference.b, difference.offset) == (0, 0x55555554, None)
 
 
 def test_a_component_that_nobody_knows_leaves_the_fields_to_be_compared() -> None:

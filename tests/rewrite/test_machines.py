@@ -45,7 +45,7 @@ def test_a_real_q35_goes_up(target):
     assert_true(done.data)
     tag = [c for c in done.changes if "byte 0xa4" in c.where]
     assert [(c.edit, c.offset, c.old, c.new) for c in tag] == [("upgrade-machine", at, byte, byte | 0x20)]
-    assert "9.2" in tag[0].why
+    assert "9.2" in tag[0].reason
     assert [c.where for c in done.changes if c not in tag] == ["configuration/machine"]
     # And back again.
     back = rewritten(done.data, lambda r: r.upgrade_machine("pc-q35-7.2"))

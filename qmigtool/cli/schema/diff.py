@@ -103,7 +103,7 @@ def _described(shapes: Shapes) -> dict[str, str | None]:
 
 def _print_differences(comparison: SchemaComparison, direction: Direction) -> None:
     cells = [
-        [one.forward, one.backward, _devices(names), printable(one.path), one.rule, printable(one.message)]
+        [one.forward, one.backward, _devices(names), printable(one.path), one.rule, printable(one.words)]
         for one, names in comparison.grouped(direction)
     ]
     if cells:

@@ -54,7 +54,7 @@ def _print(
             print_cells(
                 head, lines, [False, True, False, False, False], lambda _, column: {3: "red", 4: "green"}.get(column)
             )
-        reasons = dict.fromkeys((change.edit, change.why) for change in rewriter.changes if change.why)
+        reasons = dict.fromkeys((change.edit, change.reason) for change in rewriter.changes if change.reason)
         if reasons:
             print()
         for edit, why in reasons:

@@ -157,7 +157,7 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
         if change.edit in ELSEWHERE or (change.edit == "pic-edge" and target.irqchip in ("split", "off")):
             continue
         known = RULES.get(change.edit)
-        finding = made(change.edit, known.what if known else change.why, change)
+        finding = made(change.edit, known.what if known else change.reason, change)
         vcpu = vcpus.get(finding.device or "")
         if change.edit == "undeclared-state" and vcpu is not None:
             names = " ".join(mask_names(vcpu.undeclared))
