@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.findings.text import sentence
 from qmigtool.util.text import hexadecimal
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def preflight_document(result: Preflight, target: Target, again: str | None = No
         **_verdict(result.verdict),
         "losses": [one.as_dict() for one in result.losses],
         "remedy": None if result.remedy is None else _remedy(result.remedy) | {"preflight": again},
-        "unknown": list(map(str, result.unknown)),
-        "doubts": list(map(str, result.doubts)),
-        "notes": list(map(str, result.verdict.notes)),
+        "unknown": list(map(sentence, result.unknown)),
+        "doubts": list(map(sentence, result.doubts)),
+        "notes": list(map(sentence, result.verdict.notes)),
     }
 
 

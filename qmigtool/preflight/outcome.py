@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from qmigtool.errors import QmigError
     from qmigtool.parsers.source import BufferSource
     from qmigtool.preflight.loader.predict import Verdict
-    from qmigtool.preflight.remark import Remark
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream.model import Stream
 
@@ -33,8 +32,8 @@ class Preflight:
     verdict: Verdict
     losses: tuple[Finding, ...]
     remedy: Remedy | None
-    unknown: tuple[Remark, ...]
-    doubts: tuple[Remark, ...] = ()
+    unknown: tuple[Finding, ...]
+    doubts: tuple[Finding, ...] = ()
 
     @property
     def loads(self) -> bool | None:
@@ -60,17 +59,11 @@ def preflight(stream: Stream, target: Target) -> Preflight:
     stream.prove()
     verdict = predict(stream, target)
     losses = find_losses(stream, target)
-    losses = losses._replace(findings=(*_dead(verdict), *losses.findings))
+    losses = losses._replace(findings=(*verdict.dead, *losses.findings))
     remedy = find_remedy(stream, target, verdict, losses, predict)
     unknown = tuple(dict.fromkeys((*verdict.unknown, *losses.unknown)))
     doubts = tuple(dict.fromkeys((*verdict.doubts, *losses.doubts)))
     return Preflight(verdict, losses.findings, remedy, unknown, doubts)
-
-
-def _dead(verdict: Verdict) -> tuple[Finding, ...]:
-    """Yield the devices that load and do not work."""
-    how = "measured with QEMU 7.2, 10.0 and 11.1"
-    return tuple(Finding("device-broken", Severity.ERROR, what, how, device=device) for device, what in verdict.dead)
 
 
 def preflight_other(source: BufferSource, target: Target, error: QmigError) -> Preflight:

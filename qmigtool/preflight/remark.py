@@ -1,41 +1,35 @@
-"""A remark of a preflight: a doubt, something unknown, a note."""
+"""A remark of a preflight: a doubt, an unknown, or a note. It is a finding that no severity is given to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from qmigtool.findings import Finding, Severity
+from qmigtool.findings.text import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Remark", "condensed"]
+__all__ = ["condensed", "remark"]
 
 SHOWN = 3  # sections that are named in one line
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """A remark on one section.
+def remark(text: str, device: str = "", rule: str = "") -> Finding:
+    """Make a remark on a section, or on the whole stream; ``device`` is the label of the section (``timer@0``).
 
-    ``place`` is the label of a section (``timer@0``), or empty. ``rule`` is the stable name of a remark that other
-    code looks for, or empty.
+    ``rule`` is the stable name of a remark that other code looks for.
     """
-
-    text: str
-    place: str = ""
-    rule: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.text}" if self.place else self.text
+    return Finding(rule, Severity.NOTE, text, device=device or None)
 
 
-def condensed(remarks: Iterable[Remark]) -> list[str]:
+def condensed(remarks: Iterable[Finding]) -> list[str]:
     """Join equal remarks on several sections into one line: ``timer@0, cpu@0, cpu@1 and 39 more: ...``."""
-    places: dict[str, list[str]] = {}
+    devices: dict[str, list[str]] = {}
     for one in remarks:
-        where = places.setdefault(one.text, [])
-        where += [one.place] if one.place else []
-    return [str(Remark(text, _several(where))) for text, where in places.items()]
+        where = devices.setdefault(one.message, [])
+        where += [one.device] if one.device else []
+    return [sentence(remark(text, _several(where))) for text, where in devices.items()]
 
 
 def _several(where: list[str]) -> str:

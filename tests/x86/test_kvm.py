@@ -139,7 +139,7 @@ def test_all_say_what_kvm_said(name: str) -> None:
     elif case.group is not None:
         assert verdict.rule == RULES[case.group]
         assert verdict.errors == (f"Putting registers after init: Failed to set {case.group}: Invalid argument",)
-    dropped = [note for note in silent.notes if "7.2 silently drops" in note.text]
+    dropped = [note for note in silent.notes if "7.2 silently drops" in note.message]
     assert len(dropped) == isinstance(case.group, str)
     with qmigtool.open(data) as found:
         # The losses: where 7.2 is silent, and nowhere else.
@@ -191,7 +191,7 @@ def test_what_some_hosts_take_is_unknown(values: dict[str, int]) -> None:
     data = stream(Case(values))
     verdict = predicted(data, "10.0")
     assert verdict.loads is None
-    assert any("the target's KVM decides it" in one.text for one in verdict.unknown)
+    assert any("the target's KVM decides it" in one.message for one in verdict.unknown)
     with qmigtool.open(data) as found:
         assert not {one.rule for one in findings_of(found)} & CHECKS
         assert not find_losses(found, Target(accelerator="kvm", xcr0=HOST, qemu=(7, 2))).findings

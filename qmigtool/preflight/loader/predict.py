@@ -27,7 +27,7 @@ from qmigtool.preflight.loader.state import Load, Undecided
 from qmigtool.preflight.loader.verdict import Verdict
 from qmigtool.preflight.loader.versions import judge_versions
 from qmigtool.preflight.loader.words import Refusal
-from qmigtool.preflight.remark import Remark
+from qmigtool.preflight.remark import remark
 from qmigtool.preflight.target.versions import version_text
 from qmigtool.stream.probe import find_start
 
@@ -50,7 +50,7 @@ def predict(stream: Stream, target: Target) -> Verdict:
         # A hole precedes the stream itself, inside any other container; libvirt reads its own header.
         contained = stream.container.name == "libvirt" and stream.container.in_place
         return predict_source(source, target, stream.start, contained=contained, memory=memory)
-    pipe = Remark("the stream was read from a pipe and its RAM was not kept; save it in a file first")
+    pipe = remark("the stream was read from a pipe and its RAM was not kept; save it in a file first")
     return Verdict(None, unknown=(pipe,))
 
 
@@ -100,7 +100,7 @@ def _walk(load: Load) -> Verdict:
             return _verdict(load, None, None)
         return _verdict(load, False, refusal)
     except Undecided as doubt:
-        load.doubt(doubt.remark.text, doubt.remark.place)
+        load.doubt(doubt.remark.message, doubt.remark.device or "")
     return _verdict(load, None if load.doubts else True, None)
 
 
@@ -112,10 +112,10 @@ def _verdict(load: Load, loads: bool | None, refusal: Refusal | None) -> Verdict
     if warnings or refusal is not None:
         version, family = load.target.qemu, load.words.family
         if version is not None and version[:2] != family:
-            notes.insert(0, Remark(f"the messages are those of QEMU {version_text(family)}, the nearest known version"))
+            notes.insert(0, remark(f"the messages are those of QEMU {version_text(family)}, the nearest known version"))
     if refusal is None:
         return Verdict(
-            loads, (), warnings, doubts=doubts, unknown=unknown, notes=tuple(notes), dead=tuple(load.dead.items())
+            loads, (), warnings, doubts=doubts, unknown=unknown, notes=tuple(notes), dead=tuple(load.dead.values())
         )
     return Verdict(
         loads=False,

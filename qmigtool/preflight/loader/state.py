@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qmigtool.findings import Finding, Severity
 from qmigtool.preflight.loader.words import Vocabulary, family_of
-from qmigtool.preflight.remark import Remark
+from qmigtool.preflight.remark import remark
 
 if TYPE_CHECKING:
     from qmigtool.parsers.configuration import Configuration
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Load", "Undecided", "signed"]
 
-Said = TypeVar("Said", Remark, str)
+Said = TypeVar("Said", Finding, str)
 
 MAX_NOTES = 100  # a hostile stream has a section every 16 bytes
 
@@ -29,11 +30,11 @@ class Undecided(Exception):  # noqa: N818 - a signal that ends the walk, never s
 
     def __init__(self, text: str, place: str = "") -> None:
         super().__init__(text)
-        self.remark = Remark(text, place)
+        self.remark = remark(text, place)
 
     def inside(self, place: str) -> Undecided:
         """Return it with the section as its place, unless it has a place."""
-        return self if self.remark.place else Undecided(self.remark.text, place)
+        return self if self.remark.device else Undecided(self.remark.message, place)
 
 
 @dataclass(slots=True)
@@ -59,13 +60,13 @@ class Load:
     return_path: bool = False
     started: set[int] = field(default_factory=set)
     registers: dict[int, dict[str, Any]] = field(default_factory=dict)
-    doubts: list[Remark] = field(default_factory=list)
-    unseen: list[Remark] = field(default_factory=list)
+    doubts: list[Finding] = field(default_factory=list)
+    unseen: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    notes: list[Remark] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
     shaky: str = ""
     supposed: set[str] = field(default_factory=set)
-    dead: dict[str, str] = field(default_factory=dict)
+    dead: dict[str, Finding] = field(default_factory=dict)
 
     def since(self, version: Version) -> bool:
         """Return whether the target's QEMU is of this version or a later one.
@@ -86,7 +87,7 @@ class Load:
 
     def doubt(self, text: str, place: str = "") -> None:
         """Add what may make the target refuse the stream; ``place`` is the label of its section."""
-        _add(self.doubts, Remark(text, place))
+        _add(self.doubts, remark(text, place))
 
     def suppose(self, capability: str, sent: str) -> None:
         """Assume that a capability is on; a target without it refuses the stream."""
@@ -98,11 +99,16 @@ class Load:
 
     def miss(self, text: str, place: str = "") -> None:
         """Add what could not be checked."""
-        _add(self.unseen, Remark(text, place))
+        _add(self.unseen, remark(text, place))
 
     def note(self, text: str, place: str = "") -> None:
         """Add a note."""
-        _add(self.notes, Remark(text, place))
+        _add(self.notes, remark(text, place))
+
+    def dies(self, device: str, text: str) -> None:
+        """Record a device that loads and does not work."""
+        how = "measured with QEMU 7.2, 10.0 and 11.1"
+        self.dead[device] = Finding("device-broken", Severity.ERROR, text, how, device=device)
 
     def warn(self, name: str, **values: Any) -> None:
         """Add a message that the target prints without stopping."""

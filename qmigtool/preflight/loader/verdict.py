@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qmigtool.preflight.remark import Remark
+from qmigtool.findings import Finding
 
 __all__ = ["Verdict"]
 
@@ -21,8 +21,8 @@ class Verdict:
     oldest possible version and ``otherwise`` has the text of the other versions and their lines. ``rule`` is the stable
     name of the failed check (``machine-type``, ``unknown-section``), ``offset`` and ``section`` its place in the
     stream, ``values`` the values in its message (``local``, ``received``). ``unknown`` are the doubts, and what else
-    could not be checked because it is not known of the target; ``notes`` are further remarks. ``dead`` are devices that
-    load and then do not work, and why.
+    could not be checked because it is not known of the target; ``notes`` are further remarks. ``dead`` are findings on
+    devices that load and then do not work. A refusal is not a finding: its lines are QEMU's, and depend on the version.
     """
 
     loads: bool | None
@@ -31,9 +31,9 @@ class Verdict:
     rule: str | None = None
     offset: int | None = None
     section: str | None = None
-    unknown: tuple[Remark, ...] = ()
-    notes: tuple[Remark, ...] = ()
-    doubts: tuple[Remark, ...] = ()
-    dead: tuple[tuple[str, str], ...] = ()
+    unknown: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+    doubts: tuple[Finding, ...] = ()
+    dead: tuple[Finding, ...] = ()
     otherwise: tuple[tuple[str, tuple[str, ...]], ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)

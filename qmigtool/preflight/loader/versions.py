@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.preflight.loader.verdict import Verdict
-from qmigtool.preflight.remark import Remark
+from qmigtool.preflight.remark import remark
 from qmigtool.preflight.target.builds import BUILDS, unknown_version, vmsds_of_versions
 from qmigtool.preflight.target.reference import merge
 from qmigtool.preflight.target.versions import ANY, Possible, Split, possible, version_text
@@ -41,9 +41,9 @@ def judge_versions(target: Target, walk: Walk) -> Verdict:
         return _undecided(versions, walk(versions, target))
     leaves = list(_leaves(versions, target, walk))
     shown = f" ({'; '.join(why)})" if why else ""
-    note = Remark(f"the target's version of QEMU is unknown: assumed to be {versions}{shown}")
+    note = remark(f"the target's version of QEMU is unknown: assumed to be {versions}{shown}")
     if why and versions == ANY:
-        note = Remark(f"the target's version of QEMU is unknown: {why[0]}")
+        note = remark(f"the target's version of QEMU is unknown: {why[0]}")
     joined = leaves[0].verdict if len(leaves) == 1 else _joined(leaves)
     return _undecided(versions, replace(joined, notes=(note, *joined.notes)))
 
@@ -58,7 +58,7 @@ def _undecided(versions: Possible, verdict: Verdict) -> Verdict:
         said = f"would refuse it: {verdict.errors[0] if verdict.errors else verdict.rule}"
     else:
         said = "would load it" if verdict.loads else "was used for the prediction"
-    doubt = Remark(f"{unknown}; QEMU {nearest} {said}")
+    doubt = remark(f"{unknown}; QEMU {nearest} {said}")
     return replace(
         verdict,
         loads=None,
@@ -91,7 +91,7 @@ def _joined(leaves: Sequence[_Leaf]) -> Verdict:
     warnings = tuple(dict.fromkeys(text for one in verdicts for text in one.warnings))
     if len({one.loads for one in verdicts}) > 1:
         doubts = [text for one in verdicts for text in one.doubts]
-        doubts.insert(0, Remark(f"{'; '.join(map(_said, _alike(leaves)))}: {DECIDES}"))
+        doubts.insert(0, remark(f"{'; '.join(map(_said, _alike(leaves)))}: {DECIDES}"))
         everything = tuple(dict.fromkeys((*doubts, *unknown)))
         return Verdict(None, (), warnings, unknown=everything, notes=notes, doubts=tuple(dict.fromkeys(doubts)))
     if first.loads is not False:
@@ -104,7 +104,7 @@ def _joined(leaves: Sequence[_Leaf]) -> Verdict:
     otherwise = tuple((", ".join(who), lines) for lines, who in others.items())
     same = all((one.rule, one.offset, one.section) == (first.rule, first.offset, first.section) for one in verdicts)
     if not same:
-        notes = (*notes, Remark("versions of QEMU refuse it at different places; this is that of the oldest"))
+        notes = (*notes, remark("versions of QEMU refuse it at different places; this is that of the oldest"))
     return replace(first, unknown=unknown, notes=notes, otherwise=otherwise)
 
 

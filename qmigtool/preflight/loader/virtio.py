@@ -297,7 +297,7 @@ def _rings(load: Load, state: _State, label: str) -> None:
             if load.since(MARKS_BROKEN):
                 words = {"size": queue.num, "avail": avail, "last": queue.last_avail, "delta": delta}
                 load.warn("virtqueue-broken", queue=index, **words)
-            load.dead[label] = f"queue {index} is inconsistent: the device stops, and so does the guest"
+            load.dies(label, f"queue {index} is inconsistent: the device stops, and so does the guest")
         elif queue.last_avail - used & 0xFFFF > queue.num:
             at, last = queue.offset, queue.last_avail
             raise load.refuse("virtqueue-used", at, queue=index, size=queue.num, last=last, used=used)

@@ -15,7 +15,7 @@ from qmigtool.errors import LiveStateError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
 from qmigtool.preflight.loader.postload import NOT_SILENT
 from qmigtool.preflight.losses.judged import Judged
-from qmigtool.preflight.remark import Remark
+from qmigtool.preflight.remark import remark
 from qmigtool.preflight.target.versions import possible
 from qmigtool.rewrite import accelerators
 from qmigtool.rewrite.accelerators.unwritten import unwritten
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONVERSION", "WHO_SAVED", "accelerator_losses"]
 
-WHO_SAVED = Remark(
+WHO_SAVED = remark(
     "the meaning of the state to another accelerator: the accelerator that saved the file is unknown; --accelerator "
     "NAME decides it",
     rule="who-saved",

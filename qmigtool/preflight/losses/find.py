@@ -19,7 +19,7 @@ from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.preflight.losses.accelerator import accelerator_losses
 from qmigtool.preflight.losses.cpu import cpu_losses
-from qmigtool.preflight.remark import Remark
+from qmigtool.preflight.remark import remark
 from qmigtool.preflight.target.vcpus import MAX_VCPUS, NUMBERED, VCPU_SECTIONS, vcpus_of
 from qmigtool.stream.missing import missing_memory
 
@@ -43,8 +43,8 @@ class Losses(NamedTuple):
     """
 
     findings: tuple[Finding, ...]
-    unknown: tuple[Remark, ...]
-    doubts: tuple[Remark, ...] = ()
+    unknown: tuple[Finding, ...]
+    doubts: tuple[Finding, ...] = ()
 
 
 def find_losses(stream: Stream, target: Target) -> Losses:
@@ -54,15 +54,15 @@ def find_losses(stream: Stream, target: Target) -> Losses:
     findings += _missing_sections(stream, target)
     findings += _missing_blocks(stream, target)
     findings += _missing_pages(stream)
-    unknown: list[Remark] = []
-    doubts: list[Remark] = []
+    unknown: list[Finding] = []
+    doubts: list[Finding] = []
     if target.sections is None:
-        unknown.append(Remark("sections that the target has and the file lacks: give a stream saved by the target"))
+        unknown.append(remark("sections that the target has and the file lacks: give a stream saved by the target"))
     for judge in (cpu_losses, accelerator_losses):
         try:
             found = judge(stream, target)
         except QmigError as error:
-            doubts.append(Remark(f"the state of the vCPUs: {error}"))
+            doubts.append(remark(f"the state of the vCPUs: {error}"))
             continue
         findings += found.findings
         unknown += found.unknown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qmigtool.preflight.remark import Remark
+from qmigtool.preflight.remark import remark
 
 if TYPE_CHECKING:
     from qmigtool.findings import Finding
@@ -18,13 +18,13 @@ class Judged:
     """Findings, and what could not be checked: ``doubts`` where this stream may lose something, else ``unknown``."""
 
     findings: list[Finding] = field(default_factory=list)
-    unknown: list[Remark] = field(default_factory=list)
-    doubts: list[Remark] = field(default_factory=list)
+    unknown: list[Finding] = field(default_factory=list)
+    doubts: list[Finding] = field(default_factory=list)
 
     def doubt(self, text: str) -> None:
         """Add what could not be checked and may cost this stream some state."""
-        self.doubts.append(Remark(text))
+        self.doubts.append(remark(text))
 
     def miss(self, text: str) -> None:
         """Add what else could not be checked."""
-        self.unknown.append(Remark(text))
+        self.unknown.append(remark(text))

@@ -108,7 +108,7 @@ def test_a_pipe_is_not_decided() -> None:
     with qmigtool.open(io.BytesIO(source("pc-7.2"))) as stream:
         found = predict(stream, pc())
     assert found.loads is None
-    assert "pipe" in found.unknown[0].text
+    assert "pipe" in found.unknown[0].message
 
 
 def test_what_is_not_known_of_the_target_judges_nothing() -> None:
@@ -143,7 +143,7 @@ def test_what_is_not_known_of_the_target_judges_nothing() -> None:
 def test_each_part_that_is_missing_is_named(parts: dict[str, object], word: str) -> None:
     found = verdict(source("pc-7.2"), pc(**parts))
     assert found.loads is None
-    assert any(word in one.text for one in found.unknown)
+    assert any(word in one.message for one in found.unknown)
 
 
 def test_what_may_stay_unknown_is_told_and_does_not_change_the_verdict() -> None:
@@ -165,7 +165,7 @@ def undecided(data: bytes, target: Target) -> Verdict:
     assert found.loads is None
     assert found.errors == ()
     assert found.doubts
-    assert all("decide" in doubt.text for doubt in found.doubts)
+    assert all("decide" in doubt.message for doubt in found.doubts)
     return found
 
 
@@ -174,8 +174,8 @@ def test_pages_that_are_not_in_the_file_decide_nothing(name: str) -> None:
     """Real QEMU refuses these, because their pages came by no other channel: that is not in the file."""
     case = CASES[name]
     (doubt,) = undecided(case.data(), case.target("10.0")).doubts
-    assert doubt.place == "kvm-tpr-opt@0"
-    assert "--channel" in doubt.text
+    assert doubt.device == "kvm-tpr-opt@0"
+    assert "--channel" in doubt.message
 
 
 def test_an_unknown_subsection_of_a_target_without_tables_is_not_decided() -> None:
@@ -186,7 +186,7 @@ def test_an_unknown_subsection_of_a_target_without_tables_is_not_decided() -> No
     edited.append(edited.section("hpet"), subsection("hpet/foo", bytes(4)))
     found = verdict(edited.result(), replace(target, sections=bare))
     assert found.loads is None
-    assert any("hpet/foo" in one.text for one in found.unknown)
+    assert any("hpet/foo" in one.message for one in found.unknown)
 
 
 def test_a_section_whose_shape_is_not_known_is_not_decided_and_what_follows_is_read() -> None:
@@ -194,7 +194,7 @@ def test_a_section_whose_shape_is_not_known_is_not_decided_and_what_follows_is_r
     assert target.sections is not None
     sections = {**target.sections, ("hpet", 0): TargetSection(2)}
     (doubt,) = undecided(source("pc-7.2"), replace(target, sections=sections)).doubts
-    assert doubt.place == "hpet@0"
+    assert doubt.device == "hpet@0"
     foreign = Edited("pc-7.2")
     foreign.rename(foreign.section("i8254"), "i8255")  # behind it
     assert verdict(foreign.result(), replace(target, sections=sections)).rule == "unknown-section"
@@ -211,7 +211,7 @@ def test_an_older_body_of_which_no_table_tells_the_fields_is_not_decided() -> No
     nothing = replace(target.vmsds["ioapic"], field_versions=None)
     found = verdict(_ioapic_version(2), replace(target, vmsds={**target.vmsds, "ioapic": nothing}))
     assert found.loads is None
-    assert any("ioapic" in one.text for one in found.unknown)
+    assert any("ioapic" in one.message for one in found.unknown)
 
 
 @pytest.mark.parametrize(("sent", "bytes_more"), [(8, 0), (7, -1), (6, 0), (5, -1), (4, 69 - 12)])
@@ -249,13 +249,13 @@ def test_the_silent_losses_of_7_2_under_kvm_are_notes() -> None:
     found = verdict(case.data(), case.target("7.2"))
     assert found.loads is True
     assert found.errors == ()
-    assert any(note.place == "cpu@0" and "XCR0" in note.text and "mp_state" in note.text for note in found.notes)
+    assert any(note.device == "cpu@0" and "XCR0" in note.message and "mp_state" in note.message for note in found.notes)
 
 
 def test_an_empty_file_waits_for_ever() -> None:
     found = verdict(b"", pc())
     assert (found.loads, found.errors, found.rule) == (False, (), "empty")
-    assert any("forever" in note.text for note in found.notes)
+    assert any("forever" in note.message for note in found.notes)
 
 
 def test_a_machine_type_of_a_negative_length_aborts() -> None:
@@ -363,12 +363,12 @@ def test_disks_that_live_sections_name_are_not_known() -> None:
     assert target.sections is not None
     sections = {**target.sections, ("dirty-bitmap", 0): TargetSection(1)}
     found = verdict(source("dirtybitmap-10.0"), replace(target, sections=sections))
-    assert any("block devices" in one.text for one in found.unknown)
+    assert any("block devices" in one.message for one in found.unknown)
 
 
 def test_where_a_stream_begins_is_told() -> None:
     found = verdict(source("file-offset-11.1"), Target(qemu=(11, 1)))
-    assert any("offset=0x12345" in note.text for note in found.notes)
+    assert any("offset=0x12345" in note.message for note in found.notes)
 
 
 def test_postcopy_is_not_decided_past_the_switch() -> None:
@@ -378,7 +378,7 @@ def test_postcopy_is_not_decided_past_the_switch() -> None:
     edited.insert(edited.devices()[0].offset, b"\x08\x00\x04\x00\x00")
     found = verdict(edited.result(), pc(capabilities={"postcopy-ram": True}))
     assert found.loads is None
-    assert any("postcopy" in one.text for one in found.unknown)
+    assert any("postcopy" in one.message for one in found.unknown)
 
 
 def test_an_advice_to_a_target_of_unknown_capabilities_is_undecided() -> None:
@@ -386,7 +386,7 @@ def test_an_advice_to_a_target_of_unknown_capabilities_is_undecided() -> None:
     edited.insert(edited.one_start().offset, b"\x08\x00\x03\x00\x10" + (4096).to_bytes(8, "big") * 2)
     found = verdict(edited.result(), pc())
     assert found.loads is None
-    assert any("postcopy-ram" in one.text and "query-migrate-capabilities" in one.text for one in found.doubts)
+    assert any("postcopy-ram" in one.message and "query-migrate-capabilities" in one.message for one in found.doubts)
     assert verdict(edited.result(), pc(capabilities={"postcopy-ram": True})).loads is True
     assert verdict(edited.result(), pc(capabilities={"postcopy-ram": False})).loads is False
 
@@ -440,7 +440,7 @@ def test_what_a_version_between_two_families_takes(case: str, since: tuple[int, 
 
 def test_borrowed_words_are_said_to_be() -> None:
     found = verdict(source("pc-7.2"), pc(qemu=(9, 0), machine="pc"))
-    assert any("10.0" in note.text for note in found.notes)
+    assert any("10.0" in note.message for note in found.notes)
     assert found.errors[0].startswith("Machine type received")
 
 

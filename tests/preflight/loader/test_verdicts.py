@@ -18,10 +18,11 @@ import pytest
 
 import qmigtool
 from qmigtool.cli import main
+from qmigtool.findings import Finding
+from qmigtool.findings.text import sentence
 from qmigtool.parsers.source import BufferSource
 from qmigtool.preflight import Preflight, Target, preflight, read_targets
 from qmigtool.preflight.loader.predict import predict_source
-from qmigtool.preflight.remark import Remark
 from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.reference import merge, target_from_stream
 from tests.parsers.test_saveimage import save_image
@@ -82,16 +83,18 @@ def test_real_qemu_loads_it(name: str, reference: str, version: str) -> None:
 def test_a_file_loads_in_the_qemu_that_saved_it_whatever_its_version(name: str) -> None:
     found = judged(case(name), target(name, None))
     assert found.loads is True
-    assert "version of QEMU is unknown" in found.verdict.notes[0].text
+    assert "version of QEMU is unknown" in found.verdict.notes[0].message
 
 
 # -- the version -----------------------------------------------------------------------------------------------------
 
 
 def test_a_version_is_bounded_by_what_the_reference_shows() -> None:
-    (note,) = (one for one in judged(case("c2.mig"), target("c2.mig", None)).verdict.notes if "is unknown" in one.text)
-    assert "from 10.0 on, before 10.2" in note.text
-    assert "SWITCHOVER_START" in note.text
+    (note,) = (
+        one for one in judged(case("c2.mig"), target("c2.mig", None)).verdict.notes if "is unknown" in one.message
+    )
+    assert "from 10.0 on, before 10.2" in note.message
+    assert "SWITCHOVER_START" in note.message
 
 
 def test_where_possible_versions_disagree_the_version_decides() -> None:
@@ -104,10 +107,10 @@ def test_where_possible_versions_disagree_the_version_decides() -> None:
     old = case("c2.mig").replace(b"pc-i440fx-10.0", b"pc-i440fx-5.12")
     found = predict_source(BufferSource(old), replace(aim, machine="pc-i440fx-5.12"))
     assert found.loads is None
-    assert found.doubts[0].text.startswith(
+    assert found.doubts[0].message.startswith(
         "QEMU from 5.12 on, before 10.0 refuses it (MIG_CMD 0xb unknown (len 0x0)); "
     )
-    assert found.doubts[0].text.endswith("QEMU from 10.0 on loads it: --target VERSION decides it")
+    assert found.doubts[0].message.endswith("QEMU from 10.0 on loads it: --target VERSION decides it")
 
 
 def test_words_are_given_for_every_version_that_is_possible() -> None:
@@ -142,7 +145,7 @@ def test_shared_memory_must_lie_where_it_lay() -> None:
     # Against itself the addresses are alike; the shared memory is nowhere to be seen.
     itself = judged(case("ignshared-7.2.mig"), target("ignshared-7.2.mig", "7.2")).verdict
     assert itself.loads is None
-    assert all("shared memory" in doubt.text for doubt in itself.doubts)
+    assert all("shared memory" in doubt.message for doubt in itself.doubts)
 
 
 def test_more_registers_than_an_arm_cpu_has() -> None:
@@ -216,16 +219,16 @@ def test_a_run_state_that_no_qemu_has() -> None:
 # -- what is not decided ---------------------------------------------------------------------------------------------
 
 
-def undecided(found: Preflight) -> tuple[Remark, ...]:
+def undecided(found: Preflight) -> tuple[Finding, ...]:
     assert (found.loads, found.verdict.errors) == (None, ())
     assert found.doubts
-    assert all("decide" in doubt.text for doubt in found.doubts)
+    assert all("decide" in doubt.message for doubt in found.doubts)
     return found.doubts
 
 
 def test_memory_that_went_by_other_channels() -> None:
     (doubt,) = undecided(judged(case("mfddest-10.0.mig"), target("mfddest-10.0.ref", "10.0")))
-    assert "--channel" in doubt.text
+    assert "--channel" in doubt.message
 
 
 def test_how_many_vcpus_a_target_can_have() -> None:
@@ -233,7 +236,7 @@ def test_how_many_vcpus_a_target_can_have() -> None:
     name, aim = "maxcpus-q35-7.2.by-11.1.mig", target("maxcpus-q35-7.2.ref", "7.2")
     assert aim.maxcpus == 8
     (doubt,) = undecided(judged(case(name), replace(aim, maxcpus=None)))
-    assert "`maxcpus`" in doubt.text
+    assert "`maxcpus`" in doubt.message
     few = judged(case(name), replace(aim, maxcpus=4)).verdict
     assert few.errors[0] == "Missing section footer for 0000:00:1f.0/ICH9LPC"
 
@@ -410,7 +413,7 @@ def test_where_the_stream_begins(wrap: Callable[[bytes], bytes], loads: bool, no
     aim = target("pc-7.2", "7.2", pc)
     found = judged(wrap(pc), aim).verdict
     assert (found.loads, WHERE in map(str, found.notes)) == (loads, noted)
-    assert [str(note) for note in found.notes if "begins at" in note.text] == [WHERE] * noted
+    assert [sentence(note) for note in found.notes if "begins at" in note.message] == [WHERE] * noted
 
 
 def test_what_may_be_lost_is_63_although_it_loads(call: Call, tmp_path: Path) -> None:
