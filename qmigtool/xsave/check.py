@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from qmigtool.findings import Finding, Severity
 from qmigtool.xsave.components import (
     EXTENDED_OFFSET,
     HEADER_RESERVED_OFFSET,
@@ -43,14 +44,35 @@ CONSUMERS = ("XRSTOR", "XRSTORS", "KVM_SET_XSAVE", "MSHV", "WHPX")
 class ConsumerVerdict:
     """The verdict of one consumer on an area.
 
-    ``reasons`` says why it refuses, one sentence each; there are none if ``ok``. ``notes`` report what it accepts
-    although it is unusual.
+    ``findings`` with severity error are why it refuses, those with severity note what it accepts although it is
+    unusual. Their offsets count bytes of the area.
     """
 
     consumer: str
-    ok: bool
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the consumer accepts the area."""
+        return not self.reasons
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it refuses, one sentence each."""
+        return tuple(one.message for one in self.findings if one.severity is Severity.ERROR)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What it accepts although it is unusual, one sentence each."""
+        return tuple(one.message for one in self.findings if one.severity is Severity.NOTE)
+
+
+def _refused(rule: str, message: str, offset: int | None = None) -> Finding:
+    return Finding(rule, Severity.ERROR, message, offset=offset)
+
+
+def _noted(rule: str, message: str, offset: int | None = None) -> Finding:
+    return Finding(rule, Severity.NOTE, message, offset=offset)
 
 
 def check_area(
@@ -72,26 +94,26 @@ def check_area(
     ``xss`` that this CPU cannot have, all refuse. Nothing is raised: an area of any length and content gets
     verdicts. :func:`qmigtool.xsave.fit.misfits` checks whether the area is of this ``layout`` at all.
     """
-    checks: tuple[Callable[[_Area], tuple[list[str], list[str]]], ...] = (_xrstor, _xrstors, _kvm, _mshv, _whpx)
+    checks: tuple[Callable[[_Area], list[Finding]], ...] = (_xrstor, _xrstors, _kvm, _mshv, _whpx)
     if len(data) < EXTENDED_OFFSET:
         short = f"the area has {len(data)} bytes, but its header ends at byte {EXTENDED_OFFSET}"
-        return [ConsumerVerdict(consumer, ok=False, reasons=(short,)) for consumer in CONSUMERS]
+        return [ConsumerVerdict(consumer, (_refused("size", short),)) for consumer in CONSUMERS]
     if xcr0 is None:
         xstate_bv, xcomp_bv = struct.unpack_from("<QQ", data, XSTATE_BV_OFFSET)
         declared = (xstate_bv | xcomp_bv) & ~XCOMP_BV_COMPACTED
         xcr0 = default_mask(layout, Format.STANDARD, declared=declared)
     if xss is None:
         xss = layout.xss_mask
-    impossible = impossible_xcr0(xcr0, layout) + impossible_xss(xss, layout)
+    impossible = tuple(
+        _refused(rule, reason)
+        for rule, reasons in (("xcr0", impossible_xcr0(xcr0, layout)), ("xss", impossible_xss(xss, layout)))
+        for reason in reasons
+    )
     if impossible:
-        return [ConsumerVerdict(consumer, ok=False, reasons=tuple(impossible)) for consumer in CONSUMERS]
+        return [ConsumerVerdict(consumer, impossible) for consumer in CONSUMERS]
     taken = default_mxcsr_mask(data, layout) if mxcsr_mask is None else mxcsr_mask
     area = _Area(data, layout, xcr0, xss, -1 if rfbm is None else rfbm, taken, address)
-    verdicts = []
-    for consumer, check in zip(CONSUMERS, checks, strict=True):
-        reasons, notes = check(area)
-        verdicts.append(ConsumerVerdict(consumer, not reasons, tuple(reasons), tuple(notes)))
-    return verdicts
+    return [ConsumerVerdict(consumer, tuple(check(area))) for consumer, check in zip(CONSUMERS, checks, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,46 +138,54 @@ class _Area:
     def compacted(self) -> bool:
         return bool(self.xcomp_bv & XCOMP_BV_COMPACTED)
 
-    def misaligned(self) -> list[str]:
+    def misaligned(self) -> list[Finding]:
         if self.address % 64 == 0:
             return []
-        return [f"the area is at address {self.address:#x}, which is not a multiple of 64"]
+        return [_refused("alignment", f"the area is at address {self.address:#x}, which is not a multiple of 64")]
 
-    def reserved(self, start: int, end: int) -> list[str]:
+    def reserved(self, start: int, end: int) -> list[Finding]:
         """Return the reason for non-zero header bytes in start..end; it names only the first."""
         for offset in range(start, end):
             if self.data[offset]:
-                return [f"header byte {offset} is {self.data[offset]:#x}, but bytes {start} to {end - 1} must be 0"]
+                text = f"header byte {offset} is {self.data[offset]:#x}, but bytes {start} to {end - 1} must be 0"
+                return [_refused("reserved", text, offset)]
         return []
 
-    def mxcsr(self) -> list[str]:
+    def mxcsr(self) -> list[Finding]:
         (value,) = struct.unpack_from("<I", self.data, MXCSR_OFFSET)
         wrong = value & ~self.mxcsr_mask
         if not wrong:
             return []
-        return [f"MXCSR (byte {MXCSR_OFFSET}) is {value:#x}, whose bits {wrong:#x} are reserved there"]
+        text = f"MXCSR (byte {MXCSR_OFFSET}) is {value:#x}, whose bits {wrong:#x} are reserved there"
+        return [_refused("mxcsr", text, MXCSR_OFFSET)]
 
-    def outside(self, register: str, offset: int, value: int, allowed: int, of: str) -> list[str]:
+    def outside(self, register: str, offset: int, value: int, allowed: int, of: str) -> list[Finding]:
         wrong = value & ~allowed & ~XCOMP_BV_COMPACTED
         if not wrong:
             return []
         names = ", ".join(mask_names(wrong))
-        return [f"{register} (byte {offset}) is {value:#x}, but {of} {allowed:#x} does not have {names}"]
+        text = f"{register} (byte {offset}) is {value:#x}, but {of} {allowed:#x} does not have {names}"
+        return [_refused("components", text, offset)]
 
-    def subset(self) -> list[str]:
+    def subset(self) -> list[Finding]:
         """Check that XSTATE_BV is a subset of XCOMP_BV[62:0], and its bit 63 is 0."""
         reasons = self.outside(
             "XSTATE_BV", XSTATE_BV_OFFSET, self.xstate_bv, self.xcomp_bv & ~XCOMP_BV_COMPACTED, "XCOMP_BV"
         )
-        if self.xstate_bv & XCOMP_BV_COMPACTED:
-            reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {self.xstate_bv:#x}, but its bit 63 must be 0")
-        return reasons
+        return reasons + self.bit_63()
 
-    def too_short_standard(self) -> list[str]:
+    def bit_63(self) -> list[Finding]:
+        if not self.xstate_bv & XCOMP_BV_COMPACTED:
+            return []
+        text = f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {self.xstate_bv:#x}, but its bit 63 must be 0"
+        return [_refused("components", text, XSTATE_BV_OFFSET)]
+
+    def too_short_standard(self) -> list[Finding]:
         for bit in bits(self.xstate_bv & self.layout.user_mask & ~LEGACY_MASK):
             end = self.layout.rows[bit].end
             if end > len(self.data):
-                return [f"the area has {len(self.data)} bytes, but {bit_name(bit)} in XSTATE_BV ends at byte {end}"]
+                text = f"the area has {len(self.data)} bytes, but {bit_name(bit)} in XSTATE_BV ends at byte {end}"
+                return [_refused("size", text)]
         return []
 
     def compacted_end(self) -> int | None:
@@ -164,7 +194,7 @@ class _Area:
             return None
         return self.layout.compacted_size(self.xcomp_bv)
 
-    def compacted_form(self, allowed: int, of: str) -> list[str]:
+    def compacted_form(self, allowed: int, of: str) -> list[Finding]:
         """Check the rules of all consumers of compacted areas."""
         reasons = self.outside("XCOMP_BV", XCOMP_BV_OFFSET, self.xcomp_bv, allowed, of)
         reasons += self.subset()
@@ -176,64 +206,86 @@ class _Area:
             unknown = self.xcomp_bv & ~(self.layout.mask | XCOMP_BV_COMPACTED)
             if not reasons:
                 names = ", ".join(mask_names(unknown))
-                reasons.append(f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) has {names}, which {self.layout.name} cannot place")
+                reasons.append(
+                    _refused(
+                        "components",
+                        f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) has {names}, which {self.layout.name} cannot place",
+                        XCOMP_BV_OFFSET,
+                    )
+                )
         elif end > len(self.data):
-            reasons.append(f"the area has {len(self.data)} bytes, but the components of XCOMP_BV end at byte {end}")
+            reasons.append(
+                _refused(
+                    "size", f"the area has {len(self.data)} bytes, but the components of XCOMP_BV end at byte {end}"
+                )
+            )
         return reasons
 
-    def standard_instead(self) -> list[str]:
+    def standard_instead(self) -> list[Finding]:
         if self.compacted:
             return []
-        return [
-            f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {self.xcomp_bv:#x}, a standard area, but only the compacted format "
-            "is accepted"
-        ]
+        text = (
+            f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {self.xcomp_bv:#x}, a standard area, but only the compacted format"
+        )
+        return [_refused("format", f"{text} is accepted", XCOMP_BV_OFFSET)]
 
 
-def _xrstor(area: _Area) -> tuple[list[str], list[str]]:
+def _xrstor(area: _Area) -> list[Finding]:
     reasons = area.misaligned()
     if area.compacted:
         if not area.layout.features & FEATURE_XSAVEC:
             without = "has no XSAVEC" if 1 in area.layout.leaf else "does not record XSAVEC"
-            reasons.append(f"the area is compacted, but {area.layout.name} {without} (CPUID.(0DH,1).EAX[1])")
-        return reasons + area.compacted_form(area.xcr0, "XCR0"), []
+            reasons.append(
+                _refused("format", f"the area is compacted, but {area.layout.name} {without} (CPUID.(0DH,1).EAX[1])")
+            )
+        return reasons + area.compacted_form(area.xcr0, "XCR0")
     if area.xcomp_bv:
-        reasons.append(
-            f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but must be 0 in standard format (bit 63 is 0)"
-        )
+        text = f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}"
+        reasons.append(_refused("format", f"{text}, but must be 0 in standard format (bit 63 is 0)", XCOMP_BV_OFFSET))
     # Only bytes 23:16 of the header; XRSTOR does not check the rest in standard format (measured).
     reasons += area.reserved(HEADER_RESERVED_OFFSET, HEADER_RESERVED_OFFSET + 8)
     reasons += area.outside("XSTATE_BV", XSTATE_BV_OFFSET, area.xstate_bv, area.xcr0, "XCR0")
-    if area.xstate_bv & XCOMP_BV_COMPACTED:
-        reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {area.xstate_bv:#x}, but its bit 63 must be 0")
+    reasons += area.bit_63()
     # Standard XRSTOR loads MXCSR for SSE and for AVX, whatever XSTATE_BV is.
     if area.rfbm & area.xcr0 & 6:
         reasons += area.mxcsr()
     reasons += area.too_short_standard()
-    notes = []
+    notes: list[Finding] = []
     if any(area.data[HEADER_RESERVED_OFFSET + 8 : EXTENDED_OFFSET]):
-        notes.append("header bytes 536 to 575 are not all 0: XRSTOR ignores them; KVM and the compacted form do not")
-    return reasons, notes
+        notes.append(
+            _noted(
+                "reserved",
+                "header bytes 536 to 575 are not all 0: XRSTOR ignores them; KVM and the compacted form do not",
+                HEADER_RESERVED_OFFSET + 8,
+            )
+        )
+    return reasons + notes
 
 
-def _xrstors(area: _Area) -> tuple[list[str], list[str]]:
+def _xrstors(area: _Area) -> list[Finding]:
     reasons = area.misaligned() + area.standard_instead()
     if not area.layout.features & FEATURE_XSAVES:
-        reasons.append(f"{area.layout.name} has no XSAVES (CPUID.(0DH,1).EAX[3])")
+        reasons.append(_refused("format", f"{area.layout.name} has no XSAVES (CPUID.(0DH,1).EAX[3])"))
     if area.compacted:
         reasons += area.compacted_form(area.xcr0 | area.xss, "XCR0 | IA32_XSS")
-    return reasons, []
+    return reasons
 
 
-def _kvm(area: _Area) -> tuple[list[str], list[str]]:
-    reasons, notes = [], []
+def _kvm(area: _Area) -> list[Finding]:
+    reasons: list[Finding] = []
+    notes: list[Finding] = []
     if area.xcomp_bv:
-        reasons.append(f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but KVM requires 0 (standard format)")
+        reasons.append(
+            _refused(
+                "format",
+                f"XCOMP_BV (byte {XCOMP_BV_OFFSET}) is {area.xcomp_bv:#x}, but KVM requires 0 (standard format)",
+                XCOMP_BV_OFFSET,
+            )
+        )
     # KVM checks against what the host has and Linux knows, not against the guest's XCR0.
     host = area.layout.user_mask & ~LINUX_UNKNOWN
     reasons += area.outside("XSTATE_BV", XSTATE_BV_OFFSET, area.xstate_bv, host, "the host's mask")
-    if area.xstate_bv & XCOMP_BV_COMPACTED:
-        reasons.append(f"XSTATE_BV (byte {XSTATE_BV_OFFSET}) is {area.xstate_bv:#x}, but its bit 63 must be 0")
+    reasons += area.bit_63()
     reasons += area.reserved(HEADER_RESERVED_OFFSET, EXTENDED_OFFSET)
     (mxcsr,) = struct.unpack_from("<I", area.data, MXCSR_OFFSET)
     if area.xstate_bv & 7:  # also for x87 alone (measured)
@@ -241,14 +293,25 @@ def _kvm(area: _Area) -> tuple[list[str], list[str]]:
     if not area.compacted:
         reasons += area.too_short_standard()
     if mxcsr != 0x1F80 and not area.xstate_bv & 2:
-        notes.append(f"MXCSR {mxcsr:#x} would not reach the guest, because XSTATE_BV[1] is 0: it would run with 0x1f80")
+        notes.append(
+            _noted(
+                "mxcsr",
+                f"MXCSR {mxcsr:#x} would not reach the guest, because XSTATE_BV[1] is 0: it would run with 0x1f80",
+                MXCSR_OFFSET,
+            )
+        )
     if len(area.data) < PAGE_SIZE:
-        notes.append(f"struct kvm_xsave has {PAGE_SIZE} bytes: the caller must pad the {len(area.data)} of this area")
-    return reasons, notes
+        notes.append(
+            _noted(
+                "size", f"struct kvm_xsave has {PAGE_SIZE} bytes: the caller must pad the {len(area.data)} of this area"
+            )
+        )
+    return reasons + notes
 
 
-def _mshv(area: _Area) -> tuple[list[str], list[str]]:
-    reasons, notes = area.standard_instead(), []
+def _mshv(area: _Area) -> list[Finding]:
+    reasons = area.standard_instead()
+    notes: list[Finding] = []
     if area.compacted:
         reasons += area.compacted_form(area.layout.mask, "the layout's mask")
         for register, offset, value in (
@@ -258,20 +321,34 @@ def _mshv(area: _Area) -> tuple[list[str], list[str]]:
             reasons += area.outside(register, offset, value, MSHV_MASK, "hv_x64_xsave_xfem_register")
     if len(area.data) % PAGE_SIZE:
         size = mshv_buffer_size(len(area.data))
-        notes.append(f"MSHV_SET_VP_STATE requires a buffer of whole pages: {size} bytes for the {len(area.data)} here")
+        notes.append(
+            _noted(
+                "size",
+                f"MSHV_SET_VP_STATE requires a buffer of whole pages: {size} bytes for the {len(area.data)} here",
+            )
+        )
     end = area.compacted_end() if area.compacted else None
     if end is not None and end > PAGE_SIZE:
-        notes.append(f"the area needs {end} bytes, but QEMU 11.1 and rust-vmm pass one page of {PAGE_SIZE}")
+        notes.append(
+            _noted("size", f"the area needs {end} bytes, but QEMU 11.1 and rust-vmm pass one page of {PAGE_SIZE}")
+        )
     if area.xcomp_bv & LEGACY_MASK != LEGACY_MASK and area.compacted:
-        notes.append("XCOMP_BV[1:0] are not 3, but MSHV always has x87 and SSE in its layout")
-    return reasons, notes
+        notes.append(
+            _noted(
+                "components", "XCOMP_BV[1:0] are not 3, but MSHV always has x87 and SSE in its layout", XCOMP_BV_OFFSET
+            )
+        )
+    return reasons + notes
 
 
-def _whpx(area: _Area) -> tuple[list[str], list[str]]:
-    reasons, notes = area.standard_instead(), []
+def _whpx(area: _Area) -> list[Finding]:
+    reasons = area.standard_instead()
+    notes: list[Finding] = []
     if area.compacted:
         reasons += area.compacted_form(area.layout.mask, "the layout's mask")
         end, buffer = area.compacted_end(), area.layout.leaf[0][2]
         if end is not None and end > buffer:
-            notes.append(f"the area needs {end} bytes, but QEMU's whpx passes CPUID.(0DH,0).ECX = {buffer}")
-    return reasons, notes
+            notes.append(
+                _noted("size", f"the area needs {end} bytes, but QEMU's whpx passes CPUID.(0DH,0).ECX = {buffer}")
+            )
+    return reasons + notes

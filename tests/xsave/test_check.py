@@ -120,6 +120,14 @@ def test_reasons_name_field_offset_and_value():
     assert "MXCSR (byte 24) is 0x80001f80, whose bits 0x80000000" in reason
 
 
+def test_a_finding_names_its_rule_and_its_byte():
+    (found,) = ask("XRSTOR", edited(STANDARD, BAD_MXCSR)).findings
+    assert (found.rule, found.severity, found.offset) == ("mxcsr", "error", 24)
+    (found,) = ask("XRSTOR", edited(STANDARD, (530, "B", 0x5A))).findings
+    assert (found.rule, found.offset) == ("reserved", 530)
+    assert {one.severity for one in ask("KVM_SET_XSAVE", STANDARD[:2432]).findings} == {"note"}
+
+
 def test_mxcsr_bit_17_is_amds():
     data = edited(STANDARD, (MXCSR, "<I", 0x21F80))
     assert ask("XRSTOR", data, mxcsr_mask=0x2FFFF).ok
