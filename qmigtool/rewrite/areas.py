@@ -137,7 +137,7 @@ def _without_field(draft: Draft, section: SectionDraft, changed: dict[int, bytes
             section=section.label,
         )
     for words in lost.values():
-        draft.losses.append(f"{section.label}: no field of a stream can hold live state of the area: {words}")
+        draft.lose(f"no field of a stream can hold live state of the area: {words}", device=section.label)
     return nowhere
 
 
@@ -161,8 +161,9 @@ def _lose_disabled(draft: Draft, vcpu: VCpu, outside: int, *, lossy: bool) -> No
             components=names,
             section=vcpu.device.label,
         )
-    draft.losses.append(
-        f"{vcpu.device.label}: XCR0 {vcpu.xcr0:#x} does not enable live components of the area: {' '.join(names)}"
+    draft.lose(
+        f"XCR0 {vcpu.xcr0:#x} does not enable live components of the area: {' '.join(names)}",
+        device=vcpu.device.label,
     )
 
 

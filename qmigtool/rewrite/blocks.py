@@ -96,7 +96,7 @@ def _lose_pages(draft: Draft, block: BlockDraft, size: int) -> None:
     sent = memory.ram.stretches(block.block.idstr, absent="zero")
     held = sum(max(0, min(end, last) - max(start, first)) for start, end in sent)
     if held:
-        draft.losses.append(f"RAM block {block.name}: {held} pages from {size:#x} on that were not sent as zero")
+        draft.lose(f"RAM block {block.name}: {held} pages from {size:#x} on that were not sent as zero")
 
 
 def scrub_ram(draft: Draft, names: Iterable[str] = ()) -> None:

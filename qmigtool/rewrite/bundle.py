@@ -255,7 +255,7 @@ def _set_xcr0(rewriter: Rewriter, index: int, xcr0: int, layout: Layout) -> None
                 components=mask_names(foreign),
                 section=MANIFEST,
             )
-        rewriter.draft.losses.append(f"{vcpu.device.label}: the bundle has {what}")
+        rewriter.draft.lose(f"the bundle has {what}", device=vcpu.device.label)
         xcr0 &= ~foreign
     if xcr0 == vcpu.xcr0:
         return

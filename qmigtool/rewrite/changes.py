@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qmigtool.findings import ValueDifference
+from qmigtool.findings import Finding, ValueDifference
+from qmigtool.findings.text import sentence
 
-__all__ = ["Change", "as_text"]
+__all__ = ["Change", "as_text", "told"]
 
 SHOWN = 32  # bytes of a long value
 SHOWN_IN_JSON = 4096
@@ -48,6 +49,11 @@ class Change(ValueDifference):
             "new": None if self.new is None else as_text(self.new, shown=SHOWN_IN_JSON),
             "why": self.reason or None,
         }
+
+
+def told(one: Finding) -> str:
+    """Return a loss or a note of a rewrite as a sentence; the rule of a conversion follows in parentheses."""
+    return f"{sentence(one)} ({one.rule})" if one.rule else sentence(one)
 
 
 def as_text(value: Any, *, shown: int | None = SHOWN) -> str:

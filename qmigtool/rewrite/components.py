@@ -167,7 +167,7 @@ def drop_components(draft: Draft, mask: int) -> None:
                 f"without {' '.join(mask_names(mask))}, {reasons[0]}", expected="also the components that depend on it"
             )
         for bit in bits(vcpu.live & mask):
-            draft.losses.append(f"vCPU {vcpu.index}: {mask_names(1 << bit)[0]} was live: {_some(vcpu, bit)}")
+            draft.lose(f"vCPU {vcpu.index}: {mask_names(1 << bit)[0]} was live: {_some(vcpu, bit)}")
         contents = {bit: initial(bit) for bit in bits(vcpu.carried & mask)}
         write_components(draft, section, contents)
         for name, components in (SENT_IF_USED | BESIDE).items():
@@ -177,7 +177,7 @@ def drop_components(draft: Draft, mask: int) -> None:
             # A subsection with more state than the component (BNDCFGS with MPX) belongs to the CPU feature: drop it.
             for field in sub.children:
                 if any(field.raw):
-                    draft.losses.append(f"vCPU {vcpu.index}: {name}/{field.name} was {as_text(shown(field))}")
+                    draft.lose(f"vCPU {vcpu.index}: {name}/{field.name} was {as_text(shown(field))}")
             structure.drop_subsection(draft, f"{section.label}/{name}")
         for register in (XSTATE_BV, XSS):
             number = section.device.number(register)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.devices.device import Device, find
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
+from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.savevm import Section, Type
 from qmigtool.rewrite.changes import Change
 from qmigtool.rewrite.memory import MemoryDraft
@@ -45,7 +46,7 @@ class Draft:
 
     Raises the stream's first problem if it is not complete, and :class:`~qmigtool.errors.UnsupportedError` for one that
     came through a pipe. ``changes`` lists what was changed, ``losses`` the state that was lost by that, ``notes`` what
-    else the user should know; ``rule_notes`` has the notes of a conversion's rules, as the rule's name and the text.
+    else the user should know: findings, whose rule is that of a conversion, or empty.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -55,9 +56,8 @@ class Draft:
         if stream.problems:
             raise stream.problems[0]
         self.changes: list[Change] = []
-        self.notes: list[str] = taken_off(stream)
-        self.rule_notes: list[tuple[str, str]] = []
-        self.losses: list[str] = []
+        self.notes = [Finding("", Severity.NOTE, text) for text in taken_off(stream)]
+        self.losses: list[Finding] = []
         self.checks: list[Callable[[], None]] = []  # run on the result, when all edits are made
         self.configuration = stream.configuration
         self.footers = stream.footers
@@ -177,11 +177,13 @@ class Draft:
 
     def note(self, text: str, *, rule: str = "") -> None:
         """Add a note for the user, once; ``rule`` names the conversion rule that adds it."""
-        whole = f"{text} ({rule})" if rule else text
-        if whole not in self.notes:
-            self.notes.append(whole)
-            if rule:
-                self.rule_notes.append((rule, text))
+        found = Finding(rule, Severity.NOTE, text)
+        if found not in self.notes:
+            self.notes.append(found)
+
+    def lose(self, text: str, *, device: str | None = None, rule: str = "") -> None:
+        """Record state that is lost; ``rule`` names the conversion rule that drops it."""
+        self.losses.append(Finding(rule, Severity.ERROR, text, device=device))
 
     def _state(self) -> tuple[Any, ...]:
         """Return everything that an edit can change."""
@@ -204,7 +206,6 @@ class Draft:
         return (
             self.changes,
             self.notes,
-            self.rule_notes,
             self.losses,
             self.checks,
             self.dropped_commands,

@@ -70,7 +70,7 @@ def drop_configuration(draft: Draft, why: str = "") -> None:
         )
     draft.change("configuration", _offset(draft), old.machine, None, why)
     if old.uuid is not None:
-        draft.losses.append("the VM's UUID in the configuration section")
+        draft.lose("the VM's UUID in the configuration section")
     draft.configuration = None
 
 

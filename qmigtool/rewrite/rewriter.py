@@ -40,6 +40,7 @@ from qmigtool.rewrite import (
     machines,
     structure,
 )
+from qmigtool.rewrite.changes import Change, told
 from qmigtool.rewrite.decoding import check_decoding
 from qmigtool.rewrite.draft import Draft
 from qmigtool.rewrite.editoption import EditOption, Heading, Words, by_position
@@ -53,7 +54,6 @@ from qmigtool.xsave import parse_mask
 
 if TYPE_CHECKING:
     from qmigtool.ram.model import Absent
-    from qmigtool.rewrite.changes import Change
     from qmigtool.rewrite.splice import Splice
     from qmigtool.stream.model import Stream
     from qmigtool.xsave import Layout, XsaveArea
@@ -135,12 +135,12 @@ class Rewriter:
     @property
     def losses(self) -> list[str]:
         """Descriptions of the state that was dropped."""
-        return self.draft.losses
+        return [told(one) for one in self.draft.losses]
 
     @property
     def notes(self) -> list[str]:
         """Other facts that the user should know."""
-        return self.draft.notes
+        return [told(one) for one in self.draft.notes]
 
     def gather(self) -> None:
         """Join memory that was sent in several channels, as :meth:`ram` with ``plain`` does, unless a format is chosen.

@@ -55,15 +55,15 @@ def test_a_repaired_stream_of_tcg_is_one_of_tcg(name, tmp_path):
         assert "against it: XSTATE_BV" in after.accelerator.evidence[-1]
         assert st_registers(after) == st_registers(before)
         assert not [d for d in compare(before, after).differences if "XSTATE_BV" not in d.meaning]
-    assert any("--to-accelerator converts" in note for note in rewriter.draft.notes)
+    assert any("--to-accelerator converts" in note for note in rewriter.notes)
 
 
 def test_it_says_that_the_order_of_the_registers_is_left(tmp_path):
     _, rewriter = rewritten(TCG, tmp_path, lambda r: r.repair("xstate-bv"))
-    (note,) = [note for note in rewriter.draft.notes if "only XSTATE_BV" in note]
+    (note,) = [note for note in rewriter.notes if "only XSTATE_BV" in note]
     assert "the order of the x87 registers" in note
     _, rewriter = rewritten(KVM, tmp_path, lambda r: r.repair("xstate-bv"), "other.mig")
-    assert not [note for note in rewriter.draft.notes if "only XSTATE_BV" in note]
+    assert not [note for note in rewriter.notes if "only XSTATE_BV" in note]
 
 
 def test_the_repaired_one_converts_to_what_the_first_one_converts_to(tmp_path):

@@ -166,9 +166,9 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
         if change.edit != "pit-times" or finding.device not in seen:
             yield finding
             seen.add(finding.device)
-    for rule, note in draft.rule_notes:
-        if rule not in ELSEWHERE:
-            yield made(rule, note)
+    for note in draft.notes:
+        if note.rule and note.rule not in ELSEWHERE:
+            yield made(note.rule, note.message)
 
 
 def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:

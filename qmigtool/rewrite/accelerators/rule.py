@@ -88,7 +88,7 @@ class Conversion:
                 rule=self.name,
                 advice="--lossy drops it",
             )
-        self.draft.losses.append(f"{what} ({self.name})")
+        self.draft.lose(what, rule=self.name)
 
     def refuse(self, what: str) -> None:
         """Raise :class:`~qmigtool.errors.LiveStateError` for state that cannot be dropped."""
