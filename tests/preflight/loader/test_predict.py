@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 import qmigtool
+from qmigtool.findings.text import sentence
 from qmigtool.parsers.source import BufferSource
 from qmigtool.preflight.loader import esp
 from qmigtool.preflight.loader.predict import Verdict, predict, predict_source
@@ -116,7 +117,7 @@ def test_what_is_not_known_of_the_target_judges_nothing() -> None:
     found = verdict(source("pc-7.2"), Target())
     assert found.loads is None
     assert found.errors == ()
-    told = " ".join(map(str, found.unknown))
+    told = " ".join(map(sentence, found.unknown))
     for part in ("machine type", "sections", "RAM blocks"):
         assert part in told
     # What real 7.2 prints for so many bytes.
@@ -149,7 +150,7 @@ def test_each_part_that_is_missing_is_named(parts: dict[str, object], word: str)
 def test_what_may_stay_unknown_is_told_and_does_not_change_the_verdict() -> None:
     found = verdict(source("pc-7.2"), pc(capabilities={}))
     assert found.loads is True
-    assert "x-ignore-shared" in " ".join(map(str, found.unknown))
+    assert "x-ignore-shared" in " ".join(map(sentence, found.unknown))
 
 
 def test_a_uuid_that_the_target_may_not_have_is_not_decided() -> None:

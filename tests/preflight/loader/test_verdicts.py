@@ -250,7 +250,7 @@ def test_which_block_is_low_memory() -> None:
 
 def test_features_that_a_backend_brings() -> None:
     (doubt,) = undecided(judged(case("f6b.mig"), target("f6ref.mig", "10.0")))
-    assert str(doubt).startswith("0000:00:01.0/virtio-net@0: virtio: whether the target's device offers features")
+    assert sentence(doubt).startswith("0000:00:01.0/virtio-net@0: virtio: whether the target's device offers features")
 
 
 # -- virtio's rings --------------------------------------------------------------------------------------------------
@@ -412,7 +412,7 @@ def test_where_the_stream_begins(wrap: Callable[[bytes], bytes], loads: bool, no
     pc = samplefiles.read("pc-7.2")
     aim = target("pc-7.2", "7.2", pc)
     found = judged(wrap(pc), aim).verdict
-    assert (found.loads, WHERE in map(str, found.notes)) == (loads, noted)
+    assert (found.loads, WHERE in map(sentence, found.notes)) == (loads, noted)
     assert [sentence(note) for note in found.notes if "begins at" in note.message] == [WHERE] * noted
 
 
