@@ -1,4 +1,4 @@
-"""Every transcript in the README is what the program prints, and every example in samples/ runs."""
+"""Every transcript in the README and the reference is what the program prints; every example in samples/ runs."""
 
 import doctest
 import re
@@ -12,7 +12,8 @@ from tests.support import transcripts
 from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = transcripts.transcripts(README)
+REFERENCE = (ROOT / "qmigtool" / "README.md").read_text(encoding="utf-8")
+COMMANDS = [*transcripts.transcripts(README), *transcripts.transcripts(REFERENCE)]
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_there_are_two_commands() -> None:
 
 
 def test_every_path_named_in_the_readme_exists() -> None:
-    for path in re.findall(r"\bsamples/[\w./-]+\b", README):
+    for path in re.findall(r"\bsamples/[\w./-]+\b", README + REFERENCE):
         assert (ROOT / path).exists(), path
 
 
