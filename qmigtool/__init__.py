@@ -39,6 +39,7 @@ from qmigtool.errors import (
 if TYPE_CHECKING:
     from qmigtool import check, diff, preflight, tables, xsave
     from qmigtool.diff.compare import compare
+    from qmigtool.documents.presence import presence_table
     from qmigtool.rewrite import Rewriter
     from qmigtool.stream.model import Stream
     from qmigtool.stream.opening import open_stream as open  # noqa: A004 - its public name is qmigtool.open
@@ -69,6 +70,7 @@ __all__ = [
     "layout",
     "open",
     "preflight",
+    "presence_table",
     "tables",
     "xsave",
 ]
@@ -83,6 +85,7 @@ _LAZY = {
     "layout": ("qmigtool.xsave", "layout"),
     "open": ("qmigtool.stream.opening", "open_stream"),
     "preflight": ("qmigtool.preflight", None),
+    "presence_table": ("qmigtool.documents.presence", "presence_table"),
     "tables": ("qmigtool.tables", None),
     "xsave": ("qmigtool.xsave", None),
 }

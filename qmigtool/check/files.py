@@ -83,6 +83,12 @@ class CheckResult:
         """The findings of all files."""
         return tuple(finding for one in self.reports for finding in one.findings)
 
+    def _repr_html_(self) -> str:
+        from qmigtool.util.html import html_table
+
+        parts = [one._repr_html_() for one in self.reports]
+        return "\n".join([html_table(f"{self.status.name} ({self.status.value})", (), ()), *parts])
+
     def as_dict(self) -> dict[str, Any]:
         """Return what ``--json`` prints, without its ``schema``."""
         return {

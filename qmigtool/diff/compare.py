@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from qmigtool.diff.fields import HELD, Pair, differing
-from qmigtool.diff.model import BYTES, Comparison, Difference, DifferenceKind
+from qmigtool.diff.model import Comparison, Difference, DifferenceKind
 from qmigtool.diff.noise import (
     ACCELERATORS_DIFFER,
     ANOTHER_INSTRUCTION,
@@ -17,6 +17,7 @@ from qmigtool.diff.noise import (
     Noise,
     default_noise,
 )
+from qmigtool.diff.values import BYTES
 from qmigtool.diff.words import change
 from qmigtool.diff.xstate import differing_registers, x87_unknown
 from qmigtool.errors import BudgetError, QmigError, UndecidedError, UnsupportedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from qmigtool.util.text import printable
+from qmigtool.util.html import html_text
 
 __all__ = ["page"]
 
@@ -33,7 +33,7 @@ def page(title: str, verdict: str, *, same: bool, parts: Iterable[tuple[str, Seq
             continue
         body.append(f"<h2>{escape(heading)}</h2>\n<table>\n<tr>" + "".join(f"<th>{escape(h)}</th>" for h in head))
         for line in lines:
-            *code, words = (escape(printable(cell)) for cell in line)
+            *code, words = map(html_text, line)
             cells = "".join(f'<td class="code">{cell}</td>' for cell in code)
             body.append(f"<tr>{cells}<td>{words}</td></tr>")
         body.append("</table>")

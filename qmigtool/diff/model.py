@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from qmigtool.diff.values import value_cells
 from qmigtool.findings import ValueDifference
 from qmigtool.util.jsontext import lazy_value, materialised
 from qmigtool.util.text import hexadecimal
 
-__all__ = ["BYTES", "Comparison", "Difference", "DifferenceKind"]
-
-BYTES = "bytes"
-"""The type of a difference whose values are numbers of bytes: of a section's body, of a RAMBlock."""
+__all__ = ["Comparison", "Difference", "DifferenceKind"]
 
 
 class DifferenceKind(StrEnum):
@@ -41,6 +40,9 @@ class Difference(ValueDifference):
     type: str = ""
     excused: bool = False
     lacks: str = ""
+
+    def _repr_html_(self) -> str:
+        return _html("difference", (self,))
 
     @property
     def meaning(self) -> str:
@@ -90,7 +92,20 @@ class Comparison:
     undecided: tuple[str, ...] = ()
     """What could not be compared, and what would decide it."""
 
+    def _repr_html_(self) -> str:
+        count = len(self.differences)
+        title = f"{count} difference{'' if count == 1 else 's'}, {len(self.excused)} excused as noise"
+        undecided = [f"undecided: {one}" for one in self.undecided]
+        return _html(title, self.differences, [*undecided, *(f"note: {one}" for one in self.notes)])
+
     @property
     def same(self) -> bool:
         """Whether only noise differs, and everything could be compared."""
         return not self.differences and not self.undecided
+
+
+def _html(title: str, found: Iterable[Difference], notes: Iterable[str] = ()) -> str:
+    from qmigtool.util.html import html_table
+
+    lines = [(one.where, *value_cells(one.type, one.a, one.b), one.meaning, one.topic) for one in found]
+    return html_table(title, ("where", "A", "B", "about", "topic"), lines, notes)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from qmigtool.diff.values import differing_bytes
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.x86.registers import Register, register_for, register_name
 
 if TYPE_CHECKING:
     from qmigtool.diff.fields import Pair
 
-__all__ = ["bits_changed", "change", "differing_bytes"]
+__all__ = ["bits_changed", "change"]
 
 
 def change(pair: Pair, *, x86: bool) -> str:
@@ -43,20 +43,3 @@ def bits_changed(view: Register, a: int, b: int) -> str:
 def _bytes_changed(a: bytes, b: bytes) -> str:
     count, first = differing_bytes(a, b)
     return f"{count} of {max(len(a), len(b))} bytes differ, first at +{first:#x}" if count else ""
-
-
-CHUNK = 4096
-
-
-def differing_bytes(a: bytes, b: bytes) -> tuple[int, int]:
-    """Return the number of bytes that differ in two buffers, and where the first is; extra bytes count."""
-    count, first = 0, -1
-    for at in range(0, max(len(a), len(b)), CHUNK):
-        x, y = a[at : at + CHUNK], b[at : at + CHUNK]
-        if x == y:
-            continue
-        for i, (one, other) in enumerate(zip_longest(x, y)):
-            if one != other:
-                count += 1
-                first = at + i if first < 0 else first
-    return count, max(first, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from qmigtool import tables
@@ -16,7 +17,20 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
-__all__ = ["MARK", "NUMBERS", "Pattern", "Presence", "cells", "offsets", "presence", "presence_document", "shown"]
+__all__ = [
+    "MARK",
+    "NUMBERS",
+    "Pattern",
+    "Presence",
+    "PresenceTable",
+    "cells",
+    "offsets",
+    "presence",
+    "presence_document",
+    "presence_table",
+    "ranges",
+    "shown",
+]
 
 T = TypeVar("T")
 MARK = "*"
@@ -60,6 +74,43 @@ class Presence(NamedTuple):
         if not counts or counts[:1] == counts[1:2]:
             return None
         return next(pattern for pattern, indexes in self.vcpus.items() if len(indexes) == counts[0])
+
+
+def ranges(indexes: Iterable[int]) -> str:
+    """Return numbers as text, as in ``0-3,7``."""
+    parts = []
+    for _, run in groupby(enumerate(indexes), key=lambda pair: pair[1] - pair[0]):
+        numbers = [number for _, number in run]
+        parts.append(str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
+    return ",".join(parts)
+
+
+class PresenceTable(NamedTuple):
+    """The presence table of some streams: what the vCPUs of each have."""
+
+    streams: tuple[Presence, ...]
+
+    def _repr_html_(self) -> str:
+        from qmigtool.util.html import html_table
+
+        columns = list(core.bits(shown(self.streams)))
+        lines = [
+            [one.file, ranges(indexes), *line]
+            for one in self.streams
+            for indexes, line in zip(one.vcpus.values(), cells(one, columns), strict=True)
+        ]
+        head = ["file", "vCPU", *NUMBERS, *(core.mask_names(1 << bit)[0] for bit in columns)]
+        notes = ["e enabled (XCR0, IA32_XSS)  d declared (XSTATE_BV)  c carried  l live (not initial)"]
+        notes += (
+            [f"{MARK} differs from the most frequent pattern"] if any(MARK in x for y in lines for x in y[2:]) else []
+        )
+        notes += [f"{one.file}: {one.accelerator}" for one in self.streams]
+        return html_table("XSAVE components", head, lines, notes)
+
+
+def presence_table(*streams: Stream) -> PresenceTable:
+    """Return which XSAVE components the x86 vCPUs of some streams have, as ``qmigtool xsave table`` prints it."""
+    return PresenceTable(tuple(presence(one.source.name, one, one.vcpus) for one in streams))
 
 
 def presence(file: str, stream: Stream, vcpus: Sequence[VCpu]) -> Presence:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Finding", "Located", "Severity", "ValueDifference"]
+__all__ = ["Finding", "Located", "Severity", "ValueDifference", "findings_html"]
 
 
 class Severity(StrEnum):
@@ -52,6 +52,9 @@ class Finding(Located):
     reason: str = ""
     length: int | None = field(default=None, kw_only=True)
     values: Mapping[str, Any] = field(default_factory=dict, kw_only=True, hash=False)
+
+    def _repr_html_(self) -> str:
+        return findings_html("finding", (self,))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the parts, as ``--json`` has them."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from qmigtool.findings.model import Finding, Severity
+from qmigtool.findings.model import Finding, Severity, findings_html
 
 __all__ = ["RANK", "Report", "Rule", "count", "file_uri", "fingerprints", "relative_path"]
 
@@ -46,6 +46,10 @@ class Report:
     broken: bool = False
     in_place: bool = True
     opened: bool = True
+
+    def _repr_html_(self) -> str:
+        nothing = [] if self.findings else [f"nothing found by {len(self.rules)} rules"]
+        return findings_html(self.file, self.findings, nothing)
 
     def of(self, rule: Rule) -> tuple[Finding, ...]:
         """Return the findings of one rule."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qmigtool.findings import Finding, Severity
+from qmigtool.findings.model import findings_html
 from qmigtool.preflight.loader.predict import predict, predict_source
 from qmigtool.preflight.losses.find import find_losses
 from qmigtool.preflight.remedies.search import Remedy, find_remedy
@@ -34,6 +35,11 @@ class Preflight:
     remedy: Remedy | None
     unknown: tuple[Finding, ...]
     doubts: tuple[Finding, ...] = ()
+
+    def _repr_html_(self) -> str:
+        word = {True: "loads", False: "does not load", None: "cannot be decided"}[self.loads]
+        notes = [*self.verdict.errors, *(f"not known: {one}" for one in self.unknown)]
+        return findings_html(word, self.losses, notes)
 
     @property
     def loads(self) -> bool | None:

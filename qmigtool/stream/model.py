@@ -40,6 +40,25 @@ class Stream(Facts):
     def __repr__(self) -> str:
         return f"<Stream {self.source.name!r}, {self.machine or 'no machine type'}, read {self.road}>"
 
+    def _repr_html_(self) -> str:
+        """Show the stream in a notebook; RAM's headers are not read for that."""
+        from qmigtool.util.html import html_table
+
+        accelerator = self.accelerator
+        how = "given" if accelerator.given else f"inferred: {', '.join(accelerator.evidence) or 'no evidence'}"
+        container = self.container
+        lines = [
+            ("container", container.name + ("" if container.compression == "none" else f", {container.compression}")),
+            ("machine", self.machine or "not in the stream"),
+            ("accelerator", f"{accelerator.name} ({how})"),
+            ("vCPUs", sum(device.name == "cpu" for device in self.devices)),
+            ("devices", len(self.devices)),
+            ("RAM", ", ".join(f"{one.idstr} {one.used_length} bytes" for one in self.ram_blocks)),
+            ("vmdesc", self.vmdesc is not None),
+            ("proved", self.proved),
+        ]
+        return html_table(self.source.name, ("", ""), lines, [f"problem: {one}" for one in self.problems])
+
     def close(self) -> None:
         """Close the file and the extra channels.
 
@@ -85,7 +104,7 @@ class Stream(Facts):
 class _Closed(Stream):
     """The reading of a closed stream: every access raises an error."""
 
-    _STILL = ("close", "problems", "error")
+    _STILL = ("close", "problems", "error", "_repr_html_")
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("__") or name in _Closed._STILL:
@@ -100,3 +119,8 @@ class _Closed(Stream):
 
     def close(self) -> None:
         """Do nothing: it is closed."""
+
+    def _repr_html_(self) -> str:
+        from qmigtool.util.html import html_text
+
+        return html_text(repr(self))

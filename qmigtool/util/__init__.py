@@ -3,6 +3,7 @@
 ========  ============================================================================
 files     opening inputs and outputs safely
 text      escaping names and values from a file for terminals and programs
+html      tables in HTML, for notebooks
 jsontext  JSON, written while it is generated
 globs     names with ``*`` and ``?``
 values    numbers and sizes in user input

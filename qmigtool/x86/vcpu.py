@@ -33,6 +33,7 @@ from qmigtool.xsave.components import (
     SSE_PIECES,
     X87_PIECES,
     XSTATE_BV_OFFSET,
+    bit_name,
     initial_configuration,
     is_initial,
 )
@@ -240,6 +241,15 @@ class VCpu:
 
     def __repr__(self) -> str:
         return f"<VCpu {self.index}, XCR0 {self.xcr0:#x}, XSTATE_BV {self.xstate_bv:#x}, live {self.live:#x}>"
+
+    def _repr_html_(self) -> str:
+        from qmigtool.util.html import html_table
+
+        masks = (self.enabled, self.xstate_bv, self.carried, self.live)
+        shown = masks[0] | masks[1] | masks[2] | masks[3]
+        lines = [(bit, bit_name(bit), *(bool(mask >> bit & 1) for mask in masks)) for bit in bits(shown)]
+        head = ("bit", "component", "enabled", "declared", "carried", "live")
+        return html_table(repr(self).strip("<>"), head, lines)
 
     @property
     def xcr0(self) -> int:

@@ -69,6 +69,20 @@ class XsaveArea:
         words = f"{self.format}, {self.layout.name}, XSTATE_BV {self.xstate_bv:#x}, {size} bytes"
         return f"<XsaveArea {words}{f', supervisor {beside}' if beside else ''}>"
 
+    def _repr_html_(self) -> str:
+        from qmigtool.util.html import html_table
+
+        offsets, live, declared = self.offsets, self.live, self.declared
+        shown = declared | live | sum(1 << bit for bit in self.supervisor)
+        lines = []
+        for bit in bits(shown):
+            place = 0 if bit < 2 else None if bit in self.supervisor else offsets.get(bit)
+            row = self.layout.rows.get(bit)
+            size = None if row is None else row.size
+            lines.append((bit, bit_name(bit), place, size, bool(declared >> bit & 1), bool(live >> bit & 1)))
+        head = ("bit", "component", "offset", "bytes", "declared", "live")
+        return html_table(repr(self).strip("<>"), head, lines)
+
     @property
     def format(self) -> Format:
         """Standard or compacted, according to XCOMP_BV[63]."""

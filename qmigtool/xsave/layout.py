@@ -116,6 +116,17 @@ class Layout:
     def __repr__(self) -> str:
         return f"<Layout {self.name}, XCR0 {self.user_mask:#x}, IA32_XSS {self.supervisor_mask:#x}>"
 
+    def _repr_html_(self) -> str:
+        from qmigtool.util.html import html_table
+
+        lines = [
+            (row.bit, bit_name(row.bit), row.size, None if row.supervisor else row.offset, row.align64, row.supervisor)
+            for row in sorted(self.rows.values(), key=lambda row: row.bit)
+        ]
+        head = ("bit", "component", "bytes", "standard offset", "aligned to 64", "supervisor")
+        absent = [f"not usable: {bit_name(bit)}: {why}" for bit, why in self.absent.items()]
+        return html_table(f"{self.name}: {self.title}", head, lines, absent)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layout):
             return NotImplemented

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import UnsupportedError
@@ -19,12 +18,3 @@ def some_vcpus(stream: Stream) -> Sequence[VCpu]:
     if not vcpus and not stream.problems:
         raise UnsupportedError("XSAVE state of a machine that is not x86", "no x86 vCPU in this stream")
     return vcpus
-
-
-def ranges(indexes: Iterable[int]) -> str:
-    """Write numbers as in ``0-3,7``."""
-    parts = []
-    for _, run in groupby(enumerate(indexes), key=lambda pair: pair[1] - pair[0]):
-        numbers = [number for _, number in run]
-        parts.append(str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
-    return ",".join(parts)

@@ -23,7 +23,8 @@ from qmigtool.cli.shared.parameters import (
     target_mask_option,
     the_layout_option,
 )
-from qmigtool.cli.shared.vcpus import ranges, some_vcpus
+from qmigtool.cli.shared.vcpus import some_vcpus
+from qmigtool.documents.presence import ranges
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout, XsaveArea
 from qmigtool.xsave.check import MSHV_MASK

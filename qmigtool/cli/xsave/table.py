@@ -40,7 +40,8 @@ from qmigtool.xsave import Layout
 
 if TYPE_CHECKING:
     pass
-from qmigtool.cli.shared.vcpus import ranges, some_vcpus
+from qmigtool.cli.shared.vcpus import some_vcpus
+from qmigtool.documents.presence import ranges
 
 
 @command(
