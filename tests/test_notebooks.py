@@ -87,9 +87,11 @@ def named():
 
 
 def test_hostile_names_are_escaped(tmp_path):
-    finding = Finding("rule", Severity.ERROR, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, 1)
+    finding = Finding("rule", Severity.ERROR, HOSTILE, HOSTILE, device=HOSTILE, path=HOSTILE, offset=1)
     report = Report(HOSTILE, (Rule("rule", Severity.ERROR, HOSTILE),), (finding,))
-    difference = Difference(HOSTILE, HOSTILE, DifferenceKind.CHANGED, HOSTILE, HOSTILE, words=HOSTILE, topic=HOSTILE)
+    difference = Difference(
+        device=HOSTILE, path=HOSTILE, kind=DifferenceKind.CHANGED, a=HOSTILE, b=HOSTILE, words=HOSTILE, topic=HOSTILE
+    )
     verdict = Verdict(False, (HOSTILE,))
     row = qmigtool.layout("amd-zen4")
     layout = Layout(**{**{name: getattr(row, name) for name in row.__slots__}, "name": HOSTILE, "title": HOSTILE})
@@ -125,7 +127,7 @@ def test_a_hostile_stream_is_escaped(tmp_path):
 
 
 def test_long_tables_end():
-    difference = Difference("d", "p", DifferenceKind.CHANGED, 1, 2)
+    difference = Difference(device="d", path="p", kind=DifferenceKind.CHANGED, a=1, b=2)
     shown = parsed(Comparison((difference,) * 1000))
     assert shown.tags.count("tr") == 201
     assert "... and 800 more" in shown.text

@@ -172,7 +172,7 @@ def diff(
         memory = _memory(one, other) if ram else None
         found = Outcome(compare(one, other, noise=noise), memory, (one, other), moved=moved)
         if as_json:
-            print_json(found.as_dict())
+            print_json(found.lazy_dict())
         elif as_csv:
             print_csv(differences.columns, differences.rows(found.state))
         else:
@@ -228,7 +228,7 @@ def _folders(
             memory = None if with_ram is None else _memory(one, other)
             found = Outcome(compare(one, other, noise=noise), memory, (one, other), moved=bool(with_ram))
             if as_json:
-                documents[name] = found.as_dict()
+                documents[name] = found.lazy_dict()
             elif as_csv:
                 rows += [(name, *row) for row in differences.rows(found.state)]
             elif found.state.differences or found.undecided or not found.same or every:

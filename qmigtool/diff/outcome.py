@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qmigtool.diff.text import verdict
 from qmigtool.errors import BudgetError
 from qmigtool.stream.info import problems_document
+from qmigtool.util.jsontext import materialised
 
 if TYPE_CHECKING:
     from qmigtool.diff.model import Comparison
@@ -61,13 +62,18 @@ class Outcome(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``diff --json`` prints, without its ``schema``."""
+        found: dict[str, Any] = materialised(self.lazy_dict())
+        return found
+
+    def lazy_dict(self) -> dict[str, Any]:
+        """Return what :meth:`as_dict` does, long buffers made while it is written (:mod:`qmigtool.util.jsontext`)."""
         one, other = self.streams
         document: dict[str, Any] = {
             "same": None if self.undecided else self.same,
             "a": {"file": one.source.name, "snapshot": snapshot_of(one), "proved": one.proved},
             "b": {"file": other.source.name, "snapshot": snapshot_of(other), "proved": other.proved},
-            "differences": [d.as_dict() for d in self.state.differences],
-            "excused": [d.as_dict() for d in self.state.excused],
+            "differences": [d.lazy_dict() for d in self.state.differences],
+            "excused": [d.lazy_dict() for d in self.state.excused],
             "notes": list(self.state.notes),
             "undecided": list(self.state.undecided),
         }

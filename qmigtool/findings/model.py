@@ -85,3 +85,15 @@ class ValueDifference(Located):
     rule: str = ""
     words: str = ""
     reason: str = ""
+
+
+def findings_html(title: str, findings: Iterable[Finding], notes: Iterable[str] = ()) -> str:
+    """Return findings as a table in HTML."""
+    from qmigtool.util.html import html_table
+
+    head = ("severity", "rule", "where", "offset", "message")
+    lines = [
+        (one.severity.value, one.rule, one.where, None if one.offset is None else f"{one.offset:#x}", one.message)
+        for one in findings
+    ]
+    return html_table(title, head, lines, notes)
