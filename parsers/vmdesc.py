@@ -51,6 +51,11 @@ class FieldDescription:
     index: int | None = field(default=None, compare=False)
 
     @property
+    def structs(self) -> tuple[Description, ...]:
+        """The nested description as a tuple; the field of a schema may have several."""
+        return () if self.struct is None else (self.struct,)
+
+    @property
     def total(self) -> int:
         """The bytes of all elements."""
         return self.size * (1 if self.array_len is None else self.array_len)

@@ -152,7 +152,7 @@ def of_stream(stream: Stream, source: str | None = None) -> Shapes:
 
 def of_vmdesc(vmdesc: Vmdesc, source: str = "vmdesc") -> Shapes:
     """Return the bodies that a vmdesc describes, equal ones of a name once."""
-    convert = _FromVmdesc()
+    convert = _Converter()
     shapes: dict[tuple[str, int], Shape] = {}
     for device in vmdesc.devices:
         name = device.idstr.rsplit("/", 1)[-1]
@@ -167,7 +167,7 @@ def of_vmdesc(vmdesc: Vmdesc, source: str = "vmdesc") -> Shapes:
 
 def of_schema(schema: Schema, source: str | None = None) -> Shapes:
     """Return the bodies that a schema has seen."""
-    convert = _FromSchema()
+    convert = _Converter()
     shapes = tuple(
         Shape(name, version, None, convert.body(variant.node))
         for (name, version), variants in schema.devices.items()
@@ -208,46 +208,24 @@ def _dump_field(field: DumpField) -> ShapeField:
     )
 
 
-class _FromVmdesc:
-    """Converts descriptions to bodies; equal ones are one object, and are converted once."""
+class _Converter:
+    """Converts descriptions and the nodes of a schema to bodies; one that is part of several is converted once."""
 
     def __init__(self) -> None:
         self._made: dict[int, ShapeBody] = {}
 
-    def body(self, description: Description) -> ShapeBody:
-        made = self._made.get(id(description))
+    def body(self, described: Description | Node) -> ShapeBody:
+        made = self._made.get(id(described))
         if made is None:
-            fields = tuple(joined(self.field(field) for field in description.fields))
-            subsections = tuple(self.body(sub) for sub in description.subsections)
-            made = ShapeBody(description.name, description.version, None, fields, subsections)
-            self._made[id(description)] = made
+            fields = tuple(joined(self.field(field) for field in described.fields))
+            subsections = tuple(self.body(sub) for sub in described.subsections)
+            made = ShapeBody(described.name, described.version, None, fields, subsections)
+            self._made[id(described)] = made
         return made
 
-    def field(self, field: FieldDescription) -> ShapeField:
-        inner = field.struct or (field.inline[0] if field.inline else None)
-        return _typed(field, None if inner is None else self.body(inner))
-
-
-class _FromSchema:
-    """Converts the nodes of a schema to bodies."""
-
-    def __init__(self) -> None:
-        self._made: dict[int, ShapeBody] = {}
-        self._described = _FromVmdesc()
-
-    def body(self, node: Node) -> ShapeBody:
-        made = self._made.get(id(node))
-        if made is None:
-            fields = tuple(joined(self.field(field) for field in node.fields))
-            made = ShapeBody(node.name, node.version, None, fields, tuple(self.body(sub) for sub in node.subsections))
-            self._made[id(node)] = made
-        return made
-
-    def field(self, field: NodeField) -> ShapeField:
-        if field.structs:
-            inner, *others = map(self.body, field.structs[:MAX_ALTERNATIVES])
-            return replace(_typed(field, inner), others=tuple(others))
-        return _typed(field, self._described.body(field.inline[0]) if field.inline else None)
+    def field(self, field: FieldDescription | NodeField) -> ShapeField:
+        bodies = tuple(map(self.body, field.structs[:MAX_ALTERNATIVES] or field.inline[:1]))
+        return replace(_typed(field, bodies[0] if bodies else None), others=bodies[1:])
 
 
 def _typed(field: FieldDescription | NodeField, body: ShapeBody | None) -> ShapeField:
