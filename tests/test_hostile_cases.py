@@ -147,7 +147,7 @@ def test_a_dictionary_is_refused_unless_it_is_allowed() -> None:
 
 
 def test_what_is_unpacked_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qmigtool.stream.unwrap.GRACE", 0)
+    monkeypatch.setattr("qmigtool.stream.unwrapped.GRACE", 0)
     monkeypatch.setattr("qmigtool.stream.probe.PROBED", 1 << 20)
     stream = samplefiles.read("pc-7.2")[:3000] + b"\x55" * (16 << 20)
     with qmigtool.open(gzip.compress(stream)) as opened:

@@ -2,7 +2,7 @@
 
 Each is a row of :data:`PACKINGS`, with the function that unwraps it. Other distributions add a :class:`Packing` as an
 entry point in ``qmigtool.containers``. Those that need more (snapshots, connections, a header that is kept) are in
-:mod:`.unwrap`.
+:mod:`.wrappings`.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Facts:
     """What an opened stream contains; :class:`~qmigtool.stream.model.Stream` is the public class.
 
     ``problems`` are the errors found so far, in order; reading :attr:`sections` may add some, because
-    only that reads RAM. ``container`` describes the container (:class:`~qmigtool.stream.unwrap.Container`).
+    only that reads RAM. ``container`` describes the container (:class:`~qmigtool.stream.unwrapped.Container`).
     """
 
     def __init__(

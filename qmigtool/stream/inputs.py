@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource
-from qmigtool.stream.unwrap import Container, unpack_channel, unwrap
+from qmigtool.stream.unwrap import unpack_channel, unwrap
+from qmigtool.stream.unwrapped import Container
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

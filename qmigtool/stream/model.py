@@ -26,7 +26,7 @@ class Stream(Facts):
     ``stream["cpu@0/env.xcr0"]`` is a device, a subsection or a field, by the path that ``qmigtool show`` accepts.
 
     ``problems`` are the errors found so far, in order; reading :attr:`sections` may add some, because
-    only that reads RAM. ``container`` describes the container (:class:`~qmigtool.stream.unwrap.Container`).
+    only that reads RAM. ``container`` describes the container (:class:`~qmigtool.stream.unwrapped.Container`).
     """
 
     def __enter__(self) -> Self:

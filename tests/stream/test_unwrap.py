@@ -114,7 +114,7 @@ def test_packed_twice() -> None:
 
 
 def test_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qmigtool.stream.unwrap.SPARE", 1 << 62)
+    monkeypatch.setattr("qmigtool.stream.unwrapped.SPARE", 1 << 62)
     with pytest.raises(LimitError, match=r"no space in .* for it"):
         qmigtool.open(gzip.compress(PC))
 
