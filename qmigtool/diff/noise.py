@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.errors import UsageError
 from qmigtool.util.globs import matches
 from qmigtool.util.toml import load_toml, parse_toml
+from qmigtool.util.values import parse_number
 
 if TYPE_CHECKING:
     import os
@@ -202,10 +203,10 @@ def _value(where: str, key: str, value: Any) -> Any:
 
 
 def _offset(where: str, text: str) -> int:
-    try:
-        return int(text, 0)
-    except ValueError:
-        raise UsageError(f"{where}: bytes has the key {text!r:.60}", expected="a byte's offset, such as 0x0a") from None
+    found = parse_number(text)
+    if found is None:
+        raise UsageError(f"{where}: bytes has the key {text!r:.60}", expected="a byte's offset, such as 0x0a")
+    return found
 
 
 def _bits(where: str, mask: Any) -> int:
