@@ -64,7 +64,7 @@ class QmigError(Exception):
         return {
             "kind": type(self).__name__,
             "message": self.message,
-            "offset": None if self.offset is None else f"{self.offset:#x}",
+            "offset": self.offset,
             "section": self.section,
             "expected": self.expected,
         }

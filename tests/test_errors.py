@@ -98,7 +98,7 @@ def test_parts_for_json():
     assert StreamError("m", offset=1 << 63, section="s", expected="e").as_dict() == {
         "kind": "StreamError",
         "message": "m",
-        "offset": "0x8000000000000000",
+        "offset": 0x8000000000000000,
         "section": "s",
         "expected": "e",
     }

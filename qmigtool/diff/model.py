@@ -10,7 +10,6 @@ from typing import Any
 from qmigtool.diff.values import value_cells
 from qmigtool.findings import ValueDifference
 from qmigtool.util.jsontext import lazy_value, materialised
-from qmigtool.util.text import hexadecimal
 
 __all__ = ["Comparison", "Difference", "DifferenceKind"]
 
@@ -70,8 +69,8 @@ class Difference(ValueDifference):
             "kind": self.kind.value,
             "a": lazy_value(self.type, self.a),
             "b": lazy_value(self.type, self.b),
-            "offset_a": hexadecimal(self.offset),
-            "offset_b": hexadecimal(self.offset_b),
+            "offset_a": self.offset,
+            "offset_b": self.offset_b,
             "meaning": self.meaning,
             "topic": self.topic,
             "rule": self.rule or None,

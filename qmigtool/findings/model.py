@@ -65,7 +65,7 @@ class Finding(Located):
             "reason": self.reason,
             "device": self.device,
             "field": self.path or None,
-            "offset": None if self.offset is None else f"{self.offset:#x}",
+            "offset": self.offset,
             "length": self.length,
         }
 

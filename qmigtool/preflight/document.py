@@ -48,7 +48,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "loads": verdict.loads,
         "rule": verdict.rule,
         "section": verdict.section,
-        "offset": hexadecimal(verdict.offset),
+        "offset": verdict.offset,
         "refusal": None if verdict.loads is not False else _refusal(verdict),
         "errors": list(verdict.errors),
         "warnings": list(verdict.warnings),
@@ -59,7 +59,7 @@ def _refusal(verdict: Verdict) -> dict[str, Any]:
     return {
         "words": list(verdict.errors),
         "device": verdict.section,
-        "offset": hexadecimal(verdict.offset),
+        "offset": verdict.offset,
         "other_versions": [{"versions": who, "words": list(lines)} for who, lines in verdict.otherwise],
     }
 

@@ -44,7 +44,7 @@ class Change(ValueDifference):
         return {
             "edit": self.edit,
             "where": self.where,
-            "offset": None if self.offset is None else f"{self.offset:#x}",
+            "offset": self.offset,
             "old": None if self.old is None else as_text(self.old, shown=SHOWN_IN_JSON),
             "new": None if self.new is None else as_text(self.new, shown=SHOWN_IN_JSON),
             "why": self.reason or None,

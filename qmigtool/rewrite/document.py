@@ -39,7 +39,7 @@ def _splice(splice: Splice, stream: Stream) -> dict[str, Any]:
     """Return a splice; the bytes of a long one are left out (null)."""
     short = splice.length <= MAX_SHOWN and isinstance(splice.data, bytes) and len(splice.data) <= MAX_SHOWN
     return {
-        "offset": f"{splice.offset:#x}",
+        "offset": splice.offset,
         "old_length": splice.length,
         "new_length": splice.size,
         "old": bytes(stream.source.view(splice.offset, splice.length)).hex() if short else None,

@@ -71,7 +71,7 @@ def test_json(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (file["file"], file["broken"], len(file["rules"])) == (bad, False, 37)
     wrong = next(one for one in file["findings"] if one["rule"] == "mxcsr-reserved")
     assert (wrong["severity"], wrong["device"], wrong["field"]) == ("error", "cpu@0", "env.mxcsr")
-    assert sample("kvm-avx512-7.2")[int(wrong["offset"], 16) :][: wrong["length"]] == bytes.fromhex("00009fc0")
+    assert sample("kvm-avx512-7.2")[wrong["offset"] :][: wrong["length"]] == bytes.fromhex("00009fc0")
 
 
 def test_many_reports_in_one_go(bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

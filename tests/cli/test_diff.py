@@ -84,7 +84,7 @@ def test_json(changed: str, capsys: pytest.CaptureFixture[str]) -> None:
         "rule": None,
     }
     assert [d["rule"] for d in document["excused"]] == ["tsc"]
-    assert Path(changed).read_bytes()[int(difference["offset_b"], 16) :][:8] == (0x600).to_bytes(8, "big")
+    assert Path(changed).read_bytes()[difference["offset_b"] :][:8] == (0x600).to_bytes(8, "big")
 
 
 def test_csv_and_html(tmp_path: Path, changed: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +146,7 @@ def test_ram_that_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         files.append(str(file))
     assert run(["diff", *files, "--ram", "--moved", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["ram"]["moved"] == [
-        {"block": "r", "offset": "0x4000", "from_block": "r", "from_offset": "0x3000"}
+        {"block": "r", "offset": 0x4000, "from_block": "r", "from_offset": 0x3000}
     ]
     assert run(["diff", *files, "--ram", "--moved"]) == 1
     assert "has contents of" in capsys.readouterr().out

@@ -166,7 +166,7 @@ def test_errors_are_json_too(call, tmp_path):
     path.write_bytes(b"not a stream at all")
     found = document(call("info", str(path), "--json"), 3)
     assert found["error"]["kind"] == "StreamError"
-    assert found["error"]["offset"] == "0x0"
+    assert found["error"]["offset"] == 0
     path.write_bytes(b"\x04\x22\x4d\x18\0\0\0")
     found = document(call("info", str(path), "--json"), 63)
     assert found["error"]["feature"] == "lz4 compression"

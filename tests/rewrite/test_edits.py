@@ -377,7 +377,7 @@ def test_a_dry_run_of_edits_that_move(call, source, tmp_path):
     code, out, _ = call("rewrite", source, "--drop-section", "other", "--dry-run", "--json")
     assert code == 0
     document = json.loads(out)
-    gone = next(s for s in document["splices"] if s["offset"] == f"{at:#x}")
+    gone = next(s for s in document["splices"] if s["offset"] == at)
     # Its head, its body, its footer.
     assert (gone["old_length"], gone["new_length"]) == (1 + 4 + 6 + 4 + 4 + len(device().body()) + 5, 0)
     assert document["bytes"] is None
@@ -400,11 +400,11 @@ def test_the_json_document(call, source, tmp_path):
     assert (document["losses"], document["notes"], document["problems"]) == ([], [], [])
     assert document["bytes"] == (tmp_path / "out").stat().st_size
     assert document["edits"] == [
-        {"edit": "set", "where": "dev@0/b", "offset": f"{at + 4:#x}", "old": "0x2", "new": "-0x3", "why": None},
+        {"edit": "set", "where": "dev@0/b", "offset": at + 4, "old": "0x2", "new": "-0x3", "why": None},
         {
             "edit": "set",
             "where": "dev@0/l",
-            "offset": f"{at + 6:#x}",
+            "offset": at + 6,
             "old": "[0x1 0x2]",
             "new": "[0x3 0x4]",
             "why": None,
@@ -415,7 +415,7 @@ def test_the_json_document(call, source, tmp_path):
     written = (tmp_path / "out").read_bytes()
     at = shift = 0
     for splice in document["splices"]:
-        offset = int(splice["offset"], 0)
+        offset = splice["offset"]
         assert written[at + shift : offset + shift] == stream()[at:offset]
         at = offset + splice["old_length"]
         assert splice["old"] == stream()[offset:at].hex()

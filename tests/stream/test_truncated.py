@@ -160,7 +160,7 @@ def test_no_footer_byte_is_there(call, tmp_path):
     assert (status, out) == (3, "0xb7c2\n")
     status, out, err = call("show", path, "mc146818rtc", "--json")
     assert status == 3
-    assert json.loads(out)["error"]["offset"] == "0x971b0"
+    assert json.loads(out)["error"]["offset"] == 0x971B0
 
 
 @pytest.mark.parametrize("left", range(6))

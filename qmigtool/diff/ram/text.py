@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.diff.ram.compare import PageClass, ram_ranges
-from qmigtool.util.text import hexadecimal, printable
+from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
     from qmigtool.diff.ram.compare import BlockComparison, RamComparison
@@ -59,12 +59,15 @@ def ram_as_dict(found: RamComparison, *, moved: bool = False) -> dict[str, Any]:
         "same": found.same,
         "blocks": [block.as_dict() for block in found.blocks],
         "ranges": [
-            {"block": block, "offset": hexadecimal(offset), "length": length, "pages": pages, "class": kind}
+            {"block": block, "offset": offset, "length": length, "pages": pages, "class": kind}
             for block, offset, length, pages, kind in rows[:MAX_RANGES]
         ],
         "ranges_complete": len(rows) <= MAX_RANGES,
     }
     if moved:
-        names = ("block", "offset", "from_block", "from_offset")
-        document["moved"] = [dict(zip(names, cells, strict=True)) for cells in moved_cells(found)[:MAX_RANGES]]
+        names = [block.name for block in found.blocks]
+        document["moved"] = [
+            {"block": names[block], "offset": offset, "from_block": names[origin], "from_offset": at}
+            for block, origin, offset, at in found.moved()[:MAX_RANGES].tolist()
+        ]
     return document
