@@ -49,6 +49,7 @@ def ran(environment: dict[str, str], *words: str) -> str:
         ("a check rule", 1),
         ("an output format of findings", 1),
         ("a container", 1),
+        ("a container with snapshots, several connections, or a header", 1),
         ("a live section", 1),
         ("an accelerator", 2),
         ("an XSAVE component", 2),
@@ -87,6 +88,17 @@ def test_a_container(tmp_path: Path) -> None:
     path = tmp_path / "vm.inverted"
     path.write_bytes(b"INVERTED" + bytes(byte ^ 0xFF for byte in Path(STREAM).read_bytes()))
     assert "inverted" in ran(environment, "info", str(path))
+
+
+def test_a_container_with_snapshots(tmp_path: Path) -> None:
+    environment = changed("a container with snapshots, several connections, or a header", tmp_path)
+    path = tmp_path / "vm.slots"
+    slots = [(SAMPLES / f"{name}.mig").read_bytes().ljust(1 << 20, b"\0") for name in ("pc-7.2", "arm-7.2")]
+    path.write_bytes(b"TWOSLOTS" + b"".join(slots))
+    document = json.loads(ran(environment, "info", str(path), "--snapshot", "1", "--json"))
+    assert (document["container"], document["container_details"]) == ("slots", {"snapshot": "1"})
+    arm = json.loads(ran(environment, "info", str(SAMPLES / "arm-7.2.mig"), "--json"))
+    assert document["machine"] == arm["machine"]
 
 
 def test_a_live_section(tmp_path: Path) -> None:

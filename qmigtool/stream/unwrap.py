@@ -12,12 +12,12 @@ import os
 import tempfile
 
 from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError
-from qmigtool.parsers.container import MULTIFD, ContainerKind, recognise
+from qmigtool.parsers.container import MULTIFD, ContainerKind, Magic, recognise
 from qmigtool.parsers.packed import unpack
 from qmigtool.parsers.records import QEVM
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import Packing, packing_of
-from qmigtool.stream.unwrapped import MAGIC_SIZE, MAX_LAYERS, Unwrapped, spooled, write_pieces
+from qmigtool.stream.unwrapped import MAGIC_SIZE, MAX_LAYERS, Unwrapped, Wrapping, write_pieces
 from qmigtool.stream.wrappings import WRAPPINGS
 
 __all__ = ["unpack_channel", "unwrap"]
@@ -38,18 +38,16 @@ def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
         for _ in range(MAX_LAYERS):
             start = found.start or 0
             magic = recognise(bytes(found.source.whole[start : start + MAGIC_SIZE]))
-            if magic is None:
-                packing = _installed(found, start)
-                if packing is None:
-                    break
-                pieces = packing.unpack(found.source.whole[start:])
-                container = found.container.without(packing.name, name=packing.name)
-                found = spooled(found, container, pieces)
+            if magic is not None:
+                found = WRAPPINGS[magic.kind].open(found, magic, snapshot)
                 continue
-            found = WRAPPINGS[magic.kind].open(found, magic, snapshot)
+            other = _installed(found, start)
+            if other is None:
+                break
+            found = other.open(found, Magic(other.magic, other.name, ContainerKind.OTHER), snapshot)
         else:
             raise LimitError("too many nested containers", offset=0)
-        if snapshot is not None and found.container.name != "qcow2":
+        if snapshot is not None and "snapshot" not in found.container.details:
             raise UsageError(f"no snapshot {snapshot!r}: this is not a qcow2 image")
     except BaseException:
         found.close(source)
@@ -57,7 +55,7 @@ def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
     return found
 
 
-def _installed(found: Unwrapped, start: int) -> Packing | None:
+def _installed(found: Unwrapped, start: int) -> Packing | Wrapping | None:
     """Return another container around it; a stream itself is not searched for one."""
     head = bytes(found.source.whole[start : start + PACKING_HEAD])
     return None if head.startswith(QEVM) else packing_of(head)

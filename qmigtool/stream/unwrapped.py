@@ -80,11 +80,14 @@ class Unwrapped:
 class Wrapping:
     """A kind of container that has more than a stream: snapshots, connections, a header that a rewrite keeps.
 
-    ``open`` accepts what was unwrapped so far, the magic that was recognised, and the snapshot that is asked for.
+    ``open`` accepts what was unwrapped so far, the magic that was recognised, and the snapshot that is asked for. One
+    that :mod:`qmigtool.parsers.container` does not recognise has its own ``name`` and ``magic``, its first bytes.
     """
 
     kind: ContainerKind
     open: Callable[[Unwrapped, Magic, str | None], Unwrapped]
+    name: str = ""
+    magic: bytes = b""
 
 
 def spooled(found: Unwrapped, container: Container, pieces: Iterable[bytes | int], *, follow: bool = True) -> Unwrapped:

@@ -5,7 +5,7 @@ group                     its entry points
 ========================  ==============================================================================
 ``qmigtool.rules``        a :class:`~qmigtool.check.rule.CheckRule`, or several
 ``qmigtool.formats``      a function as in :mod:`qmigtool.findings.formats`; its name is the format's
-``qmigtool.containers``   a :class:`~qmigtool.stream.containers.Packing`
+``qmigtool.containers``   a Packing or a Wrapping of :mod:`qmigtool.stream.containers`
 ========================  ==============================================================================
 
 Entry points are looked up on first use.
