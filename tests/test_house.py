@@ -23,6 +23,7 @@ ROOMS = (
     {"x86"},
     {"stream"},
     {"tables", "analyze", "rewrite"},
+    {"documents"},
     {"diff", "schemadiff"},
     {"check", "preflight"},
     {"testing"},
