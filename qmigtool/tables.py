@@ -53,12 +53,16 @@ Row = tuple[Any, ...]
 
 
 class Column(NamedTuple):
-    """A column; ``mask``: text and JSON show its numbers in hexadecimal."""
+    """A column; ``mask``: text and JSON show its numbers in hexadecimal.
+
+    ``by`` names the column whose values give the categories of this one their order.
+    """
 
     name: str
     dtype: str
     meaning: str
     mask: bool = False
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def _frame(columns: Sequence[Column], found: Iterable[Row]) -> Frame:
     """Return rows as a DataFrame with the dtypes of ``columns``."""
     import pandas as pd
 
-    from qmigtool.util.frame import Frame, encodable
+    from qmigtool.util.frame import Frame, encodable, in_order
 
     rows = list(found)
     series: dict[str, Any] = {}
@@ -113,7 +117,7 @@ def _frame(columns: Sequence[Column], found: Iterable[Row]) -> Frame:
         cells = [encodable(cell) if isinstance(cell, str) else cell for cell in (row[i] for row in rows)]
         made = pd.Series(cells, dtype=first)
         series[column.name] = made.astype("category") if column.dtype == "category" else made
-    return Frame(series)
+    return in_order(Frame(series), {column.name: column.by for column in columns if column.by})
 
 
 def table(*columns: Column) -> Callable[[Callable[P, Iterator[Row]]], Table[P]]:
@@ -263,7 +267,7 @@ def vcpus(stream: Stream) -> Iterator[Row]:
 @stream_table(
     Column("vcpu", "UInt32", "instance of the cpu section"),
     Column("bit", "UInt8", "the component's bit"),
-    Column("name", "category", "the component"),
+    Column("name", "category", "the component; ordered by bit", by="bit"),
     Column("enabled", "boolean", "XCR0 (supervisor components: IA32_XSS) has the bit"),
     Column("declared", "boolean", "XSTATE_BV has the bit, as the stream declares it"),
     Column("carried", "boolean", "the stream holds the component's fields"),
@@ -311,7 +315,7 @@ def _default_layout() -> Layout:
     Column("layout", "category", "short name"),
     Column("title", "category", "the CPU or guest"),
     Column("bit", "UInt8", "the component's bit"),
-    Column("name", "category", "the component"),
+    Column("name", "category", "the component; ordered by bit", by="bit"),
     Column("supervisor", "boolean", "enabled by IA32_XSS, and only in compacted areas"),
     Column("size", "UInt32", "bytes"),
     Column("standard_offset", "UInt32", "byte in a standard area; missing for supervisor components"),

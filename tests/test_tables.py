@@ -238,3 +238,34 @@ def test_fields_cover_every_byte_of_a_body_once():
         frame = tables.fields(stream, device)
         assert frame.length.sum() == device.section.body_length
         assert device.field(frame.path.iloc[0]).value == frame["value"].iloc[0]
+
+
+def by_bit(frame):
+    """The component names of a frame, in the order of their bits."""
+    return list(dict.fromkeys(frame.sort_values("bit", kind="stable")["name"].astype(str)))
+
+
+@pytest.mark.parametrize("concatenated", [False, True])
+def test_component_names_are_ordered_by_bit_over_several_files(concatenated):
+    # The second has components that the first does not have, below some of its own.
+    paths = [samplefiles.path("pc-7.2"), samplefiles.path("kvm-avx512-7.2")]
+    with qmigtool.open(paths[0]) as one, qmigtool.open(paths[1]) as other:
+        if concatenated:
+            frame = pd.concat([tables.xsave_components(one), tables.xsave_components(other)], ignore_index=True)
+        else:
+            frame = tables.xsave_components(one, other)
+            assert frame.columns[0] == "file"
+            assert list(dict.fromkeys(frame["file"])) == list(map(str, paths))
+            assert str(frame["file"].dtype) == "category"
+    names = list(frame["name"].cat.categories)
+    assert names == by_bit(frame)
+    assert names != sorted(names)
+    assert frame["name"].cat.ordered
+    assert {"PKRU", "opmask"} <= set(names)
+    ordered = frame.sort_values("name", kind="stable")
+    assert ordered["bit"].is_monotonic_increasing
+
+
+def test_the_names_of_layouts_are_ordered_by_bit():
+    frame = tables.layouts()
+    assert list(frame["name"].cat.categories) == by_bit(frame)

@@ -11,7 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["Frame", "encodable"]
+__all__ = ["Frame", "encodable", "in_order"]
+
+ORDER = "qmigtool.order"
+"""In ``attrs`` of a frame: which column gives the categories of which other column their order."""
 
 
 class Frame(pd.DataFrame):
@@ -51,6 +54,24 @@ class Frame(pd.DataFrame):
         self.plain().to_feather(*args, **more)
 
 
+def in_order(frame: Frame, order: dict[str, str]) -> Frame:
+    """Order the categories of columns by the values of other columns, and have the frame remember that.
+
+    ``order`` maps names of columns: ``{"name": "bit"}``.
+    """
+    for name, by in order.items():
+        ranks: dict[Any, Any] = {}
+        for one, rank in zip(frame[name], frame[by], strict=True):
+            if not pd.isna(one):
+                ranks.setdefault(one, rank)
+        dtype: Any = frame[name].dtype
+        names = pd.Index(sorted(ranks, key=lambda one: ranks[one]), dtype=dtype.categories.dtype)
+        frame[name] = frame[name].astype(pd.CategoricalDtype(names, ordered=True))
+    if order:
+        frame.attrs[ORDER] = order
+    return frame
+
+
 def encodable(text: str) -> str:
     """Return a name for frames: bytes that are not UTF-8 are escaped (``\\xff``), for any writer."""
     if text.isascii():
@@ -76,3 +97,10 @@ def _unite(made: pd.DataFrame, frames: list[pd.DataFrame]) -> None:
         if kinds and len(kinds) == len(had) and not isinstance(made[name].dtype, pd.CategoricalDtype):
             every = list(dict.fromkeys(one for kind in kinds for one in kind.categories))
             made[name] = made[name].astype(pd.CategoricalDtype(pd.Index(every, dtype=kinds[0].categories.dtype)))
+    orders = [one.attrs.get(ORDER) for one in frames]
+    if orders and orders[0] is not None and all(one == orders[0] for one in orders):
+        known = {name: by for name, by in orders[0].items() if {name, by} <= set(made.columns)}
+        if isinstance(made, Frame):
+            in_order(
+                made, {name: by for name, by in known.items() if isinstance(made[name].dtype, pd.CategoricalDtype)}
+            )
