@@ -63,7 +63,7 @@ def test_every_path_named_in_the_readme_exists() -> None:
 
 
 EXAMPLES = [
-    ("presence.py", ["pc-7.2.mig"], "3      True"),
+    ("presence.py", ["pc-7.2.mig"], "name   x87   SSE    AVX  BNDREGS"),
     (
         "compact_all.py",
         ["kvm-avx512-7.2.mig", "amd-zen4", "0x18e7", "."],
