@@ -1,11 +1,12 @@
 """The tree: rooms, what they import, and that no import leads upwards or back, deferred ones included.
 
-import-linter holds the contracts in pyproject.toml; this draws the graph itself, out of the sources, so that a contract
-that was written down wrong shows.
+import-linter holds the contracts in pyproject.toml; this draws the graph itself, out of the sources, with the layers of
+the first contract: it also sees imports for types and inside functions.
 """
 
 import ast
 import keyword
+import tomllib
 from collections import defaultdict
 
 import pytest
@@ -13,22 +14,16 @@ import pytest
 from qmigtool.cli.main import cli
 from tests.support.paths import ROOT
 
-# Lowest first; rooms of one line do not import one another.
-ROOMS = (
-    {"errors"},
-    {"util"},
-    {"findings"},
-    {"parsers", "xsave"},
-    {"ram", "devices"},
-    {"x86"},
-    {"stream"},
-    {"tables", "analyze", "rewrite"},
-    {"documents"},
-    {"diff", "schemadiff"},
-    {"check", "preflight"},
-    {"testing"},
-    {"cli", "pytest_plugin"},
-)
+
+def rooms():
+    """Give the rooms of the first contract, lowest first; those of one line do not import one another."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = project["tool"]["importlinter"]["contracts"][0]
+    assert contract["containers"] == ["qmigtool"]
+    return [{one.strip() for one in line.split("|")} for line in reversed(contract["layers"])]
+
+
+ROOMS = rooms()
 LOOSE = 6  # files of the package itself, the entry points among them
 
 
@@ -79,6 +74,12 @@ def test_no_more_than_six_loose_files():
 def test_every_room_has_its_place(graph):
     known = set().union(*ROOMS) | {"", "__main__"}
     assert {room(name) for name, _, _ in sources()} <= known
+
+
+def test_every_folder_is_in_the_readme():
+    code = (ROOT / "qmigtool/README.md").read_text(encoding="utf-8").partition("## The code")[2]
+    folders = {path.parent.name for path in (ROOT / "qmigtool").glob("*/__init__.py")} - {"parsers"}
+    assert sorted(one for one in folders if f"`{one}`" not in code) == []
 
 
 def test_every_room_says_what_lives_there():

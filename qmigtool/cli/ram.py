@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,9 +22,6 @@ from qmigtool.cli.shared.output import (
 from qmigtool.documents.ram import ram_document
 from qmigtool.tables import ram_usage
 from qmigtool.util.text import printable
-
-if TYPE_CHECKING:
-    pass
 
 PASSES = 12  # shown to people
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from qmigtool.cli.shared.command import command
@@ -23,9 +21,6 @@ from qmigtool.rewrite.undo import MAX_PATCH, read_patch
 from qmigtool.stream.info import problems_document
 from qmigtool.stream.opening import open_stream
 from qmigtool.util.text import printable
-
-if TYPE_CHECKING:
-    pass
 
 
 @command(

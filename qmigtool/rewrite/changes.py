@@ -18,10 +18,10 @@ SHOWN_IN_JSON = 4096
 class Change(ValueDifference):
     """One thing that differs between the source and the output.
 
-    ``rule`` is the name of the edit, or of the rule of a conversion (``TK1``). ``device`` is the label of the section
-    that changed (``cpu@0``) and ``path`` a field inside it, or empty; without a device ``path`` names another part of
-    the stream: ``configuration/machine``, a RAM block. ``offset`` is its place in the source, None for what is added.
-    ``a`` is the value before the edit, ``b`` the value after it, decoded; None where there is none.
+    ``rule`` is the name of the edit, or of the rule of a conversion (``x87-to-stack``). ``device`` is the label of the
+    section that changed (``cpu@0``) and ``path`` a field inside it, or empty; without a device ``path`` names another
+    part of the stream: ``configuration/machine``, a RAM block. ``offset`` is its place in the source, None for what is
+    added. ``a`` is the value before the edit, ``b`` the value after it, decoded; None where there is none.
     """
 
     @property

@@ -7,7 +7,6 @@ multiple of 1 MiB behind the bitmap, so they mostly stay where they are; the ker
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from qmigtool.parsers.records import MappedRamHeader
 from qmigtool.rewrite.live import contents, live_stretches
 from qmigtool.rewrite.memory import EOS, BlockDraft, MemoryDraft, MemoryFormat
 from qmigtool.rewrite.splice import Hole, Made, Moved, Part, Splice
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["splices"]
 

@@ -57,6 +57,7 @@ printf '%s\n' "${COMPREPLY[@]}"
         (f"qmigtool rewrite {PC} --drop-section hp", {"hpet@0"}),
         (f"qmigtool rewrite {PC} --drop-block pc.r", {"pc.ram", "pc.rom"}),
         ("qmigtool rewrite x --to-accelerator m", {"mshv"}),
+        ("qmigtool rewrite x --to-accelerator ", {"kvm", "tcg", "mshv", "whpx"}),
         ("qmigtool info x --accelerator k", {"kvm"}),
         ("qmigtool xsave check x --consumer XRSTOR", {"XRSTOR", "XRSTORS"}),
         ("qmigtool diff a b --count clo", {"clock"}),

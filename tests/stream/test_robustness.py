@@ -237,14 +237,25 @@ SWAPS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["pc-7.2", "twin-kvm-10.0"])
-@pytest.mark.parametrize(("old", "new"), SWAPS, ids=lambda word: word.decode() if isinstance(word, bytes) else word)
+def swappable():
+    """Return each sample with each swap of what its vmdesc contains."""
+    found = []
+    for name in ("pc-7.2", "twin-kvm-10.0"):
+        data = samplefiles.read(name)
+        text = data[data.rindex(b'"devices"') :]
+        found += [(name, old, new) for old, new in SWAPS if old in text]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"), swappable(), ids=lambda word: word.decode() if isinstance(word, bytes) else word
+)
 def test_a_vmdesc_that_lies_about_types(name, old, new):
     """The lengths may still be right, so that headers and footers confirm what is nonsense."""
     data = samplefiles.read(name)
     start = data.rindex(b"\0\6", 0, data.rindex(b'"devices"'))
     text = data[start + 6 :].replace(old, new)
-    assert text != data[start + 6 :] or name != "pc-7.2"
+    assert text != data[start + 6 :]
     data = data[: start + 2] + be32(len(text)) + text
     exercise(data, len(data))
 

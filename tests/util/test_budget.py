@@ -40,7 +40,10 @@ def test_what_is_given_back_may_be_spent_again() -> None:
     budget = Budget(Limits(memory=10))
     for _ in range(5):
         budget.charge("memory", 8)
+        with pytest.raises(BudgetError), budget.undone():
+            budget.charge("memory", 8)
         budget.release("memory", 8)
+    budget.charge("memory", 10)
 
 
 def test_large_inputs_may_cost_more() -> None:

@@ -96,7 +96,9 @@ def _accelerators(_context: click.Context, _incomplete: str) -> Iterable[str]:
 
 
 def _targets(_context: click.Context, _incomplete: str) -> Iterable[str]:
-    return ("kvm", "tcg", "mshv", "whpx")
+    from qmigtool.x86.traits import TARGETS
+
+    return TARGETS
 
 
 def _layouts(_context: click.Context, _incomplete: str) -> Iterable[str]:

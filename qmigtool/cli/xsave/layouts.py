@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from qmigtool.cli.shared.parameters import layout_value, mask_option
 from qmigtool.cli.shared.terminal import columns
 from qmigtool.util.text import hexadecimal
 from qmigtool.xsave import Format, Layout
-
-if TYPE_CHECKING:
-    pass
 
 
 @command("qmigtool xsave layouts", "qmigtool xsave layouts intel-spr --mask 0x602e7")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qmigtool import tables
 from qmigtool import xsave as core
@@ -25,6 +25,7 @@ from qmigtool.cli.shared.output import (
 )
 from qmigtool.cli.shared.parameters import layout_option
 from qmigtool.cli.shared.several import Several, files_argument
+from qmigtool.cli.shared.vcpus import some_vcpus
 from qmigtool.documents.presence import (
     MARK,
     NUMBERS,
@@ -33,15 +34,11 @@ from qmigtool.documents.presence import (
     offsets,
     presence,
     presence_document,
+    ranges,
     shown,
 )
 from qmigtool.util.text import printable
 from qmigtool.xsave import Layout
-
-if TYPE_CHECKING:
-    pass
-from qmigtool.cli.shared.vcpus import some_vcpus
-from qmigtool.documents.presence import ranges
 
 
 @command(

@@ -25,6 +25,7 @@ from qmigtool.stream.missing import missing_memory
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
+    from qmigtool.parsers.vmdesc import Description
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream.model import Stream
 
@@ -164,13 +165,13 @@ def _sent_as(there: dict[tuple[str, int], Device], name: str, instance: int) -> 
     return None
 
 
-def _missing_subsections(device: Device, description: object) -> Iterator[Finding]:
+def _missing_subsections(device: Device, description: Description | None) -> Iterator[Finding]:
     """Yield the subsections that the target sends right after its start and the file does not have."""
     try:
         sent = {field.name for field in device.fields if field.kind is Kind.SUBSECTION}
     except QmigError:
         return
-    for subsection in getattr(description, "subsections", ()):
+    for subsection in description.subsections if description is not None else ():
         if subsection.name not in sent:
             yield Finding(
                 "missing-subsection",

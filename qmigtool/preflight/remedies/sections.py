@@ -11,6 +11,7 @@ from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.preflight.target.model import Target, TargetSection
 from qmigtool.preflight.target.vcpus import VCPU_SECTIONS, vcpus_of
 from qmigtool.rewrite.values import text_of
+from qmigtool.x86.traits import TRAITS
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["device_of", "run_state", "subsection", "subsection_version", "tsc", "unknown_section"]
 
 PAUSED = "paused"
-ACCELERATOR_SECTIONS = ("kvmclock", "mshv-clock", "mshv-apic")
+ACCELERATOR_SECTIONS = frozenset(section for traits in TRAITS.values() for section in traits.sections)
 
 
 def unknown_section(stream: Stream, target: Target, verdict: Verdict) -> Fix | None:

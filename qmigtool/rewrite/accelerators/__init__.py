@@ -10,8 +10,8 @@ unwritten    state that QEMU does not write to a Hyper-V partition
 ===========  ===================================================================================
 
 A rule applies where source and target differ in the trait that it converts, so every pair of accelerators has its
-rules. A rule has the name under which it was proved (or not: see ``status``) with real QEMU and /dev/kvm, by leaving
-it out: TK from TCG to KVM, KT from KVM to TCG, MS for MSHV and WHPX.
+rules. Its name says what it converts; ``status`` says whether it was proved with real QEMU and /dev/kvm, by leaving it
+out.
 """
 
 from __future__ import annotations
