@@ -15,6 +15,7 @@ import pytest
 
 import qmigtool
 from qmigtool.findings import Finding, Severity
+from qmigtool.findings.text import sentence
 from qmigtool.preflight import Target, TargetBlock, read_targets
 from qmigtool.preflight.losses import accelerator
 from qmigtool.preflight.losses.find import Losses, find_losses, grouped
@@ -460,10 +461,10 @@ def test_another_architecture_is_not_judged_by_x86() -> None:
 
 
 def test_what_is_not_known_is_said() -> None:
-    unknown = " ".join(map(str, losses("pc-7.2", Target()).unknown))
+    unknown = " ".join(map(sentence, losses("pc-7.2", Target()).unknown))
     for word in ("sections", "XCR0", "accelerator", "features"):
         assert word in unknown
-    assert "hvf" in " ".join(map(str, losses("pc-7.2", Target(accelerator="hvf")).unknown))
+    assert "hvf" in " ".join(map(sentence, losses("pc-7.2", Target(accelerator="hvf")).unknown))
 
 
 def test_findings_of_many_vcpus_are_one_for_people() -> None:

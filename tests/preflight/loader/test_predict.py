@@ -156,7 +156,7 @@ def test_what_may_stay_unknown_is_told_and_does_not_change_the_verdict() -> None
 def test_a_uuid_that_the_target_may_not_have_is_not_decided() -> None:
     edited = Edited("pc-7.2")
     edited.configure(subsection("configuration/uuid", bytes(16)))
-    assert "-uuid" in " ".join(map(str, undecided(edited.result(), pc(uuid=None)).doubts))
+    assert "-uuid" in " ".join(map(sentence, undecided(edited.result(), pc(uuid=None)).doubts))
     assert verdict(edited.result(), pc(uuid="")).loads is True
 
 
