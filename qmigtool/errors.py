@@ -173,7 +173,25 @@ class BudgetError(UnsupportedError):
 
 
 class UndecidedError(UnsupportedError):
-    """The question has an answer, but the input does not decide it; ``feature`` names what does."""
+    """The question has an answer, but the input does not decide it; ``feature`` names what does.
+
+    ``told`` is the message without ``advice``, the option that decides it: a command may have others.
+    """
+
+    def __init__(
+        self,
+        feature: str,
+        message: str,
+        *,
+        advice: str = "",
+        offset: int | None = None,
+        section: str | None = None,
+        expected: str | None = None,
+    ) -> None:
+        super().__init__(
+            feature, f"{message}; {advice}" if advice else message, offset=offset, section=section, expected=expected
+        )
+        self.told = message
 
 
 class XsaveError(QmigError):

@@ -18,19 +18,20 @@ from qmigtool.diff.noise import (
     default_noise,
 )
 from qmigtool.diff.values import BYTES
-from qmigtool.diff.words import change
+from qmigtool.diff.words import change, decides
 from qmigtool.diff.xstate import differing_registers, x87_unknown
 from qmigtool.errors import BudgetError, QmigError, UndecidedError, UnsupportedError
 from qmigtool.util.budget import current
 from qmigtool.x86.accelerator import UNKNOWN
 from qmigtool.x86.registers import FSW
+from qmigtool.x86.vcpu import SAVED_BY
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
-__all__ = ["compare"]
+__all__ = ["compare", "compare_sides"]
 
 _Key = tuple[str, int]  # a label, and the number among devices with that label
 
@@ -44,14 +45,20 @@ def compare(a: Stream, b: Stream, *, noise: Noise | None = None) -> Comparison:
     :func:`qmigtool.diff.ram.compare_ram` compares the contents of RAM. A fault in a stream does not raise: it is in
     its :attr:`~qmigtool.stream.model.Stream.problems`, and a device that cannot be decoded is compared by its bytes.
     """
-    return _Comparer(a, b, default_noise() if noise is None else noise).run()
+    return compare_sides(a, b, ("A", "B"), noise)
+
+
+def compare_sides(a: Stream, b: Stream, sides: tuple[str, str], noise: Noise | None) -> Comparison:
+    """Compare two streams under other names: a common base is neither A nor B."""
+    return _Comparer(a, b, sides, default_noise() if noise is None else noise).run()
 
 
 class _Comparer:
-    def __init__(self, a: Stream, b: Stream, noise: Noise) -> None:
+    def __init__(self, a: Stream, b: Stream, sides: tuple[str, str], noise: Noise) -> None:
         for stream in (a, b):
             stream.prove()  # otherwise the rest of another stream might be compared
         self._a, self._b = a, b
+        self._sides = sides
         self._noise = noise
         self._found: list[Difference] = []
         self._excused: list[Difference] = []
@@ -65,23 +72,24 @@ class _Comparer:
         self._undecided: list[str] = []
         self._cut = [any(isinstance(one, BudgetError) for one in stream.problems) for stream in (a, b)]
         if ours != theirs:
-            self._notes.append("; ".join(f"{name}: {s.accelerator.words}" for name, s in (("A", a), ("B", b))))
+            streams = zip(sides, (a, b), strict=True)
+            self._notes.append("; ".join(f"{name}: {s.accelerator.told(decides([name]))}" for name, s in streams))
             if UNKNOWN not in (ours, theirs):
                 self._conditions.append(ACCELERATORS_DIFFER)
 
     def run(self) -> Comparison:
         for difference in self._whole():
             if difference.a is None and self._cut[0]:
-                self._unseen("A", difference.path)
+                self._unseen(0, difference.path)
             elif difference.b is None and self._cut[1]:
-                self._unseen("B", difference.path)
+                self._unseen(1, difference.path)
             else:
                 self._take(difference)
         for a, b in _pairs(self._a.devices, self._b.devices):
             if a is None and b is not None and self._cut[0]:
-                self._unseen("A", b.label)
+                self._unseen(0, b.label)
             elif b is None and a is not None and self._cut[1]:
-                self._unseen("B", a.label)
+                self._unseen(1, a.label)
             elif a is None or b is None:
                 self._take(_alone(a, b))
             else:
@@ -93,9 +101,9 @@ class _Comparer:
         self._notes += (f"{rule} matches no difference" for rule in idle)
         return Comparison(tuple(self._found), tuple(self._excused), tuple(self._notes), tuple(self._undecided))
 
-    def _unseen(self, name: str, what: str) -> None:
+    def _unseen(self, side: int, what: str) -> None:
         """Note something in one stream that may also be in the other, which a limit stopped reading."""
-        self._undecided.append(f"{what}: {name} was not read to its end because of a limit")
+        self._undecided.append(f"{what}: {self._sides[side]} was not read to its end because of a limit")
 
     def _take(self, difference: Difference, types: Iterable[str] = (), conditions: Iterable[str] = ()) -> None:
         holds = {*self._conditions, *conditions}
@@ -156,7 +164,7 @@ class _Comparer:
     def _order(self, a: Device, b: Device) -> None:
         """Note what is not known of the x87 registers of two devices, if they are vCPUs."""
         one, other = self._vcpus.get(id(a)), self._vcpus.get(id(b))
-        if one is not None and other is not None and (unknown := x87_unknown(one, other)) is not None:
+        if one is not None and other is not None and (unknown := x87_unknown(one, other, self._sides)) is not None:
             (self._notes if unknown.equal else self._undecided).append(unknown.words)
 
     def _registers(self, a: VCpu, b: VCpu) -> set[int]:
@@ -166,7 +174,11 @@ class _Comparer:
             pending = int.from_bytes(a.x87_control[2:4], "little") | int.from_bytes(b.x87_control[2:4], "little")
             pending &= FSW["ES"]  # an unmasked x87 exception is pending
         except QmigError as error:
-            words = f"{a.device.label}: extended state is compared field by field: {error}"
+            why = str(error)
+            if isinstance(error, UndecidedError) and error.feature == SAVED_BY:
+                hint = decides(name for name, vcpu in zip(self._sides, (a, b), strict=True) if vcpu.tcg is None)
+                why = "; ".join(filter(None, (error.told, hint)))
+            words = f"{a.device.label}: extended state is compared field by field: {why}"
             (self._undecided if isinstance(error, UndecidedError) else self._notes).append(words)
             return set()
         for difference in found:

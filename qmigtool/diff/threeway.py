@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.diff.compare import compare
+from qmigtool.diff.compare import compare, compare_sides
 from qmigtool.findings import ValueDifference
 from qmigtool.util.text import json_value
 
@@ -72,7 +72,7 @@ class ThreeWay:
 
 def compare_three(base: Stream, a: Stream, b: Stream, *, noise: Noise | None = None) -> ThreeWay:
     """Compare two streams with their common base; see :func:`~qmigtool.diff.compare.compare`."""
-    to_a, to_b = compare(base, a, noise=noise), compare(base, b, noise=noise)
+    to_a, to_b = (compare_sides(base, one, ("base", side), noise) for side, one in (("A", a), ("B", b)))
     ours = {difference.where: difference for difference in to_a.differences}
     theirs = {difference.where: difference for difference in to_b.differences}
     apart = {difference.where for difference in compare(a, b, noise=noise).differences}
@@ -80,9 +80,7 @@ def compare_three(base: Stream, a: Stream, b: Stream, *, noise: Noise | None = N
     for where in dict.fromkeys([*ours, *theirs]):
         x, y = ours.get(where), theirs.get(where)
         changes.append(_change(x, y, apart=where in apart))
-    undecided = tuple(
-        f"base as A, {name} as B: {why}" for name, to in (("A", to_a), ("B", to_b)) for why in to.undecided
-    )
+    undecided = tuple(f"base and {name}: {why}" for name, to in (("A", to_a), ("B", to_b)) for why in to.undecided)
     return ThreeWay(tuple(changes), tuple(dict.fromkeys((*to_a.notes, *to_b.notes))), undecided)
 
 

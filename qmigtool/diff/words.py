@@ -9,9 +9,20 @@ from qmigtool.parsers.vmstate import Kind
 from qmigtool.x86.registers import Register, register_for, register_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from qmigtool.diff.fields import Pair
 
-__all__ = ["bits_changed", "change"]
+__all__ = ["bits_changed", "change", "decides"]
+
+# The option that names the accelerator of each side; a common base has none.
+ACCELERATOR_OPTIONS = {"A": "--accelerator-a", "B": "--accelerator-b"}
+
+
+def decides(sides: Iterable[str]) -> str:
+    """Return which options decide what depends on the accelerators of these sides; empty if there is none."""
+    options = [f"{ACCELERATOR_OPTIONS[side]} NAME" for side in sides if side in ACCELERATOR_OPTIONS]
+    return f"{' and '.join(options)} decide{'s' if len(options) == 1 else ''}" if options else ""
 
 
 def change(pair: Pair, *, x86: bool) -> str:

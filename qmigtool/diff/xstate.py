@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.diff.model import Difference, DifferenceKind
-from qmigtool.diff.words import bits_changed
+from qmigtool.diff.words import bits_changed, decides
 from qmigtool.x86.registers import FCW, FSW, MXCSR
 from qmigtool.x86.vcpu import FPREGS, X87, VCpu
 from qmigtool.xsave import COMPONENTS, XsaveArea, bits
@@ -41,20 +41,18 @@ class Unknown(NamedTuple):
     words: str
 
 
-def x87_unknown(a: VCpu, b: VCpu) -> Unknown | None:
-    """Return what is not known of the x87 registers, or None if they can be compared."""
-    unknown = [name for name, vcpu in (("A", a), ("B", b)) if vcpu.x87_undecided]
+def x87_unknown(a: VCpu, b: VCpu, sides: tuple[str, str] = ("A", "B")) -> Unknown | None:
+    """Return what is not known of the x87 registers, or None if they can be compared; ``sides`` names both."""
+    unknown = [name for name, vcpu in zip(sides, (a, b), strict=True) if vcpu.x87_undecided]
     if not unknown:
         return None
     label = a.device.label
     if len(unknown) == 2 and a.x87_control[2:4] == b.x87_control[2:4] and _registers(a) == _registers(b):
-        words = f"{label}: ST0 to ST7 are the same if one accelerator saved A and B (saved by: unknown)"
+        words = f"{label}: ST0 to ST7 are the same if one accelerator saved {' and '.join(sides)} (saved by: unknown)"
         return Unknown(True, words)
-    words = (
-        f"{label}: ST0 to ST7 are not compared: their order in {' and '.join(unknown)} depends on the accelerator "
-        f"(saved by: unknown; {' and '.join(f'--accelerator-{name.lower()} NAME' for name in unknown)} decides)"
-    )
-    return Unknown(False, words)
+    why = "; ".join(filter(None, ("saved by: unknown", decides(unknown))))
+    order = f"their order in {' and '.join(unknown)} depends on the accelerator ({why})"
+    return Unknown(False, f"{label}: ST0 to ST7 are not compared: {order}")
 
 
 def _registers(vcpu: VCpu) -> bytes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.x86.registers import SEGMENT, SEGMENTS, TSS_AVAILABLE
 from qmigtool.x86.traits import KVM, NAMES, TCG, TRAITS
-from qmigtool.x86.vcpu import VCpu, is_x86
+from qmigtool.x86.vcpu import DECIDES, VCpu, is_x86
 from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
@@ -50,8 +50,12 @@ class Accelerator:
     @property
     def words(self) -> str:
         """The accelerator that saved the stream, and how that is known, in one phrase."""
+        return self.told(DECIDES)
+
+    def told(self, decides: str) -> str:
+        """Return :attr:`words` with another hint of what decides an unknown accelerator; an empty one is left out."""
         if self.name == UNKNOWN:
-            return f"saved by: unknown ({self.evidence[0]}); --accelerator NAME decides"
+            return "; ".join(filter(None, (f"saved by: unknown ({self.evidence[0]})", decides)))
         return f"saved by {self.name} ({'given' if self.given else f'inferred: {self.evidence[0]}'})"
 
     @property

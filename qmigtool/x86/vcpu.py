@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from qmigtool.xsave import Layout
 
 __all__ = [
+    "DECIDES",
     "FIELDS",
     "HFLAGS",
     "SAVED_BY",
@@ -57,7 +58,8 @@ __all__ = [
 ]
 
 SAVED_BY = "the accelerator that saved the stream"
-UNKNOWN_SAVER = "saved by: unknown; --accelerator NAME decides"
+DECIDES = "--accelerator NAME decides"
+UNKNOWN_SAVER = f"saved by: unknown; {DECIDES}"
 X87, SSE = 0, 1
 FPREGS = "env.fpregs"
 REGISTER_MASK = (1 << 64) - 1  # no register has a sign, whatever its type in a vmdesc
@@ -352,7 +354,8 @@ class VCpu:
         if self.tcg is None:
             raise UndecidedError(
                 SAVED_BY,
-                f"vCPU {self.index}: {what} depends on the accelerator that saved it; {UNKNOWN_SAVER}",
+                f"vCPU {self.index}: {what} depends on the accelerator that saved it; saved by: unknown",
+                advice=DECIDES,
                 offset=self.device.section.offset,
                 section=self.device.label,
             )

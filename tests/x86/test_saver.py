@@ -250,4 +250,24 @@ def test_three_ways(unknown, capsys):
     status, printed, _ = call(capsys, "diff", unknown, unknown, "--base", unknown, "--accelerator-a", "kvm", "--json")
     document = json.loads(printed)
     assert (status, document["same"], document["changes"]) == (63, None, [])
-    assert "base as A, A as B" in document["undecided"][0]
+    assert "base and A: cpu@0: ST0 to ST7 are not compared: their order in base depends" in document["undecided"][0]
+    # No option names the accelerator of the base.
+    assert "(saved by: unknown)" in document["undecided"][0]
+    assert all("--accelerator NAME" not in line for line in [*document["undecided"], *document["notes"]])
+
+
+def test_diff_names_its_own_options(unknown, tmp_path, capsys):
+    _, printed, _ = call(capsys, "diff", samplefiles.path(KVM), unknown)
+    assert "B: saved by: unknown (the evidence contradicts itself); --accelerator-b NAME decides" in printed
+    assert "--accelerator NAME" not in printed
+    # The order of the registers does not matter where TOP is 0, but what XSTATE_BV does not declare does.
+    partly = tmp_path / "partly"
+    with qmigtool.open(unknown) as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu@0/env.fpus_vmstate", 0)
+        rewriter.set("cpu@0/env.xstate_bv", 1)
+        written(rewriter, partly)
+    status, printed, _ = call(capsys, "diff", unknown, partly)
+    assert status == 1
+    assert "whether live state that XSTATE_BV does not declare is in use" in printed
+    assert "saved by: unknown; --accelerator-a NAME and --accelerator-b NAME decide\n" in printed
