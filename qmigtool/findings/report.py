@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -85,6 +84,8 @@ def fingerprints(report: Report) -> Iterator[tuple[Finding, str]]:
     It consists of the file's path, the rule and the place, not of offsets or values, which change with every save. The
     second of several at one place is ``...:2``.
     """
+    import hashlib  # only the formats for CI need it
+
     seen: Counter[str] = Counter()
     for finding in report.findings:
         parts = (file_uri(report.file), finding.rule, finding.device or "", finding.path)

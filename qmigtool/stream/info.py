@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.parsers.savevm import Type
-from qmigtool.stream.missing import is_complete, missing_memory
 
 if TYPE_CHECKING:
     from qmigtool.errors import QmigError, SnapshotsError
@@ -20,12 +19,16 @@ AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
 
 def lacking_memory(stream: Facts, *, whole: bool = True) -> Missing | None:
     """Return the memory that an intact stream does not have; only checked with ``whole``."""
+    from qmigtool.stream.missing import missing_memory  # documents of single devices do not need it
+
     # In a broken stream, the error is the reason.
     return missing_memory(stream) if whole and not stream.problems else None
 
 
 def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True) -> dict[str, Any]:
     """Return the document; facts that need all of RAM's headers are None unless ``whole``."""
+    from qmigtool.stream.missing import is_complete
+
     sections = stream.sections if whole else None  # first: only this finds the errors in RAM
     held, pages = stream.pages_held if whole else (None, None)
     configuration = stream.configuration
