@@ -176,6 +176,7 @@ def test_names_are_unique_and_reasons_are_given():
     for rule in RULES:
         assert rule.why
         assert rule.status in ("proved", "source", "inferred")
+        assert rule.loss is None or (rule.loss.name and rule.loss.message)
 
 
 def test_unknown_accelerators():

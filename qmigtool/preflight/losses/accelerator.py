@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from qmigtool.errors import LiveStateError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
@@ -18,6 +18,7 @@ from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.remark import remark
 from qmigtool.preflight.target.versions import possible
 from qmigtool.rewrite import accelerators
+from qmigtool.rewrite.accelerators.extended import UNDECLARED
 from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.draft import Draft
 from qmigtool.x86.kvm import Group, lost_with, refusals
@@ -28,6 +29,7 @@ from qmigtool.xsave.components import LEGACY_MASK
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.preflight.target.model import Target
+    from qmigtool.rewrite.accelerators.rule import ConversionRule, Loss
     from qmigtool.rewrite.changes import Change
     from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
@@ -41,43 +43,7 @@ WHO_SAVED = remark(
 )
 
 
-class _Known(NamedTuple):
-    """The finding of a conversion's rule: its name, and the severity and the effect of leaving the rule out."""
-
-    name: str
-    severity: Severity
-    what: str
-
-
-E, W, N = Severity.ERROR, Severity.WARNING, Severity.NOTE
-RULES: dict[str, _Known] = {
-    "undeclared-state": _Known("undeclared-state", E, "XSTATE_BV does not declare live state: QEMU initialises it"),
-    "undeclared-mxcsr": _Known("undeclared-mxcsr", E, "XSTATE_BV does not declare SSE: MXCSR becomes 1F80"),
-    "x87-to-stack": _Known("x87-order", E, "physical x87 registers would be treated as ST(0) to ST(7)"),
-    "x87-to-physical": _Known("x87-order", E, "ST(0) to ST(7) would be treated as physical x87 registers"),
-    "pic-edge": _Known("pic-edge", W, "an in-kernel PIC may never see the PIT's next edge, and the timer stops"),
-    "mp-state": _Known("vcpu-run-state", E, "a vCPU that is halted or waits for its SIPI would run"),
-    "halted": _Known("vcpu-run-state", E, "a vCPU that is halted or waits for its SIPI would run"),
-    "tsc-from-ticks": _Known("tsc", W, "the guest's TSC restarts: the ticks clock has its value, env.tsc does not"),
-    "ticks-from-tsc": _Known("tsc", W, "the guest's TSC goes backwards: TCG reads it from the ticks clock"),
-    "tr-busy": _Known("tr-type", N, "TR is not a busy TSS"),
-    "tr-available": _Known("tr-type", E, "TR is a busy TSS, in which TCG finds no I/O permission bitmap: #GP"),
-    "hidden-flags": _Known("hidden-flags", E, "hflags lack the bits that TCG keeps there: AVX raises #UD"),
-    "pit-times": _Known("pit-times", E, "the PIT's channel 0 stops after one tick"),
-    "interrupt-request": _Known("interrupt-request", N, "TCG's own interrupt bits stay set"),
-    "non-canonical": _Known("non-canonical", E, "an address that no WRMSR accepts: QEMU aborts"),
-    "illegal-registers": _Known("illegal-registers", E, "a register value that no hypervisor accepts"),
-    "smm": _Known("smm", N, "system management mode"),
-    "pending-init": _Known("pending-init", E, "an INIT or SIPI is pending, which only TCG keeps"),
-    "nested-state": _Known("nested-state", E, "state of nested guests or of Xen is specific to the accelerator"),
-    "paravirtual": _Known("paravirtual", W, "the target does not provide the paravirtual features that KVM provided"),
-    "queued-event": _Known("queued-event", E, "an event that was about to be injected is not checked for"),
-}
-# Reported elsewhere or without effect: a refused section, components, XSTATE_BV under TCG, what is not written.
-ELSEWHERE = frozenset(
-    {"foreign-section", "not-enabled-components", "tcg-components", "partition-components", "undeclare", "not-written"}
-)
-CONVERSION = frozenset(known.name for known in RULES.values())
+CONVERSION = frozenset(rule.loss.name for rule in accelerators.RULES if rule.loss is not None)
 """The findings that a conversion to the target's accelerator fixes."""
 HOW = {
     "proved": "measured with real QEMU and /dev/kvm",
@@ -104,7 +70,7 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
         judged.doubts.append(WHO_SAVED)
     elif source != target.accelerator:
         found += _conversion(stream, target)
-    told = {one.device for one in found if one.rule == RULES["undeclared-state"].name}
+    told = {one.device for one in found if one.rule == UNDECLARED.name}
     for vcpu in stream.vcpus:
         if vcpu.device.label not in told:
             found += _undeclared(vcpu, target)
@@ -133,42 +99,45 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
             refused[error.rule] = error.told
         except UsageError as error:
             raise UnsupportedError(f"the conversion: {error.message}") from None
-    statuses = {rule.name: rule.status for rule in accelerators.RULES}
+    rules = {rule.name: rule for rule in accelerators.RULES}
 
-    def made(rule: str, message: str, change: Change | None = None) -> Finding:
-        known = RULES.get(rule, _Known(f"rule-{rule.lower()}", W, ""))
+    def made(rule: ConversionRule, loss: Loss, message: str, change: Change | None = None) -> Finding:
         within = change if change is not None and change.device is not None else None
         return Finding(
-            known.name,
-            known.severity,
+            loss.name,
+            loss.severity,
             message,
-            _how(statuses.get(rule, ""), target),
+            _how(rule.status, target),
             device=within.device if within else None,
             path=within.path if within else "",
             offset=change.offset if change else None,
         )
 
-    for rule, message in refused.items():
-        if rule not in ELSEWHERE:
-            yield made(rule, message)
+    for name, message in refused.items():
+        rule = rules[name]
+        if rule.loss is not None:
+            yield made(rule, rule.loss, message)
     vcpus = {vcpu.device.label: vcpu for vcpu in stream.vcpus}
     seen: set[str | None] = set()
     for change in draft.changes:
-        if change.edit in ELSEWHERE or (change.edit == "pic-edge" and target.irqchip in ("split", "off")):
+        rule = rules[change.edit]
+        if rule.loss is None or (rule.name == "pic-edge" and target.irqchip in ("split", "off")):
             continue
-        known = RULES.get(change.edit)
-        finding = made(change.edit, known.what if known else change.reason, change)
+        finding = made(rule, rule.loss, rule.loss.message, change)
         vcpu = vcpus.get(finding.device or "")
-        if change.edit == "undeclared-state" and vcpu is not None:
+        if rule.loss is UNDECLARED and vcpu is not None:
             names = " ".join(mask_names(vcpu.undeclared))
             finding = replace(finding, message=f"XSTATE_BV {vcpu.xstate_bv:#x} does not declare {names}: lost on load")
         # The PIT stores its times in three places.
-        if change.edit != "pit-times" or finding.device not in seen:
+        if rule.name != "pit-times" or finding.device not in seen:
             yield finding
             seen.add(finding.device)
     for note in draft.notes:
-        if note.rule and note.rule not in ELSEWHERE:
-            yield made(note.rule, note.message)
+        if not note.rule:
+            continue  # about the stream
+        rule = rules[note.rule]
+        if rule.loss is not None:
+            yield made(rule, rule.loss, note.message)
 
 
 def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
@@ -179,8 +148,8 @@ def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
     where = vcpu.device.get("env.xstate_bv")
     if lost:
         yield Finding(
-            RULES["undeclared-state"].name,
-            RULES["undeclared-state"].severity,
+            UNDECLARED.name,
+            UNDECLARED.severity,
             f"XSTATE_BV {vcpu.xstate_bv:#x} does not declare {' '.join(mask_names(lost))}: lost on load",
             _how("proved", target),
             device=vcpu.device.label,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from qmigtool.findings import Severity
 from qmigtool.rewrite import structure
-from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule, Loss
 
 __all__ = ["RULES"]
 
@@ -69,6 +70,7 @@ RULES = (
         "proved",
         lambda source, target: bool(source.sections),
         foreign_sections,
+        None,
     ),
     ConversionRule(
         "pic-edge",
@@ -76,6 +78,7 @@ RULES = (
         "proved",
         lambda source, target: target.in_kernel_irqchip and not source.in_kernel_irqchip,
         pit_edge,
+        Loss("pic-edge", Severity.WARNING, "an in-kernel PIC may never see the PIT's next edge, and the timer stops"),
     ),
     ConversionRule(
         "pit-times",
@@ -83,6 +86,7 @@ RULES = (
         "proved",
         lambda source, target: source.in_kernel_irqchip and not target.in_kernel_irqchip,
         pit_times,
+        Loss("pit-times", Severity.ERROR, "the PIT's channel 0 stops after one tick"),
     ),
     ConversionRule(
         "tsc-from-ticks",
@@ -90,6 +94,7 @@ RULES = (
         "inferred",
         lambda source, target: source.ticks and not target.ticks,
         ticks_to_tsc,
+        Loss("tsc", Severity.WARNING, "the guest's TSC restarts: the ticks clock has its value, env.tsc does not"),
     ),
     ConversionRule(
         "ticks-from-tsc",
@@ -97,5 +102,6 @@ RULES = (
         "proved",
         lambda source, target: target.ticks and not source.ticks,
         tsc_to_ticks,
+        Loss("tsc", Severity.WARNING, "the guest's TSC goes backwards: TCG reads it from the ticks clock"),
     ),
 )

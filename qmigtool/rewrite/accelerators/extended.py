@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 
+from qmigtool.findings import Severity
 from qmigtool.rewrite import components
-from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule, Loss
 from qmigtool.x86.registers import FSW
 from qmigtool.xsave import SUPERVISOR_MASK, mask_names
 from qmigtool.xsave.components import LEGACY_MASK, MPX_MASK, MXCSR_INIT, PKRU_MASK, with_dependents
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "UNDECLARED"]
 
+UNDECLARED = Loss("undeclared-state", Severity.ERROR, "XSTATE_BV does not declare live state: QEMU initialises it")
 FPREGS = "env.fpregs"
 # TCG under -cpu max enables components that few hosts have.
 RARE = MPX_MASK | PKRU_MASK
@@ -86,6 +88,7 @@ RULES = (
         "proved",
         lambda source, target: target.declares and not target.hyperv,
         foreign_components,
+        None,
     ),
     ConversionRule(
         "tcg-components",
@@ -93,6 +96,7 @@ RULES = (
         "proved",
         lambda source, target: not target.declares,
         foreign_components,
+        None,
     ),
     ConversionRule(
         "partition-components",
@@ -100,6 +104,7 @@ RULES = (
         "source",
         lambda source, target: target.hyperv,
         foreign_components,
+        None,
     ),
     ConversionRule(
         "undeclared-state",
@@ -107,6 +112,7 @@ RULES = (
         "proved",
         lambda source, target: not source.declares and target.declares,
         declare,
+        UNDECLARED,
     ),
     ConversionRule(
         "undeclared-mxcsr",
@@ -114,6 +120,7 @@ RULES = (
         "proved",
         lambda source, target: target.declares,
         declare_sse,
+        Loss("undeclared-mxcsr", Severity.ERROR, "XSTATE_BV does not declare SSE: MXCSR becomes 1F80"),
     ),
     ConversionRule(
         "x87-to-stack",
@@ -121,6 +128,7 @@ RULES = (
         "proved",
         lambda source, target: source.physical_x87 and not target.physical_x87,
         to_stack_order,
+        Loss("x87-order", Severity.ERROR, "physical x87 registers would be treated as ST(0) to ST(7)"),
     ),
     ConversionRule(
         "x87-to-physical",
@@ -128,6 +136,7 @@ RULES = (
         "proved",
         lambda source, target: target.physical_x87 and not source.physical_x87,
         to_physical_order,
+        Loss("x87-order", Severity.ERROR, "ST(0) to ST(7) would be treated as physical x87 registers"),
     ),
     ConversionRule(
         "undeclare",
@@ -135,5 +144,6 @@ RULES = (
         "proved",  # that it has no effect
         lambda source, target: source.declares and not target.declares,
         undeclare,
+        None,
     ),
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from qmigtool.findings import Severity
 from qmigtool.rewrite import structure
-from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule, Loss
 from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.sectiondraft import SectionDraft
 from qmigtool.x86.kvm import ADDRESSES, faults, is_canonical, linear_width, refusals
@@ -160,6 +161,7 @@ RULES = (
         "proved",
         lambda source, target: target.hypervisor and not source.hypervisor,
         canonical,
+        Loss("non-canonical", Severity.ERROR, "an address that no WRMSR accepts: QEMU aborts"),
     ),
     ConversionRule(
         "illegal-registers",
@@ -167,6 +169,7 @@ RULES = (
         "proved",
         lambda source, target: target.hypervisor,
         illegal,
+        Loss("illegal-registers", Severity.ERROR, "a register value that no hypervisor accepts"),
     ),
     ConversionRule(
         "smm",
@@ -174,6 +177,7 @@ RULES = (
         "proved",  # for a VM that was saved while its firmware ran
         lambda source, target: target.hypervisor,
         system_management,
+        Loss("smm", Severity.NOTE, "system management mode"),
     ),
     ConversionRule(
         "pending-init",
@@ -181,6 +185,7 @@ RULES = (
         "inferred",  # seen with an AP parked under TCG 7.2: the VM ended at its SIPI
         lambda source, target: target.hypervisor and not source.hypervisor,
         pending_init,
+        Loss("pending-init", Severity.ERROR, "an INIT or SIPI is pending, which only TCG keeps"),
     ),
     ConversionRule(
         "nested-state",
@@ -188,6 +193,7 @@ RULES = (
         "source",
         lambda source, target: True,
         nested,
+        Loss("nested-state", Severity.ERROR, "state of nested guests or of Xen is specific to the accelerator"),
     ),
     ConversionRule(
         "queued-event",
@@ -195,6 +201,7 @@ RULES = (
         "inferred",
         lambda source, target: source.queued_events and not target.queued_events,
         queued,
+        Loss("queued-event", Severity.ERROR, "an event that was about to be injected is not checked for"),
     ),
     ConversionRule(
         "paravirtual",
@@ -202,6 +209,7 @@ RULES = (
         "inferred",
         lambda source, target: source.kernel,
         paravirtual,
+        Loss("paravirtual", Severity.WARNING, "the target does not provide the paravirtual features that KVM provided"),
     ),
     ConversionRule(
         "not-written",
@@ -209,5 +217,6 @@ RULES = (
         "source",
         lambda source, target: target.hyperv,
         not_restored,
+        None,
     ),
 )

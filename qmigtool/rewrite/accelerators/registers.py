@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from qmigtool.findings import Severity
 from qmigtool.rewrite import structure
-from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule
+from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule, Loss
 from qmigtool.x86.registers import HFLAGS, SEGMENT, TSS_AVAILABLE, TSS_BUSY, TSS_MAKES_BUSY
 from qmigtool.x86.vcpu import tcg_hflags
 
@@ -84,6 +85,7 @@ RULES = (
         "inferred",
         lambda source, target: target.busy_tss and not source.busy_tss,
         busy_tss,
+        Loss("tr-type", Severity.NOTE, "TR is not a busy TSS"),
     ),
     ConversionRule(
         "tr-available",
@@ -91,6 +93,7 @@ RULES = (
         "proved",
         lambda source, target: source.busy_tss and not target.busy_tss,
         available_tss,
+        Loss("tr-type", Severity.ERROR, "TR is a busy TSS, in which TCG finds no I/O permission bitmap: #GP"),
     ),
     ConversionRule(
         "hidden-flags",
@@ -98,6 +101,7 @@ RULES = (
         "proved",  # bit 28; the others are read in QEMU
         lambda source, target: source.recomputes_hflags and not target.recomputes_hflags,
         hidden_flags,
+        Loss("hidden-flags", Severity.ERROR, "hflags lack the bits that TCG keeps there: AVX raises #UD"),
     ),
     ConversionRule(
         "mp-state",
@@ -105,6 +109,7 @@ RULES = (
         "proved",
         lambda source, target: target.mp_state and not source.mp_state,
         to_mp_state,
+        Loss("vcpu-run-state", Severity.ERROR, "a vCPU that is halted or waits for its SIPI would run"),
     ),
     ConversionRule(
         "halted",
@@ -112,6 +117,7 @@ RULES = (
         "proved",
         lambda source, target: target.halted and not source.halted,
         from_mp_state,
+        Loss("vcpu-run-state", Severity.ERROR, "a vCPU that is halted or waits for its SIPI would run"),
     ),
     ConversionRule(
         "interrupt-request",
@@ -119,5 +125,6 @@ RULES = (
         "inferred",
         lambda source, target: not source.hypervisor and target.in_kernel_irqchip,
         no_interrupt_request,
+        Loss("interrupt-request", Severity.NOTE, "TCG's own interrupt bits stay set"),
     ),
 )

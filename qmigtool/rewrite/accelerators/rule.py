@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool.errors import LiveStateError
+from qmigtool.findings import Severity
 from qmigtool.rewrite.fields import assign
 
 if TYPE_CHECKING:
@@ -15,15 +16,23 @@ if TYPE_CHECKING:
     from qmigtool.x86.traits import Traits
     from qmigtool.x86.vcpu import VCpu
 
-__all__ = ["Conversion", "ConversionRule"]
+__all__ = ["Conversion", "ConversionRule", "Loss"]
+
+
+class Loss(NamedTuple):
+    """The effect of leaving a rule out, as a finding of preflight: its name, its severity and a message."""
+
+    name: str
+    severity: Severity
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionRule:
-    """One rule: ``why`` it is needed, and in ``status`` how that is known.
+    """One rule: ``why`` it is needed, and in ``status`` how that is known; ``loss`` is the effect of leaving it out.
 
     ``proved``: shown to be necessary by leaving it out, with real QEMU and /dev/kvm; ``source``: from QEMU's source;
-    ``inferred``.
+    ``inferred``. ``loss`` is None for a rule without such an effect, or whose effect preflight finds by other means.
     """
 
     name: str
@@ -31,6 +40,7 @@ class ConversionRule:
     status: str
     applies: Callable[[Traits, Traits], bool]
     run: Callable[[Conversion], None]
+    loss: Loss | None
 
 
 @dataclass(slots=True)
