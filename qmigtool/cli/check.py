@@ -191,12 +191,12 @@ def _print_policy(policy: str | None, form: str) -> int:
 
 
 def _streams(given: str) -> list[str]:
-    """Return the files that an argument stands for."""
+    """Return the files of an argument, which may be a folder."""
     if given == "-":
         return [given]
     streams, others = files_of(given)
     if others:
-        say_error(f"{printable(given)}: passed over, being no streams: {printable(', '.join(others))}")
+        say_error(f"{printable(given)}: skipped, not streams: {printable(', '.join(others))}")
     return streams
 
 
@@ -209,11 +209,11 @@ def _other(given: str) -> tuple[str, str]:
 
 
 def _refuse_twice(outputs: list[str]) -> None:
-    """Refuse outputs of which one would replace another."""
+    """Refuse two outputs to the same file."""
     places = [str(Path(path).resolve()) for path in outputs]
     for path, place in zip(outputs, places, strict=True):
         if places.count(place) > 1:
-            raise UsageError(f"{path!r} is to hold two reports", expected="a file for each")
+            raise UsageError(f"{path!r} is named for two reports", expected="a file for each report")
 
 
 def _render(form: str, result: CheckResult) -> str:

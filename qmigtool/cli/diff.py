@@ -28,7 +28,7 @@ from qmigtool.cli.shared.output import (
 from qmigtool.cli.shared.several import Several
 from qmigtool.diff import Noise, ThreeWay, compare, compare_three, default_noise, differences, load_noise
 from qmigtool.diff.html import page
-from qmigtool.diff.outcome import Outcome, limits_reached, snapshot_of, three_way_document
+from qmigtool.diff.outcome import Outcome, folders_document, limits_reached, snapshot_of, three_way_document
 from qmigtool.diff.text import HEAD, HEAD_THREE, cells, cells_three, saver
 from qmigtool.errors import UndecidedError, UsageError
 from qmigtool.tables import FILE
@@ -145,20 +145,20 @@ def diff(
     Exit status 1 if something differs, 63 if that cannot be decided.
     """
     if base is not None and (as_csv or ram or html):
-        raise UsageError("--base goes with neither --csv nor --html nor --ram")
+        raise UsageError("--base cannot be used with --csv, --html or --ram")
     if ram and as_csv:
-        raise UsageError("--csv has no room for memory", expected="--ram --json")
+        raise UsageError("--csv cannot contain memory", expected="--ram --json")
     if html == "-":
-        raise UsageError("--html writes a file beside what is printed", expected="a file's name")
+        raise UsageError("--html does not write to standard output", expected="a file name")
     if moved and not ram:
-        raise UsageError("--moved goes with --ram")
+        raise UsageError("--moved requires --ram")
     if [a, b, base].count("-") > 1:
-        raise UsageError("standard input is one stream")
+        raise UsageError("standard input is given twice", expected="- once")
     noise = _noise(noise_file, strict, counted, ignore)
     more = Opening(accelerator_a, channel_a, snapshot_a), Opening(accelerator_b, channel_b, snapshot_b)
     if recursive:
         if base is not None or html or channel_a or channel_b:
-            raise UsageError("-r goes with neither --base nor --html nor --channel-a, --channel-b")
+            raise UsageError("-r cannot be used with --base, --html, --channel-a or --channel-b")
         with_ram = None if not ram else moved
         return _folders((a, b), more, schema, noise, with_ram, every=every, as_csv=as_csv, as_json=as_json)
     with ExitStack() as stack:
@@ -183,7 +183,7 @@ def diff(
 
 
 class Opening(NamedTuple):
-    """What the options say of one of the two streams."""
+    """The options of one of the two streams."""
 
     accelerator: str | None
     channels: tuple[str, ...]
@@ -207,9 +207,9 @@ def _folders(
     as_csv: bool,
     as_json: bool,
 ) -> int:
-    """Compare the streams of two folders; ``with_ram`` says whether moved pages are found, None that RAM is not read.
+    """Compare the streams of two folders; a stream that only one of them has is a difference.
 
-    One that has no namesake is a difference.
+    ``with_ram``: None does not compare memory, True also finds moved pages.
     """
     here, there = map(_below, folders)
     if not here and not there:
@@ -241,9 +241,7 @@ def _folders(
     if any(lonely):
         several.ended(1)
     if as_json:
-        same = {0: True, UndecidedError.exit_code: None}.get(several.status, False)
-        files = several.documents(documents)
-        print_json({"same": same, "only_a": lonely[0], "only_b": lonely[1], "files": files})
+        print_json(folders_document(several.documents(documents), *lonely))
     elif as_csv:
         print_csv((FILE, *differences.columns), rows)
     for folder, names in zip(folders, lonely, strict=True):
@@ -275,20 +273,20 @@ def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tup
 
 
 def _memory(a: Stream, b: Stream) -> RamComparison:
-    # Imported here, as whatever needs numpy: most comparisons do not.
+    # Imported here because it needs numpy: most comparisons do not.
     from qmigtool.diff.ram import compare_ram
 
     return compare_ram(a, b)
 
 
 def _name(stream: Stream) -> str:
-    """Return the file's name, with the snapshot that is meant."""
+    """Return the file's name, with the snapshot that is compared."""
     snapshot = snapshot_of(stream)
     return stream.source.name + ("" if snapshot is None else f" (snapshot {snapshot!r})")
 
 
 def _status(streams: Iterable[Stream], *, same: bool, undecided: bool = False) -> int:
-    """Return the exit status: what is broken outweighs what differs, and that what could not be compared."""
+    """Return the exit status: a broken stream outweighs a difference, a difference what could not be compared."""
     codes = [code for code in map(finish, streams) if code]
     return min(codes) if codes else 0 if same else UndecidedError.exit_code if undecided else 1
 
@@ -312,7 +310,7 @@ def _print(found: Outcome, every: bool) -> None:
 
 
 def _colour(d: Difference, column: int) -> str | None:
-    """Return the colour of a cell: of what only A has or had red, of what B has instead green."""
+    """Return the colour of a cell: red for a value of A, green for a value of B."""
     return None if d.excused else {1: "red", 2: "green"}.get(column)
 
 

@@ -163,7 +163,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _lost(error: OSError) -> int:
     """Say what the machine could not do: a file that cannot be opened, an output that is full."""
-    if not isinstance(error, BrokenPipeError):  # whoever read our output (head, say) has gone: nobody asks why
+    if not isinstance(error, BrokenPipeError):  # the reader of the output, such as head, does not want more
         name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         with contextlib.suppress(OSError):
             say_error(f"qmigtool: {name}{error.strerror or error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool.diff.text import verdict
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qmigtool.diff.threeway import ThreeWay
     from qmigtool.stream.model import Stream
 
-__all__ = ["Outcome", "limits_reached", "snapshot_of", "three_way_document"]
+__all__ = ["Outcome", "folders_document", "limits_reached", "snapshot_of", "three_way_document"]
 
 
 class Outcome(NamedTuple):
@@ -39,6 +39,14 @@ class Outcome(NamedTuple):
         return not self.state.differences and partly and (self.memory is None or self.memory.same)
 
     @property
+    def equal(self) -> bool | None:
+        """Whether both are the same, None if that is not known: undecided, or a stream is broken.
+
+        What a broken stream lacks shows as differences, and what cannot be read of it does not.
+        """
+        return None if self.undecided or broken(self.streams) else self.same
+
+    @property
     def verdict(self) -> str:
         """The outcome as text."""
         # "no difference" is about all that was compared.
@@ -51,13 +59,9 @@ class Outcome(NamedTuple):
         if limits:
             words[0] = f"at least {words[0]}" if self.state.differences else f"{words[0]} in what was compared"
             words.append(f"not all was compared: {limits[0]}")
-        broken = [
-            name
-            for name, stream in zip("AB", self.streams, strict=True)
-            if any(not isinstance(one, BudgetError) for one in stream.problems)
-        ]
-        if broken:
-            words.append(f"{' and '.join(broken)} broken: compared as far as can be read")
+        which = [name for name, stream in zip("AB", self.streams, strict=True) if broken([stream])]
+        if which:
+            words.append(f"{' and '.join(which)} broken: compared as far as can be read")
         return "; ".join(words)
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,7 +73,7 @@ class Outcome(NamedTuple):
         """Return what :meth:`as_dict` does, long buffers made while it is written (:mod:`qmigtool.util.jsontext`)."""
         one, other = self.streams
         document: dict[str, Any] = {
-            "same": None if self.undecided else self.same,
+            "same": self.equal,
             "a": {"file": one.source.name, "snapshot": snapshot_of(one), "proved": one.proved},
             "b": {"file": other.source.name, "snapshot": snapshot_of(other), "proved": other.proved},
             "differences": [d.lazy_dict() for d in self.state.differences],
@@ -90,10 +94,26 @@ def limits_reached(streams: Iterable[Stream]) -> list[str]:
     return [str(one) for stream in streams for one in stream.problems if isinstance(one, BudgetError)]
 
 
-def three_way_document(found: ThreeWay, streams: Iterable[Stream]) -> dict[str, Any]:
+def broken(streams: Iterable[Stream]) -> bool:
+    """Return whether one of the streams has an error; a limit that was reached is none."""
+    return any(not isinstance(one, BudgetError) for stream in streams for one in stream.problems)
+
+
+def folders_document(files: Sequence[dict[str, Any]], only_a: Sequence[str], only_b: Sequence[str]) -> dict[str, Any]:
+    """Return what ``diff -r --json`` prints, without its ``schema``.
+
+    ``files`` are the documents of the pairs; one that could not be compared has no ``same``, or null.
+    """
+    answers = [one.get("same") for one in files]
+    same = False if only_a or only_b or False in answers else None if None in answers else True
+    return {"same": same, "only_a": list(only_a), "only_b": list(only_b), "files": list(files)}
+
+
+def three_way_document(found: ThreeWay, streams: Sequence[Stream]) -> dict[str, Any]:
     """Return what ``diff --base --json`` prints, without its ``schema``."""
+    undecided = not found.changes and (found.undecided or limits_reached(streams))
     return {
-        "same": None if (found.undecided or limits_reached(streams)) and not found.changes else found.same,
+        "same": None if undecided or broken(streams) else found.same,
         "changes": [change.as_dict() for change in found.changes],
         "notes": list(found.notes),
         "undecided": list(found.undecided),

@@ -215,8 +215,7 @@ def test_a_folder_stands_for_its_streams(bad: str, tmp_path: Path, capsys: pytes
     assert [one["file"] for one in files] == [f"{folder}/{name}" for name in ("-", "a.mig.gz", "b.mig", "late")]
     assert [bool(one["findings"]) for one in files] == [False, False, True, False]
     assert streams.err == (
-        f"{folder}: passed over, being no streams: "
-        "channel, disk.qcow2, e\\x1b[1m, empty, inner, notes.gz, notes.txt, pipe\n"
+        f"{folder}: skipped, not streams: channel, disk.qcow2, e\\x1b[1m, empty, inner, notes.gz, notes.txt, pipe\n"
     )
     assert run(["check", f"{folder}/", KVM, "--json"]) == 1
     assert len(json.loads(capsys.readouterr().out)["files"]) == 5
@@ -242,14 +241,14 @@ def test_a_folder_without_streams_is_wrong_usage(tmp_path: Path, capsys: pytest.
 
 
 def test_a_folder_keeps_what_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that begins like a stream, or cannot be looked at, is not passed over in silence."""
+    """A file that begins like a stream, or cannot be looked at, is not skipped silently."""
     (tmp_path / "cut.mig").write_bytes(sample("pc-7.2")[:12])
     (tmp_path / "cut.gz").write_bytes(gzip.compress(sample("pc-7.2"))[:5])
     (tmp_path / "gone").symlink_to("nowhere")
     assert run(["check", str(tmp_path), "--json"]) == 2
     streams = capsys.readouterr()
     assert [one["opened"] for one in json.loads(streams.out)["files"]] == [True, True, False]
-    assert "passed over" not in streams.err
+    assert "skipped" not in streams.err
 
 
 def test_a_file_that_is_not_there_keeps_none_from_being_checked(

@@ -10,6 +10,7 @@ import pytest
 import qmigtool
 from qmigtool import tables
 from qmigtool.cli.main import run
+from qmigtool.diff.outcome import folders_document
 from tests.support import samplefiles
 
 PC, Q35, ARM, KVM = (str(samplefiles.path(name)) for name in ("pc-7.2", "q35-7.2", "arm-7.2", "kvm-avx512-7.2"))
@@ -153,4 +154,30 @@ def test_folders_that_cannot_be_compared(folders, tmp_path, capsys):
         assert run(["diff", *wrong]) == 2
     (b / "same.mig").write_bytes((b / "same.mig").read_bytes()[:1000])
     assert run(["diff", "-r", str(a), str(b), "--json"]) == 3
-    assert json.loads(capsys.readouterr().out)["same"] is False
+    assert json.loads(capsys.readouterr().out)["same"] is False  # the other pair differs
+    (b / "inside" / "changed.mig").write_bytes((a / "inside" / "changed.mig").read_bytes())
+    assert run(["diff", "-r", str(a), str(b), "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["same"] is None
+
+
+@pytest.mark.parametrize("lost", [200, 200_000])
+def test_a_broken_stream_is_neither_the_same_nor_different(lost, tmp_path, capsys):
+    """Without the end of the vmdesc no section is lost, without 200000 bytes several are."""
+    broken = tmp_path / "broken.mig"
+    broken.write_bytes(samplefiles.read("pc-7.2")[:-lost])
+    assert run(["diff", PC, str(broken), "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["same"] is None
+    assert run(["diff", PC, str(broken), "--base", PC, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["same"] is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "only", "same"),
+    [
+        ([True, True], [], True), ([True, None], [], None), ([None, False], [], False), ([True], ["x"], False),
+        ([], ["x"], False),
+    ],
+)  # fmt: skip
+def test_folders_are_the_same_if_all_pairs_are(answers, only, same):
+    files = [{"file": "a", "error": {}} if one is None else {"file": "a", "same": one} for one in answers]
+    assert folders_document(files, only, [])["same"] is same

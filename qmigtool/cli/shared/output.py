@@ -240,14 +240,14 @@ def _csv_cell(column: Column, value: Any) -> str:
 
 
 def remember_inputs(*paths: str) -> None:
-    """Take note that the command reads these files (``-``: standard input), so that no output takes their place."""
+    """Record that the command reads these files (``-``: standard input), so that no output replaces them."""
     context = click.get_current_context(silent=True)
     if context is not None:
         context.meta.setdefault(_READ, []).extend(paths)
 
 
 def inputs_read() -> tuple[str, ...]:
-    """Return what :func:`remember_inputs` was told of during this command, and is there."""
+    """Return the existing files of :func:`remember_inputs` during this command."""
     context = click.get_current_context(silent=True)
     named = () if context is None else context.meta.get(_READ, ())
     return tuple(one for one in named if one == "-" or os.path.exists(one))  # noqa: PTH110 - pathlib's may raise
@@ -255,7 +255,7 @@ def inputs_read() -> tuple[str, ...]:
 
 @contextmanager
 def output_file(path: str) -> Iterator[BinaryIO]:
-    """Give the file to write to, none that was read; ``-`` is standard output. See :mod:`qmigtool.util.files`."""
+    """Give the file to write to, never an input; ``-`` is standard output. See :mod:`qmigtool.util.files`."""
     inputs = inputs_read()
     if path == "-":
         if sys.__stdout__ is None:
@@ -266,16 +266,16 @@ def output_file(path: str) -> Iterator[BinaryIO]:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         except BrokenPipeError:
-            # Not an end like any other: what was asked for is not whole.
+            # Not a normal end: the output is not complete.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise OutputError("whoever read standard output is gone before the end") from None
+            raise OutputError("the reader of standard output closed it before the end") from None
         return
     with replacing(path, *inputs) as file:
         yield file
 
 
 def _is_file(name: str) -> bool:
-    """Say whether an input is a regular file: a terminal may well be both input and output."""
+    """Return whether an input is a regular file: a terminal may be both input and output."""
     mode = os.fstat(0).st_mode if name == "-" else os.stat(name).st_mode  # noqa: PTH116 - as for the other
     return stat.S_ISREG(mode)
 

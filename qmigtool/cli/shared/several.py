@@ -1,4 +1,4 @@
-"""Commands over several files: each has its share of the budget, and one that is broken does not stop the others."""
+"""Commands over several files: each has a budget of its own, and an error in one does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from qmigtool.util.budget import portion
 __all__ = ["Several", "files_argument"]
 
 USAGE = 2  # also: a file that cannot be opened
-# The first of these that any file has is the exit status of all: broken outweighs a difference, and that what could not
-# be decided.
+# The first of these that any file has is the exit status of all: a broken file outweighs a difference, and a difference
+# outweighs what could not be decided.
 RANKED = (USAGE, StreamError.exit_code, 1, UnsupportedError.exit_code)
 
 files_argument: Callable[[Any], Any] = click.argument("files", metavar="FILE...", nargs=-1, required=True)
 
 
 class Several:
-    """The files of a command, and what became of each. If there is one, its errors are the command's."""
+    """The files of a command and their exit statuses. An error in the only file is the error of the command."""
 
     def __init__(self, files: Sequence[str], *, alone: bool | None = None) -> None:
         if files.count("-") > 1:
@@ -36,7 +36,7 @@ class Several:
 
     @contextmanager
     def each(self, file: str) -> Iterator[None]:
-        """Work on one of them; an error is reported and kept, and the work goes on with the next."""
+        """Work on one of them; an error is reported and recorded, and the work continues with the next."""
         if self.alone:
             yield
             return
@@ -59,7 +59,7 @@ class Several:
         self._statuses.append(status)
 
     def ended(self, status: int) -> None:
-        """Take note of the exit status that one of them would have alone."""
+        """Record the exit status that one of them would have alone."""
         self._statuses.append(status)
 
     @property
@@ -68,5 +68,5 @@ class Several:
         return next((one for one in RANKED if one in self._statuses), max(self._statuses, default=0))
 
     def documents(self, found: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the JSON objects of all files, of one that could not be read its error."""
+        """Return the JSON objects of all files; that of a file that could not be read has its error."""
         return [{"file": one, **(found[one] if one in found else {"error": self._errors[one]})} for one in self.files]
