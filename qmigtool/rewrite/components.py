@@ -131,7 +131,8 @@ def write_components(
         if sub is not None and components & sum(1 << bit for bit in contents):
             head = sub.offset + sub.length - sum(child.length for child in sub.children)
             if not any(sub.raw[head - sub.offset :]):
-                structure.drop_subsection(draft, f"{section.label}/{name}", "it is empty now")
+                why = f"QEMU does not send {name} if all of its fields are 0"
+                structure.drop_subsection(draft, f"{section.label}/{name}", why)
 
 
 def _path(section: SectionDraft, offset: int) -> str:
@@ -151,10 +152,11 @@ def _path(section: SectionDraft, offset: int) -> str:
 # -- components that are dropped -------------------------------------------------------------------------------------
 
 
-def drop_components(draft: Draft, mask: int) -> None:
+def drop_components(draft: Draft, mask: int, *, rule: str = "") -> None:
     """Drop components from every vCPU: contents, subsections, and their bits in XSTATE_BV, XCR0 and IA32_XSS.
 
-    Their live state is lost and recorded in :attr:`~qmigtool.rewrite.draft.Draft.losses`. Raises
+    Their live state is lost and recorded in :attr:`~qmigtool.rewrite.draft.Draft.losses`, with the conversion rule
+    that drops it, if any. Raises
     :class:`~qmigtool.errors.UsageError` for x87 and SSE, and where the resulting XCR0 is one that no CPU accepts.
     """
     if mask & LEGACY_MASK:
@@ -167,7 +169,7 @@ def drop_components(draft: Draft, mask: int) -> None:
                 f"without {' '.join(mask_names(mask))}, {reasons[0]}", expected="also the components that depend on it"
             )
         for bit in bits(vcpu.live & mask):
-            draft.lose(f"vCPU {vcpu.index}: {mask_names(1 << bit)[0]} was live: {_some(vcpu, bit)}")
+            draft.lose(f"vCPU {vcpu.index}: {mask_names(1 << bit)[0]} was live: {_some(vcpu, bit)}", rule=rule)
         contents = {bit: initial(bit) for bit in bits(vcpu.carried & mask)}
         write_components(draft, section, contents)
         for name, components in (SENT_IF_USED | BESIDE).items():
@@ -177,7 +179,7 @@ def drop_components(draft: Draft, mask: int) -> None:
             # A subsection with more state than the component (BNDCFGS with MPX) belongs to the CPU feature: drop it.
             for field in sub.children:
                 if any(field.raw):
-                    draft.lose(f"vCPU {vcpu.index}: {name}/{field.name} was {as_text(shown(field))}")
+                    draft.lose(f"vCPU {vcpu.index}: {name}/{field.name} was {as_text(shown(field))}", rule=rule)
             structure.drop_subsection(draft, f"{section.label}/{name}")
         for register in (XSTATE_BV, XSS):
             number = section.device.number(register)

@@ -456,7 +456,11 @@ class Rewriter:
         if xcr0 is not None:
             components.check_legal(_mask(xcr0))
             mask = _mask(xcr0) if mask is None else mask & _mask(xcr0)
-        accelerators.convert(self.draft, name, mask=mask, lossy=self.lossy if lossy is None else lossy)
+        given = [] if target is None else [f"layout {target.name}"]
+        given += [] if xcr0 is None else [f"XCR0 {_mask(xcr0):#x}"]
+        mask_name = " with ".join(given)
+        lossy = self.lossy if lossy is None else lossy
+        accelerators.convert(self.draft, name, mask=mask, mask_name=mask_name, lossy=lossy)
 
 
 def _defect(what: str) -> NoReturn:

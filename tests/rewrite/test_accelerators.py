@@ -217,6 +217,32 @@ def test_mshv_takes_avx512_and_no_pkru():
         assert any("PKRU was live: 0400000000000000" in loss for loss in rewriter.losses)
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"xcr0": 7}, "XCR0 0x7"),
+        ({"layout": "amd-zen2"}, "layout amd-zen2"),
+        ({"layout": "amd-zen2", "xcr0": 7}, "layout amd-zen2 with XCR0 0x7"),
+    ],
+)
+def test_a_mask_that_excludes_a_component_is_named_not_the_accelerator(given, name):
+    with opened("kvm-avx512-7.2") as stream:
+        with pytest.raises(
+            qmigtool.LiveStateError, match=rf"^{name} does not have the components: vCPU 0: live opmask"
+        ):
+            Rewriter(stream).to_accelerator("mshv", **given)
+        rewriter = Rewriter(stream, lossy=True)
+        rewriter.to_accelerator("mshv", **given)
+        # Each component is listed once.
+        assert [loss.split(" was live")[0] for loss in rewriter.losses] == [
+            f"vCPU 0: {component}" for component in ("opmask", "ZMM_Hi256", "Hi16_ZMM")
+        ]
+        reasons = {change.reason for change in rewriter.changes if change.edit == "partition-components"}
+        assert any(reason.startswith(f"{name} does not have the component: ") for reason in reasons)
+        assert "QEMU does not send cpu/avx512 if all of its fields are 0" in reasons
+        assert not any("PKRU" in reason for reason in reasons)
+
+
 def test_idle_components_go_without_loss():
     with opened("pc-7.2") as stream:
         rewriter = converted(stream, "mshv")

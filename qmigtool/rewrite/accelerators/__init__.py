@@ -53,11 +53,18 @@ ALWAYS = (extended.foreign_components, extended.declare_sse)
 
 
 def convert(
-    draft: Draft, target: str, *, mask: int | None = None, lossy: bool = False, without: Collection[str] = ()
+    draft: Draft,
+    target: str,
+    *,
+    mask: int | None = None,
+    mask_name: str = "",
+    lossy: bool = False,
+    without: Collection[str] = (),
 ) -> None:
     """Convert a draft for accelerator ``target``, completely or, if it raises, not at all.
 
-    ``mask``: the user components that the target's XCR0 can have, if known. ``lossy``: state that the target cannot
+    ``mask``: the user components that the target's XCR0 can have, if known; ``mask_name`` says what gives them, such as
+    ``layout amd-zen2``. ``lossy``: state that the target cannot
     express is dropped and listed in the draft's ``losses``; otherwise :class:`~qmigtool.errors.LiveStateError` names
     it. ``without``: rules to leave out, to show the effect of each. Raises
     :class:`~qmigtool.errors.UnsupportedError` if there is no x86 vCPU, :class:`~qmigtool.errors.UndecidedError` if the
@@ -74,7 +81,8 @@ def convert(
     with draft.edit("to-accelerator"):
         if source == target:
             draft.note(f"the stream is in {target}'s form already")
-        conversion = Conversion(draft, TRAITS[source], TRAITS[target], mask, lossy)
+        name = mask_name or ("" if mask is None else f"XCR0 {mask:#x}")
+        conversion = Conversion(draft, TRAITS[source], TRAITS[target], mask, name, lossy)
         for rule in rules:
             if rule.name not in without:
                 conversion.apply(rule)

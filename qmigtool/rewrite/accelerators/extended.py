@@ -22,28 +22,39 @@ RARE = MPX_MASK | PKRU_MASK
 def foreign_components(conversion: Conversion) -> None:
     """Drop the components that the target cannot hold: idle ones with a note, live ones only if ``lossy``."""
     target, draft = conversion.target, conversion.draft
-    allowed = target.components & ~SUPERVISOR_MASK | target.supervisor | LEGACY_MASK
-    if conversion.mask is not None:
-        allowed &= conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
     held = 0
     for _, vcpu in conversion.cpus():
         held |= vcpu.live | vcpu.xstate_bv | vcpu.enabled
-    drop = with_dependents(held & ~allowed) & held
-    for _, vcpu in conversion.cpus():
-        live = vcpu.live & drop
-        if live:
-            names = mask_names(live)
-            conversion.lose(f"vCPU {vcpu.index}: live {' '.join(names)}", names)
-        if vcpu.enabled & drop:
-            names = mask_names(vcpu.enabled & drop)
-            conversion.note(f"vCPU {vcpu.index}: {' '.join(names)} no longer enabled; a guest that uses them faults")
-    if drop:
-        components.drop_components(draft, drop)
-    elif conversion.mask is None and not conversion.source.declares and held & RARE:
+    # The accelerator's own limit first: no mask changes it.
+    bound = target.components & ~SUPERVISOR_MASK | target.supervisor | LEGACY_MASK
+    foreign = with_dependents(held & ~bound) & held
+    masked = 0
+    if conversion.mask is not None:
+        allowed = conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
+        masked = with_dependents(held & ~allowed) & held & ~foreign
+    _drop(conversion, foreign, f"{target.name} cannot hold it")
+    if masked:
+        who = conversion.mask_name
+        with draft.edit(conversion.name, f"{who} does not have the component: {target.foreign}"):
+            _drop(conversion, masked, f"{who} does not have the component{'' if masked.bit_count() == 1 else 's'}")
+    if foreign | masked:
+        return
+    if conversion.mask is None and not conversion.source.declares and held & RARE:
         conversion.note(
             f"XCR0 has {' '.join(mask_names(held & RARE))}: a host without them refuses all of XCR0; "
             "name the target's components (--layout, --xcr0)"
         )
+
+
+def _drop(conversion: Conversion, mask: int, refusal: str) -> None:
+    """Drop components from every vCPU; ``refusal`` starts the message if one is live and nothing may be lost."""
+    for _, vcpu in conversion.cpus():
+        if names := mask_names(vcpu.live & mask):
+            conversion.check_lossy(f"{refusal}: vCPU {vcpu.index}: live {' '.join(names)}", names)
+        if names := mask_names(vcpu.enabled & mask):
+            conversion.note(f"vCPU {vcpu.index}: {' '.join(names)} no longer enabled; a guest that uses them faults")
+    if mask:
+        components.drop_components(conversion.draft, mask, rule=conversion.name)
 
 
 def declare(conversion: Conversion) -> None:
@@ -100,7 +111,7 @@ RULES = (
     ),
     ConversionRule(
         "partition-components",
-        "the partition's XSAVE page has no place for it: no bit for PKRU and APX, 4096 bytes in all",
+        "the partition's XSAVE page has no place for it: MSHV has no bit for PKRU and APX, and the page has 4096 bytes",
         "source",
         lambda source, target: target.hyperv,
         foreign_components,

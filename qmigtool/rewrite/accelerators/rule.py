@@ -51,6 +51,9 @@ class Conversion:
     source: Traits
     target: Traits
     mask: int | None
+    """The user components that the target's XCR0 can have, if known."""
+    mask_name: str
+    """What gives the mask, for messages."""
     lossy: bool
     name: str = ""
     """The current rule."""
@@ -89,16 +92,15 @@ class Conversion:
         elif value:
             self.note(f"{section.label} has no {path}, which should become {value:#x}")
 
-    def lose(self, what: str, components: tuple[str, ...] = ()) -> None:
+    def lose(self, what: str) -> None:
         """Record state that the caller drops next; raises :class:`~qmigtool.errors.LiveStateError` unless ``lossy``."""
-        if not self.lossy:
-            raise LiveStateError(
-                f"{self.target.name} cannot hold it: {what}",
-                components=components,
-                rule=self.name,
-                advice="--lossy drops it",
-            )
+        self.check_lossy(f"{self.target.name} cannot hold it: {what}")
         self.draft.lose(what, rule=self.name)
+
+    def check_lossy(self, message: str, components: tuple[str, ...] = ()) -> None:
+        """Raise :class:`~qmigtool.errors.LiveStateError` with ``message`` unless ``lossy``."""
+        if not self.lossy:
+            raise LiveStateError(message, components=components, rule=self.name, advice="--lossy drops it")
 
     def refuse(self, what: str) -> None:
         """Raise :class:`~qmigtool.errors.LiveStateError` for state that cannot be dropped."""
