@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 from qmigtool.errors import UsageError
 from qmigtool.rewrite.values import brief, parse
 from qmigtool.util.values import parse_number
+from qmigtool.xsave import Layout
 
 __all__ = [
-    *("EditOption", "Heading", "add_field", "add_section", "add_subsection", "by_position", "rename_section"),
-    *("resize_block", "set_field"),
+    *("EditOption", "Heading", "add_field", "add_section", "add_subsection", "by_position", "kinds_of"),
+    *("rename_section", "resize_block", "set_field"),
 ]
 
 Words = Callable[..., dict[str, Any]]
@@ -54,6 +55,31 @@ def by_position(method: Callable[..., Any], metavar: tuple[str, ...]) -> Words:
     """Return a function that assigns the arguments to the method's parameters in order."""
     names = [name for name in inspect.signature(method).parameters if name != "self"][: len(metavar)]
     return lambda *words: dict(zip(names, words, strict=True))
+
+
+# Annotation of a method's parameter -> type of its values.
+_KINDS: dict[str, type] = {
+    "Any": object,
+    "None": type(None),
+    "Absent": str,  # its words are checked by the edit
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "bytes": bytes,
+    "Layout": Layout,
+    "Mapping[str, Any]": Mapping,
+}
+
+
+def kinds_of(parameter: inspect.Parameter) -> tuple[type, ...]:
+    """Return the types of an edit's parameter, by its annotation; raises :class:`TypeError` for an unknown one."""
+    names = str(parameter.annotation).split(" | ")
+    unknown = [name for name in names if name not in _KINDS]
+    if unknown:
+        raise TypeError(
+            f"the edit's parameter {parameter.name} has the annotation {unknown[0]}, which has no type here"
+        )
+    return tuple(_KINDS[name] for name in names)
 
 
 # -- arguments that are several parameters, or need parsing ----------------------------------------------------------

@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import UsageError
+from qmigtool.rewrite.editoption import kinds_of
 from qmigtool.rewrite.rewriter import EDITS
 from qmigtool.rewrite.values import brief
 from qmigtool.util.toml import parse_toml
-from qmigtool.xsave import Layout
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.rewriter import Rewriter
@@ -36,16 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Edit", "apply", "load_edits"]
 
 MAX_TEXT = 64 << 20  # bytes: an edit may contain the body of a section
-# Annotation of a method's parameter -> type of its values; all others are text, as in a TOML file.
-_KINDS: dict[str, type] = {
-    "Any": object,
-    "None": type(None),
-    "int": int,
-    "bool": bool,
-    "bytes": bytes,
-    "Layout": Layout,
-    "Mapping[str, Any]": Mapping,
-}
 _WORDS = {str: "text", int: "a number", bool: "true or false", Mapping: "a table"}
 
 
@@ -100,9 +90,9 @@ def apply(rewriter: Rewriter, edit: Edit) -> None:
         raise UsageError(f"{edit.op}: {error}", expected=f"the parameters {known}") from None
     for parameter in inspect.signature(method).parameters.values():
         values = listed if parameter.name in several else [parameters.get(parameter.name, parameter.default)]
-        kinds = [_KINDS.get(name, str) for name in str(parameter.annotation).split(" | ")]
+        kinds = kinds_of(parameter)
         for value in values:
-            if value is not parameter.default and not isinstance(value, tuple(kinds)):
+            if value is not parameter.default and not isinstance(value, kinds):
                 wanted = " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
                 raise UsageError(f"{edit.op}: {parameter.name} is {brief(value)}", expected=wanted)
     with rewriter.draft.edit(edit.op, edit.why):

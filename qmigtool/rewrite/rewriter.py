@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import operator
 import os
 import stat
@@ -43,7 +44,7 @@ from qmigtool.rewrite import (
 from qmigtool.rewrite.changes import Change, told
 from qmigtool.rewrite.decoding import check_decoding
 from qmigtool.rewrite.draft import Draft
-from qmigtool.rewrite.editoption import EditOption, Heading, Words, by_position
+from qmigtool.rewrite.editoption import EditOption, Heading, Words, by_position, kinds_of
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
 from qmigtool.stream.opening import open_stream
@@ -107,6 +108,8 @@ def edit(
 
 def without_option(method: Method[P]) -> Method[P]:
     """Register a method as the edit of its own name, without an option of that name."""
+    for parameter in list(inspect.signature(method).parameters.values())[1:]:
+        kinds_of(parameter)  # every edit can check its parameters
     name = method.__name__.replace("_", "-")
     EDITS[name] = method.__name__
     return whole(name)(method)

@@ -19,7 +19,7 @@ from qmigtool.cli.shared.editoptions import EDIT_OPTIONS
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.edits import Edit, apply, load_edits
-from qmigtool.rewrite.rewriter import EDITS
+from qmigtool.rewrite.rewriter import EDITS, without_option
 from tests.rewrite.editing import assert_true, bodies, stream_of
 from tests.support.samplefiles import path, read
 from tests.support.streamwriter import Vmsd, num, nums, raw, x86_cpu
@@ -223,6 +223,15 @@ def test_parameters_of_any_kind_are_taken_or_refused(op, data):
         with contextlib.suppress(QmigError):
             apply(rewriter, Edit(op, parameters))
             rewriter.splices()
+
+
+def test_an_edit_with_a_parameter_of_an_unknown_type_is_not_registered():
+    def odd_edit(self, path: "str", ratio: "float | None" = None) -> None:
+        """Never runs."""
+
+    with pytest.raises(TypeError, match="parameter ratio has the annotation float"):
+        without_option(odd_edit)
+    assert "odd-edit" not in EDITS
 
 
 # -- command lines ----------------------------------------------------------------------------------------------------
