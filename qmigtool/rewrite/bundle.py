@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from qmigtool.errors import LiveStateError, StreamError, UnsupportedError, UsageError
+from qmigtool.errors import LiveStateError, QmigError, StreamError, UnsupportedError, UsageError, XsaveError
 from qmigtool.rewrite.components import vcpu_section
 from qmigtool.util.documents import load_json
 from qmigtool.util.files import new_folder, open_input
@@ -40,6 +41,8 @@ SCHEMA = 1
 MANIFEST = "bundle.json"
 MAX_MANIFEST = 16 << 20  # a vCPU has 8 KiB
 MAX_AREA = 1 << 20
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
 
 
 # -- export ----------------------------------------------------------------------------------------------------------
@@ -191,32 +194,10 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
     for an XCR0 with components that its layout does not have (dropped and recorded as lost if the rewriter is lossy),
     and what :meth:`~qmigtool.rewrite.Rewriter.import_area` raises.
     """
-    document = _load(Path(folder, MANIFEST))
-    try:
-        layout = Layout.from_leaf_0xd(
-            str(document["layout"]["name"]),
-            {
-                _decimal(sub): tuple(_hex(register, 32) for register in row)
-                for sub, row in document["layout"]["leaf_0xd"].items()
-            },
-            vendor=str(document["layout"].get("vendor", "")),
-        )
-        entries = [
-            (
-                _plain(entry["vcpu"]),
-                _plain(entry["size"]),
-                _hex(entry["xcr0"]) | _hex(entry.get("xcr0_beside", "0x0")),
-                {_hex(msr["index"], 32): _hex(msr["value"]) for msr in entry["msrs"]},
-            )
-            for entry in document["vcpus"]
-        ]
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise StreamError(f"not an MSHV bundle: {error!r}", section=MANIFEST) from None
-    unknown = {number for entry in entries for number in entry[-1]} - {msr.number for msr in MSHV_MSRS}
-    indexes = [entry[0] for entry in entries]
-    if unknown or not entries or len(set(indexes)) < len(indexes):
-        what = f"MSRs {' '.join(f'{number:#x}' for number in sorted(unknown)[:8])}" if unknown else f"vCPUs {indexes}"
-        raise StreamError(f"the bundle has {what[:200]}", section=MANIFEST, expected="a bundle as export writes it")
+    manifest = Path(folder, MANIFEST)
+    with _about(manifest):
+        document = _load(manifest)
+        layout, entries = _contents(document)
     stream = rewriter.draft.stream
     made_of = (document.get("machine"), document.get("accelerator"), len(entries))
     this = (stream.machine, stream.accelerator.name, len(rewriter.draft.vcpus))
@@ -224,15 +205,20 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
         rewriter.draft.note(f"the bundle was exported from {_words(*made_of)}; this stream is from {_words(*this)}")
     for index, size, xcr0, msrs in entries:
         # The name follows from the number: names in a file are never paths.
-        data = _read(Path(folder, _file_name(index)), MAX_AREA)
-        if not 0 < size <= len(data) <= MAX_AREA or any(data[size:]):
-            raise StreamError(
-                f"the area of vCPU {index} has {len(data)} bytes", section=_file_name(index), expected=f"{size}, padded"
-            )
-        _set_xcr0(rewriter, index, xcr0, layout)
-        area = XsaveArea(data[:size], layout)
-        rewriter.import_area(index, area, hyperv_quirk=hyperv_quirk)
-        for number, value in _cet_of(area.with_hyperv_quirk() if hyperv_quirk else area):
+        path = Path(folder, _file_name(index))
+        with _about(path):
+            data = _read(path, MAX_AREA)
+            if not 0 < size <= len(data) <= MAX_AREA or any(data[size:]):
+                raise StreamError(
+                    f"the area of vCPU {index} has {len(data)} bytes", section=path.name, expected=f"{size}, padded"
+                )
+        with _about(manifest):
+            _set_xcr0(rewriter, index, xcr0, layout)
+        with _about(path, XsaveError):
+            area = XsaveArea(data[:size], layout)
+            rewriter.import_area(index, area, hyperv_quirk=hyperv_quirk)
+            in_area = list(_cet_of(area.with_hyperv_quirk() if hyperv_quirk else area))
+        for number, value in in_area:
             if msrs.get(number, value) != value:
                 rewriter.draft.note(
                     f"vCPU {index}: MSR {number:#x} is {value:#x} in the area and {msrs[number]:#x} in the list, "
@@ -240,7 +226,62 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
                 )
         for msr in MSHV_MSRS:
             if msr.number in msrs:
-                _set_msr(rewriter, index, msr, msrs[msr.number])
+                _set_msr(rewriter, index, msr, msrs[msr.number], manifest)
+
+
+@contextmanager
+def _about(path: Path, kind: type[QmigError] = QmigError) -> Iterator[None]:
+    """Name a file of the bundle in errors of this kind: it is at fault, not the stream."""
+    try:
+        yield
+    except kind as error:
+        error.file = error.file or str(path)
+        raise
+
+
+def _contents(document: dict[str, Any]) -> tuple[Layout, list[tuple[int, int, int, dict[int, int]]]]:
+    """Return the layout, and (index, size of the area, XCR0, MSRs) of each vCPU."""
+    try:
+        layout = Layout.from_leaf_0xd(
+            str(document["layout"]["name"]),
+            _once(
+                "subleaf {} of leaf 0xD",
+                (
+                    (_decimal(sub), tuple(_hex(register, 32) for register in row))
+                    for sub, row in document["layout"]["leaf_0xd"].items()
+                ),
+            ),
+            vendor=str(document["layout"].get("vendor", "")),
+        )
+        listed = [
+            (
+                _plain(entry["vcpu"]),
+                _plain(entry["size"]),
+                _hex(entry["xcr0"]) | _hex(entry.get("xcr0_beside", "0x0")),
+                [(_hex(msr["index"], 32), _hex(msr["value"])) for msr in entry["msrs"]],
+            )
+            for entry in document["vcpus"]
+        ]
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise StreamError(f"not an MSHV bundle: {error!r}", section=MANIFEST) from None
+    unknown = {number for *_, msrs in listed for number, _ in msrs} - {msr.number for msr in MSHV_MSRS}
+    if unknown or not listed:
+        what = f"MSRs {' '.join(f'{number:#x}' for number in sorted(unknown)[:8])}" if unknown else "no vCPUs"
+        raise StreamError(f"the bundle has {what}", section=MANIFEST, expected="a bundle as export writes it")
+    _once("vCPU {}", ((index, None) for index, *_ in listed))
+    return layout, [
+        (index, size, xcr0, _once(f"MSR {{:#x}} of vCPU {index}", msrs)) for index, size, xcr0, msrs in listed
+    ]
+
+
+def _once(what: str, pairs: Iterable[tuple[_Key, _Value]]) -> dict[_Key, _Value]:
+    """Return pairs as a dict. Raises StreamError, which names the key by ``what``, for a key that is there twice."""
+    made: dict[_Key, _Value] = {}
+    for key, value in pairs:
+        if key in made:
+            raise StreamError(f"{what.format(key)[:80]} is listed twice", section=MANIFEST, expected="once")
+        made[key] = value
+    return made
 
 
 def _set_xcr0(rewriter: Rewriter, index: int, xcr0: int, layout: Layout) -> None:
@@ -307,6 +348,11 @@ def _refuse(token: str) -> Any:
     raise ValueError(f"a number {token[:32]!r}")
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of the manifest, whose keys are unique: the last would win without a message."""
+    return _once("the key {!r}", pairs)
+
+
 def _words(machine: object, accelerator: object, vcpus: int) -> str:
     return f"{machine} under {accelerator} with {vcpus} vCPU{'s' if vcpus != 1 else ''}"
 
@@ -315,7 +361,9 @@ def _load(path: Path) -> dict[str, Any]:
     raw = _read(path, MAX_MANIFEST)
     try:
         text = raw.decode() if len(raw) <= MAX_MANIFEST else ""
-        document = load_json(text, section=path.name, parse_float=_refuse, parse_constant=_refuse)
+        document = load_json(
+            text, section=path.name, parse_float=_refuse, parse_constant=_refuse, object_pairs_hook=_object
+        )
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
@@ -323,8 +371,8 @@ def _load(path: Path) -> dict[str, Any]:
     return document
 
 
-def _set_msr(rewriter: Rewriter, index: int, msr: MshvMsr, value: int) -> None:
-    """Write an MSR into its field; add the subsection that the field needs."""
+def _set_msr(rewriter: Rewriter, index: int, msr: MshvMsr, value: int, manifest: Path) -> None:
+    """Write an MSR of the manifest into its field; add the subsection that the field needs."""
     draft = rewriter.draft
     if msr.number == TSC:
         draft.vcpu(draft.section(f"cpu@{index}")).check_saver("where the TSC is")
@@ -343,7 +391,8 @@ def _set_msr(rewriter: Rewriter, index: int, msr: MshvMsr, value: int) -> None:
             if draft.section(f"cpu@{index}").device.get(here) is None:
                 rewriter.add_subsection("/".join(filter(None, (f"cpu@{index}", parent))), name)
             parent = here
-    rewriter.set(f"cpu@{index}/{msr.path}", value)
+    with _about(manifest):  # the value does not fit the field
+        rewriter.set(f"cpu@{index}/{msr.path}", value)
 
 
 def _subsections(path: str) -> list[str]:

@@ -389,6 +389,78 @@ def test_areas_of_the_wrong_size(bundle, tmp_path):
         import_bundle(Rewriter(stream), folder)
 
 
+def twice(document, place):
+    """Return the manifest with the first key of the object at ``place`` twice."""
+    part = document
+    for key in place:
+        part = part[key]
+    key = next(iter(part))
+    part["again"] = part[key]
+    return json.dumps(document).replace('"again":', f"{json.dumps(key)}:")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [(), ("layout",), ("layout", "leaf_0xd"), ("vcpus", 0), ("vcpus", 0, "msrs", 0)],
+    ids=lambda place: "/".join(map(str, place)) or "document",
+)
+def test_a_key_that_is_there_twice(place, bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    manifest = tmp_path / "b" / "bundle.json"
+    manifest.write_text(twice(json.loads(manifest.read_text()), place))
+    with (
+        qmigtool.open(SMALL, accelerator="kvm") as stream,
+        pytest.raises(StreamError, match="is listed twice") as caught,
+    ):
+        import_bundle(Rewriter(stream), tmp_path / "b")
+    assert caught.value.file == str(manifest)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda d: d["vcpus"][0].update(msrs=[{"index": "0x277", "value": v} for v in ("0x1", "0x2")]),
+            "MSR 0x277 of vCPU 0",
+        ),
+        (lambda d: d["vcpus"].append(d["vcpus"][0]), "vCPU 0"),
+        (lambda d: d["layout"]["leaf_0xd"].update({"02": ["0x100", "0x240", "0x0", "0x0"]}), ""),
+    ],
+)
+def test_an_item_that_is_listed_twice(edit, message, bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    change(tmp_path / "b", edit)
+    with qmigtool.open(SMALL, accelerator="kvm") as stream, pytest.raises(StreamError) as caught:
+        import_bundle(Rewriter(stream), tmp_path / "b")
+    assert caught.value.message == (f"{message} is listed twice" if message else caught.value.message)
+    assert caught.value.file == str(tmp_path / "b" / "bundle.json")
+
+
+def test_an_error_names_the_file_of_the_bundle(bundle, tmp_path, capsys):
+    """The stream is not at fault."""
+    source = tmp_path / "source.mig"
+    source.write_bytes(SMALL)
+    cases = {
+        "bundle.json": [
+            lambda folder: (folder / "bundle.json").write_text("{}"),
+            lambda folder: change(folder, lambda d: d["vcpus"][0].update(xcr0="0x5")),
+            lambda folder: change(folder, lambda d: d["vcpus"][0].update(xcr0="0x8000000000000003")),
+        ],
+        "vcpu-0.xsave": [
+            lambda folder: (folder / "vcpu-0.xsave").write_bytes(bytes(600)),
+            lambda folder: (folder / "vcpu-0.xsave").write_bytes(b"\xff" * 4096),
+        ],
+    }
+    for name, edits in cases.items():
+        for number, edit in enumerate(edits):
+            folder = tmp_path / f"{name} {number}"
+            shutil.copytree(bundle, folder)
+            edit(folder)
+            command = ["mshv", "import", str(source), str(folder), "--accelerator", "kvm", "-o", str(tmp_path / "out")]
+            assert main.run(command) in (1, 3), (name, number)
+            assert f"{folder / name}: " in capsys.readouterr().err, (name, number)
+
+
 def test_a_vcpu_that_is_not_there(bundle, tmp_path):
     folder = tmp_path / "b"
     shutil.copytree(bundle, folder)
