@@ -123,7 +123,7 @@ def test_a_file_at_standard_input_is_read_as_a_file():
             done = given(["info", "-", "--json"], stdin=file)
         assert done.returncode == 0, done.stderr
         document = json.loads(done.stdout)
-        assert document["road"] == "tail-first"
+        assert document["strategy"] == "tail-first"
         assert document["complete"]
 
 

@@ -178,7 +178,7 @@ def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
         *([("", lacking.words)] if lacking is not None else []),
         ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
         ("vmdesc", "yes" if document["vmdesc"] else "no"),
-        *([("decoded by", _schema(document["borrowed_schema"]))] if document["borrowed_schema"] else []),
+        *([("decoded by", _schema(document["schema_name"]))] if document["schema_name"] else []),
         *((f"{where} it", _bytes(document[where])) for where in ("before", "behind") if document[where]),
         *([] if document["proved"] else [("proved", NOT_PROVED)]),
         (

@@ -25,7 +25,7 @@ PIECE = 1 << 20  # bytes of two bodies that are compared at once
 class Device:
     """One device section; ``name`` is its idstr. Fields are decoded on access.
 
-    ``borrowed`` names the schema that decodes it if the stream has no vmdesc, and is None otherwise.
+    ``schema_name`` names the schema that decodes it if the stream has no vmdesc, and is None otherwise.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class Device:
         section: Section,
         description: DeviceDescription | Description | None,
         source: Bytes,
-        borrowed: str | None = None,
+        schema_name: str | None = None,
     ) -> None:
         self.section = section
         self.name = section.name or ""
         self.instance_id = section.instance_id or 0
         self.version_id = section.version_id or 0
         self._described = description
-        self.borrowed = borrowed
+        self.schema_name = schema_name
         self._source = source
         self._fields: tuple[Field, ...] | None = None
         self._named: dict[str, Field] | None = None  # the first of each name: checks look up thousands of them

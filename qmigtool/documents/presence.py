@@ -65,7 +65,7 @@ class Presence(NamedTuple):
     vcpus: dict[Pattern, list[int]]
     undeclared: dict[int, list[int]]
     accelerator: str
-    borrowed: str | None
+    schema_name: str | None
 
     @property
     def most(self) -> Pattern | None:
@@ -120,7 +120,7 @@ def presence(file: str, stream: Stream, vcpus: Sequence[VCpu]) -> Presence:
         _grouped(vcpus, lambda v: Pattern(v.xcr0, v.xss, v.xstate_bv, v.carried, v.live)),
         {mask: indexes for mask, indexes in _grouped(vcpus, lambda v: v.undeclared).items() if mask},
         stream.accelerator.words,
-        stream.borrowed,
+        stream.schema_name,
     )
 
 
@@ -183,7 +183,7 @@ def presence_document(stream: Stream, vcpus: Sequence[VCpu], rows: Iterable[tupl
         components.setdefault(index, []).append(dict(zip(names, values, strict=True)))
     return {
         "accelerator": {"name": stream.accelerator.name, "evidence": list(stream.accelerator.evidence)},
-        "borrowed_schema": stream.borrowed,
+        "schema_name": stream.schema_name,
         "proved": stream.proved,
         "vcpus": [
             {

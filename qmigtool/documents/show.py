@@ -42,8 +42,8 @@ def show_document(stream: Stream, device: Device | None = None, path: str = "") 
     document: dict[str, Any] = {"proved": stream.proved, "devices": []}
     for one in stream.devices if device is None else (device,):
         entry: dict[str, Any] = {"name": one.name, "instance_id": one.instance_id, "version_id": one.version_id}
-        if one.borrowed is not None:
-            entry["borrowed_schema"] = one.borrowed
+        if one.schema_name is not None:
+            entry["schema_name"] = one.schema_name
         try:
             if path:
                 field = one.field(path)

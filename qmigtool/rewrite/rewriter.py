@@ -194,10 +194,12 @@ class Rewriter:
             return
         draft = self.draft
         source = draft.stream
-        with open_stream(FileSource.of_open_file(handle), schema=source.schema if source.borrowed else None) as result:
+        with open_stream(
+            FileSource.of_open_file(handle), schema=source.schema if source.schema_name else None
+        ) as result:
             if source.sections[-1].type is Type.TAIL:
                 result.prove()  # data after the stream may have its own end marker, and was copied with it
-            walk_memory = draft.memory.touched or result.road == "forward"
+            walk_memory = draft.memory.touched or result.strategy == "forward"
             if result.problems or (walk_memory and not result.complete):
                 _defect(f"the output cannot be read: {result.error or 'its end is missing'}")
             if result.configuration != draft.configuration:

@@ -50,8 +50,8 @@ class SectionDraft:
             else:
                 body = self.body
                 place = replace(self.section, offset=0, body_offset=0, length=len(body), body_length=len(body))
-                borrowed = self.original.borrowed if self.original is not None else None
-                self._device = Device(place, self.description, BufferSource(body), borrowed)
+                schema_name = self.original.schema_name if self.original is not None else None
+                self._device = Device(place, self.description, BufferSource(body), schema_name)
         return self._device
 
     @property

@@ -64,7 +64,7 @@ def disagreements(index: SectionIndex, located: LocatedVmdesc) -> Iterator[QmigE
 def wrong_lengths(devices: Iterable[Device]) -> Iterator[QmigError]:
     """Yield the sections that are shorter or longer than the stream's own vmdesc says."""
     for device in devices:
-        if device.borrowed is None and device.description is not None:
+        if device.schema_name is None and device.description is not None:
             try:
                 device.check_length()
             except UnsupportedError:

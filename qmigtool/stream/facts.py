@@ -116,7 +116,7 @@ class Facts:
         return self._reading.start
 
     @property
-    def road(self) -> str:
+    def strategy(self) -> str:
         """``tail-first`` or ``forward``: the strategy that reached the device state."""
         return "tail-first" if self._reading.tail_first else "forward"
 
@@ -265,9 +265,9 @@ class Facts:
         return self._given_schema or built_in()
 
     @property
-    def borrowed(self) -> str | None:
+    def schema_name(self) -> str | None:
         """The name of the schema that decodes devices that the stream does not describe, or None."""
-        return self.schema.name if any(device.borrowed is not None for device in self.devices) else None
+        return self.schema.name if any(device.schema_name is not None for device in self.devices) else None
 
     @cached_property
     def ram(self) -> Ram:

@@ -63,8 +63,8 @@ def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True)
         "capabilities": list(stream.capabilities),
         "uuid": uuid,
         "vmdesc": stream.vmdesc is not None,
-        "borrowed_schema": stream.borrowed,
-        "road": stream.road,
+        "schema_name": stream.schema_name,
+        "strategy": stream.strategy,
         "proved": stream.proved,
         **{
             where: None if sections is None else sum(s.length for s in sections if s.type is kind)

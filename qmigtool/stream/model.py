@@ -38,7 +38,7 @@ class Stream(Facts):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Stream {self.source.name!r}, {self.machine or 'no machine type'}, read {self.road}>"
+        return f"<Stream {self.source.name!r}, {self.machine or 'no machine type'}, read {self.strategy}>"
 
     def _repr_html_(self) -> str:
         """Show the stream in a notebook; RAM's headers are not read for that."""

@@ -78,7 +78,7 @@ def _first_part(path: Path, ram: int) -> int:
     """Return where the first PART starts, having seen that the stream is what it should be."""
     with qmigtool.open(path) as stream:
         assert stream.complete
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
         assert stream.ram_blocks[0].used_length == ram
         assert len(stream.vcpus) == 4
         return next(section.offset for section in stream.sections if section.type is Type.PART)

@@ -126,7 +126,7 @@ def test_learn_and_use_a_schema(call, tmp_path):
     assert found["shapes"] >= found["devices"]
     assert found["skipped"] == [str(samplefiles.path("novmdesc-7.2"))]
     shown = document(call("info", samplefiles.path("novmdesc-7.2"), "--schema", schema, "--json"))
-    assert shown["borrowed_schema"] == "mine.json.xz"
+    assert shown["schema_name"] == "mine.json.xz"
     code, out, err = call("schema", "learn", samplefiles.path("pc-7.2"), "-o", tmp_path / "m.json", "--name", "n")
     assert (code, out) == (0, "")
     assert "devices" in err

@@ -124,7 +124,7 @@ def described(data: bytes | Path) -> list[Pairs]:
 
 
 def assert_true(data: bytes | Path) -> None:
-    """It reads to its end on both roads; its vmdesc has its sections, in their order, each with its length."""
+    """It reads to its end with both strategies; its vmdesc has its sections, in their order, each with its length."""
     sections = full_sections(data)
     with qmigtool.open(data) as stream:
         assert stream.complete, stream.error
@@ -133,7 +133,7 @@ def assert_true(data: bytes | Path) -> None:
                 assert device.fields is not None
         if stream.vmdesc is None:
             return
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
     devices = described(data)
     assert [(get(d, "name"), get(d, "instance_id")) for d in devices] == [(s[0], s[1]) for s in sections]
     for device, (name, instance, version, _, body) in zip(devices, sections, strict=True):

@@ -1,4 +1,4 @@
-"""A stream, opened on every road: from the end, forward, through a pipe; whole, odd and broken."""
+"""A stream, opened by every strategy: from the end, forward, through a pipe; whole, odd and broken."""
 
 import contextlib
 import io
@@ -39,7 +39,7 @@ def values(field):
 
 
 def everything(stream):
-    """Devices with all of their values; two roads must agree on this."""
+    """Devices with all of their values; two strategies must agree on this."""
     return [
         (
             device.name,
@@ -75,15 +75,15 @@ def small(*, tail=b"", footers=True, machine="pc-i440fx-7.2", before=None, vmdes
     return w
 
 
-# -- both roads -------------------------------------------------------------------------------------------------------
+# -- both strategies --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", samplefiles.NAMES)
-def test_both_roads_agree_on_samples(name):
+def test_both_strategies_agree_on_samples(name):
     path = samplefiles.path(name)
     with qmigtool.open(path) as first, qmigtool.open(path, forward=True) as second:
-        assert second.road == "forward"
-        assert first.road == ("forward" if name == "novmdesc-7.2" else "tail-first")
+        assert second.strategy == "forward"
+        assert first.strategy == ("forward" if name == "novmdesc-7.2" else "tail-first")
         assert everything(first) == everything(second)
         assert frames(first) == frames(second)
         assert first.complete
@@ -133,7 +133,7 @@ def test_the_device_state_is_reached_without_reading_ram():
     data = bytearray(w.data)
     data[start.body_offset : start.body_offset + 8] = b"\xff" * 8
     with qmigtool.open(bytes(data)) as stream:
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
         assert [v.xcr0 for v in stream.vcpus] == [7, 1]
         assert stream.problems == []
         assert not stream.complete
@@ -173,7 +173,7 @@ def test_a_pipe_gives_what_the_file_gives(name):
     assert through_a_pipe(data, look) == expected
     with qmigtool.open(io.BytesIO(data)) as stream:
         assert look(stream) == expected
-        assert stream.road == "forward"
+        assert stream.strategy == "forward"
         if masks is not None:
             assert [(v.xcr0, v.live, v.xsave.data) for v in stream.vcpus] == masks
 
@@ -260,7 +260,7 @@ def test_early_setup_sections(where):
         w.finish()
     data = bytes(w.data)
     with qmigtool.open(data) as stream:
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
         assert stream.devices[0].name == "0000:00:04.0/virtio-mem-device-early"
         assert stream.field("0000:00:04.0/virtio-mem-device-early/x").value == 7
         assert frames(stream) == w.spans
@@ -309,8 +309,8 @@ def test_a_stream_cut_behind_a_vmdesc_inside_guest_ram():
 def test_padding_of_a_block_device(padding, vmdesc):
     w = small(tail=bytes(padding), vmdesc=vmdesc)
     with qmigtool.open(bytes(w.data)) as stream:
-        # What lies behind might be left of an older, longer stream: only the forward road can tell.
-        assert stream.road == "forward"
+        # What lies behind might be left of an older, longer stream: only the forward strategy can tell.
+        assert stream.strategy == "forward"
         assert frames(stream) == w.spans
         assert stream.complete
         assert stream.sections[-1].type == "tail"
@@ -326,7 +326,7 @@ def test_garbage_behind_the_stream():
 def test_footers_off():
     w = small(footers=False)
     with qmigtool.open(bytes(w.data)) as stream, qmigtool.open(bytes(w.data), forward=True) as forward:
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
         assert frames(stream) == frames(forward) == w.spans
         assert everything(stream) == everything(forward)
         assert stream.complete
@@ -362,7 +362,7 @@ def test_no_end_section():
     w.device(2, "timer", 0, TIMER)
     w.finish()
     with qmigtool.open(bytes(w.data)) as stream:
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
         assert frames(stream) == w.spans
         assert stream.complete
 
@@ -388,7 +388,7 @@ def css(*, forward=False):
 @pytest.mark.parametrize("forward", [False, True])
 def test_a_description_that_is_wrong_about_one_device(forward):
     stream, w = css(forward=forward)
-    assert stream.road == "forward"
+    assert stream.strategy == "forward"
     assert frames(stream) == w.spans
     assert stream.complete
     by_name = {device.name: device for device in stream.devices}

@@ -92,7 +92,7 @@ def test_what_follows_is_said_by_commands_that_show(capsys, tmp_path):
 def test_what_was_asked_before_the_proof_is_asked_again():
     front, tail = saved("twin-tcg-10.0", NEW), saved("twin-tcg-10.0", OLD)
     with qmigtool.open(front + tail) as stream:
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
         assert not stream.proved
         assert stream.field(RBX).value == OLD  # nobody has asked for a proof
         assert stream.vcpus[0].device.number("env.regs[3]") == OLD
@@ -108,7 +108,7 @@ def test_an_older_end_that_is_not_at_the_end_of_the_file(behind):
         assert stream.prove()
         assert stream.field(RBX).value == NEW
         assert stream.vmdesc is not None
-        assert stream.borrowed is None
+        assert stream.schema_name is None
         assert all(p.offset == end_of("twin-tcg-10.0", NEW) for p in stream.problems)
 
 
@@ -225,7 +225,7 @@ def test_the_walk_has_a_limit():
         assert not stream.prove(40 * PAGE)
         assert stream.field("timer/ticks").value == 1
         assert stream.prove(60 * PAGE)
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
         assert stream.complete
         assert [(s.type, s.offset) for s in stream.sections] == [(s.type, s.offset) for s in w.spans]
 

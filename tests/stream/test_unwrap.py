@@ -47,7 +47,7 @@ def test_a_raw_save_image_is_read_where_it_lies() -> None:
         first = stream.sections[1]
         assert first.offset == stream.container.details["stream_offset"] == 0x104D3
         assert data[first.offset : first.offset + 4] == b"QEVM"
-        assert stream.road == "tail-first"
+        assert stream.strategy == "tail-first"
 
 
 def test_a_rewritten_save_image_is_still_one() -> None:

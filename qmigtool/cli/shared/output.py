@@ -128,7 +128,7 @@ def opened(
 
 def _say_behind(stream: Stream, file: str) -> None:
     """Say on stderr that something else follows the stream, where nothing else says so."""
-    if stream.road == "tail-first" or stream.problems or not isinstance(stream.source, BufferSource):
+    if stream.strategy == "tail-first" or stream.problems or not isinstance(stream.source, BufferSource):
         return
     last = stream.sections[-1]
     if last.type is Type.TAIL and any(stream.source.view(last.offset, min(last.length, LOOKED_AT))):

@@ -81,8 +81,8 @@ def export(
         elif one.undeclared:
             names = " ".join(core.mask_names(one.undeclared))
             notes.insert(0, f"not declared, so taken as initial although not zero: {names} (see --xstate-bv)")
-        if one.device.borrowed is not None:
-            notes.append(f"decoded by a schema learned from other streams: {one.device.borrowed}")
+        if one.device.schema_name is not None:
+            notes.append(f"decoded by a schema learned from other streams: {one.device.schema_name}")
         notes += [note for note in core.area_notes(result.data, layout) if note not in notes]
         if form == Format.COMPACTED:
             notes += _mshv_notes(result.data, layout, one.xcr0)

@@ -126,8 +126,8 @@ def _print_components(found: Sequence[Presence], layout: Layout | None, *, sever
     for one in found:
         who = f"{one.file}: " if several else ""
         say(printable(f"{who}{one.accelerator}"))
-        if one.borrowed is not None:
-            say(printable(f"{who}no vmdesc: decoded by a schema learned from other streams ({one.borrowed})"))
+        if one.schema_name is not None:
+            say(printable(f"{who}no vmdesc: decoded by a schema learned from other streams ({one.schema_name})"))
         for undeclared, indexes in one.undeclared.items():
             live = " ".join(core.mask_names(undeclared))
             say(printable(f"{who}vCPU {ranges(indexes)}: live but not declared: {live}"))

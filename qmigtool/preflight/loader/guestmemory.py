@@ -56,7 +56,7 @@ class GuestMemory:
             found = self._stream.device(f"{idstr}@{instance}").description
         except QmigError:
             return None
-        return None if self._stream.borrowed else found
+        return None if self._stream.schema_name else found
 
     def place(self, address: int, length: int, blocks: list[str]) -> tuple[str, int] | None:
         """Return the block and the offset of guest-physical memory; None if that is not known.

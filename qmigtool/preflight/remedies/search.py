@@ -230,7 +230,7 @@ class _Search:
         splices = rewriter.splices()
         accelerator = rewriter.draft.accelerator
         known = accelerator if accelerator in TRAITS else None
-        schema = self.stream.schema if self.stream.borrowed else None
+        schema = self.stream.schema if self.stream.schema_name else None
         if (self.stream.size or 0) <= IN_MEMORY:
             memory = io.BytesIO()
             rewriter.write(memory, splices)

@@ -19,7 +19,7 @@ def sent(stream):
     return [
         [field.name for field in vcpu.device.fields if field.kind == "subsection"]
         for vcpu in stream.vcpus
-        if vcpu.device.borrowed is None
+        if vcpu.device.schema_name is None
     ]
 
 

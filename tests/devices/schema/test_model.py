@@ -277,7 +277,7 @@ def test_the_built_in_schema_knows_the_subsection(name, footers):
     with qmigtool.open(undescribed((name, data), footers=footers)) as stream:
         assert stream.complete, stream.problems
         cpu = stream.device("cpu@0")
-        assert cpu.borrowed == built_in().name
+        assert cpu.schema_name == built_in().name
         found = cpu.subsection(name)
         assert found is not None
         assert found.length - data.__len__() in (0, 6 + len(name))
@@ -317,7 +317,7 @@ def test_the_built_in_schema_takes_all_of_them_at_once():
 def test_what_does_not_fit_is_not_forced(subsections):
     with qmigtool.open(undescribed(*subsections)) as stream:
         cpu = stream.device("cpu@0")
-        assert (cpu.description, cpu.borrowed) == (None, None)
+        assert (cpu.description, cpu.schema_name) == (None, None)
         with pytest.raises(UnsupportedError):
             cpu.fields  # noqa: B018
 
@@ -333,17 +333,17 @@ def test_nothing_tells_where_an_unknown_section_ends():
         assert "no such device" in str(stream.problems[0])
 
 
-def test_borrowed_is_told():
+def test_a_schema_in_use_is_told():
     with qmigtool.open(path("novmdesc-7.2")) as stream, qmigtool.open(path("pc-7.2")) as described:
         # Where several shapes fit, the choice is said, too.
         told = {built_in().name, f"{built_in().name}, one of several shapes that fit"}
-        assert {device.borrowed for device in stream.devices} == told
-        assert stream.borrowed == built_in().name
-        assert {device.borrowed for device in described.devices} == {None}
-        assert described.borrowed is None
+        assert {device.schema_name for device in stream.devices} == told
+        assert stream.schema_name == built_in().name
+        assert {device.schema_name for device in described.devices} == {None}
+        assert described.schema_name is None
     mine = learn([facts("pc-7.2")[:2]], "my own")
     with qmigtool.open(path("novmdesc-7.2"), schema=mine) as stream:
-        assert stream.borrowed == "my own"
+        assert stream.schema_name == "my own"
 
 
 # -- shapes ----------------------------------------------------------------------------------------------------------
