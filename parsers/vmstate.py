@@ -29,6 +29,7 @@ __all__ = [
     "Integer",
     "Kind",
     "body_fields",
+    "can_decode",
     "decode_value",
     "decode_values",
     "encode_field",
@@ -121,6 +122,17 @@ def encode_value(type_: str, size: int, value: int | bool | str | bytes) -> byte
     if integer is None or integer.size != size:
         raise ValueError(f"a {type_} of {size} bytes needs bytes, not a number")
     return int(value).to_bytes(size, "big", signed=integer.signed)
+
+
+def can_decode(type_: str, size: int) -> bool:
+    """Return whether the bytes of a field of this type and size, without a description, are decoded and encoded.
+
+    A type that is not known is opaque bytes of any size. The bytes of a list decode only if it is empty: elements need
+    descriptions.
+    """
+    if type_ in INTEGERS:
+        return size == INTEGERS[type_].size
+    return size == _SIZES.get(type_, size)
 
 
 class Field:
@@ -367,6 +379,8 @@ def body_fields(source: Bytes, description: Description, offset: int) -> Iterato
 
 
 _LISTS = ("qtailq", "qlist", "gtree")
+# The only size that a type has without a description; None: it has none.
+_SIZES = {"bool": 1, "qtailq": 1, "qlist": 1, "gtree": 5, "struct": None, "subsection": None, "capability": None}
 
 
 def inside(part: FieldDescription) -> Description | None:

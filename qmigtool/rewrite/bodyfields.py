@@ -11,10 +11,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.devices.schema.shapes import find_field, find_struct
-from qmigtool.errors import UsageError
+from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 from qmigtool.parsers.vmdescspans import MAX_NUMBER
-from qmigtool.parsers.vmstate import INTEGERS, inside
+from qmigtool.parsers.vmstate import INTEGERS, can_decode, encode_field, inside
 from qmigtool.rewrite.body import BodyDraft, EntryDraft
 from qmigtool.rewrite.fields import shown
 from qmigtool.rewrite.values import brief, encode
@@ -31,6 +31,7 @@ __all__ = ["MAX_FIELD", "add_field", "drop_field", "put_in", "take_out"]
 MAX_FIELD = 16 << 20  # bytes of a field that is inserted; the largest known are a display's palettes
 _TYPE = re.compile(r"(?P<type>[^:\[\]]{1,255}?)(?::(?P<bytes>[0-9]{1,9}))?(?:\[(?P<count>[0-9]{1,9})\])?")
 _EXPECTED = "as uint32, uint8[16], buffer:64, or the name of a known struct"
+_TYPES = f"{', '.join((*INTEGERS, 'bool'))}; buffer:BYTES, or another type that is opaque bytes; a known struct"
 
 
 def add_field(
@@ -38,10 +39,10 @@ def add_field(
 ) -> None:
     """Insert the field ``path`` into the device, struct or subsection that contains it.
 
-    ``kind`` is a type as the vmdesc names it: ``uint32``, ``bool``; ``uint8[16]`` for an array; ``buffer:64`` (or any
-    other type) for that many bytes; the name of a struct that QEMU is known to send. Without it, type and place are
-    those that QEMU is known to send (see :mod:`qmigtool.devices.schema`). The field follows ``after`` (``""``: it is
-    the first), else it goes to its known place, else to the end. Without ``value`` it is zero. Raises
+    ``kind`` is a type as the vmdesc names it: ``uint32``, ``bool``; ``uint8[16]`` for an array; ``buffer:64`` (or
+    another type that is opaque) for that many bytes; the name of a struct that QEMU is known to send. Without it, type
+    and place are those that QEMU is known to send (see :mod:`qmigtool.devices.schema`). The field follows ``after``
+    (``""``: it is the first), else it goes to its known place, else to the end. Without ``value`` it is zero. Raises
     :class:`~qmigtool.errors.UsageError`.
     """
     section, rest = draft.find(path)
@@ -59,6 +60,7 @@ def add_field(
         raise UsageError(f"{body.name!r} has no field {after!r}", expected="one of " + ", ".join(dict.fromkeys(there)))
     before = {after} if after is not None else {*known[1]} if known is not None else {*there}
     put_in(section, body.path, described, before)
+    _check_readable(section, rest, described)
     if value is not None:
         try:
             field = section.device.field(rest)
@@ -66,6 +68,21 @@ def add_field(
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
     draft.change(rest, None, None, shown(section.device.field(rest)), why, device=section.label)
+
+
+def _check_readable(section: SectionDraft, path: str, described: FieldDescription) -> None:
+    """Refuse a type whose bytes, as they were written, do not decode and encode to themselves."""
+    field = section.device.field(path)
+    try:
+        if encode_field(field) == field.raw:
+            return
+        why = "it encodes to other bytes"
+    except (StreamError, ValueError, OverflowError) as error:
+        why = str(error)
+    raise UsageError(
+        f"a field of type {brief(described.type)} and {described.total} zero bytes cannot be read back: {why}",
+        expected=_EXPECTED,
+    )
 
 
 def drop_field(draft: Draft, path: str, why: str = "") -> None:
@@ -134,6 +151,8 @@ def _described(schema: Schema, name: str, kind: str) -> FieldDescription:
     struct: Description | None = None
     if match["bytes"] is not None:
         size = int(match["bytes"])
+        if not can_decode(type_, size):
+            raise UsageError(f"a field of type {brief(type_)} and {size} bytes cannot be read", expected=_TYPES)
     elif type_ in INTEGERS:
         size = INTEGERS[type_].size
     elif type_ == "bool":
@@ -141,7 +160,7 @@ def _described(schema: Schema, name: str, kind: str) -> FieldDescription:
     else:
         struct = find_struct(schema, type_)
         if struct is None:
-            raise UsageError(f"{brief(type_)} is not a known type or struct", expected=_EXPECTED)
+            raise UsageError(f"{brief(type_)} is not a known type or struct", expected=_TYPES)
         type_, size = "struct", struct.size
     described = FieldDescription(name, type_, size, count, struct, ())
     if count == 0 or not 0 < described.total <= min(MAX_FIELD, MAX_NUMBER):

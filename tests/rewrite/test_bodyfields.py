@@ -4,6 +4,7 @@ import pytest
 
 import qmigtool
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.parsers.vmstate import INTEGERS, encode_field
 from tests.rewrite.editing import assert_true, rewritten, sample, stream_of
 from tests.support.streamwriter import Vmsd, num, nums, raw, struct_, structs, uncollapsed
 
@@ -76,12 +77,41 @@ def test_a_field_is_put_in_and_left_out(where):
         ("uint8[4]", [1, 2, 3, 4], nums("cond", "uint8", [1, 2, 3, 4])),
         ("buffer:6", "hex:010203040506", raw("cond", b"\1\2\3\4\5\6")),
         ("buffer:6", "text:abc", raw("cond", b"abc\0\0\0")),
+        ("qtailq:1", None, raw("cond", b"\0", "qtailq")),
+        ("gtree:5", None, raw("cond", bytes(5), "gtree")),
         ("pci irq state:16", None, raw("cond", bytes(16), "pci irq state")),
     ],
 )
 def test_types_and_values(kind, value, item):
     done = rewritten(stream(), lambda r: r.add_field("dev@1/cond", kind, value))
     assert done.data == stream(last=[item])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("gtree:9", "gtree:4", "qtailq:2", "qlist:9", "qtailq:9[2]"),
+        *("struct:4", "subsection:4", "uint32:3", "uint32:8[2]", "bool:4", "capability:3"),
+    ],
+)
+def test_a_type_that_could_not_be_read_back(kind):
+    with qmigtool.open(stream()) as opened:
+        rewriter = qmigtool.Rewriter(opened)
+        with pytest.raises(UsageError, match="cannot be read") as caught:
+            rewriter.add_field("dev@1/cond", kind)
+        assert "uint8, uint16, uint32" in (caught.value.expected or "")
+        assert not rewriter.changes
+        assert not rewriter.splices()
+
+
+def test_every_field_that_is_added_reads_back():
+    """From the bytes of the output, with the description in it."""
+    for kind in (*INTEGERS, "bool", "buffer:9", "qlist:1", "gtree:5", "uint8[3]", "a type of my own:7"):
+        done = rewritten(stream(), lambda r, kind=kind: r.add_field("dev@1/cond", kind))
+        with qmigtool.open(done.data) as found:
+            field = found.field("dev@1/cond")
+            assert encode_field(field) == field.raw == bytes(field.length), kind
+            assert field.type == kind.partition(":")[0].partition("[")[0]
 
 
 def test_a_struct_that_is_known(call, tmp_path):

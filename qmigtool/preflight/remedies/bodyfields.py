@@ -12,7 +12,7 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from qmigtool.devices.schema.shapes import find_struct
-from qmigtool.parsers.vmstate import INTEGERS
+from qmigtool.parsers.vmstate import INTEGERS, can_decode
 from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.rewrite.fields import shown
 
@@ -96,6 +96,8 @@ def _kind(stream: Stream, field: FieldDescription) -> str:
         if known is not None and known.size == field.size:
             return f"{known.name}{count}"
         return f"buffer:{field.total}"
+    if not can_decode(field.type, field.size):
+        return f"buffer:{field.total}"  # a list with elements: the loader reads the same bytes
     return f"{field.type}:{field.size}{count}"
 
 
