@@ -18,6 +18,7 @@ import pytest
 
 import qmigtool
 from qmigtool.cli.main import run
+from qmigtool.cli.shared.output import print_cells, say
 from qmigtool.errors import BudgetError, LimitError, StreamError, UsageError
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.fields import assign
@@ -206,6 +207,62 @@ def test_names_in_every_output(name: str, command: str, tmp_path: Path, capsys: 
         assert re.search(r"[^\n -~]", text) is None or all(c.isprintable() or c == "\n" for c in text)
     if "--csv" in command:
         assert not [cell for line in said.out.splitlines() for cell in line.split(",") if cell.startswith(tuple("=+@"))]
+
+
+LINE_START = re.compile(r"^\s*(?:::|##)", re.MULTILINE)
+BROKEN_OFF = [
+    "a ::error::b",
+    "dir/::notice::x",
+    "aaaa aaaaa ##vso[b]",
+    "a ##[error]b c",
+    "::a ::b::c",
+    "x/ ::y",
+    "a/##b",
+]
+
+
+@pytest.mark.parametrize("width", range(20, 81))
+def test_no_line_of_a_folded_table_begins_as_a_command(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for filler in ("", "a" * 9, "word " * 5, "b" * (width - 3)):
+        names = [printable(f"{filler} {name}") for name in BROKEN_OFF]
+        print_cells(["name", "what"], [[name, name] for name in names], [False, False])
+        print_cells(["n", "what", "more"], [["1", name, name] for name in names], [True, False, False], keys=2)
+        for name in names:
+            say(f"the name is {name}")
+    assert LINE_START.search(capsys.readouterr().out) is None
+
+
+@pytest.mark.parametrize("width", [20, 26, 33, 47, 60, 80])
+@pytest.mark.parametrize(
+    "command",
+    ["info F", "info F G", "sections F", "show F", "show F --all", "check F", "check --policy P F", "diff F G",
+     "diff -r D E", "diff --base G F G", "ram F", "xsave table F G", "preflight F --target tcg", "rewrite F --dry-run",
+     "schema diff F G"],
+)  # fmt: skip
+def test_no_line_of_a_folded_output_begins_as_a_command(
+    command: str, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.chdir(tmp_path)
+    plain = samplefiles.read("pc-7.2")
+    evil = plain
+    for old, new in ((b"0000:00:01.3/piix4_pm", b"a/::error::x b ::c::d"), (b"pc-i440fx-7.2", b"a ::notice::x"),
+                     (b"pc.bios", b"a ::b::"), (b"0000:00:02.0/vga", b"abcd ##vso[x]y/z")):  # fmt: skip
+        assert len(old) == len(new)
+        evil = evil.replace(old, new)
+    for folder, contents in (("D", evil), ("E", plain)):
+        (tmp_path / folder / "aaaaaaaaaaaaaaaaaaaaa ").mkdir(parents=True)
+        (tmp_path / folder / "aaaaaaaaaaaaaaaaaaaaa " / "::error::b ::c::.mig").write_bytes(contents)
+    name = "aaaaaaaaaaaaaaaaaaaaa /::error::b ::c::.mig"
+    (tmp_path / "P").write_text('schema = 1\n[rules.accelerator]\naccelerator = "mshv"\n')
+    where = {"F": f"D/{name}", "G": f"E/{name}", "D": "D", "E": "E", "P": "P"}
+    assert run([where.get(word, word) for word in command.split()]) != 70
+    said = capsys.readouterr()
+    assert LINE_START.search(said.out) is None
+    assert LINE_START.search(said.err) is None
 
 
 def test_errors_about_file_names_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,3 +126,37 @@ def test_a_container_that_fails_is_a_broken_input(tmp_path: Path, inverted: str)
     done = run(install(tmp_path, "[qmigtool.containers]\nx = house:BROKEN\n"), "info", inverted)
     assert done.returncode == 3
     assert "inverted cannot be read: ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(0)", "raise SystemExit", "raise GeneratorExit", "1 // 0"])
+@pytest.mark.parametrize("group", ["rules", "formats", "containers"])
+def test_a_distribution_that_exits_on_import_is_named(tmp_path: Path, group: str, code: str) -> None:
+    environment = install(tmp_path, f"[qmigtool.{group}]\nx = house:x\n")
+    (tmp_path / "house.py").write_text(code, encoding="utf-8")
+    (tmp_path / "other").write_bytes(b"neither a stream nor a container that is known")
+    done = run(environment, "check", str(STREAM if group != "containers" else tmp_path / "other"), "--format", "junit")
+    assert done.returncode == 2
+    assert "house-rules" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "code", ["sys.exit(0)", "1 // 0", "return None", "return b'x'", "raise OSError(2, 'x', 'y')", "raise KeyError"]
+)
+def test_a_format_that_fails_is_named(tmp_path: Path, code: str) -> None:
+    environment = install(tmp_path, "[qmigtool.formats]\nx = house:x\n")
+    (tmp_path / "house.py").write_text(f"import sys\ndef x(*_):\n    {code}\n", encoding="utf-8")
+    for words in (["--format", "x"], ["--report", f"x={tmp_path}/out"]):
+        done = run(environment, "check", str(STREAM), *words)
+        assert done.returncode == 2
+        assert "the entry point 'x' of house-rules" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_container_that_exits_is_an_error(tmp_path: Path, inverted: str) -> None:
+    environment = install(tmp_path, "[qmigtool.containers]\ninverted = house:EXITS\n")
+    more = "\nimport sys\nEXITS = Packing('inverted', b'INVERTED', lambda data: sys.exit(0))\n"
+    (tmp_path / "house.py").write_text(MODULE + more, encoding="utf-8")
+    done = run(environment, "info", inverted)
+    assert done.returncode == 3
+    assert "SystemExit" in done.stderr

@@ -218,12 +218,11 @@ def _folders(
     documents: dict[str, dict[str, Any]] = {}
     rows: list[tuple[Any, ...]] = []
     for name in several.files:
-        with several.each(name), ExitStack() as stack:
+        paths = [f"{folder.rstrip('/')}/{name}" for folder in folders]
+        with several.each(name, *paths), ExitStack() as stack:
             one, other = (
-                stack.enter_context(
-                    _opened(f"{folder.rstrip('/')}/{name}", how, schema, keep_runs=with_ram is not None)
-                )
-                for folder, how in zip(folders, more, strict=True)
+                stack.enter_context(_opened(path, how, schema, keep_runs=with_ram is not None))
+                for path, how in zip(paths, more, strict=True)
             )
             memory = None if with_ram is None else _memory(one, other)
             found = Outcome(compare(one, other, noise=noise), memory, (one, other), moved=bool(with_ram))

@@ -188,7 +188,8 @@ def _run(arguments: list[str] | None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except SystemExit as error:
-        return error.code if error.code == 0 else USAGE  # click's answer to a broken pipe; its end of completion
+        # click's end of completion, or its answer to a broken pipe. No other exit is a success.
+        return 0 if error.code == 0 and os.environ.get(VARIABLE) else USAGE
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except OSError as error:

@@ -40,7 +40,7 @@ class Packing:
             yield from self.pieces(data)
         except (QmigError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StreamError(f"the container {self.name} cannot be read: {type(error).__name__}: {error}") from error
 
 

@@ -41,7 +41,9 @@ def plugins(group: str) -> tuple[tuple[EntryPoint, Any], ...]:
 def _loaded(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except Exception as error:  # the other module may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the other module may raise anything, and even exit
         raise conflict(point, f"cannot be loaded: {type(error).__name__}: {error}") from error
 
 

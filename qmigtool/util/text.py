@@ -22,6 +22,7 @@ __all__ = [
     "json_text",
     "json_tokens",
     "json_value",
+    "line_start",
     "printable",
     "text_value",
     "text_values",
@@ -38,8 +39,13 @@ def printable(text: str) -> str:
         text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     if "##" in text:
         text = _COMMAND.sub(r"#\\x23", text)
-    start = len(text) - len(text.lstrip())
-    return f"{text[:start]}\\x3a{text[start + 1 :]}" if text.startswith("::", start) else text
+    return line_start(text)
+
+
+def line_start(line: str) -> str:
+    """Escape the start of a line that has no other command in it, where a CI runner would take it for one."""
+    start = len(line) - len(line.lstrip())
+    return f"{line[:start]}\\x3a{line[start + 1 :]}" if line.startswith("::", start) else line
 
 
 def csv_text(text: str) -> str:

@@ -1,12 +1,16 @@
 """Shell completion, in real bash, and that it is fast."""
 
 import os
+import shlex
 import shutil
+import struct
 import subprocess
 import sys
 
 import pytest
 
+from qmigtool.cli.shared.completion import parse_line, quoted
+from tests.support import samplefiles
 from tests.support.paths import ROOT
 
 PC = "samples/pc-7.2.mig"
@@ -71,6 +75,106 @@ def test_bash(environment, line, offered):
     assert offered <= {*found}, found
     if "no-such" in line:
         assert found == [""]
+
+
+def image(path, name):
+    """Write a qcow2 image whose only snapshot has a name of these bytes."""
+    data = bytearray(samplefiles.container("savevm-7.2.qcow2"))
+    (entry,) = struct.unpack_from(">Q", data, 64)
+    id_size, _ = struct.unpack_from(">HH", data, entry + 12)
+    (extra,) = struct.unpack_from(">I", data, entry + 36)
+    struct.pack_into(">H", data, entry + 14, len(name))
+    at = entry + 40 + extra + id_size
+    data[at : at + len(name)] = name
+    path.write_bytes(data)
+
+
+NAMES = ["$(touch${IFS}pwned)", "`touch pwned`", "a;touch pwned", "a b", "a'b;touch pwned;'", 'x"$(touch pwned)"', "*",
+         "~", "{a,b}", "!!", "#x", "a,b", "back\\slash", "cpu@0:$(touch pwned)", "&|<>", "\u00e9\u6f22"]  # fmt: skip
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("name", NAMES)
+def test_bash_expands_nothing_of_a_name(environment, tmp_path, name):
+    image(tmp_path / "e.qcow2", name.encode())
+    (word,) = bash(environment, f"qmigtool info {tmp_path}/e.qcow2 --snapshot ")
+    script = f"touch one two; printf '%s\\n' {word}"
+    done = subprocess.run(["bash", "--norc", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{name}\n"
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("name", [b"x\nplain,x", b"\x1b[31m", b"a\tb", "\u202ex".encode()])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_names_that_no_terminal_shows_are_not_offered(environment, tmp_path, shell, name):
+    image(tmp_path / "e.qcow2", name)
+    line = f"qmigtool info {tmp_path}/e.qcow2 --snapshot "
+    asking = {"_QMIGTOOL_COMPLETE": f"{shell}_complete", "QMIGTOOL_LINE": line, "COMP_WORDS": line}
+    asking["COMP_CWORD"] = "" if shell == "fish" else "4"
+    done = subprocess.run(["qmigtool"], env={**environment, **asking}, capture_output=True, check=False)
+    if shell != "powershell":  # older versions of click do not have it
+        assert done.returncode == 0
+    assert done.stdout.strip() == b""
+
+
+def test_names_that_are_not_utf8_are_not_offered(environment, tmp_path):
+    path = tmp_path / "s.mig"
+    path.write_bytes(samplefiles.read("pc-7.2").replace(b"pc.rom", b"pc.r\xffm"))
+    line = f"qmigtool rewrite {path} --drop-block pc.r"
+    asking = {**environment, "_QMIGTOOL_COMPLETE": "bash_complete", "QMIGTOOL_LINE": line}
+    done = subprocess.run(["qmigtool"], env=asking, capture_output=True, text=True, check=True)
+    assert done.stdout == "plain,pc.ram\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.needs("bash")
+def test_a_name_in_quotes(environment, tmp_path):
+    image(tmp_path / "e.qcow2", b"it's $(x) `y` !z")
+    for mark, end in (("'", "'"), ('"', '"'), ("--snapshot=", "")):
+        option = "" if "=" in mark else "--snapshot "
+        (word,) = bash(environment, f"qmigtool info {tmp_path}/e.qcow2 {option}{mark}it")
+        whole = f"{mark}{word}{end}" if option else word
+        done = subprocess.run(
+            ["bash", "--norc", "-c", f"printf %s {whole}"], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "it's $(x) `y` !z"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("q a ", (["a"], "", 0, "")),
+        ("q a b@1:x", (["a"], "b@1:x", 4, "")),
+        (r"q a\ b\@c", ([], "a b@c", 0, "")),
+        ("q 'a b'@c", ([], "a b@c", 4, "")),
+        ("q 'a b'c", ([], "a bc", 0, "")),
+        ("q x 'a@b c", (["x"], "a@b c", 0, "'")),
+        ('q x@"a\\$b', ([], "x@a$b", 2, '"')),
+        ("q '' ", ([""], "", 0, "")),
+        ("q \\", ([], "", 0, "")),
+    ],
+)
+def test_a_line_is_taken_apart_as_bash_does(line, expected):
+    assert parse_line(line, "@:=") == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quotes(name):
+    assert shlex.split(quoted(name)) == [name]
+    assert shlex.split(f"'{quoted(name, chr(39))}'") == [name]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell", "no-shell"])
+def test_without_its_variables(environment, shell):
+    for more in ({}, {"COMP_WORDS": "q", "COMP_CWORD": "x"}, {"COMP_WORDS": "q '", "COMP_CWORD": " "}):
+        asking = {**environment, "_QMIGTOOL_COMPLETE": f"{shell}_complete", **more}
+        done = subprocess.run(["qmigtool"], env=asking, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 2)
+        assert len(done.stderr.splitlines()) <= 1
+        if not more and shell in ("bash", "zsh", "fish"):
+            assert done.returncode == 2
+            assert "_QMIGTOOL_COMPLETE is set" in done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

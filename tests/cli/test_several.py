@@ -181,3 +181,41 @@ def test_a_broken_stream_is_neither_the_same_nor_different(lost, tmp_path, capsy
 def test_folders_are_the_same_if_all_pairs_are(answers, only, same):
     files = [{"file": "a", "error": {}} if one is None else {"file": "a", "same": one} for one in answers]
     assert folders_document(files, only, [])["same"] is same
+
+
+def test_a_file_that_cannot_be_opened_does_not_stop_the_others(folders, capsys):
+    a, b = folders
+    for folder in (a, b):
+        (folder / "dangling.mig").symlink_to(folder / "nowhere")
+    capsys.readouterr()
+    assert run(["diff", "-r", str(a), str(b)]) == 2
+    out, err = capsys.readouterr()
+    assert "same.mig: no difference" in out
+    assert f"qmigtool: {a}/dangling.mig: No such file or directory" in err
+    assert run(["diff", "-r", str(a), str(b), "--json"]) == 2
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [one["file"] for one in files] == ["dangling.mig", "inside/changed.mig", "same.mig"]
+    assert "No such file" in files[0]["error"]["message"]
+    assert files[2]["same"] is True
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(folders, capsys, monkeypatch):
+    """The superuser may read everything: the error is made."""
+    from qmigtool.parsers.source import FileSource
+
+    a, b = folders
+    (b / "locked.mig").write_bytes((b / "same.mig").read_bytes())
+    (a / "locked.mig").write_bytes((b / "same.mig").read_bytes())
+    plain = FileSource.__init__
+
+    def refusing(self, path, *more, **others):
+        if str(path) == f"{b}/locked.mig":
+            raise PermissionError(13, "Permission denied", str(path))
+        plain(self, path, *more, **others)
+
+    monkeypatch.setattr(FileSource, "__init__", refusing)
+    capsys.readouterr()
+    assert run(["diff", "-r", str(a), str(b), "--json"]) == 2
+    files = {one["file"]: one for one in json.loads(capsys.readouterr().out)["files"]}
+    assert "Permission denied" in files["locked.mig"]["error"]["message"]
+    assert files["same.mig"]["same"] is True

@@ -7,60 +7,176 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class, split_arg_string
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+    get_completion_class,
+)
 
-__all__ = ["complete", "describe", "register"]
+from qmigtool.errors import UsageError
+
+__all__ = ["complete", "describe", "parse_line", "quoted", "register"]
 
 SECONDS = 1.0  # of processor time for what is in a file: somebody waits
 MOST = 2000  # paths that are looked at in one device
 
 # bash breaks words at @ and : (COMP_WORDBREAKS), of which our paths are full: the words come from the line itself, and
-# of an answer bash gets what follows the last break.
+# of an answer bash gets what follows the last break. What is in COMPREPLY goes into the command line as it is.
 SOURCE = r"""
 %(complete_func)s() {
-    local IFS=$'\n' line response
-    response=$(env QMIGTOOL_LINE="${COMP_LINE:0:COMP_POINT}" QMIGTOOL_BREAKS="$COMP_WORDBREAKS" \
-        %(complete_var)s=bash_complete "$1" 2>/dev/null)
+    local line
     COMPREPLY=()
-    for line in $response; do
+    while IFS= read -r line; do
         case "${line%%%%,*}" in
             file) compopt -o default ;;
             part) compopt -o nospace; COMPREPLY+=("${line#*,}") ;;
             plain) COMPREPLY+=("${line#*,}") ;;
         esac
-    done
+    done < <(env QMIGTOOL_LINE="${COMP_LINE:0:COMP_POINT}" QMIGTOOL_BREAKS="$COMP_WORDBREAKS" \
+        %(complete_var)s=bash_complete "$1" 2>/dev/null)
 }
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 
 
-class Bash(BashComplete):
+class Careful(ShellComplete):
+    """Completion that offers no name which a shell or a terminal could take for something else."""
+
+    def complete(self) -> str:
+        """Return what the shell function reads.
+
+        Raises :class:`~qmigtool.errors.UsageError` without the variables that it sets.
+        """
+        try:
+            self.get_completion_args()
+        except (LookupError, ValueError):
+            raise UsageError(
+                f"{self.complete_var} is set, but not the variables that the completion of {self.name} needs",
+                expected=f"a call by the shell function of {self.complete_var}={self.name}_source qmigtool",
+            ) from None
+        return super().complete()
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        """Return what may follow; names with line breaks, controls or bytes that are not UTF-8 are left out."""
+        return [one for one in super().get_completions(args, incomplete) if self.harmless(one)]
+
+    def harmless(self, item: CompletionItem) -> bool:
+        """Say whether the shell function and the shell can take the item."""
+        return str(item.value).isprintable()
+
+
+class Bash(Careful, BashComplete):
     """Completion for bash."""
 
     source_template = SOURCE
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the words in front of the cursor, and the one that is typed."""
-        line = os.environ["QMIGTOOL_LINE"]
-        words = split_arg_string(line)[1:]
-        return (words, "") if line[-1:].isspace() or not words else (words[:-1], words[-1])
+        line = _line()
+        return line.words, line.typed
 
     def format_completion(self, item: CompletionItem) -> str:
         """Return a line for the shell function."""
-        _, typed = self.get_completion_args()
-        behind = max(typed.rfind(one) for one in os.environ.get("QMIGTOOL_BREAKS", "@:=") or "@")
-        value = str(item.value)[behind + 1 :]
-        return f"{'part' if item.type == 'plain' and value.endswith(('/', '=')) else item.type},{value}"
+        if item.type != "plain":
+            return f"{item.type},"
+        line, value = _line(), str(item.value)
+        option, equals, _ = line.typed.partition("=")
+        if equals and option.startswith("-") and not value.startswith(f"{option}="):
+            value = f"{option}={value}"  # click leaves it out
+        kind = "part" if value.endswith(("/", "=")) else "plain"
+        return f"{kind},{quoted(value[line.behind :], line.quote)}"
+
+
+class Fish(Careful, FishComplete):
+    """Completion for fish, which quotes what it inserts."""
+
+    # A name with a comma is one name.
+    source_template = FishComplete.source_template.replace('string split ","', 'string split -m 1 ","')
+
+
+class Zsh(Careful, ZshComplete):
+    """Completion for zsh, whose ``compadd`` quotes what it inserts."""
+
+
+class Line(NamedTuple):
+    """A command line up to the cursor: the words of it without their quotes, and how far bash keeps the last one."""
+
+    words: list[str]
+    typed: str
+    behind: int
+    """Characters of ``typed`` in front of what bash replaces."""
+    quote: str
+    """The quotation mark that is open at the cursor."""
+
+
+def _line() -> Line:
+    return parse_line(os.environ["QMIGTOOL_LINE"], os.environ.get("QMIGTOOL_BREAKS", "@:="))
+
+
+def parse_line(line: str, breaks: str) -> Line:
+    """Take a command line apart as bash does; ``breaks`` are COMP_WORDBREAKS."""
+    words: list[str] = []
+    typed, behind, before, quote, begun = "", 0, 0, "", False
+    characters = iter(line)
+    for c in characters:
+        if c == "\\" and quote != "'":
+            escaped = next(characters, "")
+            typed += escaped if not quote or escaped in '"$`\\' else c + escaped
+        elif c == quote:
+            quote, behind = "", before
+        elif not quote and c in "'\"":
+            quote, before, behind = c, behind, len(typed)
+        elif not quote and c.isspace():
+            words += [typed] if begun else []
+            typed, behind, begun = "", 0, False
+            continue
+        else:
+            typed += c
+            behind = len(typed) if not quote and c in breaks else behind
+        begun = True
+    return Line(words[1:], typed, behind, quote)
+
+
+def quoted(text: str, quote: str = "") -> str:
+    """Quote text for bash; ``quote`` is the mark that is open in front of it.
+
+    With backslashes: whatever is in front of them, and even if only a part is inserted, bash expands nothing.
+    """
+    if quote == "'":
+        return text.replace("'", r"'\''")
+    if quote == '"':
+        return _IN_QUOTES.sub(r"\\\g<0>", text).replace("!", '"\\!"')
+    return _SPECIAL.sub(r"\\\g<0>", text)
+
+
+_IN_QUOTES = re.compile(r'["$`\\]')
+_SPECIAL = re.compile(r"[^\w@%+=:,./-]")
 
 
 def register() -> None:
-    """Have click use this bash completion."""
-    add_completion_class(Bash, "bash")
+    """Have click use these completions."""
+    for one in (Bash, Fish, Zsh):
+        add_completion_class(one)
+    other = get_completion_class("powershell")  # newer versions of click have it
+    if other is not None:
+        add_completion_class(type("PowerShell", (_PlainNames, other), {}))
+
+
+class _PlainNames(Careful):
+    """Completion for a shell that inserts names as they are: only those are offered that need no quotes."""
+
+    def harmless(self, item: CompletionItem) -> bool:
+        return super().harmless(item) and _SPECIAL.search(str(item.value)) is None
 
 
 def complete(parameter: click.Parameter) -> Callable[[click.Context, str], list[CompletionItem]] | None:

@@ -11,6 +11,8 @@ from functools import cache
 from itertools import permutations, zip_longest
 from typing import NamedTuple
 
+from qmigtool.util.text import line_start
+
 __all__ = ["Folded", "folded", "wrapped"]
 
 GAP = 2
@@ -18,8 +20,8 @@ SAMPLE = 100  # rows by which widths are chosen
 STEPS = (*range(12, 0, -1), 2, 1)  # what a column gives another
 HANGING = 1  # what the first column's continuation lines are indented by
 # Where a line may end, from the best places to the worst: behind a space or slash, a dot, other punctuation. Not inside
-# numbers: 7.2 stays together, and -1.
-_WORDS = r"(?<=\s)(?=\S)|(?<=/)(?=[^\s/])"
+# numbers: 7.2 stays together, and -1. Not where a line would begin as a command to a CI runner.
+_WORDS = r"(?<=\s)(?=\S)(?!::|##)|(?<=/)(?=[^\s/])(?!::|##)"
 _DOTS = rf"{_WORDS}|(?<=\w\.)(?=[A-Za-z_])"
 _PUNCTUATION = rf"{_DOTS}|(?<=\w[-_,:;=@])(?=\w)"
 TIERS = tuple(map(re.compile, (_WORDS, _DOTS, _PUNCTUATION)))
@@ -35,7 +37,7 @@ class Folded(NamedTuple):
 def wrapped(text: str, width: int, *, hanging: int = 0) -> list[str]:
     """Return lines of at most ``width``, if no word is longer; those behind the first are indented."""
     if len(text) <= width:
-        return [text]
+        return [line_start(text)]
     breaks = next((tier for tier in TIERS if _longest(text, tier) + hanging <= width), TIERS[-1])
     lines: list[str] = []
     line = ""
@@ -44,7 +46,7 @@ def wrapped(text: str, width: int, *, hanging: int = 0) -> list[str]:
             lines.append(line.rstrip())
             line = " " * hanging
         line += piece
-    return [*lines, line.rstrip()]
+    return [line_start(one) for one in (*lines, line.rstrip())]
 
 
 def folded(

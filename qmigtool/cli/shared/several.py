@@ -35,8 +35,11 @@ class Several:
         self._errors: dict[str, dict[str, Any]] = {}
 
     @contextmanager
-    def each(self, file: str) -> Iterator[None]:
-        """Work on one of them; an error is reported and recorded, and the work continues with the next."""
+    def each(self, file: str, *paths: str) -> Iterator[None]:
+        """Work on one of them; an error is reported and recorded, and the work continues with the next.
+
+        ``paths`` are what is opened for it, if not ``file`` itself.
+        """
         if self.alone:
             yield
             return
@@ -48,9 +51,12 @@ class Several:
         except QmigError as error:
             self._failed(file, error, USAGE if isinstance(error, UsageError) else error.exit_code)
         except OSError as error:
-            if error.filename is None or os.fsdecode(error.filename) != file:
+            path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+            if path not in (paths or (file,)):
                 raise  # not the stream: a schema, a channel, standard output
-            self._failed(file, UsageError(error.strerror or str(error)), USAGE)
+            missing = UsageError(error.strerror or str(error))
+            missing.file = path
+            self._failed(file, missing, USAGE)
 
     def _failed(self, file: str, error: QmigError, status: int) -> None:
         error.file = error.file or file

@@ -46,10 +46,20 @@ def format_names() -> tuple[str, ...]:
 
 
 def render(name: str, reports: Sequence[Report], threshold: Severity, version: str) -> str:
-    """Return the findings in a format of :func:`format_names`."""
-    made: Render
+    """Return the findings in a format of :func:`format_names`.
+
+    Raises :class:`~qmigtool.errors.UsageError` if another distribution's function fails.
+    """
     if name in _own():
-        made = import_module(f"{__name__}.{name}").render
-    else:
-        made = next(found for point, found in plugins(FORMATS) if point.name == name)
-    return made(reports, threshold, version)
+        made: Render = import_module(f"{__name__}.{name}").render
+        return made(reports, threshold, version)
+    point, other = next(one for one in plugins(FORMATS) if one[0].name == name)
+    try:
+        text = other(reports, threshold, version)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it may raise anything, and even exit
+        raise conflict(point, f"fails: {type(error).__name__}: {error}") from error
+    if not isinstance(text, str):
+        raise conflict(point, f"returns {type(text).__name__}, not text")
+    return text
