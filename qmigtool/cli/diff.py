@@ -348,7 +348,7 @@ def _page(found: Outcome) -> str:
     if found.state.undecided:
         parts.append(("Undecided", ["what"], [[why] for why in found.state.undecided]))
     parts.append(("Notes", ["note"], [[note] for note in found.state.notes]))
-    return page("Two migration streams compared", found.verdict, same=found.same, parts=parts)
+    return page("Two migration streams compared", found.verdict, same=found.equal, parts=parts)
 
 
 def _three(found: ThreeWay, streams: tuple[Stream, Stream, Stream], *, as_json: bool) -> int:

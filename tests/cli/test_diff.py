@@ -97,6 +97,14 @@ def test_csv_and_html(tmp_path: Path, changed: str, capsys: pytest.CaptureFixtur
     assert run(["diff", PC, changed, "--html", PC]) == 2  # an input is never replaced
 
 
+def test_html_of_a_broken_stream_is_neither_green_nor_red(tmp_path: Path) -> None:
+    whole = Path(PC).read_bytes()
+    cut = tmp_path / "cut.mig"
+    cut.write_bytes(whole[:-1000])
+    assert run(["diff", str(cut), str(cut), "--html", str(tmp_path / "out.html")]) == 3
+    assert '<p class="verdict undecided">' in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
 def test_html_escapes_what_a_stream_says(tmp_path: Path) -> None:
     evil = tmp_path / "evil.mig"
     evil.write_bytes(edited("pc-7.2", lambda r: r.rename_block("pc.rom", "<script>alert(1)</script>\x1b[31m")))
