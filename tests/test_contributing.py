@@ -60,6 +60,7 @@ def test_so_many_files(title: str, count: int) -> None:
     assert len(files(title)) == count
 
 
+@pytest.mark.slow
 def test_an_edit(tmp_path: Path) -> None:
     environment = changed("an edit", tmp_path)
     out = tmp_path / "out.mig"
@@ -70,6 +71,7 @@ def test_an_edit(tmp_path: Path) -> None:
     assert "cpu@0/env.lstar" in ran(environment, "rewrite", STREAM, "--edits", str(plan), "--dry-run")
 
 
+@pytest.mark.slow
 def test_a_check_rule(tmp_path: Path) -> None:
     environment = changed("a check rule", tmp_path)
     out = str(tmp_path / "out.mig")

@@ -64,6 +64,7 @@ MADE = [
 """Pairs of the matrix (``python -m tests.fuzz hostile``) that were too slow or too large, and some of each kind."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "command", "status"), MADE)
 def test_variants(name: str, command: str, status: int, tmp_path: Path) -> None:
     row = hostile.try_one(name, command, hostile.put(name, tmp_path), tmp_path)

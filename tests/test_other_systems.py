@@ -92,6 +92,7 @@ def usual(arguments, **more):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

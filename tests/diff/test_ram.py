@@ -384,6 +384,7 @@ def test_more_ranges_than_are_kept_are_found_again(monkeypatch):
         assert found(block) == found(block) == [SAME, CHANGED] * 50
 
 
+@pytest.mark.slow
 def test_a_sparse_file_of_64_gib_is_compared_in_little_memory_and_time(tmp_path):
     ram = 64 << 30
     path = sparse_mapped(tmp_path / "vm.mig", ram)

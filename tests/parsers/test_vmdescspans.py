@@ -62,6 +62,7 @@ PIECES = [b'"name"', b'"size"', b'"version"', b'"vmsd_name"', b'"fields"', b'"st
           b'"\\ud800"', b'"\xff"', b"", b"16777217"]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.integers(0, len(WORDS) - 1), st.sampled_from(PIECES))
 def test_whatever_stands_in_the_text(word, piece):

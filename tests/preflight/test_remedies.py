@@ -145,6 +145,7 @@ def test_one_edit_mends_it(name: str, edited: Callable[..., Path], tmp_path: Pat
     assert after.verdict.loads is True
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 def test_real_qemu_loads_what_was_mended(edited: Callable[..., Path], tmp_path: Path) -> None:
     if _version() != (7, 2):
@@ -175,6 +176,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 def test_real_qemu_of_other_machines_loads_what_was_mended(tmp_path: Path) -> None:
     if _version() != (7, 2):

@@ -263,6 +263,7 @@ def test_huge_pages_of_postcopy_are_listed_no_more(form, tmp_path):
         assert [area.name for area in mapped_areas(data)] == ["m", "rom"]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(streams, edits, st.sampled_from(["plain", "mapped-ram"]), st.booleans())
 def test_any_edits_of_any_records_in_another_format(data, wanted, form, first):

@@ -228,6 +228,7 @@ def on_the_wire(body, version):
     return [(name, size) for name, size, since in body[0] if since <= version]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(BODY, BODY)
 def test_what_a_loader_cannot_read_breaks_and_what_it_reads_does_not(a, b):

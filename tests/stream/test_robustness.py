@@ -146,6 +146,7 @@ def test_cut_anywhere():
         check_cut(cut, thorough=number % 40 == 0)
 
 
+@pytest.mark.slow
 def test_cut_in_a_pipe():
     cuts = boundaries()[::12] + sorted(CHOICE.sample(range(len(PC)), 40))
     for cut in cuts:

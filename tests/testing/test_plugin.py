@@ -47,6 +47,7 @@ def test_the_plugin_is_found_by_its_entry_point(pytester: pytest.Pytester) -> No
     result.stdout.fnmatch_lines(["@pytest.mark.qmig_streams(folder*"])
 
 
+@pytest.mark.slow
 def test_a_stream_is_opened_and_closed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         f"""
@@ -100,6 +101,7 @@ def test_same_state_passes_and_another_is_explained(pytester: pytest.Pytester) -
     assert "qmigtool/testing/" not in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_test_for_each_stream_of_a_folder(pytester: pytest.Pytester) -> None:
     folder = pytester.mkdir("streams")
     for name in ("pc-7.2", "microvm-10.0"):
@@ -123,6 +125,7 @@ def test_a_test_for_each_stream_of_a_folder(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*test_each?microvm-10.0.mig? PASSED*", "*test_some?pc-7.2.mig? PASSED*"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mark", "message"),
     [('@pytest.mark.qmig_streams("none")', "no stream '[*].mig' in *none"), ("", "qmig_stream requires @pytest.mark*")],
@@ -160,6 +163,7 @@ GOLDEN = """
 """
 
 
+@pytest.mark.slow
 def test_golden_files(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(test_golden=GOLDEN)
     monkeypatch.setenv("STREAM", str(PC))

@@ -115,6 +115,7 @@ def test_outside_a_command_nothing_adds_up() -> None:
     assert current().seconds < 0.05
 
 
+@pytest.mark.slow
 def test_many_honest_files_are_no_large_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = samplefiles.read("pc-7.2")
     for i in range(6):

@@ -46,6 +46,7 @@ def test_devices_stay_charged() -> None:
             budget.charge("memory", 2 << 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 60_000, 3_000_000])
 def test_a_device_of_any_length(size: int) -> None:
     """It is looked at in pieces, which end anywhere in it."""
@@ -55,6 +56,7 @@ def test_a_device_of_any_length(size: int) -> None:
     assert [(one.size, len(one.description.fields)) for one in found.devices] == [(len(fields), len(fields))] * 2
 
 
+@pytest.mark.slow
 def test_a_dump_and_any_json() -> None:
     text = b'{"vmschkmachine": {"Name": "q35"}, "a": [' + LISTS + b"]}"
     with limited(Limits(memory=24 << 20)):
