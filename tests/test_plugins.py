@@ -160,3 +160,14 @@ def test_a_container_that_exits_is_an_error(tmp_path: Path, inverted: str) -> No
     done = run(environment, "info", inverted)
     assert done.returncode == 3
     assert "SystemExit" in done.stderr
+
+
+@pytest.mark.parametrize("code", ["sys.exit(0)", "1 // 0", "yield 'text'", "raise OSError(2, 'x', 'y')", "return 5"])
+def test_a_rule_that_fails_is_named(tmp_path: Path, code: str) -> None:
+    environment = install(tmp_path, "[qmigtool.rules]\nx = house:x\n")
+    rule = f'@rule("r", "t", "w")\ndef x(context, options):\n    {code}\n'
+    (tmp_path / "house.py").write_text(f"import sys\nfrom qmigtool.check.rule import rule\n{rule}", encoding="utf-8")
+    done = run(environment, "check", str(STREAM))
+    assert done.returncode == 2
+    assert "the entry point 'x' of house-rules in qmigtool.rules has a rule 'r' that" in done.stderr
+    assert "Traceback" not in done.stderr

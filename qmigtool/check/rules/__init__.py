@@ -17,12 +17,21 @@ Another distribution names a :class:`~qmigtool.check.rule.CheckRule`, or a list 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from qmigtool.check.rule import CheckRule
 from qmigtool.check.rules import baseline, container, machine, memory, registers, vcpus, xsave
+from qmigtool.errors import QmigError
+from qmigtool.findings import Finding
 from qmigtool.util.plugins import RULES as GROUP
 from qmigtool.util.plugins import conflict, plugins
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from qmigtool.check.rule import Check, Context, Options
 
 __all__ = ["RULES"]
 
@@ -39,7 +48,24 @@ def _installed() -> Iterator[CheckRule]:
             if rule.id in taken:
                 raise conflict(point, f"has a rule {rule.id!r}, which exists already")
             taken.add(rule.id)
-            yield rule
+            yield replace(rule, check=_guarded(point, rule))
+
+
+def _guarded(point: EntryPoint, rule: CheckRule) -> Check:
+    """Return the check of another distribution's rule, whose own failures name the distribution."""
+
+    def check(context: Context, options: Options) -> Iterator[Finding]:
+        try:
+            for one in rule.check(context, options):
+                if not isinstance(one, Finding):
+                    raise conflict(point, f"has a rule {rule.id!r} that returns {type(one).__name__}, not a Finding")
+                yield one
+        except (QmigError, MemoryError):
+            raise  # what the stream lacks
+        except (Exception, SystemExit) as error:
+            raise conflict(point, f"has a rule {rule.id!r} that fails: {type(error).__name__}: {error}") from error
+
+    return check
 
 
 class _Rules(Mapping[str, CheckRule]):
