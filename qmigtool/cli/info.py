@@ -24,6 +24,7 @@ from qmigtool.cli.shared.several import Several, files_argument
 from qmigtool.cli.shared.terminal import columns, styled
 from qmigtool.errors import SnapshotsError, UsageError
 from qmigtool.stream.info import info_document, lacking_memory, snapshots_document
+from qmigtool.stream.words import not_reached
 from qmigtool.util.text import printable
 from qmigtool.x86.accelerator import UNKNOWN
 
@@ -69,7 +70,7 @@ def info(
     found: dict[str, dict[str, Any]] = {}
     for file in files:
         with several.each(file):
-            document, lacking, status = _read(file, accelerator, schema, channels, quick=quick)
+            document, lacking, unread, status = _read(file, accelerator, schema, channels, quick=quick)
             several.ended(status)
             if not several.alone:
                 found[file] = document
@@ -78,7 +79,7 @@ def info(
             elif "snapshots" in document:
                 _print_snapshots(document["snapshots"])
             else:
-                _print_info(document, lacking)
+                _print_info(document, lacking, unread)
     if as_json and not several.alone:
         print_json({"files": several.documents(found)})
     elif found:
@@ -89,8 +90,8 @@ def info(
 
 def _read(
     file: str, accelerator: str | None, schema: str | None, channels: tuple[str, ...], *, quick: bool
-) -> tuple[dict[str, Any], Missing | None, int]:
-    """Return the document about a file, what memory it lacks, and the exit status."""
+) -> tuple[dict[str, Any], Missing | None, str, int]:
+    """Return the document about a file, what memory it lacks, why its rest was not reached, and the exit status."""
     try:
         walk = SHOWN_WALK if quick else None
         with opened(file, accelerator, schema=schema, channels=channels, walk=walk) as stream:
@@ -101,9 +102,9 @@ def _read(
             if lacking is not None and not lacking.excuse:
                 say_error(f"qmigtool: {file}: {lacking.words} (multifd and postcopy use others: --channel adds them)")
                 status = status or MISSING
-            return document, lacking, status
+            return document, lacking, "" if stream.unreached is None else not_reached(stream.unreached), status
     except SnapshotsError as several:
-        return snapshots_document(several), None, 0
+        return snapshots_document(several), None, "", 0
 
 
 HEAD = ["file", "container", "machine", "saved by", "vCPUs", "devices", "RAM", "complete"]
@@ -119,8 +120,8 @@ def _cells(file: str, document: dict[str, Any]) -> list[str]:
         document["container"] + ("" if compression == "none" else f", {compression}"),
         printable(document["machine"] or "-"),
         document["accelerator"]["name"],
-        str(document["vcpus"]),
-        str(document["devices"]),
+        _count(document["vcpus"]),
+        _count(document["devices"]),
         _bytes(sum(block["size"] for block in document["ram_blocks"]), exact=False),
         {True: "yes", False: "NO", None: "unknown"}[document["complete"]],
     ]
@@ -153,7 +154,14 @@ def _how(accelerator: dict[str, Any]) -> str:
     return " (given)" if accelerator["given"] else " (inferred)"
 
 
-def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
+def _count(number: int | None, unread: str = "") -> str:
+    """Return a number of sections; where reading stopped, there may be more."""
+    if number is None:
+        return unread or "unknown"
+    return f"{number}, the rest is {unread}" if unread else str(number)
+
+
+def _print_info(document: dict[str, Any], lacking: Missing | None, unread: str) -> None:
     accelerator = document["accelerator"]
 
     def shared(name: str) -> str:
@@ -170,14 +178,14 @@ def _print_info(document: dict[str, Any], lacking: Missing | None) -> None:
         *([("UUID", document["uuid"])] if document["uuid"] else []),
         ("accelerator", accelerator["name"] + _how(accelerator)),
         *(("", f"- {text}") for text in accelerator["evidence"] if not accelerator["given"]),
-        ("vCPUs", str(document["vcpus"])),
-        ("devices", str(document["devices"])),
+        ("vCPUs", _count(document["vcpus"], unread)),
+        ("devices", _count(document["devices"], unread)),
         ("sections", NOT_READ if document["sections"] is None else str(document["sections"])),
         ("RAM", f"{_bytes(sum(block['size'] for block in blocks))} in {len(blocks)} blocks"),
         *(("", f"- {block['name']}: {_bytes(block['size'])}{shared(block['name'])}") for block in blocks),
         *([("", lacking.words)] if lacking is not None else []),
         ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
-        ("vmdesc", "yes" if document["vmdesc"] else "no"),
+        ("vmdesc", "yes" if document["vmdesc"] else unread or "no"),
         *([("decoded by", _schema(document["schema_name"]))] if document["schema_name"] else []),
         *((f"{where} it", _bytes(document[where])) for where in ("before", "behind") if document[where]),
         *([] if document["proved"] else [("proved", NOT_PROVED)]),

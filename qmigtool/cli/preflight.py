@@ -124,7 +124,7 @@ def preflight(
             raise
         with FileSource(Path(file)) as source:
             problems = {"problems": [error.as_dict()]}
-            _report(preflight_other(source, target, error), target, problems, targets, as_json=as_json)
+            _report(preflight_other(source, target), target, problems, targets, as_json=as_json)
         complain(error)
         return error.exit_code
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,8 +20,12 @@ from qmigtool.cli.shared.output import (
     print_table,
 )
 from qmigtool.documents.ram import ram_document
+from qmigtool.stream.words import not_reached
 from qmigtool.tables import ram_usage
 from qmigtool.util.text import printable
+
+if TYPE_CHECKING:
+    from qmigtool.stream.model import Stream
 
 PASSES = 12  # shown to people
 
@@ -55,19 +59,20 @@ def ram(file: str, channels: tuple[str, ...], as_csv: bool, as_json: bool) -> in
         else:
             print_table(ram_usage.columns, rows)
             _print(document)
-        _say_absent(document)
+        _say_absent(document, stream)
         return finish(stream)
 
 
-def _say_absent(document: dict[str, Any]) -> None:
+def _say_absent(document: dict[str, Any], stream: Stream) -> None:
     """Say on stderr that memory is incomplete: that the numbers look well does not mean that all is there."""
     if document["absent_pages"]:
         pages = sum(block["pages"] for block in document["blocks"] if not block["elsewhere"])
-        print(
-            f"qmigtool: {document['absent_pages']} of {pages} pages are in none of the given channels "
-            "(multifd or postcopy: see --channel)",
-            file=sys.stderr,
-        )
+        count = f"qmigtool: {document['absent_pages']} of {pages} pages"
+        if stream.stopped is not None:
+            print(f"{count} are {not_reached(stream.stopped)}", file=sys.stderr)
+        else:
+            why = "are in none of the given channels (multifd or postcopy: see --channel)"
+            print(f"{count} {why}", file=sys.stderr)
 
 
 def _print(document: dict[str, Any]) -> None:

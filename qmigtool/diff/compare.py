@@ -21,6 +21,7 @@ from qmigtool.diff.values import BYTES
 from qmigtool.diff.words import change, decides
 from qmigtool.diff.xstate import differing_registers, x87_unknown
 from qmigtool.errors import BudgetError, QmigError, UndecidedError, UnsupportedError
+from qmigtool.stream.words import not_reached
 from qmigtool.util.budget import current
 from qmigtool.x86.accelerator import UNKNOWN
 from qmigtool.x86.registers import FSW
@@ -57,7 +58,8 @@ class _Comparer:
     def __init__(self, a: Stream, b: Stream, sides: tuple[str, str], noise: Noise) -> None:
         for stream in (a, b):
             stream.prove()  # otherwise the rest of another stream might be compared
-        self._a, self._b = a, b
+        self._a, self._b = self._streams = a, b
+        self._unreached: tuple[list[str], list[str]] = [], []
         self._sides = sides
         self._noise = noise
         self._found: list[Difference] = []
@@ -79,21 +81,28 @@ class _Comparer:
 
     def run(self) -> Comparison:
         for difference in self._whole():
-            if difference.a is None and self._cut[0]:
-                self._unseen(0, difference.path)
-            elif difference.b is None and self._cut[1]:
-                self._unseen(1, difference.path)
+            side = 0 if difference.a is None else 1 if difference.b is None else None
+            if side is not None and self._cut[side]:
+                self._unseen(side, difference.path)
+            elif side is not None and self._streams[side].stopped is not None and not self._streams[side].lists_blocks:
+                self._unreached[side].append(difference.path)  # it ends before the list of RAM blocks
             else:
                 self._take(difference)
         for a, b in _pairs(self._a.devices, self._b.devices):
-            if a is None and b is not None and self._cut[0]:
-                self._unseen(0, b.label)
-            elif b is None and a is not None and self._cut[1]:
-                self._unseen(1, a.label)
-            elif a is None or b is None:
-                self._take(_alone(a, b))
-            else:
+            if a is not None and b is not None:
                 self._device(a, b)
+                continue
+            side, one = (0, b) if a is None else (1, a)
+            assert one is not None  # noqa: S101 - a pair has one device at least
+            if self._cut[side]:
+                self._unseen(side, one.label)
+            elif self._streams[side].may_have(one.name, one.instance_id):
+                self._unreached[side].append(one.label)
+            else:
+                self._take(_alone(a, b))
+        for name, stream, labels in zip(self._sides, self._streams, self._unreached, strict=True):
+            if labels and stream.stopped is not None:
+                self._undecided.append(f"{', '.join(labels)}: {not_reached(stream.stopped, name)}")
         if self._left:
             self._notes.append(f"{self._left} more differences are not listed")
         used = {difference.rule for difference in self._excused}

@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
     def equal(self) -> bool | None:
         """Whether both are the same, None if that is not known: undecided, or a stream is broken.
 
-        What a broken stream lacks shows as differences, and what cannot be read of it does not.
+        What was not reached in a broken stream is undecided, and what cannot be read of it does not show.
         """
         return None if self.undecided or broken(self.streams) else self.same
 

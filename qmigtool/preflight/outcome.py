@@ -12,7 +12,6 @@ from qmigtool.preflight.losses.find import find_losses
 from qmigtool.preflight.remedies.search import Remedy, find_remedy
 
 if TYPE_CHECKING:
-    from qmigtool.errors import QmigError
     from qmigtool.parsers.source import BufferSource
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.target.model import Target
@@ -72,8 +71,8 @@ def preflight(stream: Stream, target: Target) -> Preflight:
     return Preflight(verdict, losses.findings, remedy, unknown, doubts)
 
 
-def preflight_other(source: BufferSource, target: Target, error: QmigError) -> Preflight:
-    """Predict the error that QEMU prints for an input that cannot be opened as a stream because of ``error``."""
+def preflight_other(source: BufferSource, target: Target) -> Preflight:
+    """Predict the error that QEMU prints for an input that cannot be opened as a stream."""
     verdict = predict_source(source, target)
-    why = f"this is not a stream that can be fixed: {error.message}"
+    why = "this is not a stream that can be fixed"  # the caller reports the error
     return Preflight(verdict, (), Remedy(why=why), verdict.unknown, verdict.doubts)

@@ -23,8 +23,10 @@ from qmigtool.parsers.source import BufferSource
 from qmigtool.stream.consistency import Descriptions, wrong_lengths
 from qmigtool.stream.inputs import take_inputs
 from qmigtool.stream.reading import make_reading
+from qmigtool.stream.words import not_reached
 from qmigtool.util.budget import current, ensured
 from qmigtool.x86 import accelerator as accelerators
+from qmigtool.x86.accelerator import Accelerator
 from qmigtool.x86.vcpu import VCpu, is_x86
 
 if TYPE_CHECKING:
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Field
     from qmigtool.ram.model import Ram
     from qmigtool.stream.sectionindex import SectionIndex
-    from qmigtool.x86.accelerator import Accelerator
-
 __all__ = ["Facts"]
 
 MAX_FITTED, MAX_REMEMBERED = 1024, 1 << 16  # bodies whose fit is remembered, and bytes of one
@@ -208,6 +208,38 @@ class Facts:
         return self.problems[0] if self.problems else None
 
     @property
+    def stopped(self) -> QmigError | None:
+        """The error at which reading stopped before the stream's end, if it is known yet and there is one."""
+        return self._reading.stopped
+
+    def may_have(self, name: str, instance_id: int) -> bool:
+        """Whether a section that is not among :attr:`devices` may be in the part that was not reached.
+
+        Where the vmdesc was found at the end, it lists the sections of that part.
+        """
+        if self.stopped is None:
+            return False
+        return self.vmdesc is None or (name, instance_id) in self._described
+
+    @property
+    def unreached(self) -> QmigError | None:
+        """The error at which reading stopped, if the stream may have more device state than :attr:`devices`."""
+        if self.stopped is None or self.vmdesc is None:
+            return self.stopped
+        there = {(device.name, device.instance_id) for device in self.devices}
+        return self.stopped if self._described - there else None
+
+    @property
+    def _described(self) -> set[tuple[str, int]]:
+        """The sections that the vmdesc lists."""
+        return set() if self.vmdesc is None else {(one.idstr, one.instance_id) for one in self.vmdesc.devices}
+
+    @property
+    def lists_blocks(self) -> bool:
+        """Whether the list of RAM blocks was read completely; reads all of RAM's headers."""
+        return any(one.type is Type.START and one.name == "ram" and one.complete for one in self.sections)
+
+    @property
     def complete(self) -> bool:
         """Whether the stream was read from its header to its EOF without any problem."""
         ended = any(section.type is Type.EOF for section in self.sections)  # first: only this finds the errors in RAM
@@ -300,7 +332,11 @@ class Facts:
     @cached_property
     def accelerator(self) -> Accelerator:
         """Which accelerator saved the stream, with the evidence; see :mod:`qmigtool.x86.accelerator`."""
-        return self._given_accelerator or accelerators.infer(self.devices)
+        if self._given_accelerator is not None:
+            return self._given_accelerator
+        if not self.devices and self.stopped is not None:
+            return Accelerator(accelerators.UNKNOWN, (f"the device state is {not_reached(self.stopped)}",))
+        return accelerators.infer(self.devices)
 
     @cached_property
     def vcpus(self) -> tuple[VCpu, ...]:

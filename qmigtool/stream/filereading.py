@@ -97,6 +97,7 @@ class FileReading:
         self.located: LocatedVmdesc | None = None
         self.tail_first = False
         self.given_up = False
+        self.stopped: QmigError | None = None
         self._back: TailWalk | None = None
         self._joined = False
         self._only_from_end = False
@@ -344,6 +345,7 @@ class FileReading:
         """Record where the forward reading stopped, and continue with the sections found from the end."""
         self._take_reader_problems()
         self._problems.append(error)
+        self.stopped = error
         partial = self.reader.partial()
         if partial is None:
             return

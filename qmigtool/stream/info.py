@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qmigtool.stream.facts import Facts
     from qmigtool.stream.missing import Missing
 
-__all__ = ["info_document", "lacking_memory", "problems_document", "snapshots_document"]
+__all__ = ["counts", "info_document", "lacking_memory", "problems_document", "snapshots_document"]
 
 # What can be in the file in addition to the stream: a hole (file:PATH,offset=N), padding or garbage.
 AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
@@ -25,6 +25,14 @@ def lacking_memory(stream: Facts, *, whole: bool = True) -> Missing | None:
     return missing_memory(stream) if whole and not stream.problems else None
 
 
+def counts(stream: Facts) -> tuple[int | None, int | None]:
+    """Return the numbers of devices and of vCPUs; None for one of which reading stopped before the first."""
+    devices, vcpus = len(stream.devices), sum(device.name == "cpu" for device in stream.devices)
+    if stream.unreached is None:
+        return devices, vcpus
+    return devices or None, vcpus or None
+
+
 def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True) -> dict[str, Any]:
     """Return the document; facts that need all of RAM's headers are None unless ``whole``."""
     from qmigtool.stream.missing import is_complete
@@ -33,6 +41,7 @@ def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True)
     held, pages = stream.pages_held if whole else (None, None)
     configuration = stream.configuration
     raw_uuid = configuration.uuid if configuration is not None else None
+    devices, vcpus = counts(stream)
     uuid = None
     if raw_uuid is not None:
         from uuid import UUID  # few streams have one
@@ -51,12 +60,12 @@ def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True)
             "evidence": list(stream.accelerator.evidence),
             "given": stream.accelerator.given,
         },
-        "vcpus": sum(device.name == "cpu" for device in stream.devices),
-        "devices": len(stream.devices),
+        "vcpus": vcpus,
+        "devices": devices,
         "sections": None if sections is None else len(sections),
         "pages_held": held,
         "pages": pages,
-        "pages_missing": (0 if lacking is None else lacking.pages) if whole else None,
+        "pages_missing": (0 if lacking is None else lacking.pages) if whole and stream.stopped is None else None,
         "channels": stream.channels,
         "ram_blocks": [{"name": block.idstr, "size": block.used_length} for block in stream.ram_blocks],
         "shared_blocks": list(stream.shared_blocks) if whole else None,

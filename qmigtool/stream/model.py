@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.devices.device import find
 from qmigtool.errors import ClosedError, PathError, QmigError, UsageError
 from qmigtool.stream.facts import Facts
-from qmigtool.stream.info import info_document, lacking_memory
+from qmigtool.stream.info import counts, info_document, lacking_memory
 from qmigtool.util.jsontext import SCHEMA
 
 if TYPE_CHECKING:
@@ -45,14 +45,15 @@ class Stream(Facts):
         from qmigtool.util.html import html_table
 
         accelerator = self.accelerator
+        devices, vcpus = counts(self)
         how = "given" if accelerator.given else f"inferred: {', '.join(accelerator.evidence) or 'no evidence'}"
         container = self.container
         lines = [
             ("container", container.name + ("" if container.compression == "none" else f", {container.compression}")),
             ("machine", self.machine or "not in the stream"),
             ("accelerator", f"{accelerator.name} ({how})"),
-            ("vCPUs", sum(device.name == "cpu" for device in self.devices)),
-            ("devices", len(self.devices)),
+            ("vCPUs", "unknown" if vcpus is None else vcpus),
+            ("devices", "unknown" if devices is None else devices),
             ("RAM", ", ".join(f"{one.idstr} {one.used_length} bytes" for one in self.ram_blocks)),
             ("vmdesc", self.vmdesc is not None),
             ("proved", self.proved),

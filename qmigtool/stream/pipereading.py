@@ -45,6 +45,7 @@ class PipeReading:
     ) -> None:
         self.tail_first = False
         self.given_up = False
+        self.stopped: QmigError | None = None
         self._pipe = pipe
         self._measure = measure
         self._keep_runs = keep_runs
@@ -75,6 +76,7 @@ class PipeReading:
                 raise
             self._take_reader_problems()
             self._problems.append(error)
+            self.stopped = error
             partial = self.reader.partial()
             if partial is not None:
                 self.sections.append(partial)

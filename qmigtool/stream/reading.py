@@ -26,13 +26,15 @@ class Reading(Protocol):
     """The interface of a reading strategy.
 
     ``tail_first`` says whether the sections found from the end are used, ``given_up`` whether a vmdesc, and what was
-    decoded with it, had to be discarded. ``located`` is the vmdesc in use, ``start`` where the stream starts in its
+    decoded with it, had to be discarded. ``stopped`` is the error that ended the forward reading before the end of the
+    stream, if any. ``located`` is the vmdesc in use, ``start`` where the stream starts in its
     source.
     """
 
     start: int
     tail_first: bool
     given_up: bool
+    stopped: QmigError | None
     located: LocatedVmdesc | None
     probed_page_size: int | None
 

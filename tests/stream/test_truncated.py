@@ -178,3 +178,88 @@ def test_footer_bytes_are_counted(left):
         assert f"{cpu.body_length} bytes into the body" in text
     else:
         assert f"of which the first {left} may be present" in text
+
+
+# -- what was not reached is unknown, not absent ----------------------------------------------------------------------
+
+
+@pytest.fixture(params=[(200_000, 0x30D40, 40, None), (530_000, 0x81650, 7, 33)], ids=["in RAM", "in a device"])
+def cut(request, tmp_path):
+    """A truncated file, its end, the number of sections that were not reached, and that of those before."""
+    size, end, unread, devices = request.param
+    path = tmp_path / "cut.mig"
+    path.write_bytes(samplefiles.path("pc-7.2").read_bytes()[:size])
+    return str(path), f"{end:#x}", unread, devices
+
+
+def test_info_does_not_count_what_was_not_reached(cut, capsys):
+    path, end, _, devices = cut
+    assert run(["info", path, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert (document["devices"], document["vcpus"]) == (devices, None if devices is None else 4)
+    assert document["pages_missing"] is None
+    run(["info", path])
+    printed = capsys.readouterr().out
+    words = f"not reached: the file is truncated at {end}"
+    assert f"devices       {words if devices is None else f'{devices}, the rest is {words}'}\n" in printed
+    assert f"vmdesc        {words}\n" in printed
+    run(["info", path, PLAIN])
+    assert capsys.readouterr().out.splitlines()[1].split()[-5:-3] == (
+        ["unknown"] * 2 if devices is None else ["4", "33"]
+    )
+
+
+def test_diff_does_not_count_what_was_not_reached(cut, capsys):
+    path, end, unread, _ = cut
+    assert run(["diff", PLAIN, path, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert (document["same"], document["differences"]) == (None, [])
+    (why,) = document["undecided"]
+    assert why.endswith(f"globalstate@0: not reached: B is truncated at {end}")
+    assert why.count("@") == unread
+
+
+def test_preflight_loses_nothing_that_was_not_reached_and_prints_the_error_once(cut, capsys):
+    path, end, unread, _ = cut
+    assert run(["preflight", path, "--target", PLAIN, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["losses"] == []
+    run(["preflight", path, "--target", PLAIN])
+    printed = "".join(capsys.readouterr())
+    assert f"- {unread} sections that the target has, from " in printed
+    assert f"on, are not reached: the file is truncated at {end}\n" in printed
+    assert printed.count("the stream ends here") == 1
+
+
+def test_ram_of_a_truncated_file_names_the_end_not_a_channel(cut, capsys):
+    path, end, unread, _ = cut
+    run(["ram", path])
+    said = capsys.readouterr().err
+    assert "--channel" not in said
+    assert (f"220 of 4226 pages are not reached: the file is truncated at {end}\n" in said) == (unread == 40)
+
+
+def test_the_list_of_blocks_may_be_truncated(tmp_path, capsys):
+    path = tmp_path / "cut.mig"
+    path.write_bytes(samplefiles.path("pc-7.2").read_bytes()[:100])
+    run(["preflight", str(path), "--target", PLAIN, "--json"])
+    assert json.loads(capsys.readouterr().out)["losses"] == []
+    run(["diff", PLAIN, str(path), "--json"])
+    assert not [one for one in json.loads(capsys.readouterr().out)["differences"] if "RAM block" in one["where"]]
+
+
+def test_damage_before_state_found_from_the_end_leaves_it_counted(tmp_path, capsys):
+    data = bytearray(samplefiles.path("pc-7.2").read_bytes())
+    data[400_000:403_000] = bytes(3000)
+    path = tmp_path / "damaged.mig"
+    path.write_bytes(data)
+    run(["info", str(path)])
+    printed = capsys.readouterr().out
+    assert "vCPUs         4\ndevices       40\n" in printed
+
+
+def test_check_of_no_stream_promises_no_readable_part(tmp_path, capsys):
+    path = tmp_path / "README.md"
+    path.write_text("# no stream\n")
+    assert run(["check", str(path)]) == 3
+    assert "still checked" not in capsys.readouterr().out

@@ -36,8 +36,8 @@ def _problems(context: Context) -> list[QmigError]:
 @rule(
     "stream-readable",
     "The stream is complete, and its bytes follow the format",
-    "QEMU stops at the first such place and exits, or misreads the bytes that follow. The readable parts are still "
-    "checked.",
+    "QEMU stops at the first such place and exits, or misreads the bytes that follow. The other rules "
+    "check only what can be read.",
 )
 def stream_readable(context: Context, _: Options) -> Iterator[Finding]:
     yield from (problem(error) for error in _problems(context) if not isinstance(error, UnsupportedError))

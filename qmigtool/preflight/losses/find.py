@@ -22,6 +22,7 @@ from qmigtool.preflight.losses.cpu import cpu_losses
 from qmigtool.preflight.remark import remark
 from qmigtool.preflight.target.vcpus import MAX_VCPUS, NUMBERED, VCPU_SECTIONS, vcpus_of
 from qmigtool.stream.missing import missing_memory
+from qmigtool.stream.words import not_reached
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
@@ -55,7 +56,7 @@ def find_losses(stream: Stream, target: Target) -> Losses:
     findings += _missing_sections(stream, target)
     findings += _missing_blocks(stream, target)
     findings += _missing_pages(stream)
-    unknown: list[Finding] = []
+    unknown: list[Finding] = list(_not_reached(stream, target))
     doubts: list[Finding] = []
     if target.sections is None:
         unknown.append(remark("sections that the target has and the file lacks: give a stream saved by the target"))
@@ -100,10 +101,29 @@ def _ranges(group: Sequence[Finding]) -> str:
 # -- state that the file lacks ---------------------------------------------------------------------------------------
 
 
+def _not_reached(stream: Stream, target: Target) -> Iterator[Finding]:
+    """Yield what the target has and the file may have behind the place where reading stopped."""
+    if stream.stopped is None:
+        return
+    there = {(device.name, device.instance_id): device for device in stream.devices}
+    sections = [
+        f"{name}@{instance}"
+        for (name, instance), section in (target.sections or {}).items()
+        if (section.description is not None or section.template is not None)
+        and _sent_as(there, name, instance) is None
+        and stream.may_have(name, instance)
+    ]
+    if sections:
+        count = f"{len(sections)} sections that the target has, from {sections[0]} on, are"
+        yield remark(f"{count if len(sections) > 1 else f'{sections[0]} is'} {not_reached(stream.stopped)}")
+
+
 def _missing_vcpus(stream: Stream, target: Target) -> Iterator[Finding]:
     """Yield the vCPUs of the target that the guest does not have."""
     sent = vcpus_of(stream)
     for instance in sorted(_missing(sent, target)):
+        if stream.may_have("cpu", instance):
+            continue
         yield Finding(
             MISSING_VCPU,
             Severity.WARNING,
@@ -141,6 +161,8 @@ def _missing_sections(stream: Stream, target: Target) -> Iterator[Finding]:
             continue  # a live section: memory; or reported already
         device = _sent_as(there, name, instance)
         label = f"{name}@{instance}"
+        if device is None and stream.may_have(name, instance):
+            continue  # reported as not reached
         if device is None:
             grave = name == "timer" or (name in NUMBERED and instance in vcpus)
             if name == "kvmclock":
@@ -188,7 +210,7 @@ def _missing_blocks(stream: Stream, target: Target) -> Iterator[Finding]:
     listed = {block.idstr: block.used_length for block in stream.ram_blocks}
     for name, block in (target.blocks or {}).items():
         size = listed.get(name)
-        if size is None:
+        if size is None and (stream.stopped is None or stream.lists_blocks):
             memory = not is_rom(name)
             yield Finding(
                 "missing-block",
@@ -203,7 +225,7 @@ def _missing_blocks(stream: Stream, target: Target) -> Iterator[Finding]:
 def _missing_pages(stream: Stream) -> Iterator[Finding]:
     """Report that the input does not contain all of memory: a loss, unless there is an excuse."""
     lacking = missing_memory(stream)
-    if lacking is not None:
+    if lacking is not None and stream.stopped is None:
         yield Finding(
             MISSING_PAGES,
             Severity.NOTE if lacking.excuse else Severity.ERROR,

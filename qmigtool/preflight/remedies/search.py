@@ -97,7 +97,7 @@ def find_remedy(stream: Stream, target: Target, verdict: Verdict, losses: Losses
     if verdict.loads is not False and not lost:
         return None
     if stream.problems:
-        return Remedy(why=f"the stream is broken and cannot be edited: {stream.problems[0]}")
+        return Remedy(why="the stream is broken and cannot be edited")  # the caller reports its problems
     with _Search(stream, target, predict) as search:
         search.convert(verdict, losses.findings)
         return search.run(verdict, losses)
