@@ -181,7 +181,7 @@ def test_a_broken_stream_is_compared_as_far_as_it_goes(tmp_path: Path) -> None:
     # What follows the place where reading stopped is unknown, not absent.
     assert found.differences == ()
     (why,) = found.undecided
-    assert why.startswith("hpet@0, mc146818rtc@0, ")
+    assert "hpet@0, mc146818rtc@0, " in why
     assert why.endswith(f"globalstate@0: not reached: B is truncated at {hpet.offset + 10:#x}")
 
 
