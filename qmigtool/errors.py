@@ -181,17 +181,17 @@ class UndecidedError(UnsupportedError):
     def __init__(
         self,
         feature: str,
-        message: str,
+        message: str | None = None,
         *,
         advice: str = "",
         offset: int | None = None,
         section: str | None = None,
         expected: str | None = None,
     ) -> None:
-        super().__init__(
-            feature, f"{message}; {advice}" if advice else message, offset=offset, section=section, expected=expected
-        )
-        self.told = message
+        told = message or f"{feature} is undecided"
+        whole = f"{told}; {advice}" if advice else told
+        super().__init__(feature, whole, offset=offset, section=section, expected=expected)
+        self.told = told
 
 
 class XsaveError(QmigError):

@@ -55,6 +55,8 @@ def example(name):
         return kind("the feature", **place)
     if name == "BudgetError":
         return kind("seconds", "it takes long", option="--max-seconds", offset=0x1F, section="cpu")
+    if name == "UndecidedError":
+        return kind("the feature", "a message", advice="--option", **place)
     if name == "LiveStateError":
         return kind("lost", components=("PKRU", "AVX"), **place)
     return kind("a message", **place)

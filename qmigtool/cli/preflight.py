@@ -232,7 +232,7 @@ def _print_remedy(remedy: Remedy, again: str | None) -> None:
     if then and (remedy.command is not None or remedy.needed):
         lost = _lost(remedy.losses.findings) if remedy.losses is not None else ""
         lines.append(f"{_with(remedy)} it loads{f', but {lost}' if lost else ''}")
-    lines += [] if again is None else [f"then: {again}"]
+    lines += [] if again is None else [f"to verify: {again}"]
     lines += [f"loses: {line}" for line in remedy.loses]
     lines += [f"guess: {line}" for line in remedy.guesses]
     instead = "or instead" if remedy.command is not None or remedy.needed else "instead"
@@ -246,4 +246,4 @@ def _print_remedy(remedy: Remedy, again: str | None) -> None:
 def _with(remedy: Remedy) -> str:
     """Return the start of a sentence about what is needed before it loads."""
     steps = len(remedy.needed) + (remedy.command is not None)
-    return {1: "and then", 2: "with both"}.get(steps, "with all of them")
+    return {1: "after this", 2: "with both"}.get(steps, "with all of them")
