@@ -213,7 +213,16 @@ def test_less_vcpus_than_the_guest_has(call: Call, tmp_path: Path) -> None:
             "qemu-system-x86_64: Unknown savevm section or instance 'cpu_common' 1. Make sure that your current VM "
             "setup matches your saved VM setup, including any hotplugged devices"
         )
-        assert "  needed: -smp 4" in out.splitlines()
+        lines = out.splitlines()
+        assert lines[lines.index("  needed: -smp 4") + 1] == "  after this it loads"
+
+
+def test_a_fix_names_the_command_that_verifies_it(call: Call) -> None:
+    _, out, _ = call(str(SAMPLES / "twin-tcg-10.0.mig"), "--target", str(SAMPLES / "target.toml"))
+    lines = out.splitlines()
+    at = lines.index("fix")
+    assert lines[at + 2] == "  after this it loads"
+    assert lines[at + 3].startswith("  to verify: qmigtool preflight OUT --target ")
 
 
 def test_the_template(call: Call) -> None:
