@@ -213,8 +213,7 @@ def test_less_vcpus_than_the_guest_has(call: Call, tmp_path: Path) -> None:
             "qemu-system-x86_64: Unknown savevm section or instance 'cpu_common' 1. Make sure that your current VM "
             "setup matches your saved VM setup, including any hotplugged devices"
         )
-        lines = out.splitlines()
-        assert lines[lines.index("  needed: -smp 4") + 1] == "  after this it loads"
+        assert "  needed: -smp 4" in out.splitlines()
 
 
 def test_a_fix_names_the_command_that_verifies_it(call: Call) -> None:
