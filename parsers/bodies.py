@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     # (header, bytes from the body's start on, whether a body may end after that many bytes) -> length, or None
     Measure = Callable[[SectionHeader, memoryview, Callable[[int], bool]], int | None]
 
-__all__ = ["FOOTER_SIZE", "Body", "DescribedBody", "MeasuredBody", "SearchedBody", "footer_of"]
+__all__ = ["FOOTER_SIZE", "Body", "DescribedBody", "MeasuredBody", "SearchedBody", "footer_of", "headless"]
 
+MAX_ID = 1 << 20  # of a section; a machine has thousands, and four letters are more
 MAX_SEARCH = 64 << 20  # the largest device state seen is a display's, of some MB
 FOOTER_SIZE = 5
 _CHUNK = 1 << 16
@@ -213,12 +214,26 @@ def _item_at(window: Window, pos: int, started: Container[int]) -> bool:
             or window.be32(pos + 1, "another stream") == QEMU_VM_FILE_MAGIC
         )
     if kind in (SectionType.QEMU_VM_SECTION_START, SectionType.QEMU_VM_SECTION_FULL):
-        length = window.u8(pos + 5, "a name")
-        name = window.bytes(pos + 6, length, "a name")
-        window.need(pos + 6 + length, 8, "a section header")
-        return length > 0 and all(0x20 <= byte < 0x7F for byte in name)
+        return _named(window, pos + 1)
     if kind in (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END):
         return window.be32(pos + 1, "a section id") in started
     if kind == SectionType.QEMU_VM_COMMAND:
         return Command.MIG_CMD_INVALID < window.be16(pos + 1, "a command") <= Command.MIG_CMD_SWITCHOVER_START
     return False
+
+
+def headless(window: Window, pos: int, unfinished: Container[int]) -> bool:
+    """Return whether a section is at ``pos`` except for its type byte; ``unfinished`` are live ones without an END."""
+    try:
+        section_id = window.be32(pos, "a section id")
+        return section_id in unfinished or (section_id < MAX_ID and _named(window, pos))
+    except TruncatedError:
+        return False
+
+
+def _named(window: Window, pos: int) -> bool:
+    """Return whether a section's id, printable name, instance and version may be at ``pos``."""
+    length = window.u8(pos + 4, "a name")
+    name = window.bytes(pos + 5, length, "a name")
+    window.need(pos + 5 + length, 8, "a section header")
+    return length > 0 and all(0x20 <= byte < 0x7F for byte in name)

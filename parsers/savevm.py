@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
-from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, MeasuredBody, SearchedBody, footer_of
+from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, MeasuredBody, SearchedBody, footer_of, headless
 from qmigtool.parsers.configuration import Configuration, parse_configuration
 from qmigtool.parsers.livebodies import live_body
 from qmigtool.parsers.ram import RamBody, RamState
@@ -141,6 +141,7 @@ class Reader:
     _open: _Open | None = None
     _item: int = 0  # the start of the item being read
     _package_end: int | None = None
+    _ended: set[int] = field(default_factory=set)  # ids of live sections that had their END
 
     def feed(self, data: Buffer) -> None:
         """Feed the next bytes; those of finished sections are dropped."""
@@ -391,6 +392,8 @@ class Reader:
                     expected=footer.hex(" "),
                 )
         self._take_ram_problems()
+        if open_.type is Type.END:
+            self._ended.add(header.section_id)
         self._open = None
         self.pos = end
         self._state = self._next_item
@@ -425,6 +428,7 @@ class Reader:
     def _after_eof(self) -> Section | None:
         # The state changes only when the next item is known: until then, this is called again with more bytes.
         if self.window.at_end(self.pos) or (self.window.u8(self.pos, "a vmdesc") != SectionType.QEMU_VM_VMDESCRIPTION):
+            self._check_eof()
             self._state = self._tail
             return None
         header, body = VmDescriptionHeader.parse(self.window, self.pos)
@@ -438,6 +442,18 @@ class Reader:
         self.window.need(body, header.length, "the vmdesc")
         self._state = self._tail
         return self._plain(Type.VMDESC, body + header.length, body)
+
+    def _check_eof(self) -> None:
+        """Record a problem if the EOF byte may be the damaged type byte of a section."""
+        if not headless(self.window, self.pos, self.started.keys() - self._ended):
+            return
+        self.problems.append(
+            StreamError(
+                "the stream ends here, but the rest of a section follows",
+                offset=self.pos - 1,
+                expected="a section type instead of EOF, or other bytes after it",
+            )
+        )
 
     def _tail(self) -> Section | None:
         self.pos = max(self.pos, self.window.end)

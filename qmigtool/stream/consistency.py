@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import DeviceDescription, Vmdesc
     from qmigtool.stream.sectionindex import SectionIndex
 
-__all__ = ["Descriptions", "disagreements", "wrong_lengths"]
+__all__ = ["Descriptions", "disagreements", "ends_itself", "wrong_lengths"]
 
 
 class Descriptions:
@@ -59,6 +59,21 @@ def disagreements(index: SectionIndex, located: LocatedVmdesc) -> Iterator[QmigE
             offset=located.offset,
             section="vmdesc",
         )
+
+
+def ends_itself(index: SectionIndex, foreign: Vmdesc) -> bool:
+    """Return whether a stream that no vmdesc follows ends at its EOF, although the file ends with a vmdesc.
+
+    The machine may suppress the vmdesc; then the one at the end belongs to an older, longer stream. Or the vmdesc is
+    this stream's, and the EOF a damaged byte: then the sections before it are the first of those that it describes, or
+    a live section has no END.
+    """
+    live = Counter(section.section_id for section in index if section.type is Type.START)
+    live.subtract(section.section_id for section in index if section.type is Type.END)
+    devices = [(section.name, section.instance_id) for section in index if section.type is Type.FULL]
+    described = [(device.idstr, device.instance_id) for device in foreign.devices]
+    cut = len(devices) < len(described) and devices == described[: len(devices)]
+    return bool(devices) and not cut and not any(live.values())
 
 
 def wrong_lengths(devices: Iterable[Device]) -> Iterator[QmigError]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from qmigtool.errors import BudgetError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE
-from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionType
+from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionHeader, SectionType
 from qmigtool.parsers.savevm import Reader, Section, Type
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
-from qmigtool.stream.consistency import Descriptions, disagreements
+from qmigtool.stream.consistency import Descriptions, disagreements, ends_itself
 from qmigtool.stream.probe import probe_page_size
 from qmigtool.stream.sectionindex import SectionIndex
 from qmigtool.util.progress import reach, task
@@ -308,14 +308,15 @@ class FileReading:
         """Read again with the vmdesc that ends this stream; without one, keep what was read.
 
         With its own vmdesc the stream is whole, as QEMU reads it: what follows is the rest of an older and longer
-        stream. Without one, the EOF may be a damaged byte, and the vmdesc after it this stream's own.
+        stream. Without one, the EOF may be a damaged byte, and the vmdesc after it this stream's own; see
+        :meth:`_ends_itself`.
         """
         foreign = self.located
         for _ in range(MAX_READINGS):
             del self._problems[self._before :]
             unreadable = self._take_own()
             if self.located is None:
-                if foreign is not None:
+                if foreign is not None and (unreadable is not None or not self._ends_itself(foreign)):
                     self._problems += disagreements(self.sections, foreign)
                 if unreadable is not None:
                     self._problems.append(unreadable)
@@ -325,6 +326,38 @@ class FileReading:
             if self._forward.error is not None or not self._foreign(self._forward):
                 return
             foreign = self.located
+
+    def _ends_itself(self, foreign: LocatedVmdesc) -> bool:
+        """Return whether the stream is whole without a vmdesc, and use its reading without the one of another stream.
+
+        Every device section must be one that the schema knows, to the byte: only then is the EOF not inside a section.
+        """
+        page_size, self.probed_page_size = self.probed_page_size, probe_page_size(self._source, self.start)
+        alone = self._new_forward()
+        alone.read()
+        try:
+            whole = (
+                alone.error is None
+                and alone.vmdesc is None
+                and not alone.reader.problems
+                and ends_itself(alone.sections, foreign.vmdesc)
+                and all(self._known(section) for section in alone.sections if section.type is Type.FULL)
+            )
+        except BudgetError:
+            whole = False
+        if whole:
+            self._forward = alone
+        else:
+            self.probed_page_size = page_size
+        return whole
+
+    def _known(self, section: Section) -> bool:
+        """Return whether the schema knows a section of exactly these bytes' length."""
+        header = SectionHeader(
+            section.section_id or 0, section.name or "", section.instance_id or 0, section.version_id or 0
+        )
+        body = self._source.view(section.body_offset, section.body_length)
+        return self._measure(header, body, lambda length: length == len(body)) is not None
 
     def _take_own(self) -> QmigError | None:
         """Use the vmdesc at which the forward reading arrived; return the error in it, if any."""
