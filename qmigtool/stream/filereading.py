@@ -378,7 +378,8 @@ class FileReading:
         """Record where the forward reading stopped, and continue with the sections found from the end."""
         self._take_reader_problems()
         self._problems.append(error)
-        self.stopped = error
+        if not any(section.type is Type.EOF for section in self.sections[-2:]):
+            self.stopped = error  # after EOF only the vmdesc is not reached
         partial = self.reader.partial()
         if partial is None:
             return

@@ -76,7 +76,8 @@ class PipeReading:
                 raise
             self._take_reader_problems()
             self._problems.append(error)
-            self.stopped = error
+            if not any(section.type is Type.EOF for section in self.sections[-2:]):
+                self.stopped = error  # after EOF only the vmdesc is not reached
             partial = self.reader.partial()
             if partial is not None:
                 self.sections.append(partial)

@@ -26,8 +26,8 @@ class Reading(Protocol):
     """The interface of a reading strategy.
 
     ``tail_first`` says whether the sections found from the end are used, ``given_up`` whether a vmdesc, and what was
-    decoded with it, had to be discarded. ``stopped`` is the error that ended the forward reading before the end of the
-    stream, if any. ``located`` is the vmdesc in use, ``start`` where the stream starts in its
+    decoded with it, had to be discarded. ``stopped`` is the error that ended the forward reading before the
+    stream's EOF, if any. ``located`` is the vmdesc in use, ``start`` where the stream starts in its
     source.
     """
 

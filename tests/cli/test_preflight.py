@@ -93,7 +93,7 @@ def test_the_remedy_says_how_its_output_is_judged(
     _, out, _ = call(str(SAMPLES / "twin-tcg-10.0.mig"), "--target", aim)
     lines = [line.strip() for line in out.splitlines()]
     rewrite = next(shlex.split(line)[1:] for line in lines if line.startswith("qmigtool rewrite "))
-    then = next(shlex.split(line)[3:] for line in lines if line.startswith("then: qmigtool preflight "))
+    then = next(shlex.split(line)[4:] for line in lines if line.startswith("to verify: qmigtool preflight "))
     made = str(tmp_path / "made.mig")
     assert main.run([made if word == "OUT" else word for word in rewrite]) == 0
     capsys.readouterr()

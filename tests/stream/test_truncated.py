@@ -263,3 +263,12 @@ def test_check_of_no_stream_promises_no_readable_part(tmp_path, capsys):
     path.write_text("# no stream\n")
     assert run(["check", str(path)]) == 3
     assert "still checked" not in capsys.readouterr().out
+
+
+def test_all_state_is_reached_where_only_the_vmdesc_is_truncated(tmp_path, capsys):
+    path = tmp_path / "cut.mig"
+    path.write_bytes(samplefiles.path("pc-7.2").read_bytes()[:-5000])
+    run(["info", str(path)])
+    assert "vCPUs         4\ndevices       40\n" in capsys.readouterr().out
+    with path.open("rb") as file, qmigtool.open(file) as stream:
+        assert (len(stream.devices), stream.stopped) == (40, None)
