@@ -71,6 +71,17 @@ def test_the_threshold_and_the_policy_object(files, strict):
     assert qmigtool.check.run(files / "good.mig", strict, fail_on="note").status is CheckStatus.FOUND
 
 
+def test_what_cannot_be_compared_with_the_baseline_is_a_finding(tmp_path):
+    path = samplefiles.path("pc-7.2")
+    with qmigtool.open(path) as stream:
+        edits = qmigtool.Rewriter(stream)
+        edits.to_accelerator("kvm")  # nothing in the output shows that
+        edits.save(tmp_path / "kvm.mig")
+    (report,) = qmigtool.check.run(tmp_path / "kvm.mig", baseline=path).reports
+    words = [one.message for one in report.findings if one.rule == "baseline"]
+    assert [one for one in words if one.startswith("cannot be compared with the baseline: cpu@0")], words
+
+
 def test_a_baseline(files):
     result = qmigtool.check.run(files / "good.mig", baseline=samplefiles.path("q35-7.2"))
     assert result.status is CheckStatus.FOUND

@@ -31,8 +31,12 @@ def baseline(context: Context, _: Options) -> Iterator[Finding]:
         return
     from qmigtool.diff import compare
 
-    for difference in compare(context.baseline, context.stream).differences:
+    found = compare(context.baseline, context.stream)
+    for difference in found.differences:
         yield _finding(context, difference)
+    # State that could not be compared may differ: silence would pass it.
+    for words in found.undecided:
+        yield finding(f"cannot be compared with the baseline: {words}")
 
 
 def _finding(context: Context, difference: Difference) -> Finding:
