@@ -58,8 +58,8 @@ class Listener:
             data = bytearray()
             self.received.append(data)
             reader = threading.Thread(target=self._drain, args=(connection, data), daemon=True)
-            self._readers.append(reader)
             reader.start()
+            self._readers.append(reader)  # only now: finish() may join it at once
 
     @staticmethod
     def _drain(connection: socket.socket, data: bytearray) -> None:
