@@ -36,10 +36,14 @@ from qmigtool.util.text import printable
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
+    Parameter = click.ParamType[str]
+else:
+    Parameter = click.ParamType  # not generic in older versions of click
+
 OWN_FORMATS = ("text", "json")
 
 
-class FormatName(click.ParamType[str]):
+class FormatName(Parameter):
     """The name of a format; those of other distributions are looked for only when one is asked for."""
 
     name = "format"
