@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qmigtool.findings import Finding, Severity
 from qmigtool.preflight.loader.words import Vocabulary, family_of
-from qmigtool.preflight.remark import remark
+from qmigtool.preflight.remark import MEASURED, remark
 
 if TYPE_CHECKING:
     from qmigtool.parsers.configuration import Configuration
@@ -107,8 +107,7 @@ class Load:
 
     def dies(self, device: str, text: str) -> None:
         """Record a device that loads and does not work."""
-        how = "measured with QEMU 7.2, 10.0 and 11.1"
-        self.dead[device] = Finding("device-broken", Severity.ERROR, text, how, device=device)
+        self.dead[device] = Finding("device-broken", Severity.ERROR, text, MEASURED, device=device)
 
     def warn(self, name: str, **values: Any) -> None:
         """Add a message that the target prints without stopping."""

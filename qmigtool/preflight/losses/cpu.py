@@ -10,6 +10,7 @@ from qmigtool.errors import XsaveError
 from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.losses.judged import Judged
+from qmigtool.preflight.remark import MEASURED
 from qmigtool.preflight.target.cpuidflags import KNOWN
 from qmigtool.x86.registers import CR4, EFER, MSRS, Register
 from qmigtool.x86.traits import TCG, traits_of
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["allowed_components", "cpu_losses"]
 
-MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
 TSC_TOLERANCE_PPM = 250  # KVM's own tolerance; it does not scale below it
 
 # Bit of a register -> features; a guest can set the bit if the CPU has one of them (SDM volume 3, 2.5).

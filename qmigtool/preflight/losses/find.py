@@ -19,7 +19,7 @@ from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.preflight.losses.accelerator import accelerator_losses
 from qmigtool.preflight.losses.cpu import cpu_losses
-from qmigtool.preflight.remark import remark
+from qmigtool.preflight.remark import MEASURED, remark
 from qmigtool.preflight.target.vcpus import MAX_VCPUS, NUMBERED, VCPU_SECTIONS, vcpus_of
 from qmigtool.stream.missing import missing_memory
 from qmigtool.stream.words import not_reached
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["MISSING_PAGES", "MISSING_VCPU", "Losses", "find_losses", "grouped"]
 
 ANY_INSTANCE = 0xFFFFFFFF  # -1: an alias that matches every instance
-MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
 MISSING_PAGES, MISSING_VCPU = "missing-pages", "missing-vcpu"
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 
