@@ -78,6 +78,14 @@ class Listener:
         return [bytes(data) for data in self.received]
 
 
+def migrate_to_socket(qemu: Qemu, path: Path) -> Listener:
+    """Migrate to a unix socket. Not all connections are closed before QEMU ends: finish the listener after that."""
+    listener = Listener(path)
+    qemu.execute("migrate", uri=f"unix:{path}")
+    qemu.wait_for("the migration", qemu._migration_completed)
+    return listener
+
+
 @contextmanager
 def spinning(kernel: Path) -> Iterator[Qemu]:
     with Qemu(MACHINE, kernel=kernel) as qemu:
@@ -148,9 +156,7 @@ def test_multifd(static, tmp_path, method):
             qemu.execute("migrate-set-parameters", multifd_channels=3, multifd_compression=method)
         except QemuError as error:
             pytest.skip(str(error))
-        listener = Listener(tmp_path / "socket")
-        qemu.execute("migrate", uri=f"unix:{tmp_path / 'socket'}")
-        qemu.wait_for("the migration", qemu._migration_completed)
+        listener = migrate_to_socket(qemu, tmp_path / "socket")
     received = listener.finish()
     main = [data for data in received if data.startswith(b"QEVM")]
     others = [data for data in received if not data.startswith(b"QEVM")]
@@ -228,8 +234,6 @@ def test_multifd_of_a_newer_qemu(newer, static, tmp_path):
         qemu.stop()
         memory = qemu.pmemsave(0, SIZE)
         capabilities(qemu, "multifd")
-        listener = Listener(tmp_path / "socket")
-        qemu.execute("migrate", uri=f"unix:{tmp_path / 'socket'}")
-        qemu.wait_for("the migration", qemu._migration_completed)
+        listener = migrate_to_socket(qemu, tmp_path / "socket")
     received = sorted(listener.finish(), key=lambda data: not data.startswith(b"QEVM"))
     assert set(check(received[0], memory, *received[1:])) == {"multifd", "multifd_zero"}

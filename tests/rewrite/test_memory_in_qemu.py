@@ -11,8 +11,8 @@ import qmigtool
 from tests.oracle import guest
 from tests.ram.test_against_qemu import (  # noqa: F401 - newer is a fixture
     BIOS,
-    Listener,
     capabilities,
+    migrate_to_socket,
     newer,
     save_while_writing,
 )
@@ -148,9 +148,7 @@ def test_multifd_to_plain(kernel, tmp_path, method):
             qemu.execute("migrate-set-parameters", multifd_channels=2, multifd_compression=method)
         except QemuError as error:
             pytest.skip(str(error))
-        listener = Listener(tmp_path / "socket")
-        qemu.execute("migrate", uri=f"unix:{tmp_path / 'socket'}")
-        qemu.wait_for("the migration", qemu._migration_completed)
+        listener = migrate_to_socket(qemu, tmp_path / "socket")
     main, *others = sorted(listener.finish(), key=lambda data: not data.startswith(b"QEVM"))
     (tmp_path / "main.mig").write_bytes(main)
     path = saved(tmp_path / "main.mig", tmp_path / "out.mig", lambda r: r.ram("plain"), channels=others)

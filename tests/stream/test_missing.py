@@ -5,20 +5,9 @@ import json
 import pytest
 
 import qmigtool
-from qmigtool.cli.main import run
 from qmigtool.stream.missing import missing_memory
 from tests.support import casefiles, packedsamples, samplefiles
 from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, page, raw, zero
-
-
-@pytest.fixture
-def call(capsys):
-    def go(*arguments):
-        status = run(list(arguments))
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return go
 
 
 def written(device=None, *, sent=4, whole=True, postcopy=False):

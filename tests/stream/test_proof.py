@@ -279,16 +279,6 @@ def test_broken_memory_proves_nothing():
 
 
 @pytest.fixture
-def call(capsys):
-    def go(*arguments):
-        status = run(list(arguments))
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return go
-
-
-@pytest.fixture
 def overwritten(tmp_path):
     return casefiles.put("hostile", "overwritten.mig", tmp_path)
 

@@ -6,7 +6,6 @@ import struct
 import pytest
 
 import qmigtool
-from qmigtool.cli.main import run
 from qmigtool.errors import SnapshotsError, UnsupportedError, UsageError
 from tests.support import casefiles, samplefiles
 
@@ -40,16 +39,6 @@ def image(tmp_path):
     path = tmp_path / "vm.qcow2"
     path.write_bytes(image_with(("2", "two", True), ("3", "disk", False)))
     return str(path)
-
-
-@pytest.fixture
-def call(capsys):
-    def go(*arguments):
-        status = run(list(arguments))
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return go
 
 
 def test_info_lists_them(call, image):

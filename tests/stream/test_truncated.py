@@ -70,16 +70,6 @@ PC = samplefiles.read("pc-7.2")
 CUTS = places(PC)
 
 
-@pytest.fixture
-def call(capsys):
-    def go(*arguments):
-        status = run(list(arguments))
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return go
-
-
 def says_where(call, command, path, tmp_path, offset=None):
     arguments = [part.format(path, out=tmp_path / "out") for part in command]
     status, out, err = call(*arguments)
