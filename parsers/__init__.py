@@ -17,11 +17,14 @@ after ``migration/vmstate.c``). The meaning of the numbers (an accelerator, a vC
 ``source``         the sources of bytes: a file (mapped), a pipe, a buffer
 ``window``         the part of a stream that is in memory, with absolute offsets
 ``savevm``         framing: header, configuration, sections, footers, commands, EOF; sans-IO and forward
+``section``        the spans of a stream: kind, offset, length
+``commands``       commands: MIG_CMD_*
 ``configuration``  the configuration section
 ``globalstate``    the section globalstate: the run state
 ``bodies``         section bodies whose end is described, or searched for
 ``livebodies``     bodies of live sections other than RAM
 ``ram``            bodies of the ``ram`` section
+``ramstate``       the state of a RAM channel between its records
 ``ramruns``        finding runs of equal RAM records, and the columns that store them
 ``xbzrle``         pages as the difference from their earlier contents
 ``multifd``        the extra channels of a multifd migration

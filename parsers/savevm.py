@@ -1,9 +1,9 @@
 """The framing of a migration stream (QEMU: ``migration/savevm.c``), read forward.
 
-Sans-IO: a :class:`Reader` is fed bytes, whole or in pieces of any size, and yields :class:`Section` objects; it opens
-no files. The strategy: a state is a method; a method reads one item at ``self.pos`` or raises
-:class:`~qmigtool.parsers.window.NeedMoreData` and is called again with more bytes. Only ``ram`` bodies keep
-their position inside an item, because only they are large.
+Sans-IO: a :class:`Reader` is fed bytes, whole or in pieces of any size, and yields the spans of the stream
+(:class:`~qmigtool.parsers.section.Section`); it opens no files. The strategy: a state is a method; a method reads one
+item at ``self.pos`` or raises :class:`~qmigtool.parsers.window.NeedMoreData` and is called again with more bytes. Only
+``ram`` bodies keep their position inside an item, because only they are large.
 
 A device section does not contain its length. It comes from the vmdesc if that is known beforehand
 (``lengths``), otherwise from a search for the footer that ends the section.
@@ -14,22 +14,22 @@ Any exception but :class:`~qmigtool.errors.QmigError` that leaves a Reader is a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, MeasuredBody, SearchedBody, footer_of, headless
+from qmigtool.parsers.commands import read_command
 from qmigtool.parsers.configuration import Configuration, parse_configuration
 from qmigtool.parsers.livebodies import live_body
-from qmigtool.parsers.ram import RamBody, RamState
+from qmigtool.parsers.ram import RamBody
 from qmigtool.parsers.ramruns import RunTable
+from qmigtool.parsers.ramstate import RamState
 from qmigtool.parsers.records import (
     QEMU_VM_FILE_MAGIC,
     QEMU_VM_FILE_VERSION,
     QEMU_VM_FILE_VERSION_COMPAT,
     QEMU_VM_SECTION_FOOTER,
     Command,
-    CommandHeader,
     FileHeader,
     PostcopyAdvise,
     SectionHeader,
@@ -37,6 +37,7 @@ from qmigtool.parsers.records import (
     SectionType,
     VmDescriptionHeader,
 )
+from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.window import NeedMoreData, Window
 from qmigtool.util.budget import current
 
@@ -47,56 +48,13 @@ if TYPE_CHECKING:
 
     from qmigtool.parsers.bodies import Body, Measure
 
-__all__ = ["MAX_VMDESC", "Reader", "Section", "Type"]
+__all__ = ["MAX_VMDESC", "Reader"]
 
 MAX_VMDESC = 64 << 20  # a pc with 64 vCPUs has 0.6 MB
 DEFAULT_PAGE_SIZE = 4096
 # Values of the budget: a section with a header (a machine with 4096 vCPUs has 8200) costs as much as 40 values, any
 # item, such as a PART (QEMU makes up to 20 a second) or a command, as much as 8.
 ITEM_OBJECTS, SECTION_OBJECTS = 8, 32
-
-
-class Type(StrEnum):
-    """The kind of a span of the stream. Together the spans cover every byte."""
-
-    PREFIX = "prefix"  # a hole before the stream: QEMU's file:PATH,offset=N
-    HEADER = "header"
-    CONFIGURATION = "configuration"
-    START = "start"
-    PART = "part"
-    END = "end"
-    FULL = "full"
-    COMMAND = "command"
-    EOF = "eof"
-    VMDESC = "vmdesc"
-    TAIL = "tail"  # whatever follows: padding of a block device, garbage
-    UNREADABLE = "unreadable"  # the part that an error made unreadable
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One item of the stream and its span, footer included; offsets and lengths in bytes.
-
-    ``name`` is the idstr (of the START, for PART and END), or a command's name without ``MIG_CMD_``. ``complete`` is
-    False for the item in which an input ends or breaks.
-    """
-
-    type: Type
-    offset: int
-    length: int
-    body_offset: int
-    body_length: int
-    section_id: int | None = None
-    name: str | None = None
-    instance_id: int | None = None
-    version_id: int | None = None
-    measured: str | None = None  # how the body's end was found: records, vmdesc, footer search, schema
-    complete: bool = True
-
-    @property
-    def end(self) -> int:
-        """The offset after the section."""
-        return self.offset + self.length
 
 
 @dataclass(slots=True)
@@ -291,19 +249,8 @@ class Reader:
         self._open_section(type_, header, body)
 
     def _command(self) -> Section:
-        header, payload = CommandHeader.parse(self.window, self.pos + 1)
-        if not Command.MIG_CMD_INVALID < header.cmd <= Command.MIG_CMD_SWITCHOVER_START:
-            raise StreamError(f"unknown command {header.cmd}", offset=self.pos + 1, expected="1 to 11")
-        command = Command(header.cmd)
-        lengths = COMMAND_LENGTHS.get(command)
-        if lengths is not None and header.length not in lengths:
-            raise StreamError(
-                f"{command.name} with {header.length} bytes",
-                offset=self.pos + 3,
-                expected=" or ".join(map(str, lengths)) + " bytes",
-            )
-        data = self.window.bytes(payload, header.length, command.name)
-        end = payload + header.length
+        command, payload, data = read_command(self.window, self.pos)
+        end = payload + len(data)
         self._inside_package(end, command.name)
         if command is Command.MIG_CMD_POSTCOPY_ADVISE and data:
             self.ram.advise, _ = PostcopyAdvise.parse(Window(data, final=True), 0)
@@ -476,17 +423,3 @@ class Reader:
         SectionType.QEMU_VM_SECTION_FULL: _full,
         SectionType.QEMU_VM_COMMAND: _command,
     }
-
-
-# The loader rejects other lengths of these commands; those not listed vary.
-COMMAND_LENGTHS: dict[Command, tuple[int, ...]] = {
-    Command.MIG_CMD_OPEN_RETURN_PATH: (0,),
-    Command.MIG_CMD_PING: (4,),
-    Command.MIG_CMD_POSTCOPY_ADVISE: (0, 16),
-    Command.MIG_CMD_POSTCOPY_LISTEN: (0,),
-    Command.MIG_CMD_POSTCOPY_RUN: (0,),
-    Command.MIG_CMD_PACKAGED: (4,),
-    Command.MIG_CMD_ENABLE_COLO: (0,),
-    Command.MIG_CMD_POSTCOPY_RESUME: (0,),
-    Command.MIG_CMD_SWITCHOVER_START: (0,),
-}

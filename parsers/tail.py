@@ -16,7 +16,8 @@ from qmigtool.errors import QmigError, StreamError
 from qmigtool.parsers.bodies import FOOTER_SIZE, footer_of
 from qmigtool.parsers.record import encode_name
 from qmigtool.parsers.records import SectionHeader, SectionType, VmDescriptionHeader
-from qmigtool.parsers.savevm import MAX_VMDESC, Section, Type
+from qmigtool.parsers.savevm import MAX_VMDESC
+from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.vmdesc import Vmdesc, parse_vmdesc
 from qmigtool.parsers.window import Window
 

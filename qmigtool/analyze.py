@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qmigtool.errors import QmigError, UnsupportedError
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.vmdesc import SECTION
 from qmigtool.parsers.vmstate import INTEGERS, LONG
 from qmigtool.util.documents import load_json

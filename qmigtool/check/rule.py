@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qmigtool.errors import QmigError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device

@@ -24,7 +24,7 @@ from qmigtool.documents.sections import sections_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.savevm import Section
+    from qmigtool.parsers.section import Section
 
 
 @command("qmigtool sections samples/pc-7.2.mig")

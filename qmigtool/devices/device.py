@@ -14,7 +14,7 @@ from qmigtool.util.budget import current
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from qmigtool.parsers.savevm import Section
+    from qmigtool.parsers.section import Section
     from qmigtool.parsers.vmstate import Bytes
 
 __all__ = ["Device", "find"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.stream.info import problems_document
 
 if TYPE_CHECKING:

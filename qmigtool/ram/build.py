@@ -21,7 +21,7 @@ from qmigtool.ram.content import Content, UnpackedChannel
 from qmigtool.ram.model import Ram
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.ram import RamState
+    from qmigtool.parsers.ramstate import RamState
     from qmigtool.parsers.source import BufferSource, Source
     from qmigtool.ram.unplugged import Region
 

@@ -17,14 +17,15 @@ from qmigtool.parsers.multifd import (
     Packet,
     read_channel,
 )
-from qmigtool.parsers.ram import RamBody, RamState
+from qmigtool.parsers.ram import RamBody
 from qmigtool.parsers.ramruns import RunTable
+from qmigtool.parsers.ramstate import RamState
 from qmigtool.parsers.returnpath import MigRpMessageType, PageRequests, read_return_path
 from qmigtool.parsers.window import Window
 from qmigtool.ram.columns import checked
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.ram import RamBlock
+    from qmigtool.parsers.ramstate import RamBlock
     from qmigtool.parsers.source import BufferSource
 
 __all__ = ["ChannelKind", "MultiFDChannel", "classify", "compare", "read_multifd", "read_preempt", "read_requests"]

@@ -20,8 +20,8 @@ from qmigtool.parsers.records import RamSaveFlag
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from qmigtool.parsers.ram import RamBlock
     from qmigtool.parsers.ramruns import RunTable
+    from qmigtool.parsers.ramstate import RamBlock
     from qmigtool.parsers.source import Source
 
 __all__ = ["RUN", "Encoding", "RunColumns", "checked", "from_mapped", "from_packets", "from_table", "merge"]

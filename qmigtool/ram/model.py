@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from qmigtool.parsers.ram import RamBlock
+    from qmigtool.parsers.ramstate import RamBlock
     from qmigtool.parsers.returnpath import Message
     from qmigtool.ram.content import Content
     from qmigtool.ram.unplugged import Region

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from qmigtool.errors import QmigError
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.ram import RamBlock
+    from qmigtool.parsers.ramstate import RamBlock
 
 __all__ = ["Region", "find_regions"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import LimitError, UnsupportedError, UsageError
 from qmigtool.parsers.livebodies import live_section
 from qmigtool.parsers.saveimage import FORMAT_OFFSET, SaveFormat
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.rewrite import header
 from qmigtool.rewrite.memory import MemoryFormat, block_entry
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.devices.device import Device, find
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
-from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.section import Section, Type
 from qmigtool.rewrite.changes import Change
 from qmigtool.rewrite.memory import MemoryDraft
 from qmigtool.rewrite.sectiondraft import SectionDraft

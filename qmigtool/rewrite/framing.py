@@ -14,14 +14,14 @@ from qmigtool.parsers.bodies import FOOTER_SIZE, footer_of
 from qmigtool.parsers.configuration import MAX_NAME, Configuration
 from qmigtool.parsers.records import SectionType
 from qmigtool.parsers.saveimage import FORMAT_OFFSET, format_word
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.rewrite.header import MAPPED_RAM, ORDER
 from qmigtool.rewrite.memory import IGNORE_SHARED
 from qmigtool.rewrite.splice import Splice, differing
 from qmigtool.rewrite.values import name_bytes
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.savevm import Section
+    from qmigtool.parsers.section import Section
     from qmigtool.rewrite.draft import Draft
 
 __all__ = [

@@ -15,9 +15,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import StreamError, UsageError
-from qmigtool.parsers.ram import RamBlock
+from qmigtool.parsers.ramstate import RamBlock
 from qmigtool.parsers.records import MappedRamHeader, RamBlockHeader, RamSaveFlag
-from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.section import Section, Type
 from qmigtool.rewrite.splice import Splice, differing
 from qmigtool.rewrite.values import name_bytes
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from qmigtool.parsers.bodies import footer_of
-from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.vmdesctext import describe, describe_device, find_parts, format_pairs, is_spaced
 from qmigtool.rewrite.framing import configuration_splices, footer_splices, save_image_splices
 from qmigtool.rewrite.memory import MemoryFormat

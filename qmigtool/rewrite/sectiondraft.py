@@ -14,7 +14,7 @@ from qmigtool.parsers.vmdesc import Description, DeviceDescription
 from qmigtool.rewrite.body import BodyDraft
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.savevm import Section
+    from qmigtool.parsers.section import Section
     from qmigtool.parsers.vmstate import Field
     from qmigtool.x86.vcpu import VCpu
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import QmigError, StreamError, UnsupportedError
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device

@@ -18,7 +18,7 @@ from qmigtool.devices.schema import Fit, fit
 from qmigtool.devices.schema.model import built_in
 from qmigtool.errors import BudgetError, QmigError, UsageError
 from qmigtool.parsers.records import RamSaveFlag
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.source import BufferSource
 from qmigtool.stream.consistency import Descriptions, wrong_lengths
 from qmigtool.stream.inputs import take_inputs
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from qmigtool.devices.schema import Schema
     from qmigtool.parsers.configuration import Configuration
-    from qmigtool.parsers.ram import RamBlock
+    from qmigtool.parsers.ramstate import RamBlock
     from qmigtool.parsers.records import SectionHeader
-    from qmigtool.parsers.savevm import Section
+    from qmigtool.parsers.section import Section
     from qmigtool.parsers.source import Source
     from qmigtool.parsers.vmdesc import Vmdesc
     from qmigtool.parsers.vmstate import Field

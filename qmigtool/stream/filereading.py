@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import BudgetError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionHeader, SectionType
-from qmigtool.parsers.savevm import Reader, Section, Type
+from qmigtool.parsers.savevm import Reader
+from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window

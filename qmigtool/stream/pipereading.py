@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool.errors import BudgetError, QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.container import recognise
-from qmigtool.parsers.savevm import Reader, Section, Type
+from qmigtool.parsers.savevm import Reader
+from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.source import BufferSource, KeptSource
 from qmigtool.parsers.tail import LocatedVmdesc
 from qmigtool.parsers.vmdesc import parse_vmdesc

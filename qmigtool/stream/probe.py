@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from qmigtool.errors import QmigError, TruncatedError, UnsupportedError
 from qmigtool.parsers.records import QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION, FileHeader
-from qmigtool.parsers.savevm import Reader, Type
+from qmigtool.parsers.savevm import Reader
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.window import Window
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from qmigtool.errors import QmigError
     from qmigtool.parsers.bodies import Measure
-    from qmigtool.parsers.savevm import Reader, Section
+    from qmigtool.parsers.savevm import Reader
+    from qmigtool.parsers.section import Section
     from qmigtool.parsers.tail import LocatedVmdesc
     from qmigtool.stream.inputs import Inputs
     from qmigtool.stream.sectionindex import SectionIndex

@@ -6,13 +6,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
-from qmigtool.parsers.savevm import Section
+from qmigtool.parsers.section import Section
 
 __all__ = ["SectionIndex"]
 
 
 class SectionIndex(Sequence[Section]):
-    """A list of :class:`~qmigtool.parsers.savevm.Section` at 28 bytes each; the objects are made on access."""
+    """A list of :class:`~qmigtool.parsers.section.Section` at 28 bytes each; the objects are made on access."""
 
     def __init__(self, sections: Iterable[Section] = ()) -> None:
         self._spans = array("Q")  # offset, length, body length

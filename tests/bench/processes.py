@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import qmigtool
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from tests.bench import rivals, synthetic
 from tests.bench.measure import Command, Figure, Process, mib, run_processes
 from tests.bench.synthetic import Pattern

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import qmigtool
 from qmigtool.parsers.records import RamSaveFlag
-from qmigtool.parsers.savevm import Reader, Type
+from qmigtool.parsers.savevm import Reader
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.window import Window
 from tests.bench import synthetic
 from tests.bench.measure import Figure, medians, mib, ms, peak

@@ -17,7 +17,7 @@ import numpy as np
 
 import qmigtool
 from qmigtool.parsers.records import RamSaveFlag, SectionType
-from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.section import Section, Type
 from tests.support.paths import SAMPLES
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from qmigtool.check import RULES, default_policy, findings_of
 from qmigtool.diff import Comparison, Difference
 from qmigtool.diff import DifferenceKind as Change
 from qmigtool.findings import Severity
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from tests.check.checking import edited, found, places, poked, sample
 from tests.fleet import packed
 from tests.support import casefiles, packedsamples, samplefiles

@@ -14,7 +14,8 @@ import tarfile
 from pathlib import Path
 
 from qmigtool.errors import UnsupportedError
-from qmigtool.parsers.savevm import Reader, Type
+from qmigtool.parsers.savevm import Reader
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.window import Window
 from tests.fleet.cases import read_rows, write_rows
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from qmigtool.errors import QmigError
 from qmigtool.parsers.ramruns import Run
-from qmigtool.parsers.savevm import Reader, Section
+from qmigtool.parsers.savevm import Reader
+from qmigtool.parsers.section import Section
 from qmigtool.parsers.window import Window
 from tests.support.streamwriter import Span
 

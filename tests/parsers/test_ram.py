@@ -5,8 +5,9 @@ import struct
 import pytest
 
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
-from qmigtool.parsers.ram import MAX_BLOCKS, RamBlock, RamBody, RamState
+from qmigtool.parsers.ram import RamBody
 from qmigtool.parsers.ramruns import Run, RunTable
+from qmigtool.parsers.ramstate import MAX_BLOCKS, RamBlock, RamState
 from qmigtool.parsers.records import MappedRamHeader, PostcopyAdvise
 from qmigtool.parsers.window import Window
 from tests.support.streamwriter import (

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmigtool.parsers import ramruns
-from qmigtool.parsers.ram import RamBody, RamState
+from qmigtool.parsers.ram import RamBody
 from qmigtool.parsers.ramruns import Run, RunTable, run_length
+from qmigtool.parsers.ramstate import RamState
 from qmigtool.parsers.window import NeedMoreData, Window
 from tests.support import samplefiles
 from tests.support.streamwriter import compressed, eos, mem_size, page, xbzrle, zero

@@ -11,7 +11,8 @@ import qmigtool
 from qmigtool.parsers.bodies import footer_of
 from qmigtool.parsers.livebodies import HtabBody, live_section
 from qmigtool.parsers.multifd import read_channel
-from qmigtool.parsers.ram import RamBody, RamState, encode_page
+from qmigtool.parsers.ram import RamBody, encode_page
+from qmigtool.parsers.ramstate import RamState
 from qmigtool.parsers.records import (
     QEMU_VM_FILE_MAGIC,
     Command,
@@ -25,7 +26,7 @@ from qmigtool.parsers.records import (
     SectionType,
     VmDescriptionHeader,
 )
-from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.vmdesctext import format_vmdesc
 from qmigtool.parsers.vmstate import encode_field
 from qmigtool.parsers.window import Window

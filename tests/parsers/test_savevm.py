@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
-from qmigtool.parsers.savevm import MAX_VMDESC, Reader, Type
+from qmigtool.parsers.savevm import MAX_VMDESC, Reader
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.window import Window
 from tests.parsers.reading import as_spans, read_pieces, read_steps, read_whole
 from tests.parsers.test_record import COMMANDS as NUMBERS

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import qmigtool
 from qmigtool.devices.schema import built_in
 from qmigtool.devices.schema.shapes import find_shape
-from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.vmstate import Field
 from tests.preflight import recorded
 from tests.support import packedsamples, samplefiles

@@ -18,7 +18,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from qmigtool.parsers.savevm import Reader, Type
+from qmigtool.parsers.savevm import Reader
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.window import Window
 from tests.support.paths import DATA
 from tests.support.qemu.process import QemuProcess

@@ -11,8 +11,9 @@ import pytest
 import qmigtool
 from qmigtool.cli import main
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
-from qmigtool.parsers.ram import MAX_PROBLEMS, RamBlock, RamBody, RamState
+from qmigtool.parsers.ram import RamBody
 from qmigtool.parsers.ramruns import RunTable
+from qmigtool.parsers.ramstate import MAX_PROBLEMS, RamBlock, RamState
 from qmigtool.parsers.returnpath import Message, MigRpMessageType, PageRequests
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.window import Window

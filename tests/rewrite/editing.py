@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import qmigtool
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.rewrite import Change, Rewriter, Splice
 from tests.support import packedsamples, samplefiles
 from tests.support.streamwriter import PAGE, Pairs, StreamWriter, Vmsd, be32, eos, mem_size, page, zero

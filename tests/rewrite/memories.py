@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import qmigtool
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.rewrite import Rewriter
 from tests.support import naiveram
 from tests.support.naiveram import Page, be

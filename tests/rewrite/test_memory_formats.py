@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import qmigtool
 from qmigtool.errors import UnsupportedError, UsageError
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from tests.rewrite.memories import CONTINUE, MIB, NORMAL, ZERO, edited, look, mapped_areas, pages_of, saved, walk
 from tests.rewrite.memories import RAM as RAM_HEADER
 from tests.rewrite.memorymodel import DELTA, Model, call, edits, stream_of, streams

@@ -1,6 +1,6 @@
 import pytest
 
-from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.section import Section, Type
 from qmigtool.stream.sectionindex import SectionIndex
 
 SECTIONS = [

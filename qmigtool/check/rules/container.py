@@ -10,7 +10,7 @@ from qmigtool.devices.schema import built_in
 from qmigtool.errors import QmigError, UnsupportedError
 from qmigtool.findings import Finding
 from qmigtool.parsers.globalstate import RUN_STATE, RUN_STATES, run_state_name
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 
 __all__ = ["READABLE", "RULES", "SUPPORTED", "problem"]
 

@@ -19,7 +19,7 @@ from qmigtool.cli.shared.messages import complain, say_error
 from qmigtool.cli.shared.terminal import columns, styled
 from qmigtool.devices.schema.model import load_file
 from qmigtool.errors import OutputError, QmigError, StreamError, UnsupportedError, UsageError
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.model import Stream
 from qmigtool.stream.opening import open_stream

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from qmigtool.parsers.commands import COMMAND_LENGTHS
 from qmigtool.parsers.record import decode_name
 from qmigtool.parsers.records import Command
-from qmigtool.parsers.savevm import COMMAND_LENGTHS
 from qmigtool.preflight.loader.state import Undecided
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qmigtool.parsers.ram import RamBlock, RamState
+from qmigtool.parsers.ramstate import RamBlock, RamState
 
 __all__ = ["RamLoader"]
 

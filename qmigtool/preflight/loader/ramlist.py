@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import StreamError
-from qmigtool.parsers.ram import MAX_BLOCKS
+from qmigtool.parsers.ramstate import MAX_BLOCKS
 from qmigtool.parsers.records import MappedRamHeader
 from qmigtool.parsers.window import Window
 from qmigtool.preflight.loader.aborts import may_abort_on_block

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.configuration import COMPARED
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.preflight.target.acpi import maxcpus_of
 from qmigtool.preflight.target.model import Target, TargetBlock, TargetSection, TargetVmsd
 from qmigtool.preflight.target.versions import bounds_of_stream

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qmigtool.devices.machinetypes import VERSIONED, machine_type
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.preflight.target.model import Bound
 from qmigtool.x86.traits import HYPERV
 

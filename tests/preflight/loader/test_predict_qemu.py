@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qmigtool.parsers.savevm import Type
+from qmigtool.parsers.section import Type
 from qmigtool.parsers.source import BufferSource
 from qmigtool.preflight.loader.predict import predict_source
 from qmigtool.preflight.target.model import Target
