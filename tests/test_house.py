@@ -25,6 +25,7 @@ def rooms():
 
 ROOMS = rooms()
 LOOSE = 6  # files of the package itself, the entry points among them
+LINES = 450  # of a module: a longer one has two ideas
 
 
 def sources():
@@ -69,6 +70,16 @@ def room(module):
 def test_no_more_than_six_loose_files():
     loose = sorted(path.name for path in (ROOT / "qmigtool").glob("*.py"))
     assert len(loose) <= LOOSE, loose
+
+
+def test_no_module_is_longer_than_one_idea():
+    long = {
+        path.relative_to(ROOT).as_posix(): count
+        for folder in ("qmigtool", "parsers")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > LINES
+    }
+    assert not long, f"split these by idea: at most {LINES} lines"
 
 
 def test_every_room_has_its_place(graph):

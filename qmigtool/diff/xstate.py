@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from qmigtool.diff.model import Difference, DifferenceKind
 from qmigtool.diff.words import bits_changed, decides
 from qmigtool.x86.registers import FCW, FSW, MXCSR
-from qmigtool.x86.vcpu import FPREGS, X87, VCpu
+from qmigtool.x86.vcpu import VCpu
+from qmigtool.x86.xsavefields import FPREGS, X87
 from qmigtool.xsave import COMPONENTS, XsaveArea, bits
 from qmigtool.xsave.components import MXCSR_OFFSET
 from qmigtool.xsave.registerfile import ST_REGISTERS, Slot, registers_in, x87_value

@@ -2,10 +2,12 @@
 
 ==============  ===================================================================================
 rewriter        the public interface: every edit as a method, the changes, the output
-edits           edits by name, from a TOML file or a command line; editoption, the options that are edits
+declare         the decorator that makes a method an edit; editoption, its option on a command line
+edits           edits by name, from a TOML file or a command line
 draft           the stream as it will be; sectiondraft, one section of it; memory, its RAM
 output          the splices that follow from a draft
 decoding        whether the output can be decoded where it has no vmdesc
+verify          the output, read again and compared with the edits
 splice          spans replaced, everything else copied
 changes         a record of each change
 undo            same-size edits as a small patch that can be reverted

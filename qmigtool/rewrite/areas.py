@@ -8,7 +8,7 @@ from qmigtool.errors import LiveStateError, XsaveError
 from qmigtool.rewrite.components import XSTATE_BV, initial, vcpu_section, write_components
 from qmigtool.rewrite.fields import assign
 from qmigtool.x86.traits import HYPERV
-from qmigtool.x86.vcpu import has_fields, unheld, unheld_words
+from qmigtool.x86.xsavefields import has_fields, unheld, unheld_words
 from qmigtool.xsave import (
     COMPONENTS,
     SUPERVISOR_MASK,

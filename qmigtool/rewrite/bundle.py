@@ -24,7 +24,7 @@ from qmigtool.util.documents import load_json
 from qmigtool.util.files import new_folder, open_input
 from qmigtool.util.values import decimal, word
 from qmigtool.x86.mshv import MSHV_MSRS, TSC, VP_STATE_XSAVE, XFEM, MshvMsr, Only
-from qmigtool.x86.vcpu import FIELDS
+from qmigtool.x86.xsavefields import FIELDS
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK, check_xcr0

@@ -16,17 +16,12 @@ Edits apply in the order of the calls; each sees the results of those before it.
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import operator
 import os
-import stat
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, NoReturn, ParamSpec, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from qmigtool.errors import StreamError, UsageError
-from qmigtool.parsers.section import Type
-from qmigtool.parsers.source import FileSource
+from qmigtool.errors import UsageError
 from qmigtool.rewrite import (
     accelerators,
     areas,
@@ -42,12 +37,13 @@ from qmigtool.rewrite import (
     structure,
 )
 from qmigtool.rewrite.changes import Change, told
+from qmigtool.rewrite.declare import EDITS, OPTIONS, edit, whole, without_option
 from qmigtool.rewrite.decoding import check_decoding
 from qmigtool.rewrite.draft import Draft
-from qmigtool.rewrite.editoption import EditOption, Heading, Words, by_position, kinds_of
+from qmigtool.rewrite.editoption import Heading
 from qmigtool.rewrite.output import splices_of
 from qmigtool.rewrite.splice import write_stream
-from qmigtool.stream.opening import open_stream
+from qmigtool.rewrite.verify import verify
 from qmigtool.util.files import replacing
 from qmigtool.util.values import parse_number
 from qmigtool.xsave import layout as find_layout
@@ -60,59 +56,6 @@ if TYPE_CHECKING:
     from qmigtool.xsave import Layout, XsaveArea
 
 __all__ = ["EDITS", "OPTIONS", "Rewriter"]
-
-P = ParamSpec("P")
-
-EDITS: dict[str, str] = {}
-"""Name of each edit in TOML files and on command lines -> name of its method."""
-OPTIONS: list[EditOption] = []
-"""The options that are edits, in the order of their methods."""
-
-
-Method: TypeAlias = Callable[Concatenate["Rewriter", P], None]
-
-
-def whole(name: str) -> Callable[[Method[P]], Method[P]]:
-    """Register a method as the edit of this name: it applies completely or, if it raises, not at all."""
-
-    def decorate(method: Method[P]) -> Method[P]:
-        @functools.wraps(method)
-        def made(self: Rewriter, /, *args: P.args, **kwargs: P.kwargs) -> None:
-            with self.draft.edit(name):
-                method(self, *args, **kwargs)
-
-        return made
-
-    return decorate
-
-
-def edit(
-    heading: Heading, metavar: tuple[str, ...], text: str, words: Words | None = None, *, flag: str | None = None
-) -> Callable[[Method[P]], Method[P]]:
-    """Register a method as the edit of its own name, in TOML files and as an option on command lines.
-
-    ``heading`` and ``text`` are what ``--help`` prints for the option, ``metavar`` its arguments, and ``words`` the
-    function that makes parameters of them (default: one each, in the method's order). ``flag`` is the option's name if
-    it differs from the edit's; a method may have several options.
-    """
-
-    def decorate(method: Method[P]) -> Method[P]:
-        name = method.__name__.replace("_", "-")
-        OPTIONS.append(
-            EditOption(f"--{flag or name}", name, heading, metavar, text, words or by_position(method, metavar))
-        )
-        return method if name in EDITS else without_option(method)
-
-    return decorate
-
-
-def without_option(method: Method[P]) -> Method[P]:
-    """Register a method as the edit of its own name, without an option of that name."""
-    for parameter in list(inspect.signature(method).parameters.values())[1:]:
-        kinds_of(parameter)  # every edit can check its parameters
-    name = method.__name__.replace("_", "-")
-    EDITS[name] = method.__name__
-    return whole(name)(method)
 
 
 class Rewriter:
@@ -186,34 +129,7 @@ class Rewriter:
         Only a file that can be read again is checked, not a pipe. Memory is read only where edits changed it; otherwise
         it was copied, and if the device state can be reached from its end nothing else is read.
         """
-        try:
-            handle = file.fileno()
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                return
-        except (OSError, AttributeError):
-            return
-        draft = self.draft
-        source = draft.stream
-        with open_stream(
-            FileSource.of_open_file(handle), schema=source.schema if source.schema_name else None
-        ) as result:
-            if source.sections[-1].type is Type.TAIL:
-                result.prove()  # data after the stream may have its own end marker, and was copied with it
-            walk_memory = draft.memory.touched or result.strategy == "forward"
-            if result.problems or (walk_memory and not result.complete):
-                _defect(f"the output cannot be read: {result.error or 'its end is missing'}")
-            if result.configuration != draft.configuration:
-                _defect(f"the output's configuration is {result.configuration}, not {draft.configuration}")
-            if result.footers != draft.footers:
-                _defect(f"the output {'has' if result.footers else 'lacks'} footers")
-            blocks = [(block.name, block.length) for block in draft.memory.kept]
-            if [(block.idstr, block.used_length) for block in result.ram_blocks] != blocks:
-                _defect(f"the output's RAM blocks are not {blocks}")
-            if [device.label for device in result.devices] != [section.label for section in draft.sections]:
-                _defect("the sections of the output are not those of the edits")
-            for device, section in zip(result.devices, draft.sections, strict=True):
-                if device.version_id != section.section.version_id or device.body != section.body:
-                    _defect(f"{device.label} of the output is not as edited")
+        verify(self.draft, file)
 
     # -- values and structure ----------------------------------------------------------------------------------------
 
@@ -466,10 +382,6 @@ class Rewriter:
         mask_name = " with ".join(given)
         lossy = self.lossy if lossy is None else lossy
         accelerators.convert(self.draft, name, mask=mask, mask_name=mask_name, lossy=lossy)
-
-
-def _defect(what: str) -> NoReturn:
-    raise StreamError(f"{what}: a defect of qmigtool, or an edit that makes a stream unreadable")
 
 
 def _bytes(data: bytes | str | None) -> bytes | None:

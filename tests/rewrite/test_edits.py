@@ -18,8 +18,9 @@ from qmigtool.cli import main
 from qmigtool.cli.shared.editoptions import EDIT_OPTIONS
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.rewrite import Rewriter
+from qmigtool.rewrite.declare import without_option
 from qmigtool.rewrite.edits import Edit, apply, load_edits
-from qmigtool.rewrite.rewriter import EDITS, without_option
+from qmigtool.rewrite.rewriter import EDITS
 from tests.rewrite.editing import assert_true, bodies, stream_of
 from tests.support.samplefiles import path, read
 from tests.support.streamwriter import Vmsd, num, nums, raw, x86_cpu

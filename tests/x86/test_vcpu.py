@@ -7,7 +7,7 @@ import pytest
 
 import qmigtool
 from qmigtool.errors import LiveStateError, StreamError
-from qmigtool.x86.vcpu import FIELDS
+from qmigtool.x86.xsavefields import FIELDS
 from tests.support import samplefiles
 from tests.support.paths import DATA
 from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, nums, raw, structs, x86_cpu, zero

@@ -8,7 +8,8 @@ versions       one walk for each group of possible versions of the target
 configuration  file header, configuration section, capabilities
 sections       lookup of a section, its version, its footer
 ramlist        the RAMBlocks; ``records`` their pages, ``ramblocks`` the target's blocks
-bodies         device state by the target's description; with ``shapes``, ``lengths``, ``esp``, ``fieldfacts``
+bodies         the body of a device section, and what is certain of its end
+bodyreader     device state by the target's description; with ``shapes``, ``lengths``, ``esp``, ``fieldfacts``
 pciconfig      the bytes of PCI config space that must be equal; ``virtio``, ``virtiomem`` virtio devices
 hooks          checks after a section is complete; with ``armregisters``, ``guestmemory``
 commands       MIG_CMD_*

@@ -14,7 +14,7 @@ from qmigtool.preflight.remark import MEASURED
 from qmigtool.preflight.target.cpuidflags import KNOWN
 from qmigtool.x86.registers import CR4, EFER, MSRS, Register
 from qmigtool.x86.traits import TCG, traits_of
-from qmigtool.x86.vcpu import FIELDS
+from qmigtool.x86.xsavefields import FIELDS
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
 
