@@ -8,7 +8,10 @@ after ``migration/vmstate.c``). The meaning of the numbers (an accelerator, a vC
 ``container``      containers of a stream, recognised by their first bytes
 ``saveimage``      the header of a libvirt save image
 ``qcow2``          the state in an internal snapshot of a qcow2 image
-``packed``         files compressed by gzip, bzip2, xz or zstd
+``packed``         compressed files, decompressed piece by piece
+``lzop``           files compressed by lzop
+``lz4frame``       lz4 frames
+``extras``         the error about a package that is missing
 ``capturefile``    packets in pcap and pcapng files
 ``pcap``           the connections of such packets, reassembled
 ``pci``            PCI config space: its capabilities

@@ -8,9 +8,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["MULTIFD", "ContainerKind", "Magic", "recognise"]
+__all__ = ["MULTIFD", "SKIPPABLE", "ContainerKind", "Magic", "recognise"]
 
 MULTIFD = "a multifd channel"
+SKIPPABLE = b"\x2a\x4d\x18"
+"""The last three bytes of the magic of a skippable frame of lz4 or zstd; the first is 0x50 to 0x5f."""
 
 
 class ContainerKind(StrEnum):
@@ -24,7 +26,7 @@ class ContainerKind(StrEnum):
 
 
 class Magic(NamedTuple):
-    """A container: its first bytes, its name, and for a compressed file the program."""
+    """A container: its first bytes, its name, and for a compressed file the program (none: skippable frames)."""
 
     magic: bytes
     what: str
@@ -40,8 +42,12 @@ MAGICS: tuple[Magic, ...] = (
     Magic(b"BZh", "bzip2 compression", ContainerKind.PACKED, "bzip2"),
     Magic(b"\xfd7zXZ\x00", "xz compression", ContainerKind.PACKED, "xz"),
     Magic(b"\x28\xb5\x2f\xfd", "zstd compression", ContainerKind.PACKED, "zstd"),
-    Magic(b"\x04\x22\x4d\x18", "lz4 compression", ContainerKind.OTHER),
-    Magic(b"\x89LZO\x00\r\n\x1a\n", "lzop compression", ContainerKind.OTHER),
+    Magic(b"\x04\x22\x4d\x18", "lz4 compression", ContainerKind.PACKED, "lz4"),
+    Magic(b"\x89LZO\x00\r\n\x1a\n", "lzop compression", ContainerKind.PACKED, "lzop"),
+    # Legacy frames: of the Linux kernel's image, and of `lz4 -l`.
+    Magic(b"\x02\x21\x4c\x18", "the legacy format of lz4 (lz4 -l)", ContainerKind.OTHER),
+    # A zstd or an lz4 file may begin with frames to be skipped (pzstd's do): what follows them says which it is.
+    *(Magic(bytes([first]) + SKIPPABLE, "skippable frames", ContainerKind.PACKED) for first in range(0x50, 0x60)),
     Magic(b"\xa1\xb2\xc3\xd4", "a pcap capture", ContainerKind.CAPTURE),
     Magic(b"\xd4\xc3\xb2\xa1", "a pcap capture", ContainerKind.CAPTURE),
     Magic(b"\xa1\xb2\x3c\x4d", "a pcap capture", ContainerKind.CAPTURE),

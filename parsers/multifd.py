@@ -13,6 +13,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
+from qmigtool.parsers.extras import lacking
 from qmigtool.parsers.record import Blob, Record, be32, be64, decode_name, record, u8
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def zstd_decompressor(memory: int | None = None) -> Any:
         try:
             from backports import zstd
         except ImportError:
-            raise UnsupportedError("zstd without the package backports.zstd", "install qmigtool[zstd]") from None
+            raise lacking("zstd compression", "backports.zstd", "zstd") from None
     if memory is None:
         return zstd.ZstdDecompressor()
     window = min(max(memory.bit_length() - 1, 10), 31)

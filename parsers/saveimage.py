@@ -21,6 +21,7 @@ __all__ = [
     "FORMAT_OFFSET",
     "SAVE_IMAGE_MAGIC",
     "SAVE_IMAGE_PARTIAL",
+    "SECTION",
     "SaveFormat",
     "SaveImage",
     "format_word",

@@ -13,7 +13,7 @@ import tempfile
 
 from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError
 from qmigtool.parsers.container import MULTIFD, ContainerKind, Magic, recognise
-from qmigtool.parsers.packed import unpack
+from qmigtool.parsers.packed import behind_frames, unpack
 from qmigtool.parsers.records import QEVM
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import Packing, packing_of
@@ -76,7 +76,8 @@ def unpack_channel(source: BufferSource) -> BufferSource:
         if magic.kind is not ContainerKind.PACKED:
             raise UsageError(f"{magic.what} is not an extra channel of a migration", expected="the bytes of a channel")
         with tempfile.TemporaryFile() as file:
-            write_pieces(file, unpack(source, magic.packer, 0), None)
+            start, packer = (0, magic.packer) if magic.packer else behind_frames(source, 0)
+            write_pieces(file, unpack(source, packer, start), None)
             file.flush()
             return FileSource.of_handle(os.dup(file.fileno()), source.name)
     except QmigError as error:

@@ -167,9 +167,9 @@ def test_errors_are_json_too(call, tmp_path):
     found = document(call("info", str(path), "--json"), 3)
     assert found["error"]["kind"] == "StreamError"
     assert found["error"]["offset"] == 0
-    path.write_bytes(b"\x04\x22\x4d\x18\0\0\0")
+    path.write_bytes(b"\x02\x21\x4c\x18\0\0\0")
     found = document(call("info", str(path), "--json"), 63)
-    assert found["error"]["feature"] == "lz4 compression"
+    assert found["error"]["feature"] == "the legacy format of lz4 (lz4 -l)"
 
 
 # -- exit codes -------------------------------------------------------------------------------------------------------

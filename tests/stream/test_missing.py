@@ -116,7 +116,7 @@ def test_packed_channels_are_unpacked(call, name):
 @pytest.mark.parametrize(
     ("data", "status", "said"),
     [
-        (b"\x04\x22\x4d\x18" + bytes(60), 63, "lz4 compression is not supported yet"),
+        (b"\x02\x21\x4c\x18" + bytes(60), 63, "the legacy format of lz4 (lz4 -l) is not supported yet"),
         (b"QFI\xfb" + bytes(60), 2, "a qcow2 image is not an extra channel of a migration"),
         (b"\xfd7zXZ\x00" + bytes(60), 3, "xz"),
     ],

@@ -2,7 +2,7 @@
 
 ==========  ====================================================================================
 saveimage   a libvirt save image, whose header a rewrite keeps
-compressed  gzip, bzip2, xz and zstd, also inside each other
+compressed  gzip, bzip2, xz, zstd, lz4 and lzop, also inside each other
 qcow2       a qcow2 image with snapshots of a running machine
 capture     a pcap or pcapng capture of the connections of a migration
 other       what is recognised and cannot be read

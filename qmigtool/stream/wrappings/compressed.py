@@ -7,7 +7,7 @@ from itertools import chain
 
 from qmigtool.errors import LimitError, UnsupportedError
 from qmigtool.parsers.container import ContainerKind, Magic, recognise
-from qmigtool.parsers.packed import unpack, unpack_pieces
+from qmigtool.parsers.packed import behind_frames, framed, unpack, unpack_pieces, without_frames
 from qmigtool.stream.unwrapped import MAX_LAYERS, Unwrapped, Wrapping, head_of, require_stream, spooled
 
 __all__ = ["COMPRESSED"]
@@ -15,14 +15,21 @@ __all__ = ["COMPRESSED"]
 
 def _packed(found: Unwrapped, magic: Magic, _snapshot: str | None) -> Unwrapped:
     """Decompress all layers in one pass; nothing is written before the contents are recognised."""
-    layers = [magic.packer]
-    pieces: Iterator[bytes] = unpack(found.source, magic.packer, found.start or 0)
+    start, packer = found.start or 0, magic.packer
+    if not packer:
+        start, packer = behind_frames(found.source, start)
+    layers = [packer]
+    pieces: Iterator[bytes] = unpack(found.source, packer, start)
     while True:
         head, data, hole = head_of(pieces)
         pieces = chain(head, pieces)
         inner = None if hole else recognise(data)
         if inner is None or inner.kind is not ContainerKind.PACKED:
             break
+        if not inner.packer:
+            head, data, _ = head_of(pieces := without_frames(pieces))
+            pieces = chain(head, pieces)
+            inner = inner._replace(packer=framed(data))
         if len(layers) == MAX_LAYERS:
             raise LimitError("too many nested containers", offset=0)
         pieces = unpack_pieces(pieces, inner.packer, len(layers))
