@@ -228,12 +228,14 @@ def _print_remedy(remedy: Remedy, again: str | None) -> None:
     if remedy.command is not None:
         print("fix" if then else "partly fixed by" if then is None else "not fixed by")
         print(f"  {printable(remedy.command)}")
-    lines = [f"needed: {line}" for line in remedy.needed]
+    for line in remedy.needed:
+        say(printable(f"  needed: {line}"))
     if then and (remedy.command is not None or remedy.needed):
         lost = _lost(remedy.losses.findings) if remedy.losses is not None else ""
-        lines.append(f"{_with(remedy)} it loads{f', but {lost}' if lost else ''}")
-    lines += [] if again is None else [f"to verify: {again}"]
-    lines += [f"loses: {line}" for line in remedy.loses]
+        say(printable(f"  {_with(remedy)} it loads{f', but {lost}' if lost else ''}"))
+    if again is not None:
+        print(printable(f"  to verify: {again}"))  # a command to copy is not folded
+    lines = [f"loses: {line}" for line in remedy.loses]
     lines += [f"guess: {line}" for line in remedy.guesses]
     instead = "or instead" if remedy.command is not None or remedy.needed else "instead"
     lines += [f"{instead}: {line}" for line in remedy.options]

@@ -41,9 +41,7 @@ def _file(report: Report, width: int | None) -> Iterator[tuple[Severity | None, 
     for rule in report.rules:
         found = report.of(rule)
         for finding in found:
-            first, *more = (
-                [sentence(finding)] if width is None else _folded(printable(sentence(finding)), room, hyphens=False)
-            )
+            first, *more = [sentence(finding)] if width is None else _folded(printable(sentence(finding)), room)
             yield finding.severity, f"  {finding.severity.value:{WIDTH}}  {first}"
             for line in more:
                 yield None, indent + line
@@ -52,8 +50,8 @@ def _file(report: Report, width: int | None) -> Iterator[tuple[Severity | None, 
                 yield None, indent + line
 
 
-def _folded(text: str, room: int, *, hyphens: bool = True) -> list[str]:
-    return wrap(text, room, break_long_words=False, break_on_hyphens=hyphens) or [text]
+def _folded(text: str, room: int) -> list[str]:
+    return wrap(text, room, break_long_words=False, break_on_hyphens=False) or [text]
 
 
 def sentence(finding: Finding) -> str:

@@ -66,6 +66,32 @@ def test_no_line_but_a_command_is_wider_than_the_terminal(path):
 
 
 @pytest.mark.parametrize("path", LEAVES)
+def test_no_line_ends_inside_a_name_or_a_quoted_command(path):
+    for line in text(path).splitlines():
+        assert not line.endswith("-")
+        assert line.count("`") % 2 == 0
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_the_usage_has_what_the_command_requires(path):
+    usage = text(path, 200).splitlines()[0]
+    for parameter in find(path).params:
+        if isinstance(parameter, click.Option) and parameter.required:
+            assert f" {min(parameter.opts, key=len)} " in usage
+    assert ("(--dry-run | -o OUT)" in usage) is ("--dry-run" in text(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [("help", ""), ("help rewrite", "rewrite"), ("help xsave", "xsave"), ("xsave help table", "xsave table"),
+     ("help xsave table", "xsave table")],
+)  # fmt: skip
+def test_help_as_a_command(words, path):
+    result = CliRunner().invoke(cli, words.split(), prog_name="qmigtool", terminal_width=80, max_content_width=80)
+    assert (result.exit_code, result.output) == (0, text(path))
+
+
+@pytest.mark.parametrize("path", LEAVES)
 def test_examples_work(path, tmp_path):
     command = find(path)
     assert isinstance(command, ToolCommand)

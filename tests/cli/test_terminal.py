@@ -62,7 +62,9 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(arguments, wid
     found = printed(capsys, *arguments)
     words = set(re.split(r"[\s/.,:;=@_-]+", plain))
     for line in found.splitlines():
-        if line.startswith(("  qmigtool ", "qemu-system")):  # a command to copy, QEMU's own message
+        if line.startswith(
+            ("  qmigtool ", "  to verify: qmigtool ", "qemu-system")
+        ):  # a command to copy, QEMU's own message
             continue
         assert len(line) <= width
         assert set(re.split(r"[\s/.,:;=@_-]+", line)) <= words, line
@@ -73,14 +75,18 @@ def test_without_a_terminal_nothing_is_folded(capsys, monkeypatch):
     assert max(map(len, printed(capsys, "diff", KVM_TWIN, TCG_TWIN).splitlines())) > 100
 
 
+def text(table):
+    return [(" " * line.indent + "  ".join(line.cells)).rstrip() for row in table for line in row]
+
+
 def test_a_cell_is_folded_in_its_column():
-    rows = folded(
+    (table,) = folded(
         ["where", "about"],
         [["cpu@0/cpu/msr_smi_count/env.msr_smi_count", "first at +0x72"], ["a", "b"]],
         [False, False],
         42,
-    )[0].rows
-    assert ["  ".join(line).rstrip() for row in rows for line in row] == [
+    )
+    assert text(table) == [
         "where                     about",
         "cpu@0/cpu/msr_smi_count/  first at +0x72",
         " env.msr_smi_count",
@@ -88,9 +94,28 @@ def test_a_cell_is_folded_in_its_column():
     ]
 
 
-def test_what_is_too_wide_for_one_table_becomes_several():
-    tables = folded(["key", "one", "two"], [["k" * 9, "o" * 9, "t" * 9]], [False] * 3, 22)
-    assert [list(table.columns) for table in tables] == [[0, 1], [0, 2]]
+def test_a_table_that_is_too_wide_is_stacked_and_names_stay_whole():
+    head = ["file", "size", "machine", "complete"]
+    cells = [["samples/libvirt-gzip.save.xz", "7", "pc-i440fx-7.2", "yes"], ["b", "1024", "", ""]]
+    (table,) = folded(head, cells, [False, True, False, False], 36)
+    assert text(table) == [
+        "file                          size",
+        "  machine        complete",
+        "samples/libvirt-gzip.save.xz     7",
+        "  pc-i440fx-7.2  yes",
+        "b                             1024",
+    ]
+
+
+def test_a_table_is_stacked_where_that_takes_fewer_lines():
+    cells = [["k" * 20, "r" * 15, "words that take several lines"]] * 2
+    assert len(text(*folded(["key", "rule", "words"], cells, [False] * 3, 50))) == 6  # 9, folded
+    assert len(text(*folded(["key", "rule", "words"], cells, [False] * 3, 60))) == 5
+
+
+def test_a_table_that_is_read_downwards_is_split():
+    tables = folded(["key", "one", "two"], [["k" * 9, "o" * 9, "t" * 9]], [False] * 3, 22, 1)
+    assert [[*table[0][0].columns] for table in tables] == [[0, 1], [0, 2]]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +127,9 @@ def test_what_is_too_wide_for_one_table_becomes_several():
         ("unbreakable", 4, ["unbreakable"]),
         ("env.tsc_khz", 8, ["env.", "tsc_khz"]),
         ("env.poll_control", 9, ["env.poll_", "control"]),
+        ("amd-bulldozer 15h", 14, ["amd-bulldozer", "15h"]),
+        ("one two  three four  five", 20, ["one two  three four", "five"]),
+        ("run `qmigtool show` now", 18, ["run", "`qmigtool show`", "now"]),
         ("", 4, [""]),
     ],
 )
@@ -110,12 +138,13 @@ def test_wrapped(text, width, lines):
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50, deadline=None)
-@given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=4), st.integers(5, 70))
-def test_folding_loses_nothing(cells, width):
-    for table in folded(["a", "b", "c"], cells, [False, False, True], width):
-        for row, lines in zip([["a", "b", "c"], *cells], table.rows, strict=True):
-            for i, column in enumerate(table.columns):
-                assert "".join(line[i] for line in lines).replace(" ", "") == row[column].replace(" ", "")
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=4), st.integers(5, 70), st.sampled_from([None, 1]))
+def test_folding_loses_nothing(cells, width, keys):
+    for table in folded(["a", "b", "c"], cells, [False, False, True], width, keys):
+        for row, lines in zip([["a", "b", "c"], *cells], table, strict=True):
+            for column in {column for line in table[0] for column in line.columns}:
+                parts = [line.cells[[*line.columns].index(column)] for line in lines if column in line.columns]
+                assert "".join(parts).replace(" ", "") == row[column].replace(" ", "")
 
 
 @pytest.mark.parametrize("arguments", COLOURED, ids=names)
@@ -197,6 +226,15 @@ def test_messages_go_through_the_pager_too_and_the_status_stays(tmp_path):
 def test_messages_keep_their_place(pager):
     shown, status = on_a_terminal("show", PC, "cpu@0/env.xcr0", PAGER=pager)
     assert (shown.splitlines(), status) == (["0x21f", "XCR0: x87 SSE AVX BNDREGS BNDCSR PKRU"], 0)
+
+
+def test_a_message_is_folded_on_a_terminal_alone(capfd):
+    shown, status = on_a_terminal("show", PC, "cpu@9/env.xcr0")
+    assert status == 2
+    assert len(shown.splitlines()) > 1
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    run(["show", PC, "cpu@9/env.xcr0"])
+    assert len(capfd.readouterr().err.splitlines()) == 1
 
 
 def test_a_pager_that_is_left_is_no_error():

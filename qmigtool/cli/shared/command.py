@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from qmigtool.cli.shared.helptext import ToolContext
 from qmigtool.cli.shared.terminal import paged
 
 __all__ = ["ToolCommand", "command"]
@@ -17,6 +18,8 @@ class ToolCommand(click.Command):
 
     ``headings`` maps a heading to options by name (``--ram``); those under no heading come last, as "Options".
     """
+
+    context_class = ToolContext
 
     def __init__(
         self, *args: Any, examples: Sequence[str], headings: Mapping[str, Sequence[str]] | None = None, **more: Any
@@ -37,6 +40,14 @@ class ToolCommand(click.Command):
                 if completed is not None:
                     vars(parameter)["shell_complete"] = completed
         return super().make_context(info_name, args, parent, **extra)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the parts of the usage line, with the options that the command requires."""
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        required = [_usage(one) for one in options if one.required]
+        if any("--dry-run" in one.opts for one in options):
+            required += [f"(--dry-run | {_usage(one)})" for one in options if "-o" in one.opts]
+        return [*super().collect_usage_pieces(ctx), *required]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, its output through the pager if it is long."""
@@ -64,6 +75,11 @@ class ToolCommand(click.Command):
         with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
             for line in self.examples:
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+def _usage(option: click.Option) -> str:
+    choices = "|".join(map(str, option.type.choices)) if isinstance(option.type, click.Choice) else option.type.name
+    return f"{min(option.opts, key=len)} {option.metavar or choices}"
 
 
 def command(

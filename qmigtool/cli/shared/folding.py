@@ -1,73 +1,125 @@
-"""Tables of text cells, folded to a width: at spaces and after slashes, else at other punctuation, never inside words.
+"""Tables of text cells, folded to a width: at spaces and after slashes, else after dots of a path, not inside names.
 
-Where even that is too wide, the columns go into several tables, one below the other, each with the first columns.
+A table that is too wide for that is stacked: the columns that do not fit go to more lines of each row, indented. Where
+columns are read downwards (``keys``), it is split instead: several tables, one below the other, each with the first
+columns.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import permutations, zip_longest
 from typing import NamedTuple
 
 from qmigtool.util.text import line_start
 
-__all__ = ["Folded", "folded", "wrapped"]
+__all__ = ["Line", "folded", "wrapped"]
 
 GAP = 2
 SAMPLE = 100  # rows by which widths are chosen
 STEPS = (*range(12, 0, -1), 2, 1)  # what a column gives another
 HANGING = 1  # what the first column's continuation lines are indented by
-# Where a line may end, from the best places to the worst: behind a space or slash, a dot, other punctuation. Not inside
-# numbers: 7.2 stays together, and -1. Not where a line would begin as a command to a CI runner.
+STACKED = 2  # what the second line of a stacked row is indented by
+# Where a line may end, from the best places to the worst: between parts that two spaces separate, behind a space or
+# slash, a dot of a path (not of a file name), other punctuation. Not inside numbers: 7.2 stays together, and -1. Not
+# where a line would begin as a command to a CI runner. A command in backquotes stays together.
+_PARTS = r"(?<=\s\s)(?=\S)(?!::|##)"
 _WORDS = r"(?<=\s)(?=\S)(?!::|##)|(?<=/)(?=[^\s/])(?!::|##)"
-_DOTS = rf"{_WORDS}|(?<=\w\.)(?=[A-Za-z_])"
-_PUNCTUATION = rf"{_DOTS}|(?<=\w[-_,:;=@])(?=\w)"
-TIERS = tuple(map(re.compile, (_WORDS, _DOTS, _PUNCTUATION)))
+_DOTS = rf"{_WORDS}|(?<=[A-Za-z_\]]\.)(?=[A-Za-z_]\w{{5}})"
+_PUNCTUATION = rf"{_WORDS}|(?<=\w\.)(?=[A-Za-z_])|(?<=\w[-_,:;=@])(?=\w)"
+NAMES = (re.compile(_WORDS), re.compile(_DOTS))  # those that leave names as they are
+TIERS = (re.compile(_PARTS), *NAMES, re.compile(_PUNCTUATION))
+_COMMAND = re.compile(r"`[^`]+`")
+_KEPT = "\u00a0"
 
 
-class Folded(NamedTuple):
-    """A table, or some of its columns: rows, the head first, of lines of padded cells."""
+class Line(NamedTuple):
+    """A line of a row: padded cells, each with the number of its column."""
 
     columns: Sequence[int]
-    rows: list[list[list[str]]]
+    cells: list[str]
+    indent: int = 0
 
 
 def wrapped(text: str, width: int, *, hanging: int = 0) -> list[str]:
     """Return lines of at most ``width``, if no word is longer; those behind the first are indented."""
     if len(text) <= width:
         return [line_start(text)]
-    breaks = next((tier for tier in TIERS if _longest(text, tier) + hanging <= width), TIERS[-1])
+    kept = text if "`" not in text else _COMMAND.sub(lambda found: _together(found[0], width - hanging), text)
+    breaks = next((tier for tier in TIERS if _longest(kept, tier) + hanging <= width), TIERS[-1])
     lines: list[str] = []
     line = ""
-    for piece in breaks.split(text):
-        if line.strip() and len(line) + len(piece.rstrip()) > width:
-            lines.append(line.rstrip())
+    for piece in breaks.split(kept):
+        if line.strip() and len(line) + len(piece.rstrip(" ")) > width:
+            lines.append(line.rstrip(" "))
             line = " " * hanging
         line += piece
-    return [line_start(one) for one in (*lines, line.rstrip())]
+    return [line_start(one.replace(_KEPT, " ")) for one in (*lines, line.rstrip(" "))]
+
+
+def _together(command: str, width: int) -> str:
+    return command.replace(" ", _KEPT) if len(command) < width else command
 
 
 def folded(
-    head: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool], width: int | None, keys: int = 1
-) -> list[Folded]:
-    """Return the table, folded; without a ``width`` with a line for each row. ``right`` columns are never folded.
+    head: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    width: int | None,
+    keys: int | None = None,
+) -> list[list[list[Line]]]:
+    """Return tables of rows of lines, the head first; without a ``width`` one table with a line for each row.
 
-    ``keys`` columns begin each table, where there have to be several.
+    ``right`` columns are never folded. With ``keys``, a table that is too wide is split, and so many columns begin each
+    part; without, it is stacked.
     """
     every = [head, *cells]
     natural = [max(map(len, column)) for column in zip(*every, strict=True)]
     whole = range(len(head))
     if width is None or _total(natural) <= width:
-        return [Folded(whole, _rows(every, natural, right))]
-    for tier in TIERS:
+        return [_rows(every, whole, natural, right)]
+    found = None
+    for tier in NAMES:
         least = _least(every, natural, right, tier)
         if _total(least) <= width:
-            return [Folded(whole, _rows(every, _fitting(every, natural, least, width), right))]
+            found = _rows(every, whole, _fitting(every, natural, least, width), right)
+            break
+    if keys is not None:
+        return _split(every, natural, right, width, keys) if found is None else [found]
+    stacked = _stacked(every, natural, right, width)
+    return [stacked if found is None or _height(stacked) < _height(found) else found]
+
+
+def _stacked(
+    every: Sequence[Sequence[str]], natural: Sequence[int], right: Sequence[bool], width: int
+) -> list[list[Line]]:
+    """Return rows of several lines each, with the columns that fit in one."""
+    groups: list[list[int]] = [[0]]
+    for i in range(1, len(natural)):
+        room = width - STACKED * (len(groups) > 1)
+        if _total([natural[one] for one in (*groups[-1], i)]) > room:
+            groups.append([])
+        groups[-1].append(i)
+    rows: list[list[Line]] = [[] for _ in every]
+    for number, group in enumerate(groups):
+        indent = STACKED if number else 0
+        widths = [min(natural[i], width - indent) for i in group]
+        some = [[row[i] for i in group] for row in every]
+        for row, lines in zip(rows, _rows(some, group, widths, [right[i] for i in group]), strict=True):
+            row.extend(line._replace(indent=indent) for line in lines if not number or any(map(str.strip, line.cells)))
+    return rows
+
+
+def _split(
+    every: Sequence[Sequence[str]], natural: Sequence[int], right: Sequence[bool], width: int, keys: int
+) -> list[list[list[Line]]]:
+    """Return several tables, each with the first columns."""
     tables = []
-    key = natural[:keys] if sum(natural[:keys]) <= width // 2 else least[:keys]
-    left = [*whole[keys:]]
+    least = _least(every, natural, right, TIERS[-1])
+    key = next(_narrower(every, natural, right, keys, width // 2), least[:keys])
+    left = [*range(keys, len(natural))]
     while left:
         chosen = [left.pop(0)]
         while left and _total([*key, *(natural[i] for i in (*chosen, left[0]))]) <= width:
@@ -75,11 +127,24 @@ def folded(
         rest = [natural[i] for i in chosen]
         if _total([*key, *rest]) > width:
             rest = [least[i] for i in chosen]
-        columns = [*whole[:keys], *chosen]
+        columns = [*range(keys), *chosen]
         some = [[row[i] for i in columns] for row in every]
         widths = _fitting(some, [natural[i] for i in columns], [*key, *rest], width)
-        tables.append(Folded(columns, _rows(some, widths, [right[i] for i in columns])))
+        tables.append(_rows(some, columns, widths, [right[i] for i in columns]))
     return tables
+
+
+def _narrower(
+    every: Sequence[Sequence[str]], natural: Sequence[int], right: Sequence[bool], keys: int, room: int
+) -> Iterator[Sequence[int]]:
+    """Yield widths of the first columns that fit in ``room``, from the best folding to the worst."""
+    for widths in (natural, *(_least(every, natural, right, tier) for tier in NAMES)):
+        if sum(widths[:keys]) <= room:
+            yield widths[:keys]
+
+
+def _height(rows: Sequence[Sequence[Line]]) -> int:
+    return sum(map(len, rows))
 
 
 def _longest(text: str, breaks: re.Pattern[str]) -> int:
@@ -139,8 +204,10 @@ def _shared(natural: Sequence[int], least: Sequence[int], width: int) -> list[in
     return widths
 
 
-def _rows(every: Sequence[Sequence[str]], widths: Sequence[int], right: Sequence[bool]) -> list[list[list[str]]]:
-    return [_lines(row, widths, right) for row in every]
+def _rows(
+    every: Sequence[Sequence[str]], columns: Sequence[int], widths: Sequence[int], right: Sequence[bool]
+) -> list[list[Line]]:
+    return [[Line(columns, cells) for cells in _lines(row, widths, right)] for row in every]
 
 
 def _lines(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[list[str]]:

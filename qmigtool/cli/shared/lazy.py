@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from qmigtool.cli.shared import othernames
+from qmigtool.cli.shared.helptext import ToolContext
 
 __all__ = ["LazyGroup"]
 
@@ -17,8 +18,10 @@ class LazyGroup(click.Group):
     """A group with more commands: name -> (``module:attribute`` in this package, its line in the list of commands).
 
     The line is kept here so that ``--help`` and shell completion import no command. Without a command, the group
-    prints its help.
+    prints its help; so do ``help`` and ``help COMMAND``.
     """
+
+    context_class = ToolContext
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **more: Any) -> None:
         super().__init__(*args, **more)
@@ -65,6 +68,11 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; an unknown one is answered with those that may be meant."""
+        if args[0] == "help" and self.get_command(ctx, "help") is None and not ctx.resilient_parsing:
+            if len(args) == 1:
+                click.echo(ctx.get_help(), color=ctx.color)
+                ctx.exit()
+            return self.resolve_command(ctx, [*args[1:], "--help"])
         if not ctx.resilient_parsing and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             self._refuse(ctx, args[0])
         return super().resolve_command(ctx, args)

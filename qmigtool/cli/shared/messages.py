@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.cli.shared.folding import wrapped
+from qmigtool.cli.shared.terminal import error_columns
 from qmigtool.util.jsontext import SCHEMA, write_json
 from qmigtool.util.progress import reporter
 from qmigtool.util.text import printable
@@ -25,11 +27,13 @@ def complain(error: QmigError) -> None:
 
 
 def say_error(line: str) -> None:
-    """Print a line on stderr; whatever names are in it, it stays one line and starts no command."""
+    """Print a line on stderr; whatever names are in it, it starts no command. On a terminal it is folded at words."""
     shown = reporter()
     if shown is not None:
         shown.clear()
-    print(printable(line), file=sys.stderr)
+    line = printable(line)
+    width = error_columns()
+    print(line if width is None else "\n".join(wrapped(line, width, hanging=2)), file=sys.stderr)
 
 
 def fail(error: QmigError, *, as_json: bool) -> int:

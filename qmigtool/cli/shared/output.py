@@ -190,24 +190,24 @@ def print_cells(
     right: Sequence[bool],
     colour: Callable[[int, int], str | None] | None = None,
     *,
-    keys: int = 1,
+    keys: int | None = None,
 ) -> None:
     """Print cells that are text already, folded to the terminal; nothing is ever cut.
 
-    ``right`` says which columns stand flush right, ``colour`` the colour of the cell in a line and a column. The first
-    ``keys`` columns name a line: a table that is too wide is split, and they are in each part.
+    ``right`` gives the columns that are aligned to the right, ``colour`` the colour of the cell in a line and a column.
+    A table that is too wide is stacked; with ``keys`` it is split, and so many columns begin each part.
     """
-    for number, table in enumerate(folded(head, cells, right, columns(), keys)):
+    for number, rows in enumerate(folded(head, cells, right, columns(), keys)):
         if number:
             print()
-        for i, row in enumerate(table.rows, -1):  # -1: the head
+        for i, row in enumerate(rows, -1):  # -1: the head
             for line in row:
-                shown = [*line]
+                shown = [*line.cells]
                 while shown and not shown[-1].strip():
                     shown.pop()
-                colours = [None if i < 0 or colour is None else colour(i, column) for column in table.columns]
+                colours = [None if i < 0 or colour is None else colour(i, column) for column in line.columns]
                 painted = [_painted(cell, one, bold=i < 0) for cell, one in zip(shown, colours, strict=False)]
-                print("  ".join(painted).rstrip())
+                print((" " * line.indent + "  ".join(painted)).rstrip())
 
 
 def _painted(cell: str, colour: str | None, *, bold: bool) -> str:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qmigtool.cli.shared.standard import STDOUT, WholeWriter
+from qmigtool.cli.shared.standard import STDERR, STDOUT, WholeWriter
 from qmigtool.util.progress import reporter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["NO_PAGER", "coloured", "columns", "on_terminal", "paged", "styled"]
+__all__ = ["NO_PAGER", "coloured", "columns", "error_columns", "on_terminal", "paged", "styled"]
 
 NO_PAGER = "qmigtool.no_pager"  # in click's ``Context.meta``: --no-pager was given
 PAGER, OPTIONS = "less", "FRX"  # what git takes: quit if it fits, colours, leave the screen as it is
@@ -43,6 +43,15 @@ def columns() -> int | None:
         if given > 0:
             return given
     return shutil.get_terminal_size().columns if on_terminal() else None
+
+
+def error_columns() -> int | None:
+    """Return the width to which messages on standard error are folded; None: it is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(STDERR).columns) or None
+    return shutil.get_terminal_size().columns
 
 
 def coloured() -> bool:

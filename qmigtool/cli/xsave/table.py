@@ -120,7 +120,7 @@ def _print_components(found: Sequence[Presence], layout: Layout | None, *, sever
     if layout is not None:
         print()
         names, numbers = offsets(layout, found, bits)
-        print_cells(names, numbers, [False, *[True] * (len(names) - 1)])
+        print_cells(names, numbers, [False, *[True] * (len(names) - 1)], keys=1)
         print()
         say(printable(f"offsets in {layout.name}; compacted: in an area with the components that the mask enables"))
     for one in found:
