@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from qmigtool.util.text import line_start
 
-__all__ = ["Line", "folded", "wrapped"]
+__all__ = ["FoldedLine", "folded", "wrapped"]
 
 GAP = 2
 SAMPLE = 100  # rows by which widths are chosen
@@ -35,7 +35,7 @@ _COMMAND = re.compile(r"`[^`]+`")
 _KEPT = "\u00a0"
 
 
-class Line(NamedTuple):
+class FoldedLine(NamedTuple):
     """A line of a row: padded cells, each with the number of its column."""
 
     columns: Sequence[int]
@@ -69,7 +69,7 @@ def folded(
     right: Sequence[bool],
     width: int | None,
     keys: int | None = None,
-) -> list[list[list[Line]]]:
+) -> list[list[list[FoldedLine]]]:
     """Return tables of rows of lines, the head first; without a ``width`` one table with a line for each row.
 
     ``right`` columns are never folded. With ``keys``, a table that is too wide is split, and so many columns begin each
@@ -94,7 +94,7 @@ def folded(
 
 def _stacked(
     every: Sequence[Sequence[str]], natural: Sequence[int], right: Sequence[bool], width: int
-) -> list[list[Line]]:
+) -> list[list[FoldedLine]]:
     """Return rows of several lines each, with the columns that fit in one."""
     groups: list[list[int]] = [[0]]
     for i in range(1, len(natural)):
@@ -102,7 +102,7 @@ def _stacked(
         if _total([natural[one] for one in (*groups[-1], i)]) > room:
             groups.append([])
         groups[-1].append(i)
-    rows: list[list[Line]] = [[] for _ in every]
+    rows: list[list[FoldedLine]] = [[] for _ in every]
     for number, group in enumerate(groups):
         indent = STACKED if number else 0
         widths = [min(natural[i], width - indent) for i in group]
@@ -114,7 +114,7 @@ def _stacked(
 
 def _split(
     every: Sequence[Sequence[str]], natural: Sequence[int], right: Sequence[bool], width: int, keys: int
-) -> list[list[list[Line]]]:
+) -> list[list[list[FoldedLine]]]:
     """Return several tables, each with the first columns."""
     tables = []
     least = _least(every, natural, right, TIERS[-1])
@@ -143,7 +143,7 @@ def _narrower(
             yield widths[:keys]
 
 
-def _height(rows: Sequence[Sequence[Line]]) -> int:
+def _height(rows: Sequence[Sequence[FoldedLine]]) -> int:
     return sum(map(len, rows))
 
 
@@ -206,8 +206,8 @@ def _shared(natural: Sequence[int], least: Sequence[int], width: int) -> list[in
 
 def _rows(
     every: Sequence[Sequence[str]], columns: Sequence[int], widths: Sequence[int], right: Sequence[bool]
-) -> list[list[Line]]:
-    return [[Line(columns, cells) for cells in _lines(row, widths, right)] for row in every]
+) -> list[list[FoldedLine]]:
+    return [[FoldedLine(columns, cells) for cells in _lines(row, widths, right)] for row in every]
 
 
 def _lines(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[list[str]]:
