@@ -25,14 +25,14 @@ STACKED = 2  # what the second line of a stacked row is indented by
 # Where a line may end, from the best places to the worst: between parts that two spaces separate, behind a space or
 # slash, a dot of a path (not of a file name), other punctuation. Not inside numbers: 7.2 stays together, and -1. Not
 # where a line would begin as a command to a CI runner. A command in backquotes stays together.
-_PARTS = r"(?<=\s\s)(?=\S)(?!::|##)"
-_WORDS = r"(?<=\s)(?=\S)(?!::|##)|(?<=/)(?=[^\s/])(?!::|##)"
+_PARTS = r"(?<=  )(?=[^ ])(?!::|##)"
+_WORDS = r"(?<= )(?=[^ ])(?!::|##)|(?<=/)(?=[^ /])(?!::|##)"
 _DOTS = rf"{_WORDS}|(?<=[A-Za-z_\]]\.)(?=[A-Za-z_]\w{{5}})"
 _PUNCTUATION = rf"{_WORDS}|(?<=\w\.)(?=[A-Za-z_])|(?<=\w[-_,:;=@])(?=\w)"
 NAMES = (re.compile(_WORDS), re.compile(_DOTS))  # those that leave names as they are
 TIERS = (re.compile(_PARTS), *NAMES, re.compile(_PUNCTUATION))
 _COMMAND = re.compile(r"`[^`]+`")
-_KEPT = "\u00a0"
+_KEPT = "\x00"  # in no text: it is printable
 
 
 class FoldedLine(NamedTuple):

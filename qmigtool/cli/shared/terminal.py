@@ -49,9 +49,11 @@ def error_columns() -> int | None:
     """Return the width to which messages on standard error are folded; None: it is no terminal."""
     if not sys.stderr.isatty():
         return None
-    with contextlib.suppress(OSError, ValueError):
-        return int(os.environ.get("COLUMNS") or os.get_terminal_size(STDERR).columns) or None
-    return shutil.get_terminal_size().columns
+    size = shutil.get_terminal_size().columns  # of COLUMNS, of standard output, or 80
+    if not os.environ.get("COLUMNS"):
+        with contextlib.suppress(OSError):
+            size = os.get_terminal_size(STDERR).columns or size
+    return size
 
 
 def coloured() -> bool:
