@@ -54,6 +54,10 @@ MAGICS: tuple[Magic, ...] = (
     Magic(b"\x4d\x3c\xb2\xa1", "a pcap capture", ContainerKind.CAPTURE),
     Magic(b"\x0a\x0d\x0d\x0a", "a pcapng capture", ContainerKind.CAPTURE),
     Magic(b"\x11\x22\x33\x44\x00\x00\x00\x01", MULTIFD, ContainerKind.OTHER),
+    Magic(b"LUKS\xba\xbe", "a LUKS container", ContainerKind.OTHER),
+    Magic(b"QED\0", "a QED image", ContainerKind.OTHER),
+    Magic(b"KDMV", "a VMDK image", ContainerKind.OTHER),
+    Magic(b"vhdxfile", "a VHDX image", ContainerKind.OTHER),
     Magic(b"QCPR", "CPR state (cpr-transfer, cpr-exec)", ContainerKind.OTHER),
 )
 

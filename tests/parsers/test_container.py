@@ -27,6 +27,10 @@ from qmigtool.parsers.container import recognise
         (bytes.fromhex("4d3cb2a1"), "pcap"),
         (bytes.fromhex("0a0d0d0a"), "pcapng"),
         (bytes.fromhex("1122334400000001"), "multifd"),
+        (b"LUKS\xba\xbe\0\2", "LUKS"),
+        (b"QED\0\0\0\1\0", "QED"),
+        (b"KDMV\1\0\0\0", "VMDK"),
+        (b"vhdxfileQ\0", "VHDX"),
         (b"QCPR\0\0\0\x01", "CPR"),
     ],
 )

@@ -8,7 +8,8 @@ from itertools import chain
 
 from qmigtool.errors import SnapshotsError, UnsupportedError, UsageError
 from qmigtool.parsers.container import ContainerKind, Magic
-from qmigtool.parsers.qcow2 import Snapshot, read_qcow2, state_pieces
+from qmigtool.parsers.qcow2 import Snapshot, read_qcow2
+from qmigtool.parsers.qcow2state import state_pieces
 from qmigtool.stream.unwrapped import Unwrapped, Wrapping, cut, head_of, require_stream, spooled
 
 __all__ = ["QCOW2"]
