@@ -127,8 +127,19 @@ def test_an_accelerator(tmp_path: Path) -> None:
 def test_a_component(tmp_path: Path) -> None:
     environment = changed("an XSAVE component", tmp_path)
     out = str(tmp_path / "out.mig")
-    ran(environment, "rewrite", STREAM, "--set-xcr0", "0", "0x100007", "-o", out)
+    ran(environment, "rewrite", STREAM, "--set-xcr0", "0", "0x200007", "-o", out)
     assert "EXAMPLE" in ran(environment, "xsave", "table", out)
+    (layout,) = json.loads(ran(environment, "xsave", "layouts", "qemu", "--json"))["layouts"]
+    (offset,) = [row["standard_offset"] for row in layout["components"] if row["name"] == "EXAMPLE"]
+    area = bytearray(offset + 64)
+    area[0:2], area[24:28] = b"\x7f\x03", b"\x80\x1f\0\0"
+    area[512:520] = (1 << 21).to_bytes(8, "little")
+    area[offset : offset + 64] = b"".join((0xE0 + i).to_bytes(8, "little") for i in range(8))
+    path, live = tmp_path / "area.bin", str(tmp_path / "live.mig")
+    path.write_bytes(area)
+    ran(environment, "xsave", "import", out, "--vcpu", "0", str(path), "--layout", "qemu", "-o", live)
+    (device,) = json.loads(ran(environment, "show", live, "cpu@0/cpu/example", "--json"))["devices"]
+    assert device["fields"]["cpu/example"]["env.example"] == [hex(0xE0 + i) for i in range(8)]
 
 
 def test_a_cpu_layout(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qmigtool.devices.schema.cpusubsections import CPU_SUBSECTIONS
+from qmigtool.devices.schema.cpusection import CPU_SUBSECTIONS
 
 __all__ = ["default_of"]
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.devices.schema.cpusection import FPREGS, X87
 from qmigtool.diff.model import Difference, DifferenceKind
 from qmigtool.diff.words import bits_changed, decides
 from qmigtool.x86.registers import FCW, FSW, MXCSR
 from qmigtool.x86.vcpu import VCpu
-from qmigtool.x86.xsavefields import FPREGS, X87
 from qmigtool.xsave import COMPONENTS, XsaveArea, bits
 from qmigtool.xsave.components import MXCSR_OFFSET
 from qmigtool.xsave.registerfile import ST_REGISTERS, Slot, registers_in, x87_value

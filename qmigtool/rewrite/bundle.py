@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qmigtool.devices.schema.cpusection import XSAVE_FIELDS
 from qmigtool.errors import LiveStateError, QmigError, StreamError, UnsupportedError, UsageError, XsaveError
 from qmigtool.rewrite.components import vcpu_section
 from qmigtool.util.documents import load_json
 from qmigtool.util.files import new_folder, open_input
 from qmigtool.util.values import decimal, word
 from qmigtool.x86.mshv import MSHV_MSRS, TSC, VP_STATE_XSAVE, XFEM, MshvMsr, Only
-from qmigtool.x86.xsavefields import FIELDS
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
 from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK, check_xcr0
@@ -307,7 +307,7 @@ def _set_xcr0(rewriter: Rewriter, index: int, xcr0: int, layout: Layout) -> None
 
 def _cet_of(area: XsaveArea) -> Iterator[tuple[int, int]]:
     """Yield the MSRs (number, value) that the CET components of an area hold."""
-    places = {"/".join(field.path): field for field in FIELDS if CET_MASK >> field.component & 1}
+    places = {"/".join(field.path): field for field in XSAVE_FIELDS if CET_MASK >> field.component & 1}
     for msr in MSHV_MSRS:
         field = places.get(msr.path)
         if field is not None and area.xstate_bv >> field.component & 1:

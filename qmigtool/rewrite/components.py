@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from qmigtool.devices.schema.cpusubsections import BY_CPUID, CPU_SUBSECTIONS
+from qmigtool.devices.schema.cpusection import BY_CPUID, CPU_SUBSECTIONS
 from qmigtool.errors import LiveStateError, UsageError
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.changes import as_text

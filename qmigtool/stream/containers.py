@@ -44,7 +44,9 @@ class Packing:
             raise StreamError(f"the container {self.name} cannot be read: {type(error).__name__}: {error}") from error
 
 
-PACKINGS: tuple[Packing | Wrapping, ...] = ()
+PACKINGS: tuple[Packing | Wrapping, ...] = (
+    # None yet: a row is Packing("name", b"MAGIC", function), or a Wrapping.
+)
 
 
 def packing_of(head: bytes) -> Packing | Wrapping | None:

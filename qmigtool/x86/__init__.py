@@ -2,7 +2,7 @@
 
 ===========  ============================================================================
 vcpu         the one bridge between the fields and an XSAVE area, both ways
-xsavefields  the place of each field in an area: the table from which vcpu follows
+xsavefields  the bytes of one field, in either form
 registers    the names of registers and their bits
 accelerator  which accelerator saved a stream, with the evidence
 kvm          the vCPU state that KVM refuses

@@ -1,10 +1,10 @@
 """The one bridge between the vmstate fields of an x86 ``cpu`` section and an XSAVE area, both ways.
 
-The place of each field in an area is in :data:`qmigtool.x86.xsavefields.FIELDS`. Two fields need more than a copy.
-``env.fpregs`` is in stack order (ST(0) first), as in the area, from every accelerator but TCG, which keeps physical
-registers: ST(i) = fpregs[(TOP+i) & 7]. And ``env.xstate_bv`` is always 0 from TCG, which never fills it, whatever is
-live. If it is unknown whether TCG saved the stream, and the two orders give different registers, this module raises, so
-that no use of them can guess.
+The place of each field in an area is in :data:`~qmigtool.devices.schema.cpusection.XSAVE_FIELDS`. Two fields need more
+than a copy. ``env.fpregs`` is in stack order (ST(0) first), as in the area, from every accelerator but TCG, which keeps
+physical registers: ST(i) = fpregs[(TOP+i) & 7]. And ``env.xstate_bv`` is always 0 from TCG, which never fills it,
+whatever is live. If it is unknown whether TCG saved the stream, and the two orders give different registers, this
+module raises, so that no use of them can guess.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.schema.cpusection import FPREGS, SSE, X87, XSAVE_FIELDS, XsaveField
 from qmigtool.errors import LiveStateError, UndecidedError
 from qmigtool.parsers.vmstate import Field
 from qmigtool.x86.registers import CR4, HFLAGS, XCR0
 from qmigtool.x86.xsavefields import (
-    FIELDS,
-    FPREGS,
-    SSE,
-    X87,
-    XsaveField,
     decode,
     encode,
     legacy_image,
@@ -353,7 +349,7 @@ class VCpu:
             image = legacy_image(contents if bit == X87 else b"", contents if bit == SSE else b"", 0)
         there = {spec for spec, _ in self.sent}
         lacking = set()
-        for spec in FIELDS:
+        for spec in XSAVE_FIELDS:
             if spec.component == bit and len(spec.path) > 1 and spec not in there:
                 end = spec.offset + max(piece.at + piece.area for piece in spec.pieces)
                 if any(image[spec.offset : len(image) if spec.stride else end]):
@@ -373,7 +369,7 @@ class VCpu:
     @cached_property
     def sent(self) -> tuple[tuple[XsaveField, Field], ...]:
         """The fields of extended state in the stream, each with its place in an area."""
-        return tuple((spec, field) for spec in FIELDS for field in matching(self.device.fields, spec))
+        return tuple((spec, field) for spec in XSAVE_FIELDS for field in matching(self.device.fields, spec))
 
     @cached_property
     def _images(self) -> dict[int, bytearray]:

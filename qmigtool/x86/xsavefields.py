@@ -1,17 +1,15 @@
-"""The place of each vmstate field in an XSAVE area: the table, and a field's bytes in either form.
+"""The bytes of a vmstate field of XSAVE state, in either form: as the stream has them, and as an area has them.
 
-QEMU does not send an XSAVE area: it splits the host's into registers (``target/i386/xsave_helper.c``) and sends them
-(``vmstate_x86_cpu`` in ``target/i386/machine.c``), big-endian, in the section ``cpu`` and its subsections.
-:data:`FIELDS` has the offset of each in the area; everything else here is derived from it.
+The place of each field in an area is in the table :data:`~qmigtool.devices.schema.cpusection.XSAVE_FIELDS`.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from qmigtool.devices.schema.cpusection import BYTE, SSE, ST_SIZE, X87, XSAVE_FIELDS
 from qmigtool.errors import StreamError
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.x86.registers import FSW
@@ -25,11 +23,10 @@ from qmigtool.xsave.components import (
 )
 
 if TYPE_CHECKING:
+    from qmigtool.devices.schema.cpusection import XsaveField
     from qmigtool.parsers.vmstate import Field
 
 __all__ = [
-    "FIELDS",
-    "XsaveField",
     "decode",
     "encode",
     "has_fields",
@@ -41,90 +38,11 @@ __all__ = [
     "unheld_words",
 ]
 
-X87, SSE = 0, 1
-FPREGS = "env.fpregs"
-ST_SIZE = 16  # of one x87 register in the area
-
-
-class Piece(NamedTuple):
-    """``wire`` big-endian bytes in the stream that become ``area`` little-endian bytes, ``at`` into the element."""
-
-    wire: int
-    area: int
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class XsaveField:
-    """The place of one vmstate field in an XSAVE area.
-
-    ``path`` is the path through the subsections to the field. ``element`` is the nested description's name, which tells
-    fields of one name apart (``env.xmm_regs`` is four different things); None where the field is a plain number.
-    ``offset`` counts from the start of ``component``; for x87 and SSE, from the start of the area. Each of the field's
-    elements is ``pieces``, and they are ``stride`` bytes apart in the area.
-    """
-
-    path: tuple[str, ...]
-    component: int
-    offset: int
-    pieces: tuple[Piece, ...]
-    stride: int = 0
-    element: str | None = None
-
-    @property
-    def wire_size(self) -> int:
-        """Bytes of one element in the stream."""
-        return sum(piece.wire for piece in self.pieces)
-
-
-def _number(size: int) -> tuple[Piece, ...]:
-    return (Piece(size, size, 0),)
-
-
-def _quads(count: int) -> tuple[Piece, ...]:
-    return tuple(Piece(8, 8, 8 * i) for i in range(count))
-
-
-_BYTE = _number(1)
-
-FIELDS: tuple[XsaveField, ...] = (
-    XsaveField(("env.fpuc",), X87, 0, _number(2)),
-    XsaveField(("env.fpus_vmstate",), X87, 2, _number(2)),  # TOP is merged in already
-    XsaveField(("env.fptag_vmstate",), X87, 4, (Piece(2, 1, 0),)),  # the abridged tag byte, in 16 bits
-    XsaveField(("cpu/fpop_ip_dp", "env.fpop"), X87, 6, _number(2)),
-    XsaveField(("cpu/fpop_ip_dp", "env.fpip"), X87, 8, _number(8)),
-    XsaveField(("cpu/fpop_ip_dp", "env.fpdp"), X87, 16, _number(8)),
-    XsaveField((FPREGS,), X87, 32, (Piece(8, 8, 0), Piece(2, 2, 8)), ST_SIZE, "fpreg"),
-    XsaveField(("env.mxcsr",), SSE, MXCSR_OFFSET, _number(4)),
-    XsaveField(("env.xmm_regs",), SSE, 160, _quads(2), 16, "xmm_reg"),
-    XsaveField(("env.xmm_regs",), 2, 0, _quads(2), 16, "ymmh_reg"),
-    XsaveField(("cpu/mpx", "env.bnd_regs"), 3, 0, _quads(2), 16, "bnd_regs"),
-    XsaveField(("cpu/mpx", "env.bndcs_regs.cfgu"), 4, 0, _number(8)),
-    XsaveField(("cpu/mpx", "env.bndcs_regs.sts"), 4, 8, _number(8)),
-    XsaveField(("cpu/avx512", "env.opmask_regs"), 5, 0, _number(8), 8),
-    XsaveField(("cpu/avx512", "env.xmm_regs"), 6, 0, _quads(4), 32, "zmmh_reg"),
-    XsaveField(("cpu/avx512", "env.xmm_regs"), 7, 0, _quads(8), 64, "hi16_zmm_reg"),
-    XsaveField(("cpu/pkru", "env.pkru"), 9, 0, _number(4)),
-    XsaveField(("cpu/cet", "env.u_cet"), 11, 0, _number(8)),
-    XsaveField(("cpu/cet", "cpu/cet_shstk", "env.pl3_ssp"), 11, 8, _number(8)),
-    XsaveField(("cpu/msr_pl0_ssp", "env.pl0_ssp"), 12, 0, _number(8)),
-    XsaveField(("cpu/cet", "cpu/cet_shstk", "env.pl1_ssp"), 12, 8, _number(8)),
-    XsaveField(("cpu/cet", "cpu/cet_shstk", "env.pl2_ssp"), 12, 16, _number(8)),
-    XsaveField(("cpu/arch_lbr", "env.msr_lbr_ctl"), 15, 0, _number(8)),
-    XsaveField(("cpu/arch_lbr", "env.msr_lbr_depth"), 15, 8, _number(8)),
-    # LER_FROM, LER_TO and LER_INFO (bytes 16 to 39) are not migrated.
-    XsaveField(("cpu/arch_lbr", "env.lbr_records"), 15, 40, _quads(3), 24, "lbr_records_var"),
-    XsaveField(("cpu/intel_amx_xtile", "env.xtilecfg"), 17, 0, _BYTE, 1),
-    XsaveField(("cpu/intel_amx_xtile", "env.xtiledata"), 18, 0, _BYTE, 1),
-    XsaveField(("cpu/apx", "env.regs"), 19, 0, _number(8), 8),
-)
-"""Every vmstate field that is part of an XSAVE area (QEMU 5.2 to 11.1)."""
-
 
 def _held() -> dict[int, bytes]:
     """Return, for each extended component with fields, which of its bytes belong to a field: 1 or 0 each."""
     masks: dict[int, bytearray] = {}
-    for spec in FIELDS:
+    for spec in XSAVE_FIELDS:
         if spec.component in (X87, SSE):
             continue
         size = COMPONENTS[spec.component].size
@@ -201,7 +119,7 @@ def decode(spec: XsaveField, field: Field, image: bytearray) -> None:
             section="cpu",
             expected=f"elements of {spec.wire_size} bytes, up to byte {len(image)} of the component",
         )
-    if spec.pieces == _BYTE:
+    if spec.pieces == BYTE:
         image[spec.offset : spec.offset + len(raw)] = raw
         return
     pos = 0
@@ -214,7 +132,7 @@ def decode(spec: XsaveField, field: Field, image: bytearray) -> None:
 
 def encode(spec: XsaveField, image: bytes, length: int) -> bytes:
     """Return the ``length`` bytes of a field in the stream, from the image of its component."""
-    if spec.pieces == _BYTE:
+    if spec.pieces == BYTE:
         return image[spec.offset : spec.offset + length]
     raw = bytearray()
     for i in range(length // spec.wire_size):

@@ -4,6 +4,9 @@ Two entries are no CPU. ``qemu`` has every component of QEMU's x86_ext_save_area
 had before accelerators copied the host's: Intel's offsets, with APX_F at 960. ``tcg`` has only what a TCG guest can
 enumerate, XCR0 0x21f: the X86XSaveArea of tcg-cpu.h has room for AVX-512, but TCG does not offer it.
 
+A component that ``components.py`` defines and ``qemu`` has neither a row for nor among those that QEMU does not keep
+(``without``) is behind all others there, at a multiple of 64 bytes: no QEMU has given it another place.
+
 A CPU model of QEMU (``models.json``, as QEMU 11.1 expands each) defines which components a guest has; their offsets
 come from the host. The layout here is the one on a CPU of the model's own vendor: the offsets of a family.
 """
@@ -17,7 +20,7 @@ from importlib import resources
 from typing import Any
 
 from qmigtool.errors import UnsupportedError, UsageError
-from qmigtool.xsave.components import bits
+from qmigtool.xsave.components import COMPONENTS, LEGACY_MASK, bits, component
 from qmigtool.xsave.layout import CpuidRow, Layout
 
 FAMILIES = {"Intel": "qemu", "AMD": "amd-zen5"}
@@ -29,6 +32,8 @@ InstLatx64).
 
 VENDORS = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD"}
 """The vendor string of CPUID leaf 0 for each family, where a text names only the family."""
+
+LOW = (1 << 32) - 1
 
 NO_XSAVE = "a layout of a CPU without XSAVE"
 """The feature that an UnsupportedError names for such a CPU."""
@@ -88,12 +93,36 @@ def _layout(name: str) -> Layout:
         close = [known[one] for one in difflib.get_close_matches(name, known, n=4, cutoff=0.5)]
         raise UsageError(f"no built-in layout {name!r}", expected="one of " + ", ".join(close or layout_names()))
     leaf = {int(subleaf): _row(row) for subleaf, row in entry["leaf_0xd"].items()}
+    if "without" in entry:
+        leaf = _with_others(leaf, {component(one).bit for one in entry["without"]})
     return Layout.from_leaf_0xd(name, leaf, title=entry["title"], source=entry["source"], vendor=entry["vendor"])
 
 
 def _row(row: list[str]) -> CpuidRow:
     eax, ebx, ecx, edx = (int(register, 0) for register in row)
     return eax, ebx, ecx, edx
+
+
+def _with_others(leaf: dict[int, CpuidRow], without: set[int]) -> dict[int, CpuidRow]:
+    """Return CPUID leaf 0xD with a row for every component, except those ``without`` one."""
+    user, size, _, high = leaf[0]
+    features, _, supervisor, high_supervisor = leaf[1]
+    user, supervisor = user | high << 32, supervisor | high_supervisor << 32
+    rows = dict(leaf)
+    for bit, one in COMPONENTS.items():
+        if LEGACY_MASK >> bit & 1 or bit in rows or bit in without:
+            continue
+        if one.supervisor:
+            rows[bit] = (one.size, 0, 1, 0)
+            supervisor |= one.mask
+        else:
+            offset = -(-size // 64) * 64
+            size = offset + one.size
+            rows[bit] = (one.size, offset, one.align64 << 1 | one.xfd << 2, 0)
+            user |= one.mask
+    rows[0] = (user & LOW, size, size, user >> 32)
+    rows[1] = (features, 0, supervisor & LOW, supervisor >> 32)
+    return rows
 
 
 def _model(name: str, row: list[str] | None) -> Layout:

@@ -6,8 +6,8 @@ import struct
 import pytest
 
 import qmigtool
+from qmigtool.devices.schema.cpusection import XSAVE_FIELDS
 from qmigtool.errors import LiveStateError, StreamError
-from qmigtool.x86.xsavefields import FIELDS
 from tests.support import samplefiles
 from tests.support.paths import DATA
 from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, nums, raw, structs, x86_cpu, zero
@@ -47,16 +47,16 @@ def rows_of_the_facts():
 def test_every_row_of_the_map_is_there_and_no_other():
     ours = {
         ("/".join(["cpu", *spec.path[:-1]]).replace("cpu/cpu/", "cpu/"), spec.path[-1], spec.component, spec.offset)
-        for spec in FIELDS
+        for spec in XSAVE_FIELDS
     }
     ours = {(s.split("/cpu/")[-1] if s.count("cpu/") > 1 else s, *rest) for s, *rest in ours}
     ours = {(s if s == "cpu" or s.startswith("cpu/") else f"cpu/{s}", *rest) for s, *rest in ours}
     facts = {(s.split(" ")[0], name, component, offset) for s, name, component, offset, _ in rows_of_the_facts()}
-    assert ours == facts
+    assert ours == facts, "add the row of QEMU's vmstate to tests/data/xsave_vmstate_map.json"
 
 
 def test_strides_of_the_map():
-    ours = {(s.path[-1], s.component, s.offset): s.stride for s in FIELDS}
+    ours = {(s.path[-1], s.component, s.offset): s.stride for s in XSAVE_FIELDS}
     for _, name, component, offset, stride in rows_of_the_facts():
         assert ours[name, component, offset] == stride, name
 

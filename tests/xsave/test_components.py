@@ -37,15 +37,16 @@ TABLE = [
     (19, "APX_F", 128, False, False, False),
     (62, "LWP", 128, False, False, False),
 ]
+MASKS = (0x40000000000E02FF, 0x1FD00)  # of XCR0, of IA32_XSS
 
 
 def test_the_table_is_the_manuals():
-    assert [(c.bit, c.name, c.size, c.supervisor, c.align64, c.xfd) for c in COMPONENTS.values()] == TABLE
+    rows = [(c.bit, c.name, c.size, c.supervisor, c.align64, c.xfd) for c in COMPONENTS.values()]
+    assert rows == TABLE, "add the row of the manual to TABLE, and its bit to MASKS"
 
 
 def test_masks():
-    assert USER_MASK == 0x40000000000E02FF
-    assert SUPERVISOR_MASK == 0x1FD00
+    assert (USER_MASK, SUPERVISOR_MASK) == MASKS
     assert COMPONENTS[18].mask == 0x40000
 
 

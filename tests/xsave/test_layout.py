@@ -117,8 +117,9 @@ def test_every_built_in_layout():
     assert set(layout_names()) == set(model.LAYOUTS)
     for name, (user, offsets, supervisor) in model.LAYOUTS.items():
         cpu = layout(name)
-        assert cpu.user_mask == 3 | sum(1 << bit for bit in user), name
-        assert cpu.supervisor_mask == sum(1 << bit for bit in supervisor), name
+        where = f"{name}: LAYOUTS and SIZES of tests/xsave/model.py"
+        assert cpu.user_mask == 3 | sum(1 << bit for bit in user), where
+        assert cpu.supervisor_mask == sum(1 << bit for bit in supervisor), where
         for bit in user:
             assert cpu.standard_offset(bit) == offsets[bit], (name, bit)
         for bit, row in cpu.rows.items():

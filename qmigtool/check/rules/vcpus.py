@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.rule import Context, Option, Options, at, finding, on, policy_rule, rule
-from qmigtool.devices.schema.cpusubsections import BY_CPUID
+from qmigtool.devices.schema.cpusection import BY_CPUID
 from qmigtool.errors import QmigError
 from qmigtool.findings import Finding
 from qmigtool.util.values import number

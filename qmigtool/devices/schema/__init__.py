@@ -4,14 +4,14 @@
 model           the contents of a schema, learning one, and its JSON
 fit             fitting a schema to one body
 shapes          the shape of a section or subsection to be inserted into a stream
-cpusubsections  the subsections of an x86 cpu: their order, and when they are sent
+cpusection      the section cpu of x86: its subsections, when they are sent, and which fields are XSAVE state
 ==============  =================================================================================
 
 A vmdesc describes one stream. A schema describes all streams of such devices: which subsections exist, which
 shapes a body has had. ``x86.json.xz`` ships with the package: pc, q35, microvm and isapc machines of QEMU 5.2, 7.2,
 10.0 and 11.1, learned (``qmigtool schema learn``) from some two hundred streams that those versions wrote.
 ``cpu_x86.json`` adds the subsections of an x86 ``cpu`` that no such stream has, from QEMU's ``target/i386/machine.c``
-and the tables in its binaries.
+and the tables in its binaries; those that consist of XSAVE state follow from the table in ``cpusection``.
 """
 
 from __future__ import annotations

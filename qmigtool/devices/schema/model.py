@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from qmigtool.devices.schema.cpusection import derived_shapes
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.parsers.vmdesc import Description, FieldDescription, Vmdesc, parse_vmdesc
 from qmigtool.parsers.vmdescspans import MAX_ARRAY, MAX_DEPTH, MAX_NUMBER, MAX_WORD
@@ -108,7 +109,13 @@ def built_in() -> Schema:
     folder = resources.files("qmigtool.devices.schema")
     schema = load(lzma.decompress(folder.joinpath("x86.json.xz").read_bytes()).decode())
     # The learned streams do not have every subsection of an x86 CPU; target/i386/machine.c does.
-    schema.add(parse_vmdesc(folder.joinpath("cpu_x86.json").read_bytes()), None)
+    vmdesc = parse_vmdesc(folder.joinpath("cpu_x86.json").read_bytes())
+    schema.add(vmdesc, None)
+    # Its table of XSAVE state implies some more; where the description has other fields of that name, too, it is right.
+    cpu = vmdesc.devices[0].description
+    known = {one.name for one in cpu.subsections}
+    more = tuple(shape for shape in derived_shapes() if shape.name not in known)
+    schema.add_description("cpu", Description.of(cpu.name, cpu.version, cpu.fields, more), "")
     return schema
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qmigtool.devices.schema.cpusubsections import order_of
+from qmigtool.devices.schema.cpusection import order_of
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from qmigtool.devices.schema.cpusubsections import BY_CPUID
+from qmigtool.devices.schema.cpusection import BY_CPUID, XSAVE_FIELDS
 from qmigtool.errors import XsaveError
 from qmigtool.findings import Finding, Severity
 from qmigtool.parsers.vmstate import Field, Kind
@@ -14,12 +14,11 @@ from qmigtool.preflight.remark import MEASURED
 from qmigtool.preflight.target.cpuidflags import KNOWN
 from qmigtool.x86.registers import CR4, EFER, MSRS, Register
 from qmigtool.x86.traits import TCG, traits_of
-from qmigtool.x86.xsavefields import FIELDS
 from qmigtool.xsave import SUPERVISOR_MASK, bits, mask_names
 from qmigtool.xsave.components import AMX_MASK, LEGACY_MASK
 
 if TYPE_CHECKING:
-    from qmigtool.devices.schema.cpusubsections import CpuSubsection
+    from qmigtool.devices.schema.cpusection import CpuSubsection
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream.model import Stream
@@ -153,7 +152,7 @@ def _named(mask: int) -> Iterator[tuple[int, str]]:
 
 _CET = f"MSRs {MSRS['U_CET'].number:#x} to {MSRS['INTERRUPT_SSP_TABLE'].number:#x}"
 _MSRS = {11: _CET, 12: _CET, 15: "MSRs 0x14ce, 0x14cf, 0x1200 and on"}
-_FIELDS = {bit: "/".join(next(field.path for field in FIELDS if field.component == bit)) for bit in _MSRS}
+_FIELDS = {bit: "/".join(next(field.path for field in XSAVE_FIELDS if field.component == bit)) for bit in _MSRS}
 
 
 def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:

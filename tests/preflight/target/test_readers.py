@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import qmigtool
-from qmigtool.devices.schema.cpusubsections import BY_CPUID
+from qmigtool.devices.schema.cpusection import BY_CPUID
 from qmigtool.devices.schema.model import built_in
 from qmigtool.devices.schema.shapes import bare, subsections
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
