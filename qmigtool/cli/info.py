@@ -141,6 +141,7 @@ def _print_snapshots(snapshots: list[dict[str, Any]]) -> None:
 MISSING = 1  # exit status: memory is missing
 NOT_READ = "unknown (RAM's headers were not all read)"
 LIMITED = "unknown (a limit was reached: not all could be read)"
+UNWRAPPED = "{} (size and offsets count in the result)"
 NOT_PROVED = "NO: the device state was found from the end of the file, and may be another stream's"
 
 
@@ -172,6 +173,8 @@ def _print_info(document: dict[str, Any], lacking: Missing | None, unread: str) 
         ("container", document["container"]),
         *(("", f"- {text}") for text in _details(document["container_details"])),
         ("compression", document["compression"]),
+        *([("unwrapped", UNWRAPPED.format(" > ".join(document["layers"])))] if document["layers"] else []),
+        *([("file size", _bytes(document["file_size"]))] if document["layers"] and document["file_size"] else []),
         ("size", _bytes(document["size"]) if document["size"] is not None else "unknown"),
         ("machine", document["machine"] or "not in the stream"),
         ("page size", _bytes(document["page_size"]) + (" (inferred)" if document["page_size_inferred"] else "")),

@@ -76,7 +76,9 @@ from qmigtool.cli.shared.edited import need_output, write_to
     help="An extra channel of the migration, for --ram (repeatable).",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change, and write nothing.")
-@click.option("--undo", metavar="PATCH", help="Also write a patch for `qmigtool undo`.")
+@click.option(
+    "--undo", metavar="PATCH", help="Also write a patch for `qmigtool undo`, if the edits change bytes in place."
+)
 @accelerator_option
 @schema_option
 @json_option

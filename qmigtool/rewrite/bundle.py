@@ -55,15 +55,18 @@ def export_bundle(
     mask: int | None = None,
     *,
     buffer_size: int | None = None,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Write the bundle of all vCPUs to a new folder; return the contents of ``bundle.json``.
+
+    With ``replace``, the folder may be one that has a bundle and nothing else.
 
     ``layout`` is the partition's CPUID leaf 0xD, ``mask`` its XSAVE_STATES (default: what any vCPU has enabled in XCR0
     and MSHV can hold), ``buffer_size`` the bytes of its buffer, MAX_XSAVE_DATA_SIZE in whole pages (default: as many
     pages as an area needs). Components of a vCPU's XCR0 that ``mask`` does not have are left out and listed in
     ``notes``. Raises :class:`~qmigtool.errors.LiveStateError` for live state that ``mask`` does not have or that is
-    larger than the buffer, :class:`~qmigtool.errors.UsageError` if the folder exists already, or for a buffer that is
-    not a number of whole pages.
+    larger than the buffer, :class:`~qmigtool.errors.OutputError` if the folder exists already and is not empty, and
+    :class:`~qmigtool.errors.UsageError` for a buffer that is not a number of whole pages.
     """
     if buffer_size is not None and (not buffer_size or buffer_size % PAGE_SIZE):
         raise UsageError(
@@ -125,7 +128,8 @@ def export_bundle(
                 "msrs": [_msr_json(msr, value) for msr, value in _msrs(stream, vcpu)],
             }
         )
-    with new_folder(folder) as made:
+    hint = ", or one with nothing but a bundle" if replace else ", or --replace for one of `mshv export`"
+    with new_folder(folder, _is_bundle if replace else None, hint=hint) as made:
         for name, data in areas.items():
             Path(made, name).write_bytes(data)
         Path(made, MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -156,6 +160,17 @@ def _msr_json(msr: MshvMsr, value: int) -> dict[str, str]:
         "value": f"{value:#x}",
         **only,
     }
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Return whether a folder has a bundle and nothing else."""
+    names = {one.name for one in folder.iterdir() if one.is_file() and not one.is_symlink()}
+    try:
+        vcpus = _load(folder / MANIFEST)["vcpus"]
+        expected = {MANIFEST, *(one["file"] for one in vcpus)}
+    except (OSError, QmigError, KeyError, TypeError):
+        return False
+    return names == expected == {one.name for one in folder.iterdir()}
 
 
 def _file_name(index: int) -> str:

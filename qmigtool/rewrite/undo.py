@@ -54,14 +54,15 @@ class PatchSpan(Record):
 def make_patch(stream: Stream, splices: Sequence[Splice]) -> bytes:
     """Return the patch for splices that change bytes in place.
 
-    Raises :class:`~qmigtool.errors.UsageError` if one of them moves the bytes behind it.
+    Raises :class:`~qmigtool.errors.UsageError` if one of them moves the bytes after it.
     """
     source = seekable_source(stream)
     out = bytearray(PatchHeader(MAGIC, VERSION, len(splices), len(source.whole)).build())
     for splice in splices:
         if splice.growth or not isinstance(splice.data, bytes):
             raise UsageError(
-                f"the edits move the bytes behind {splice.offset:#x}", expected="edits that change bytes in place"
+                f"no undo patch for these edits: they move the bytes after offset {splice.offset:#x}",
+                expected="edits that change bytes in place; keep the input otherwise",
             )
         out += PatchSpan(splice.offset, splice.length).build()
         out += bytes(source.view(splice.offset, splice.length)) + splice.data

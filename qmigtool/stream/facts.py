@@ -106,6 +106,11 @@ class Facts:
         return self._inputs.source.size
 
     @property
+    def file_size(self) -> int | None:
+        """The size in bytes of the file with its containers; None for a pipe."""
+        return self._inputs.file_size
+
+    @property
     def source(self) -> Source:
         """The bytes of the stream, by their offset in it."""
         return self._inputs.source

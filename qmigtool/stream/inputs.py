@@ -23,7 +23,7 @@ class Inputs:
 
     ``name`` is that of the input that was opened, ``given`` all inputs of the caller. ``start`` is where the stream
     starts in ``source``, None if that must be searched for. ``pipe`` is read into ``source``, None for a file.
-    ``outer`` are the containers of the others.
+    ``outer`` are the containers of the others, ``file_size`` the bytes of the file, None for a pipe.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Inputs:
     container: Container = field(default_factory=Container)
     channels: tuple[BufferSource, ...] = ()
     outer: tuple[BufferSource, ...] = ()
+    file_size: int | None = None
 
     def close(self) -> None:
         """Close all of them."""
@@ -71,6 +72,7 @@ def take_inputs(
         container=found.container,
         channels=(*opened, *found.channels),
         outer=(*found.outer, *packed),
+        file_size=given.size,
     )
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -107,26 +107,47 @@ def replacing(path: str | os.PathLike[str], *inputs: str | int) -> Iterator[Bina
 
 
 @contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def new_folder(
+    path: str | os.PathLike[str], replaces: Callable[[Path], bool] | None = None, *, hint: str = ""
+) -> Iterator[Path]:
     """Yield a new folder that is renamed to ``path`` on success and removed on failure.
 
-    Raises :class:`~qmigtool.errors.UsageError` if ``path`` exists and is not an empty folder.
+    Raises :class:`~qmigtool.errors.OutputError` if ``path`` exists and is neither an empty folder nor one for which
+    ``replaces`` is true: that one is replaced. ``hint`` says what else is expected.
     """
     target = Path(path).resolve()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise OutputError(f"{str(path)!r} exists already", expected="a new or empty folder")
+    filled = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    if filled and not (replaces is not None and target.is_dir() and replaces(target)):
+        raise OutputError(f"{str(path)!r} exists already", expected=f"a new or empty folder{hint}")
     made = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.parent))
     try:
         yield made
         umask = os.umask(0)
         os.umask(umask)
         made.chmod(0o777 & ~umask)
+        if filled:
+            _exchange(made, target)
+            return
         if target.exists():
             target.rmdir()  # it is empty; not every system renames over a folder
         made.rename(target)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+def _exchange(made: Path, target: Path) -> None:
+    """Put a folder in the place of another, which is removed once that has succeeded."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.parent))
+    try:
+        old = target.rename(aside / target.name)
+        try:
+            made.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def refuse_input(output: os.stat_result, name: str, *inputs: str | int) -> None:

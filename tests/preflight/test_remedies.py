@@ -69,7 +69,7 @@ def pc() -> Target:
     return target("t00", "7.2")
 
 
-def mended(result: Preflight, path: Path, out: Path, aim: Target, accelerator: str | None = None) -> Preflight:
+def remedied(result: Preflight, path: Path, out: Path, aim: Target, accelerator: str | None = None) -> Preflight:
     """Run the command that is proposed; return the preflight of what it wrote."""
     assert result.verdict.loads is False or not result.clean
     run_command(result, path, out)
@@ -141,13 +141,13 @@ def test_one_edit_mends_it(name: str, edited: Callable[..., Path], tmp_path: Pat
     assert (result.verdict.loads, result.verdict.rule) == (False, rule)
     assert result.remedy is not None
     assert result.remedy.command == f"qmigtool rewrite '{path}' {options} -o OUT"
-    after = mended(result, path, out, pc())
+    after = remedied(result, path, out, pc())
     assert after.verdict.loads is True
 
 
 @pytest.mark.slow
 @pytest.mark.qemu
-def test_real_qemu_loads_what_was_mended(edited: Callable[..., Path], tmp_path: Path) -> None:
+def test_real_qemu_loads_a_remedied_stream(edited: Callable[..., Path], tmp_path: Path) -> None:
     if _version() != (7, 2):
         pytest.skip("the targets are those of QEMU 7.2")
     everything = list(PC_CASES)
@@ -158,7 +158,7 @@ def test_real_qemu_loads_what_was_mended(edited: Callable[..., Path], tmp_path: 
     for number in range(len(everything)):
         with Qemu(machine, incoming=True) as qemu:
             qemu.load(tmp_path / f"{number}.mig")
-    # And the control: not mended, it does not.
+    # And the control: without the remedy, it does not.
     with Qemu(machine, incoming=True) as qemu, pytest.raises(QemuError):
         qemu.load(edited("pc-7.2", PC_CASES["subsection"][0]))
 
@@ -178,7 +178,7 @@ OTHERS = {
 
 @pytest.mark.slow
 @pytest.mark.qemu
-def test_real_qemu_of_other_machines_loads_what_was_mended(tmp_path: Path) -> None:
+def test_real_qemu_of_other_machines_loads_a_remedied_stream(tmp_path: Path) -> None:
     if _version() != (7, 2):
         pytest.skip("the targets are those of QEMU 7.2")
     for name, machine in OTHERS.items():
@@ -219,7 +219,7 @@ def test_several_edits_are_one_command(edited: Callable[..., Path], tmp_path: Pa
         *("--drop-section", "hpex@0"),
     )
     assert "the state of hpex@0" in result.remedy.loses
-    assert mended(result, path, tmp_path / "out.mig", pc()).verdict.loads is True
+    assert remedied(result, path, tmp_path / "out.mig", pc()).verdict.loads is True
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_devices_that_the_target_has_not(reference: str, file: str, tmp_path: Pa
     assert result.remedy is not None
     assert result.remedy.loses
     assert result.remedy.options
-    assert mended(result, path, tmp_path / "out.mig", aim).verdict.loads is True
+    assert remedied(result, path, tmp_path / "out.mig", aim).verdict.loads is True
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_blocks_of_another_size_or_name(reference: str, options: str, tmp_path: 
     result = judge(path, aim)
     assert result.remedy is not None
     assert result.remedy.command == f"qmigtool rewrite {path} {options} -o OUT"
-    assert mended(result, path, tmp_path / "out.mig", aim).verdict.loads is True
+    assert remedied(result, path, tmp_path / "out.mig", aim).verdict.loads is True
 
 
 @pytest.mark.parametrize("size", [0x10000, 0x40000])
@@ -290,7 +290,7 @@ def test_memory_grows_and_never_shrinks(tmp_path: Path) -> None:
     assert grown.remedy is not None
     assert grown.remedy.words[3:-2] == ("--resize-block", "pc.ram", "0x2000000")
     assert grown.remedy.options == ("-m 16M",)
-    assert mended(grown, path, tmp_path / "out.mig", target("t03", "7.2")).verdict.loads is True
+    assert remedied(grown, path, tmp_path / "out.mig", target("t03", "7.2")).verdict.loads is True
     assert not grown.remedy.why  # the guest never had the new half
     cut = judge(path, target("t07", "7.2"))
     assert cut.remedy is not None
@@ -336,7 +336,7 @@ def test_framing(file: str, properties: dict[str, bool] | None, options: str, in
     assert result.remedy is not None
     assert result.remedy.command == f"qmigtool rewrite {path} {options} -o OUT"
     assert result.remedy.options == (f"-global migration.{instead}",)
-    assert mended(result, path, tmp_path / "out.mig", aim).verdict.loads is True
+    assert remedied(result, path, tmp_path / "out.mig", aim).verdict.loads is True
 
 
 def test_properties_of_the_targets_devices() -> None:
@@ -396,7 +396,7 @@ def test_memory_as_plain_records(name: str, tmp_path: Path) -> None:
         assert "shared memory" in result.remedy.why
         return
     assert result.remedy.words[3:-2] == ("--ram", "plain")
-    assert mended(result, path, tmp_path / "out.mig", aim).verdict.loads is True
+    assert remedied(result, path, tmp_path / "out.mig", aim).verdict.loads is True
 
 
 # -- accelerators ----------------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ def test_from_kvm_to_tcg(tmp_path: Path) -> None:
     assert (result.verdict.rule, result.verdict.section) == ("unknown-section", "kvmclock")
     assert result.remedy is not None
     assert result.remedy.words[3:-2] == ("--to-accelerator", "tcg")
-    after = mended(result, path, tmp_path / "out.mig", aim, "tcg")
+    after = remedied(result, path, tmp_path / "out.mig", aim, "tcg")
     assert {one.rule for one in after.losses if one.severity is not Severity.NOTE} == {"missing-vcpu"}  # it has four
 
 
@@ -425,7 +425,7 @@ def test_state_that_a_hypervisor_has_not_declared(declared: int, edited: Callabl
     assert "AVX opmask ZMM_Hi256 Hi16_ZMM: lost" in finding.message
     assert result.remedy is not None
     assert result.remedy.words[3:-2] == ("--repair", "xstate-bv")
-    assert mended(result, path, tmp_path / "out.mig", aim, "kvm").clean
+    assert remedied(result, path, tmp_path / "out.mig", aim, "kvm").clean
     assert judge(SAMPLES / "kvm-avx512-7.2.mig", aim).clean
 
 
@@ -459,7 +459,7 @@ def test_from_tcg_to_kvm(tmp_path: Path) -> None:
     assert not result.clean
     assert result.remedy is not None
     assert result.remedy.words[3:-2] == ("--to-accelerator", "kvm", "--xcr0", "0xe7")
-    assert mended(result, path, tmp_path / "out.mig", aim, "kvm").clean
+    assert remedied(result, path, tmp_path / "out.mig", aim, "kvm").clean
 
 
 def test_what_is_given_up_is_said(tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_what_is_given_up_is_said(tmp_path: Path) -> None:
     assert result.remedy.words[3:-2] == ("--to-accelerator", "tcg", "--lossy")
     for component in ("opmask", "ZMM_Hi256", "Hi16_ZMM"):
         assert sum(f"{component} was live" in one for one in result.remedy.loses) == 1
-    assert mended(result, path, tmp_path / "out.mig", aim, "tcg").clean
+    assert remedied(result, path, tmp_path / "out.mig", aim, "tcg").clean
 
 
 def test_components_that_the_hosts_xcr0_lacks(tmp_path: Path) -> None:
@@ -487,7 +487,7 @@ def test_components_that_the_hosts_xcr0_lacks(tmp_path: Path) -> None:
     aim = kvm_target()
     result = judge(path, aim)
     assert (result.verdict.loads, result.verdict.rule) == (False, "kvm-xcr0")
-    assert mended(result, path, tmp_path / "out.mig", aim, "kvm").clean
+    assert remedied(result, path, tmp_path / "out.mig", aim, "kvm").clean
 
 
 def test_live_components_that_the_hosts_xcr0_lacks(tmp_path: Path) -> None:
@@ -501,11 +501,11 @@ def test_live_components_that_the_hosts_xcr0_lacks(tmp_path: Path) -> None:
     assert result.remedy is not None
     assert result.remedy.words[3:-2] == ("--to-accelerator", "kvm", "--xcr0", "0x7", "--lossy")
     assert any("Hi16_ZMM" in one for one in result.remedy.loses)
-    assert mended(result, path, tmp_path / "out.mig", aim, "kvm").clean
+    assert remedied(result, path, tmp_path / "out.mig", aim, "kvm").clean
 
 
 @pytest.mark.kvm
-def test_real_kvm_keeps_what_was_mended(tmp_path: Path) -> None:
+def test_real_kvm_keeps_a_remedied_stream(tmp_path: Path) -> None:
     if _version() != (7, 2):
         pytest.skip("the sample is of pc-i440fx-7.2")
     path, out, again = SAMPLES / "twin-tcg-10.0.mig", tmp_path / "out.mig", tmp_path / "again.mig"
@@ -539,7 +539,7 @@ def test_what_nothing_is_known_of(edited: Callable[..., Path]) -> None:
     assert "4 != 5" in result.remedy.why
 
 
-def test_a_broken_stream_is_not_mended(tmp_path: Path) -> None:
+def test_a_broken_stream_has_no_remedy(tmp_path: Path) -> None:
     path = tmp_path / "cut.mig"
     path.write_bytes((SAMPLES / "pc-7.2.mig").read_bytes()[:200_000])
     result = judge(path, pc())

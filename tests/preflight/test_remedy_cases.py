@@ -1,6 +1,6 @@
-"""Streams that nothing mended, or that were mended by what would have cost the guest its memory.
+"""Streams that once had no remedy, or one that would have cost the guest its memory.
 
-Each is predicted, mended by the command that is proposed, predicted again, and loaded by the real QEMU it is meant for
+Each is predicted, edited by the command that is proposed, predicted again, and loaded by the real QEMU it is meant for
 where that is the installed one.
 """
 
@@ -88,7 +88,7 @@ def mend(result: Preflight, out: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_mended(name: str, tmp_path: Path) -> None:
+def test_remedied(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     path, aim = casefiles.put("load", f"{case.file}.mig", tmp_path), aim_of(case, tmp_path)
     result = judge(path, aim)
@@ -103,7 +103,7 @@ def test_mended(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.qemu
 @pytest.mark.parametrize("name", CASES)
-def test_mended_for_real(name: str, tmp_path: Path) -> None:
+def test_remedied_for_real(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     if find_qemu() is None or incoming.version() != case.version:
         pytest.skip(f"the target is QEMU {case.version}, and QMIGTOOL_QEMU names another one")

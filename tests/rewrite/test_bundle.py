@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import qmigtool
 from qmigtool.cli import main
-from qmigtool.errors import LiveStateError, QmigError, StreamError, UsageError
+from qmigtool.errors import LiveStateError, OutputError, QmigError, StreamError, UsageError
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.bundle import export_bundle, import_bundle
 from qmigtool.x86.mshv import MSHV_MSRS
@@ -22,9 +22,9 @@ STREAMS = ["kvm-avx512-7.2", "pc-7.2", "pc-11.1", "q35-7.2", "twin-kvm-10.0", "t
 STREAMS += ["plain-5.2", "nofooter-7.2"]
 
 
-def exported(source, folder, where="amd-zen4", **options):
+def exported(source, folder, where="amd-zen4", *, replace=False, **options):
     with qmigtool.open(source, **options) as stream:
-        return export_bundle(stream, folder, layout(where))
+        return export_bundle(stream, folder, layout(where), replace=replace)
 
 
 def imported(source, folder, **options):
@@ -581,3 +581,23 @@ def test_a_page_that_hyperv_filled(tmp_path):
         rewriter = Rewriter(stream)
         import_bundle(rewriter, tmp_path / "b")
         assert any("MSR 0x6a0 is 0x7 in the area and 0x3 in the list" in note for note in rewriter.notes)
+
+
+def test_an_export_is_repeated_only_where_it_replaces_nothing_but_a_bundle(tmp_path):
+    folder = tmp_path / "bundle"
+    exported(SMALL, folder, accelerator="kvm")
+    first = {one.name: one.read_bytes() for one in folder.iterdir()}
+    (folder / "vcpu-0.xsave").write_bytes(b"old")
+    with pytest.raises(OutputError, match=r"exists already.*--replace"):
+        exported(SMALL, folder, accelerator="kvm")
+    exported(SMALL, folder, accelerator="kvm", replace=True)
+    assert {one.name: one.read_bytes() for one in folder.iterdir()} == first
+    (folder / "mine.txt").write_text("keep")
+    with pytest.raises(OutputError, match="exists already"):
+        exported(SMALL, folder, accelerator="kvm", replace=True)
+    assert (folder / "mine.txt").read_text() == "keep"
+    (folder / "mine.txt").unlink()
+    (folder / "bundle.json").write_text("{}")
+    with pytest.raises(OutputError, match="exists already"):
+        exported(SMALL, folder, accelerator="kvm", replace=True)
+    assert [one.name for one in tmp_path.iterdir()] == ["bundle"]

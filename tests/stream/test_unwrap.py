@@ -125,8 +125,13 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert (document["container"], document["compression"]) == ("qcow2", "xz")
     assert document["container_details"] == {"snapshot": "snap1", "snapshot_id": "1", "vm_state_size": 698078}
     assert document["size"] == 698078
+    assert (document["layers"], document["file_size"]) == (
+        ["xz", "qcow2"],
+        (FOLDER / "savevm-7.2.qcow2.xz").stat().st_size,
+    )
     assert run(["info", str(FOLDER / "multifd-10.0.pcap.xz")]) == 0
     out = capsys.readouterr().out
+    assert "xz > pcap (size and offsets count in the result)" in out
     assert "- 127.0.0.1:46170 -> 127.0.0.1:4567: 120.4 KiB (123331 bytes)" in out
     assert "--channel" not in out
 

@@ -23,7 +23,8 @@ from qmigtool.xsave import Layout
 
 @command("qmigtool mshv export samples/kvm-avx512-7.2.mig --layout amd-zen4 --mask 0xe7 -o bundle", name="export")
 @file_argument
-@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write; it must not exist.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write: a new or an empty one.")
+@click.option("--replace", is_flag=True, help="Replace DIR if it has a bundle of `mshv export` and nothing else.")
 @the_layout_option
 @mask_option("--mask", help="The partition's XSAVE_STATES; by default what XCR0 enables and MSHV can hold.")
 @click.option(
@@ -38,6 +39,7 @@ from qmigtool.xsave import Layout
 def export_bundle(
     file: str,
     output: str,
+    replace: bool,
     layout: Layout,
     mask: int | None,
     buffer_size: int | None,
@@ -51,7 +53,7 @@ def export_bundle(
     state of a vCPU (general, segment and control registers, local APIC, timers, pending events) is not in it.
     """
     with opened(file, accelerator, schema=schema) as stream:
-        document = bundle.export_bundle(stream, output, layout, mask, buffer_size=buffer_size)
+        document = bundle.export_bundle(stream, output, layout, mask, buffer_size=buffer_size, replace=replace)
         if as_json:
             print_json({**document, **problems_document(stream)})
         else:

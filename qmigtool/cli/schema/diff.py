@@ -65,6 +65,10 @@ def diff(
     vmdesc (`analyze -d desc`), the output of QEMU's -dump-vmstate, or a schema (`schema learn`); one of A, B and
     --devices may be "-".
 
+    The verdict on a difference, in each direction: "breaks", the load fails or state is misread; "may break", it does
+    if the part is sent; "harmless"; "unknown", A and B do not suffice to decide (a stream describes only the parts that
+    were sent).
+
     Exit status 1 if a difference breaks, or may break, a direction that counts.
     """
     if [a, b, devices].count("-") > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from qmigtool.cli.shared.messages import print_json, say_error
@@ -11,6 +12,7 @@ from qmigtool.rewrite.document import rewrite_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
+    from qmigtool.parsers.section import Section
     from qmigtool.rewrite import Rewriter
     from qmigtool.rewrite.splice import Splice
     from qmigtool.stream.model import Stream
@@ -75,22 +77,38 @@ def _print(
 
 
 def _print_splices(stream: Stream, splices: list[Splice]) -> None:
-    """Print the bytes that would change, as they lie in FILE."""
+    """Print the bytes that would change, with the section of FILE that has them.
+
+    The vmdesc describes the sections: it changes with their fields and lengths.
+    """
     say("bytes of FILE that would be replaced; all others are copied")
     lines = []
+    sections = stream.sections
+    starts = [section.offset for section in sections]
     for splice in splices:
+        section = sections[max(bisect_right(starts, splice.offset) - 1, 0)]
         old = bytes(stream.source.view(splice.offset, min(splice.length, SHOWN_BYTES + 1)))
         new = splice.data if isinstance(splice.data, bytes) else None
         lines.append(
             [
                 f"{splice.offset:#x}",
+                printable(_named(section)),
                 str(splice.length),
                 str(splice.size),
                 _hex(old, splice.length),
                 _hex(new, splice.size) if new is not None else "(memory)",
             ]
         )
-    print_cells(["offset", "old length", "new length", "old", "new"], lines, [True, True, True, False, False])
+    print_cells(
+        ["offset", "in", "old length", "new length", "old", "new"], lines, [True, False, True, True, False, False]
+    )
+
+
+def _named(section: Section) -> str:
+    """Return the name of a section, or what it is: header, configuration, vmdesc."""
+    if section.name is None:
+        return section.type.value
+    return section.name if section.instance_id is None else f"{section.name}@{section.instance_id}"
 
 
 def _hex(raw: bytes, length: int) -> str:

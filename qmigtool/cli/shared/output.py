@@ -62,7 +62,8 @@ csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print comma-sep
 accelerator_option = click.option(
     "--accelerator",
     metavar="NAME",
-    help=f"The accelerator that saved the stream ({', '.join(NAMES)}); by default inferred.",
+    help=f"The accelerator that saved the stream ({', '.join(NAMES)}), on which the meaning of some fields depends; by "
+    "default inferred from the device state.",
 )
 
 
