@@ -107,8 +107,8 @@ class Facts:
 
     @property
     def file_size(self) -> int | None:
-        """The size in bytes of the file with its containers; None for a pipe."""
-        return self._inputs.file_size
+        """The size in bytes of the input with its containers; None if reading stopped before it was known."""
+        return self.size if self._inputs.pipe is not None else self._inputs.file_size
 
     @property
     def source(self) -> Source:
