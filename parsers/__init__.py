@@ -14,7 +14,9 @@ after ``migration/vmstate.c``). The meaning of the numbers (an accelerator, a vC
 ``lz4frame``       lz4 frames
 ``extras``         the error about a package that is missing
 ``capturefile``    packets in pcap and pcapng files
-``pcap``           the connections of such packets, reassembled
+``frames``         from such a packet to its TCP segment: links, tunnels, IP and its fragments
+``reassembly``     a direction of a TCP connection, put together from its segments
+``pcap``           the connections in a capture, and what each direction carries
 ``pci``            PCI config space: its capabilities
 ``record``         declaring a wire record once, and what is derived from the declaration
 ``records``        the declarations themselves

@@ -1,191 +1,245 @@
-"""Captures of migration traffic: the bytes of each direction of each TCP connection, reassembled.
+"""Captures of migration traffic: the TCP connections in one, and what each direction carries by its first bytes.
 
-scapy's own sessions fill missing data with zeros. Here a gap ends a direction: nothing after it is returned.
+A capture is read once, and only the places of what may be a migration's bytes are kept: scapy's sessions copy
+everything and fill what is missing with zeros. QEMU's channels, by the first bytes that the source sends:
+
+===========  =========================================================================
+main         ``QEVM``; the other direction is the return path, once it carries data
+multifd      the magic number and version of its greeting
+preempt      a RAM record that names its block: postcopy preempt has no magic number
+recovery     the commands after which postcopy continues on a new main channel
+tls          a TLS handshake, whatever is inside
+===========  =========================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from qmigtool.errors import LimitError, UnsupportedError
-from qmigtool.parsers.capturefile import read_packets
+from qmigtool.errors import LimitError, StreamError, UnsupportedError
+from qmigtool.parsers.capturefile import PacketReader
+from qmigtool.parsers.frames import ACK, FIN, RST, SYN, Decoder, Segment
+from qmigtool.parsers.reassembly import Direction
+from qmigtool.parsers.records import QEVM, RamSaveFlag
 from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
 
-__all__ = ["Flow", "read_flows"]
+__all__ = ["Capture", "Connection", "Role", "read_capture", "role_of"]
 
 SECTION = "capture"
-MAX_FLOWS = 4096
-MAX_KEPT = 4 << 10  # bytes of a direction that are kept in memory
-MAX_WAITING = 64 << 20  # bytes of segments that arrived too early; beyond that a gap is final
-MAX_SEGMENTS = 1 << 16
-TCP, IPV4, IPV6 = 6, 0x0800, 0x86DD
-VLAN = (0x8100, 0x88A8)
-# Link type (LINKTYPE_*) -> bytes before the EtherType; None: the packet starts with IP.
-LINKS: dict[int, int | None] = {1: 12, 113: 14, 276: 0, 101: None, 12: None, 14: None, 228: None, 229: None}
-NULL, LOOP = 0, 108  # a word with the address family before IP
-SYN, FIN, RST = 2, 1, 4
+MAX_CHANNELS = 4096  # that carry a migration's data
+MAX_CONNECTIONS = 1 << 14  # at one time; the oldest of the others are only counted
+MULTIFD_HEAD = bytes.fromhex("1122334400000001")
+_TLS = re.compile(rb"\x16\x03[\x00-\x04]..\x01", re.DOTALL)
+_RECOVERY = re.compile(rb"\x08\x00(?:\x0a\x00.|\x09\x00\x00)", re.DOTALL)
+_PAGES = (RamSaveFlag.ZERO, RamSaveFlag.PAGE, RamSaveFlag.XBZRLE, RamSaveFlag.COMPRESS_PAGE)
+CONSIDERED = frozenset(1 << i for i in range(6, 40, 3))  # segments, at which to look whether it is of a migration
+TICKED = 256  # packets between two looks at the clock
 
 
-class _Pool:
-    """The segments waiting in memory, of all directions together."""
+class Role(StrEnum):
+    """What a direction of a connection carries."""
 
-    def __init__(self) -> None:
-        self.bytes = 0
+    MAIN = "main"
+    MULTIFD = "multifd"
+    PREEMPT = "preempt"
+    RETURN_PATH = "return path"
+    RECOVERY = "recovery"
+    TLS = "TLS"
+    EMPTY = "empty"
+    OTHER = "other"
 
 
-@dataclass
-class Flow:
-    """One direction of a connection; ``size`` bytes of it are in :attr:`file`, in order and without a gap.
+def role_of(head: bytes) -> Role:
+    """Return what a direction carries by its first bytes; a return path only its connection tells."""
+    if not head:
+        return Role.EMPTY  # or the capture does not have its start
+    if head.startswith(QEVM):
+        return Role.MAIN
+    if head.startswith(MULTIFD_HEAD):
+        return Role.MULTIFD
+    if _TLS.match(head):
+        return Role.TLS
+    if _RECOVERY.match(head):
+        return Role.RECOVERY
+    flags = int.from_bytes(head[:8], "big") & 0xFFF
+    if len(head) > 8 and flags in _PAGES and head[0] == 0 and 0 < head[8] < len(head) - 8:
+        name = head[9 : 9 + head[8]]
+        if all(0x20 < byte < 0x7F for byte in name):
+            return Role.PREEMPT
+    return Role.OTHER
 
-    ``missing`` is the offset of the first gap, in bytes from its start; None without a gap. The first KiB are kept in
-    memory, and only a longer direction gets a file: most connections next to a migration carry little.
+
+@dataclass(slots=True)
+class Connection:
+    """A TCP connection, numbered from 1 in the order of their first packets.
+
+    ``forward`` is the direction of the end that connected, where the capture has that, else of the first packet.
+    ``opened`` and ``closed`` are the times of its first and last packets, in nanoseconds since 1970.
     """
 
-    name: str
-    new_file: Callable[[], BinaryIO]
-    ends: tuple[bytes, bytes] = (b"", b"")
-    size: int = 0
-    missing: int | None = None
-    kept: bytes | None = b""
-    _file: BinaryIO | None = None
-    _first: int | None = None  # the sequence number of the first byte
-    _waiting: list[tuple[int, bytes]] = field(default_factory=list)  # a heap of early segments, by position
-    _pool: _Pool = field(default_factory=_Pool)
+    number: int
+    forward: Direction
+    backward: Direction
+    opened: int | None = None
+    closed: int | None = None
+    mptcp: bool = False
+    again: bool = False  # between the same two ends as an earlier one
 
     @property
-    def file(self) -> BinaryIO:
-        """The bytes: a file, or a buffer in its place."""
-        return self._file if self._file is not None else BytesIO(self.kept or b"")
+    def directions(self) -> tuple[Direction, Direction]:
+        """Both directions."""
+        return self.forward, self.backward
 
-    def starts_anew(self, sequence: int) -> bool:
-        """Return whether a SYN with this number begins another connection between the same two ends."""
-        return self._first is not None and self._first != sequence + 1 & 0xFFFFFFFF
-
-    def segment(self, sequence: int, data: bytes, *, starts: bool) -> None:
-        """Add a segment; they may arrive twice and in any order."""
-        if starts:
-            sequence = sequence + 1 & 0xFFFFFFFF
-        if self._first is None:
-            if not starts and not data:
-                return
-            self._first = sequence  # the capture may have begun later than the connection
-        # Sequence numbers wrap around: this one is at the nearest such position.
-        behind = (self.size + self._first - sequence + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
-        place = self.size - behind
-        if behind < 0:
-            self._wait(place, data)
-        elif behind < len(data):
-            self._append(data[behind:])
-            while self._waiting and self._waiting[0][0] <= self.size:
-                place, data = heappop(self._waiting)
-                self._pool.bytes -= len(data)
-                self._append(data[self.size - place :])
-
-    def _append(self, data: bytes) -> None:
-        if self.kept is not None and self.size + len(data) <= MAX_KEPT:
-            self.kept += data
-        else:
-            if self._file is None:
-                self._file = self.new_file()
-                self._file.write(self.kept or b"")
-                self.kept = None
-            current().charge("spool", len(data), section=SECTION)
-            self._file.write(data)
-        self.size += len(data)
-
-    def _wait(self, place: int, data: bytes) -> None:
-        if data and self._pool.bytes + len(data) <= MAX_WAITING and len(self._waiting) < MAX_SEGMENTS:
-            self._pool.bytes += len(data)
-            heappush(self._waiting, (place, data))
-
-    def finish(self) -> None:
-        """Record a gap that was never filled."""
-        if self._waiting:
-            self.missing = self.size
-            self._waiting.clear()
-        if self._file is not None:
-            self._file.flush()
+    @property
+    def began(self) -> bool:
+        """Whether the capture has its start."""
+        return self.forward.began or self.backward.began
 
 
-def read_flows(source: BufferSource, new_file: Callable[[], BinaryIO]) -> list[Flow]:
-    """Read a capture to its end, truncated or not; return each direction that carried data.
+@dataclass(slots=True)
+class Capture:
+    """The connections of a capture. ``dropped`` others, with ``dropped_bytes``, carry nothing of a migration.
 
-    ``new_file`` makes the file for each that has more than 4 KiB; the caller closes them. Raises
-    :class:`~qmigtool.errors.StreamError` if it is not a capture, and :class:`~qmigtool.errors.UnsupportedError` for an
-    unknown link type.
+    ``cut`` is the capture's offset of a packet that its end cuts; ``error`` what ended reading it; ``links`` the
+    packets that were left out by their LINKTYPE_*.
     """
-    flows: dict[tuple[bytes, bytes], Flow] = {}  # the latest between two ends
-    all_flows: list[Flow] = []
-    budget, pool = current(), _Pool()
-    for link, packet in read_packets(source):
-        budget.tick(section=SECTION)
-        found = _tcp(link, packet)
-        if found is None:
-            continue
-        ends, sequence, flags, data = found
-        flow = flows.get(ends)
-        if flow is None or (flags & SYN and flow.starts_anew(sequence)):
-            if len(all_flows) >= MAX_FLOWS:
-                raise LimitError(f"more than {MAX_FLOWS} connections", section=SECTION)
-            again = "" if flow is None else f" (connection {1 + sum(one.ends == ends for one in all_flows)})"
-            flow = flows[ends] = Flow(f"{_end(ends[0])} -> {_end(ends[1])}{again}", new_file, ends, _pool=pool)
-            all_flows.append(flow)
-        flow.segment(sequence, data, starts=bool(flags & SYN))
-    for flow in all_flows:
-        flow.finish()
-    return [flow for flow in all_flows if flow.size]
+
+    connections: list[Connection] = field(default_factory=list)
+    packets: int = 0
+    segments: int = 0
+    dropped: int = 0
+    dropped_bytes: int = 0
+    cut: int | None = None
+    error: StreamError | None = None
+    links: dict[int, int] = field(default_factory=dict)
+    lost_fragments: int = 0
+    overlapping_fragments: int = 0
+    overlap_at: int | None = None
 
 
-def _tcp(link: int, packet: bytes) -> tuple[tuple[bytes, bytes], int, int, bytes] | None:
-    """Return ((source, destination), sequence number, flags, data) of a TCP segment; None for anything else."""
-    if link in (NULL, LOOP):
-        ip = packet[4:]
-    else:
-        if link not in LINKS:
-            raise UnsupportedError(f"captures of link type {link}", section=SECTION)
-        before = LINKS[link]
-        ip = packet if before is None else _behind(packet, before)
-    if len(ip) < 20:
-        return None
-    if ip[0] >> 4 == 4:
-        head, total, protocol = (ip[0] & 15) * 4, int.from_bytes(ip[2:4], "big"), ip[9]
-        addresses = ip[12:16], ip[16:20]
-        fragment = int.from_bytes(ip[6:8], "big") & 0x3FFF
-        if fragment:
-            return None
-    elif ip[0] >> 4 == 6 and len(ip) >= 40:
-        head, total, protocol = 40, 40 + int.from_bytes(ip[4:6], "big"), ip[6]
-        addresses = ip[8:24], ip[24:40]
-    else:
-        return None
-    # Large segments that the network card splits later are captured with a total length of 0.
-    segment = ip[head : total if total > head else len(ip)]
-    if protocol != TCP or len(segment) < 20:
-        return None
-    ends = addresses[0] + segment[0:2], addresses[1] + segment[2:4]
-    start = (segment[12] >> 4) * 4
-    return ends, int.from_bytes(segment[4:8], "big"), segment[13], segment[start:]
+def read_capture(source: BufferSource) -> Capture:
+    """Read a capture to its end, truncated or not.
+
+    Raises :class:`~qmigtool.errors.StreamError` if it is not a capture, :class:`~qmigtool.errors.UnsupportedError` if
+    its link types are all unknown, and :class:`~qmigtool.errors.LimitError` for more channels than any migration has.
+    """
+    reader, decoder, found = PacketReader(source), Decoder(source.whole), _Table(source.whole)
+    budget, capture = current(), found.capture
+    try:
+        for packet in reader:
+            capture.packets += 1
+            if not capture.packets % TICKED:
+                budget.tick(packet.start, SECTION)
+            segment = decoder.decode(packet)
+            if segment is not None:
+                found.add(segment, packet.time)
+    except StreamError as error:
+        if not capture.packets:
+            raise
+        capture.error = error
+    found.close()
+    capture.cut, capture.links = reader.cut, decoder.unknown_links
+    capture.lost_fragments = decoder.waiting
+    capture.overlapping_fragments, capture.overlap_at = decoder.overlapping, decoder.overlap_at
+    if capture.packets and sum(capture.links.values()) == capture.packets:
+        raise UnsupportedError(f"captures of link type {', '.join(map(str, capture.links))}", section=SECTION)
+    return capture
 
 
-def _behind(packet: bytes, at: int) -> bytes:
-    """Return the bytes after the EtherType at ``at`` and any VLAN tags."""
-    if at == 0:  # SLL2: the protocol is the first word, and the header has 20 bytes
-        return packet[20:] if int.from_bytes(packet[:2], "big") in (IPV4, IPV6) else b""
-    while int.from_bytes(packet[at : at + 2], "big") in VLAN:
-        at += 4
-    return packet[at + 2 :] if int.from_bytes(packet[at : at + 2], "big") in (IPV4, IPV6) else b""
+class _Table:
+    """The connections so far."""
+
+    def __init__(self, whole: memoryview) -> None:
+        self.capture = Capture()
+        self._whole = whole
+        self._latest: dict[tuple[bytes, bytes], tuple[Connection, Direction, Direction]] = {}
+        self._all: dict[int, Connection] = {}
+        self._count = 0
+        self._channels = 0
+
+    def add(self, segment: Segment, time: int | None) -> None:
+        self.capture.segments += 1
+        ends, flags = segment.ends, segment.flags
+        known = self._latest.get(ends)
+        if known is None or (flags & SYN and known[1].starts_anew(segment.sequence)):
+            known = self._open(segment, anew=known is not None)
+        connection, here, there = known
+        if connection.opened is None:
+            connection.opened = time
+        if time is not None:
+            connection.closed = time
+        if flags & SYN:
+            if not here.began:
+                here.start(segment.sequence)
+            connection.mptcp = connection.mptcp or segment.mptcp
+        if segment.length:
+            here.add(segment, time)
+            if here.kept and here.segments in CONSIDERED:
+                self._consider(connection, here, there)
+        if flags & ACK:
+            there.acknowledged(segment.ack)
+        if flags & FIN:
+            here.finish_at((segment.sequence + segment.length) % (1 << 32))
+        if flags & RST:
+            here.reset = True
+
+    def _open(self, segment: Segment, *, anew: bool) -> tuple[Connection, Direction, Direction]:
+        source, destination = segment.ends
+        # The answer to a SYN comes from the end that was connected to.
+        answer = segment.flags & (SYN | ACK) == SYN | ACK
+        here, there = Direction(source, destination), Direction(destination, source)
+        self._count += 1
+        connection = Connection(self._count, *((there, here) if answer else (here, there)), again=anew)
+        known = connection, here, there
+        self._latest[segment.ends] = known
+        self._latest[destination, source] = connection, there, here
+        self._all[connection.number] = connection
+        if len(self._all) > MAX_CONNECTIONS:
+            self._thin()
+        return known
+
+    def _consider(self, connection: Connection, here: Direction, there: Direction) -> None:
+        """Keep no places of a direction that does not carry a migration's data."""
+        if _useful(role_of(here.head(self._whole))) or role_of(there.head(self._whole, 8)) is Role.MAIN:
+            return
+        if here.head(self._whole, 1):
+            here.forget(self._whole)
+
+    def _thin(self) -> None:
+        """Count the older half of the connections that carry nothing of a migration, and drop them."""
+        whole = self._whole
+        channels = 0
+        room = MAX_CONNECTIONS // 2
+        for number, one in list(self._all.items()):
+            if any(_useful(role_of(way.head(whole))) for way in one.directions):
+                channels += 1
+                if channels > MAX_CHANNELS:
+                    raise LimitError(f"more than {MAX_CHANNELS} channels", section=SECTION)
+            elif room > 0 and number != self._count:
+                room -= 1
+                self._drop(one)
+
+    def _drop(self, one: Connection) -> None:
+        del self._all[one.number]
+        for way in one.directions:
+            ends = way.source, way.destination
+            if ends in self._latest and self._latest[ends][0] is one:
+                del self._latest[ends]
+            self.capture.dropped_bytes += way.edge
+        self.capture.dropped += 1
+
+    def close(self) -> None:
+        for one in self._all.values():
+            for way in one.directions:
+                way.close(self._whole)
+            self.capture.connections.append(one)
 
 
-def _end(raw: bytes) -> str:
-    from ipaddress import ip_address
-
-    address = ip_address(raw[:-2])
-    port = int.from_bytes(raw[-2:], "big")
-    return f"[{address}]:{port}" if len(raw) > 6 else f"{address}:{port}"
+def _useful(role: Role) -> bool:
+    return role in (Role.MAIN, Role.MULTIFD, Role.PREEMPT, Role.RECOVERY)

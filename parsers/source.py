@@ -18,13 +18,14 @@ from qmigtool.util.budget import current
 from qmigtool.util.files import open_input, reopen
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from typing_extensions import Buffer
 
-__all__ = ["BufferSource", "FileSource", "KeptSource", "Source"]
+__all__ = ["BufferSource", "FileSource", "KeptSource", "PartSource", "Source"]
 
 PASSED = 16 << 20
 # Where it is missing, the system decides itself which pages stay in memory.
@@ -78,6 +79,9 @@ class BufferSource(Source):
 
     def passed(self, offset: int) -> None:
         """Record that the bytes before ``offset`` will not be read again soon."""
+
+    def restart(self) -> None:
+        """Record that it is read from the front again."""
 
     @property
     def occupied(self) -> int:
@@ -172,6 +176,10 @@ class FileSource(BufferSource):
             self._map.madvise(_RELEASE, start, end - start)
             self._passed = offset
 
+    def restart(self) -> None:
+        """Release pages again from the front on."""
+        self._passed = 0
+
     def fileno(self) -> int:
         """The file descriptor, for the kernel to copy from."""
         return self._fd
@@ -188,6 +196,32 @@ class FileSource(BufferSource):
             except BufferError:
                 # A field or a numpy view still uses it; the mapping is released with the last one.
                 self._map = None
+
+
+class PartSource(BufferSource):
+    """A part of a mapped file; all parts share one mapping, and none has a file descriptor."""
+
+    def __init__(self, mapped: mmap.mmap, start: int, size: int, name: str) -> None:
+        super().__init__(memoryview(mapped)[start : start + size], name)
+        self._map, self._start, self._passed = mapped, start, 0
+
+    @classmethod
+    def of_file(cls, handle: int, parts: Sequence[tuple[int, int, str]]) -> list[BufferSource]:
+        """Map an open file, and return its parts (start, size, name); ``start`` is the start of a page."""
+        mapped = mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
+        return [cls(mapped, *part) for part in parts]
+
+    def passed(self, offset: int) -> None:
+        """Release the pages before ``offset``."""
+        offset = min(offset, len(self.whole))
+        if offset - self._passed >= PASSED and _RELEASE is not None:
+            start, end = (at // mmap.PAGESIZE * mmap.PAGESIZE for at in (self._passed, offset))
+            self._map.madvise(_RELEASE, self._start + start, end - start)
+            self._passed = offset
+
+    def restart(self) -> None:
+        """Release pages again from the front on."""
+        self._passed = 0
 
 
 class KeptSource(Source):

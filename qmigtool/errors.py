@@ -6,6 +6,7 @@
     +-- UsageError            the caller asked for something that does not exist        exit code 2
     |   +-- PathError         a path names no device or field; also a KeyError          exit code 2
     |   +-- SnapshotsError    an image holds several machines, and none is selected     exit code 2
+    |   +-- MigrationsError   a capture has several migrations, and none is selected    exit code 2
     |   +-- OutputError       an output is an input, or its reader has closed it       exit code 2
     +-- ClosedError           a stream, or an object read from it, is used when closed  exit code 2
     +-- StreamError           the bytes do not follow the format                        exit code 3
@@ -100,6 +101,21 @@ class SnapshotsError(UsageError):
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, with the snapshots."""
         return {**super().as_dict(), "snapshots": list(self.snapshots)}
+
+
+class MigrationsError(UsageError):
+    """A capture has several migrations, and none was selected; ``migrations`` lists them.
+
+    Each is a dict of ``migration`` (its number), ``name`` of the main channel, ``bytes`` and ``channels`` in all.
+    """
+
+    def __init__(self, message: str, *, migrations: tuple[dict[str, Any], ...] = (), **place: Any) -> None:
+        super().__init__(message, **place)
+        self.migrations = migrations
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, with the migrations."""
+        return {**super().as_dict(), "migrations": list(self.migrations)}
 
 
 class OutputError(UsageError):

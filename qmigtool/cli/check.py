@@ -21,6 +21,7 @@ from qmigtool.cli.shared.output import (
     accelerator_option,
     finish,
     json_option,
+    migration_option,
     opened,
     print_cells,
     remember_inputs,
@@ -62,7 +63,7 @@ class FormatName(Parameter):
     headings={
         "Rules": ("--policy", "--list-rules", "--print-policy", "--fail-on"),
         "Baseline": ("--baseline", "--baseline-snapshot"),
-        "Inputs": ("--channel", "--snapshot", "--accelerator", "--schema"),
+        "Inputs": ("--channel", "--snapshot", "--migration", "--accelerator", "--schema"),
         "Output": ("--format", "--output", "--report", "--json"),
     },
 )
@@ -96,6 +97,7 @@ class FormatName(Parameter):
     "--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration (repeatable)."
 )
 @click.option("--snapshot", metavar="NAME", help="The snapshot of a qcow2 image, by name or id.")
+@migration_option
 @click.option("--list-rules", is_flag=True, help="List the rules of the policy and their options, and exit.")
 @click.option("--print-policy", is_flag=True, help="Print the default policy as TOML, and exit.")
 @accelerator_option

@@ -65,6 +65,7 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
             "--snapshot-a",
             "--snapshot-b",
             "--snapshot-base",
+            "--migration",
             "--channel-a",
             "--channel-b",
             "--schema",

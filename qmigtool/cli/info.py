@@ -22,8 +22,8 @@ from qmigtool.cli.shared.output import (
 )
 from qmigtool.cli.shared.several import Several, files_argument
 from qmigtool.cli.shared.terminal import columns, styled
-from qmigtool.errors import SnapshotsError, UsageError
-from qmigtool.stream.info import info_document, lacking_memory, snapshots_document
+from qmigtool.errors import MigrationsError, SnapshotsError, UsageError
+from qmigtool.stream.info import choices_document, info_document, lacking_memory
 from qmigtool.stream.words import not_reached
 from qmigtool.util.text import printable
 from qmigtool.x86.accelerator import UNKNOWN
@@ -60,7 +60,7 @@ def info(
 
     All page headers of RAM are read, so that broken or missing memory is found. With --quick, what only they tell
     (sections, pages, whether the stream is complete) may stay unknown. For a qcow2 image with several snapshots and
-    without --snapshot, the snapshots are listed.
+    without --snapshot, the snapshots are listed; so are the migrations of a capture that has several.
 
     Exit status 1 if memory is missing.
     """
@@ -78,6 +78,8 @@ def info(
                 print_json(document)
             elif "snapshots" in document:
                 _print_snapshots(document["snapshots"])
+            elif "migrations" in document:
+                _print_migrations(document["migrations"])
             else:
                 _print_info(document, lacking, unread)
     if as_json and not several.alone:
@@ -103,8 +105,8 @@ def _read(
                 say_error(f"qmigtool: {file}: {lacking.words} (multifd and postcopy use others: --channel adds them)")
                 status = status or MISSING
             return document, lacking, "" if stream.unreached is None else not_reached(stream.unreached), status
-    except SnapshotsError as several:
-        return snapshots_document(several), None, "", 0
+    except (SnapshotsError, MigrationsError) as several:
+        return choices_document(several), None, "", 0
 
 
 HEAD = ["file", "container", "machine", "saved by", "vCPUs", "devices", "RAM", "complete"]
@@ -112,8 +114,9 @@ HEAD = ["file", "container", "machine", "saved by", "vCPUs", "devices", "RAM", "
 
 def _cells(file: str, document: dict[str, Any]) -> list[str]:
     """Return the line of a file in the table of several."""
-    if "snapshots" in document:
-        return [printable(file), document["container"], f"{len(document['snapshots'])} snapshots", *[""] * 5]
+    for several in ("snapshots", "migrations"):
+        if several in document:
+            return [printable(file), document["container"], f"{len(document[several])} {several}", *[""] * 5]
     compression = document["compression"]
     return [
         printable(file),
@@ -135,6 +138,16 @@ def _print_snapshots(snapshots: list[dict[str, Any]]) -> None:
         size = one["vm_state_size"]
         holds = f"{_bytes(size)} of machine state (--snapshot {one['name'] or one['id']})" if size else "disks alone"
         print(f"{head:13} {printable(one['name'])} (id {printable(one['id'])}): {printable(holds)}")
+        head = ""
+
+
+def _print_migrations(migrations: list[dict[str, Any]]) -> None:
+    """List the migrations of a capture of which none was chosen."""
+    print(f"{'container':13} pcap")
+    head = "migrations"
+    for one in migrations:
+        holds = f"{_bytes(one['bytes'])} in {one['channels']} channels (--migration {one['migration']})"
+        print(f"{head:13} {one['migration']}: {printable(one['name'])}: {holds}")
         head = ""
 
 
@@ -210,7 +223,7 @@ def _details(details: dict[str, Any]) -> Iterator[str]:
     for name, value in details.items():
         words = name.replace("_", " ")
         if isinstance(value, list):
-            yield from (f"{one['name']}: {_bytes(one['bytes'])}" for one in value)
+            yield from (f"{one['name']}: {one['role']}, {_bytes(one['bytes'])}" for one in value)
         else:
             yield f"{words}: {('no', 'yes')[value] if isinstance(value, bool) else value}"
 

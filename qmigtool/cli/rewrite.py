@@ -42,7 +42,7 @@ from qmigtool.cli.shared.edited import need_output, write_to
     headings={
         **EDIT_HEADINGS,
         "Target": ("--layout", "--xcr0", "--lossy"),
-        "Inputs": ("--channel", "--absent", "--snapshot", "--accelerator", "--schema"),
+        "Inputs": ("--channel", "--absent", "--snapshot", "--migration", "--accelerator", "--schema"),
         "Output": ("--output", "--dry-run", "--undo", "--json"),
     },
     cls=EditCommand,

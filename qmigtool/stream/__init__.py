@@ -15,6 +15,7 @@ missing       guest memory that the input does not contain
 unwrap        a stream, taken out of its containers and decompressed
 wrappings     containers that have more than a stream: snapshots, connections, headers
 containers    containers that are read from the front, also those of other distributions
+migrations    the migrations in a capture: which connections are the channels of one
 unwrapped     what unwrapping makes: a stream, its container, a temporary file
 probe         where a stream starts, and how large its pages are
 textinput     whether a file is text or a stream

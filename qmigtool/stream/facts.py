@@ -64,6 +64,7 @@ class Facts:
         schema: Schema | None = None,
         keep_runs: bool = False,
         snapshot: str | None = None,
+        migration: int | None = None,
     ) -> None:
         self.problems: list[QmigError] = []
         self._given_accelerator = accelerators.parse(accelerator)
@@ -75,7 +76,8 @@ class Facts:
         self._occupied = sum(one.occupied for one in (source, *channels) if isinstance(one, BufferSource))
         with ensured() as budget:
             budget.admit(self._occupied)
-            self._inputs = take_inputs(source, channels, snapshot, self.problems)
+            selected = {"snapshot": snapshot, "migration": None if migration is None else str(migration)}
+            self._inputs = take_inputs(source, channels, selected, self.problems)
             try:
                 self._reading = make_reading(self._inputs, self.problems, self._measure, keep_runs=keep_runs)
                 self._reading.open(forward=forward)

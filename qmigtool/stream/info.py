@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.errors import MigrationsError
 from qmigtool.parsers.section import Type
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from qmigtool.stream.facts import Facts
     from qmigtool.stream.missing import Missing
 
-__all__ = ["counts", "info_document", "lacking_memory", "problems_document", "snapshots_document"]
+__all__ = ["choices_document", "counts", "info_document", "lacking_memory", "problems_document"]
 
 # What can be in the file in addition to the stream: a hole (file:PATH,offset=N), padding or garbage.
 AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
@@ -91,6 +92,8 @@ def problems_document(stream: Facts, *more: QmigError) -> dict[str, Any]:
     return {"proved": stream.proved, "problems": [problem.as_dict() for problem in (*stream.problems, *more)]}
 
 
-def snapshots_document(error: SnapshotsError) -> dict[str, Any]:
-    """Return the document about an image with several snapshots of which none was selected."""
+def choices_document(error: MigrationsError | SnapshotsError) -> dict[str, Any]:
+    """Return the document about an image with several snapshots, or a capture with several migrations."""
+    if isinstance(error, MigrationsError):
+        return {"container": "pcap", "migrations": list(error.migrations)}
     return {"container": "qcow2", "snapshots": list(error.snapshots)}

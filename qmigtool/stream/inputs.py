@@ -10,7 +10,7 @@ from qmigtool.stream.unwrap import unpack_channel, unwrap
 from qmigtool.stream.unwrapped import Container
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qmigtool.errors import QmigError
 
@@ -54,7 +54,10 @@ class Inputs:
 
 
 def take_inputs(
-    given: BufferSource | BinaryIO, channels: Sequence[BufferSource], snapshot: str | None, problems: list[QmigError]
+    given: BufferSource | BinaryIO,
+    channels: Sequence[BufferSource],
+    selected: Mapping[str, str | None],
+    problems: list[QmigError],
 ) -> Inputs:
     """Unwrap the inputs; errors that do not prevent reading are added to ``problems``."""
     opened, packed = _unpacked(channels)
@@ -62,7 +65,7 @@ def take_inputs(
     if not isinstance(given, BufferSource):
         name = getattr(given, "name", "<pipe>")
         return Inputs(str(name), KeptSource(name), everything, pipe=given, channels=opened, outer=packed)
-    found = unwrap(given, snapshot)
+    found = unwrap(given, selected)
     problems += found.problems
     return Inputs(
         str(getattr(given, "name", "<pipe>")),

@@ -27,16 +27,18 @@ def open_stream(
     schema: Schema | None = None,
     keep_runs: bool = False,
     snapshot: str | None = None,
+    migration: int | None = None,
 ) -> Stream:
     """Open a migration stream: a path, the bytes themselves, a source, or a binary file object (a pipe, say).
 
     ``accelerator`` overrides the inferred one (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
     tail-first strategy. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return
     path), for :attr:`Stream.ram`; ``schema`` describes device state that the stream itself does not describe (default:
-    the built-in one); ``snapshot`` names one of a qcow2 image that has several. ``keep_runs`` keeps the page records as
-    they are read: for a pipe this is the only way to have them, for a file it saves :attr:`Stream.ram` a second
-    reading. Broken input does not raise here, it only adds to :attr:`Stream.problems`, unless it is not a migration
-    stream at all: then :class:`~qmigtool.errors.StreamError`. An :class:`OSError` is passed on.
+    the built-in one); ``snapshot`` names one of a qcow2 image that has several, ``migration`` is the number of one of a
+    capture that has several. ``keep_runs`` keeps the page records as they are read: for a pipe this is the only way to
+    have them, for a file it saves :attr:`Stream.ram` a second reading. Broken input does not raise here, it only adds
+    to :attr:`Stream.problems`, unless it is not a migration stream at all: then
+    :class:`~qmigtool.errors.StreamError`. An :class:`OSError` is passed on.
     """
     with contextlib.ExitStack() as stack:  # an error closes what was opened
         opened = [
@@ -52,6 +54,7 @@ def open_stream(
                 schema=schema,
                 keep_runs=keep_runs,
                 snapshot=snapshot,
+                migration=migration,
             )
 
         if isinstance(target, bytes | bytearray | memoryview):

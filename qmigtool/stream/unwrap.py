@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 
 from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError
 from qmigtool.parsers.container import MULTIFD, ContainerKind, Magic, recognise
@@ -22,15 +23,18 @@ from qmigtool.stream.wrappings import WRAPPINGS
 
 __all__ = ["unpack_channel", "unwrap"]
 
+NOTHING: Mapping[str, str | None] = {}
+HOLDERS = {"snapshot": "a qcow2 image", "migration": "a capture"}
 PACKING_HEAD = 64  # bytes in which the magic of an installed container is
 
 
-def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
+def unwrap(source: BufferSource, selected: Mapping[str, str | None] = NOTHING) -> Unwrapped:
     """Take a stream out of its containers, layer by layer; a stream without one is returned unchanged.
 
-    ``snapshot`` selects a snapshot, by its name or id, in a qcow2 image that has several. Raises
+    ``selected`` is what selects one of several states: a ``snapshot`` of a qcow2 image by its name or id, a
+    ``migration`` of a capture by its number. Raises
     :class:`~qmigtool.errors.UnsupportedError` for a container that qmigtool recognises but cannot read,
-    :class:`~qmigtool.errors.UsageError` if there is no such snapshot or several to choose from, and
+    :class:`~qmigtool.errors.UsageError` if there is no such state or several to choose from, and
     :class:`~qmigtool.errors.StreamError` for a container that is broken before its stream starts.
     """
     found = Unwrapped(source)
@@ -39,16 +43,19 @@ def unwrap(source: BufferSource, snapshot: str | None = None) -> Unwrapped:
             start = found.start or 0
             magic = recognise(bytes(found.source.whole[start : start + MAGIC_SIZE]))
             if magic is not None:
-                found = WRAPPINGS[magic.kind].open(found, magic, snapshot)
+                wrapping = WRAPPINGS[magic.kind]
+                found = wrapping.open(found, magic, selected.get(wrapping.selects))
                 continue
             other = _installed(found, start)
             if other is None:
                 break
-            found = other.open(found, Magic(other.magic, other.name, ContainerKind.OTHER), snapshot)
+            wanted = selected.get(other.selects) if isinstance(other, Wrapping) else None
+            found = other.open(found, Magic(other.magic, other.name, ContainerKind.OTHER), wanted)
         else:
             raise LimitError("too many nested containers", offset=0)
-        if snapshot is not None and "snapshot" not in found.container.details:
-            raise UsageError(f"no snapshot {snapshot!r}: this is not a qcow2 image")
+        for name, wanted in selected.items():
+            if wanted is not None and name not in found.container.details:
+                raise UsageError(f"no {name} {wanted!r}: this is not {HOLDERS[name]}")
     except BaseException:
         found.close(source)
         raise

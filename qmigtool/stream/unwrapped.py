@@ -20,7 +20,7 @@ from qmigtool.util.progress import reach, task
 
 __all__ = [
     *("MAX_LAYERS", "Container", "Unwrapped", "Wrapping"),
-    *("cut", "head_of", "require_stream", "spooled", "write_pieces"),
+    *("check_room", "cut", "head_of", "require_stream", "spooled", "write_pieces"),
 ]
 
 MAGIC_SIZE = 16
@@ -80,14 +80,17 @@ class Unwrapped:
 class Wrapping:
     """A kind of container that has more than a stream: snapshots, connections, a header that a rewrite keeps.
 
-    ``open`` accepts what was unwrapped so far, the magic that was recognised, and the snapshot that is asked for. One
-    that :mod:`qmigtool.parsers.container` does not recognise has its own ``name`` and ``magic``, its first bytes.
+    ``open`` accepts what was unwrapped so far, the magic that was recognised, and which of several states is asked for:
+    what the option ``selects`` says (``snapshot`` or ``migration``). The ``details`` of what it returns have that name,
+    if it has a choice. One that :mod:`qmigtool.parsers.container` does not recognise has its own ``name`` and
+    ``magic``, its first bytes.
     """
 
     kind: ContainerKind
     open: Callable[[Unwrapped, Magic, str | None], Unwrapped]
     name: str = ""
     magic: bytes = b""
+    selects: str = "snapshot"
 
 
 def spooled(found: Unwrapped, container: Container, pieces: Iterable[bytes | int], *, follow: bool = True) -> Unwrapped:
@@ -114,8 +117,9 @@ def write_pieces(file: BinaryIO, pieces: Iterable[bytes | int], follower: Follow
     Where ``follower`` finds the stream broken, its end may still be readable, so decompressing continues for a while.
     """
     budget = current()
-    size, unchecked = 0, CHECKED
+    size = 0
     until: float | None = None
+    unchecked = CHECKED
     for piece in pieces:
         length = piece if isinstance(piece, int) else len(piece)
         size += length
@@ -137,12 +141,20 @@ def write_pieces(file: BinaryIO, pieces: Iterable[bytes | int], follower: Follow
             skip_zeros(file, length)
             continue
         budget.charge("spool", length, size, "the stream in the container")
-        unchecked += length
-        if unchecked >= CHECKED:
-            unchecked = 0
-            if shutil.disk_usage(tempfile.gettempdir()).free < SPARE:
-                raise LimitError(f"no space in {tempfile.gettempdir()} for it", expected="TMPDIR with more space")
+        unchecked = check_room(length, unchecked)
         file.write(piece)
+
+
+def check_room(length: int, unchecked: int = CHECKED) -> int:
+    """Check before ``length`` bytes are written that the temporary file system has room.
+
+    Looks only where :data:`CHECKED` bytes were written since the last time; returns how many were since then.
+    """
+    if unchecked + length < CHECKED:
+        return unchecked + length
+    if shutil.disk_usage(tempfile.gettempdir()).free < SPARE:
+        raise LimitError(f"no space in {tempfile.gettempdir()} for it", expected="TMPDIR with more space")
+    return 0
 
 
 def head_of(pieces: Iterator[Any]) -> tuple[list[Any], bytes, bool]:

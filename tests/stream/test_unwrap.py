@@ -132,7 +132,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["info", str(FOLDER / "multifd-10.0.pcap.xz")]) == 0
     out = capsys.readouterr().out
     assert "xz > pcap (size and offsets count in the result)" in out
-    assert "- 127.0.0.1:46170 -> 127.0.0.1:4567: 120.4 KiB (123331 bytes)" in out
+    assert "- 127.0.0.1:46170 -> 127.0.0.1:4567: main, 120.4 KiB (123331 bytes)" in out
     assert "--channel" not in out
 
 

@@ -255,6 +255,18 @@ def _snapshots(context: click.Context, _incomplete: str) -> Iterable[str]:
         return [str(one["name"] or one["id"]) for one in several.snapshots]
 
 
+def _migrations(context: click.Context, _incomplete: str) -> Iterable[str]:
+    from qmigtool.errors import MigrationsError
+    from qmigtool.stream.opening import open_stream
+    from qmigtool.util.budget import Limits, limited
+
+    try:
+        with limited(Limits(seconds=SECONDS)), open_stream(_file_of(context)) as stream:
+            return [str(stream.container.details["migration"])]
+    except MigrationsError as several:
+        return [str(one["migration"]) for one in several.migrations]
+
+
 def _paths(context: click.Context, incomplete: str) -> Iterable[str]:
     """Give devices, and what follows in the paths of a device that is typed."""
     from qmigtool.parsers.vmstate import leaves
@@ -320,6 +332,7 @@ BY_NAME: dict[str, Values] = {
     "--drop-field": _paths,
     "--drop-section": _sections,
     "--drop-subsection": _paths,
+    "--migration": _migrations,
     "--rename-block": _blocks,
     "--rename-section": _sections,
     "--rename-subsection": _paths,

@@ -35,7 +35,7 @@ LOOKED_AT = 1 << 16  # bytes behind a stream; zeros are padding
 SHOWN_WALK = 256 << 20  # bytes of RAM's records that a command which only shows walks over
 SHOWN_RUNS = 1_500_000  # runs of them, a second; 256 MiB of pages that each are a run are 65,000
 F = TypeVar("F", bound=Callable[..., Any])
-_SNAPSHOT = "qmigtool.snapshot"
+_SNAPSHOT, _MIGRATION = "qmigtool.snapshot", "qmigtool.migration"
 _READ = "qmigtool.inputs"  # in click's ``Context.meta``: files that the command has read
 
 
@@ -43,13 +43,30 @@ def _remember_snapshot(context: click.Context, _parameter: click.Parameter, name
     context.meta[_SNAPSHOT] = name
 
 
-snapshot_option = click.option(
-    "--snapshot",
-    metavar="NAME",
+def _remember_migration(context: click.Context, _parameter: click.Parameter, number: int | None) -> None:
+    context.meta[_MIGRATION] = number
+
+
+migration_option = click.option(
+    "--migration",
+    metavar="N",
+    type=click.IntRange(min=1),
     expose_value=False,
-    callback=_remember_snapshot,
-    help="The snapshot of a qcow2 image, by name or id.",
+    callback=_remember_migration,
+    help="The migration in a capture that has several, by number.",
 )
+
+
+def snapshot_option(command: F) -> F:
+    """Give a command the options that select one of several states in a container (:func:`opened` knows them)."""
+    snapshot = click.option(
+        "--snapshot",
+        metavar="NAME",
+        expose_value=False,
+        callback=_remember_snapshot,
+        help="The snapshot of a qcow2 image, by name or id.",
+    )
+    return snapshot(migration_option(command))
 
 
 def file_argument(command: F) -> F:
@@ -110,6 +127,7 @@ def opened(
             schema=None if schema is None else load_file(schema),
             keep_runs=keep_runs,
             snapshot=snapshot,
+            migration=chosen_migration(),
         ) as stream:
             if not stream.prove(walk, None if walk is None else SHOWN_RUNS):
                 say_unproved(stream, file)
@@ -140,6 +158,12 @@ def chosen_snapshot(snapshot: str | None = None) -> str | None:
     """Return ``snapshot``, or what ``--snapshot`` says."""
     context = click.get_current_context(silent=True)
     return context.meta.get(_SNAPSHOT) if snapshot is None and context is not None else snapshot
+
+
+def chosen_migration() -> int | None:
+    """Return what ``--migration`` says."""
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_MIGRATION) if context is not None else None
 
 
 def say_unproved(stream: Stream, file: str) -> None:

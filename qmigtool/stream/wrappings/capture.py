@@ -2,77 +2,217 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.errors import StreamError, UnsupportedError, UsageError
+from qmigtool.errors import MigrationsError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.container import ContainerKind, Magic
-from qmigtool.parsers.pcap import Flow, read_flows
-from qmigtool.parsers.records import QEVM
-from qmigtool.parsers.source import BufferSource, FileSource
-from qmigtool.stream.unwrapped import Unwrapped, Wrapping
+from qmigtool.parsers.pcap import Capture, Role, read_capture
+from qmigtool.parsers.source import BufferSource, FileSource, PartSource
+from qmigtool.stream.migrations import Channel, Migration, find_migrations, named
+from qmigtool.stream.unwrapped import Unwrapped, Wrapping, check_room
+from qmigtool.util.budget import current
+from qmigtool.util.progress import reach, task
+
+if TYPE_CHECKING:
+    from qmigtool.parsers.reassembly import Direction
 
 __all__ = ["CAPTURE"]
 
+SECTION = "capture"
+BLOCK = 4096  # of a temporary file: what the least data after a hole occupies
+BATCH = 64 << 10  # bytes and
+MOST = 64  # places that are written at once
+ALIGNED = 1 << 16  # where a channel starts in the temporary file of the others: every system can map that
 
-def _capture(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrapped:
-    with ExitStack() as files, _descriptors():
-        flows = read_flows(found.source, lambda: files.enter_context(tempfile.TemporaryFile()))
-        main = [flow for flow in flows if _head(flow) == QEVM]
-        if not main:
-            raise StreamError(f"no migration stream in the {len(flows)} directions of this capture", offset=0)
-        if len(main) > 1:
-            names = ", ".join(flow.name for flow in main[:8])
-            raise UnsupportedError("a capture of several migrations", f"the capture has several migrations: {names}")
-        sources = {flow.name: _mapped(flow, found.source.name) for flow in flows}
-    problems = [
-        StreamError(
-            f"the capture lacks data after {flow.missing} bytes of {flow.name}; the rest of it is left out",
-            section="capture",
-        )
-        for flow in flows
-        if flow.missing is not None
-    ]
-    details = {"connections": [{"name": flow.name, "bytes": flow.size} for flow in flows]}
+
+def _capture(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
+    source = found.source
+    if found.start:
+        raise UnsupportedError("a capture inside another container", offset=found.start)
+    capture = read_capture(source)
+    migrations, others = find_migrations(capture, source.whole)
+    if not migrations:
+        raise _none(capture, others)
+    chosen = _choose(migrations, wanted)
+    with task("reassembling", sum(one.direction.size for one in chosen.every)):
+        main = _main(source, chosen.main)
+        try:
+            channels = _channels(source, [one for one in chosen.channels if one.role is not Role.RECOVERY])
+        except BaseException:
+            main.close()
+            raise
+    details = {"migration": chosen.number, "connections": [one.document() for one in chosen.every]}
+    if len(migrations) > 1:
+        details["migrations"] = len(migrations)
     return Unwrapped(
-        sources.pop(main[0].name),
+        main,
         found.container.without("pcap", name="pcap", details=details),
         0,
-        tuple(sources.values()),
-        (*found.outer, found.source),
-        (*found.problems, *problems),
+        tuple(channels),
+        (*found.outer, source),
+        (*found.problems, *_problems(capture, chosen)),
     )
 
 
-def _head(flow: Flow) -> bytes:
-    flow.file.seek(0)
-    return flow.file.read(4)
+def _none(capture: Capture, others: Sequence[Channel]) -> QmigError:
+    """Return the error for a capture without a main channel."""
+    if capture.error is not None:
+        return capture.error
+    encrypted = [one for one in others if one.role is Role.TLS]
+    if encrypted:
+        names = ", ".join(one.name for one in encrypted[:4]) + (", ..." if len(encrypted) > 4 else "")
+        return UnsupportedError(
+            "a migration in TLS",
+            f"no migration stream in this capture can be read: {len(encrypted)} directions are TLS ({names})",
+            offset=0,
+            section=SECTION,
+            expected="a capture without TLS",
+        )
+    late = sum(not one.connection.began for one in others)
+    return StreamError(
+        f"no migration stream in the {len(others)} directions of this capture"
+        + (f", of which {late} began before it" if late else ""),
+        offset=0,
+        expected="a connection that starts with QEVM",
+    )
 
 
-def _mapped(flow: Flow, name: str) -> BufferSource:
-    name = f"{name} ({flow.name})"
-    if flow.kept is not None:
-        return BufferSource(flow.kept, name)
-    handle = os.dup(flow.file.fileno())
-    flow.file.close()  # now, not when all are mapped: there may be hundreds
-    return FileSource.of_handle(handle, name)
+def _choose(migrations: Sequence[Migration], wanted: str | None) -> Migration:
+    if wanted is not None:
+        for one in migrations:
+            if str(one.number) == wanted:
+                return one
+        raise UsageError(f"no migration {wanted!r}", expected=f"one of {named(migrations)}")
+    if len(migrations) > 1:
+        raise MigrationsError(
+            "this capture has several migrations",
+            expected=f"--migration with one of {named(migrations)}",
+            migrations=tuple(one.document() for one in migrations),
+        )
+    return migrations[0]
 
 
-@contextmanager
-def _descriptors() -> Iterator[None]:
-    """Report running out of file descriptors as a usage error."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        raise UsageError(
-            "the capture has more connections with data than this process may open files",
-            expected="a higher `ulimit -n`",
-        ) from None
+def _main(source: BufferSource, main: Channel) -> FileSource:
+    with tempfile.TemporaryFile() as file:
+        _write(source, main.direction, file, 0)
+        file.flush()
+        return FileSource.of_handle(os.dup(file.fileno()), f"{source.name} ({main.name})")
 
 
-CAPTURE = Wrapping(ContainerKind.CAPTURE, _capture)
+def _channels(source: BufferSource, channels: Sequence[Channel]) -> list[BufferSource]:
+    """Write all other channels to one file: there may be hundreds, and each would need a file descriptor."""
+    starts = []
+    with tempfile.TemporaryFile() as file:
+        end = 0
+        for one in channels:
+            starts.append(end)
+            _write(source, one.direction, file, end)
+            end += -(-max(_readable(one.direction), 1) // ALIGNED) * ALIGNED
+        if not end:
+            return []
+        file.truncate(end)
+        file.flush()
+        return PartSource.of_file(
+            file.fileno(),
+            [
+                (start, _readable(one.direction), f"{source.name} ({one.name})")
+                for start, one in zip(starts, channels, strict=True)
+            ],
+        )
+
+
+def _readable(direction: Direction) -> int:
+    """Return the bytes before the first hole."""
+    return direction.holes[0].offset if direction.holes else direction.size
+
+
+def _write(source: BufferSource, direction: Direction, file: BinaryIO, start: int) -> None:
+    """Write a direction to a file, its first byte at ``start``."""
+    budget, size, handle = current(), _readable(direction), file.fileno()
+    source.restart()
+    for at, pieces in _batches(source.whole, direction, size):
+        budget.tick(section=SECTION)
+        length = sum(map(len, pieces))
+        budget.charge("spool", max(length, BLOCK), section=SECTION)
+        check_room(length)
+        _write_all(handle, pieces, start + at)
+        reach(at + length)
+        source.passed(direction.place_of(at + length - 1))
+    os.ftruncate(handle, max(start + size, os.fstat(handle).st_size))
+
+
+def _batches(whole: memoryview, direction: Direction, size: int) -> Iterator[tuple[int, list[memoryview]]]:
+    """Yield (position, pieces that follow each other) of a direction's bytes before ``size``."""
+    pieces: list[memoryview] = []
+    start = end = 0
+    for position, offset, length in direction.places():
+        length = min(length, size - position)
+        if length <= 0:
+            break
+        if pieces and (position != end or len(pieces) == MOST or end - start >= BATCH):
+            yield start, pieces
+            pieces = []
+        if not pieces:
+            start = end = position
+        pieces.append(whole[offset : offset + length])
+        end += length
+    if pieces:
+        yield start, pieces
+
+
+def _write_all(handle: int, pieces: list[memoryview], at: int) -> None:
+    os.lseek(handle, at, os.SEEK_SET)
+    if not hasattr(os, "writev"):
+        os.write(handle, b"".join(pieces))
+        return
+    while pieces:
+        written = os.writev(handle, pieces)
+        while pieces and written >= len(pieces[0]):
+            written -= len(pieces.pop(0))
+        if written:
+            pieces[0] = pieces[0][written:]
+
+
+def _problems(capture: Capture, chosen: Migration) -> Iterator[QmigError]:
+    """Yield what is wrong with the capture of a migration."""
+    if capture.error is not None:
+        yield capture.error
+    for one in chosen.every:
+        way, name = one.direction, one.name
+        if one.role is Role.RECOVERY:
+            yield UnsupportedError("postcopy recovery", f"{name} is a postcopy recovery, which is not read")
+        if way.holes:
+            yield StreamError(
+                f"the capture lacks data after {way.holes[0].offset} bytes of {name}; the rest of it is left out",
+                section=SECTION,
+            )
+        if way.cut:
+            yield StreamError(
+                f"{way.cut} segments of {name} were cut when they were captured",
+                offset=way.cut_at,
+                section=SECTION,
+                expected="whole packets (tcpdump -s 0)",
+            )
+        for conflict in way.conflicts[:4]:
+            yield StreamError(
+                f"two segments have other bytes at offset {conflict.offset} of {name}, over {conflict.length} bytes: "
+                f"the capture has the first at {conflict.first:#x}, which is used, the second at {conflict.second:#x}; "
+                "this may be an evasion",
+                section=SECTION,
+            )
+        if way.conflict_count > 4:
+            yield StreamError(f"{way.conflict_count - 4} more segments of {name} have other bytes", section=SECTION)
+        if one.connection.mptcp:
+            yield UnsupportedError("MPTCP", f"{name} is MPTCP: its other subflows are not read")
+    if capture.overlapping_fragments:
+        yield StreamError(
+            f"{capture.overlapping_fragments} IP datagrams have fragments that overlap: they are left out",
+            offset=capture.overlap_at,
+            section=SECTION,
+        )
+
+
+CAPTURE = Wrapping(ContainerKind.CAPTURE, _capture, selects="migration")
