@@ -1,4 +1,4 @@
-"""Packet capture files: pcap and pcapng, in either byte order, in micro- or nanoseconds.
+"""CapturedPacket capture files: pcap and pcapng, in either byte order, in micro- or nanoseconds.
 
 Sources: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng of the IETF. Read here, not with scapy: this is as fast as
 scapy's raw readers, says where it stops, and copies nothing. scapy's readers cut the packets of a loopback interface at
@@ -16,7 +16,7 @@ from qmigtool.errors import StreamError
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
 
-__all__ = ["Packet", "PacketReader"]
+__all__ = ["CapturedPacket", "PacketReader"]
 
 SECTION = "capture"
 SECOND = 1_000_000_000
@@ -32,7 +32,7 @@ MAX_PACKET = 1 << 27  # bytes; a larger packet is damage
 PASSED = 1 << 20  # bytes between two releases of what was read
 
 
-class Packet(NamedTuple):
+class CapturedPacket(NamedTuple):
     """A packet: its bytes are ``[start, end)`` of the file. ``wire`` is its length as sent: more, if it was cut.
 
     ``link`` is LINKTYPE_*, ``time`` nanoseconds since 1970, None if the capture does not have it.
@@ -66,7 +66,7 @@ class PacketReader:
         self.cut: int | None = None
         self.at = 0
 
-    def __iter__(self) -> Iterator[Packet]:
+    def __iter__(self) -> Iterator[CapturedPacket]:
         magic = bytes(self._source.whole[:4])
         if magic in PCAP:
             return self._pcap(*PCAP[magic])
@@ -74,7 +74,7 @@ class PacketReader:
             return self._pcapng()
         raise StreamError("not a capture", offset=0, section=SECTION, expected="pcap or pcapng")
 
-    def _pcap(self, order: str, unit: int) -> Iterator[Packet]:
+    def _pcap(self, order: str, unit: int) -> Iterator[CapturedPacket]:
         whole, at = self._source.whole, 24
         size = len(whole)
         if size < at:
@@ -89,7 +89,7 @@ class PacketReader:
                 raise StreamError(f"a packet of {captured} bytes", offset=at, section=SECTION, expected=str(MAX_PACKET))
             start = at + 16
             at = start + captured
-            yield Packet(
+            yield CapturedPacket(
                 link, start, min(at, size), captured if wire < captured else wire, seconds * SECOND + fraction * unit
             )
             if at - released >= PASSED:
@@ -98,7 +98,7 @@ class PacketReader:
         if at != size:
             self.cut = self.at if at > size else at
 
-    def _pcapng(self) -> Iterator[Packet]:
+    def _pcapng(self) -> Iterator[CapturedPacket]:
         whole, at, order = self._source.whole, 0, "<"
         size, released = len(whole), 0
         interfaces: list[_Interface] = []  # of the section
@@ -133,12 +133,12 @@ class PacketReader:
                 start = body + 20
                 units = high << 32 | low
                 time = units * one.multiply // one.divide + one.offset
-                yield Packet(one.link, start, min(start + captured, end), max(captured, wire), time)
+                yield CapturedPacket(one.link, start, min(start + captured, end), max(captured, wire), time)
             elif kind == SIMPLE_PACKET and room >= 4:
                 wire = struct.unpack_from(f"{order}I", whole, body)[0]
                 one = _known(interfaces, 0, at)
                 captured = min(wire, one.snaplen) if one.snaplen else wire
-                yield Packet(one.link, body + 4, min(body + 4 + captured, end), wire, None)
+                yield CapturedPacket(one.link, body + 4, min(body + 4 + captured, end), wire, None)
             at += length
             if at - released >= PASSED:
                 self._source.passed(at)

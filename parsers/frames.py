@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from qmigtool.parsers.capturefile import Packet
+from qmigtool.parsers.capturefile import CapturedPacket
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "Decoder", "Segment"]
 
@@ -73,7 +73,7 @@ class Decoder:
     _datagrams: dict[bytes, _Datagram] = field(default_factory=dict)
     _waiting: int = 0
 
-    def decode(self, packet: Packet) -> Segment | None:
+    def decode(self, packet: CapturedPacket) -> Segment | None:
         """Return the TCP segment in a packet; None for anything else."""
         link, start, end, wire, _ = packet
         stop = start + wire

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
 from qmigtool.parsers.capturefile import PacketReader
 from qmigtool.parsers.frames import ACK, FIN, RST, SYN, Decoder, Segment
-from qmigtool.parsers.reassembly import Direction
+from qmigtool.parsers.reassembly import TcpDirection
 from qmigtool.parsers.records import QEVM, RamSaveFlag
 from qmigtool.util.budget import current
 
@@ -84,15 +84,15 @@ class Connection:
     """
 
     number: int
-    forward: Direction
-    backward: Direction
+    forward: TcpDirection
+    backward: TcpDirection
     opened: int | None = None
     closed: int | None = None
     mptcp: bool = False
     again: bool = False  # between the same two ends as an earlier one
 
     @property
-    def directions(self) -> tuple[Direction, Direction]:
+    def directions(self) -> tuple[TcpDirection, TcpDirection]:
         """Both directions."""
         return self.forward, self.backward
 
@@ -158,7 +158,7 @@ class _Table:
     def __init__(self, whole: memoryview) -> None:
         self.capture = Capture()
         self._whole = whole
-        self._latest: dict[tuple[bytes, bytes], tuple[Connection, Direction, Direction]] = {}
+        self._latest: dict[tuple[bytes, bytes], tuple[Connection, TcpDirection, TcpDirection]] = {}
         self._all: dict[int, Connection] = {}
         self._count = 0
         self._channels = 0
@@ -189,11 +189,11 @@ class _Table:
         if flags & RST:
             here.reset = True
 
-    def _open(self, segment: Segment, *, anew: bool) -> tuple[Connection, Direction, Direction]:
+    def _open(self, segment: Segment, *, anew: bool) -> tuple[Connection, TcpDirection, TcpDirection]:
         source, destination = segment.ends
         # The answer to a SYN comes from the end that was connected to.
         answer = segment.flags & (SYN | ACK) == SYN | ACK
-        here, there = Direction(source, destination), Direction(destination, source)
+        here, there = TcpDirection(source, destination), TcpDirection(destination, source)
         self._count += 1
         connection = Connection(self._count, *((there, here) if answer else (here, there)), again=anew)
         known = connection, here, there
@@ -204,7 +204,7 @@ class _Table:
             self._thin()
         return known
 
-    def _consider(self, connection: Connection, here: Direction, there: Direction) -> None:
+    def _consider(self, connection: Connection, here: TcpDirection, there: TcpDirection) -> None:
         """Keep no places of a direction that does not carry a migration's data."""
         if _useful(role_of(here.head(self._whole))) or role_of(there.head(self._whole, 8)) is Role.MAIN:
             return

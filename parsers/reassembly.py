@@ -16,7 +16,7 @@ from typing import NamedTuple
 from qmigtool.parsers.frames import Segment
 from qmigtool.util.budget import current
 
-__all__ = ["Conflict", "Direction", "Hole", "end_name"]
+__all__ = ["Conflict", "Gap", "TcpDirection", "end_name"]
 
 SECTION = "capture"
 MODULUS = 1 << 32
@@ -31,7 +31,7 @@ CHARGED = 4096  # segments charged to the budget at once
 SEGMENT_BYTES = 28
 
 
-class Hole(NamedTuple):
+class Gap(NamedTuple):
     """``length`` bytes from ``offset`` of a direction that the capture does not have."""
 
     offset: int
@@ -51,7 +51,7 @@ class Conflict(NamedTuple):
 
 
 @dataclass(slots=True)
-class Direction:
+class TcpDirection:
     """The bytes that one end of a connection sent; ``source`` and ``destination`` are addresses with ports.
 
     ``size`` counts the holes. ``repeated`` bytes were captured more than once, ``late`` of the ``segments`` not in
@@ -73,7 +73,7 @@ class Direction:
     ignored: int = 0
     conflict_count: int = 0
     conflicts: list[Conflict] = field(default_factory=list)
-    holes: list[Hole] = field(default_factory=list)
+    holes: list[Gap] = field(default_factory=list)
     size: int = 0
     first: int | None = None
     last: int | None = None
@@ -274,9 +274,9 @@ class Direction:
             if len(self.holes) == MAX_HOLES:
                 end = start
                 break
-            hole = Hole(max(start, floor) - floor, stop - max(start, floor))
+            hole = Gap(max(start, floor) - floor, stop - max(start, floor))
             if self.holes and sum(self.holes[-1]) == hole.offset:
-                hole = Hole(self.holes[-1].offset, self.holes.pop().length + hole.length)
+                hole = Gap(self.holes[-1].offset, self.holes.pop().length + hole.length)
             self.holes.append(hole)
         self._compare(whole, floor)
         if floor:

@@ -15,7 +15,7 @@ from qmigtool.parsers.pcap import Role, role_of
 
 if TYPE_CHECKING:
     from qmigtool.parsers.pcap import Capture, Connection
-    from qmigtool.parsers.reassembly import Direction
+    from qmigtool.parsers.reassembly import TcpDirection
 
 __all__ = ["Channel", "Migration", "find_migrations", "named"]
 
@@ -26,7 +26,7 @@ class Channel:
 
     role: Role
     connection: Connection
-    direction: Direction
+    direction: TcpDirection
     evidence: str = ""
     inferred: bool = False
 
@@ -114,7 +114,7 @@ def _with(one: Channel, evidence: str, *, inferred: bool) -> Channel:
     return Channel(one.role, one.connection, one.direction, evidence, inferred)
 
 
-def _same_ends(one: Direction, main: Direction) -> bool:
+def _same_ends(one: TcpDirection, main: TcpDirection) -> bool:
     """Return whether both lead from the same host to the same host and port."""
     return one.source[:-2] == main.source[:-2] and one.destination == main.destination
 

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from qmigtool.errors import StreamError
-from qmigtool.parsers.capturefile import Packet, PacketReader
+from qmigtool.parsers.capturefile import CapturedPacket, PacketReader
 from qmigtool.parsers.source import BufferSource
 
 
@@ -73,7 +73,7 @@ def test_where_a_capture_is_cut() -> None:
     assert len(list(reader)) == 1
     assert reader.cut == len(head) + 20
     reader = PacketReader(BufferSource(data[: len(head) + 20]))
-    assert list(reader) == [Packet(1, 40, 44, 4, 0)]
+    assert list(reader) == [CapturedPacket(1, 40, 44, 4, 0)]
     assert reader.cut is None
 
 

@@ -17,7 +17,7 @@ from scapy.utils import wrpcap, wrpcapng
 
 from qmigtool.errors import UnsupportedError
 from qmigtool.parsers.pcap import Capture, Role, read_capture, role_of
-from qmigtool.parsers.reassembly import Direction
+from qmigtool.parsers.reassembly import TcpDirection
 from qmigtool.parsers.source import BufferSource
 from tests.support import samplefiles
 
@@ -31,13 +31,13 @@ def capture(packets: Iterable[Any], tmp_path: Path, *, ng: bool = False, **optio
     return read_capture(BufferSource(data)), data
 
 
-def flows(packets: Iterable[Any], tmp_path: Path, **options: Any) -> list[tuple[Direction, bytes]]:
+def flows(packets: Iterable[Any], tmp_path: Path, **options: Any) -> list[tuple[TcpDirection, bytes]]:
     """The directions with data, and the bytes of each; a hole is dots."""
     found, data = capture(packets, tmp_path, **options)
     return [(way, content(way, data)) for connection in found.connections for way in connection.directions if way.size]
 
 
-def content(way: Direction, data: bytes) -> bytes:
+def content(way: TcpDirection, data: bytes) -> bytes:
     out = bytearray(b"." * way.size)
     for position, offset, length in way.places():
         out[position : position + length] = data[offset : offset + length]

@@ -17,7 +17,7 @@ from qmigtool.util.budget import current
 from qmigtool.util.progress import reach, task
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.reassembly import Direction
+    from qmigtool.parsers.reassembly import TcpDirection
 
 __all__ = ["CAPTURE"]
 
@@ -124,12 +124,12 @@ def _channels(source: BufferSource, channels: Sequence[Channel]) -> list[BufferS
         )
 
 
-def _readable(direction: Direction) -> int:
+def _readable(direction: TcpDirection) -> int:
     """Return the bytes before the first hole."""
     return direction.holes[0].offset if direction.holes else direction.size
 
 
-def _write(source: BufferSource, direction: Direction, file: BinaryIO, start: int) -> None:
+def _write(source: BufferSource, direction: TcpDirection, file: BinaryIO, start: int) -> None:
     """Write a direction to a file, its first byte at ``start``."""
     budget, size, handle = current(), _readable(direction), file.fileno()
     source.restart()
@@ -144,7 +144,7 @@ def _write(source: BufferSource, direction: Direction, file: BinaryIO, start: in
     os.ftruncate(handle, max(start + size, os.fstat(handle).st_size))
 
 
-def _batches(whole: memoryview, direction: Direction, size: int) -> Iterator[tuple[int, list[memoryview]]]:
+def _batches(whole: memoryview, direction: TcpDirection, size: int) -> Iterator[tuple[int, list[memoryview]]]:
     """Yield (position, pieces that follow each other) of a direction's bytes before ``size``."""
     pieces: list[memoryview] = []
     start = end = 0
