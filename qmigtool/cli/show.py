@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
 
-@command("qmigtool show samples/pc-7.2.mig", "qmigtool show samples/pc-7.2.mig cpu@1/env.xcr0")
+@command(
+    "qmigtool show samples/pc-7.2.mig",
+    "qmigtool show samples/pc-7.2.mig cpu@1/env.xcr0",
+    "qmigtool show samples/q35-7.2.mig virtio-net",
+)
 @file_argument
 @click.argument("path", required=False)
 @schema_option
@@ -48,9 +52,12 @@ if TYPE_CHECKING:
 def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: bool, as_json: bool) -> int:
     """Show device state.
 
-    Without PATH, list the devices; with PATH, show what is there. PATH is name[@instance]/field/..., for example
-    cpu@1/env.xcr0, cpu@0/cpu/avx512 or apic/id. A field that holds one number is printed as one number: unsigned in
-    hexadecimal, signed in decimal.
+    Without PATH, list the devices; with PATH, show a device, a field or a subsection: name[@instance]/field/..., for
+    example cpu@1/env.xcr0, cpu@0/cpu/avx512 or cpu/env.segs[1]/base. A field that holds one number is printed as one
+    number: unsigned in hexadecimal, signed in decimal.
+
+    Short names: without @instance, the first instance; virtio-net for 0000:00:03.0/virtio-net and xcr0 for env.xcr0,
+    where only one device or field ends like that; avx512 for the subsection cpu/avx512. PATH is not a pattern.
     """
     with opened(file, schema=schema, walk=None if prove else SHOWN_WALK) as stream:
         device, rest = (None, "") if path is None else find(stream.devices, path)

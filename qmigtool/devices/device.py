@@ -200,6 +200,7 @@ def _is_of_nothing(field: FieldDescription) -> bool:
 
 
 def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False) -> Field:
+    array = None
     # Names may contain "/", "." and "[0]", so the longest matching name wins, not the first separator.
     for field in sorted((f for f in fields if path.startswith(f.name)), key=lambda f: -len(f.name)):
         rest = path[len(field.name) :]
@@ -217,14 +218,19 @@ def _walk(fields: Sequence[Field], path: str, where: str, *, short: bool = False
         # The elements of an array are reached by index, without creating them.
         if rest.startswith("/") and (field.kind in (Kind.STRUCT, Kind.SUBSECTION) or field.is_list):
             return _walk(field.children, rest[1:], f"{where}/{field.name}", short=short)
+        array = field if rest.startswith("/") and field.kind is Kind.ARRAY else array
     if not short:  # no similar names are reported
         raise UsageError(f"{where} has no field {path!r}")
+    if array is not None:
+        example = f"{array.name}[0]{path[len(array.name) :]}"
+        raise UsageError(f"{where}/{array.name} is an array", expected=f"an index, as in {example}")
     found = _short(fields, path)
     if len(found) == 1:
         return _walk(fields, found[0], where, short=True)
     names = [field.name for field in fields]
     near = found or difflib.get_close_matches(path.split("/")[0], names, n=3, cutoff=0.5)
-    hint = f"one {'of' if found else 'like'} {_several(near)}" if near else None
+    lists = f"`qmigtool show FILE {where}` lists"
+    hint = f"one {'of' if found else 'like'} {_several(near)}; {lists} them" if near else f"one that {lists}"
     raise UsageError(f"{where} has no field {path!r}", expected=hint)
 
 
@@ -271,6 +277,8 @@ def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
             f"{path.split('/')[0]!r} matches {len(short)} devices",
             expected="one of " + _several([d.label for d in short]),
         )
+    if "*" in path:
+        raise UsageError(f"{path!r} is a pattern", expected="the path of one device or field, such as cpu@1/env.xcr0")
     same = [device.label for device in devices if device.name == name]
     near = same or difflib.get_close_matches(
         name, {d.name for d in devices} | {d.name.rsplit("/", 1)[-1] for d in devices}, n=3

@@ -574,6 +574,9 @@ def test_paths():
             ("cpu/env.regs[x]", "[0] to [15]"),
             ("cpu/env.regs[99999999999]", "[0] to [15]"),
             ("cpu/env.regs[0]/x", ""),
+            ("cpu/env.segs/base", "is an array (expected an index, as in env.segs[0]/base)"),
+            ("cpu@0/nothing", "expected one that `qmigtool show FILE cpu@0` lists"),
+            ("cpu@*/env.xcr0", "is a pattern"),
         ):
             with pytest.raises(UsageError) as caught:
                 stream.field(path)
