@@ -1,4 +1,4 @@
-"""What is said where a package is missing that an extra of qmigtool installs."""
+"""The error for a missing package that an extra of qmigtool installs."""
 
 from __future__ import annotations
 

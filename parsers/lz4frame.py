@@ -13,7 +13,7 @@ from qmigtool.parsers.extras import lacking
 __all__ = ["LZ4_MAGIC", "Lz4Frame"]
 
 LZ4_MAGIC = b"\x04\x22\x4d\x18"
-FLG = 4  # the descriptor's first byte, behind the magic
+FLG = 4  # the descriptor's first byte, after the magic
 DICT_ID = 0x01
 
 

@@ -83,7 +83,7 @@ def unpack_pieces(pieces: Iterator[bytes], packer: str, layer: int) -> Iterator[
 
 
 def behind_frames(source: BufferSource, start: int) -> tuple[int, str]:
-    """Return the offset behind the skippable frames at ``start``, and the compression of what is there.
+    """Return the offset after the skippable frames at ``start``, and the compression of what is there.
 
     Raises :class:`~qmigtool.errors.StreamError` if that has none.
     """

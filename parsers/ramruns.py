@@ -40,7 +40,7 @@ def run_length(buf: memoryview, start: int, stride: int, step: int, limit: int, 
 
     ``stride`` is the distance of two records in bytes, ``step`` the increase of their first word (be64), ``limit`` the
     largest count to check; every record up to it is inside ``buf``. With ``fill_at``, the byte that
-    far behind each word must not change either (the fill byte of a ZERO record). Returns at least 1.
+    far after each word must not change either (the fill byte of a ZERO record). Returns at least 1.
     """
     word = int(_WORD.unpack_from(buf, start)[0])
     fill = None if fill_at is None else buf[start + fill_at]

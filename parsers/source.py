@@ -56,7 +56,7 @@ class Source:
 
 
 class BufferSource(Source):
-    """Bytes that are in memory; ``whole`` are all of them."""
+    """Bytes that are in memory; ``whole`` is all of them."""
 
     whole: memoryview
 

@@ -118,7 +118,7 @@ def run(
     snapshot: str | None = None,
     baseline_snapshot: str | None = None,
 ) -> CheckResult:
-    """Check files as ``qmigtool check`` does; a folder stands for the streams in it.
+    """Check files as ``qmigtool check`` does; a folder means the streams in it.
 
     ``policy`` is a :class:`~qmigtool.check.policy.Policy` or its file (default: the default policy). ``baseline`` is a
     correct stream, or a folder with one for each file. The other options are those of :func:`qmigtool.open`, for every

@@ -122,11 +122,11 @@ def check(
 ) -> int:
     """Check streams against the rules of a policy.
 
-    The default policy checks that a stream is whole and that KVM accepts its registers; --policy adds what is right for
-    you. A folder stands for the streams in it, not for those in its folders; the other files in it are named on
+    The default policy checks that a stream is complete and that KVM accepts its registers; --policy adds rules of your
+    own. A folder means the streams in it, not those in its subfolders; the other files in it are named on
     standard error.
 
-    Exit status 1 if a rule finds something that weighs enough (--fail-on); 3 if a file is broken (what is left of it is
+    Exit status 1 if a rule finds something of at least the severity --fail-on; 3 if a file is broken (what can be read is
     checked); 2 if a file cannot be opened (the others are checked, and reports are written).
     """
     if as_json and form not in (None, "json"):
@@ -134,7 +134,9 @@ def check(
     form = form or ("json" if as_json else "text")
     if list_rules or print_policy:
         if files or reports or output is not None or (list_rules and print_policy):
-            raise UsageError("--list-rules and --print-policy stand alone", expected="no FILE, -o or --report")
+            raise UsageError(
+                "--list-rules and --print-policy only print", expected="one of them, without FILE, -o and --report"
+            )
         if print_policy:
             return _print_policy(policy, form)
         if form not in ("text", "json"):
@@ -146,7 +148,7 @@ def check(
         raise UsageError("no file to check", expected="FILE..., a folder, --list-rules or --print-policy")
     files = tuple(one for given in files for one in _streams(given))
     if channels and len(files) > 1:
-        raise UsageError("--channel goes with one FILE")
+        raise UsageError("--channel is for one FILE")
     others = [_other(one) for one in reports]
     threshold = Severity(fail_on)
     _refuse_twice([*(path for _, path in others), *([] if output is None else [output])])

@@ -65,7 +65,7 @@ def info(
     Exit status 1 if memory is missing.
     """
     if channels and len(files) > 1:
-        raise UsageError("--channel goes with one FILE")
+        raise UsageError("--channel is for one FILE")
     several = Several(files)
     found: dict[str, dict[str, Any]] = {}
     for file in files:
@@ -203,7 +203,11 @@ def _print_info(document: dict[str, Any], lacking: Missing | None, unread: str) 
         ("capabilities", ", ".join(document["capabilities"]) or "none recorded (QEMU records few of them)"),
         ("vmdesc", "yes" if document["vmdesc"] else unread or "no"),
         *([("decoded by", _schema(document["schema_name"]))] if document["schema_name"] else []),
-        *((f"{where} it", _bytes(document[where])) for where in ("before", "behind") if document[where]),
+        *(
+            (f"{word} it", _bytes(document[where]))
+            for where, word in (("before", "before"), ("behind", "after"))
+            if document[where]
+        ),
         *([] if document["proved"] else [("proved", NOT_PROVED)]),
         (
             "complete",
@@ -229,7 +233,7 @@ def _details(details: dict[str, Any]) -> Iterator[str]:
 
 
 def _bytes(count: int, *, exact: bool = True) -> str:
-    """Return a size with a unit; where that rounds it, with the bytes behind it if it has to be ``exact``."""
+    """Return a size with a unit; where that rounds it, with the bytes after it if it has to be ``exact``."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size:
             if not count % size:

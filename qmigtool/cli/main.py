@@ -136,7 +136,7 @@ def cli(
 
 @cli.result_callback()
 def _whole(result: int | None, **_: object) -> int | None:
-    """Return the exit status; what was left out because it would have cost too much keeps it from being fine."""
+    """Return the exit status; what a limit left out makes it other than success."""
     exceeded = current().exceeded
     if exceeded is not None and result in (None, 0, 1):
         complain(exceeded)
@@ -147,7 +147,7 @@ def _whole(result: int | None, **_: object) -> int | None:
 def entry() -> None:
     """Run the program; never returns."""
     take_standard_streams()
-    # As Ctrl-C does: the temporary file of an output goes.
+    # As Ctrl-C does: the temporary file of an output is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     status = run()
     drop_errors()
@@ -162,7 +162,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _lost(error: OSError) -> int:
-    """Say what the machine could not do: a file that cannot be opened, an output that is full."""
+    """Report an error of the system: a file that cannot be opened, a full disk."""
     if not isinstance(error, BrokenPipeError):  # the reader of the output, such as head, does not want more
         name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         with contextlib.suppress(OSError):
@@ -203,7 +203,7 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _show(error: click.ClickException) -> None:
-    """Say what is wrong with the command line, as click does, but with the names in it made harmless."""
+    """Report a wrong command line, as click does, with the names in it escaped."""
     context = getattr(error, "ctx", None)
     if context is not None:
         for line in context.get_usage().splitlines():

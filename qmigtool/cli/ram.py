@@ -64,7 +64,7 @@ def ram(file: str, channels: tuple[str, ...], as_csv: bool, as_json: bool) -> in
 
 
 def _say_absent(document: dict[str, Any], stream: Stream) -> None:
-    """Say on stderr that memory is incomplete: that the numbers look well does not mean that all is there."""
+    """Report on stderr that memory is incomplete: the numbers alone do not show it."""
     if document["absent_pages"]:
         pages = sum(block["pages"] for block in document["blocks"] if not block["elsewhere"])
         count = f"qmigtool: {document['absent_pages']} of {pages} pages"

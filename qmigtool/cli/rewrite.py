@@ -119,7 +119,7 @@ def rewrite(
         ("--absent", absent != "error", "ram"),
     ):
         if used and op not in ops:
-            raise UsageError(f"{option} goes with --{op}")
+            raise UsageError(f"{option} is for --{op}")
     with opened(file, accelerator, schema=schema, channels=channels) as stream:
         if not edits and layout is None and (stream.problems or not _in_channels(stream)):
             return _copy(stream, output, dry_run=dry_run, as_json=as_json)
@@ -143,7 +143,7 @@ def rewrite(
 
 
 def _with_target(edit: Edit, layout: Any, xcr0: int | None, absent: str) -> Edit:
-    """Give edits what other options say of their target."""
+    """Give edits the facts that other options have about their target."""
     if edit.op == "to-accelerator":
         return Edit(edit.op, {"layout": layout, "xcr0": xcr0, **edit.parameters}, edit.why)
     if edit.op == "ram":
@@ -158,7 +158,7 @@ def _in_channels(stream: Stream) -> bool:
 
 
 def _copy(stream: Stream, output: str | None, *, dry_run: bool, as_json: bool) -> int:
-    """Write a stream without edits: also one that is not whole."""
+    """Write a stream without edits, even an incomplete one."""
     unwrapped = taken_off(stream)
     written = None
     if not dry_run and output is not None:

@@ -86,7 +86,7 @@ def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: b
 
 
 def _say_instances(stream: Stream, device: Device, path: str) -> None:
-    """Say on stderr that a path without an instance means the first of several."""
+    """Report on stderr that a path without an instance means the first of several."""
     count = sum(one.name == device.name for one in stream.devices)
     if count > 1 and path != device.label and not path.startswith(f"{device.label}/"):
         say_error(f"qmigtool: {count} instances of {device.name}; {device.label} shown (NAME@INSTANCE shows another)")

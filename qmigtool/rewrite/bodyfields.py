@@ -1,7 +1,7 @@
 """Add a field to a body or remove one, as another machine type sends the body.
 
 QEMU sends some fields under a condition that both sides must share (``VMSTATE_..._TEST``). The wire format does not
-mark whether such a field is present, so a loader with another condition misreads every byte behind it. The functions
+mark whether such a field is present, so a loader with another condition misreads every byte after it. The functions
 here insert or remove the field and update the sizes in the vmdesc.
 """
 
@@ -98,7 +98,7 @@ def drop_field(draft: Draft, path: str, why: str = "") -> None:
 
 
 def put_in(section: SectionDraft, path: str, described: FieldDescription, before: Collection[str | None]) -> None:
-    """Insert a field of zeros into the body at ``path``, behind the last field whose name is in ``before``."""
+    """Insert a field of zeros into the body at ``path``, after the last field whose name is in ``before``."""
 
     def change(body: BodyDraft) -> None:
         names = [entry.description.name for entry in body.entries]

@@ -217,7 +217,7 @@ class Draft:
     def insert(
         self, name: str, instance_id: int, version_id: int, description: Description, data: bytes, after: SectionDraft
     ) -> SectionDraft:
-        """Insert a section of device state behind another one."""
+        """Insert a section of device state after another one."""
         taken = {section.section_id or 0 for section in self._index if section.section_id is not None}
         taken |= {section.section.section_id or 0 for section in self.all_sections}
         at = after.at if after.original is None else after.original.section.end

@@ -80,13 +80,13 @@ def set_footers(draft: Draft, on: bool, why: str = "") -> None:
         raise UsageError(f"this stream has {'footers already' if on else 'no footers'}")
     if not on and draft.stream.vmdesc is None:
         raise UsageError("without footers and a vmdesc the device state cannot be read again")
-    words = "none", "one behind every section"
+    words = "none", "one after every section"
     draft.change("footers", None, words[not on], words[on], why)
     draft.footers = on
 
 
 def configuration_splices(draft: Draft) -> Iterator[Splice]:
-    """Yield the splices of the configuration section: changed, inserted behind the header, or dropped."""
+    """Yield the splices of the configuration section: changed, inserted after the header, or dropped."""
     old, new = draft.stream.configuration, draft.configuration
     section = _section(draft, Type.CONFIGURATION)
     if new == old:

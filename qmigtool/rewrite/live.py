@@ -16,7 +16,7 @@ __all__ = ["contents", "live_stretches"]
 
 
 def live_stretches(memory: MemoryDraft, block: BlockDraft) -> list[tuple[int, int]]:
-    """Return the stretches of pages (first, behind the last) of a block that are not written as zero pages.
+    """Return the stretches of pages (first, after the last) of a block that are not written as zero pages.
 
     Without ``squeeze`` these are the pages that were not sent as zero, whatever they contain: nothing is read.
     """

@@ -1,7 +1,7 @@
 """Memory written as mapped-ram: a bitmap and a place for every page, per block (QEMU: ``mapped_ram_setup_ramblock``).
 
 Every offset in it is absolute in the file. If data before it grows, the bitmaps move. The pages start at the next
-multiple of 1 MiB behind the bitmap, so they mostly stay where they are; the kernel copies them.
+multiple of 1 MiB after the bitmap, so they mostly stay where they are; the kernel copies them.
 """
 
 from __future__ import annotations

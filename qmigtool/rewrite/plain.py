@@ -1,6 +1,6 @@
 """Memory written as plain page records, whatever it was before: mapped-ram, XBZRLE, compressed, multifd, postcopy.
 
-All pages go into one PART behind the START section, with their final contents; the other PARTs of ``ram`` are dropped.
+All pages go into one PART after the START section, with their final contents; the other PARTs of ``ram`` are dropped.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class _Records:
             yield Splice(offset, count * run.stride, (made,))
         elif name is not None:
             flag, bare = _RECORDS[run.encoding]
-            # Before the name is the flags word, behind it the bytes of the encoding.
+            # Before the name is the flags word, after it the bytes of the encoding.
             old = run.head if run.named and first == 0 else bare
             source = self._memory.stream.source
             rest = bytes(source.view(offset + old - (bare - WORD), bare - WORD))

@@ -154,7 +154,7 @@ class Rewriter:
         editoption.add_field,
     )
     def add_field(self, path: str, type: str | None = None, value: Any = None, after: str | None = None) -> None:  # noqa: A002 - what it is called
-        """Insert the field ``path`` into its device, struct or subsection, behind the field ``after``.
+        """Insert the field ``path`` into its device, struct or subsection, after the field ``after``.
 
         For fields that QEMU sends under a condition (``VMSTATE_..._TEST``). ``type`` is as in a vmdesc: ``uint32``,
         ``uint8[16]``, ``buffer:64``, or a struct that QEMU is known to send. Type and place default to those that QEMU
@@ -209,7 +209,7 @@ class Rewriter:
         data: bytes | str | None = None,
         after: str | None = None,
     ) -> None:
-        """Add a section of device state behind ``after``, by default behind the last one."""
+        """Add a section of device state after ``after``, by default after the last one."""
         structure.add_section(self.draft, name, _number(instance_id), _number(version), _bytes(data), values, after)
 
     @edit(Heading.SECTIONS, ("NAME[@N]",), "Remove a section: kvmclock.")

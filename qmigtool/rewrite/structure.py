@@ -197,7 +197,7 @@ def add_section(
     after: str | None = None,
     why: str = "",
 ) -> None:
-    """Add a section of device state behind ``after`` (default: behind the last one).
+    """Add a section of device state after ``after`` (default: after the last one).
 
     Without ``data`` its shape is the one that QEMU is known to send; its fields are zero unless ``values`` has them.
     """

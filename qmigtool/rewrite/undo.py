@@ -96,7 +96,7 @@ def read_patch(stream: Stream, patch: bytes) -> list[Splice]:
             raise StreamError(f"a span at {span.offset:#x} is out of order", section=SECTION)
         spans.append((span.offset, old, new))
     if at != len(body):
-        raise StreamError(f"{len(body) - at} bytes behind the last span", section=SECTION, expected="none")
+        raise StreamError(f"{len(body) - at} bytes after the last span", section=SECTION, expected="none")
     here = [bytes(source.view(offset, len(old))) for offset, old, _ in spans]
     if all(found == old for found, (_, old, _) in zip(here, spans, strict=True)):
         return [Splice(offset, len(new), new) for offset, _, new in spans]

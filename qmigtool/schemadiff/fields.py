@@ -12,7 +12,7 @@ from qmigtool.schemadiff.model import Effect, Origin, SchemaDifference, ShapeBod
 
 __all__ = ["Level", "Place", "Told", "judge"]
 
-SHIFTED = "every byte behind it is misread"
+SHIFTED = "every byte after it is misread"
 PADDING = "padding takes its place: it is written as zeros, and skipped when read"
 AGREE = "sender and loader must agree on it"
 

@@ -1,7 +1,7 @@
 """The facts of an opened migration stream: what :class:`~qmigtool.stream.model.Stream` has without the ways to use it.
 
 Two strategies reach the device state. *Tail-first* starts from the vmdesc at the end and does not read RAM; what it
-finds is whole, and :meth:`Facts.prove` tells whether it belongs to this stream. *Forward* reads everything in order;
+finds is complete, and :meth:`Facts.prove` tells whether it belongs to this stream. *Forward* reads everything in order;
 it is used for pipes and where tail-first fails. Both give the same devices. Where the bytes are broken, the sections
 that can be read from the front and from the end are still shown, and :attr:`Facts.problems` reports the part between
 them.

@@ -174,7 +174,7 @@ class FileReading:
         )
 
     def ram_reader(self) -> Reader:
-        """Return a reader that has kept RAM's records: the one that went from the front, or another that goes again."""
+        """Return a reader that has kept RAM's records: the one that read from the front, or a new one."""
         if self._keep_runs:
             return self.reader
         again = self.new_reader(keep_runs=True)

@@ -1,7 +1,7 @@
 """Opening inputs and outputs safely.
 
 Opening an input never blocks. An output is written next to its final path and renamed, so that an interruption leaves
-the old file whole.
+the old file intact.
 """
 
 from __future__ import annotations

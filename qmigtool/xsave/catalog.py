@@ -5,7 +5,7 @@ had before accelerators copied the host's: Intel's offsets, with APX_F at 960. `
 enumerate, XCR0 0x21f: the X86XSaveArea of tcg-cpu.h has room for AVX-512, but TCG does not offer it.
 
 A component that ``components.py`` defines and ``qemu`` has neither a row for nor among those that QEMU does not keep
-(``without``) is behind all others there, at a multiple of 64 bytes: no QEMU has given it another place.
+(``without``) is after all others there, at a multiple of 64 bytes: no QEMU has given it another place.
 
 A CPU model of QEMU (``models.json``, as QEMU 11.1 expands each) defines which components a guest has; their offsets
 come from the host. The layout here is the one on a CPU of the model's own vendor: the offsets of a family.

@@ -27,7 +27,7 @@ class Found(Generic[T]):
 
 MAX_DEPTH = 60
 MAX_JSON = 4 << 20
-"""Bytes or characters: a parsed document needs twenty times as much memory.
+"""Bytes or characters: a parsed document needs 20 times as much memory.
 
 The state of a vCPU has 15,000, its CPUID 20,000.
 """

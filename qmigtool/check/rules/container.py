@@ -17,7 +17,7 @@ __all__ = ["READABLE", "RULES", "SUPPORTED", "problem"]
 CHUNK = 1 << 20
 NUMBERLESS = frozenset({"isa-ide"})  # all registered with number 0 (hw/ide/isa.c)
 LIBRARIES = frozenset({"slirp"})  # the version is that of a library (net/slirp.c: slirp_state_version)
-MAX_PADDING = 1 << 28  # bytes behind the stream that are read; a block device may have terabytes
+MAX_PADDING = 1 << 28  # bytes after the stream that are read; a block device may have terabytes
 
 
 def problem(error: QmigError) -> Finding:
@@ -77,7 +77,7 @@ def trailing_data(context: Context, _: Options) -> Iterator[Finding]:
                     )
                     return
         except QmigError:
-            return  # the data behind the stream was not kept for a pipe
+            return  # the data after the stream was not kept for a pipe
 
 
 @rule(

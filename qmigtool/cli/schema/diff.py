@@ -1,4 +1,4 @@
-"""``schema diff``: whether what one description says would load where the other is."""
+"""``schema diff``: whether state of one description loads where the other applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""XSAVE areas in files: the options that say how to read one, reading, and what is said of one that was written."""
+"""XSAVE areas in files: the options that say how to read one, reading, and the message about one that was written."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_area(path: str) -> FoundArea:
 
 
 def report(result: core.Result, layout: Layout, notes: Sequence[str], output: str, *, as_json: bool) -> None:
-    """Say what a conversion by ``strict`` has written."""
+    """Print what a conversion by ``strict`` has written."""
     beside = {core.mask_names(1 << bit)[0]: contents.hex() for bit, contents in result.supervisor.items()}
     document = document_of(result.data, layout, notes)
     say_written(document | {"dropped": list(core.mask_names(result.dropped)), "msrs": beside}, output, as_json=as_json)

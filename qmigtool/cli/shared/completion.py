@@ -27,7 +27,7 @@ from qmigtool.errors import UsageError
 
 __all__ = ["complete", "describe", "parse_line", "quoted", "register"]
 
-SECONDS = 1.0  # of processor time for what is in a file: somebody waits
+SECONDS = 1.0  # of processor time for what is in a file: a user waits
 MOST = 2000  # paths that are looked at in one device
 
 # bash breaks words at @ and : (COMP_WORDBREAKS), of which our paths are full: the words come from the line itself, and
@@ -237,7 +237,7 @@ def _noise(_context: click.Context, _incomplete: str) -> Iterable[str]:
 
 
 def _file_of(context: click.Context) -> str:
-    """Return the file that is typed already: parsed, or behind what is not, an option that lacks its value."""
+    """Return the file that is typed already: parsed, or after what is not, an option that lacks its value."""
     given = [context.params.get(name) for name in ("file", "files", "a")]
     words = [*(word for one in given for word in (one if isinstance(one, tuple) else (one,))), *context.args]
     return next(word for word in words if isinstance(word, str) and Path(word).is_file())

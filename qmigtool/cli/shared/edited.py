@@ -22,13 +22,13 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would c
 
 
 def need_output(output: str | None, *, dry_run: bool) -> None:
-    """Make sure that it is said where to write; raises :class:`~qmigtool.errors.UsageError`."""
+    """Require an output or --dry-run; raises :class:`~qmigtool.errors.UsageError`."""
     if output is None and not dry_run:
         raise UsageError("no output file", expected="-o OUT, or --dry-run")
 
 
 def write_edited(rewriter: Rewriter, output: str, *, as_json: bool, dry_run: bool = False) -> int:
-    """Write a stream with its edits, and say what was changed; return the exit status."""
+    """Write a stream with its edits, print the changes, and return the exit status."""
     rewriter.gather()
     splices = rewriter.splices()
     written = None if dry_run else write_to(rewriter, splices, output)

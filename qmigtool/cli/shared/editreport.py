@@ -23,7 +23,7 @@ SHOWN_BYTES = 8
 def report(
     rewriter: Rewriter, splices: list[Splice], written: int | None, output: str | None, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Say what was changed, or would be: on stdout, unless the stream itself goes there."""
+    """Print what was changed, or would be: on stdout, unless the stream itself is written there."""
     stream = rewriter.draft.stream
     if as_json and (output != "-" or dry_run):
         print_json(rewrite_document(rewriter, splices, written))

@@ -22,7 +22,7 @@ SAMPLE = 100  # rows by which widths are chosen
 STEPS = (*range(12, 0, -1), 2, 1)  # what a column gives another
 HANGING = 1  # what the first column's continuation lines are indented by
 STACKED = 2  # what the second line of a stacked row is indented by
-# Where a line may end, from the best places to the worst: between parts that two spaces separate, behind a space or
+# Where a line may end, from the best places to the worst: between parts that two spaces separate, after a space or
 # slash, a dot of a path (not of a file name), other punctuation. Not inside numbers: 7.2 stays together, and -1. Not
 # where a line would begin as a command to a CI runner. A command in backquotes stays together.
 _PARTS = r"(?<=  )(?=[^ ])(?!::|##)"
@@ -44,7 +44,7 @@ class FoldedLine(NamedTuple):
 
 
 def wrapped(text: str, width: int, *, hanging: int = 0) -> list[str]:
-    """Return lines of at most ``width``, if no word is longer; those behind the first are indented."""
+    """Return lines of at most ``width``, if no word is longer; those after the first are indented."""
     if len(text) <= width:
         return [line_start(text)]
     kept = text if "`" not in text else _COMMAND.sub(lambda found: _together(found[0], width - hanging), text)

@@ -1,4 +1,4 @@
-"""The drawing of a layout: standard beside compacted format, with offsets, gaps and alignment."""
+"""The drawing of a layout: standard and compacted format side by side, with offsets, gaps and alignment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DrawnBlock(NamedTuple):
 def draw(layout: Layout, mask: int, columns: int | None = None) -> str:
     """Return the drawing of ``layout`` for areas with the components of ``mask``.
 
-    The two formats stand side by side, or one above the other where they do not fit ``columns``. Raises
+    The two formats are side by side, or one above the other where they do not fit ``columns``. Raises
     :class:`~qmigtool.errors.XsaveError` if the layout cannot place a component.
     """
     compacted = _blocks(layout, Format.COMPACTED, mask)

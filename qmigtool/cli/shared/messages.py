@@ -21,7 +21,7 @@ __all__ = ["complain", "fail", "print_json", "say_error"]
 
 
 def complain(error: QmigError) -> None:
-    """Say an error on stderr, with the file that it is about."""
+    """Print an error on stderr, with the name of its file."""
     where = f"{error.file}: " if error.file else ""
     say_error(f"qmigtool: {where}{error}")
 

@@ -31,7 +31,7 @@ from qmigtool.x86.traits import NAMES
 if TYPE_CHECKING:
     from qmigtool.tables import Row
 
-LOOKED_AT = 1 << 16  # bytes behind a stream; zeros are padding
+LOOKED_AT = 1 << 16  # bytes after a stream; zeros are padding
 SHOWN_WALK = 256 << 20  # bytes of RAM's records that a command which only shows walks over
 SHOWN_RUNS = 1_500_000  # runs of them, a second; 256 MiB of pages that each are a run are 65,000
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,7 +58,7 @@ migration_option = click.option(
 
 
 def snapshot_option(command: F) -> F:
-    """Give a command the options that select one of several states in a container (:func:`opened` knows them)."""
+    """Give a command the options that select one of several states in a container (:func:`opened` reads them)."""
     snapshot = click.option(
         "--snapshot",
         metavar="NAME",
@@ -70,7 +70,7 @@ def snapshot_option(command: F) -> F:
 
 
 def file_argument(command: F) -> F:
-    """Give a command FILE, and what says which stream of a container is meant (:func:`opened` knows)."""
+    """Give a command FILE, and the options that select a stream of a container (:func:`opened` reads them)."""
     return click.argument("file", metavar="FILE")(snapshot_option(command))
 
 
@@ -108,12 +108,12 @@ def opened(
     snapshot: str | None = None,
     walk: int | None = None,
 ) -> Iterator[Stream]:
-    """Open FILE and prove its device state; ``-`` is standard input. An error that leaves says which file it is about.
+    """Open FILE and prove its device state; ``-`` is standard input. An error that is raised names its file.
 
     ``snapshot`` is what ``--snapshot`` says, unless it is given. ``walk`` is for commands that only show: over so many
     bytes of RAM's records, and :data:`SHOWN_RUNS` runs of them, the proof goes at most, and if that is not enough,
-    stderr says so. Where the stream is broken, what it lacks is no wrong usage, and what is not supported is not the
-    worst of it: its own error leaves.
+    stderr says so. Where the stream is broken, its own error is raised, rather than one about what it
+    therefore lacks or about what is not supported.
     """
     snapshot = chosen_snapshot(snapshot)
     remember_inputs(file, *channels, *([] if schema is None else [schema]))
@@ -146,7 +146,7 @@ def opened(
 
 
 def _say_behind(stream: Stream, file: str) -> None:
-    """Say on stderr that something else follows the stream, where nothing else says so."""
+    """Report on stderr that something follows the stream, where no other message does."""
     if stream.strategy == "tail-first" or stream.problems or not isinstance(stream.source, BufferSource):
         return
     last = stream.sections[-1]
@@ -167,7 +167,7 @@ def chosen_migration() -> int | None:
 
 
 def say_unproved(stream: Stream, file: str) -> None:
-    """Say on stderr that device state was found from the end of the file, and may be another stream's."""
+    """Report on stderr that device state was found from the end of the file, and may be another stream's."""
     why = "" if stream.problems else ": RAM's records were not walked to it (--prove walks them)"
     say_error(f"qmigtool: {file}: not proved to be this stream's device state{why}")
 
@@ -184,12 +184,12 @@ def standard_input() -> BinaryIO | BufferSource:
 
 
 def finish(stream: Stream, *more: QmigError) -> int:
-    """Say on stderr what was wrong with the stream; return the exit status."""
+    """Report the stream's errors on stderr; return the exit status."""
     problems = [*stream.problems, *more]
     for problem in problems:
         problem.file = problem.file or stream.source.name
         complain(problem)
-    # Broken outweighs unsupported: what cannot be trusted should not look merely new.
+    # Broken outweighs unsupported: a damaged stream should not look like a new format.
     codes = {problem.exit_code for problem in problems}
     return min(codes - {UnsupportedError.exit_code} or codes, default=0)
 

@@ -29,7 +29,7 @@ MAX_DUMP = 16 << 20  # an InstLatx64 dump of 192 CPUs has 2.6 MB
 def layout_value(value: str | Layout) -> Layout:
     """Return a built-in layout, or that of a file with CPUID in any form of text; ``FILE#N`` chooses one of its CPUs.
 
-    What a cut text leaves out is said on stderr.
+    What a cut text leaves out is reported on stderr.
     """
     if isinstance(value, Layout):
         return value
@@ -60,7 +60,7 @@ def _mask(value: str | int) -> int:
 
 
 def _register(value: str | int) -> int:
-    """Return 64 bits: a number of any of them, or what ``_mask`` reads (which knows no bit 63)."""
+    """Return 64 bits: a number of any of them, or what ``_mask`` reads (which does not accept bit 63)."""
     if isinstance(value, int):
         return value
     found = parse_number(value)
@@ -112,7 +112,7 @@ def split_path(path: str) -> tuple[str, str | None]:
 
 
 def read_small(path: str, most: int) -> bytes:
-    """Read a small file, or stdin, whole."""
+    """Read all of a small file, or of stdin."""
     data = _read(path, most)
     if len(data) > most:
         raise UsageError(f"{path} has more than {most} bytes", expected="an XSAVE area or a CPUID dump")
@@ -120,9 +120,9 @@ def read_small(path: str, most: int) -> bytes:
 
 
 def read_holder(path: str, most: int) -> bytes | mmap:
-    """Read what may hold an area or a layout: a small file whole, of an ELF core only what is looked at.
+    """Read a file with an area or a layout: all of a small file, of an ELF core only the parts that are used.
 
-    A core may be large, and gdb writes its notes behind the memory. Of one that comes through a pipe only the first
+    A core may be large, and gdb writes its notes after the memory. Of one that comes through a pipe only the first
     ``most`` bytes are read.
     """
     data = _read(path, most)

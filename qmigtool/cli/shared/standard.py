@@ -54,7 +54,7 @@ class WholeWriter(io.RawIOBase):
             except BlockingIOError:
                 _wait(self._handle)
             except OSError as error:
-                self._failed = True  # what is in buffers shall not raise once more when the process ends
+                self._failed = True  # buffered data must not raise again when the process ends
                 raise OSError(error.errno, error.strerror, NAME) from None
         return size
 
@@ -71,7 +71,7 @@ def _wait(handle: int) -> None:
 
 def take_standard_streams() -> None:
     """Make ``sys.stdout`` one that loses nothing; what is not in a terminal's encoding is escaped."""
-    # Somebody may have closed them (>&-). The next file to be opened must not take their place.
+    # They may be closed (>&-). The next file to be opened must not get their numbers.
     for handle in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(handle)

@@ -1,7 +1,7 @@
 """The terminal: its width, colours, and a pager for output that is longer than it is high.
 
-Output is folded to the width of the terminal, and not folded where stdout is no terminal, so that it can be searched;
-COLUMNS sets a width in both cases. NO_COLOR takes colours away, FORCE_COLOR has them where stdout is no terminal.
+Output is folded to the width of the terminal. If stdout is not a terminal it is not folded, so that it can be searched;
+COLUMNS sets a width in both cases. NO_COLOR turns colours off, FORCE_COLOR turns them on without a terminal.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def columns() -> int | None:
 
 
 def error_columns() -> int | None:
-    """Return the width to which messages on standard error are folded; None: it is no terminal."""
+    """Return the width to which messages on standard error are folded; None: it is not a terminal."""
     if not sys.stderr.isatty():
         return None
     size = shutil.get_terminal_size().columns  # of COLUMNS, of standard output, or 80

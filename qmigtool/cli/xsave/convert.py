@@ -118,7 +118,7 @@ def convert(
     if mask is not None or drop or source_layout is not None or quirk is not None or force:
         raise UsageError("--mask, --drop, --source-layout, --hyperv-quirk and --force go with the strict policy")
     if not isinstance(layout, Layout):
-        raise UsageError("--layout auto goes with the strict policy")
+        raise UsageError("--layout auto is for the strict policy")
     features = guest_xcr0 if guest_xcr0 is not None else (guest_layout or layout).xcr0_mask
     buffer = 4096 if size is None else size
     if form == Format.COMPACTED:

@@ -92,7 +92,7 @@ def export(
 
 
 def _mshv_notes(data: bytes, layout: Layout, xcr0: int) -> list[str]:
-    """Say if MSHV would refuse the mask, and which one it would take."""
+    """Report whether MSHV would refuse the mask, and which one it accepts."""
     mask = XsaveArea(data, layout).xcomp_bv & ~XCOMP_BV_COMPACTED
     if not mask & ~MSHV_MASK:
         return []

@@ -48,7 +48,7 @@ from qmigtool.xsave import Layout
 )
 @files_argument
 @snapshot_option
-@layout_option("--layout", help="Also show sizes and offsets in this layout; JSON and CSV have them anyhow.")
+@layout_option("--layout", help="Also show sizes and offsets in this layout; JSON and CSV always have them.")
 @accelerator_option
 @schema_option
 @prove_option
@@ -104,7 +104,7 @@ def _print_components(found: Sequence[Presence], layout: Layout | None, *, sever
     head = [*(["file"] if several else []), "vCPU", *NUMBERS, *(core.mask_names(1 << bit)[0] for bit in bits)]
     marked = [any(line[i].endswith(MARK) for line in lines) for i in range(len(head))]
     right = [name in NUMBERS for name in head]
-    for line in lines:  # digits stand below digits
+    for line in lines:  # digits are aligned
         for i, cell in enumerate(line):
             if right[i] and marked[i] and not cell.endswith(MARK):
                 line[i] += " "

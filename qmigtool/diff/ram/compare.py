@@ -131,7 +131,7 @@ class RamComparison:
     def moved(self) -> NDArray[np.void]:
         """Return the changed or filled pages of B that have the contents of another page of A (:data:`MOVED`).
 
-        They stay changed or filled: this shows where their contents may come from. Reads all of A once more.
+        They stay changed or filled: this shows where their contents may come from. Reads all of A again.
         """
         pairs = [MovedBlock(*block._again.sides()) for block in self.blocks]
         wanted = (

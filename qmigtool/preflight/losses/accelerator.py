@@ -65,7 +65,7 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
     found = judged.findings
     source = stream.accelerator.name
     if target.accelerator not in accelerators.TARGETS:
-        judged.doubt(f"the meaning of the state to {target.accelerator}: nothing is known about this accelerator")
+        judged.doubt(f"the meaning of the state to {target.accelerator}: qmigtool has no data about this accelerator")
     elif source not in TRAITS:
         judged.doubts.append(WHO_SAVED)
     elif source != target.accelerator:

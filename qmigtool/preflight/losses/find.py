@@ -101,7 +101,7 @@ def _ranges(group: Sequence[Finding]) -> str:
 
 
 def _not_reached(stream: Stream, target: Target) -> Iterator[Finding]:
-    """Yield what the target has and the file may have behind the place where reading stopped."""
+    """Yield what the target has and the file may have after the place where reading stopped."""
     if stream.stopped is None:
         return
     there = {(device.name, device.instance_id): device for device in stream.devices}

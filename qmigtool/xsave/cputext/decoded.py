@@ -105,7 +105,7 @@ def read_decoded(text: str, leaves: Leaves) -> list[CpuidBlock]:
 
 
 def _mask(words: dict[str, str], register: str) -> int:
-    """Return a mask that is printed whole or in two halves."""
+    """Return a mask that is printed in one piece or in two halves."""
     whole = words.get(f"{register} valid bit field mask")
     if whole is not None:
         return _number(whole)

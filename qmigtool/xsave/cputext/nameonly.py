@@ -32,7 +32,7 @@ _HEAD = re.compile(r"^[ \t>]*[^\n=:()]{1,80} ?\(((?:0x)?[0-9a-f]{1,8}(?:/\w{1,8}
 
 
 class NameOnly(NamedTuple):
-    """A message that says what a text is, and what to give instead; None where nothing better is known."""
+    """A message that says what a text is, and what to give instead; None where there is nothing better."""
 
     what: str
     give: str | None

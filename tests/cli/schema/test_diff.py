@@ -82,7 +82,7 @@ def test_json(call, write):
             "forward": "breaks",
             "backward": "breaks",
             "message": "4 bytes, only in A",
-            "reason": "every byte behind it is misread",
+            "reason": "every byte after it is misread",
             "a": "4 bytes",
             "b": None,
         }
