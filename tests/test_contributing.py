@@ -78,6 +78,8 @@ def test_a_check_rule(tmp_path: Path) -> None:
     ran(environment, "rewrite", STREAM, "--set", "cpu@0/env.star=0", "-o", out)
     assert "STAR is 0" in ran(environment, "check", out)
     assert "star-set" in ran(environment, "check", "--list-rules")
+    row = '[rules.star-set]\nseverity = "note"           # a guest may enable SYSCALL without using it\n'
+    assert row in ran(environment, "check", "--print-policy")
 
 
 def test_an_output_format(tmp_path: Path) -> None:

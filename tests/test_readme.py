@@ -31,7 +31,12 @@ def test_there_are_transcripts() -> None:
 @pytest.mark.parametrize(("command", "printed"), COMMANDS, ids=lambda text: text[:60])
 def test_transcript(command: str, printed: str, shell: dict[str, str], tmp_path: Path) -> None:
     make_inputs(command, shell, tmp_path)
-    assert transcripts.run(command, shell, tmp_path) == printed
+    assert countless(transcripts.run(command, shell, tmp_path)) == countless(printed)
+
+
+def countless(text: str) -> str:
+    """Return a transcript without the number of rules: a new rule need not change the README."""
+    return re.sub(r"\b\d+ rules\b", "N rules", text)
 
 
 def make_inputs(command: str, shell: dict[str, str], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ files      running them over files, and the exit status
 folder     which files of a folder are streams
 =========  ===================================================================================
 
-``default.toml`` is the default policy.
+The default policy consists of what the rules declare: ``check --print-policy`` prints it.
 """
 
 from __future__ import annotations

@@ -18,18 +18,21 @@ A policy inherits the other settings from the one that it extends. ``[[field]]``
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.check.fieldrule import KEYS, FieldRule, read_field_rule
-from qmigtool.check.rules import RULES
+from qmigtool.check.rules import RULES, SUBJECTS
 from qmigtool.errors import UsageError
 from qmigtool.findings import Rule, Severity
 from qmigtool.util.toml import load_toml, parse_toml
+
+if TYPE_CHECKING:
+    from qmigtool.check.rule import CheckRule
 
 __all__ = ["OFF", "Policy", "Setting", "default_policy", "default_text", "load_policy", "read_policy"]
 
@@ -38,6 +41,29 @@ MAX_FIELDS = 1024
 OFF = "off"
 DEFAULT, NOTHING = "default", "nothing"
 ALWAYS = "stream-readable"
+HEAD = """\
+# The default policy of `qmigtool check`: every rule, and its severity.
+#
+# error    no QEMU loads it, or the guest is broken
+# warning  it loads, but state is lost or does not belong to the guest; or no QEMU writes it
+# note     worth knowing; `check` does not fail for it
+# off      for policies that enable it
+#
+# Rules whose options give the required values find nothing until a policy sets them; `qmigtool check --list-rules`
+# lists them with their options. Another policy (--policy FILE) needs to contain only what differs:
+#
+#   [rules.machine-type]
+#   allowed = ["pc-q35-*"]
+#
+#   [[field]]                   # a rule over any field that `qmigtool show` prints; it must exist
+#   path = "cpu@*/env.xcr0"
+#   within = "x87,sse,avx"      # or equals, one_of, minimum, maximum, mask, has, same, matches, absent,
+#                               # required = false
+#
+# It adds to this one (extends = "default"), unless it starts from nothing, as here:
+extends = "nothing"
+
+"""
 SEVERITIES = (*(severity.value for severity in Severity), OFF)
 
 
@@ -93,21 +119,33 @@ class Policy:
 
 
 def default_policy() -> Policy:
-    """Return the default policy: ``default.toml`` in the package."""
-    document = _parse(default_text(), "the default policy")
-    merged = _merge(_nothing(), document, DEFAULT)
-    # A rule that the file does not name has its own severity.
-    others = {
-        id_: replace(merged.settings[id_], severity=rule.severity)
-        for id_, rule in RULES.items()
-        if id_ not in document["rules"]
-    }
-    return replace(merged, settings={**merged.settings, **others})
+    """Return the default policy: every rule with its own severity and the defaults of its options."""
+    return Policy(DEFAULT, {id_: Setting(rule.severity, _defaults(rule)) for id_, rule in RULES.items()})
 
 
 def default_text() -> str:
-    """Return the TOML of the default policy, with its comments."""
-    return resources.files("qmigtool.check").joinpath("default.toml").read_text("utf-8")
+    """Return the TOML of the default policy, with comments: rules by subject, those of other distributions last."""
+    built_in = {rule.id for rules in SUBJECTS.values() for rule in rules}
+    others = tuple(rule for rule in RULES.values() if rule.id not in built_in)
+    parts = [HEAD]
+    for subject, rules in {**SUBJECTS, "other distributions": others}.items():
+        if rules:
+            parts.append(f"# -- {subject}\n\n")
+            parts += [f"{_row(rule)}\n" for rule in rules]
+    return "".join(parts).rstrip("\n") + "\n"
+
+
+def _row(rule: CheckRule) -> str:
+    line = f'severity = "{rule.severity}"'
+    lines = [f"[rules.{rule.id}]", f"{line:28}# {rule.because}" if rule.because else line]
+    if not rule.by_policy:
+        plain = (bool, int, float, str)  # whose JSON is also TOML
+        lines += [f"{key} = {json.dumps(value)}" for key, value in _defaults(rule).items() if isinstance(value, plain)]
+    return "\n".join(lines) + "\n"
+
+
+def _defaults(rule: CheckRule) -> dict[str, Any]:
+    return {name: option.default for name, option in rule.options.items()}
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
@@ -167,10 +205,7 @@ def _nothing() -> Policy:
     always = {ALWAYS: "error", "stream-supported": "warning"}
     return Policy(
         NOTHING,
-        {
-            id_: Setting(always.get(id_, OFF), {name: option.default for name, option in rule.options.items()})
-            for id_, rule in RULES.items()
-        },
+        {id_: Setting(always.get(id_, OFF), _defaults(rule)) for id_, rule in RULES.items()},
     )
 
 

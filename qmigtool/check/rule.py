@@ -142,8 +142,8 @@ VCpuCheck: TypeAlias = "Callable[[Context, VCpu, Options], Iterator[Finding]]"
 class CheckRule:
     """One rule: :class:`~qmigtool.findings.Rule` has its texts, a policy sets its severity.
 
-    ``by_policy``: it checks nothing unless its options are set. ``severity`` applies if no policy, including the
-    default one, sets it.
+    ``by_policy``: it checks nothing unless its options are set. ``severity`` is that of the default policy, ``because``
+    why it is not another one, if that is not obvious.
     """
 
     id: str
@@ -153,6 +153,7 @@ class CheckRule:
     options: Mapping[str, Option] = field(default_factory=dict)
     by_policy: bool = False
     severity: str = "warning"
+    because: str = ""
 
     def asks(self, options: Options) -> bool:
         """Whether there is anything to check with these options."""
@@ -167,29 +168,29 @@ class CheckRule:
 
 
 def rule(
-    id_: str, title: str, reason: str, severity: str = "warning", **options: Option
+    id_: str, title: str, reason: str, severity: str = "warning", because: str = "", **options: Option
 ) -> Callable[[Check], CheckRule]:
     """Make a rule of a function that checks the whole stream."""
 
     def make(check: Check) -> CheckRule:
-        return CheckRule(id_, title, reason, check, options, severity=severity)
+        return CheckRule(id_, title, reason, check, options, severity=severity, because=because)
 
     return make
 
 
 def policy_rule(
-    id_: str, title: str, reason: str, severity: str = "warning", **options: Option
+    id_: str, title: str, reason: str, severity: str = "warning", because: str = "", **options: Option
 ) -> Callable[[Check], CheckRule]:
     """Make a rule of a function that checks the whole stream by its options."""
 
     def make(check: Check) -> CheckRule:
-        return CheckRule(id_, title, reason, check, options, by_policy=True, severity=severity)
+        return CheckRule(id_, title, reason, check, options, by_policy=True, severity=severity, because=because)
 
     return make
 
 
 def vcpu_rule(
-    id_: str, title: str, reason: str, severity: str = "warning", **options: Option
+    id_: str, title: str, reason: str, severity: str = "warning", because: str = "", **options: Option
 ) -> Callable[[VCpuCheck], CheckRule]:
     """Make a rule of a function that checks one x86 vCPU; an unreadable vCPU does not stop the check of the others."""
 
@@ -204,6 +205,8 @@ def vcpu_rule(
                     yield from found
 
         # Rules over vCPUs that have options check nothing without them.
-        return CheckRule(id_, title, reason, every, options, by_policy=bool(options), severity=severity)
+        return CheckRule(
+            id_, title, reason, every, options, by_policy=bool(options), severity=severity, because=because
+        )
 
     return make

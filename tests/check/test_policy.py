@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
-from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from qmigtool.check import RULES, default_policy, load_policy
+from qmigtool.check import RULES, default_policy, default_text, load_policy
 from qmigtool.check.fieldrule import KEYS
 from qmigtool.check.policy import read_policy
 from qmigtool.errors import UsageError
@@ -18,8 +17,18 @@ from tests.support.samplefiles import SAMPLES
 
 
 def test_the_default_policy_names_every_rule() -> None:
-    text = resources.files("qmigtool.check").joinpath("default.toml").read_text("utf-8")
+    text = default_text()
     assert list(tomllib.loads(text)["rules"]) == list(RULES)
+    read, made = read_policy(text), default_policy()
+    assert (read.settings, read.rules) == (made.settings, made.rules)
+
+
+def test_the_text_of_the_default_policy_has_reasons_and_options() -> None:
+    text = default_text()
+    assert '[rules.tr-busy]\nseverity = "warning"        # SVM takes it\n' in text
+    assert '[rules.tsc-together]\nseverity = "warning"\nseconds = 10\n' in text
+    assert '[rules.vmdesc-present]\nseverity = "off"   ' in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
 def test_rules_have_words() -> None:

@@ -33,9 +33,20 @@ if TYPE_CHECKING:
 
     from qmigtool.check.rule import Check, Context, Options
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "SUBJECTS"]
 
-_OWN = [rule for module in (container, machine, memory, vcpus, registers, xsave, baseline) for rule in module.RULES]
+SUBJECTS: Mapping[str, tuple[CheckRule, ...]] = {
+    "the stream itself": container.RULES,
+    "the machine, as a policy requires it": machine.RULES,
+    "guest memory": memory.RULES,
+    "all vCPUs together": vcpus.RULES,
+    "registers of each vCPU": registers.RULES,
+    "extended state of each vCPU": xsave.RULES,
+    "comparison with an older stream: --baseline": baseline.RULES,
+}
+"""The built-in rules by their subject."""
+
+_OWN = [rule for rules in SUBJECTS.values() for rule in rules]
 
 
 def _installed() -> Iterator[CheckRule]:

@@ -25,6 +25,7 @@ SIZES = ("section", "bytes")  # types of a difference of a whole section: its va
     "The stream does not differ from the baseline",
     "The baseline is a stream known to be good (--baseline). Clocks and other state that differs between saves are "
     "excused; `qmigtool diff` shows them, too.",
+    severity="error",
 )
 def baseline(context: Context, _: Options) -> Iterator[Finding]:
     if context.baseline is None:

@@ -38,6 +38,7 @@ def _problems(context: Context) -> list[QmigError]:
     "The stream is complete, and its bytes follow the format",
     "QEMU stops at the first such place and exits, or misreads the bytes that follow. The other rules "
     "check only what can be read.",
+    severity="error",
 )
 def stream_readable(context: Context, _: Options) -> Iterator[Finding]:
     yield from (problem(error) for error in _problems(context) if not isinstance(error, UnsupportedError))
@@ -85,6 +86,8 @@ def trailing_data(context: Context, _: Options) -> Iterator[Finding]:
     "The stream describes its device state",
     "Without a vmdesc (suppress-vmdesc=on, or postcopy) tools can only guess what device state means; QEMU itself does "
     "not need it.",
+    severity="off",
+    because="QEMU does not need it; those who keep streams for years may want to insist",
 )
 def vmdesc_present(context: Context, _: Options) -> Iterator[Finding]:
     if context.stream.vmdesc is None:
@@ -107,6 +110,7 @@ def machine_named(context: Context, _: Options) -> Iterator[Finding]:
     "devices-decoded",
     "Every device can be decoded",
     "Its state has no description, or QEMU describes it wrongly: rules over fields were not applied to it.",
+    severity="note",
 )
 def devices_decoded(context: Context, _: Options) -> Iterator[Finding]:
     for device, error in context.opaque:
@@ -118,6 +122,8 @@ def devices_decoded(context: Context, _: Options) -> Iterator[Finding]:
     "No device is sent twice",
     "QEMU silently loads both into the first device of that name. QEMU itself writes this only for devices that "
     "share a number (isa-ide of isapc), which are not reported.",
+    severity="note",
+    because="isapc's two isa-ide are both number 0",
 )
 def sections_unique(context: Context, _: Options) -> Iterator[Finding]:
     seen: Counter[tuple[str, int]] = Counter()
@@ -134,6 +140,8 @@ def sections_unique(context: Context, _: Options) -> Iterator[Finding]:
     "QEMU refuses a version that is newer than its own, or older than the device's minimum. The versions known are "
     "those of x86 machines of QEMU 5.2 to 11.1, so one of a newer QEMU may be valid. slirp has the version of the "
     "library libslirp that QEMU is linked with.",
+    severity="note",
+    because="a QEMU newer than qmigtool is not wrong",
 )
 def section_version_known(context: Context, _: Options) -> Iterator[Finding]:
     if not context.vcpus:
@@ -152,6 +160,7 @@ def section_version_known(context: Context, _: Options) -> Iterator[Finding]:
     "run-state",
     "globalstate names a run state that QEMU has",
     'QEMU refuses the stream otherwise ("invalid parameter value").',
+    severity="error",
 )
 def run_state(context: Context, _: Options) -> Iterator[Finding]:
     for device in context.devices:

@@ -51,6 +51,7 @@ def _version(value: Any, what: str) -> tuple[int, int] | None:
     "machine-type",
     "The machine type is one that the policy allows",
     "QEMU loads a stream only into a machine of the same type.",
+    severity="error",
     allowed=Option(_maybe_names, None, 'machine types: ["pc-i440fx-*", "pc-q35-7.2"]'),
     minimum=Option(_version, None, 'the oldest version of versioned ones: "7.2"'),
 )
@@ -85,6 +86,7 @@ def _accelerators(value: Any, what: str) -> tuple[str, ...] | None:
     "accelerator",
     "The stream was saved by an accelerator that the policy allows",
     "The same field means different things under KVM and TCG: loaded under another, the guest loses registers.",
+    severity="error",
     allowed=Option(_accelerators, None, 'names: ["kvm"]; "unknown" if it is not known'),
 )
 def accelerator(context: Context, options: Options) -> Iterator[Finding]:
@@ -102,6 +104,7 @@ def _maybe_number(value: Any, what: str) -> int | None:
     "page-size",
     "The page size is as the policy requires",
     "Source and target must have the same target page size.",
+    severity="error",
     equals=Option(_maybe_number, None, "bytes: 4096"),
 )
 def page_size(context: Context, options: Options) -> Iterator[Finding]:
@@ -115,6 +118,7 @@ def page_size(context: Context, options: Options) -> Iterator[Finding]:
     "The recorded migration capabilities are as the policy requires",
     "The target compares x-ignore-shared and mapped-ram with its own, and refuses capabilities that it does not know. "
     "QEMU records few of them.",
+    severity="error",
     exact=Option(_maybe_names, None, "these and no others"),
     forbidden=Option(names, (), "none of these"),
 )
@@ -135,6 +139,7 @@ def capabilities(context: Context, options: Options) -> Iterator[Finding]:
     "The devices are as the policy requires",
     "A target without one of them refuses the stream; a device that the stream does not have silently keeps its reset "
     "state.",
+    severity="error",
     required=Option(names, (), 'all of these, by idstr: ["cpu", "*/virtio-net"]'),
     forbidden=Option(names, (), "none of these"),
     exact=Option(_maybe_names, None, "every device is one of these, and each of these exists"),
@@ -174,6 +179,7 @@ def _versions(value: Any, what: str) -> dict[str, tuple[int, int]]:
     "section-versions",
     "Section versions are as the policy requires",
     "QEMU refuses a section whose version is newer than its own, or older than the device's minimum.",
+    severity="error",
     versions=Option(_versions, {}, 'by device: { cpu = 12, apic = "2-3", "*/virtio-net" = "11-" }'),
 )
 def section_versions(context: Context, options: Options) -> Iterator[Finding]:

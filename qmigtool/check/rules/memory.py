@@ -35,6 +35,7 @@ def _flag(value: Any, what: str) -> bool:
     "ram-blocks",
     "The RAM blocks are as the policy requires",
     "The target must have each of them, in the same size, or the load fails.",
+    severity="error",
     sizes=Option(_sizes, {}, 'bytes by name: { "pc.ram" = "4G", "pc.rom" = "128K" }'),
     exact=Option(_flag, False, "whether other blocks are forbidden"),
 )
@@ -79,6 +80,8 @@ def ram_block_sent(context: Context, _: Options) -> Iterator[Finding]:
     "Every page of guest memory is in the stream",
     "Memory that was sent on other channels (multifd, postcopy) is not in this file, so it cannot be restored from the "
     "file alone; --channel adds them. Not checked where a balloon may have reported that the guest does not use pages.",
+    severity="error",
+    because="multifd and postcopy send them on other channels: --channel",
 )
 def ram_pages_sent(context: Context, _: Options) -> Iterator[Finding]:
     if any(ram_block_sent.check(context, {})):
@@ -108,6 +111,7 @@ def _ratio(value: Any, what: str) -> float | None:
     "No more of guest memory is zero than the policy allows",
     "A guest that has run has written to its memory: if nearly all of it is zero, the guest may have been saved before "
     "it started, or its memory was lost.",
+    severity="error",
     maximum=Option(_ratio, None, "the share of zero pages among those sent, from 0 to 1"),
 )
 def ram_zero_ratio(context: Context, options: Options) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ def _refused(vcpu: VCpu, group: kvm.Group, name: str) -> Iterator[Finding]:
     "cr0-legal",
     "CR0 does not contradict itself",
     "MOV to CR0 faults on such a value and KVM_SET_SREGS refuses it: the vCPU cannot continue with it.",
+    severity="error",
 )
 def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     yield from _refused(vcpu, kvm.Group.SREGS, "cr0")
@@ -46,6 +47,7 @@ def cr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "cr4-legal",
     "CR4 has no reserved bit and does not contradict CR0 and EFER",
     "MOV to CR4 faults on such a value (SDM volume 3, 2.5 and 4.10.1): no guest can reach this state.",
+    severity="error",
 )
 def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     yield from _refused(vcpu, kvm.Group.SREGS, "cr4")
@@ -60,6 +62,7 @@ def cr4_legal(context: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "EFER, CR0, CR3, CR4 and CS agree on long mode",
     "EFER.LMA is what EFER.LME and CR0.PG make of it, and 64-bit paging needs CR4.PAE. KVM_SET_SREGS refuses anything "
     "else (Linux kvm_is_valid_sregs).",
+    severity="error",
 )
 def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     for hit in _refused(vcpu, kvm.Group.SREGS, "long-mode"):
@@ -73,6 +76,7 @@ def long_mode(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     "Registers that hold addresses hold canonical ones",
     "WRMSR faults on others, and KVM refuses some: QEMU aborts on load (kvm_buf_set_msrs). With the rest, no Intel CPU "
     "can run the vCPU. TCG lets a guest write them.",
+    because="TCG lets a guest write them",
 )
 def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     for address in kvm.ADDRESSES:
@@ -86,6 +90,7 @@ def msr_canonical(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "MTRRs have memory types and no reserved bit",
     "WRMSR faults on others, and KVM refuses them: QEMU aborts on load (kvm_buf_set_msrs). TCG lets a guest write "
     "them.",
+    because="TCG lets a guest write them",
 )
 def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     yield from _refused(vcpu, kvm.Group.MSRS, "mtrr")
@@ -96,6 +101,7 @@ def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "XCR0 is changed only with CR4.OSXSAVE",
     "XSETBV needs CR4.OSXSAVE, so this guest has cleared it again, which is rare (kexec), or a tool has changed "
     "one of the two.",
+    severity="note",
 )
 def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     cr4 = _number(vcpu, CR4.path)
@@ -108,6 +114,7 @@ def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "TR is a busy TSS under KVM",
     "VMX refuses to enter a guest whose TR has any other type: the vCPU stops with an internal error. KVM always sends "
     "a busy one; TCG leaves the descriptor's own type (SDM volume 3, checks on guest segment registers).",
+    because="SVM takes it",
 )
 def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     path = "env.tr/flags"
@@ -138,6 +145,7 @@ def tcg_hflags_avx(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding
     "mp-state",
     "mp_state is one that an x86 vCPU can be in",
     "KVM_SET_MP_STATE refuses other values: QEMU 10.0 and later exit, 7.2 continues silently (KVM_MP_STATE_*).",
+    severity="error",
 )
 def mp_state(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     yield from _refused(vcpu, kvm.Group.MP_STATE, "mp-state")
@@ -147,6 +155,7 @@ def mp_state(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "fpregs-format",
     "x87 registers are in the format that QEMU reads",
     'env.fpregs_format_vmstate must be 0: QEMU refuses anything else ("Unsupported old non-softfloat CPU state").',
+    severity="error",
 )
 def fpregs_format(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     path = "env.fpregs_format_vmstate"

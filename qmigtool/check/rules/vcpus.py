@@ -35,6 +35,7 @@ def _listed(numbers: set[int]) -> str:
     "Every vCPU has its sections",
     "cpu, cpu_common and apic of a vCPU are sent together. QEMU does not report a missing one: the vCPU silently keeps "
     "that part of its reset state.",
+    severity="error",
 )
 def vcpu_sections(context: Context, _: Options) -> Iterator[Finding]:
     cpus = {device.instance_id for device in context.named("cpu")}
@@ -56,6 +57,8 @@ def vcpu_sections(context: Context, _: Options) -> Iterator[Finding]:
     "vCPUs are numbered from 0 without gaps",
     "A section cpu may be missing. vCPUs that were plugged out of order leave gaps, too: then their number is the one "
     "that the board wrote to CMOS RAM for the firmware (byte 0x5f, hw/i386/x86-common.c), and nothing is reported.",
+    severity="note",
+    because="hotplug may leave gaps",
 )
 def vcpu_numbers(context: Context, _: Options) -> Iterator[Finding]:
     cpus = {device.instance_id for device in context.named("cpu")}
@@ -100,6 +103,8 @@ def vcpu_features_equal(context: Context, _: Options) -> Iterator[Finding]:
     "All vCPUs have the same XCR0",
     "An operating system sets XCR0 alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
     "If they differ, threads lose registers when they move to another vCPU. Firmware and test programs may do so.",
+    severity="note",
+    because="firmware and test programs differ on purpose",
 )
 def xcr0_equal(context: Context, _: Options) -> Iterator[Finding]:
     yield from _different("XCR0", "env.xcr0", [(vcpu, vcpu.xcr0) for vcpu in _running(context)])
@@ -110,6 +115,8 @@ def xcr0_equal(context: Context, _: Options) -> Iterator[Finding]:
     "All vCPUs have the same IA32_XSS",
     "An operating system sets IA32_XSS alike on every vCPU that it runs; vCPUs at reset (XCR0 1) are not compared. "
     "If they differ, threads lose supervisor state (CET) when they move to another vCPU.",
+    severity="note",
+    because="firmware and test programs differ on purpose",
 )
 def xss_equal(context: Context, _: Options) -> Iterator[Finding]:
     yield from _different("IA32_XSS", "cpu/xss/env.xss", [(vcpu, vcpu.xss) for vcpu in _running(context)])
@@ -182,6 +189,7 @@ def _limits(value: Any, what: str) -> int | None:
     "vcpu-count",
     "The number of vCPUs is as the policy requires",
     "QEMU refuses a vCPU that it does not have, and does not report one that the stream does not have.",
+    severity="error",
     equals=Option(_limits, None, "the exact number"),
     minimum=Option(_limits, None, "the minimum"),
     maximum=Option(_limits, None, "the maximum"),

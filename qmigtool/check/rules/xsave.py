@@ -38,6 +38,7 @@ def _names(mask: int) -> str:
     "XCR0 is one that a CPU accepts",
     "XSETBV faults on such a value and KVM_SET_XCRS refuses it: QEMU 10.0 and later then exit, 7.2 silently drops XCR0 "
     "and every MSR that it sets afterwards (SDM volume 1, 13.3).",
+    severity="error",
 )
 def xcr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     for refusal in kvm.refusals(vcpu.device.number, groups=(kvm.Group.XCRS,)):
@@ -48,6 +49,7 @@ def xcr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "xss-legal",
     "IA32_XSS has supervisor components only",
     "Components that XCR0 enables cannot be enabled by IA32_XSS: WRMSR faults (SDM volume 1, 13.3).",
+    severity="error",
 )
 def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if wrong := vcpu.xss & USER_MASK:
@@ -59,6 +61,7 @@ def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "XSTATE_BV declares user components that exist",
     "KVM_SET_XSAVE fails with EINVAL on any other bit: QEMU 10.0 and later exit, 7.2 continues without it (Linux "
     "validate_user_xstate_header). MSHV and WHPX may leave supervisor bits in it, which are not reported.",
+    severity="error",
 )
 def xstate_bv_legal(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     extra = SUPERVISOR_MASK if context.accelerator in HYPERV else 0
@@ -78,6 +81,7 @@ def _xsave(vcpu: VCpu, name: str, allowed: int | None = None) -> Iterator[kvm.Kv
     "State that the guest has not enabled is not its own: it may be left from another XCR0, or have leaked from the "
     "host, as PKRU has under KVM. XRSTOR of such an area faults, and a host without the component refuses the vCPU "
     "(SDM volume 1, 13.8). x87 and SSE are in use without XCR0, too.",
+    because="KVM takes it, where the host has the component",
 )
 def xstate_bv_within_xcr0(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if outside := vcpu.xstate_bv & USER_MASK & ~vcpu.xcr0 & ~LEGACY_MASK:
@@ -104,6 +108,8 @@ def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Fi
     "A TCG stream declares all live components",
     "TCG leaves XSTATE_BV at 0. Loaded under KVM unchanged, the guest silently loses x87, MXCSR, XMM and YMM; "
     "`qmigtool rewrite --to-accelerator kvm` declares them.",
+    severity="off",
+    because="for those who load TCG's streams under KVM",
 )
 def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator == TCG.name and (lost := vcpu.undeclared):
@@ -129,6 +135,7 @@ def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]
     "mxcsr-reserved",
     "MXCSR has no reserved bit",
     "XRSTOR and FXRSTOR fault, and KVM_SET_XSAVE fails with EINVAL (SDM volume 1, 13.8). Bit 17 is AMD's.",
+    severity="error",
 )
 def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator != TCG.name:
@@ -143,6 +150,7 @@ def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding
     "XSTATE_BV declares nothing that IA32_XFD disables",
     "With IA32_XFD[i] set, XSAVE treats component i as initial and writes XSTATE_BV[i] = 0, and XRSTOR of an area that "
     "declares it raises #NM (SDM volume 1, 13.14): one of the two registers is not this guest's.",
+    severity="error",
 )
 def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     xfd = vcpu.device.number(XFD) or 0
@@ -157,6 +165,7 @@ def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Find
     "A guest saves the CET registers of its threads with XSAVES, for which IA32_XSS[12:11] have to be 1 (SDM volume 1, "
     "13.5.9). Otherwise thread switches do not change them: the next shadow-stack check fails. IA32_XSS may have been "
     "lost in migration (cpu/xss).",
+    because="an operating system could change the registers one by one",
 )
 def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if not (vcpu.device.number(CR4.path) or 0) & CR4["CET"]:
@@ -174,6 +183,7 @@ def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     "QEMU 11.1 copies supervisor state of an MSHV page to byte 0 of its area: CET_S (or CET_U) takes the place of FCW, "
     "FSW, FTW, FOP, FIP and FDP. This stream does not have the original values; one saved by a QEMU that skips "
     "supervisor state has them.",
+    severity="error",
 )
 def x87_overwritten(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator == TCG.name or not vcpu.carried & CET_MASK:
@@ -210,6 +220,7 @@ def _mask(value: Any, what: str) -> int:
     "components",
     "No vCPU has a forbidden component",
     "The policy forbids it: some hosts may not have it, it may be large, or its state must not be migrated.",
+    severity="error",
     forbidden=Option(_mask, 0, 'state components that no vCPU may have, by name or group: ["amx", "pkru"]'),
 )
 def components(_: Context, vcpu: VCpu, options: Options) -> Iterator[Finding]:
