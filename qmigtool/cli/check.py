@@ -126,8 +126,8 @@ def check(
     own. A folder means the streams in it, not those in its subfolders; the other files in it are named on
     standard error.
 
-    Exit status 1 if a rule finds something of at least the severity --fail-on; 3 if a file is broken (what can be read is
-    checked); 2 if a file cannot be opened (the others are checked, and reports are written).
+    Exit status 1 if a rule finds something of the severity --fail-on or worse; 3 if a file is broken (what can be read
+    is checked); 2 if a file cannot be opened (the others are checked, and reports are written).
     """
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json contradicts --format {form}", expected="one of them")

@@ -100,7 +100,7 @@ def convert(
     data = found.data
     if policy == "strict":
         if guest_layout is not None or guest_xcr0 is not None or xcr0 is not None:
-            raise UsageError("--guest-layout, --guest-xcr0 and --xcr0 go with a qemu-* policy")
+            raise UsageError("--guest-layout, --guest-xcr0 and --xcr0 are for a qemu-* policy")
         result, target = convert_found(
             found,
             Format(form),
@@ -116,7 +116,7 @@ def convert(
         report(result, target, result.notes, output, as_json=as_json)
         return 0
     if mask is not None or drop or source_layout is not None or quirk is not None or force:
-        raise UsageError("--mask, --drop, --source-layout, --hyperv-quirk and --force go with the strict policy")
+        raise UsageError("--mask, --drop, --source-layout, --hyperv-quirk and --force are for the strict policy")
     if not isinstance(layout, Layout):
         raise UsageError("--layout auto is for the strict policy")
     features = guest_xcr0 if guest_xcr0 is not None else (guest_layout or layout).xcr0_mask
