@@ -25,9 +25,10 @@ from qmigtool.util.documents import load_json
 from qmigtool.util.files import new_folder, open_input
 from qmigtool.util.values import decimal, word
 from qmigtool.x86.mshv import MSHV_MSRS, TSC, VP_STATE_XSAVE, XFEM, MshvMsr, Only
+from qmigtool.x86.traits import MSHV
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK, check_xcr0
+from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, check_xcr0
 from qmigtool.xsave.convert import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def export_bundle(
     if mask is None:
         mask = LEGACY_MASK
         for vcpu in stream.vcpus:
-            mask |= vcpu.xcr0 & MSHV_MASK & ~AMX_MASK & layout.user_mask
+            mask |= vcpu.xcr0 & MSHV.allowed() & layout.user_mask
     foreign = mask & ~(MSHV_MASK | LEGACY_MASK)
     if foreign:
         raise LiveStateError(

@@ -366,7 +366,7 @@ class Rewriter:
     def to_accelerator(
         self, name: str, layout: Layout | str | None = None, xcr0: int | str | None = None, lossy: bool | None = None
     ) -> None:
-        """Convert the state to the form that ``kvm``, ``tcg``, ``mshv`` or ``whpx`` loads.
+        """Convert the state to the form that ``name`` loads, one of :data:`qmigtool.x86.traits.TARGETS`.
 
         ``layout`` (or ``xcr0``) gives the user components of the target: other components are dropped if they are idle.
         Each rule that is applied is among :attr:`changes`. State that the target cannot express raises

@@ -31,7 +31,7 @@ def open_stream(
 ) -> Stream:
     """Open a migration stream: a path, the bytes themselves, a source, or a binary file object (a pipe, say).
 
-    ``accelerator`` overrides the inferred one (``kvm``, ``tcg``, ``mshv``, ``whpx``, ``hvf``); ``forward`` forbids the
+    ``accelerator``, one of :data:`qmigtool.x86.traits.NAMES`, overrides the inferred one; ``forward`` forbids the
     tail-first strategy. ``channels`` are the extra channels of the same migration (multifd, postcopy preempt, return
     path), for :attr:`Stream.ram`; ``schema`` describes device state that the stream itself does not describe (default:
     the built-in one); ``snapshot`` names one of a qcow2 image that has several, ``migration`` is the number of one of a

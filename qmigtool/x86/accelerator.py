@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import QmigError, UsageError
+from qmigtool.x86.kvm import MP_STATE
 from qmigtool.x86.registers import SEGMENT, SEGMENTS, TSS_AVAILABLE
 from qmigtool.x86.traits import KVM, NAMES, TCG, TRAITS
 from qmigtool.x86.vcpu import DECIDES, VCpu, is_x86
@@ -187,7 +188,7 @@ def _of_vcpus(cpus: list[VCpu]) -> Iterator[_Mark]:
         yield _Mark(TCG.name, 2, text)
     if vcpu := declaring:
         yield _Mark(HYPERVISOR, 1, f"XSTATE_BV of vCPU {vcpu.index} is {vcpu.xstate_bv:#x}, and TCG never sets it")
-    if vcpu := first(lambda v: _number(v.device, "env.mp_state")):
+    if vcpu := first(lambda v: _number(v.device, MP_STATE)):
         yield _Mark(HYPERVISOR, 1, f"vCPU {vcpu.index} has a non-zero mp_state, which TCG never has")
     counts = [tsc for vcpu in cpus if (tsc := _number(vcpu.device, "env.tsc")) is not None]
     if counts and not any(counts):

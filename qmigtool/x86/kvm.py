@@ -11,7 +11,7 @@ not ``certain``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 from qmigtool.x86.registers import CR0, CR3, CR4, EFER, EFLAGS, MSRS, MTRRS, SEGMENT, SEGMENTS, MtrrKind
@@ -19,7 +19,7 @@ from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT, USER_MASK, check_
 from qmigtool.xsave.header import MXCSR_DEFINED
 
 __all__ = [
-    *("ADDRESSES", "MP_STATES", "Address", "Fault", "Group", "KvmRefusal"),
+    *("ADDRESSES", "MP_STATE", "NOT_STARTED", "Address", "Fault", "Group", "KvmRefusal", "MpState"),
     *("faults", "is_canonical", "linear_width", "lost_with", "refusals"),
 ]
 
@@ -33,8 +33,23 @@ FOREIGN_IN_CR4 = CR4["SMXE"] | CR4["KL"] | CR4["PKS"] | CR4["UINTR"]  # CPUs hav
 MTRR_TYPES = frozenset({0, 1, 4, 5, 6})
 PHYSICAL = (1 << 52) - 1
 
-MP_STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED", 4: "SIPI_RECEIVED", 9: "AP_RESET_HOLD"}
-"""The KVM_MP_STATE_* that an x86 vCPU can be in."""
+MP_STATE = "env.mp_state"
+"""The field with a vCPU's :class:`MpState`."""
+
+
+class MpState(IntEnum):
+    """The KVM_MP_STATE_* that an x86 vCPU can be in (linux/kvm.h)."""
+
+    RUNNABLE = 0
+    UNINITIALIZED = 1
+    INIT_RECEIVED = 2
+    HALTED = 3
+    SIPI_RECEIVED = 4
+    AP_RESET_HOLD = 9
+
+
+NOT_STARTED = frozenset({MpState.UNINITIALIZED, MpState.INIT_RECEIVED})
+"""The vCPU waits for an INIT or a SIPI."""
 
 
 class Group(StrEnum):
@@ -248,11 +263,11 @@ def _msrs(number: Number) -> Iterator[KvmRefusal]:
 
 def _mp_state(number: Number) -> Iterator[KvmRefusal]:
     """KVM_SET_MP_STATE."""
-    state = number("env.mp_state")
-    if state is not None and state not in MP_STATES:
-        known = ", ".join(f"{value} {name}" for value, name in MP_STATES.items())
+    state = number(MP_STATE)
+    if state is not None and state not in [*MpState]:
+        known = ", ".join(f"{one.value} {one.name}" for one in MpState)
         why = f"mp_state is {state}, not one of {known}"
-        yield KvmRefusal(Group.MP_STATE, "mp-state", "env.mp_state", why, "kvm_arch_vcpu_ioctl_set_mpstate")
+        yield KvmRefusal(Group.MP_STATE, "mp-state", MP_STATE, why, "kvm_arch_vcpu_ioctl_set_mpstate")
 
 
 def _is_default(value: int) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from qmigtool.xsave import SUPERVISOR_MASK
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import AMX_MASK, CET_MASK
+from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK
 
 __all__ = ["HYPERV", "KVM", "MSHV", "NAMES", "TARGETS", "TCG", "TRAITS", "WHPX", "Traits", "traits_of"]
 
@@ -31,8 +31,9 @@ class Traits:
     recomputed on load. ``queued_events``: pending events are read from env and injected. ``sections``: the sections
     that only it sends. ``components``: the user components that it supports; ``supervisor``: the supervisor components,
     as MSRs. ``same_everywhere``: these are the same on every host. ``page``: the size of the page in which it accepts
-    an XSAVE area, if it does. ``foreign``: the effect of a component that its CPU does not have. ``unwritten``: the
-    source for what QEMU does not write to its vCPUs.
+    an XSAVE area, if it does; ``oversized``: the components that are larger. ``foreign``: the effect of a component
+    that its CPU does not have. ``unwritten``: the source for what QEMU does not write to its vCPUs. ``since``: the
+    first version of QEMU that migrates it, if not every known one does.
     """
 
     name: str
@@ -55,8 +56,23 @@ class Traits:
     supervisor: int = SUPERVISOR_MASK
     same_everywhere: bool = False
     page: int | None = None
+    oversized: int = 0
     foreign: str = "a CPU cannot hold a component that it does not have (SDM volume 1, 13.3)"
     unwritten: str = ""
+    since: tuple[int, int] | None = None
+
+    def allowed(self, xcr0: int | None = None, xss: int | None = None) -> int:
+        """Return the components that its vCPU can have, where XCR0 and IA32_XSS are limited to these masks, if known.
+
+        x87 and SSE are in every vCPU (SDM volume 1, 13.3), and XCR0 limits no supervisor component.
+        """
+        user = self.components & ~SUPERVISOR_MASK
+        supervisor = self.supervisor & SUPERVISOR_MASK
+        if xcr0 is not None:
+            user &= xcr0
+        if xss is not None:
+            supervisor &= xss
+        return user | supervisor | LEGACY_MASK
 
 
 _NO_PLACE = "the partition's XSAVE page has no place for it, and QEMU does not mask XSTATE_BV (read in QEMU 11.1)"
@@ -93,12 +109,14 @@ MSHV = Traits(
     hyperv=True,
     halted=True,
     sections=("mshv-clock", "mshv-apic"),
-    components=MSHV_MASK & ~AMX_MASK,  # its header file has no bit for PKRU and APX; AMX is too large for its page
+    components=MSHV_MASK & ~AMX_MASK,  # its header file has no bit for PKRU and APX
+    oversized=AMX_MASK,
     supervisor=CET_MASK,
     same_everywhere=True,
     page=4096,
     foreign=_NO_PLACE,
     unwritten="measured: what QEMU 11.1 writes to a stand-in of /dev/mshv",
+    since=(11, 1),
 )
 WHPX = Traits(
     "whpx",
@@ -109,6 +127,7 @@ WHPX = Traits(
     supervisor=0,
     foreign=_NO_PLACE,
     unwritten="read in QEMU 10.2",
+    since=(11, 1),
 )
 HVF = Traits("hvf", "HVF", target=False, halted=True)
 

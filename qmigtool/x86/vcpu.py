@@ -33,6 +33,7 @@ from qmigtool.xsave.components import (
     APX_MASK,
     EXTENDED_OFFSET,
     FCW_INIT,
+    LEGACY_MASK,
     LEGACY_SIZE,
     MPX_MASK,
     MXCSR_INIT,
@@ -176,6 +177,14 @@ class VCpu:
     def undeclared(self) -> int:
         """The live user components that XSTATE_BV does not declare."""
         return self.live & ~self.xstate_bv & ~SUPERVISOR_MASK
+
+    @property
+    def lost_undeclared(self) -> int:
+        """Those of :attr:`undeclared` that the guest uses, so that their initialisation is a loss to it.
+
+        XCR0 enables them, or they are x87 and SSE, which need no bit of it; MXCSR belongs to SSE.
+        """
+        return self.undeclared & (self.xcr0 | LEGACY_MASK)
 
     @property
     def mxcsr(self) -> int:

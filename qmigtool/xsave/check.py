@@ -17,6 +17,7 @@ from qmigtool.xsave.components import (
     EXTENDED_OFFSET,
     HEADER_RESERVED_OFFSET,
     LEGACY_MASK,
+    MXCSR_INIT,
     MXCSR_OFFSET,
     XCOMP_BV_COMPACTED,
     XCOMP_BV_OFFSET,
@@ -37,7 +38,15 @@ MSHV_MASK = 0x61CFF
 LINUX_UNKNOWN = 1 << 62
 """Without LWP, which is not in Linux' XFEATURE_MASK_USER_SUPPORTED."""
 
-CONSUMERS = ("XRSTOR", "XRSTORS", "KVM_SET_XSAVE", "MSHV", "WHPX")
+TAKES = {
+    "XRSTOR": (Format.STANDARD, Format.COMPACTED),
+    "XRSTORS": (Format.COMPACTED,),
+    "KVM_SET_XSAVE": (Format.STANDARD,),
+    "MSHV": (Format.COMPACTED,),
+    "WHPX": (Format.COMPACTED,),
+}
+"""The consumers, and the formats of an area that each takes."""
+CONSUMERS = tuple(TAKES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,11 +301,12 @@ def _kvm(area: _Area) -> list[Finding]:
         reasons += area.mxcsr()
     if not area.compacted:
         reasons += area.too_short_standard()
-    if mxcsr != 0x1F80 and not area.xstate_bv & 2:
+    if mxcsr != MXCSR_INIT and not area.xstate_bv & 2:
         notes.append(
             _noted(
                 "mxcsr",
-                f"MXCSR {mxcsr:#x} would not reach the guest, because XSTATE_BV[1] is 0: it would run with 0x1f80",
+                f"MXCSR {mxcsr:#x} would not reach the guest, because XSTATE_BV[1] is 0: "
+                f"it would run with {MXCSR_INIT:#x}",
                 MXCSR_OFFSET,
             )
         )

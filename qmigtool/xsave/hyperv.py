@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import struct
 
-from qmigtool.xsave.components import XCOMP_BV_COMPACTED, XSTATE_BV_OFFSET, bits
+from qmigtool.xsave.components import CET_MASK, PASID_MASK, XCOMP_BV_COMPACTED, XSTATE_BV_OFFSET, bits
 from qmigtool.xsave.header import header
 from qmigtool.xsave.layout import Layout
 
 __all__ = ["HYPERV_QUIRK_MASK", "declare_hyperv", "undeclared_hyperv"]
 
-HYPERV_QUIRK_MASK = 0x1C00
+HYPERV_QUIRK_MASK = PASID_MASK | CET_MASK
 """PASID, CET_U, CET_S."""
 
 

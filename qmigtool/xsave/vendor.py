@@ -12,6 +12,7 @@ from qmigtool.errors import XsaveError
 from qmigtool.xsave.components import (
     AMX_MASK,
     APX_MASK,
+    CET_MASK,
     MPX_MASK,
     MXCSR_MASK_OFFSET,
     MXCSR_OFFSET,
@@ -52,7 +53,7 @@ _WHOSE = {
 NO_CPU = ("qemu", "tcg")
 AMD_OPMASK, AMD_PKRU = 832, 2432
 OPMASK, PKRU, LWP = (component(name).bit for name in ("opmask", "PKRU", "LWP"))
-ONLY_INTEL = MPX_MASK | AMX_MASK | APX_MASK | PT_MASK | SUPERVISOR_MASK & ~0x1800
+ONLY_INTEL = MPX_MASK | AMX_MASK | APX_MASK | PT_MASK | SUPERVISOR_MASK & ~CET_MASK
 
 
 def vendor(layout: Layout) -> str:

@@ -11,6 +11,8 @@ from qmigtool.errors import QmigError
 from qmigtool.findings import Finding
 from qmigtool.util.values import number
 from qmigtool.x86.accelerator import UNKNOWN
+from qmigtool.x86.kvm import MP_STATE, MpState
+from qmigtool.x86.lapic import LAPIC, pairs
 from qmigtool.x86.traits import KVM, TCG
 from qmigtool.xsave import mask_names
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-UNINITIALIZED = 1  # KVM_MP_STATE_UNINITIALIZED: not started since reset
 RESET_XCR0 = 1
 DEFAULT_KHZ = 3_000_000
 CMOS, CPUS_COUNT = "cmos_data", 0x5F  # rtc_set_cpus_count: the number of vCPUs minus 1, up to 256
@@ -46,10 +47,9 @@ def vcpu_sections(context: Context, _: Options) -> Iterator[Finding]:
             yield finding(f"cpu_common without cpu: vCPU {_listed(lost)}", "cpu")
         if lost := cpus - those:
             yield finding(f"cpu without cpu_common: vCPU {_listed(lost)}", "cpu_common")
-    # An APIC's instance is its APIC ID, which leaves gaps in some topologies. Without APICs there are no such sections.
-    apics = context.named("apic")
-    if context.vcpus and apics and len(apics) != len(cpus):
-        yield finding(f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", "apic")
+    apics = context.named(LAPIC)
+    if context.vcpus and pairs([*cpus], apics) is None:
+        yield finding(f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", LAPIC)
 
 
 @rule(
@@ -152,7 +152,7 @@ def tsc_together(context: Context, options: Options) -> Iterator[Finding]:
     counted = []
     for vcpu in _readable(context):
         tsc = vcpu.device.word("env.tsc")
-        if tsc and vcpu.device.number("env.mp_state") != UNINITIALIZED:
+        if tsc and vcpu.device.number(MP_STATE) != MpState.UNINITIALIZED:
             counted.append((tsc, vcpu))
     if len(counted) < 2:
         return
@@ -210,7 +210,7 @@ def _readable(context: Context) -> Iterator[VCpu]:
     """Yield the vCPUs whose registers are numbers; the others are among the stream's problems."""
     for vcpu in context.vcpus:
         try:
-            _ = vcpu.enabled, vcpu.device.number("env.tsc"), vcpu.device.number("env.mp_state")
+            _ = vcpu.enabled, vcpu.device.number("env.tsc"), vcpu.device.number(MP_STATE)
             _ = vcpu.device.number("cpu/tsc_khz/env.tsc_khz"), vcpu.device.number("env.system_time_msr")
         except QmigError as error:
             context.stream.report(error)

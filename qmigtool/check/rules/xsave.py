@@ -12,7 +12,7 @@ from qmigtool.x86 import kvm
 from qmigtool.x86.registers import CR4
 from qmigtool.x86.traits import HYPERV, TCG
 from qmigtool.xsave import COMPONENTS, SUPERVISOR_MASK, bits, mask_names
-from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, PKRU_MASK, USER_MASK, parse_mask
+from qmigtool.xsave.components import AVX_MASK, CET_MASK, LEGACY_MASK, PKRU_MASK, USER_MASK, parse_mask
 from qmigtool.xsave.header import MXCSR_DEFINED
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ __all__ = ["RULES"]
 
 XCR0, XSTATE_BV, XSS, MXCSR = "env.xcr0", "env.xstate_bv", "cpu/xss/env.xss", "env.mxcsr"
 XFD, U_CET, FPUC = "cpu/msr_xfd/env.msr_xfd", "cpu/cet/env.u_cet", "env.fpuc"
-AVX = 1 << 2
-CET_U = 1 << 11
+CET_U = parse_mask("CET_U")
 XFD_MASK = sum(one.mask for one in COMPONENTS.values() if one.xfd)
 FCW_FIXED, FCW_RESERVED = 1 << 6, 0xE080  # a CPU stores bit 6 as 1 and these as 0 (measured)
 FOP_BITS = 0x7FF
@@ -98,7 +97,7 @@ def xstate_bv_within_xcr0(_: Context, vcpu: VCpu, __: Options) -> Iterator[Findi
 def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator == TCG.name:
         return
-    if lost := vcpu.undeclared & (vcpu.xcr0 | LEGACY_MASK):
+    if lost := vcpu.lost_undeclared:
         message = f"XSTATE_BV is {vcpu.xstate_bv:#x}, but {_names(lost)} differs from its initial configuration"
         yield at(vcpu.device, XSTATE_BV, message)
 
@@ -226,7 +225,7 @@ def _mask(value: Any, what: str) -> int:
 def components(_: Context, vcpu: VCpu, options: Options) -> Iterator[Finding]:
     forbidden = options["forbidden"]
     # The fields of x87, SSE and AVX are in every stream.
-    carried = vcpu.carried & ~(LEGACY_MASK | AVX)
+    carried = vcpu.carried & ~(LEGACY_MASK | AVX_MASK)
     ways = (
         ("enabled in XCR0", XCR0, vcpu.xcr0),
         ("enabled in IA32_XSS", XSS, vcpu.xss),

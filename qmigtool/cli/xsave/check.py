@@ -15,7 +15,7 @@ from qmigtool.cli.shared.output import json_option
 from qmigtool.cli.shared.parameters import mask_option
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout
-from qmigtool.xsave.check import CONSUMERS
+from qmigtool.xsave.check import CONSUMERS, TAKES
 from qmigtool.xsave.components import EXTENDED_OFFSET, SUPERVISOR_MASK
 from qmigtool.xsave.found import agreed, auto_note, contradictions, own_layout
 from qmigtool.xsave.header import area_format, header
@@ -38,7 +38,7 @@ OTHER_FORMAT = "it takes the other format"
     "consumers",
     multiple=True,
     metavar="NAME",
-    help="Check only this consumer (repeatable): XRSTOR, XRSTORS, KVM_SET_XSAVE, MSHV, WHPX.",
+    help=f"Check only this consumer (repeatable): {', '.join(CONSUMERS)}.",
 )
 @renamed_option("--for", "--consumer")
 @quirk_option
@@ -132,9 +132,10 @@ def _print_check(
 
 def _unasked(data: bytes) -> dict[str, str]:
     """Return the consumers that an area is not for, by its format and its XCOMP_BV, and why."""
-    if len(data) < EXTENDED_OFFSET or area_format(data) is Format.STANDARD:
-        return dict.fromkeys(("XRSTORS", "MSHV", "WHPX"), OTHER_FORMAT)
-    unasked = {"KVM_SET_XSAVE": OTHER_FORMAT}
+    form = Format.STANDARD if len(data) < EXTENDED_OFFSET else area_format(data)
+    unasked = {name: OTHER_FORMAT for name, forms in TAKES.items() if form not in forms}
+    if form is Format.STANDARD:
+        return unasked
     _, xcomp_bv = header(data)
     if supervisor := xcomp_bv & SUPERVISOR_MASK:
         names = " ".join(core.mask_names(supervisor))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qmigtool.x86.kvm import Group, lost_with, refusals
 from qmigtool.x86.traits import traits_of
-from qmigtool.xsave import SUPERVISOR_MASK, mask_names
-from qmigtool.xsave.components import LEGACY_MASK
+from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
     from qmigtool.preflight.loader.state import Load
@@ -48,9 +47,8 @@ def put_registers(load: Load) -> None:
 
 def _components(load: Load, label: str, number: Number) -> None:
     """Doubt that the host has the components that the vCPU has enabled, if the host's components are not known."""
-    asked = ((number("env.xcr0") or 0) | (number("env.xstate_bv") or 0)) & ~SUPERVISOR_MASK
-    lacking = asked & ~(LEGACY_MASK | load.target.xcr0_shown)
-    if load.target.xcr0 is None and lacking and load.since(NOT_SILENT):
+    lacking = load.target.unknown_components((number("env.xcr0") or 0) | (number("env.xstate_bv") or 0))
+    if lacking and load.since(NOT_SILENT):
         names = " ".join(mask_names(lacking))
         load.doubt(f"whether the host has {names}: a CPUID dump, a CPU model or a layout decides it", label)
 

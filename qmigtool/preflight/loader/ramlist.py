@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qmigtool.devices.blocknames import RESIZABLE
 from qmigtool.errors import StreamError
 from qmigtool.parsers.ramstate import MAX_BLOCKS
 from qmigtool.parsers.records import MappedRamHeader
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["load_ram"]
 
 VERSION = 4
-
-# idstr -> max_length of the blocks that are resizable on every x86 machine (hw/acpi, ROM_BLOB files of fw_cfg).
-RESIZABLE = {
-    "/rom@etc/acpi/tables": 0x200000,
-    "/rom@etc/table-loader": 0x10000,
-    "/rom@etc/acpi/rsdp": 0x1000,
-}
 
 
 def load_ram(load: Load, version: int) -> None:

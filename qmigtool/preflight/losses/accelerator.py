@@ -22,9 +22,9 @@ from qmigtool.rewrite.accelerators.extended import UNDECLARED
 from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.draft import Draft
 from qmigtool.x86.kvm import Group, lost_with, refusals
+from qmigtool.x86.lapic import LAPIC, pairs
 from qmigtool.x86.traits import HYPERV, TRAITS, traits_of
-from qmigtool.xsave import SUPERVISOR_MASK, mask_names
-from qmigtool.xsave.components import LEGACY_MASK
+from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
@@ -144,7 +144,7 @@ def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
     """Yield what XSTATE_BV does not declare: a hypervisor initialises it, whichever accelerator saved the stream."""
     if target.accelerator not in TRAITS or not TRAITS[target.accelerator].declares:
         return
-    lost = vcpu.undeclared & (vcpu.xcr0 | LEGACY_MASK)  # MXCSR is lost with SSE
+    lost = vcpu.lost_undeclared
     where = vcpu.device.get("env.xstate_bv")
     if lost:
         yield Finding(
@@ -173,8 +173,7 @@ def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     versions, _ = possible(target)
     if versions.first >= NOT_SILENT:
         return  # it ends with an error, which is predicted
-    asked = (vcpu.xcr0 | vcpu.xstate_bv) & ~SUPERVISOR_MASK & ~(LEGACY_MASK | target.xcr0_shown)
-    if target.xcr0 is None and asked:
+    if asked := target.unknown_components(vcpu.xcr0 | vcpu.xstate_bv):
         judged.doubt(f"whether the host has {' '.join(mask_names(asked))}: without it QEMU 7.2 drops registers")
     first = next((one for one in refusals(vcpu.device.number, target.xcr0) if one.certain), None)
     if first is None or first.group is Group.MSRS:
@@ -206,6 +205,6 @@ def _not_written(stream: Stream, vcpu: VCpu, accelerator: str) -> Iterator[Findi
 
 
 def _apic(stream: Stream, vcpu: VCpu) -> Device | None:
-    """Return a vCPU's APIC: both numbers rise together, but APIC IDs may have gaps."""
-    apics = sorted((one for one in stream.devices if one.name == "apic"), key=lambda one: one.instance_id)
-    return apics[stream.vcpus.index(vcpu)] if len(apics) == len(stream.vcpus) else None
+    """Return a vCPU's APIC; None if it has none, or nothing shows which one is its own."""
+    lapics = sorted((one for one in stream.devices if one.name == LAPIC), key=lambda one: one.instance_id)
+    return next((lapic for cpu, lapic in pairs(stream.vcpus, lapics) or () if cpu is vcpu), None)

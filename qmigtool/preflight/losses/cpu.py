@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
-__all__ = ["allowed_components", "cpu_losses"]
+__all__ = ["cpu_losses"]
 
 TSC_TOLERANCE_PPM = 250  # KVM's own tolerance; it does not scale below it
 
@@ -70,10 +70,10 @@ def cpu_losses(stream: Stream, target: Target) -> Judged:
     """Return findings, and what could not be checked."""
     judged = Judged()
     found = judged.findings
-    allowed = allowed_components(target)
+    allowed = target.allowed_components
     for vcpu in stream.vcpus:
         if allowed is None:
-            if (vcpu.xcr0 | vcpu.live) & ~SUPERVISOR_MASK & ~(LEGACY_MASK | target.xcr0_shown):
+            if target.unknown_components(vcpu.xcr0 | vcpu.live):
                 judged.doubt("the components that XCR0 may have: give a CPUID dump, a CPU model or a layout")
         else:
             found += _components(vcpu, target, allowed)
@@ -82,19 +82,6 @@ def cpu_losses(stream: Stream, target: Target) -> Judged:
         found += _features(vcpu, target, judged)
         found += _frequency(vcpu, target, judged)
     return judged
-
-
-def allowed_components(target: Target) -> int | None:
-    """Return the components that a vCPU of the target may have in XCR0 and IA32_XSS, or None if that is not known."""
-    traits = traits_of(target.accelerator)
-    bound = traits.components & ~SUPERVISOR_MASK | traits.supervisor
-    user = target.xcr0
-    if user is None:
-        # TCG has the same on every machine, unless the CPU model removes it; no MSHV partition has what MSHV has no
-        # bit for.
-        return bound | LEGACY_MASK if traits.same_everywhere else None
-    supervisor = SUPERVISOR_MASK if target.xss is None else target.xss & SUPERVISOR_MASK
-    return (user & ~SUPERVISOR_MASK | supervisor) & bound | LEGACY_MASK
 
 
 def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
@@ -170,11 +157,11 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
                 "CPUID leaf 0xD of the target gives the offset of a component",
                 device=vcpu.device.label,
             )
-    page = traits_of(target.accelerator).page
-    if page is None:
+    traits = traits_of(target.accelerator)
+    if traits.page is None:
         return
-    size = target.xsave_max or page
-    if vcpu.live & AMX_MASK:
+    size = target.xsave_max or traits.page
+    if vcpu.live & traits.oversized:
         yield Finding(
             "amx-on-mshv",
             Severity.ERROR,

@@ -23,6 +23,7 @@ from qmigtool.preflight.remark import MEASURED, remark
 from qmigtool.preflight.target.vcpus import MAX_VCPUS, NUMBERED, VCPU_SECTIONS, vcpus_of
 from qmigtool.stream.missing import missing_memory
 from qmigtool.stream.words import not_reached
+from qmigtool.x86.lapic import LAPIC, pairs
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
@@ -140,14 +141,14 @@ def _missing(sent: set[int], target: Target) -> set[int]:
 
 
 def _sections_of(vcpus: set[int], target: Target) -> set[tuple[str, int]]:
-    """Return the sections of these vCPUs; APIC IDs may have gaps, and rise with the vCPUs' numbers."""
+    """Return the sections of these vCPUs."""
     instances = {name: sorted(i for other, i in target.sections or {} if other == name) for name in VCPU_SECTIONS}
-    number = dict(zip(instances["apic"], instances["cpu"], strict=False))
+    number = {lapic: cpu for cpu, lapic in pairs(instances["cpu"], instances[LAPIC]) or ()}
     return {
         (name, instance)
         for name, found in instances.items()
         for instance in found
-        if (number.get(instance) if name == "apic" else instance) in vcpus
+        if (number.get(instance) if name == LAPIC else instance) in vcpus
     }
 
 

@@ -11,6 +11,7 @@ from qmigtool.preflight.remedies.fix import Fix, edit, join
 from qmigtool.preflight.target.model import Target, TargetSection
 from qmigtool.preflight.target.vcpus import VCPU_SECTIONS, vcpus_of
 from qmigtool.rewrite.values import text_of
+from qmigtool.x86.lapic import LAPIC
 from qmigtool.x86.traits import TRAITS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def unknown_section(stream: Stream, target: Target, verdict: Verdict) -> Fix | N
         own = {(d.name, d.instance_id): _as_sent(d) for d in stream.devices if d.name in VCPU_SECTIONS}
         more = {key: target.sections.get((key[0], 0), section) for key, section in own.items()}
         known = replace(target, sections={**more, **target.sections}, vcpus=count)
-        lacks = device.name == "apic" and not any(name == "apic" for name, _ in target.sections)
+        lacks = device.name == LAPIC and not any(name == LAPIC for name, _ in target.sections)
         return Fix(options=("-cpu with +apic" if lacks else f"-smp {count}",), target=known)
     lost = [] if device.name in ACCELERATOR_SECTIONS else [f"the state of {device.label}"]
     return join(_drop(device), options=(f"give the target the device {device.name}",) if lost else (), loses=lost)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from qmigtool.devices.machinetypes import ALIASES, UNVERSIONED, VERSIONED, is_x86_machine, machine_type
 from qmigtool.errors import UsageError
+from qmigtool.x86.lapic import LAPIC
+from qmigtool.x86.traits import KVM
 
 if TYPE_CHECKING:
     from qmigtool.preflight.target.model import Target
@@ -18,7 +20,7 @@ DEVELOPMENT = 50  # micro versions from here on are development versions of the 
 
 def is_x86(target: Target) -> bool | None:
     """Return whether a target is an x86 machine, by its machine type and its sections; None if neither is known."""
-    if target.sections is not None and any(name in ("apic", "kvmclock") for name, _ in target.sections):
+    if target.sections is not None and any(name in (LAPIC, *KVM.sections) for name, _ in target.sections):
         return True
     if target.machine is not None:
         return is_x86_machine(target.machine)

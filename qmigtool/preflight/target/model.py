@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from qmigtool.x86.traits import traits_of
+from qmigtool.xsave.components import LEGACY_MASK, SUPERVISOR_MASK
+
 if TYPE_CHECKING:
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.xsave import Layout
@@ -120,3 +123,14 @@ class Target:
     unmigratable: tuple[str, ...] = ()
     absent: tuple[tuple[str, int], ...] = ()
     evidence: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def allowed_components(self) -> int | None:
+        """The components that a vCPU of the target can have, in XCR0 and IA32_XSS; None if that is not known."""
+        traits = traits_of(self.accelerator)
+        # Without a mask only an accelerator is known that has the same on every host, as TCG.
+        return traits.allowed(self.xcr0, self.xss) if self.xcr0 is not None or traits.same_everywhere else None
+
+    def unknown_components(self, asked: int) -> int:
+        """Return the user components in ``asked`` that the target is not known to have; 0 if its mask is known."""
+        return 0 if self.xcr0 is not None else asked & ~SUPERVISOR_MASK & ~(LEGACY_MASK | self.xcr0_shown)

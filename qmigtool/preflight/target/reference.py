@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.devices.blocknames import RESIZABLE
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.parsers.configuration import COMPARED
 from qmigtool.parsers.section import Type
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
 __all__ = ["merge", "target_from_stream"]
-
-# idstr of a resizable RAMBlock -> its max_length, from the error of QEMU 7.2, 10.0 and 11.1 when it is exceeded.
-_RESIZABLE = {
-    "/rom@etc/acpi/tables": 0x200000,
-    "/rom@etc/table-loader": 0x10000,
-    "/rom@etc/acpi/rsdp": 0x1000,
-}
 
 
 def target_from_stream(stream: Stream, name: str | None = None) -> Target:
@@ -111,7 +105,7 @@ def _blocks(stream: Stream) -> dict[str, TargetBlock]:
     return {
         block.idstr: TargetBlock(
             block.used_length,
-            _RESIZABLE.get(block.idstr),
+            RESIZABLE.get(block.idstr),
             block.mr_addr,
             None if block.mr_addr is None else block.idstr in ignored,
         )

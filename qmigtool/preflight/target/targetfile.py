@@ -6,7 +6,7 @@
     files = ["reference.mig", "cpu.json"] # any kind of file that --target accepts, relative to this file's folder
 
     machine = "pc-q35-7.2"                # its name in `query-machines`; an alias needs qemu, or a reference
-    accelerator = "kvm"                   # kvm, tcg, mshv, whpx, hvf
+    accelerator = "kvm"                   # QEMU's name of it, as of -accel
     irqchip = "kernel"                    # kernel, split, off
     vcpus = 4                             # of -smp: more or less than a reference has
     uuid = "12345678-1234-1234-1234-123456789abc"

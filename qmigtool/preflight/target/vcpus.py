@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qmigtool.errors import UsageError
+from qmigtool.x86.lapic import LAPIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_VCPUS", "NUMBERED", "VCPU_SECTIONS", "vcpus_of", "with_vcpus"]
 
-VCPU_SECTIONS = ("cpu_common", "cpu", "apic")
+VCPU_SECTIONS = ("cpu_common", "cpu", LAPIC)
 """In the order of registration; the instance is the vCPU's number, that of ``apic`` its APIC ID."""
 
 NUMBERED = ("cpu_common", "cpu")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from qmigtool.devices.machinetypes import VERSIONED, machine_type
 from qmigtool.parsers.section import Type
 from qmigtool.preflight.target.model import Bound
-from qmigtool.x86.traits import HYPERV
+from qmigtool.x86.lapic import LAPIC
+from qmigtool.x86.traits import traits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
 __all__ = ["Possible", "Split", "bounds_of_stream", "possible", "version_text"]
-
-HYPER_V = (11, 1)
-"""The first version with the ``mshv`` and ``whpx`` accelerators that are known here."""
 
 
 def version_text(version: Version) -> str:
@@ -93,8 +91,8 @@ def _of_names(target: Target) -> Iterator[Bound]:
     if named is not None and named.family in VERSIONED and not named.vendor:
         release = named.release
         yield Bound(release, f"machine type {target.machine} exists since {version_text(release)}")
-    if target.accelerator in HYPERV:
-        yield Bound(HYPER_V, f"-accel {target.accelerator} supports migration since {version_text(HYPER_V)}")
+    if (since := traits_of(target.accelerator).since) is not None:
+        yield Bound(since, f"-accel {target.accelerator} supports migration since {version_text(since)}")
 
 
 def bounds_of_stream(stream: Stream) -> tuple[Bound, ...]:
@@ -108,8 +106,8 @@ def _shown(stream: Stream) -> Iterator[Bound]:
     if "mapped-ram" in stream.capabilities:
         yield Bound((9, 0), "it knows the capability mapped-ram, which exists since 9.0")
     devices = stream.devices
-    if any(one.name == "apic" for one in devices):
-        if devices[0].name == "apic":
+    if any(one.name == LAPIC for one in devices):
+        if devices[0].name == LAPIC:
             yield Bound((10, 2), "it sends apic first, as since 10.2")
         elif devices[0].name == "timer":
             yield Bound((10, 2), "it sends timer before apic, as before 10.2", from_=False)

@@ -8,8 +8,8 @@ from qmigtool.findings import Severity
 from qmigtool.rewrite import components
 from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule, Loss
 from qmigtool.x86.registers import FSW
-from qmigtool.xsave import SUPERVISOR_MASK, mask_names
-from qmigtool.xsave.components import LEGACY_MASK, MPX_MASK, MXCSR_INIT, PKRU_MASK, with_dependents
+from qmigtool.xsave import mask_names
+from qmigtool.xsave.components import MPX_MASK, MXCSR_INIT, PKRU_MASK, with_dependents
 
 __all__ = ["RULES", "UNDECLARED"]
 
@@ -26,12 +26,8 @@ def foreign_components(conversion: Conversion) -> None:
     for _, vcpu in conversion.cpus():
         held |= vcpu.live | vcpu.xstate_bv | vcpu.enabled
     # The accelerator's own limit first: no mask changes it.
-    bound = target.components & ~SUPERVISOR_MASK | target.supervisor | LEGACY_MASK
-    foreign = with_dependents(held & ~bound) & held
-    masked = 0
-    if conversion.mask is not None:
-        allowed = conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
-        masked = with_dependents(held & ~allowed) & held & ~foreign
+    foreign = with_dependents(held & ~target.allowed()) & held
+    masked = with_dependents(held & ~target.allowed(conversion.mask)) & held & ~foreign
     _drop(conversion, foreign, f"{target.name} cannot hold it")
     if masked:
         who = conversion.mask_name

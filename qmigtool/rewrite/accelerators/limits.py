@@ -11,9 +11,10 @@ from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule, Loss
 from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.sectiondraft import SectionDraft
 from qmigtool.x86.kvm import ADDRESSES, faults, is_canonical, linear_width, refusals
+from qmigtool.x86.lapic import LAPIC, pairs
 from qmigtool.x86.registers import HFLAGS
 from qmigtool.xsave import SUPERVISOR_MASK
-from qmigtool.xsave.components import LEGACY_MASK, MXCSR_INIT
+from qmigtool.xsave.components import MXCSR_INIT
 
 if TYPE_CHECKING:
     from qmigtool.x86.vcpu import VCpu
@@ -69,7 +70,7 @@ def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Itera
     """Apply KVM's rules to the vCPU as it will be: XSTATE_BV as the later rules leave it."""
     declared = vcpu.xstate_bv if conversion.source.declares else vcpu.live & ~SUPERVISOR_MASK
     if conversion.mask is not None:
-        declared &= conversion.mask | SUPERVISOR_MASK | LEGACY_MASK
+        declared &= conversion.target.allowed(conversion.mask)
     if vcpu.mxcsr != MXCSR_INIT:
         declared |= 2
 
@@ -88,15 +89,14 @@ def _illegal(conversion: Conversion, section: SectionDraft, vcpu: VCpu) -> Itera
 
 
 def system_management(conversion: Conversion) -> None:
-    """Refuse a vCPU in SMM, and note if firmware uses SMM: not every KVM has it, and MSHV and WHPX do not."""
+    """Refuse a vCPU in SMM, and note if firmware uses SMM: not every KVM has it, and no partition of Hyper-V does."""
+    target = conversion.target
+    hint = f"{target.title} does not have it" if target.hyperv else f"{target.title}: smm=on"
     for section, vcpu in conversion.cpus():
         if conversion.number(section, HFLAGS.path) & HFLAGS["SMM"]:
             conversion.refuse(f"vCPU {vcpu.index}: it is in system management mode")
         if conversion.number(section, "env.smbase") not in (0, SMBASE):
-            conversion.note(
-                f"vCPU {vcpu.index}: its firmware has set up SMM; the target must have it "
-                "(KVM: smm=on; MSHV and WHPX do not have it)"
-            )
+            conversion.note(f"vCPU {vcpu.index}: its firmware has set up SMM; the target must have it ({hint})")
 
 
 def pending_init(conversion: Conversion) -> None:
@@ -146,10 +146,11 @@ def paravirtual(conversion: Conversion) -> None:
 
 def not_restored(conversion: Conversion) -> None:
     """Note the state that QEMU does not write to Hyper-V's hypervisor."""
-    cpus, apics = list(conversion.cpus()), conversion.draft.named("apic")
-    paired = len(apics) == len(cpus)
-    for index, (section, vcpu) in enumerate(cpus):
-        apic = apics[index].device if paired else None
+    lapics = conversion.draft.named(LAPIC)
+    cpus = list(conversion.cpus())
+    lapic_of = {section.label: lapic.device for (section, _), lapic in pairs(cpus, lapics) or ()}
+    for section, vcpu in cpus:
+        apic = lapic_of.get(section.label)
         for lost in unwritten(conversion.target.name, section.device, apic):
             conversion.note(f"vCPU {vcpu.index}: QEMU does not restore this state: {lost.what}")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from qmigtool.findings import Severity
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule, Loss
+from qmigtool.x86.kvm import MP_STATE, NOT_STARTED, MpState
+from qmigtool.x86.lapic import LAPIC
 from qmigtool.x86.registers import HFLAGS, SEGMENT, TSS_AVAILABLE, TSS_BUSY, TSS_MAKES_BUSY
 from qmigtool.x86.vcpu import tcg_hflags
 
 __all__ = ["RULES"]
 
-TR_FLAGS, MP_STATE = "env.tr/flags", "env.mp_state"
+TR_FLAGS = "env.tr/flags"
 BUSY = TSS_MAKES_BUSY * (SEGMENT["TYPE"] & -SEGMENT["TYPE"])
 APIC_SIPI, INTERRUPT_REQUEST = "apic_sipi", "interrupt_request"
-RUNNABLE, UNINITIALIZED, INIT_RECEIVED, HALTED = range(4)  # KVM_MP_STATE_*
 CPU_INTERRUPT_HARD, CPU_INTERRUPT_EXITTB, CPU_INTERRUPT_POLL = 0x2, 0x4, 0x10
 
 
@@ -45,29 +46,29 @@ def to_mp_state(conversion: Conversion) -> None:
     TCG's wait_for_sipi is the state after an INIT. In mp_state 1 KVM waits for the INIT and ignores a SIPI (measured:
     an application processor starts from 2 and never from 1).
     """
-    states = {section.label: RUNNABLE for section, _ in conversion.cpus()}
+    states = {section.label: MpState.RUNNABLE for section, _ in conversion.cpus()}
     for section, _, common in conversion.paired("cpu_common"):
         if conversion.number(common, "halted"):
-            states[section.label] = HALTED
-    for section, _, apic in conversion.paired("apic"):
+            states[section.label] = MpState.HALTED
+    for section, _, apic in conversion.paired(LAPIC):
         if conversion.number(apic, f"{APIC_SIPI}/wait_for_sipi"):
-            states[section.label] = INIT_RECEIVED
+            states[section.label] = MpState.INIT_RECEIVED
     for section, _ in conversion.cpus():
-        conversion.assign(section, MP_STATE, states[section.label])
+        conversion.assign(section, MP_STATE, states[section.label].value)
 
 
 def from_mp_state(conversion: Conversion) -> None:
     """Set the activity state in cpu_common and the APIC from env.mp_state."""
     for section, _, common in conversion.paired("cpu_common"):
-        if conversion.number(section, MP_STATE) in (UNINITIALIZED, INIT_RECEIVED, HALTED):
+        if conversion.number(section, MP_STATE) in NOT_STARTED | {MpState.HALTED}:
             conversion.assign(common, "halted", 1)
-    for section, _, apic in conversion.paired("apic"):
-        if conversion.number(section, MP_STATE) in (UNINITIALIZED, INIT_RECEIVED):
+    for section, _, apic in conversion.paired(LAPIC):
+        if conversion.number(section, MP_STATE) in NOT_STARTED:
             if apic.device.subsection(APIC_SIPI) is None:
                 structure.add_subsection(conversion.draft, apic.label, APIC_SIPI, {"wait_for_sipi": 1})
             conversion.assign(apic, f"{APIC_SIPI}/wait_for_sipi", 1)
     for section, _ in conversion.cpus() if not conversion.target.mp_state else ():
-        conversion.assign(section, MP_STATE, RUNNABLE)
+        conversion.assign(section, MP_STATE, MpState.RUNNABLE.value)
 
 
 def no_interrupt_request(conversion: Conversion) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qmigtool.errors import LiveStateError
 from qmigtool.findings import Severity
 from qmigtool.rewrite.fields import assign
+from qmigtool.x86.lapic import pairs
 
 if TYPE_CHECKING:
     from qmigtool.rewrite.draft import Draft
@@ -70,15 +71,12 @@ class Conversion:
             yield section, self.draft.vcpu(section)
 
     def paired(self, name: str) -> Iterator[tuple[SectionDraft, VCpu, SectionDraft]]:
-        """Yield each vCPU with its section ``name``: ``cpu_common`` or ``apic``.
-
-        ``cpu`` and ``cpu_common`` count vCPUs; ``apic`` has the APIC ID, which rises with that count and has gaps where
-        a topology's numbers are not powers of two. So they are paired by order. A vCPU may have no APIC.
-        """
+        """Yield each vCPU with its section ``name``: ``cpu_common`` or ``apic``. A vCPU may have no APIC."""
         cpus, others = list(self.cpus()), self.draft.named(name)
-        if others and len(others) != len(cpus):
+        found = pairs(cpus, others)
+        if found is None:
             self.refuse(f"{len(cpus)} vCPUs and {len(others)} sections {name!r}: they cannot be paired")
-        for (section, vcpu), other in zip(cpus, others, strict=False):
+        for (section, vcpu), other in found or ():
             yield section, vcpu, other
 
     def number(self, section: SectionDraft, path: str) -> int:

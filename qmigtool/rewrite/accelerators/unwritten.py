@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.findings import Severity
+from qmigtool.x86.kvm import MP_STATE, NOT_STARTED
 from qmigtool.x86.traits import HYPERV, MSHV, WHPX
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ _ROWS = (
     _Row(HYPERV, "env.dr[7]", E, "debug registers are in use: DR7 {:#x}", lambda value: value & DR7_ENABLE),
     _Row(ON_WHPX, "env.pat", E, "PAT is {:#x}", lambda value: value != DEFAULT_PAT),
     _Row(ON_WHPX, "env.mtrr_deftype", W, "MTRRs are set up"),
-    # cpu_common has what is halted (3).
-    _Row(ON_MSHV, "env.mp_state", E, "mp_state is {}", lambda value: value in (1, 2)),
+    # cpu_common has what is halted.
+    _Row(ON_MSHV, MP_STATE, E, "mp_state is {}", lambda value: value in NOT_STARTED),
     _Row(ON_MSHV, "cpu/msr_tscdeadline/env.tsc_deadline", E, "the TSC deadline timer is armed"),
     _Row(ON_MSHV, "cpu/mpx/env.msr_bndcfgs", W, "IA32_BNDCFGS is {:#x}"),
     _Row(
