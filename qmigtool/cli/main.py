@@ -113,7 +113,8 @@ def cli(
     """Read, check, compare and rewrite QEMU migration streams, which hold a saved virtual machine.
 
     FILE is a stream that QEMU wrote, or what contains it: a libvirt save image, a snapshot in a qcow2 image, a
-    compressed file, a network capture; "-" is standard input. Every command that prints facts has --json.
+    compressed file, a network capture; "-" is standard input. Offsets count in the stream, after it was unwrapped
+    (`info` lists the layers). Every command that prints facts has --json.
 
     A file that would cost too much memory or time is refused with exit status 63. The options --max-..., before
     COMMAND, set the limits, which apply to each file.

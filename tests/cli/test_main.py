@@ -79,6 +79,16 @@ RAM_BLOCKS = [
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
+def test_the_replaced_bytes_have_their_section(call):
+    out = call("rewrite", PC, "--drop-section", "hpet", "--dry-run")[1]
+    rows = [line.split()[:4] for line in out.split("\n\n")[1].splitlines()[2:5]]
+    assert rows[0] == ["0x80db9", "hpet@0", "174", "0"]
+    assert [row[1] for row in rows[1:]] == ["vmdesc", "vmdesc"]
+    assert "vmdesc: QEMU's description of the sections" in out
+    out = call("rewrite", PC, "--set", "cpu@0/env.mxcsr=0x1fa0", "--dry-run")[1]
+    assert "vmdesc" not in out
+
+
 def test_info(call):
     found = document(call("info", PC, "--json"))
     assert found["accelerator"].pop("evidence")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import print_cells, say
+from qmigtool.parsers.section import Type
 from qmigtool.rewrite.changes import as_text
 from qmigtool.rewrite.document import rewrite_document
 from qmigtool.util.text import printable
@@ -102,6 +103,8 @@ def _print_splices(stream: Stream, splices: list[Splice]) -> None:
     print_cells(
         ["offset", "in", "old length", "new length", "old", "new"], lines, [True, False, True, True, False, False]
     )
+    if any(line[1] == Type.VMDESC.value for line in lines):
+        say("vmdesc: QEMU's description of the sections, which has their names, fields and lengths")
 
 
 def _named(section: Section) -> str:
