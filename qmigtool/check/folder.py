@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from qmigtool.errors import QmigError
 from qmigtool.parsers.container import ContainerKind, recognise
@@ -15,7 +16,7 @@ from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import packing_of
 from qmigtool.stream.probe import find_start
 
-__all__ = ["streams_below", "streams_in"]
+__all__ = ["Below", "streams_below", "streams_in"]
 
 HEAD = 16
 PARTS = (MULTIFD_MAGIC.to_bytes(4, "big"), b"QCPR")  # belong to a stream, but are not streams
@@ -39,17 +40,36 @@ def streams_in(folder: str) -> tuple[list[str], list[str]]:
     return streams, rest
 
 
-def streams_below(folder: str) -> tuple[list[str], list[str]]:
-    """Return the files below a folder that are worth opening, and the rest, as paths from there; both sorted.
+class Below(NamedTuple):
+    """What is below a folder, as paths from there; sorted."""
 
-    Links to folders are among the rest.
+    streams: list[str]
+    """The files that are worth opening."""
+    rest: list[str]
+    """The other files, and links to folders."""
+    unlisted: dict[str, OSError]
+    """The folders that cannot be listed (``inside/``), and why. What they contain is unknown."""
+
+
+def streams_below(folder: str) -> Below:
+    """Find the files below a folder that are worth opening.
+
+    Raises :class:`OSError` if the folder itself cannot be listed.
     """
     streams: list[str] = []
     rest: list[str] = []
+    unlisted: dict[str, OSError] = {}
     waiting = [""]
     while waiting:
         inside = waiting.pop()
-        found, others = streams_in(f"{folder.rstrip('/')}/{inside}")
+        path_ = f"{folder.rstrip('/')}/{inside}"
+        try:
+            found, others = streams_in(path_)
+        except OSError as error:
+            if not inside:
+                raise
+            unlisted[inside] = OSError(error.errno, error.strerror, path_)
+            continue
         streams += [f"{inside}{one.rpartition('/')[2]}" for one in found]
         for name in others:
             path = Path(folder, inside, name)
@@ -57,7 +77,7 @@ def streams_below(folder: str) -> tuple[list[str], list[str]]:
                 waiting.append(f"{inside}{name}/")
             else:
                 rest.append(f"{inside}{name}")
-    return sorted(streams), sorted(rest)
+    return Below(sorted(streams), sorted(rest), dict(sorted(unlisted.items())))
 
 
 def _worth_opening(path: str) -> bool:

@@ -35,6 +35,7 @@ from qmigtool.tables import FILE
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
+    from qmigtool.check.folder import Below
     from qmigtool.diff.model import Difference
     from qmigtool.diff.ram import RamComparison
     from qmigtool.stream.model import Stream
@@ -210,17 +211,23 @@ def _folders(
 ) -> int:
     """Compare the streams of two folders; a stream that only one of them has is a difference.
 
-    ``with_ram``: None does not compare memory, True also finds moved pages.
+    What a folder below them contains is unknown if it cannot be listed: that is an error, like a file that cannot be
+    opened. ``with_ram``: None does not compare memory, True also finds moved pages.
     """
-    here, there = map(_below, folders)
-    if not here and not there:
+    below = [_below(folder) for folder in folders]
+    unlisted = tuple({**below[0].unlisted, **below[1].unlisted})
+    if not below[0].streams and not below[1].streams and not unlisted:
         raise UsageError("there is no migration stream in either folder", expected="folders with streams")
-    several = Several([one for one in here if one in there], alone=False)
+    here, there = ([one for one in found.streams if not one.startswith(unlisted)] for found in below)
+    several = Several(sorted([*(one for one in here if one in there), *unlisted]), alone=False)
     documents: dict[str, dict[str, Any]] = {}
     rows: list[tuple[Any, ...]] = []
     for name in several.files:
         paths = [f"{folder.rstrip('/')}/{name}" for folder in folders]
         with several.each(name, *paths), ExitStack() as stack:
+            for found_ in below:
+                if name in found_.unlisted:
+                    raise found_.unlisted[name]
             one, other = (
                 stack.enter_context(_opened(path, how, schema, keep_runs=with_ram is not None))
                 for path, how in zip(paths, more, strict=True)
@@ -250,16 +257,16 @@ def _folders(
     return several.status
 
 
-def _below(folder: str) -> list[str]:
-    """Return the streams below a folder, by their names in it."""
+def _below(folder: str) -> Below:
+    """Find the streams below a folder; say what is skipped."""
     from qmigtool.check.folder import streams_below  # the comparison of two streams needs no rules
 
     if not Path(folder).is_dir():
         raise UsageError(f"{folder!r} is not a folder", expected="-r DIR DIR")
-    streams, others = streams_below(folder)
-    if others:
-        say_error(f"{printable(folder)}: skipped, not streams: {printable(', '.join(others))}")
-    return streams
+    found = streams_below(folder)
+    if found.rest:
+        say_error(f"{printable(folder)}: skipped, not streams: {printable(', '.join(found.rest))}")
+    return found
 
 
 def _noise(file: str | None, strict: bool, counted: tuple[str, ...], ignore: tuple[str, ...]) -> Noise:

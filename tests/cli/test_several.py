@@ -219,3 +219,31 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(folders, capsys, mo
     files = {one["file"]: one for one in json.loads(capsys.readouterr().out)["files"]}
     assert "Permission denied" in files["locked.mig"]["error"]["message"]
     assert files["same.mig"]["same"] is True
+
+
+def test_a_folder_that_cannot_be_listed_does_not_stop_the_others(folders, capsys, monkeypatch):
+    """The superuser may list everything: the error is made."""
+    from pathlib import Path
+
+    a, b = folders
+    plain = Path.iterdir
+
+    def refusing(self):
+        if self == b / "inside":
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    capsys.readouterr()
+    assert run(["diff", "-r", str(a), str(b)]) == 2
+    out, err = capsys.readouterr()
+    assert "same.mig: no difference" in out
+    assert "only in" not in out + err  # what the folder contains is unknown
+    assert f"qmigtool: {b}/inside/: Permission denied" in err
+    assert run(["diff", "-r", str(a), str(b), "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (found["same"], found["only_a"], found["only_b"]) == (None, [], [])
+    files = {one["file"]: one for one in found["files"]}
+    assert set(files) == {"inside/", "same.mig"}
+    assert files["inside/"]["error"]["message"] == "Permission denied"
+    assert files["same.mig"]["same"] is True
