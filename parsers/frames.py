@@ -30,6 +30,8 @@ MAX_DATAGRAMS, MAX_PIECES = 4096, 1 << 16  # waiting for their other fragments
 MAX_FRAGMENTS = 256  # of a datagram: 64 KiB in pieces of 576 bytes are 120
 _HALF = struct.Struct(">H").unpack_from
 _TCP = struct.Struct(">4xIIBB").unpack_from
+_USUAL = struct.Struct(">12xHBxH2xHxB2x12sIIBB").unpack_from  # Ethernet, IPv4 without options, TCP
+MAX_ENDS = 1 << 14
 
 Places = tuple[tuple[int, int], ...]
 """(offset, length) in the capture, in order."""
@@ -72,6 +74,7 @@ class Decoder:
     lost_fragments: int = 0
     _datagrams: dict[bytes, _Datagram] = field(default_factory=dict)
     _waiting: int = 0
+    _ends: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
     def decode(self, packet: CapturedPacket) -> Segment | None:
         """Return the TCP segment in a packet; None for anything else."""
@@ -79,7 +82,7 @@ class Decoder:
         stop = start + wire
         buf = self.whole
         if link == ETHERNET:
-            return self._ethernet(buf, start, end, stop, None, 0)
+            return self._usual(start, end, stop) or self._ethernet(buf, start, end, stop, None, 0)
         if link in RAW:
             return self._ip(buf, start, end, stop, None, 0)
         if link == SLL:
@@ -101,6 +104,26 @@ class Decoder:
     def waiting(self) -> int:
         """The number of datagrams of which fragments are missing."""
         return len(self._datagrams) + self.lost_fragments
+
+    def _usual(self, start: int, end: int, stop: int) -> Segment | None:
+        """Return the segment in an Ethernet frame with IPv4 and TCP, neither fragment nor SYN; None for any other."""
+        if end - start < 54:
+            return None
+        kind, version, total, fragment, protocol, key, sequence, ack, words, flags = _USUAL(self.whole, start)
+        if kind != IPV4 or version != 0x45 or protocol != TCP or fragment & 0x3FFF or flags & SYN or words < 0x50:
+            return None
+        data = start + 34 + (words >> 4) * 4
+        if total > 20:
+            stop = min(stop, start + 14 + total)
+        if data > stop:
+            return None
+        ends = self._ends.get(key)
+        if ends is None:
+            if len(self._ends) >= MAX_ENDS:
+                self._ends.clear()
+            ends = self._ends[key] = key[:4] + key[8:10], key[4:8] + key[10:]
+        there = (end if end < stop else stop) - data
+        return Segment(ends, sequence, ack, flags, stop - data, ((data, there),) if there > 0 else (), False)
 
     def _ethernet(
         self, buf: memoryview, at: int, end: int, stop: int, where: Places | None, depth: int

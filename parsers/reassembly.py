@@ -139,6 +139,14 @@ class TcpDirection:
             self.first = time if self.first is None else self.first
             self.last = time
         edge = self._edge
+        if (
+            len(segment.places) == 1
+            and segment.places[0][1] == length
+            and (sequence - self._base - edge) % MODULUS == 0
+        ):
+            self._edge = edge + length  # the usual case, also below
+            self._append(edge, *segment.places[0], -1 if time is None else time)
+            return
         # Sequence numbers wrap around: this one is at the position nearest to the edge.
         ahead = (sequence - self._base - edge + MODULUS // 2) % MODULUS - MODULUS // 2
         position, end = edge + ahead, edge + ahead + length

@@ -22,6 +22,7 @@ processes      whole commands on 64 MiB and 4 GiB of RAM; start-up
 ram            the RAM walk in records per second, and its memory
 ramdiff        the memory of two streams compared, against cmp
 batch          apply_batch against loops
+captures       a capture of 1 GiB unwrapped, against an earlier version and scapy
 decode         a stream opened and every field of it decoded
 =============  ====================================================================================================
 """

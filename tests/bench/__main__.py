@@ -9,7 +9,7 @@ import time
 
 from tests.bench.measure import show
 
-GROUPS = ("decode", "ram", "memory", "ramdiff", "batch", "processes", "rewriting")
+GROUPS = ("decode", "ram", "memory", "ramdiff", "batch", "processes", "rewriting", "captures")
 
 
 def main(names: list[str]) -> int:

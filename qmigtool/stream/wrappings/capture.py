@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool.errors import MigrationsError, QmigError, StreamError, UnsupportedError, UsageError
@@ -12,7 +12,7 @@ from qmigtool.parsers.container import ContainerKind, Magic
 from qmigtool.parsers.pcap import Capture, Role, read_capture
 from qmigtool.parsers.source import BufferSource, FileSource, PartSource
 from qmigtool.stream.migrations import Channel, Migration, find_migrations, named
-from qmigtool.stream.unwrapped import Unwrapped, Wrapping, check_room
+from qmigtool.stream.unwrapped import CHECKED, Unwrapped, Wrapping, check_room
 from qmigtool.util.budget import current
 from qmigtool.util.progress import reach, task
 
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CAPTURE"]
 
+Places = list[tuple[int, int]]
+"""(offset in the capture, length)."""
+
 SECTION = "capture"
 BLOCK = 4096  # of a temporary file: what the least data after a hole occupies
-BATCH = 64 << 10  # bytes and
-MOST = 64  # places that are written at once
+BATCH = 256 << 10  # bytes and
+MOST = 512  # places that are read and written at once
 ALIGNED = 1 << 16  # where a channel starts in the temporary file of the others: every system can map that
 
 
@@ -132,44 +135,65 @@ def _readable(direction: TcpDirection) -> int:
 def _write(source: BufferSource, direction: TcpDirection, file: BinaryIO, start: int) -> None:
     """Write a direction to a file, its first byte at ``start``."""
     budget, size, handle = current(), _readable(direction), file.fileno()
-    source.restart()
-    for at, pieces in _batches(source.whole, direction, size):
+    unchecked = CHECKED
+    read = _reader(source)
+    for at, places in _batches(direction, size):
         budget.tick(section=SECTION)
-        length = sum(map(len, pieces))
+        length = sum(count for _, count in places)
         budget.charge("spool", max(length, BLOCK), section=SECTION)
-        check_room(length)
-        _write_all(handle, pieces, start + at)
+        unchecked = check_room(length, unchecked)
+        _write_all(handle, read(places), start + at)
         reach(at + length)
-        source.passed(direction.place_of(at + length - 1))
     os.ftruncate(handle, max(start + size, os.fstat(handle).st_size))
 
 
-def _batches(whole: memoryview, direction: TcpDirection, size: int) -> Iterator[tuple[int, list[memoryview]]]:
-    """Yield (position, pieces that follow each other) of a direction's bytes before ``size``."""
-    pieces: list[memoryview] = []
+def _reader(source: BufferSource) -> Callable[[Places], list[memoryview]]:
+    """Return a function that gives the bytes at places of a capture, until it is called again.
+
+    A file is read, not mapped: that is faster, and its pages do not count as this process's.
+    """
+    if not isinstance(source, FileSource) or not hasattr(os, "preadv"):
+        return lambda places: [source.whole[at : at + size] for at, size in places]
+    buffer = memoryview(bytearray(2 * BATCH))
+    handle = source.fileno()
+
+    def read(places: Places) -> list[memoryview]:
+        first, last = places[0][0], sum(places[-1])
+        if 0 <= last - first <= len(buffer) and os.preadv(handle, [buffer[: last - first]], first) == last - first:
+            if all(first <= at <= last for at, _ in places):
+                return [buffer[at - first : at - first + size] for at, size in places]
+        return [memoryview(bytes(source.view(at, size))) for at, size in places]
+
+    return read
+
+
+def _batches(direction: TcpDirection, size: int) -> Iterator[tuple[int, Places]]:
+    """Yield (position, places of bytes that follow each other) of a direction's bytes before ``size``."""
+    places: Places = []
     start = end = 0
     for position, offset, length in direction.places():
         length = min(length, size - position)
         if length <= 0:
             break
-        if pieces and (position != end or len(pieces) == MOST or end - start >= BATCH):
-            yield start, pieces
-            pieces = []
-        if not pieces:
-            start = end = position
-        pieces.append(whole[offset : offset + length])
-        end += length
-    if pieces:
-        yield start, pieces
+        for at in range(0, length, BATCH):
+            part = min(BATCH, length - at)
+            if places and (position + at != end or len(places) == MOST or end - start + part > BATCH):
+                yield start, places
+                places = []
+            if not places:
+                start = end = position + at
+            places.append((offset + at, part))
+            end += part
+    if places:
+        yield start, places
 
 
 def _write_all(handle: int, pieces: list[memoryview], at: int) -> None:
     os.lseek(handle, at, os.SEEK_SET)
     if not hasattr(os, "writev"):
-        os.write(handle, b"".join(pieces))
-        return
+        pieces = [memoryview(b"".join(pieces))]
     while pieces:
-        written = os.writev(handle, pieces)
+        written = os.writev(handle, pieces) if hasattr(os, "writev") else os.write(handle, pieces[0])
         while pieces and written >= len(pieces[0]):
             written -= len(pieces.pop(0))
         if written:
