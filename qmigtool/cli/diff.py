@@ -338,7 +338,7 @@ def _print_memory(memory: RamComparison, limit: int | None, *, moved: bool) -> N
             print()
     for block in memory.blocks:
         for problem in block.problems:
-            print(printable(f"{block.name}: {problem}"))
+            say(printable(f"{block.name}: {problem}"))
 
 
 def _page(found: Outcome) -> str:

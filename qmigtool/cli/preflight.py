@@ -166,7 +166,7 @@ def _print(result: Preflight, again: str | None) -> None:
         place += f"{', and' if place else ', but' if verdict.loads else ':'} {DECIDES}"
     if verdict.offset is not None:
         place += f" at offset {verdict.offset:#x}" + (f" in {verdict.section}" if verdict.section else "")
-    print(printable(WORDS[verdict.loads] + place))
+    say(printable(WORDS[verdict.loads] + place))
     for line in verdict.errors or verdict.warnings:
         print(printable(printed(line, PROGRAM)))
     for who, lines in verdict.otherwise:

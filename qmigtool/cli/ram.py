@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from qmigtool.cli.shared.command import command
-from qmigtool.cli.shared.messages import print_json
+from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import (
     csv_option,
     file_argument,
@@ -69,10 +68,10 @@ def _say_absent(document: dict[str, Any], stream: Stream) -> None:
         pages = sum(block["pages"] for block in document["blocks"] if not block["elsewhere"])
         count = f"qmigtool: {document['absent_pages']} of {pages} pages"
         if stream.stopped is not None:
-            print(f"{count} are {not_reached(stream.stopped)}", file=sys.stderr)
+            say_error(f"{count} are {not_reached(stream.stopped)}")
         else:
             why = "are in none of the given channels (multifd or postcopy: see --channel)"
-            print(f"{count} {why}", file=sys.stderr)
+            say_error(f"{count} {why}")
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -50,5 +50,6 @@ def undo(file: str, patch: str, output: str, as_json: bool) -> int:
         if as_json and output != "-":
             print_json({"spans": len(splices), "bytes": written, **problems_document(stream)})
         else:
-            say_error(f"{output}: {written} bytes, {len(splices)} spans of {printable(file)} replaced")
+            spans = f"{len(splices)} span{'s' if len(splices) != 1 else ''}"
+            say_error(f"{output}: {written} bytes, {spans} of {printable(file)} replaced")
         return finish(stream)

@@ -12,6 +12,7 @@ from qmigtool.cli.shared.output import (
     finish,
     json_option,
     opened,
+    say,
     schema_option,
 )
 from qmigtool.cli.shared.parameters import mask_option, size_value, the_layout_option
@@ -58,7 +59,7 @@ def export_bundle(
             print_json({**document, **problems_document(stream)})
         else:
             for entry in document["vcpus"]:
-                print(
+                say(
                     f"vCPU {entry['vcpu']}: {entry['file']}, {entry['size']} bytes in a buffer of {entry['buffer']}, "
                     f"XSTATE_BV {entry['xstate_bv']}, XCOMP_BV {entry['xcomp_bv']}, XCR0 {entry['xcr0']}, "
                     f"{len(entry['msrs'])} MSRs"

@@ -29,8 +29,9 @@ _PARTS = r"(?<=  )(?=[^ ])(?!::|##)"
 _WORDS = r"(?<= )(?=[^ ])(?!::|##)|(?<=/)(?=[^ /])(?!::|##)"
 _DOTS = rf"{_WORDS}|(?<=[A-Za-z_\]]\.)(?=[A-Za-z_]\w{{5}})"
 _PUNCTUATION = rf"{_WORDS}|(?<=\w\.)(?=[A-Za-z_])|(?<=\w[-_,:;=@])(?=\w)"
-NAMES = (re.compile(_WORDS), re.compile(_DOTS))  # those that leave names as they are
-TIERS = (re.compile(_PARTS), *NAMES, re.compile(_PUNCTUATION))
+_GROUPS = r"(?<=[0-9a-f])(?=(?:[0-9a-f]{16})+(?![0-9a-zA-Z]))"  # 64 bits of a long number, as of a register
+NAMES = tuple(map(re.compile, (_WORDS, _DOTS, rf"{_DOTS}|{_GROUPS}")))  # those that leave names as they are
+TIERS = (re.compile(_PARTS), *NAMES, re.compile(rf"{_PUNCTUATION}|{_GROUPS}"))
 _COMMAND = re.compile(r"`[^`]+`")
 _KEPT = "\x00"  # in no text: it is printable
 

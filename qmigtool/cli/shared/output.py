@@ -244,7 +244,7 @@ def _painted(cell: str, colour: str | None, *, bold: bool) -> str:
 def say(text: str) -> None:
     """Print a sentence, folded at words on a terminal."""
     width = columns()
-    print(text if width is None else "\n".join(wrapped(text, width, hanging=2)))
+    print(text if width is None else "\n".join(wrapped(text, width, hanging=2 + len(text) - len(text.lstrip(" ")))))
 
 
 def _cell(column: Column, value: Any, flags: tuple[str, str]) -> str:

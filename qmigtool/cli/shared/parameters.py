@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from qmigtool import xsave as core
+from qmigtool.cli.shared.messages import say_error
 from qmigtool.cli.shared.output import remember_inputs
 from qmigtool.errors import UsageError
 from qmigtool.util.text import printable
@@ -50,7 +51,7 @@ def layout_value(value: str | Layout) -> Layout:
     found = core.parse_cpuid_dump(data.decode("utf-8", "replace"), name, cpu=choice)
     note = missing_rows(found)
     if note is not None:
-        print(f"note: {printable(note)}", file=sys.stderr)
+        say_error(f"note: {printable(note)}")
     return found
 
 

@@ -11,7 +11,7 @@ from qmigtool.cli.shared.areas import quirk_option, read_area, the_area_layout_o
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.othernames import renamed_option
-from qmigtool.cli.shared.output import json_option
+from qmigtool.cli.shared.output import json_option, say
 from qmigtool.cli.shared.parameters import mask_option
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout
@@ -116,18 +116,18 @@ def _print_check(
     unasked: Mapping[str, str],
 ) -> None:
     if misfits:
-        print(f"the area does not fit {layout.name}:")
+        say(f"the area does not fit {layout.name}:")
         for text in misfits:
-            print(f"  - {text}")
+            say(f"  - {text}")
     for verdict in verdicts:
         if verdict.consumer in unasked:
-            print(f"{verdict.consumer}: not asked, {unasked[verdict.consumer]}")
+            say(f"{verdict.consumer}: not asked, {unasked[verdict.consumer]}")
             continue
-        print(f"{verdict.consumer}: {'accepts' if verdict.ok else 'refuses'}")
+        say(f"{verdict.consumer}: {'accepts' if verdict.ok else 'refuses'}")
         for text in (*verdict.reasons, *verdict.notes):
-            print(f"  - {text}")
+            say(f"  - {text}")
     for note in notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _unasked(data: bytes) -> dict[str, str]:
