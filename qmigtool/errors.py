@@ -60,6 +60,10 @@ class QmigError(Exception):
         text = f"{where}: {self.message}" if where else self.message
         return f"{text} (expected {self.expected})" if self.expected else text
 
+    def same(self, other: QmigError) -> bool:
+        """Return whether both are the same error at the same place."""
+        return type(self) is type(other) and self.as_dict() == other.as_dict()
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of the ``error`` object of ``--json``."""
         return {

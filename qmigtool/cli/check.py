@@ -226,7 +226,7 @@ def _refuse_twice(outputs: list[str]) -> None:
 
 def _render(form: str, result: CheckResult) -> str:
     if form == "text":
-        return "".join(f"{printable(line)}\n" for _, line in text.lines(result.reports))
+        return "".join(f"{printable(line.shown())}\n" for line in text.lines(result.reports))
     if form == "json":
         return json_document({"schema": SCHEMA, **result.as_dict()})
     return formats.render(form, result.reports, result.fail_on, __version__)
@@ -237,11 +237,9 @@ def _bytes(document: str) -> bytes:
 
 
 def _print_text(found: Sequence[Report]) -> None:
-    for severity, line in text.lines(found, columns()):
-        shown = printable(line)
-        if severity is not None:
-            shown = shown.replace(severity.value, styled(severity.value, COLOURS[severity], bold=True), 1)
-        print(shown)
+    for line in text.lines(found, columns()):
+        escaped = line._replace(text=printable(line.text))
+        print(escaped.shown(lambda word, severity: styled(word, COLOURS[severity], bold=True)))
 
 
 def _list_rules(policy: Policy, *, as_json: bool) -> None:

@@ -215,9 +215,10 @@ def _print_info(document: dict[str, Any], lacking: Missing | None, unread: str) 
         ),
     ]
     width = columns()
+    alarming = {name for name in ("proved", "complete") if document[name] is False}
     for name, text in lines:
         parts = [printable(text)] if width is None else wrapped(printable(text), max(width - 14, 20), hanging=2)
-        colour = "red" if parts[0].startswith("NO") else None
+        colour = "red" if name in alarming else None
         for i, part in enumerate(parts):
             print(f"{name if i == 0 else '':13} {styled(part, colour)}".rstrip())
 

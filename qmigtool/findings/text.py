@@ -2,52 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from textwrap import wrap
+from typing import NamedTuple
 
 from qmigtool.findings.model import Finding, Severity
 from qmigtool.findings.report import Report, count
 from qmigtool.util.text import printable
 
-__all__ = ["REASON", "lines", "place", "sentence", "summary"]
+__all__ = ["REASON", "ReportLine", "lines", "place", "sentence", "summary"]
 
 WIDTH = max(map(len, Severity))
 REASON = 96  # columns of a reason, which is prose
 LEAST = 20
 
 
-def lines(reports: Sequence[Report], width: int | None = None) -> Iterator[tuple[Severity | None, str]]:
-    """Yield (severity, line): the findings by file and rule, then one line with a summary.
+class ReportLine(NamedTuple):
+    """One line: the severity that it starts with, or None, and the text after it."""
+
+    severity: Severity | None
+    text: str
+
+    def shown(self, style: Callable[[str, Severity], str] = lambda word, _: word) -> str:
+        """Return the line; ``style`` colours the word of the severity."""
+        if self.severity is None:
+            return self.text
+        room = " " * (WIDTH - len(self.severity.value))
+        return f"  {style(self.severity.value, self.severity)}{room}  {self.text}"
+
+
+def lines(reports: Sequence[Report], width: int | None = None) -> Iterator[ReportLine]:
+    """Yield the findings by file and rule, then one line with a summary.
 
     ``width`` is that of a terminal: lines are folded at words. Without it findings are not folded, so that they can be
     searched. Names from the files are not escaped: the caller that prints a line must escape it.
     """
     for number, report in enumerate(reports):
         if number and (report.findings or reports[number - 1].findings):
-            yield None, ""
+            yield ReportLine(None, "")
         yield from _file(report, width)
     if len(reports) != 1 or reports[0].findings:
-        yield None, ""
-        yield None, summary(reports)
+        yield ReportLine(None, "")
+        yield ReportLine(None, summary(reports))
 
 
-def _file(report: Report, width: int | None) -> Iterator[tuple[Severity | None, str]]:
+def _file(report: Report, width: int | None) -> Iterator[ReportLine]:
     if not report.findings:
-        yield None, f"{report.file}: nothing found by {len(report.rules)} rules"
+        yield ReportLine(None, f"{report.file}: nothing found by {len(report.rules)} rules")
         return
-    yield None, f"{report.file}:"
+    yield ReportLine(None, f"{report.file}:")
     indent = " " * (WIDTH + 4)
     room = REASON if width is None else max(width - len(indent), LEAST)
     for rule in report.rules:
         found = report.of(rule)
         for finding in found:
             first, *more = [sentence(finding)] if width is None else _folded(printable(sentence(finding)), room)
-            yield finding.severity, f"  {finding.severity.value:{WIDTH}}  {first}"
+            yield ReportLine(finding.severity, first)
             for line in more:
-                yield None, indent + line
+                yield ReportLine(None, indent + line)
         if found:
             for line in _folded(f"{found[0].reason} [{rule.id}]".strip(), room):
-                yield None, indent + line
+                yield ReportLine(None, indent + line)
 
 
 def _folded(text: str, room: int) -> list[str]:

@@ -364,7 +364,7 @@ class Facts:
 
     def report(self, error: QmigError) -> None:
         """Add an error to :attr:`problems`, unless it is there already."""
-        if str(error) not in map(str, self.problems):
+        if not any(map(error.same, self.problems)):
             self.problems.append(error)
 
     def device(self, path: str) -> Device:

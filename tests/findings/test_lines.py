@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 from qmigtool.findings import Finding, Report, Severity, text
@@ -61,7 +62,7 @@ def test_codequality() -> None:
 
 
 def test_text() -> None:
-    lines = list(text.lines((PLAIN, FINE)))
+    lines = [(line.severity, line.shown()) for line in text.lines((PLAIN, FINE))]
     assert lines[:6] == [
         (None, "streams/a.mig:"),
         (Severity.ERROR, "  error    cpu@0/env.xcr0 at 0x81f9: XCR0 is 0x2"),
@@ -80,12 +81,18 @@ def test_text() -> None:
     ]
 
 
+def test_the_severity_is_coloured_where_it_is_and_nowhere_else() -> None:
+    report = replace(PLAIN, findings=(replace(PLAIN.findings[0], message="an error is an error"),))
+    shown = [line.shown(lambda word, severity: f"<{word}:{severity}>") for line in text.lines((report,))]
+    assert shown[1] == "  <error:error>    cpu@0/env.xcr0 at 0x81f9: an error is an error"
+
+
 def test_text_of_one_fine_file_is_one_line() -> None:
     assert list(text.lines((FINE,))) == [(None, "streams/fine.mig: nothing found by 4 rules")]
 
 
 def test_text_of_many_fine_files_sums_up() -> None:
-    assert [line for _, line in text.lines((FINE, FINE))] == [
+    assert [line.shown() for line in text.lines((FINE, FINE))] == [
         *["streams/fine.mig: nothing found by 4 rules"] * 2,
         "",
         "2 files, 4 rules: nothing found",

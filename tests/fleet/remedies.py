@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fleet.cases import CASES, Case, Row, read_cases, read_rows
-from tests.fleet.judge import kind
+from tests.fleet.judge import WRONG, kind
 from tests.fleet.make import load
 
 LIMIT = 300.0  # seconds of one command
@@ -39,6 +39,7 @@ class Trial:
         self.binary = str(Path(binaries.get(row.loaded_by, "/nowhere"), f"qemu-system-{case.architecture}"))
         self.wrong: list[str] = []
         self.done: list[str] = []
+        self.loaded = False  # by real QEMU, after a remedy
         self.made = Path(tempfile.mkdtemp(prefix="qmigtool-remedy-")) / "out.mig"
 
     def run(self) -> None:
@@ -47,7 +48,7 @@ class Trial:
         document = self.preflight(self.folder / row.stream)
         if document is None:
             return
-        if kind(row, document["loads"]).startswith("WRONG"):
+        if kind(row, document["loads"]) in WRONG:
             self.wrong.append(f"verdict {document['loads']}: QEMU {row.outcome}: {row.words}")
         remedy = document["remedy"]
         if remedy is None:
@@ -107,15 +108,16 @@ class Trial:
     def loads(self, what: str, path: Path, options: list[str], then: dict[str, Any] | None) -> None:
         """Load a stream with real QEMU and these options, if all of them are options."""
         expected = None if then is None else then["loads"]
-        if not all(option.startswith("-") and " if that QEMU" not in option for option in options):
+        words = [word for option in options for word in shlex.split(option)]
+        if not all(name.startswith("-") for option in options for name in shlex.split(option)[::2]):  # name, value, ...
             self.done.append(f"{what} {options}: not an option to try")
             return
-        words = [word for option in options for word in shlex.split(option)]
         outcome, _, lines = load(self.binary, (*self.case.target, *words), path)
         said = f"{what}{f' {shlex.join(words)}' if words else ''}: predicted {expected}, QEMU {outcome}"
         if expected is not None and expected != (outcome == "loads"):
             self.wrong.append(f"{said}: {' / '.join(lines)}")
         else:
+            self.loaded |= outcome == "loads"
             self.done.append(said if outcome == "loads" else f"{said}: {' / '.join(lines)}")
 
     def close(self) -> None:
@@ -159,7 +161,7 @@ def main(*arguments: str) -> None:
     for trial in try_all(given.folder.absolute(), binaries, cases, rows, given.jobs):
         row = trial.row
         tried, wrong = tried + 1, wrong + bool(trial.wrong)
-        loaded += any("QEMU loads" in line for line in trial.done)
+        loaded += trial.loaded
         for head, lines in (("WRONG", trial.wrong), ("remedy", trial.done)):
             for line in lines:
                 print(f"{head}: {row.case} {row.saved_by} -> {row.loaded_by}: {line}", flush=True)
