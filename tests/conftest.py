@@ -2,7 +2,7 @@
 
 A test marked `qemu`, `kvm`, `mshv`, `xsavec` or `needs(PROGRAM...)` is skipped, with the reason, where the machine
 cannot do it. With QMIGTOOL_REQUIRE_QEMU=1 in the environment (CI sets it) a missing QEMU or program is a failure
-instead. What a run writes lies in one temporary folder, which is removed however the run ends
+instead. What a run writes is in one temporary folder, which is removed however the run ends
 (tests/support/temporary.py).
 """
 

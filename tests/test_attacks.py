@@ -169,7 +169,7 @@ LONGEST = be64((1 << 64) - 1)
     ],
 )
 def test_a_payload_that_is_not_there(idstr, record):
-    """A file says so at once; what a pipe has come to nobody knows before its end."""
+    """For a file the error is immediate; a pipe's length is known only at its end."""
     body = live_body(idstr, lambda: None)
     with pytest.raises(TruncatedError) as caught:
         body.advance(Window(record, final=True), 0)

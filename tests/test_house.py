@@ -132,7 +132,7 @@ def test_there_is_no_circle(graph):
 
 
 def commands(group, above=()):
-    """Give (path of names, where it is) of each command and group that is imported when somebody calls it."""
+    """Give (path of names, where it is) of each command and group that is imported when it is called."""
     for name, (place, _) in group._lazy.items():
         yield (*above, name), place
         inner = group.get_command(None, name)

@@ -91,7 +91,7 @@ def test_layouts():
 
 
 def test_the_largest_numbers_survive():
-    """A missing value beside it would turn plain uint64 into floats, and 2**64 - 1 into something else."""
+    """A missing value next to it would turn plain uint64 into floats, and 2**64 - 1 into something else."""
     top = (1 << 64) - 1
     w = StreamWriter(config=capabilities("x-ignore-shared"))
     w.start(0xFFFFFFFF, "ram", 0xFFFFFFFF, 4, mem_size([("r", PAGE, be64(top)), ("s", PAGE, be64(0))]) + eos())
@@ -169,7 +169,7 @@ def test_what_is_made_of_a_frame_keeps_them_too():
     assert schema(named)["device"] == "category"
     assert pd.concat([first, second[["device", "path"]]])["device"].dtype == "category"
     assert schema(pd.concat({"a": first, "b": second}, names=["file"])) == SCHEMAS["fields"]
-    # Beside each other nothing is united, and a plain DataFrame decides for itself.
+    # Columns side by side are not united, and a plain DataFrame decides for itself.
     assert len(pd.concat([first, second], axis=1).columns) == 2 * len(first.columns)
     assert pd.concat([first, pd.DataFrame({"device": ["x"]})])["device"].tolist()[-1] == "x"
     assert pd.concat([first, first]).dtypes.equals(first.dtypes)

@@ -9,7 +9,7 @@ The first form takes some minutes, 5 GiB under $TMPDIR (deleted afterwards; less
 and says so) and 2 GiB of memory. ``pytest tests/bench/bench_figures.py -s`` does the same as a test marked ``bench``;
 the default run collects neither.
 
-Every figure is the median of interleaved runs and stands beside a named rival that ran between the same runs, so a slow
+Every figure is the median of interleaved runs, next to a named rival that ran between the same runs, so a slow
 or busy machine moves both; the ratio is what to compare. Nothing here fails for being slow. A rival has to come to the
 same result as what it is compared with, and that is asserted.
 

@@ -68,7 +68,7 @@ def _way(what: str, plan: Plan, areas: Areas) -> Iterator[Figure]:
     batch = apply_batch(plan, areas)
     for area, result in zip(rows[:200], batch, strict=False):
         assert plan.apply(area).data == result.tobytes()
-        # The naive loop takes x87 and SSE as they lie, declared or not.
+        # The naive loop takes x87 and SSE as they are, declared or not.
         assert naive(area)[576:] == result[576:].tobytes()
     rounds = AREAS // len(areas)
     ways: dict[str, Callable[[], object]] = {

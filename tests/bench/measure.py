@@ -29,7 +29,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A line of the table: what was measured, and the rival it stands beside. ``ratio`` is ours by the rival's."""
+    """A line of the table: what was measured, and its rival. ``ratio`` is ours by the rival's."""
 
     what: str
     ours: str

@@ -46,7 +46,7 @@ def figures() -> Iterator[Figure]:
 
 def _pattern(folder: Path, pattern: Pattern) -> Iterator[Figure]:
     one, same, other = (folder / f"{name}.mig" for name in ("one", "same", "other"))
-    for path in (one, same, other):  # written, as QEMU does it: copies lie in the page cache in smaller pieces
+    for path in (one, same, other):  # written, as QEMU does it: copies are in the page cache in smaller pieces
         with path.open("wb") as file:
             synthetic.write(file, RAM, pattern)
     _change(other)
@@ -70,7 +70,7 @@ def _pattern(folder: Path, pattern: Pattern) -> Iterator[Figure]:
 
 
 def _extract(path: Path) -> str:
-    """Write the memory of a stream beside it; without holes, which cmp would find quicker to read."""
+    """Write the memory of a stream next to it; without holes, which cmp would find quicker to read."""
     memory = path.with_suffix(".ram")
     with qmigtool.open(path) as stream, memory.open("wb") as file:
         for _, part in stream.ram.pages(BLOCK):

@@ -30,7 +30,7 @@ EDITS = {
 
 
 def figures() -> Iterator[Figure]:
-    """Measure each edit beside cp."""
+    """Measure each edit against cp."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < 4 * RAM:
         yield Figure(f"2 GiB of RAM: left out, {tempfile.gettempdir()} has only {mib(free)} free", "")

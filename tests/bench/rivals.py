@@ -1,4 +1,4 @@
-"""What we are compared with: the code somebody would write in an hour, with nothing in it that is slow on purpose.
+"""What we are compared with: the code that a user would write in an hour, with nothing in it that is slow on purpose.
 
 As a program (``python rivals.py FILE OFFSET``) it maps a stream and walks its RAM, without importing qmigtool or numpy.
 """

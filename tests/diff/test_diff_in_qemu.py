@@ -49,7 +49,7 @@ def test_saved_twice_there_is_no_difference(qemu_stream: QemuStreamFactory, mach
 
 @pytest.mark.kvm
 def test_the_noise_rules_are_not_idle(qemu_stream: QemuStreamFactory, tmp_path: Path) -> None:
-    """A VM that stands still under KVM has clocks that go on: without the rules there is a difference."""
+    """A VM that is stopped under KVM has clocks that advance: without the rules there is a difference."""
     first = qemu_stream(Machine(accel="kvm", cpu="host")).path
     second = saved_again(Machine(accel="kvm", cpu="host"), first, tmp_path / "second.mig")
     assert "kvmclock@0/clock" in places(compared(first, second, noise=default_noise().strict()))

@@ -1,4 +1,4 @@
-"""Comparing what somebody has broken: nothing but findings and problems comes of it."""
+"""Comparing broken streams gives only findings and problems."""
 
 import random
 import sys

@@ -83,7 +83,7 @@ class StandIn:
 
     `page` is what MSHV_GET_VP_STATE returns for XSAVE, `layout` the partition's XSAVE_STATES, `features` every word of
     its processor features, `max_xsave` its MAX_XSAVE_DATA_SIZE. The log is read when it is asked: after QEMU has ended,
-    or while it stands still.
+    or while it is stopped.
     """
 
     def __init__(

@@ -295,7 +295,7 @@ def build_selfcheck(*, xcr0: int = guest.X87 | guest.SSE | guest.AVX, park: int 
     """Return the multiboot image.
 
     `xcr0` is cut down to what CPUID has; give less where QEMU cannot save all that (`Qemu.usable_xcr0`). `park` is
-    the number of vCPUs but one, for these to wait for a SIPI; with 0 they lie halted in SeaBIOS. The machine needs
+    the number of vCPUs but one, for these to wait for a SIPI; with 0 they are halted in SeaBIOS. The machine needs
     4 MiB of RAM or more, a PIT, PICs, a CPU with long mode, and xAPIC mode at its reset address.
     """
     return assemble(xcr0=xcr0, park=park)[0]

@@ -58,7 +58,7 @@ def general(e: Emitter, opcode: int, mnemonic: str, name: str, number: int) -> N
 
 
 class _Checks:
-    """The checks of one round; the branches that note an error lie behind the loop."""
+    """The checks of one round; the branches that record an error follow the loop."""
 
     def __init__(self, e: Emitter) -> None:
         self._e = e

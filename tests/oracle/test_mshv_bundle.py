@@ -55,7 +55,7 @@ def test_qemu_sets_what_the_bundle_says(features: int, tmp_path: Path) -> None:
         written = [(one.name, one.value) for one in standin.registers(index)]
         xfem = max(i for i, (name, _) in enumerate(written) if name == XFEM)
         assert written[xfem][1] == int(entry["xcr0"], 0) | int(entry["xcr0_beside"], 0)
-        # EFER stands among the special registers, too: before XFEM.
+        # EFER is among the special registers, too: before XFEM.
         assert [pair for pair in written[xfem:] if pair[0] in REGISTERS] == said
         assert wanted == {name for name, _ in written[xfem:] if name in REGISTERS}
         theirs, ours = standin.states[index, XSAVE], (tmp_path / "bundle" / entry["file"]).read_bytes()

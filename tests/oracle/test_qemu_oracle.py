@@ -68,7 +68,7 @@ def check_monitor(
 
 
 def check_own_xsave(area: bytes, pattern: guest.VcpuPattern, status: guest.VcpuStatus) -> None:
-    """Assert that the area which the vCPU wrote holds what it loaded (AVX lies at 576 on every CPU)."""
+    """Assert that the area which the vCPU wrote holds what it loaded (AVX is at 576 on every CPU)."""
     fcw, fsw, ftw = struct.unpack_from("<HHB", area)
     assert (fcw, fsw, ftw) == (pattern.fcw, pattern.top << 11, 0xFF << pattern.top & 0xFF)
     assert [struct.unpack_from("<QH", area, 32 + 16 * i) for i in range(len(pattern.st))] == pattern.st

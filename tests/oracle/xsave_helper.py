@@ -3,7 +3,7 @@
     with XsaveHelper(folder) as helper:
         answer = helper.call(Case(...))
 
-The patch (tests/data/qemu/xsave-compaction.patch, GPL-2.0-or-later) is compiled as it stands; QEMU's types are stubbed
+The patch (tests/data/qemu/xsave-compaction.patch, GPL-2.0-or-later) is compiled unchanged; QEMU's types are stubbed
 by `xsave_helper_harness.c`, which also says when a function leaves its buffers. `supervisor_skip` adds to the text what
 a later source has: a supervisor component is not copied.
 """

@@ -32,7 +32,7 @@ def test_pcap_in_both_byte_orders_and_both_units(order: str, magic: int, time: i
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_each_kind_of_block(order: str) -> None:
-    """By hand: two interfaces, an enhanced, an obsolete and a simple packet, a block that nobody knows."""
+    """By hand: two interfaces, an enhanced, an obsolete and a simple packet, a block of an unknown type."""
     data = section(order) + block(order, 1, struct.pack(f"{order}HHI", 101, 0, 4))
     data += block(order, 1, struct.pack(f"{order}HHI", 1, 0, 0)) + block(order, 0xBAD, b"?")
     data += block(order, 6, struct.pack(f"{order}5I", 1, 0, 8, 3, 3) + b"one")

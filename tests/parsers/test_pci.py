@@ -36,6 +36,4 @@ def test_places_outside_are_not_followed() -> None:
     assert list(capabilities(space(first=0x3C))) == []
     assert list(capabilities(b"\0" * 64)) == []
     assert list(capabilities(space((0xFC, EXPRESS, 0), first=0xFC))) == [(0xFC, EXPRESS)]
-    assert (
-        express_capability(space((0xFC, EXPRESS, 0), first=0xFC)) is None
-    )  # its Device Capabilities would lie outside
+    assert express_capability(space((0xFC, EXPRESS, 0), first=0xFC)) is None  # its Device Capabilities would be outside

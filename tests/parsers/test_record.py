@@ -146,7 +146,7 @@ def test_scapy_layer_dissects_builds_and_round_trips(name):
 
 
 def test_scapy_layer_builds_what_is_wrong_on_purpose():
-    """That is what it is for: a length that lies, and a name of any bytes."""
+    """Its purpose: a wrong length, and a name of any bytes."""
     layer = records.SectionHeader.scapy_layer()
     assert bytes(layer(section_id=1, idstr_length=9, idstr=b"\xff", instance_id=2, version_id=3)).hex() == (
         "0000000109ff0000000200000003"

@@ -87,7 +87,7 @@ def test_a_text_that_is_no_vmdesc():
 
 
 def test_what_looks_like_one_inside_the_true_one_is_no_matter():
-    """The mark cannot stand in JSON text, but a candidate before the true one could stand in RAM."""
+    """The mark cannot be in JSON text, but a candidate before the true one could be in RAM."""
     inner = stream().finish()
     w = StreamWriter()
     w.start(1, "ram", 0, 4, mem_size([("r", 8 * PAGE)]) + eos())

@@ -1,4 +1,4 @@
-"""The vmdesc: lengths by the rule, text styles, and JSON that nobody honest writes."""
+"""The vmdesc: lengths by the rule, text styles, and JSON that QEMU never writes."""
 
 import json
 

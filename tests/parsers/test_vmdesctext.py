@@ -1,4 +1,4 @@
-"""A vmdesc's text written again: byte for byte where QEMU wrote it, and where its parts stand in it."""
+"""A vmdesc's text written again: byte for byte where QEMU wrote it, and where its parts are in it."""
 
 import json
 

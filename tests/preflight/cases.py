@@ -291,7 +291,7 @@ def _no_pages(e: Edited) -> None:
 
 
 def _continue_first(e: Edited) -> None:
-    """The first record is a CONTINUE page without a block: it stands before one that names it."""
+    """The first record is a CONTINUE page without a block: it comes before one that names it."""
     e.insert(e.first_record(), be64(0x28) + bytes(4096))
 
 

@@ -166,7 +166,7 @@ class Edited:
         return self.section("ram", type_=Type.PART).body_offset
 
     def last_record(self) -> int:
-        """Where the EOS of the first PART lies."""
+        """The offset of the EOS of the first PART."""
         part = self.section("ram", type_=Type.PART)
         return part.body_offset + part.body_length - 8
 

@@ -443,7 +443,7 @@ def test_memory_that_went_another_way(name: str, lost: Severity | None) -> None:
 @pytest.mark.parametrize(
     ("data", "lost", "says"),
     [
-        # A main channel of multifd beside virtio-mem: of 25 pages of the guest, 24 are plugged and not here.
+        # A main channel of multifd with virtio-mem: of 25 pages of the guest, 24 are plugged and not here.
         (unplugged.stream(unplugged.early(), sent=()), Severity.ERROR, "24 of 25 pages of memory are missing"),
         (unplugged.stream(unplugged.body(), sent=()), Severity.ERROR, "24 of 25 pages of memory are missing"),
         (unplugged.stream(unplugged.early()), None, ""),

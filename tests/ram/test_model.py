@@ -180,7 +180,7 @@ def test_mapped_memory_equals_its_plain_twin():
 
 
 def test_mapped_memory_holds_the_guest_program():
-    """The guest program of the older samples lies at 1 MiB in each of them, whatever QEMU and encoding; so do its
+    """The guest program of the older samples is at 1 MiB in each of them, whatever QEMU and encoding; so do its
     patterns (see samples/MANIFEST.md)."""
     with (
         opened("mapped-10.0") as one,
@@ -536,7 +536,7 @@ def test_compressed_pages_in_a_row():
 @pytest.mark.parametrize("origin", [0, 0x12345])
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_mapped_pages_by_either_byte_order(big_endian, origin):
-    """A big-endian host's bitmap is recognised by the bits that would lie beyond the last page."""
+    """A big-endian host's bitmap is recognised by the bits that would be beyond the last page."""
     pages = {0: filled(1), 3: filled(2), 4: filled(3), 69: filled(4)}
     data = mapped(pages, 70, big_endian=big_endian, origin=origin, stale={9: filled(66)})
     with ram_of(data) as stream:

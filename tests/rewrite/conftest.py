@@ -1,4 +1,4 @@
-"""What the tests of edits share beside :mod:`tests.rewrite.editing`."""
+"""What the tests of edits share, in addition to :mod:`tests.rewrite.editing`."""
 
 import sys
 from collections.abc import Callable

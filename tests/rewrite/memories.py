@@ -53,7 +53,7 @@ class Walked:
 
 
 def walk(data: bytes, page_size: int = PAGE, *, footers: bool = True, mr_addr: bool = False) -> Walked:
-    """Read a stream as far as its sections of ``ram`` stand in a row; ``mr_addr``: with x-ignore-shared."""
+    """Read a stream as far as its sections of ``ram`` are consecutive; ``mr_addr``: with x-ignore-shared."""
     at = start = data.index(RAM) - 5
     section_id = be(data, at + 1, 4)
     out = Walked(data[:start], [], [], [], b"")

@@ -1,4 +1,4 @@
-"""The MSHV bundle: out of a stream and back into it, and bundles that nobody honest wrote."""
+"""The MSHV bundle: out of a stream and back into it, and broken bundles."""
 
 import json
 import shutil
@@ -563,7 +563,7 @@ def test_an_area_that_is_larger_than_the_buffer(tmp_path):
 
 
 def test_a_page_that_hyperv_filled(tmp_path):
-    """CET_U and CET_S lie in the page without their XSTATE_BV bits; the list of MSRs counts."""
+    """CET_U and CET_S are in the page without their XSTATE_BV bits; the list of MSRs counts."""
     source = casefiles.read("xsave", "cet-guest.mig")
     exported(source, tmp_path / "b", accelerator="mshv")
     page = casefiles.read("xsave", "hyperv-page-quirk.compacted")

@@ -210,7 +210,7 @@ ODD = st.one_of(
 @given(st.sampled_from(sorted(EDITS)), st.data())
 @example("machine-type", None)
 def test_parameters_of_any_kind_are_taken_or_refused(op, data):
-    """An edit of a file that somebody else wrote: it is made, or it is an error that says what is wrong."""
+    """An edit of an unknown file is made, or gives an error with the reason."""
     known = [name for name in inspect.signature(getattr(Rewriter, EDITS[op])).parameters if name != "self"]
     parameters = (
         dict.fromkeys(known, 5)

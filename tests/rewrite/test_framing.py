@@ -72,7 +72,7 @@ def test_memory_that_is_written_anew_has_footers_too():
 
 
 def test_offsets_of_mapped_ram_follow(tmp_path):
-    """What stands before memory grows, so that every bitmap and page lies elsewhere."""
+    """What precedes memory grows, so that every bitmap and page moves."""
     plain = rewritten(made(machine=None, footers=False), lambda r: r.add_configuration("pc-i440fx-7.2")).data
     one = rewritten(plain, lambda r: r.ram("mapped-ram"), lambda r: r.add_footers()).data
     with qmigtool.open(one) as found:

@@ -1,4 +1,4 @@
-"""What stands before the state: the machine type, the capabilities, the commands; and how a vmdesc describes it."""
+"""What precedes the state: the machine type, the capabilities, the commands; and how a vmdesc describes it."""
 
 import pytest
 

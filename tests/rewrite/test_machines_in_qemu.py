@@ -42,7 +42,7 @@ def test_what_no_edit_can_do_is_said(qemu_stream: QemuStreamFactory, tmp_path: P
 
 @pytest.fixture
 def newer(qemu_stream: QemuStreamFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a stream of the QEMU at hand; from now on QEMU is a newer one."""
+    """Return a stream of the installed QEMU; from now on QEMU is a newer one."""
     named = os.environ.get("QMIGTOOL_QEMU_NEW")
     if not named or shutil.which(named) is None:
         pytest.skip("QMIGTOOL_QEMU_NEW names no newer qemu-system-x86_64")

@@ -147,7 +147,7 @@ def test_when_the_naming_record_goes_the_next_one_names(kind):
     assert [(number, named) for _, _, _, number, _, _, named in walk(new).records] == [
         *[(0, True), (1, False), (1, True), (0, False)],
     ]
-    # In front of what stays stands one byte with the length of the name, and the name.
+    # What stays is preceded by one byte with the length of the name, and the name.
     raw = record(PAGE)
     assert raws(new)[2] == be64(int.from_bytes(raw[:8], "big") - CONTINUE) + b"\x03abc" + raw[8:]
 

@@ -32,7 +32,7 @@ RANGES |= {"int64": (-(1 << 63), (1 << 63) - 1), "uint64": (0, (1 << 64) - 1)}
 
 
 class Model:
-    """What the stream shall be: devices as the writer takes them; ``edits`` is how to get there."""
+    """The stream to make: devices as the writer takes them; ``edits`` is how to get there."""
 
     def __init__(self, style):
         self.style = style

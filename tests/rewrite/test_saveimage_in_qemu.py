@@ -83,7 +83,7 @@ def test_qemu_loads_what_is_made_of_it(image: tuple[Path, bytes, Path], edits: t
                 rewriter.set("cpu@0/env.mxcsr", 0x1FA0)
             elif one == "drop":
                 rewriter.drop_section("timer@0")
-            elif one == "name":  # as long as it was or not, RAM's pages lie behind it
+            elif one == "name":  # as long as it was or not, RAM's pages follow it
                 rewriter.machine_type(f"{stream.machine}-longer")
             else:
                 rewriter.ram(one)

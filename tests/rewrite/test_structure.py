@@ -659,7 +659,7 @@ def test_the_package_of_a_real_stream(name):
 
 
 def test_an_early_section_grows():
-    """virtio-mem's section stands before RAM is set up."""
+    """virtio-mem's section comes before RAM is set up."""
     names = [s[0] for s in full_sections(sample("vmem-11.1"))]
     early = next(name for name in names if "early" in name)
     done = rewritten(
@@ -676,7 +676,7 @@ def test_an_early_section_grows():
 
 
 def test_a_vmdesc_that_is_wrong_stays_as_wrong_as_it_was():
-    """s390_css is described too short (QEMU before 11): what nobody touches is not judged."""
+    """s390_css is described too short (QEMU before 11): what no edit changes is not checked."""
     source = sample("s390x-min-7.2")
     done = rewritten(source, lambda r: r.drop_subsection("cpu@0/cpu/vregs"))
     old, new = described(source), described(done.data)

@@ -104,7 +104,7 @@ def test_every_device_type_of_one_side_is_told():
                 ("field-extra", ""): (BREAKS, BREAKS),
             },
         ),
-        # the fields of a card that nobody reads became VMSTATE_UNUSED(20); tried: loads, both ways
+        # the fields of a card that no code reads became VMSTATE_UNUSED(20); tried: loads, both ways
         ("sb16", {("field-padded", "irq+dma+hdma+port+ver"): (HARMLESS, HARMLESS)}),
         # num_timers was renamed, and version 1 is loaded no more; both are of version 2
         (

@@ -293,7 +293,7 @@ def test_a_vmdesc_inside_guest_ram_is_not_ours(vmdesc, tail):
 
 
 def test_a_stream_cut_behind_a_vmdesc_inside_guest_ram():
-    """The one case where the tail lies well: only reading on from the front shows that the input is cut."""
+    """The one case where the tail is wrong and consistent: only reading on from the front shows that the input is cut."""
     fake, _ = inner_page()
     w = small(data=fake)
     part = next(s for s in w.spans if s.type == "part")
@@ -309,7 +309,7 @@ def test_a_stream_cut_behind_a_vmdesc_inside_guest_ram():
 def test_padding_of_a_block_device(padding, vmdesc):
     w = small(tail=bytes(padding), vmdesc=vmdesc)
     with qmigtool.open(bytes(w.data)) as stream:
-        # What lies behind might be left of an older, longer stream: only the forward strategy can tell.
+        # What follows might be left of an older, longer stream: only the forward strategy can tell.
         assert stream.strategy == "forward"
         assert frames(stream) == w.spans
         assert stream.complete

@@ -94,7 +94,7 @@ def test_what_was_asked_before_the_proof_is_asked_again():
     with qmigtool.open(front + tail) as stream:
         assert stream.strategy == "tail-first"
         assert not stream.proved
-        assert stream.field(RBX).value == OLD  # nobody has asked for a proof
+        assert stream.field(RBX).value == OLD  # no proof was requested
         assert stream.vcpus[0].device.number("env.regs[3]") == OLD
         stream.prove()
         assert stream.field(RBX).value == NEW

@@ -116,7 +116,7 @@ VMDESC = SPANS[-1][1]
 
 
 def boundaries():
-    """Every header and boundary and what lies beside it."""
+    """Every header and boundary and the bytes next to it."""
     places = set()
     for _, start, body, length, end in SPANS:
         for at in (start, body, body + length, end):

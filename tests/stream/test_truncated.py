@@ -1,4 +1,4 @@
-"""A file that was cut: exit status 3 and the offset from every command, and what stands before the cut is shown."""
+"""A file that was cut: exit status 3 and the offset from every command, and what precedes the cut is shown."""
 
 import gzip
 import json

@@ -22,7 +22,7 @@ class Write:
 
     channel: int
     encoding: str
-    offset: int | None  # None where it lies in a packed channel
+    offset: int | None  # None where it is in a packed channel
     data: bytes | None  # None: DISCARD; XBZRLE: the delta
 
 

@@ -1,4 +1,4 @@
-"""Writes what travels beside or inside a stream in memory: multifd channels, mapped-ram files, return paths.
+"""Writes what accompanies a stream or is in it, in memory: multifd channels, mapped-ram files, return paths.
 
 Like `streamwriter`, independent of the parsers: the facts of QEMU's ``multifd.c``, ``ram.c`` and ``migration.c``,
 written down a second time.
@@ -108,7 +108,7 @@ def mapped(
 ) -> bytes:
     """A mapped-ram file with one block of ``count`` pages, of which ``pages`` are present.
 
-    ``origin`` bytes of hole come first; ``stale`` pages lie in the file without a bit; ``header`` overrides what the
+    ``origin`` bytes of hole come first; ``stale`` pages are in the file without a bit; ``header`` overrides what the
     mapped-ram header says (version, page_size, bitmap_offset, pages_offset).
     """
     w = StreamWriter(config=capabilities("mapped-ram"))

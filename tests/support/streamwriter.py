@@ -219,7 +219,7 @@ def uncollapsed(name: str, vmsds: Sequence[Vmsd], *, index: str = "all") -> Item
 
 
 def inline(name: str, type_: str, vmsds: Sequence[Vmsd], data: bytes) -> Item:
-    """A field whose descriptions stand in it: one set of keys per element, so keys occur more than once."""
+    """A field that contains its descriptions: one set of keys per element, so keys occur more than once."""
     more = [pair for vmsd in vmsds for pair in vmsd.pairs()]
     return Item([_entry(name, type_, len(data), more=more)], data)
 

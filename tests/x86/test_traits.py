@@ -1,4 +1,4 @@
-"""An accelerator is a row in one table, and its name stands nowhere else (tests/test_contributing.py adds one)."""
+"""An accelerator is a row in one table, and its name is nowhere else (tests/test_contributing.py adds one)."""
 
 import ast
 from pathlib import Path

@@ -32,7 +32,7 @@ def vcpu_of(tcg=False, **parts):
 
 
 def rows_of_the_facts():
-    """(section, name, component, absolute or relative offset, stride) of every row that lies in an area."""
+    """(section, name, component, absolute or relative offset, stride) of every row that is in an area."""
     for row in MAP:
         if row["dst"] is not None and row["component"] is not None:
             yield (
@@ -252,7 +252,7 @@ def test_each_subsection(bit):
 
 
 def test_all_of_the_state_at_once():
-    """MPX and APX exclude each other; everything else lies side by side in the layout that QEMU uses by itself."""
+    """MPX and APX exclude each other; everything else is side by side in the layout that QEMU uses by itself."""
     subsections = [subsection for bit, (subsection, _) in SUBSECTIONS.items() if bit != 19]
     vcpu = vcpu_of(subsections=subsections, xcr0=0x602FF, xstate_bv=0x602FF)
     data = vcpu.xsave.data

@@ -94,7 +94,7 @@ def some_state(name, mask, seed):
         if mask >> bit & 1:
             size = {0: 152, 1: 256}.get(bit) or SIZES[bit]
             state[bit] = bytes([1 + rng.randrange(255)]) + rng.randbytes(size - 1)
-    if 0 in state:  # MXCSR and its mask lie between byte 24 and 32, so x87 has 24 bytes and then 128
+    if 0 in state:  # MXCSR and its mask are between byte 24 and 32, so x87 has 24 bytes and then 128
         state[0] = bytes([0x40]) + state[0][1:]
     return state
 

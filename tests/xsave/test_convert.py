@@ -212,7 +212,7 @@ def test_an_impossible_mxcsr_that_nothing_declares_is_stale():
     assert struct.unpack_from("<I", result.data, 24) == (0x1F80,)
     assert struct.unpack_from("<Q", result.data, 512) == (0,)
     assert any("0xcccccccc" in note for note in result.notes)
-    # With x87, SSE or AVX declared nobody would take it, KVM neither; it is carried and not hidden.
+    # With x87, SSE or AVX declared no consumer accepts it, not even KVM; it is carried and not hidden.
     for declared in (1, 2, 4):
         assert to_compacted(area(832, declared, mxcsr=0xCCCCCCCC), "amd-zen1").data[24:28] == b"\xcc" * 4
 
@@ -256,7 +256,7 @@ def test_areas_that_break_a_rule_are_refused(data, word):
 
 
 def test_what_the_source_layout_cannot_place_is_refused_or_dropped():
-    """Zen 2's bit 9: declared, and nobody knows where it lies."""
+    """Zen 2's bit 9: declared, at an unknown offset."""
     data = area(896, 0x207)
     with pytest.raises(LiveStateError, match="64 bytes") as error:
         to_compacted(data, "amd-zen2")
@@ -353,7 +353,7 @@ def test_supervisor_state_stays_or_travels_but_is_never_lost():
     assert standard.xstate_bv == 0
     again = standard.compact(mask=0x1807)
     assert (again.data, again.supervisor) == (data, {})
-    # By default they go back to where they came from, and what a target lacks stays beside it.
+    # By default they go back to where they came from, and what a target lacks stays outside it.
     assert standard.compact().xcomp_bv == COMPACTED_FLAG | 0x1AE7
     assert standard.compact(mask=0x807).supervisor == {12: cet_s}
     assert standard.compact(layout("intel-skl")).supervisor == {11: cet_u, 12: cet_s}

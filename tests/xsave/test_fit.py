@@ -69,7 +69,7 @@ def test_bytes_where_the_layout_has_no_component():
 
 
 def test_bytes_that_only_another_vendors_layout_has_as_declared():
-    """opmask (declared) of an Intel area lies inside AMD's ZMM_Hi256, which is not declared here."""
+    """opmask (declared) of an Intel area is inside AMD's ZMM_Hi256, which is not declared here."""
     page = bytearray(INTEL.ljust(4096, b"\0"))
     page[1664:2688] = bytes(1024)
     page[512:520] = (0x27).to_bytes(8, "little")
@@ -109,7 +109,7 @@ def test_a_compacted_header_that_the_layout_cannot_give():
 @pytest.mark.parametrize("name", [name for name in layout_names() if name != "qemu"])
 @pytest.mark.parametrize("padding", [0, 1, 100, 4096])
 def test_what_was_made_for_a_layout_fits_it(name, padding):
-    """In both formats, with zeros behind it, and in memory that nobody wrote."""
+    """In both formats, with zeros after it, and in memory that was never written."""
     place = layout(name)
     data = bytearray(place.standard_size())
     mask = place.user_mask & 0xE7

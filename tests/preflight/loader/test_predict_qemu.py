@@ -166,7 +166,7 @@ def test_real_qemu_says_it_of_disks(name: str, qemu: str, tmp_path: Path) -> Non
 @pytest.mark.qemu
 @pytest.mark.parametrize("seed", range(24))
 def test_real_qemu_says_it_of_damage(seed: int, qemu: str, tmp_path: Path) -> None:
-    """Bytes changed, taken out and put in, in device state: where nobody has looked before."""
+    """Bytes changed, removed and inserted in device state, at random places."""
     rng = random.Random(seed)  # noqa: S311 - the same damage each time
     edited = Edited("pc-7.2")
     devices = edited.devices()

@@ -417,7 +417,7 @@ def test_where_the_stream_begins(wrap: Callable[[bytes], bytes], loads: bool, no
 
 
 def test_what_may_be_lost_is_63_although_it_loads(call: Call, tmp_path: Path) -> None:
-    """KVM on a host of which nobody has said whether it has the components that the guest uses."""
+    """KVM on a host for which it is not given whether it has the components that the guest uses."""
     sample = str(SAMPLES / "kvm-avx512-7.2.mig")
     code, document = call(sample, "--target", sample)
     assert (code, document["loads"]) == (0, True)  # the file itself shows what its host has

@@ -98,7 +98,7 @@ class Qemu(QemuProcess):
         return status
 
     def running(self) -> bool:
-        """Return True, or raise QemuError with the run state that the guest has come to."""
+        """Return True, or raise QemuError with the run state of the guest."""
         if (state := self.status()) != "running":
             raise self.gone(f"the guest is {state}")
         return True
