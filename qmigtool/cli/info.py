@@ -101,9 +101,9 @@ def _read(
             lacking = lacking_memory(stream, whole=whole)
             document = info_document(stream, lacking, whole=whole)
             status = finish(stream)
-            if lacking is not None and not lacking.excuse:
+            if lacking is not None and lacking.status:
                 say_error(f"qmigtool: {file}: {lacking.words} (multifd and postcopy use others: --channel adds them)")
-                status = status or MISSING
+                status = status or lacking.status
             return document, lacking, "" if stream.unreached is None else not_reached(stream.unreached), status
     except (SnapshotsError, MigrationsError) as several:
         return choices_document(several), None, "", 0
@@ -151,7 +151,6 @@ def _print_migrations(migrations: list[dict[str, Any]]) -> None:
         head = ""
 
 
-MISSING = 1  # exit status: memory is missing
 NOT_READ = "unknown (RAM's headers were not all read)"
 LIMITED = "unknown (a limit was reached: not all could be read)"
 UNWRAPPED = "{} (size and offsets count in the result)"

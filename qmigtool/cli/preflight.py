@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,17 +24,15 @@ from qmigtool.cli.shared.output import (
 )
 from qmigtool.errors import StreamError
 from qmigtool.findings import Severity
-from qmigtool.parsers.source import FileSource
 from qmigtool.preflight import preflight as judge
 from qmigtool.preflight import read_targets
-from qmigtool.preflight.document import preflight_document
+from qmigtool.preflight.document import preflight_document, verifying
 from qmigtool.preflight.loader.words import printed
 from qmigtool.preflight.losses.accelerator import WHO_SAVED
 from qmigtool.preflight.losses.find import grouped
-from qmigtool.preflight.outcome import preflight_other
+from qmigtool.preflight.outcome import preflight_broken
 from qmigtool.preflight.remark import condensed
 from qmigtool.preflight.target.readers import template
-from qmigtool.stream.info import problems_document
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -45,8 +41,8 @@ if TYPE_CHECKING:
     from qmigtool.findings import Finding
     from qmigtool.preflight import Preflight, Target
     from qmigtool.preflight.remedies.search import Remedy
+    from qmigtool.stream.model import Stream
 
-LOST, UNDECIDED = 1, 63
 DECIDES = "the accelerator that saved the file is unknown: --accelerator NAME decides what it loses"
 PROGRAM = "qemu-system-x86_64"
 HEAD = ("severity", "loss", "offset", "where", "what")
@@ -117,43 +113,23 @@ def preflight(
     try:
         with opened(file, accelerator, schema=schema, channels=channels) as stream:
             result = judge(stream, target)
-            _report(result, target, problems_document(stream), targets, as_json=as_json)
-            return finish(stream) or _status(result)
+            _report(result, target, stream, targets, as_json=as_json)
+            return finish(stream) or result.status
     except StreamError as error:
-        if file == "-" or not Path(file).is_file():
+        if file == "-":
             raise
-        with FileSource(Path(file)) as source:
-            problems = {"problems": [error.as_dict()]}
-            _report(preflight_other(source, target), target, problems, targets, as_json=as_json)
+        result = preflight_broken(file, target, error)
+        _report(result, target, None, targets, as_json=as_json)
         complain(error)
-        return error.exit_code
+        return result.status
 
 
-def _status(result: Preflight) -> int:
-    """Return 0 only if the stream certainly loads and loses nothing: an undecided result is not a success."""
-    if result.loads is None:
-        return UNDECIDED
-    if result.loads is False or result.lost:
-        return LOST
-    return UNDECIDED if result.doubts else 0
-
-
-def _report(
-    result: Preflight, target: Target, problems: dict[str, Any], targets: Sequence[str], *, as_json: bool
-) -> None:
-    again = None if result.remedy is None else _again(result.remedy, targets)
+def _report(result: Preflight, target: Target, stream: Stream | None, targets: Sequence[str], *, as_json: bool) -> None:
+    again = verifying(result, targets)
     if as_json:
-        print_json(preflight_document(result, target, again) | problems)
+        print_json(preflight_document(result, target, stream, again))
     else:
         _print(result, again)
-
-
-def _again(remedy: Remedy, targets: Sequence[str]) -> str | None:
-    """Return the command that checks the remedy's output, if it needs to know the accelerator that saved it."""
-    if remedy.saved_by is None or remedy.command is None:
-        return None
-    named = [word for target in targets for word in ("--target", target)]
-    return shlex.join(["qmigtool", "preflight", "OUT", *named, "--accelerator", remedy.saved_by])
 
 
 def _print(result: Preflight, again: str | None) -> None:

@@ -14,12 +14,8 @@ from qmigtool.cli.shared.output import (
     output_file,
 )
 from qmigtool.cli.shared.parameters import read_small
-from qmigtool.errors import StreamError
-from qmigtool.parsers.source import FileSource
-from qmigtool.rewrite import write_stream
-from qmigtool.rewrite.undo import MAX_PATCH, read_patch
-from qmigtool.stream.info import problems_document
-from qmigtool.stream.opening import open_stream
+from qmigtool.rewrite.undo import MAX_PATCH
+from qmigtool.rewrite.undo import undo as take_back
 from qmigtool.util.text import printable
 
 
@@ -39,17 +35,11 @@ def undo(file: str, patch: str, output: str, as_json: bool) -> int:
     """
     raw = read_small(patch, MAX_PATCH)
     with opened(file) as stream:
-        splices = read_patch(stream, raw)
         with output_file(output) as target:
-            written = write_stream(stream, target, splices)
-            target.flush()
-            if output != "-":
-                with open_stream(FileSource.of_open_file(target.fileno())) as result:
-                    if not result.complete:
-                        raise StreamError(f"the patch makes an unreadable stream of this one: {result.error}")
+            done = take_back(stream, raw, target, check=output != "-")
         if as_json and output != "-":
-            print_json({"spans": len(splices), "bytes": written, **problems_document(stream)})
+            print_json(done.as_dict(stream))
         else:
-            spans = f"{len(splices)} span{'s' if len(splices) != 1 else ''}"
-            say_error(f"{output}: {written} bytes, {spans} of {printable(file)} replaced")
+            spans = f"{done.spans} span{'s' if done.spans != 1 else ''}"
+            say_error(f"{output}: {done.size} bytes, {spans} of {printable(file)} replaced")
         return finish(stream)

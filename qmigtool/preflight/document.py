@@ -1,23 +1,36 @@
-"""The document that ``preflight --json`` prints, without its ``schema`` and the stream's problems."""
+"""The document that ``preflight --json`` prints, without its ``schema``."""
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.findings.text import sentence
+from qmigtool.stream.info import problems_document
 from qmigtool.util.text import hexadecimal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qmigtool.preflight.loader.predict import Verdict
     from qmigtool.preflight.outcome import Preflight
     from qmigtool.preflight.remedies.search import Remedy
     from qmigtool.preflight.target.model import Target
+    from qmigtool.stream.model import Stream
 
-__all__ = ["preflight_document"]
+__all__ = ["preflight_document", "verifying"]
 
 
-def preflight_document(result: Preflight, target: Target, again: str | None = None) -> dict[str, Any]:
-    """Return the document; ``again`` is the command that checks the output of the remedy, where one is needed."""
+def preflight_document(
+    result: Preflight, target: Target, stream: Stream | None = None, again: str | None = None
+) -> dict[str, Any]:
+    """Return the document, with the problems of ``stream``, or of the input that could not be opened as one.
+
+    ``again`` is the command that checks the output of the remedy, where one is needed: :func:`verifying`.
+    """
+    problems: dict[str, Any] = {} if stream is None else problems_document(stream)
+    if result.error is not None:
+        problems = {"problems": [result.error.as_dict()]}
     return {
         "target": _target(target),
         **_verdict(result.verdict),
@@ -26,7 +39,20 @@ def preflight_document(result: Preflight, target: Target, again: str | None = No
         "unknown": list(map(sentence, result.unknown)),
         "doubts": list(map(sentence, result.doubts)),
         "notes": list(map(sentence, result.verdict.notes)),
+        **problems,
     }
+
+
+def verifying(result: Preflight, targets: Sequence[str]) -> str | None:
+    """Return the command that checks the remedy's output, if it needs to know the accelerator that saved it.
+
+    ``targets`` are the words from which the target was read.
+    """
+    remedy = result.remedy
+    if remedy is None or remedy.saved_by is None or remedy.command is None:
+        return None
+    named = [word for target in targets for word in ("--target", target)]
+    return shlex.join(["qmigtool", "preflight", "OUT", *named, "--accelerator", remedy.saved_by])
 
 
 def _target(target: Target) -> dict[str, Any]:

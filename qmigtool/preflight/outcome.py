@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import os
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from qmigtool.errors import StreamError
 from qmigtool.findings import Finding, Severity
 from qmigtool.findings.model import findings_html
+from qmigtool.parsers.source import FileSource
 from qmigtool.preflight.loader.predict import predict, predict_source
 from qmigtool.preflight.losses.find import find_losses
 from qmigtool.preflight.remedies.search import Remedy, find_remedy
+from qmigtool.stream.opening import open_stream
 
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
@@ -17,7 +23,20 @@ if TYPE_CHECKING:
     from qmigtool.preflight.target.model import Target
     from qmigtool.stream.model import Stream
 
-__all__ = ["Preflight", "preflight", "preflight_other"]
+__all__ = ["Preflight", "PreflightStatus", "preflight", "preflight_broken", "preflight_file", "preflight_other"]
+
+
+class PreflightStatus(IntEnum):
+    """The result as an exit status: 0 only if the stream certainly loads and loses nothing."""
+
+    CLEAN = 0
+    """It loads and loses nothing; notes do not count."""
+    LOSSES = 1
+    """It does not load, or loses something."""
+    BROKEN = 3
+    """The input is not a stream, or is broken."""
+    UNDECIDED = 63
+    """Whether it loads cannot be decided, or something unknown may change that, or lose a register or a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +45,8 @@ class Preflight:
 
     ``remedy`` is None if there is nothing to fix. ``unknown`` is what could not be checked because the target or the
     stream is not known well enough; ``doubts`` is the part of it that may change the verdict, or lose a register or a
-    device of this stream.
+    device of this stream. ``error`` is why the input could not be opened as a stream: then ``verdict`` has the error
+    that QEMU prints for it.
     """
 
     verdict: Verdict
@@ -34,6 +54,7 @@ class Preflight:
     remedy: Remedy | None
     unknown: tuple[Finding, ...]
     doubts: tuple[Finding, ...] = ()
+    error: StreamError | None = None
 
     def _repr_html_(self) -> str:
         word = {True: "loads", False: "does not load", None: "cannot be decided"}[self.loads]
@@ -54,6 +75,17 @@ class Preflight:
     def clean(self) -> bool:
         """Whether it loads and loses nothing, and nothing unknown can change that."""
         return self.verdict.loads is True and not self.lost and not self.doubts
+
+    @property
+    def status(self) -> PreflightStatus:
+        """The result as an exit status: an undecided result is not a success."""
+        if self.error is not None:
+            return PreflightStatus(self.error.exit_code)
+        if self.loads is None:
+            return PreflightStatus.UNDECIDED
+        if self.loads is False or self.lost:
+            return PreflightStatus.LOSSES
+        return PreflightStatus.UNDECIDED if self.doubts else PreflightStatus.CLEAN
 
 
 def preflight(stream: Stream, target: Target) -> Preflight:
@@ -76,3 +108,26 @@ def preflight_other(source: BufferSource, target: Target) -> Preflight:
     verdict = predict_source(source, target)
     why = "this is not a stream that can be fixed"  # the caller reports the error
     return Preflight(verdict, (), Remedy(why=why), verdict.unknown, verdict.doubts)
+
+
+def preflight_broken(path: str | os.PathLike[str], target: Target, error: StreamError) -> Preflight:
+    """Predict the error that QEMU prints for a file that ``error`` keeps from being opened as a stream.
+
+    Raises ``error`` if the input is not a file that can be read again.
+    """
+    if not Path(path).is_file():
+        raise error
+    with FileSource(Path(path)) as source:
+        return replace(preflight_other(source, target), error=error)
+
+
+def preflight_file(path: str | os.PathLike[str], target: Target, **options: Any) -> Preflight:
+    """Predict whether a target loads a file, also one that is not a stream; ``options`` are :func:`qmigtool.open`'s.
+
+    Raises what opening raises for other reasons: OSError, :class:`~qmigtool.errors.UnsupportedError`.
+    """
+    try:
+        with open_stream(path, **options) as stream:
+            return preflight(stream, target)
+    except StreamError as error:
+        return preflight_broken(path, target, error)

@@ -7,6 +7,8 @@ replace all of a guest's memory.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias
@@ -19,7 +21,7 @@ from qmigtool.util.progress import advance, reach, task
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
-__all__ = ["Hole", "Made", "Moved", "Part", "Splice", "differing", "seekable_source", "write_stream"]
+__all__ = ["Hole", "Made", "Moved", "Part", "Splice", "differing", "readable_again", "seekable_source", "write_stream"]
 
 BLOCK = 1024
 NEAR = 16  # bytes: differences that are closer than that are one splice
@@ -108,6 +110,15 @@ def _common(one: bytes, other: bytes) -> int:
     """Return the length of the common prefix."""
     same = min(len(one), len(other))
     return next(_unlike(one[:same], other[:same]), same)
+
+
+def readable_again(file: BinaryIO) -> int | None:
+    """Return the descriptor of an output that can be read again: of a regular file, not of a pipe or a buffer."""
+    try:
+        handle = file.fileno()
+        return handle if stat.S_ISREG(os.fstat(handle).st_mode) else None
+    except (OSError, AttributeError):
+        return None
 
 
 def seekable_source(stream: Stream) -> BufferSource:

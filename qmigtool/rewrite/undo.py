@@ -14,17 +14,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qmigtool.errors import StreamError, UsageError
 from qmigtool.parsers.record import Record, be32, be64, record
+from qmigtool.parsers.source import FileSource
 from qmigtool.parsers.window import Window
-from qmigtool.rewrite.splice import Splice, seekable_source
+from qmigtool.rewrite.splice import Splice, readable_again, seekable_source, write_stream
+from qmigtool.stream.info import problems_document
+from qmigtool.stream.opening import open_stream
 
 if TYPE_CHECKING:
     from qmigtool.stream.model import Stream
 
-__all__ = ["MAX_PATCH", "make_patch", "read_patch"]
+__all__ = ["MAX_PATCH", "Undone", "make_patch", "read_patch", "undo"]
 
 MAGIC = int.from_bytes(b"QMIGUNDO", "big")
 VERSION = 1
@@ -49,6 +53,34 @@ class PatchSpan(Record):
 
     offset: be64
     length: be32
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A patch that was applied: ``spans`` replaced in an output of ``size`` bytes."""
+
+    spans: int
+    size: int
+
+    def as_dict(self, stream: Stream) -> dict[str, Any]:
+        """Return what ``undo --json`` prints, without its ``schema``; with the problems of the input."""
+        return {"spans": self.spans, "bytes": self.size, **problems_document(stream)}
+
+
+def undo(stream: Stream, patch: bytes, target: BinaryIO, *, check: bool = True) -> Undone:
+    """Write the other state of a patch to a binary file, and read it again if ``check`` is set and that is possible.
+
+    Raises as :func:`read_patch`, and :class:`~qmigtool.errors.StreamError` if the output cannot be read.
+    """
+    splices = read_patch(stream, patch)
+    size = write_stream(stream, target, splices)
+    target.flush()
+    handle = readable_again(target) if check else None
+    if handle is not None:
+        with open_stream(FileSource.of_open_file(handle)) as result:
+            if not result.complete:
+                raise StreamError(f"the patch makes an unreadable stream of this one: {result.error}")
+    return Undone(len(splices), size)
 
 
 def make_patch(stream: Stream, splices: Sequence[Splice]) -> bytes:

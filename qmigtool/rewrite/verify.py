@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from qmigtool.errors import StreamError
 from qmigtool.parsers.section import Type
 from qmigtool.parsers.source import FileSource
+from qmigtool.rewrite.splice import readable_again
 from qmigtool.stream.opening import open_stream
 
 if TYPE_CHECKING:
@@ -22,11 +21,8 @@ def verify(draft: Draft, file: BinaryIO) -> None:
 
     Only a file that can be read again is checked, not a pipe.
     """
-    try:
-        handle = file.fileno()
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return
-    except (OSError, AttributeError):
+    handle = readable_again(file)
+    if handle is None:
         return
     source = draft.stream
     with open_stream(FileSource.of_open_file(handle), schema=source.schema if source.schema_name else None) as result:

@@ -198,6 +198,21 @@ class SchemaComparison:
     differences: tuple[SchemaDifference, ...]
     notes: tuple[str, ...] = field(default=())
 
+    def as_dict(self, one: Shapes, other: Shapes) -> dict[str, Any]:
+        """Return what ``schema diff --json`` prints, without its ``schema``; the shapes are the two inputs."""
+        return {
+            **{
+                side: {"source": shapes.source, "origin": shapes.origin.value, "machine": shapes.machine}
+                for side, shapes in (("a", one), ("b", other))
+            },
+            "differences": [difference.as_dict() for difference in self.differences],
+            "notes": list(self.notes),
+        }
+
+    def status(self, direction: Direction = Direction.BOTH, *, strict: bool = False) -> int:
+        """Return the exit status of ``schema diff``: 1 if a direction may break, ``strict`` if anything differs."""
+        return int(bool(self.differences) if strict else self.breaks(direction))
+
     def breaks(self, direction: Direction = Direction.BOTH) -> bool:
         """Whether anything breaks, or may break, a direction."""
         return any(one.effect(direction) in (Effect.BREAKS, Effect.MAY_BREAK) for one in self.differences)

@@ -28,6 +28,11 @@ class Missing(NamedTuple):
     excuse: str
 
     @property
+    def status(self) -> int:
+        """The exit status of what needs all memory: 1, or 0 if the pages may be unused."""
+        return int(not self.excuse)
+
+    @property
     def words(self) -> str:
         """The message about the pages that are missing or were not sent."""
         count = f"{self.pages} of {self.total} pages of memory"
@@ -63,7 +68,7 @@ def is_complete(stream: Facts, lacking: Missing | None = None) -> bool | None:
     """Return whether a stream is complete; None where a limit was reached before that was known."""
     if stream.problems and all(isinstance(one, BudgetError) for one in stream.problems):
         return None
-    return stream.complete and (lacking is None or bool(lacking.excuse))
+    return stream.complete and (lacking is None or not lacking.status)
 
 
 def _excuse(stream: Facts) -> str:

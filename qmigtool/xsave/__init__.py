@@ -20,6 +20,8 @@ hyperv           state that Hyper-V saves without declaring it
 found            an area from a file: the layout to read it with, and its conversion
 notes            notes on areas that are accepted but unusual
 check            would XRSTOR, XRSTORS, KVM, MSHV or WHPX accept an area, and why not
+areacheck        the same for an area from a file: its consumers, the exit status
+document         the document of a layout
 ===============  ================================================================================================
 
 This package is pure: bytes and masks in, bytes and masks out. It does not depend on streams, vmstate fields, files,

@@ -23,7 +23,6 @@ from qmigtool.errors import UsageError
 from qmigtool.schemadiff import (
     Direction,
     SchemaComparison,
-    Shapes,
     compare_schemas,
     present_in,
     read_shapes,
@@ -88,21 +87,10 @@ def diff(
     if as_csv:
         print_csv(schema_differences.columns, schema_differences.rows(comparison))
     elif as_json:
-        print_json(
-            {
-                "a": _described(one),
-                "b": _described(other),
-                "differences": [difference.as_dict() for difference in comparison.differences],
-                "notes": list(comparison.notes),
-            }
-        )
+        print_json(comparison.as_dict(one, other))
     else:
         _print_differences(comparison, counts)
-    return doubtful or int(bool(comparison.differences) if strict else comparison.breaks(counts))
-
-
-def _described(shapes: Shapes) -> dict[str, str | None]:
-    return {"source": shapes.source, "origin": shapes.origin.value, "machine": shapes.machine}
+    return doubtful or comparison.status(counts, strict=strict)
 
 
 def _print_differences(comparison: SchemaComparison, direction: Direction) -> None:

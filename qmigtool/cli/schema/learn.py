@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 from pathlib import Path
 
 import click
@@ -40,13 +39,12 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
         return doubtful
     if not learned.devices:
         raise UnsupportedError("learning from a stream without a vmdesc")
-    text = learned.to_json().encode()
-    write_output(output, lzma.compress(text) if output.endswith(".xz") else text)
-    shapes = sum(map(len, learned.devices.values()))
+    write_output(output, learned.to_file(output))
+    found = learned.summary()
     if as_json:
-        print_json({"devices": len(learned.devices), "shapes": shapes, "skipped": skipped})
+        print_json({**found, "skipped": skipped})
     else:
-        say_error(f"{output}: {len(learned.devices)} devices, {shapes} shapes")
+        say_error(f"{output}: {found['devices']} devices, {found['shapes']} shapes")
         for file in skipped:
             say_error(f"no vmdesc: {file}")
     return doubtful

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import click
 
-from qmigtool import xsave as core
 from qmigtool.cli.shared.areas import quirk_option, read_area, the_area_layout_option
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.othernames import renamed_option
 from qmigtool.cli.shared.output import json_option, say
 from qmigtool.cli.shared.parameters import mask_option
-from qmigtool.errors import UsageError
-from qmigtool.xsave import Format, Layout
-from qmigtool.xsave.check import CONSUMERS, TAKES
-from qmigtool.xsave.components import EXTENDED_OFFSET, SUPERVISOR_MASK
-from qmigtool.xsave.found import agreed, auto_note, contradictions, own_layout
-from qmigtool.xsave.header import area_format, header
-from qmigtool.xsave.hyperv import declare_hyperv
-
-OTHER_FORMAT = "it takes the other format"
+from qmigtool.xsave import Layout
+from qmigtool.xsave.areacheck import AreaCheck, check_found
+from qmigtool.xsave.check import CONSUMERS
 
 
 @command(
@@ -63,81 +54,27 @@ def check(
     Exit status 1 if a consumer that is checked refuses the area, or if AREA cannot be of that layout; 63 if it is not
     an XSAVE area.
     """
-    holder = read_area(area)
-    data, layout = holder.data, own_layout(holder, layout)
-    asked = [name.upper() for name in consumers]
-    for name in asked:
-        if name not in CONSUMERS:
-            near = [known for known in CONSUMERS if known.startswith(name)]
-            raise UsageError(f"no consumer {name!r}", expected="one of " + ", ".join(near or CONSUMERS))
-
-    def act(one: Layout) -> tuple[tuple[str, ...], list[core.ConsumerVerdict], list[str]]:
-        declared = declare_hyperv(data, one) if quirk and len(data) >= EXTENDED_OFFSET else data
-        return (
-            (*contradictions(holder, one), *core.misfits(data, one)),
-            [
-                verdict
-                for verdict in core.check_area(declared, one, xcr0, xss, mxcsr_mask=mxcsr_mask)
-                if not asked or verdict.consumer in asked
-            ],
-            core.area_notes(data, one, hyperv_quirk=bool(quirk)),
-        )
-
-    unasked = {name: "" for name in CONSUMERS if name not in asked} if asked else _unasked(data)
-    takers = [name for name in CONSUMERS if name not in unasked]
-    found = agreed(data, layout, act, lambda done: tuple(v.ok for v in done[1] if v.consumer in takers))
-    misfits, verdicts, notes = found.result
-    notes = [*filter(None, [holder.note]), *auto_note(layout, found.layouts), *notes]
+    found = check_found(
+        read_area(area), layout, xcr0, xss, mxcsr_mask=mxcsr_mask, consumers=consumers, quirk=bool(quirk)
+    )
     if as_json:
-        fields = ("consumer", "ok", "reasons", "notes")
-        print_json(
-            {
-                "layout": found.layouts[0].name,
-                "layouts": [one.name for one in found.layouts],
-                "fits": not misfits,
-                "misfits": list(misfits),
-                "verdicts": [
-                    {"asked": verdict.consumer in takers} | {field: getattr(verdict, field) for field in fields}
-                    for verdict in verdicts
-                ],
-                "notes": notes,
-            }
-        )
+        print_json(found.as_dict())
     else:
-        _print_check(found.layouts[0], misfits, verdicts, notes, unasked)
-    return 0 if not misfits and all(verdict.ok for verdict in verdicts if verdict.consumer in takers) else 1
+        _print_check(found)
+    return found.status
 
 
-def _print_check(
-    layout: Layout,
-    misfits: Sequence[str],
-    verdicts: Sequence[core.ConsumerVerdict],
-    notes: Sequence[str],
-    unasked: Mapping[str, str],
-) -> None:
-    if misfits:
-        say(f"the area does not fit {layout.name}:")
-        for text in misfits:
+def _print_check(found: AreaCheck) -> None:
+    if found.misfits:
+        say(f"the area does not fit {found.layouts[0].name}:")
+        for text in found.misfits:
             say(f"  - {text}")
-    for verdict in verdicts:
-        if verdict.consumer in unasked:
-            say(f"{verdict.consumer}: not asked, {unasked[verdict.consumer]}")
+    for verdict in found.verdicts:
+        if verdict.consumer in found.unasked:
+            say(f"{verdict.consumer}: not asked, {found.unasked[verdict.consumer]}")
             continue
         say(f"{verdict.consumer}: {'accepts' if verdict.ok else 'refuses'}")
         for text in (*verdict.reasons, *verdict.notes):
             say(f"  - {text}")
-    for note in notes:
+    for note in found.notes:
         say(f"note: {note}")
-
-
-def _unasked(data: bytes) -> dict[str, str]:
-    """Return the consumers that an area is not for, by its format and its XCOMP_BV, and why."""
-    form = Format.STANDARD if len(data) < EXTENDED_OFFSET else area_format(data)
-    unasked = {name: OTHER_FORMAT for name, forms in TAKES.items() if form not in forms}
-    if form is Format.STANDARD:
-        return unasked
-    _, xcomp_bv = header(data)
-    if supervisor := xcomp_bv & SUPERVISOR_MASK:
-        names = " ".join(core.mask_names(supervisor))
-        unasked["XRSTOR"] = f"XCOMP_BV has supervisor components ({names}), which only XRSTORS takes"
-    return unasked

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from qmigtool import tables
@@ -14,8 +12,8 @@ from qmigtool.cli.shared.messages import print_json
 from qmigtool.cli.shared.output import csv_option, json_option, print_cells, print_csv, say
 from qmigtool.cli.shared.parameters import layout_value, mask_option
 from qmigtool.cli.shared.terminal import columns
-from qmigtool.util.text import hexadecimal
 from qmigtool.xsave import Format, Layout
+from qmigtool.xsave.document import layout_document
 
 
 @command("qmigtool xsave layouts", "qmigtool xsave layouts intel-spr --mask 0x602e7")
@@ -37,7 +35,7 @@ def layouts(name: Layout | None, mask: int | None, as_csv: bool, as_json: bool) 
     if as_csv:
         print_csv(tables.layouts.columns, tables.layouts.rows(*which))
     elif as_json:
-        print_json({"layouts": [_layout_json(one, mask) for one in which]})
+        print_json({"layouts": [layout_document(one, mask) for one in which]})
     elif name is None:
         head = ["name", "XCR0", "IA32_XSS", "standard", "compacted", "CPU or guest"]
         lines = [
@@ -59,32 +57,3 @@ def layouts(name: Layout | None, mask: int | None, as_csv: bool, as_json: bool) 
         shown = core.default_mask(name, Format.COMPACTED) if mask is None else mask
         print(draw(name, shown, columns()))
     return 0
-
-
-def _layout_json(one: Layout, mask: int | None) -> dict[str, Any]:
-    if mask is None:
-        mask = core.default_mask(one, Format.COMPACTED)
-    compacted = one.compacted_offsets(mask)
-    return {
-        "name": one.name,
-        "title": one.title,
-        "source": one.source,
-        "xcr0_mask": hexadecimal(one.xcr0_mask),
-        "xss_mask": hexadecimal(one.xss_mask),
-        "mask": hexadecimal(mask),
-        "standard_size": one.standard_size(mask & one.user_mask),
-        "compacted_size": one.compacted_size(mask),
-        "components": [
-            {
-                "bit": bit,
-                "name": core.mask_names(1 << bit)[0],
-                "supervisor": row.supervisor,
-                "size": row.size,
-                "standard_offset": None if row.supervisor else row.offset,
-                "compacted_offset": compacted.get(bit),
-                "align64": row.align64,
-            }
-            for bit, row in sorted(one.rows.items())
-        ],
-        "absent": {core.mask_names(1 << bit)[0]: reason for bit, reason in one.absent.items()},
-    }

@@ -94,6 +94,15 @@ class Schema:
         document = {"schema": FORMAT, "name": self.name, "shapes": writer.rows, "devices": devices}
         return json.dumps(document, separators=(",", ":"))
 
+    def to_file(self, name: str) -> bytes:
+        """Return what a schema file of this name contains, compressed for ``.xz``; :func:`load_file` reads it."""
+        text = self.to_json().encode()
+        return lzma.compress(text) if name.endswith(".xz") else text
+
+    def summary(self) -> dict[str, int]:
+        """Return the numbers of devices, and of shapes of their bodies."""
+        return {"devices": len(self.devices), "shapes": sum(map(len, self.devices.values()))}
+
 
 def learn(streams: Iterable[tuple[Vmdesc, str | None]], name: str = "learned") -> Schema:
     """Learn a schema from (vmdesc, machine type) pairs."""
