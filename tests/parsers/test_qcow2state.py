@@ -1,4 +1,4 @@
-"""The state in a snapshot: subclusters and compressed clusters as real QEMU reads them, and tables with wrong contents."""
+"""The state in a snapshot: subclusters and compressed clusters as real QEMU reads them, and wrong tables."""
 
 import struct
 import subprocess

@@ -37,7 +37,7 @@ def test_what_is_exported_and_comes_back_changes_nothing(name):
                 except XsaveError:
                     continue
                 for area in areas:
-                    # Only the bytes come back, as from a file; supervisor state is exported separately and is not in them.
+                    # Only the bytes come back, as from a file; supervisor state is not in them.
                     rewriter.import_area(vcpu.index, XsaveArea(area.data + bytes(100), where))
                     tried += 1
         assert (rewriter.changes, rewriter.splices()) == ([], [])

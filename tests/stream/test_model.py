@@ -293,7 +293,7 @@ def test_a_vmdesc_inside_guest_ram_is_not_ours(vmdesc, tail):
 
 
 def test_a_stream_cut_behind_a_vmdesc_inside_guest_ram():
-    """The one case where the tail is wrong and consistent: only reading on from the front shows that the input is cut."""
+    """The one case where a wrong tail is consistent: only reading on from the front shows that the input is cut."""
     fake, _ = inner_page()
     w = small(data=fake)
     part = next(s for s in w.spans if s.type == "part")
