@@ -35,7 +35,7 @@ class Lz4Frame:
 
     @property
     def needs_input(self) -> bool:
-        """Whether nothing can be made of what was given yet."""
+        """Whether it needs more data before it gives output."""
         return self._head is not None or bool(self._inner.needs_input)
 
     @property

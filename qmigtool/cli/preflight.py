@@ -66,7 +66,7 @@ def _print_target(context: click.Context, _parameter: click.Parameter, asked: bo
     metavar="T",
     multiple=True,
     required=True,
-    help="What is known of the target (repeatable; later ones override).",
+    help="A description of the target (repeatable; later ones override).",
 )
 @click.option(
     "--print-target",

@@ -1,4 +1,4 @@
-"""``sections``: what a stream is made of, in its order."""
+"""``sections``: the items of a stream, in its order."""
 
 from __future__ import annotations
 

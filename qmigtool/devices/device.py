@@ -65,7 +65,7 @@ class Device:
         return bytes(self._source.view(self.section.body_offset, self.section.body_length))
 
     def same_body(self, other: Device) -> bool:
-        """Compare the bodies, a piece at a time: neither need be in memory as a whole."""
+        """Compare the bodies, a piece at a time: neither has to be in memory completely."""
         length = self.section.body_length
         if length != other.section.body_length:
             return False

@@ -2,7 +2,7 @@
 
 =========  ==========================================================
 show       devices and fields
-sections   what a stream is made of
+sections   the items of a stream
 presence   which XSAVE components each vCPU has
 ram        how guest memory was sent
 =========  ==========================================================

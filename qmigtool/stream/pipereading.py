@@ -140,7 +140,7 @@ class PipeReading:
             text = bytes(self._kept.view(section.body_offset, section.body_length))
             self.located = LocatedVmdesc(parse_vmdesc(text, section.body_offset), section.offset, section.end)
         except (StreamError, BudgetError) as error:
-            self._problems.append(error.with_traceback(None))  # it would keep the text and all that was made of it
+            self._problems.append(error.with_traceback(None))  # it would keep the text and the objects parsed from it
 
     def _take_reader_problems(self) -> None:
         self._problems += self.reader.problems

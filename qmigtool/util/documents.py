@@ -1,8 +1,8 @@
 """JSON and TOML that others wrote, read within the memory of the budget.
 
-Of a text of some MB may be made twenty times as much, or fifty.
+A text of some MB may become an object 20 or 50 times as large.
 
-What is made is bounded by the signs in the text, which are counted before anything is made.
+The objects are bounded by the signs in the text, which are counted before any is made.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ An object is a dict, or a list of pairs of its own type, each of which takes a t
 TOML = {"{": 250, "[": 500, ",": 72, "=": 250, ".": 500}
 """The same for TOML: a table takes more, and for what a dot is there may be one, too."""
 SMALL = 1 << 20
-"""Characters of a text of which at most some 100 MB are made, and, of what anybody writes, 10."""
+"""Characters of a text that becomes at most some 100 MB, and usually 10."""
 
 
 def make_room(
     text: str, signs: Mapping[str, int] = JSON, *, offset: int | None = None, section: str | None = None
 ) -> None:
-    """Ask whether what is made of a text finds room; raises :class:`~qmigtool.errors.BudgetError` if it does not.
+    """Check that a text's document fits in memory; raises :class:`~qmigtool.errors.BudgetError` if it does not.
 
     Nothing stays charged: who keeps it charges what is kept.
     """

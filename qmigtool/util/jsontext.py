@@ -61,7 +61,7 @@ PIECE = 1 << 16  # bytes of a buffer that are written at once
 
 
 def lazy_value(type_: str, value: Any) -> Any:
-    """Return what :func:`~qmigtool.util.text.json_value` does, but of a long buffer what is made as it is written."""
+    """Return what :func:`~qmigtool.util.text.json_value` does, or what encodes a long buffer while it is written."""
     if isinstance(value, bytes) and len(value) > PIECE:
         return Hex(value[at : at + PIECE] for at in range(0, len(value), PIECE))
     return json_value(type_, value)

@@ -82,7 +82,7 @@ def document_of(data: bytes, layout: Layout, notes: Sequence[str]) -> dict[str, 
 
 
 def say_written(document: dict[str, Any], output: str, *, as_json: bool) -> None:
-    """Print what was written: JSON on stdout if asked for, else words on stderr."""
+    """Print what was written: JSON on stdout if requested, else text on stderr."""
     if as_json and output != "-":
         print_json(document)
         return

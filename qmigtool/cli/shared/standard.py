@@ -94,7 +94,7 @@ def take_standard_streams() -> None:
 def flush_output() -> OSError | None:
     """Write what is still in buffers; return what kept it from being written.
 
-    A reader that is gone (``| head``) gets no words, like any program that is killed by SIGPIPE.
+    If the reader has exited (``| head``) there is no message, as from a program that is killed by SIGPIPE.
     """
     try:
         sys.stdout.flush()

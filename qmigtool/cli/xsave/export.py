@@ -1,4 +1,4 @@
-"""``xsave export``: an area taken out of a stream."""
+"""``xsave export``: an area from a stream."""
 
 from __future__ import annotations
 
