@@ -12,6 +12,7 @@ from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.xbzrle import apply_xbzrle, parse_xbzrle
 from qmigtool.ram.columns import Encoding, RunColumns
 from qmigtool.ram.cover import Cover, common, cover, without
+from qmigtool.util.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["PageRecord", "Ram"]
 
 CHUNK = 256  # pages copied at a time: 1 MiB
+KEPT_BLOCKS = 1000  # what is derived for each of the last blocks is kept; a file may list 60000 blocks
 
 Absent: TypeAlias = Literal["error", "zero"]
 """What to do about pages that are in none of the given channels: refuse, or treat them as zero."""
@@ -43,6 +45,13 @@ class PageRecord(NamedTuple):
     channel: int
     offset: int
     encoding: Encoding
+
+
+class Gaps(NamedTuple):
+    """The ranges of pages of a block without contents, ascending: (first, end) each."""
+
+    absent: NDArray[np.int64]
+    unplugged: NDArray[np.int64]
 
 
 class Ram:
@@ -78,10 +87,9 @@ class Ram:
         self._content = content
         self._regions = tuple(regions)
         self._index = {block.idstr: index for index, block in enumerate(self.blocks)}
-        self._covers: dict[int, Cover] = {}
-        self._gaps: dict[int, NDArray[np.int64]] = {}
-        self._unplugged: dict[int, NDArray[np.int64]] = {}
-        self._deltas: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._covers: Recent[int, Cover] = Recent(KEPT_BLOCKS)
+        self._gaps: Recent[int, Gaps] = Recent(KEPT_BLOCKS)
+        self._deltas: Recent[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = Recent(KEPT_BLOCKS)
 
     def __repr__(self) -> str:
         size = sum(block.used_length for block in self.blocks)
@@ -128,9 +136,7 @@ class Ram:
         """Return the ranges that were never sent because virtio-mem has not plugged them: (first, end) page each,
         ascending.
         """
-        index = self.block(name)
-        self._absent(index)
-        return self._unplugged[index]
+        return self._missing(self.block(name)).unplugged
 
     def channel(self, number: int) -> BufferSource:
         """Return the source of a channel, for pages that are in it uncompressed (RAW encodings).
@@ -277,14 +283,17 @@ class Ram:
 
     def _absent(self, index: int) -> NDArray[np.int64]:
         """Return the ranges of absent pages, ascending: (first, end) each."""
+        return self._missing(index).absent
+
+    def _missing(self, index: int) -> Gaps:
         if index not in self._gaps:
             base = self._cover(index)
             kept = self.runs["encoding"][base.run] != Encoding.DISCARD
             start = np.append(base.start[kept], self._pages_of(index))
             end = np.concatenate(([0], (base.start + base.pages)[kept]))
             gaps = np.stack((end, start), axis=1)[end < start]
-            self._unplugged[index] = self._not_plugged(index, gaps) if len(gaps) else gaps
-            self._gaps[index] = without(gaps, self._unplugged[index])
+            unplugged = self._not_plugged(index, gaps) if len(gaps) else gaps
+            self._gaps[index] = Gaps(without(gaps, unplugged), unplugged)
         return self._gaps[index]
 
     def _not_plugged(self, index: int, gaps: NDArray[np.int64]) -> NDArray[np.int64]:
