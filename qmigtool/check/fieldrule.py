@@ -23,8 +23,10 @@ from qmigtool.check.patterns import Expression
 from qmigtool.check.rule import Context, finding
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.findings import Finding
+from qmigtool.findings.model import Wide
 from qmigtool.parsers.vmstate import Kind, leaves
 from qmigtool.util.globs import matches
+from qmigtool.util.text import is_wide
 from qmigtool.util.values import number
 from qmigtool.xsave.components import parse_mask
 
@@ -102,13 +104,20 @@ class FieldRule:
                 continue
             value = _value(field)
             for message in self._wrong(value, expression):
-                yield finding(message, *where)
+                yield finding(message, *where, value=_given(field, value), **self._limits())
             if self.same:
                 first = first or (f"{device.label}/{path}", value)
                 if value != first[1]:
-                    yield finding(f"is {_show(value)}, but {first[0]} is {_show(first[1])}", *where)
+                    words = f"is {_show(value)}, but {first[0]} is {_show(first[1])}"
+                    yield finding(words, *where, value=_given(field, value), expected=_given(field, first[1]))
         if not found and self.required and not self.absent:
             yield finding(f"no field of the stream matches {self.path}")
+
+    def _limits(self) -> dict[str, Any]:
+        """Return what the policy requires of the value, by the policy's names."""
+        names = ("equals", "one_of", "minimum", "maximum", "mask", "within", "has", "matches")
+        found = {name: limit for name in names if (limit := getattr(self, name)) is not None}
+        return {name: Wide(limit) if name in ("mask", "within", "has") else limit for name, limit in found.items()}
 
     def _fields(self, context: Context) -> Iterator[tuple[Device, str, Field]]:
         for device in context.devices:
@@ -145,6 +154,10 @@ class FieldRule:
             yield f"is {_show(value)}, whose bits {value & ~self.within:#x} are not within {self.within:#x}"
         if self.has is not None and self.has & ~value:
             yield f"is {_show(value)}, which lacks the bits {self.has & ~value:#x}"
+
+
+def _given(field: Field, value: Any) -> Any:
+    return Wide(value) if type(value) is int and value >= 0 and is_wide(field.type) else value
 
 
 def _inside(pattern: str, device: Device) -> Iterator[str]:

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qmigtool.errors import QmigError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
+from qmigtool.findings.model import Wide
 from qmigtool.parsers.section import Type
+from qmigtool.util.text import is_wide
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
+    from qmigtool.parsers.vmstate import Field
     from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
 
@@ -111,26 +114,39 @@ class Context:
 
 
 def finding(
-    message: str, device: str | None = None, path: str = "", offset: int | None = None, length: int | None = None
+    message: str,
+    device: str | None = None,
+    path: str = "",
+    offset: int | None = None,
+    length: int | None = None,
+    **values: Any,
 ) -> Finding:
-    """Make a finding of what a rule found at one place.
+    """Make a finding of what a rule found at one place; ``values`` are those of the finding.
 
     The rule's own part (its name, severity and reason) is added by :mod:`.engine`, as the policy has it.
     """
-    return Finding("", Severity.WARNING, message, device=device, path=path, offset=offset, length=length)
+    return Finding("", Severity.WARNING, message, device=device, path=path, offset=offset, length=length, values=values)
 
 
-def at(device: Device, path: str, message: str) -> Finding:
-    """Make a finding at a field, with its place; at the device if it has no such field."""
+def at(device: Device, path: str, message: str, **values: Any) -> Finding:
+    """Make a finding at a field, with its place and its ``value``; at the device if it has no such field."""
     found = device.get(path)
     if found is None:
-        return on(device, message)
-    return finding(message, device.label, path, found.offset, found.length)
+        return on(device, message, **values)
+    return finding(message, device.label, path, found.offset, found.length, **(value_of(found) | values))
 
 
-def on(device: Device, message: str) -> Finding:
+def on(device: Device, message: str, **values: Any) -> Finding:
     """Make a finding at a whole device."""
-    return finding(message, device.label, "", device.section.offset, device.section.length)
+    return finding(message, device.label, "", device.section.offset, device.section.length, **values)
+
+
+def value_of(field: Field) -> dict[str, Any]:
+    """Return the ``value`` of a field among those of a finding; nothing for a struct or an array."""
+    value = field.value
+    if isinstance(value, int) and not isinstance(value, bool) and is_wide(field.type):
+        value = Wide(value & (1 << 8 * field.length) - 1)
+    return {"value": value} if isinstance(value, int | str) else {}
 
 
 Options: TypeAlias = Mapping[str, Any]

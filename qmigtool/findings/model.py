@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Finding", "Located", "Severity", "ValueDifference", "findings_html"]
+__all__ = ["Finding", "Located", "Severity", "ValueDifference", "Wide", "findings_html"]
 
 
 class Severity(StrEnum):
@@ -16,6 +16,10 @@ class Severity(StrEnum):
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
+
+
+class Wide(int):
+    """A register, a mask or an address among the values of a finding: JSON has it as a ``"0x..."`` string."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +46,9 @@ class Finding(Located):
 
     ``rule`` is the rule's stable name (``xstate-bv-within-xcr0``), or empty for a remark that no code looks for.
     ``message`` describes the state, ``reason`` why it matters. ``length`` counts bytes of the stream. ``values`` are
-    the numbers and names that the message contains, for code that needs them. A sentence with the place is made by
-    :func:`qmigtool.findings.text.sentence`, when it is printed.
+    the numbers and names that the message contains, for code that needs them: ``value`` is what was found there,
+    ``expected`` what should be there; a register, mask or address is a :class:`Wide`. A sentence with the place is
+    made by :func:`qmigtool.findings.text.sentence`, when it is printed.
     """
 
     rule: str
@@ -67,7 +72,18 @@ class Finding(Located):
             "field": self.path or None,
             "offset": self.offset,
             "length": self.length,
+            "values": {name: _json(value) for name, value in self.values.items()},
         }
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Wide):
+        return f"{value:#x}"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_json(one) for one in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.findings.text import sentence
 from qmigtool.stream.info import problems_document
 from qmigtool.util.text import hexadecimal
 
@@ -36,9 +35,9 @@ def preflight_document(
         **_verdict(result.verdict),
         "losses": [one.as_dict() for one in result.losses],
         "remedy": None if result.remedy is None else _remedy(result.remedy) | {"preflight": again},
-        "unknown": list(map(sentence, result.unknown)),
-        "doubts": list(map(sentence, result.doubts)),
-        "notes": list(map(sentence, result.verdict.notes)),
+        "unknown": [one.as_dict() for one in result.unknown],
+        "doubts": [one.as_dict() for one in result.doubts],
+        "notes": [one.as_dict() for one in result.verdict.notes],
         **problems,
     }
 

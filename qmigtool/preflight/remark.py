@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.findings import Finding, Severity
 from qmigtool.findings.text import sentence
@@ -18,12 +18,12 @@ MEASURED = "measured with QEMU 7.2, 10.0 and 11.1"
 SHOWN = 3  # sections that are named in one line
 
 
-def remark(text: str, device: str = "", rule: str = "") -> Finding:
+def remark(text: str, device: str = "", rule: str = "", **values: Any) -> Finding:
     """Make a remark on a section, or on the whole stream; ``device`` is the label of the section (``timer@0``).
 
-    ``rule`` is the stable name of a remark that other code looks for.
+    ``rule`` is the stable name of a remark that other code looks for, ``values`` the values of the finding.
     """
-    return Finding(rule, Severity.NOTE, text, device=device or None)
+    return Finding(rule, Severity.NOTE, text, device=device or None, values=values)
 
 
 def condensed(remarks: Iterable[Finding]) -> list[str]:

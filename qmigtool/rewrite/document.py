@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from qmigtool.findings import Finding, Severity
 from qmigtool.stream.info import problems_document
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def rewrite_document(rewriter: Rewriter, splices: Sequence[Splice], written: int
     stream = rewriter.draft.stream
     return {
         "edits": [change.as_dict() for change in rewriter.changes],
-        "losses": rewriter.losses,
-        "notes": rewriter.notes,
+        "losses": [one.as_dict() for one in rewriter.draft.losses],
+        "notes": [one.as_dict() for one in rewriter.draft.notes],
         "splices": [_splice(splice, stream) for splice in splices],
         "bytes": written,
         **problems_document(stream),
@@ -32,7 +33,12 @@ def rewrite_document(rewriter: Rewriter, splices: Sequence[Splice], written: int
 
 def copy_document(stream: Stream, notes: Sequence[str], written: int | None) -> dict[str, Any]:
     """Return the document about a copy without edits."""
-    return {"edits": [], "notes": list(notes), "bytes": written, **problems_document(stream)}
+    return {
+        "edits": [],
+        "notes": [Finding("", Severity.NOTE, one).as_dict() for one in notes],
+        "bytes": written,
+        **problems_document(stream),
+    }
 
 
 def _splice(splice: Splice, stream: Stream) -> dict[str, Any]:

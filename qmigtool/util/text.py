@@ -73,6 +73,11 @@ def hexadecimal(value: int | None) -> str | None:
 _WIDE = ("uint64", "int64 equal", "CPU_Double", "register")
 
 
+def is_wide(type_: str) -> bool:
+    """Whether numbers of this vmdesc type are addresses, masks or registers, which JSON has in hexadecimal."""
+    return type_.startswith(_WIDE)
+
+
 def json_value(type_: str, value: Any) -> Any:
     """Return the value of a leaf of this vmdesc type for JSON: wide numbers and bytes as text."""
     if isinstance(value, list):

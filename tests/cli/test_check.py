@@ -31,6 +31,14 @@ def bad(tmp_path: Path) -> str:
     return str(target)
 
 
+def test_findings_have_their_numbers_as_fields(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", bad, "--format", "json"]) == 1
+    found = {one["rule"]: one["values"] for one in json.loads(capsys.readouterr().out)["files"][0]["findings"]}
+    assert found["mxcsr-reserved"]["value"] == 0x11F80
+    outside = found["xstate-bv-within-xcr0"]
+    assert outside == {"value": "0xe7", "xcr0": "0x7", "components": ["opmask", "ZMM_Hi256", "Hi16_ZMM"]}
+
+
 def test_exit_statuses(bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut, text, qcow2 = tmp_path / "cut.mig", tmp_path / "text", tmp_path / "q.qcow2"
     cut.write_bytes(sample("pc-7.2")[:500_000])

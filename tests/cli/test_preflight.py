@@ -127,7 +127,7 @@ def test_a_refusal_by_a_version_that_is_not_known(call: Call, tmp_path: Path) ->
     code, out, _ = call(PC, "--target", str(aim), "--target", "12.0", "--json")
     document = json.loads(out)
     assert (code, document["loads"], document["rule"]) == (63, None, None)
-    assert any("QEMU 11.1 would refuse it: " in one for one in document["doubts"])
+    assert any("QEMU 11.1 would refuse it: " in one["message"] for one in document["doubts"])
     other = tmp_path / "other"
     other.write_bytes(b"no stream at all, whatever the version")
     _, out, _ = call(str(other), "--target", "12.0", "--json")
@@ -291,7 +291,7 @@ def test_a_stream_in_a_container_begins_where_it_begins(packed: Path, call: Call
     assert document["rule"] not in ("magic", "version", "empty", "configuration-missing", "machine-type")
     command = (document["remedy"] or {}).get("command")
     assert command is None or f"rewrite {path} " in command  # and not the flow that was captured
-    assert not any("offset=" in note for note in document["notes"])
+    assert not any("offset=" in note["message"] for note in document["notes"])
 
 
 def test_usage(call: Call, tmp_path: Path) -> None:
@@ -399,3 +399,15 @@ def test_a_mistaken_target_is_told_what_there_is(call: Call, word: str, near: st
     assert "a version of QEMU (7.2), a machine type or an accelerator" in err
     assert ("close to it" in err) == (near is not None)
     assert near is None or near in err
+
+
+def test_losses_and_remarks_are_records(call: Call) -> None:
+    _, out, _ = call("samples/kvm-avx512-7.2.mig", "--target", "tcg", "--json")
+    document = json.loads(out)
+    lost = next(one for one in document["losses"] if one["rule"] == "component-not-in-target")
+    assert lost["values"]["value"] == "0xe7"
+    assert lost["values"]["allowed"] == "0x21f"
+    assert lost["values"]["components"] == ["opmask", "ZMM_Hi256", "Hi16_ZMM"]
+    assert document["unknown"]
+    for one in (*document["unknown"], *document["doubts"], *document["notes"]):
+        assert set(one) >= {"rule", "severity", "message", "device", "field", "offset", "values"}

@@ -8,6 +8,7 @@ import qmigtool
 from qmigtool.parsers.vmstate import Kind
 from qmigtool.rewrite import Rewriter
 from qmigtool.rewrite.accelerators import RULES, TARGETS, convert, rules_for
+from qmigtool.rewrite.document import rewrite_document
 from qmigtool.x86.vcpu import tcg_hflags
 from tests.support import samplefiles
 
@@ -573,3 +574,15 @@ def test_every_rule_that_was_proved_with_real_qemu_is_there():
     to_tcg = {"foreign-section", "hidden-flags", "tr-available", "pit-times", "ticks-from-tsc", "x87-to-physical"}
     to_tcg |= {"halted", "tcg-components", "paravirtual", "undeclare"}
     assert to_kvm | to_tcg <= {rule.name for rule in RULES}
+
+
+def test_the_document_has_losses_and_notes_as_records() -> None:
+    with qmigtool.open(samplefiles.path("kvm-avx512-7.2")) as stream:
+        edits = Rewriter(stream, lossy=True)
+        edits.to_accelerator("tcg")
+        document = rewrite_document(edits, [], None)
+    assert document["losses"]
+    for one in (*document["losses"], *document["notes"]):
+        assert set(one) >= {"rule", "severity", "message", "device", "field", "offset", "values"}
+    assert {one["severity"] for one in document["losses"]} == {"error"}
+    assert {one["rule"] for one in document["losses"]} == {"tcg-components"}

@@ -64,14 +64,22 @@ def machine_type(context: Context, options: Options) -> Iterator[Finding]:
         yield finding("the stream does not record its machine type (send-configuration=off)")
         return
     if allowed is not None and not _like(machine, allowed):
-        yield finding(f"the machine type is {machine}, but the policy allows {', '.join(allowed) or 'none'}")
+        yield finding(
+            f"the machine type is {machine}, but the policy allows {', '.join(allowed) or 'none'}",
+            value=machine,
+            expected=allowed,
+        )
     version = version_of(machine)
     if minimum is not None and version is None:
         yield finding(
             f"the machine type {machine} has no version, but the policy requires {minimum[0]}.{minimum[1]} or later"
         )
     elif minimum is not None and version is not None and version < minimum:
-        yield finding(f"the machine type is {machine}, but the policy requires {minimum[0]}.{minimum[1]} or later")
+        yield finding(
+            f"the machine type is {machine}, but the policy requires {minimum[0]}.{minimum[1]} or later",
+            value=machine,
+            minimum=minimum,
+        )
 
 
 def _accelerators(value: Any, what: str) -> tuple[str, ...] | None:
@@ -93,7 +101,11 @@ def accelerator(context: Context, options: Options) -> Iterator[Finding]:
     allowed, found = options["allowed"], context.stream.accelerator
     if allowed is not None and found.name not in allowed:
         why = "given" if found.given else "; ".join(found.evidence)
-        yield finding(f"the accelerator is {found.name} ({why}), but the policy allows {', '.join(allowed) or 'none'}")
+        yield finding(
+            f"the accelerator is {found.name} ({why}), but the policy allows {', '.join(allowed) or 'none'}",
+            value=found.name,
+            expected=allowed,
+        )
 
 
 def _maybe_number(value: Any, what: str) -> int | None:
@@ -110,7 +122,7 @@ def _maybe_number(value: Any, what: str) -> int | None:
 def page_size(context: Context, options: Options) -> Iterator[Finding]:
     wanted, found = options["equals"], context.stream.page_size
     if wanted is not None and found != wanted:
-        yield finding(f"the page size is {found}, but the policy requires {wanted}")
+        yield finding(f"the page size is {found}, but the policy requires {wanted}", value=found, expected=wanted)
 
 
 @policy_rule(
@@ -187,7 +199,12 @@ def section_versions(context: Context, options: Options) -> Iterator[Finding]:
         wanted = str(first) if first == last else f"{first} or later" if last == MAX_VERSION else f"{first} to {last}"
         for device in context.stream.devices:
             if _is(device, (pattern,)) and not first <= device.version_id <= last:
-                yield on(device, f"has version {device.version_id}, but the policy requires {wanted}")
+                yield on(
+                    device,
+                    f"has version {device.version_id}, but the policy requires {wanted}",
+                    value=device.version_id,
+                    expected=wanted,
+                )
 
 
 RULES = (machine_type, accelerator, page_size, capabilities, devices, section_versions)

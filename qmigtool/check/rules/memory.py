@@ -48,7 +48,7 @@ def ram_blocks(context: Context, options: Options) -> Iterator[Finding]:
         wanted = sizes.get(block.idstr, sizes[fitting[0]] if fitting else None)
         if wanted is not None and block.used_length != wanted:
             message = f"the RAM block has {block.used_length:#x} bytes, but the policy requires {wanted:#x}"
-            yield finding(message, "ram", block.idstr)
+            yield finding(message, "ram", block.idstr, value=block.used_length, expected=wanted)
         elif wanted is None and options["exact"]:
             yield finding("the RAM block is not in the policy's list", "ram", block.idstr)
     for pattern in sizes:
@@ -72,7 +72,13 @@ def ram_block_sent(context: Context, _: Options) -> Iterator[Finding]:
     rest = [block for block in blocks if block["distinct"]]
     if rest and not any(block["absent"] for block in rest) and not _has_sparse(context):
         for block in unsent:
-            yield finding(f"no page of the RAM block is in the stream, of {block['pages']}", "ram", block["name"])
+            yield finding(
+                f"no page of the RAM block is in the stream, of {block['pages']}",
+                "ram",
+                block["name"],
+                value=0,
+                expected=block["pages"],
+            )
 
 
 @rule(
@@ -95,7 +101,12 @@ def ram_pages_sent(context: Context, _: Options) -> Iterator[Finding]:
         absent, pages = sum(block["absent"] for block in short), sum(block["pages"] for block in blocks)
         listed = ", ".join(f"{block['absent']} of {block['name']}" for block in short[:MAX_BLOCKS])
         more = f" and {len(short) - MAX_BLOCKS} more blocks" if len(short) > MAX_BLOCKS else ""
-        yield finding(f"{absent} of {pages} pages are in none of the given channels: {listed}{more}", "ram")
+        yield finding(
+            f"{absent} of {pages} pages are in none of the given channels: {listed}{more}",
+            "ram",
+            absent=absent,
+            pages=pages,
+        )
 
 
 def _ratio(value: Any, what: str) -> float | None:
@@ -121,7 +132,13 @@ def ram_zero_ratio(context: Context, options: Options) -> Iterator[Finding]:
     blocks = context.usage
     pages, zero = sum(block["distinct"] for block in blocks), sum(block["zero"] for block in blocks)
     if pages and zero / pages > maximum:
-        yield finding(f"{zero} of {pages} pages are zero ({zero / pages:.3f}), but the policy allows {maximum}", "ram")
+        yield finding(
+            f"{zero} of {pages} pages are zero ({zero / pages:.3f}), but the policy allows {maximum}",
+            "ram",
+            zero=zero,
+            pages=pages,
+            maximum=maximum,
+        )
 
 
 RULES = (ram_blocks, ram_block_sent, ram_pages_sent, ram_zero_ratio)

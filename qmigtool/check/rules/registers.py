@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from qmigtool.check.rule import Context, Options, at, vcpu_rule
 from qmigtool.findings import Finding
+from qmigtool.findings.model import Wide
 from qmigtool.x86 import kvm
 from qmigtool.x86.registers import CR4, HFLAGS, SEGMENT, TSS_BUSY
 from qmigtool.x86.traits import TCG, traits_of
@@ -106,7 +107,9 @@ def mtrr_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
 def xcr0_osxsave(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     cr4 = _number(vcpu, CR4.path)
     if vcpu.xcr0 != 1 and not cr4 & CR4["OSXSAVE"]:
-        yield at(vcpu.device, CR4.path, f"CR4 is {cr4:#x}, without OSXSAVE, but XCR0 is {vcpu.xcr0:#x}")
+        yield at(
+            vcpu.device, CR4.path, f"CR4 is {cr4:#x}, without OSXSAVE, but XCR0 is {vcpu.xcr0:#x}", xcr0=Wide(vcpu.xcr0)
+        )
 
 
 @vcpu_rule(
@@ -120,7 +123,12 @@ def tr_busy(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     path = "env.tr/flags"
     flags = vcpu.device.number(path)
     if traits_of(context.accelerator).kernel and flags is not None and SEGMENT.part(flags, "TYPE") not in TSS_BUSY:
-        yield at(vcpu.device, path, f"TR has type {SEGMENT.part(flags, 'TYPE')} (flags {flags:#x}), not 3 or 11")
+        yield at(
+            vcpu.device,
+            path,
+            f"TR has type {SEGMENT.part(flags, 'TYPE')} (flags {flags:#x}), not 3 or 11",
+            type=SEGMENT.part(flags, "TYPE"),
+        )
 
 
 @vcpu_rule(

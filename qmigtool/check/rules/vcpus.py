@@ -9,6 +9,7 @@ from qmigtool.check.rule import Context, Option, Options, at, finding, on, polic
 from qmigtool.devices.schema.cpusection import BY_CPUID
 from qmigtool.errors import QmigError
 from qmigtool.findings import Finding
+from qmigtool.findings.model import Wide
 from qmigtool.util.values import number
 from qmigtool.x86.accelerator import UNKNOWN
 from qmigtool.x86.kvm import MP_STATE, MpState
@@ -49,7 +50,9 @@ def vcpu_sections(context: Context, _: Options) -> Iterator[Finding]:
             yield finding(f"cpu without cpu_common: vCPU {_listed(lost)}", "cpu_common")
     apics = context.named(LAPIC)
     if context.vcpus and pairs([*cpus], apics) is None:
-        yield finding(f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", LAPIC)
+        yield finding(
+            f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", LAPIC, value=len(apics), expected=len(cpus)
+        )
 
 
 @rule(
@@ -136,7 +139,12 @@ def _different(register: str, path: str, masks: list[tuple[VCpu, int]]) -> Itera
             differs = " and ".join(
                 part for part in (f"it has {more}" if more else "", f"it lacks {less}" if less else "") if part
             )
-            yield at(vcpu.device, path, f"{register} is {mask:#x}, that of {first.device.label} {other:#x}: {differs}")
+            yield at(
+                vcpu.device,
+                path,
+                f"{register} is {mask:#x}, that of {first.device.label} {other:#x}: {differs}",
+                expected=Wide(other),
+            )
 
 
 @rule(
@@ -162,7 +170,7 @@ def tsc_together(context: Context, options: Options) -> Iterator[Finding]:
     spread = (high - low) / (1000 * (khz if khz > 0 else DEFAULT_KHZ))
     if spread > options["seconds"]:
         message = f"TSC is {high:#x}, that of {slow.device.label} {low:#x}: about {spread:.1f} s apart"
-        yield at(fast.device, "env.tsc", message)
+        yield at(fast.device, "env.tsc", message, lowest=Wide(low), seconds=spread, maximum=options["seconds"])
 
 
 @rule(
@@ -197,13 +205,14 @@ def _limits(value: Any, what: str) -> int | None:
 def vcpu_count(context: Context, options: Options) -> Iterator[Finding]:
     found = len(context.named("cpu"))
     equals, minimum, maximum = options["equals"], options["minimum"], options["maximum"]
+    limits = {name: limit for name, limit in options.items() if limit is not None}
     for wrong, wanted in (
         (equals is not None and found != equals, f"exactly {equals}"),
         (minimum is not None and found < minimum, f"at least {minimum}"),
         (maximum is not None and found > maximum, f"at most {maximum}"),
     ):
         if wrong:
-            yield finding(f"there are {found} vCPUs, but the policy requires {wanted}")
+            yield finding(f"there are {found} vCPUs, but the policy requires {wanted}", value=found, **limits)
 
 
 def _readable(context: Context) -> Iterator[VCpu]:

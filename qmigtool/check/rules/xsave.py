@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.check.rule import Context, Option, Options, at, on, vcpu_rule
 from qmigtool.errors import UsageError
 from qmigtool.findings import Finding
+from qmigtool.findings.model import Wide
 from qmigtool.x86 import kvm
 from qmigtool.x86.registers import CR4
 from qmigtool.x86.traits import HYPERV, TCG
@@ -52,7 +53,12 @@ def xcr0_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
 )
 def xss_legal(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if wrong := vcpu.xss & USER_MASK:
-        yield at(vcpu.device, XSS, f"IA32_XSS is {vcpu.xss:#x}, but {_names(wrong)} belongs in XCR0")
+        yield at(
+            vcpu.device,
+            XSS,
+            f"IA32_XSS is {vcpu.xss:#x}, but {_names(wrong)} belongs in XCR0",
+            components=mask_names(wrong),
+        )
 
 
 @vcpu_rule(
@@ -85,7 +91,7 @@ def _xsave(vcpu: VCpu, name: str, allowed: int | None = None) -> Iterator[kvm.Kv
 def xstate_bv_within_xcr0(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if outside := vcpu.xstate_bv & USER_MASK & ~vcpu.xcr0 & ~LEGACY_MASK:
         message = f"XSTATE_BV is {vcpu.xstate_bv:#x}, but XCR0 is {vcpu.xcr0:#x}: {_names(outside)} is not enabled"
-        yield at(vcpu.device, XSTATE_BV, message)
+        yield at(vcpu.device, XSTATE_BV, message, xcr0=Wide(vcpu.xcr0), components=mask_names(outside))
 
 
 @vcpu_rule(
@@ -99,7 +105,7 @@ def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Fi
         return
     if lost := vcpu.lost_undeclared:
         message = f"XSTATE_BV is {vcpu.xstate_bv:#x}, but {_names(lost)} differs from its initial configuration"
-        yield at(vcpu.device, XSTATE_BV, message)
+        yield at(vcpu.device, XSTATE_BV, message, expected=Wide(vcpu.xstate_bv | lost), components=mask_names(lost))
 
 
 @vcpu_rule(
@@ -112,7 +118,8 @@ def live_state_declared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Fi
 )
 def tcg_state_undeclared(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding]:
     if context.accelerator == TCG.name and (lost := vcpu.undeclared):
-        yield at(vcpu.device, XSTATE_BV, f"XSTATE_BV is {vcpu.xstate_bv:#x}, but {_names(lost)} is live")
+        message = f"XSTATE_BV is {vcpu.xstate_bv:#x}, but {_names(lost)} is live"
+        yield at(vcpu.device, XSTATE_BV, message, expected=Wide(vcpu.xstate_bv | lost), components=mask_names(lost))
 
 
 @vcpu_rule(
@@ -127,7 +134,8 @@ def live_state_enabled(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]
         usable |= PKRU_MASK
     # xstate-bv-within-xcr0 reports declared components.
     if stray := vcpu.live & USER_MASK & ~usable & ~vcpu.xstate_bv:
-        yield at(vcpu.device, XCR0, f"XCR0 is {vcpu.xcr0:#x}, but {_names(stray)} differs from its initial state")
+        message = f"XCR0 is {vcpu.xcr0:#x}, but {_names(stray)} differs from its initial state"
+        yield at(vcpu.device, XCR0, message, components=mask_names(stray))
 
 
 @vcpu_rule(
@@ -141,7 +149,7 @@ def mxcsr_reserved(context: Context, vcpu: VCpu, _: Options) -> Iterator[Finding
         for refusal in _xsave(vcpu, "mxcsr"):  # undeclared components are initialised
             yield at(vcpu.device, refusal.path, refusal.why)
     elif wrong := vcpu.mxcsr & ~MXCSR_DEFINED:
-        yield at(vcpu.device, MXCSR, f"MXCSR is {vcpu.mxcsr:#x}, whose bits {wrong:#x} are reserved")
+        yield at(vcpu.device, MXCSR, f"MXCSR is {vcpu.mxcsr:#x}, whose bits {wrong:#x} are reserved", bits=Wide(wrong))
 
 
 @vcpu_rule(
@@ -155,7 +163,7 @@ def xfd_component_declared(_: Context, vcpu: VCpu, __: Options) -> Iterator[Find
     xfd = vcpu.device.number(XFD) or 0
     if both := vcpu.xstate_bv & xfd & XFD_MASK:
         message = f"IA32_XFD is {xfd:#x}, but XSTATE_BV {vcpu.xstate_bv:#x} declares {_names(both)}"
-        yield at(vcpu.device, XFD, message)
+        yield at(vcpu.device, XFD, message, xstate_bv=Wide(vcpu.xstate_bv), components=mask_names(both))
 
 
 @vcpu_rule(
@@ -173,7 +181,8 @@ def cet_in_xss(_: Context, vcpu: VCpu, __: Options) -> Iterator[Finding]:
     if vcpu.xss & CET_MASK:
         lacking &= CET_U  # its kernel may change IA32_PL0_SSP to IA32_PL2_SSP itself
     if lacking:
-        yield at(vcpu.device, U_CET, f"CR4.CET is 1 and {_names(lacking)} is live, but IA32_XSS is {vcpu.xss:#x}")
+        message = f"CR4.CET is 1 and {_names(lacking)} is live, but IA32_XSS is {vcpu.xss:#x}"
+        yield at(vcpu.device, U_CET, message, xss=Wide(vcpu.xss), components=mask_names(lacking))
 
 
 @vcpu_rule(
@@ -238,7 +247,8 @@ def components(_: Context, vcpu: VCpu, options: Options) -> Iterator[Finding]:
         if found:
             message = f"{name} is {', '.join(way for way, _ in found)}"
             path = next((path for _, path in found if path is not None), None)
-            yield on(vcpu.device, message) if path is None else at(vcpu.device, path, message)
+            values = {"components": (name,), "ways": tuple(way for way, _ in found)}
+            yield on(vcpu.device, message, **values) if path is None else at(vcpu.device, path, message, **values)
 
 
 RULES = (

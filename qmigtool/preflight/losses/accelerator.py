@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import LiveStateError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
+from qmigtool.findings.model import Wide
 from qmigtool.preflight.loader.postload import NOT_SILENT
 from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.remark import remark
@@ -81,6 +82,11 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
     return judged
 
 
+def as_value(value: Any) -> Any:
+    """Return the value of a field or of a change among those of a finding: a number is a register."""
+    return Wide(value & (1 << 64) - 1) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 # -- the meaning of a field ------------------------------------------------------------------------------------------
 
 
@@ -111,6 +117,7 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
             device=within.device if within else None,
             path=within.path if within else "",
             offset=change.offset if change else None,
+            values={} if within is None else {"value": as_value(within.a), "expected": as_value(within.b)},
         )
 
     for name, message in refused.items():
@@ -155,6 +162,11 @@ def _undeclared(vcpu: VCpu, target: Target) -> Iterator[Finding]:
             device=vcpu.device.label,
             path="env.xstate_bv",
             offset=None if where is None else where.offset,
+            values={
+                "value": Wide(vcpu.xstate_bv),
+                "expected": Wide(vcpu.xstate_bv | lost),
+                "components": mask_names(lost),
+            },
         )
 
 
@@ -174,7 +186,10 @@ def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
     if versions.first >= NOT_SILENT:
         return  # it ends with an error, which is predicted
     if asked := target.unknown_components(vcpu.xcr0 | vcpu.xstate_bv):
-        judged.doubt(f"whether the host has {' '.join(mask_names(asked))}: without it QEMU 7.2 drops registers")
+        judged.doubt(
+            f"whether the host has {' '.join(mask_names(asked))}: without it QEMU 7.2 drops registers",
+            components=mask_names(asked),
+        )
     first = next((one for one in refusals(vcpu.device.number, target.xcr0) if one.certain), None)
     if first is None or first.group is Group.MSRS:
         return  # 7.2 also aborts at an MSR
@@ -187,6 +202,7 @@ def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
         device=vcpu.device.label,
         path=first.path,
         offset=None if field is None else field.offset,
+        values={"group": first.group.value, "value": as_value(vcpu.device.word(first.path))},
     )
 
 
@@ -200,7 +216,14 @@ def _not_written(stream: Stream, vcpu: VCpu, accelerator: str) -> Iterator[Findi
         field = lost.device.get(lost.path)
         offset = None if field is None else field.offset
         yield Finding(
-            "not-written", lost.severity, lost.what, reason, device=lost.device.label, path=lost.path, offset=offset
+            "not-written",
+            lost.severity,
+            lost.what,
+            reason,
+            device=lost.device.label,
+            path=lost.path,
+            offset=offset,
+            values={} if field is None else {"value": as_value(field.value)},
         )
 
 

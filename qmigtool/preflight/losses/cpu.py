@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qmigtool.devices.schema.cpusection import BY_CPUID, XSAVE_FIELDS
 from qmigtool.errors import XsaveError
 from qmigtool.findings import Finding, Severity
+from qmigtool.findings.model import Wide
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.preflight.losses.judged import Judged
 from qmigtool.preflight.remark import MEASURED
@@ -74,7 +75,10 @@ def cpu_losses(stream: Stream, target: Target) -> Judged:
     for vcpu in stream.vcpus:
         if allowed is None:
             if target.unknown_components(vcpu.xcr0 | vcpu.live):
-                judged.doubt("the components that XCR0 may have: give a CPUID dump, a CPU model or a layout")
+                judged.doubt(
+                    "the components that XCR0 may have: give a CPUID dump, a CPU model or a layout",
+                    components=mask_names(target.unknown_components(vcpu.xcr0 | vcpu.live)),
+                )
         else:
             found += _components(vcpu, target, allowed)
         found += _placement(vcpu, target)
@@ -90,6 +94,7 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
     where = vcpu.device.get("env.xcr0")
     offset = None if where is None else where.offset
     mask = f"{target.accelerator or 'the target'} has {allowed & ~SUPERVISOR_MASK:#x}"
+    values = {"value": Wide(vcpu.xcr0), "allowed": Wide(allowed & ~SUPERVISOR_MASK)}
     if live:
         yield Finding(
             "component-not-in-target",
@@ -99,6 +104,7 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
             device=vcpu.device.label,
             path="env.xcr0",
             offset=offset,
+            values=values | {"components": mask_names(live)},
         )
     if idle:
         yield Finding(
@@ -109,6 +115,7 @@ def _components(vcpu: VCpu, target: Target, allowed: int) -> Iterator[Finding]:
             device=vcpu.device.label,
             path="env.xcr0",
             offset=offset,
+            values=values | {"components": mask_names(idle)},
         )
 
     if supervisor := vcpu.live & ~allowed & SUPERVISOR_MASK:
@@ -130,6 +137,7 @@ def _supervisor(vcpu: VCpu, target: Target, lacking: int, allowed: int) -> Findi
         device=vcpu.device.label,
         path=path or "",
         offset=None if field is None else field.offset,
+        values={"components": mask_names(lacking), "allowed": Wide(allowed & SUPERVISOR_MASK)},
     )
 
 
@@ -168,6 +176,7 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
             f"AMX is live and has 8 KiB, the partition's XSAVE area at most {size} bytes",
             "QEMU 11.1 gives MSHV one page (read in QEMU 11.1)",
             device=vcpu.device.label,
+            values={"components": mask_names(vcpu.live & traits.oversized), "maximum": size},
         )
     elif layout is not None and target.xsave_max is not None:
         try:
@@ -181,6 +190,7 @@ def _placement(vcpu: VCpu, target: Target) -> Iterator[Finding]:
                 f"the compacted area has {needed} bytes, the partition accepts {size} (MAX_XSAVE_DATA_SIZE)",
                 "Hyper-V refuses a larger one (read in Linux's MSHV driver)",
                 device=vcpu.device.label,
+                values={"value": needed, "maximum": size},
             )
 
 
@@ -211,6 +221,7 @@ def _gated(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
             device=vcpu.device.label,
             path=field.name,
             offset=field.offset,
+            values={"features": flags},
         )
 
 
@@ -274,6 +285,7 @@ def _features(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
                 device=vcpu.device.label,
                 path=path,
                 offset=field.offset,
+                values={"value": Wide(value), "features": lacking},
             )
     flags = target.cpu_flags
     if not traits_of(target.accelerator).kernel or flags is None or any(flag.startswith("hv-") for flag in flags):
@@ -297,7 +309,7 @@ def _frequency(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
         return
     host = target.host_tsc_khz
     if host is None:
-        judged.doubt(f"whether the host's TSC runs at the guest's {khz} kHz, or can be scaled")
+        judged.doubt(f"whether the host's TSC runs at the guest's {khz} kHz, or can be scaled", value=khz)
     elif abs(host - khz) * 1_000_000 > khz * TSC_TOLERANCE_PPM:
         yield Finding(
             "tsc-frequency",
@@ -306,4 +318,5 @@ def _frequency(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
             "without TSC scaling KVM continues at the host's frequency, with only a warning (measured)",
             device=vcpu.device.label,
             path="cpu/tsc_khz/env.tsc_khz",
+            values={"value": khz, "expected": host},
         )

@@ -130,6 +130,7 @@ def _missing_vcpus(stream: Stream, target: Target) -> Iterator[Finding]:
             f"the target has this vCPU, the file has only {len(sent)}: it stays in its reset state",
             f"QEMU reports no error for a section that is not sent ({MEASURED}); the guest does not know this vCPU",
             device=f"cpu@{instance}",
+            values={"value": len(sent), "expected": max(instance + 1, target.vcpus or 0)},
         )
 
 
@@ -219,6 +220,7 @@ def _missing_blocks(stream: Stream, target: Target) -> Iterator[Finding]:
                 + ("it stays empty" if memory else "it keeps the bytes of the target"),
                 f"QEMU reports no error for a block that is not listed ({MEASURED})",
                 device=name,
+                values={"expected": block.used_length},
             )
 
 

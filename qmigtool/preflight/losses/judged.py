@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qmigtool.preflight.remark import remark
 
@@ -21,9 +21,9 @@ class Judged:
     unknown: list[Finding] = field(default_factory=list)
     doubts: list[Finding] = field(default_factory=list)
 
-    def doubt(self, text: str) -> None:
+    def doubt(self, text: str, **values: Any) -> None:
         """Add what could not be checked and may cost this stream some state."""
-        self.doubts.append(remark(text))
+        self.doubts.append(remark(text, **values))
 
     def miss(self, text: str) -> None:
         """Add what else could not be checked."""
