@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qmigtool.cli.main import run
+from qmigtool.cli.shared import folding
 from qmigtool.cli.shared.folding import folded, wrapped
 from tests.support import samplefiles
 from tests.support.paths import ROOT
@@ -139,6 +140,13 @@ def test_a_table_that_is_read_downwards_is_split():
 )
 def test_wrapped(text, width, lines):
     assert wrapped(text, width) == lines
+
+
+def test_a_long_number_is_looked_at_in_linear_time():
+    matched = [pattern.pattern.count("{16})+") for pattern in folding.TIERS]
+    assert not any(matched)  # a group without a limit is tried again from every digit
+    digits = "5" * 100_000
+    assert "".join(wrapped(f"0x{digits}", 80)) == f"0x{digits}"
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50, deadline=None)

@@ -29,7 +29,8 @@ _PARTS = r"(?<=  )(?=[^ ])(?!::|##)"
 _WORDS = r"(?<= )(?=[^ ])(?!::|##)|(?<=/)(?=[^ /])(?!::|##)"
 _DOTS = rf"{_WORDS}|(?<=[A-Za-z_\]]\.)(?=[A-Za-z_]\w{{5}})"
 _PUNCTUATION = rf"{_WORDS}|(?<=\w\.)(?=[A-Za-z_])|(?<=\w[-_,:;=@])(?=\w)"
-_GROUPS = r"(?<=[0-9a-f])(?=(?:[0-9a-f]{16})+(?![0-9a-zA-Z]))"  # 64 bits of a long number, as of a register
+# 64 bits of a number, up to the 512 of a register: without a limit a long number would take quadratic time.
+_GROUPS = r"(?<=[0-9a-f])(?=(?:[0-9a-f]{16}){1,8}(?![0-9a-zA-Z]))"
 NAMES = tuple(map(re.compile, (_WORDS, _DOTS, rf"{_DOTS}|{_GROUPS}")))  # those that leave names as they are
 TIERS = (re.compile(_PARTS), *NAMES, re.compile(rf"{_PUNCTUATION}|{_GROUPS}"))
 _COMMAND = re.compile(r"`[^`]+`")
