@@ -1,12 +1,15 @@
 """What a register's bits are is said once, in the table of registers."""
 
 import ast
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 import qmigtool
 from qmigtool.x86.registers import CR0, CR3, CR4, EFER, EFLAGS, FSW, HFLAGS, MSRS, MTRRS, SEGMENT, Register
+from qmigtool.x86.traits import NAMES
 
 PACKAGE = Path(qmigtool.__file__).parent
 TABLE = PACKAGE / "x86" / "registers.py"
@@ -80,3 +83,29 @@ def test_bits_that_no_cpu_has() -> None:
 def test_msrs() -> None:
     assert [msr.number for msr in MSRS.values()] == sorted({msr.number for msr in MSRS.values()})
     assert (MSRS["LSTAR"].number, MSRS["EFER"].path) == (0xC0000082, EFER.path)
+
+
+ELSEWHERE = {"cli/main.py", "cli/shared/othernames.py", "xsave/vendor.py"}
+"""Commands and layouts that have the name of an accelerator."""
+SAID_ONCE = {
+    "env.mp_state": "x86/kvm.py",
+    "apic": "x86/lapic.py",
+    **dict.fromkeys(NAMES, "x86/traits.py"),
+}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_names_that_one_module_has(path: Path) -> None:
+    name = path.relative_to(PACKAGE).as_posix()
+    found = literals(ast.parse(path.read_text(encoding="utf-8")))
+    assert name in ELSEWHERE or not {one for one, where in SAID_ONCE.items() if one in found and where != name}
+
+
+def test_the_modules_of_the_table_in_contributing_exist() -> None:
+    text = (PACKAGE.parent / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("## Each fact has one place")[2].partition("\n## ")[0]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
+    named = [one for row in rows for one in re.findall(r"`([a-z0-9]+(?:\.[a-z0-9]+)+)`", row)]
+    assert len(named) >= len(rows) > 15
+    for one in named:
+        assert importlib.util.find_spec(f"qmigtool.{one}") is not None, one
