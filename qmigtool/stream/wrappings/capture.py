@@ -159,9 +159,10 @@ def _reader(source: BufferSource) -> Callable[[Places], list[memoryview]]:
 
     def read(places: Places) -> list[memoryview]:
         first, last = places[0][0], sum(places[-1])
-        if 0 <= last - first <= len(buffer) and os.preadv(handle, [buffer[: last - first]], first) == last - first:
-            if all(first <= at <= last for at, _ in places):
-                return [buffer[at - first : at - first + size] for at, size in places]
+        length = last - first
+        near = 0 <= length <= len(buffer) and all(first <= at <= last for at, _ in places)
+        if near and os.preadv(handle, [buffer[:length]], first) == length:
+            return [buffer[at - first : at - first + size] for at, size in places]
         return [memoryview(bytes(source.view(at, size))) for at, size in places]
 
     return read
