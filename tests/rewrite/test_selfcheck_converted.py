@@ -143,8 +143,8 @@ def test_a_waiting_processor_waits_on(source, usable_xcr0, tmp_path):
 
     assert ticks(()) >= TICKS
     rule = {"tcg": "mp-state", "kvm": "halted"}[source]
-    # The machine is reset, and -no-reboot ends QEMU. That takes until the second processor's firmware does it; meanwhile
-    # the first one's timer ticks.
+    # The machine is reset, and -no-reboot ends QEMU. That takes until the second processor's firmware does it;
+    # meanwhile the first one's timer ticks.
     with pytest.raises(QemuError):
         ticks({rule}, 2**31, timeout=BOOT)
 
