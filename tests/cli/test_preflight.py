@@ -411,3 +411,10 @@ def test_losses_and_remarks_are_records(call: Call) -> None:
     assert document["unknown"]
     for one in (*document["unknown"], *document["doubts"], *document["notes"]):
         assert set(one) >= {"rule", "severity", "message", "device", "field", "offset", "values"}
+
+
+def test_a_signed_number_is_no_register(call: Call) -> None:
+    _, out, _ = call("samples/kvm-avx512-7.2.mig", "--target", "mshv", "--json")
+    lost = next(one for one in json.loads(out)["losses"] if one["rule"] == "pit-times")
+    assert lost["field"] == "channels[0]/count_load_time"
+    assert lost["values"] == {"value": -122853, "expected": 16195709936}

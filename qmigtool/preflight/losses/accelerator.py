@@ -22,6 +22,7 @@ from qmigtool.rewrite import accelerators
 from qmigtool.rewrite.accelerators.extended import UNDECLARED
 from qmigtool.rewrite.accelerators.unwritten import unwritten
 from qmigtool.rewrite.draft import Draft
+from qmigtool.util.text import is_wide
 from qmigtool.x86.kvm import Group, lost_with, refusals
 from qmigtool.x86.lapic import LAPIC, pairs
 from qmigtool.x86.traits import HYPERV, TRAITS, traits_of
@@ -29,6 +30,7 @@ from qmigtool.xsave import mask_names
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
+    from qmigtool.parsers.vmstate import Field
     from qmigtool.preflight.target.model import Target
     from qmigtool.rewrite.accelerators.rule import ConversionRule, Loss
     from qmigtool.rewrite.changes import Change
@@ -82,9 +84,10 @@ def accelerator_losses(stream: Stream, target: Target) -> Judged:
     return judged
 
 
-def as_value(value: Any) -> Any:
-    """Return the value of a field or of a change among those of a finding: a number is a register."""
-    return Wide(value & (1 << 64) - 1) if isinstance(value, int) and not isinstance(value, bool) else value
+def as_value(value: Any, field: Field | None) -> Any:
+    """Return the value of a field, before or after a change, among those of a finding."""
+    wide = field is not None and is_wide(field.type)
+    return Wide(value) if wide and type(value) is int and value >= 0 else value
 
 
 # -- the meaning of a field ------------------------------------------------------------------------------------------
@@ -106,9 +109,13 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
         except UsageError as error:
             raise UnsupportedError(f"the conversion: {error.message}") from None
     rules = {rule.name: rule for rule in accelerators.RULES}
+    devices = {device.label: device for device in stream.devices}
 
     def made(rule: ConversionRule, loss: Loss, message: str, change: Change | None = None) -> Finding:
         within = change if change is not None and change.device is not None else None
+        device = None if within is None else devices.get(within.device or "")  # None: the conversion adds it
+        field = None if within is None or device is None else device.get(within.path)
+        values = {} if within is None else {"value": as_value(within.a, field), "expected": as_value(within.b, field)}
         return Finding(
             loss.name,
             loss.severity,
@@ -117,7 +124,9 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
             device=within.device if within else None,
             path=within.path if within else "",
             offset=change.offset if change else None,
-            values={} if within is None else {"value": as_value(within.a), "expected": as_value(within.b)},
+            values={}
+            if within is None
+            else {"value": as_value(within.a, field), "expected": as_value(within.b, field)},
         )
 
     for name, message in refused.items():
@@ -202,7 +211,7 @@ def _dropped(vcpu: VCpu, target: Target, judged: Judged) -> Iterator[Finding]:
         device=vcpu.device.label,
         path=first.path,
         offset=None if field is None else field.offset,
-        values={"group": first.group.value, "value": as_value(vcpu.device.word(first.path))},
+        values={"group": first.group.value, "value": as_value(vcpu.device.word(first.path), field)},
     )
 
 
@@ -223,7 +232,7 @@ def _not_written(stream: Stream, vcpu: VCpu, accelerator: str) -> Iterator[Findi
             device=lost.device.label,
             path=lost.path,
             offset=offset,
-            values={} if field is None else {"value": as_value(field.value)},
+            values={} if field is None else {"value": as_value(field.value, field)},
         )
 
 
