@@ -124,9 +124,7 @@ def _conversion(stream: Stream, target: Target) -> Iterator[Finding]:
             device=within.device if within else None,
             path=within.path if within else "",
             offset=change.offset if change else None,
-            values={}
-            if within is None
-            else {"value": as_value(within.a, field), "expected": as_value(within.b, field)},
+            values=values,
         )
 
     for name, message in refused.items():
