@@ -25,6 +25,7 @@ after ``migration/vmstate.c``). The meaning of the numbers (an accelerator, a vC
 ``savevm``         framing: header, configuration, sections, footers, commands, EOF; sans-IO and forward
 ``section``        the spans of a stream: kind, offset, length
 ``commands``       commands: MIG_CMD_*
+``resync``         reading on behind a hole, where a boundary can be proved
 ``configuration``  the configuration section
 ``globalstate``    the section globalstate: the run state
 ``bodies``         section bodies whose end is described, or searched for

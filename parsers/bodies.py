@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # (header, bytes from the body's start on, whether a body may end after that many bytes) -> length, or None
     Measure = Callable[[SectionHeader, memoryview, Callable[[int], bool]], int | None]
 
-__all__ = ["FOOTER_SIZE", "Body", "DescribedBody", "MeasuredBody", "SearchedBody", "footer_of", "headless"]
+__all__ = ["FOOTER_SIZE", "Body", "DescribedBody", "MeasuredBody", "SearchedBody", "footer_of", "headless", "plausible"]
 
 MAX_ID = 1 << 20  # of a section; a machine has thousands, and four letters are more
 MAX_SEARCH = 64 << 20  # the largest device state seen is a display's, of some MB
@@ -54,7 +54,7 @@ class DescribedBody:
     """
 
     def __init__(self, end: int, footer: bytes, search: SearchedBody | None) -> None:
-        self._end = end
+        self.end = end
         self._footer = footer
         self._search = search
         self.measured = "vmdesc"
@@ -62,12 +62,12 @@ class DescribedBody:
     def advance(self, window: Window, pos: int) -> tuple[int, bool]:
         """Go to the end at once."""
         if self._search is None:
-            window.need(pos, self._end - pos, "a device section that the vmdesc describes")
-            return self._end, True
+            window.need(pos, self.end - pos, "a device section that the vmdesc describes")
+            return self.end, True
         if self.measured == "vmdesc":
             try:
-                if window.view(self._end, len(self._footer), "a footer") == self._footer:
-                    return self._end, True
+                if window.view(self.end, len(self._footer), "a footer") == self._footer:
+                    return self.end, True
             except TruncatedError:
                 pass
             self.measured = self._search.measured

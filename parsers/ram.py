@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.ramstate import RamState
     from qmigtool.parsers.window import Window
 
-__all__ = ["RamBody", "encode_page"]
+__all__ = ["CONTINUE", "WORD", "RamBody", "encode_page", "record_end"]
 
 ENCODING_FLAG_XBZRLE = 0x1
 WORD = 8
@@ -241,6 +241,23 @@ class RamBody:
 
     def _problem(self, message: str, pos: int, expected: str) -> None:
         self.state.note(StreamError(message, offset=pos, section="ram", expected=expected))
+
+
+def record_end(window: Window, pos: int, state: RamState) -> tuple[int, int | None]:
+    """Return where a page record ends, and the block that it names, None with CONTINUE; its page may not be there.
+
+    Raises :class:`~qmigtool.errors.StreamError` if there is no page record, or if its header is not there.
+    """
+    flags = window.be64(pos, "a RAM record") & (state.page_size - 1)
+    payload = _PAYLOAD.get(flags & ~CONTINUE)
+    at, named = pos + WORD, None
+    if not flags & CONTINUE:
+        length = window.u8(at, "a RAM block name")
+        named = state.by_raw_name.get(bytes(window.bytes(at + 1, length, "a RAM block name")))
+        at += 1 + length
+    if payload is None or (named is None and not flags & CONTINUE):
+        raise StreamError(f"no page record with the flags {flags:#x}", offset=pos, section="ram")
+    return at + sum(payload(window, at, state.page_size)), named
 
 
 def encode_page(word: int, name: str | None, payload: bytes, fill: int = 0, page_size: int = 4096) -> bytes:

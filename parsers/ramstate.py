@@ -15,7 +15,9 @@ from qmigtool.parsers.ramruns import MAX_PAGES, RunTable
 from qmigtool.parsers.record import decode_name, encode_name
 from qmigtool.parsers.records import MappedRamHeader, PostcopyAdvise, RamSaveFlag
 
-__all__ = ["RamBlock", "RamState"]
+__all__ = ["LOST", "RamBlock", "RamState"]
+
+LOST = 0x800  # in the place of a record's flags: pages that a hole may have written
 
 MAX_BLOCKS = 65_536  # a machine with every PCI slot full has hundreds
 MAX_PROBLEMS = 100  # reported one by one: a hostile stream has one in every ten bytes
@@ -139,6 +141,22 @@ class RamState:
             self._forget(index, pages)
             if self.runs is not None and pages:
                 self.runs.add(offset, 0, index, start, pages, 0, 0, 0)
+
+    def lose(self, offset: int, block: int, addr: int) -> None:
+        """Record that a page was sent in a hole of the stream at ``offset``: what it has now is unknown."""
+        self._forget(block, 1)
+        if self.runs is not None:
+            self.runs.add(offset, LOST, block, addr, 1, 0, 0, 0)
+
+    def lose_all(self, offset: int) -> None:
+        """Record that any page may have been sent again in a hole of the stream at ``offset``."""
+        for index, block in enumerate(self.blocks):
+            if self.left_out(index) or self._mapped(block):
+                continue
+            pages = min(self._pages_of(index), MAX_PAGES)
+            self._forget(index, pages)
+            if self.runs is not None:
+                self.runs.add(offset, LOST, index, 0, pages, 0, 0, 0)
 
     def held(self) -> tuple[int, int]:
         """Return the maximum number of pages in this channel, and the total number of pages.

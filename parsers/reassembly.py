@@ -139,12 +139,9 @@ class TcpDirection:
             self.first = time if self.first is None else self.first
             self.last = time
         edge = self._edge
-        if (
-            len(segment.places) == 1
-            and segment.places[0][1] == length
-            and (sequence - self._base - edge) % MODULUS == 0
-        ):
-            self._edge = edge + length  # the usual case, also below
+        in_order = (sequence - self._base - edge) % MODULUS == 0
+        if in_order and len(segment.places) == 1 and segment.places[0][1] == length:  # what follows does the same
+            self._edge = edge + length
             self._append(edge, *segment.places[0], -1 if time is None else time)
             return
         # Sequence numbers wrap around: this one is at the position nearest to the edge.

@@ -13,7 +13,7 @@ Any exception but :class:`~qmigtool.errors.QmigError` that leaves a Reader is a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
@@ -21,7 +21,7 @@ from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, MeasuredBody, Se
 from qmigtool.parsers.commands import read_command
 from qmigtool.parsers.configuration import Configuration, parse_configuration
 from qmigtool.parsers.livebodies import live_body
-from qmigtool.parsers.ram import RamBody
+from qmigtool.parsers.ram import RamBody, record_end
 from qmigtool.parsers.ramruns import RunTable
 from qmigtool.parsers.ramstate import RamState
 from qmigtool.parsers.records import (
@@ -66,6 +66,7 @@ class _Open:
     body_offset: int
     body: Body
     header: SectionHeader
+    complete: bool = True  # False behind a hole
 
 
 @dataclass(slots=True)
@@ -162,6 +163,61 @@ class Reader:
             open_.header.version_id,
             complete=False,
         )
+
+    # -- behind a hole: see :mod:`qmigtool.parsers.resync` --------------------------------------------------------
+
+    @property
+    def item(self) -> int:
+        """Where the item being read starts."""
+        return self._item
+
+    @property
+    def ram_id(self) -> int | None:
+        """The id of the ``ram`` section, if it was started and has not ended."""
+        ids = (number for number, header in self.started.items() if header.idstr == "ram")
+        return next((number for number in ids if number not in self._ended), None)
+
+    def known_end(self, whole: memoryview) -> int | None:
+        """Return where the record or section that the window's end cuts ends, if that is known.
+
+        ``whole`` has the bytes behind the window.
+        """
+        open_ = self._open
+        if open_ is None or self._state != self._in_body:
+            return None
+        if isinstance(open_.body, RamBody):
+            try:
+                return record_end(self.window, self.pos, self.ram)[0]
+            except QmigError:
+                return None
+        end, footer = getattr(open_.body, "end", None), footer_of(open_.header.section_id)
+        ends = end is not None and self.footers and bytes(whole[end : end + len(footer)]) == footer
+        return end if ends else None
+
+    def skip_to(self, window: Window, end: int) -> None:
+        """Continue in another window at the :meth:`known_end` of a record or section; what it held is lost."""
+        open_ = self._open
+        assert open_ is not None  # noqa: S101 - there is no known end without
+        if isinstance(open_.body, RamBody):
+            _, named = record_end(self.window, self.pos, self.ram)
+            self.ram.current = self.ram.current if named is None else named
+            if self.ram.current is not None:
+                word = self.window.be64(self.pos, "a RAM record")
+                self.ram.lose(self.pos, self.ram.current, word & ~(self.ram.page_size - 1))
+        else:
+            self._state = self._footer
+        self._open = replace(open_, complete=False, offset=end, body_offset=end)
+        self.window, self.pos, self._item = window, end, end
+
+    def continue_at(self, window: Window, pos: int, *, in_ram: bool) -> None:
+        """Continue in another window, at a record in a RAM body or at an item."""
+        self.window, self.pos, self._item, self._open = window, pos, pos, None
+        self._state = self._next_item
+        if self._package_end is not None and self._package_end <= pos:
+            self._package_end = None
+        if in_ram and self.ram_id is not None:
+            self._open = _Open(Type.PART, pos, pos, RamBody(self.ram), self.started[self.ram_id], complete=False)
+            self._state = self._in_body
 
     # -- states: one method per place in the grammar ------------------------------------------------------------
 
@@ -356,6 +412,7 @@ class Reader:
             header.instance_id,
             header.version_id,
             open_.body.measured,
+            open_.complete,
         )
 
     def _take_ram_problems(self) -> None:

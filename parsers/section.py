@@ -22,6 +22,7 @@ class Type(StrEnum):
     EOF = "eof"
     VMDESC = "vmdesc"
     TAIL = "tail"  # whatever follows: padding of a block device, garbage
+    HOLE = "hole"  # bytes that a capture does not have
     UNREADABLE = "unreadable"  # the part that an error made unreadable
 
 

@@ -13,7 +13,7 @@ import stat
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import ClosedError, StreamError, TruncatedError
+from qmigtool.errors import ClosedError, GapError, StreamError, TruncatedError
 from qmigtool.util.budget import current
 from qmigtool.util.files import open_input, reopen
 
@@ -38,6 +38,8 @@ class Source:
     closed = False
     size: int | None = None
     name: str = "<stream>"
+    holes: tuple[tuple[int, int], ...] = ()
+    """(offset, length) of what the input does not have, ascending; only :meth:`view` refuses these bytes."""
 
     def view(self, offset: int, length: int) -> memoryview:
         """Return ``length`` bytes at ``offset``; raises :class:`~qmigtool.errors.TruncatedError` beyond the end."""
@@ -98,6 +100,9 @@ class BufferSource(Source):
             raise TruncatedError(
                 "the stream ends here", offset=len(self.whole), expected=f"{length} bytes from {offset:#x}"
             )
+        for start, size in self.holes:
+            if start < offset + length and offset < start + size:
+                raise GapError(size, offset=start)
         return self.whole[offset : offset + length]
 
 

@@ -127,34 +127,50 @@ def walk_back(source: BufferSource, located: LocatedVmdesc) -> TailWalk:
     """Walk the device sections from the EOF byte before the vmdesc to the first of them."""
     data = source.whole
     devices = located.vmdesc.devices
-    cursor = located.offset - 1
+    at = cursor = located.offset - 1
     sections: list[Section] = []
     footers = True
     stopped: QmigError | None = None
-    left = len(devices)
-    while left:
-        device = devices[left - 1]
+    rest = left = len(devices)
+    while rest:
+        device = devices[rest - 1]
+        start = at - (FOOTER_SIZE if footers else 0) - device.size - _head_size(device)
+        if _in_hole(source, start, at):
+            # Its length is in the vmdesc, and the section before it will show whether that is right.
+            at = start
+            rest -= 1
+            continue
         try:
-            section = _section_before(data, cursor, device, footers=footers)
+            section = _section_before(data, at, device, footers=footers)
         except StreamError as error:
             # The last device decides whether all have footers.
             if not sections and footers:
-                footers = False
+                footers, at, rest = False, cursor, len(devices)
                 continue
             stopped = error
             break
         sections.append(section)
-        cursor = section.offset
-        left -= 1
+        at = cursor = section.offset
+        rest -= 1
+        left = rest
     sections.reverse()
     return TailWalk(tuple(sections), cursor, footers and bool(sections), devices[:left], stopped)
+
+
+def _head_size(device: DeviceDescription) -> int:
+    """Return the bytes before the body of a FULL section."""
+    return 1 + 4 + 1 + len(encode_name(device.idstr)) + 4 + 4
+
+
+def _in_hole(source: BufferSource, start: int, end: int) -> bool:
+    return any(offset < end and start < offset + length for offset, length in source.holes)
 
 
 def _section_before(data: memoryview, end: int, device: DeviceDescription, *, footers: bool) -> Section:
     """Return the FULL section of ``device`` that ends at ``end``; raises StreamError if it is not there."""
     body_end = end - (FOOTER_SIZE if footers else 0)
     body = body_end - device.size
-    start = body - (1 + 4 + 1 + len(encode_name(device.idstr)) + 4 + 4)
+    start = body - _head_size(device)
     if start < 0:
         raise StreamError("the vmdesc describes more than the stream contains", offset=end, section=device.idstr)
     if data[start] != SectionType.QEMU_VM_SECTION_FULL:

@@ -11,6 +11,7 @@
     +-- ClosedError           a stream, or an object read from it, is used when closed  exit code 2
     +-- StreamError           the bytes do not follow the format                        exit code 3
     |   +-- TruncatedError    the input ends in the middle of something
+    |   +-- GapError          a capture lacks a part of the stream, and continues behind it
     |   +-- LimitError        a number in the file is larger than any valid file needs
     +-- UnsupportedError      legal, but not supported; names the feature               exit code 63
     |   +-- BudgetError       more work than allowed; names the option to allow it      exit code 63
@@ -138,6 +139,18 @@ class StreamError(QmigError):
 
 class TruncatedError(StreamError):
     """The input ends in the middle of something; ``offset`` is where it ends."""
+
+
+class GapError(StreamError):
+    """The input lacks ``length`` bytes at ``offset``: a hole in a capture, behind which it continues."""
+
+    def __init__(self, length: int, name: str = "", **place: Any) -> None:
+        super().__init__(f"the capture lacks {length} bytes" + (f" of {name}" if name else ""), **place)
+        self.length = length
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, with the length."""
+        return {**super().as_dict(), "length": self.length}
 
 
 class LimitError(StreamError):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from qmigtool.errors import LimitError, StreamError
 from qmigtool.parsers.multifd import Compression, MultiFDFlag, Packet
+from qmigtool.parsers.ramstate import LOST
 from qmigtool.parsers.records import RamSaveFlag
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.ramstate import RamBlock
     from qmigtool.parsers.source import Source
 
-__all__ = ["RUN", "Encoding", "RunColumns", "checked", "from_mapped", "from_packets", "from_table", "merge"]
+__all__ = ["RUN", "VOID", "Encoding", "RunColumns", "checked", "from_mapped", "from_packets", "from_table", "merge"]
 
 
 MAX_MAPPED_RUNS = 1 << 24  # 640 MiB of columns; a bitmap needs one bit for each
@@ -48,12 +49,16 @@ class Encoding(IntEnum):
     MULTIFD_UADK = 11
     MULTIFD_QATZIP = 12
     DISCARD = 13  # postcopy: the records of these pages are void
+    LOST = 14  # a hole in the stream: any of these pages may have been sent in it
 
     @property
     def holds_zero(self) -> bool:
         """Whether the page is one byte value, without a payload."""
-        return self in (Encoding.ZERO, Encoding.MAPPED_ZERO, Encoding.MULTIFD_ZERO, Encoding.DISCARD)
+        return self in (Encoding.ZERO, Encoding.MAPPED_ZERO, Encoding.MULTIFD_ZERO, *VOID)
 
+
+VOID = (Encoding.DISCARD, Encoding.LOST)
+"""What makes pages absent: no record, but a word about earlier ones."""
 
 _BY_FLAG = {
     int(RamSaveFlag.ZERO): Encoding.ZERO,
@@ -61,6 +66,7 @@ _BY_FLAG = {
     int(RamSaveFlag.XBZRLE): Encoding.XBZRLE,
     int(RamSaveFlag.COMPRESS_PAGE): Encoding.COMPRESSED,
     0: Encoding.DISCARD,
+    LOST: Encoding.LOST,
 }
 
 _BY_COMPRESSION = {

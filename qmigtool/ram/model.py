@@ -10,7 +10,7 @@ import numpy as np
 from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.xbzrle import apply_xbzrle, parse_xbzrle
-from qmigtool.ram.columns import Encoding, RunColumns
+from qmigtool.ram.columns import VOID, Encoding, RunColumns
 from qmigtool.ram.cover import Cover, common, cover, without
 from qmigtool.util.recent import Recent
 
@@ -115,7 +115,7 @@ class Ram:
         """
         rounds = np.zeros(len(self.runs), np.int64)
         for channel in np.unique(self.runs["channel"]):
-            mine = np.flatnonzero((self.runs["channel"] == channel) & (self.runs["encoding"] != Encoding.DISCARD))
+            mine = np.flatnonzero((self.runs["channel"] == channel) & ~np.isin(self.runs["encoding"], VOID))
             block, page = self.runs["block"][mine].astype(np.int64), self.runs["page"][mine].astype(np.int64)
             end = page + self.runs["pages"][mine].astype(np.int64)
             back = (np.diff(block) < 0) | ((np.diff(block) == 0) & (page[1:] < end[:-1]))
@@ -241,7 +241,7 @@ class Ram:
     def count(self) -> dict[str, dict[str, int]]:
         """Return block -> encoding -> pages sent (a page sent twice counts twice), without DISCARD."""
         return {
-            name: {encoding.name.lower(): pages for encoding, pages in each.items() if encoding is not Encoding.DISCARD}
+            name: {encoding.name.lower(): pages for encoding, pages in each.items() if encoding not in VOID}
             for name, each in self._counted.items()
         }
 
@@ -288,7 +288,7 @@ class Ram:
     def _missing(self, index: int) -> Gaps:
         if index not in self._gaps:
             base = self._cover(index)
-            kept = self.runs["encoding"][base.run] != Encoding.DISCARD
+            kept = ~np.isin(self.runs["encoding"][base.run], VOID)
             start = np.append(base.start[kept], self._pages_of(index))
             end = np.concatenate(([0], (base.start + base.pages)[kept]))
             gaps = np.stack((end, start), axis=1)[end < start]

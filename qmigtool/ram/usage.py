@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qmigtool.ram.columns import Encoding
+from qmigtool.ram.columns import VOID, Encoding
 from qmigtool.ram.model import Ram
 
 __all__ = ["PASS", "blocks", "passes", "row", "totals"]
@@ -16,7 +16,7 @@ PASS = np.dtype([("pass", "u8"), ("pages", "u8"), ("zero", "u8"), ("bytes", "u8"
 """One pass: its number, the pages sent, the zero pages among them, bytes of records and payloads."""
 
 _ZERO_NAMES = ("zero", "mapped_zero", "multifd_zero")
-_ZERO = np.array([encoding.holds_zero and encoding is not Encoding.DISCARD for encoding in Encoding])
+_ZERO = np.array([encoding.holds_zero and encoding not in VOID for encoding in Encoding])
 
 
 def blocks(ram: Ram) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def blocks(ram: Ram) -> list[dict[str, Any]]:
         if sent:
             final = ram.final(block.idstr)
             encodings = ram.runs["encoding"][final.run]
-            distinct = int(final.pages[encodings != Encoding.DISCARD].sum())
+            distinct = int(final.pages[~np.isin(encodings, VOID)].sum())
             zero = int(final.pages[_ZERO[encodings]].sum())
         pages = -(-block.used_length // ram.page_size)
         out.append(
@@ -63,8 +63,8 @@ def row(block: dict[str, Any]) -> tuple[Any, ...]:
 
 def passes(ram: Ram) -> NDArray[np.void]:
     """Return the passes as columns (:data:`PASS`): where pages were requested one by one, each may be a pass."""
-    runs = ram.runs[ram.runs["encoding"] != Encoding.DISCARD]
-    rounds = ram.passes[ram.runs["encoding"] != Encoding.DISCARD]
+    sent = ~np.isin(ram.runs["encoding"], VOID)
+    runs, rounds = ram.runs[sent], ram.passes[sent]
     if not len(runs):
         return np.zeros(0, PASS)
     pages = runs["pages"].astype(np.int64)
@@ -99,7 +99,7 @@ def totals(ram: Ram, each: list[dict[str, Any]] | None = None) -> dict[str, Any]
 def _ever_sent(ram: Ram, name: str) -> int:
     """Count the pages of a block that some record wrote, discarded ones too."""
     mine = ram.runs_of(name)
-    mine = mine[ram.runs["encoding"][mine] != Encoding.DISCARD]
+    mine = mine[~np.isin(ram.runs["encoding"][mine], VOID)]
     start = ram.runs["page"][mine].astype(np.int64)
     end = start + ram.runs["pages"][mine].astype(np.int64)
     order = np.argsort(start, kind="stable")

@@ -44,7 +44,7 @@ def travelled_elsewhere(draft: Draft) -> dict[str, int] | None:
     # A capture of postcopy is one side of a dialogue: QEMU cannot load it from a file.
     if ram.channels > 1 or (postcopy and (absent or draft.stream.container.name == "pcap")):
         return absent
-    contents = [encoding for encoding in Encoding if not encoding.holds_zero and encoding is not Encoding.DISCARD]
+    contents = [encoding for encoding in Encoding if not encoding.holds_zero]
     counted = ram.count()
     any_content = any(each.get(encoding.name.lower()) for each in counted.values() for encoding in contents)
     return absent if absent and (not any_content or ram.flushes) else None

@@ -9,11 +9,13 @@ state is **proved** to belong to this stream; if not, what was found from the en
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qmigtool.errors import BudgetError, QmigError, StreamError, TruncatedError, UnsupportedError
+from qmigtool.errors import BudgetError, GapError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionHeader, SectionType
+from qmigtool.parsers.resync import bounded_window, sections_over_holes, unread
 from qmigtool.parsers.savevm import Reader
 from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
@@ -25,21 +27,24 @@ from qmigtool.stream.sectionindex import SectionIndex
 from qmigtool.util.progress import reach, task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from qmigtool.parsers.bodies import Measure
     from qmigtool.parsers.source import BufferSource
 
 __all__ = ["FileReading"]
 
+UNREAD = (Type.HOLE, Type.UNREADABLE)
 MAX_READINGS = 3  # a vmdesc with wrong lengths may lead to the wrong end
 
 
 class _Forward:
     """A reading from the front: its sections so far, and the error that ended it, if any."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, source: BufferSource, goals: Collection[int] = ()) -> None:
         self.reader = reader
+        self.source = source
+        self.goals = goals
         self.sections = SectionIndex()
         self.error: QmigError | None = None
         self.finished = False
@@ -53,9 +58,11 @@ class _Forward:
         self.reader.limit, self.reader.most_runs = limit, runs
         try:
             with task("reading", self.reader.window.end if limit is None else limit):
-                for section in () if self.finished else self.reader.sections():
+                for section in () if self.finished else self.walk():
                     self.sections.append(section)
                     met = met or section.end == goal
+                    # Behind a hole, reading continued at a section that is proved from the end: in one connection.
+                    met = met or (section.type in UNREAD and goal is not None and section.end in self.goals)
                     reach(section.end)
         except QmigError as error:
             self.error, self.finished = error, True
@@ -65,6 +72,10 @@ class _Forward:
         elif limit is None and runs is None:
             self.error, self.finished = TruncatedError("the stream ends here", offset=self.reader.window.end), True
         return met
+
+    def walk(self) -> Iterator[Section]:
+        """Yield further sections, also behind holes."""
+        return sections_over_holes(self.reader, self.source, self.goals)
 
     @property
     def vmdesc(self) -> Section | None:
@@ -118,12 +129,15 @@ class FileReading:
             self._problems.append(error)
         if self.located is None:
             self.probed_page_size = probe_page_size(self._source, self.start)
+        if self.located is not None:
+            self._back = walk_back(self._source, self.located)
         self._forward = self._new_forward()
         self._read_head()
         self._head = self.reader.pos
-        self._early = tuple(section for section in self.sections if section.type is Type.FULL)
-        if self.located is not None:
-            self._back = walk_back(self._source, self.located)
+        self._early = tuple(section for section in self.sections if section.type is Type.FULL and section.complete)
+        if self._source.holes:
+            offset, length = self._source.holes[0]
+            self.stopped = GapError(length, offset=offset)
         failure = self._forward.error
         if failure is not None:
             if self.reader.pos == self.reader.start and (self._back is None or not self._back.sections):
@@ -165,7 +179,7 @@ class FileReading:
         """Return a reader of the whole stream that uses the lengths of the vmdesc in use."""
         vmdesc = self.located.vmdesc if self.located is not None else None
         return Reader(
-            Window(self._source.whole, final=True, passed=self._source.passed),
+            bounded_window(self._source),
             Descriptions(vmdesc).length if vmdesc is not None else None,
             vmdesc.page_size if vmdesc is not None else self.probed_page_size,
             self._measure,
@@ -179,7 +193,7 @@ class FileReading:
             return self.reader
         again = self.new_reader(keep_runs=True)
         try:
-            for _ in again.sections():
+            for _ in sections_over_holes(again, self._source, self._goals):
                 pass
         except BudgetError:  # which is an UnsupportedError, too
             raise
@@ -214,14 +228,21 @@ class FileReading:
             self._settle()
 
     def _new_forward(self) -> _Forward:
-        return _Forward(self.new_reader(keep_runs=self._keep_runs))
+        return _Forward(self.new_reader(keep_runs=self._keep_runs), self._source, self._goals)
+
+    @property
+    def _goals(self) -> frozenset[int]:
+        """The offsets of the sections that were found from the end, where there are holes before them."""
+        if self._back is None or not self._source.holes:
+            return frozenset()
+        return frozenset(section.offset for section in self._back.sections)
 
     def _read_head(self) -> None:
         """Read everything before the first PART or END: the setup, which is small."""
         later = (SectionType.QEMU_VM_SECTION_PART, SectionType.QEMU_VM_SECTION_END)
         forward, whole = self._forward, self._source.whole
         try:
-            for section in forward.reader.sections():
+            for section in forward.walk():
                 forward.sections.append(section)
                 pos = forward.reader.pos
                 if pos < len(whole) and section.type is not Type.TAIL and whole[pos] in later:
@@ -249,6 +270,9 @@ class FileReading:
     def _settle(self) -> None:
         """Use the result of the forward reading."""
         error = self._forward.error
+        if self._source.holes:
+            self._take_end()
+            return
         if error is None:
             if self._foreign(self._forward):
                 self._read_with_own()
@@ -272,7 +296,7 @@ class FileReading:
             self._stopped(self._forward.error)
             return
         self._take_reader_problems()
-        if self.located is not None and not self._problems[self._before :]:
+        if self.located is not None and not self._problems[self._before :] and not self._source.holes:
             self._problems += disagreements(self.sections, self.located)
 
     def _foreign(self, forward: _Forward) -> bool:
@@ -289,7 +313,7 @@ class FileReading:
         if page_size in (None, self.reader.ram.page_size) and self.reader.footers is not False:
             return None
         whole = Window(self._source.whole, final=True, passed=self._source.passed)
-        alone = _Forward(Reader(whole, None, page_size, self._measure, self._keep_runs, self.start))
+        alone = _Forward(Reader(whole, None, page_size, self._measure, self._keep_runs, self.start), self._source)
         alone.read()
         own = alone.vmdesc
         return None if alone.error is not None or (own is not None and own.offset == located.offset) else alone
@@ -378,25 +402,45 @@ class FileReading:
     def _stopped(self, error: QmigError) -> None:
         """Record where the forward reading stopped, and continue with the sections found from the end."""
         self._take_reader_problems()
-        self._problems.append(error)
+        at_hole = isinstance(error, TruncatedError) and any(error.offset == hole for hole, _ in self._source.holes)
+        if not at_hole:  # the hole is a problem of the container
+            self._problems.append(error)
         if not any(section.type is Type.EOF for section in self.sections[-2:]):
-            self.stopped = error  # after EOF only the vmdesc is not reached
+            self.stopped = self.stopped or error  # after EOF only the vmdesc is not reached
         partial = self.reader.partial()
         if partial is None:
             return
-        end = self.reader.window.end
+        end = len(self._source.whole)
         behind = [s for s in self._back.sections if s.offset > partial.offset] if self._back is not None else []
         if behind and self.located is not None:
             self._only_from_end = True
             at, text, stop = self.located.offset, self.located.body_offset, self.located.end
-            partial = _cut(partial, behind[0].offset)
+            partial = partial if self._source.holes else _cut(partial, behind[0].offset)
             behind.append(Section(Type.EOF, at - 1, 1, at, 0))
             behind.append(Section(Type.VMDESC, at, stop - at, text, stop - text))
             if stop < end:
                 behind.append(Section(Type.TAIL, stop, end - stop, stop, end - stop))
+        if self._source.holes:
+            self._append_around_holes(partial, behind, end)
+            return
         self.sections.append(partial)
         for section in behind:
             self.sections.append(section)
+
+    def _append_around_holes(self, partial: Section, behind: list[Section], end: int) -> None:
+        """Add what an error interrupted up to the first hole, the holes, and the sections found from the end."""
+        at = partial.offset
+        hole = next((offset for offset, _ in self._source.holes if offset >= at), end)
+        if partial.type is not Type.UNREADABLE and hole > at:
+            self.sections.append(replace(partial, length=hole - at, body_length=max(hole - partial.body_offset, 0)))
+            at = hole
+        for section in behind:
+            for lost in unread(self._source, at, section.offset):
+                self.sections.append(lost)
+            self.sections.append(section)
+            at = section.end
+        for lost in unread(self._source, at, end):
+            self.sections.append(lost)
 
     def _take_reader_problems(self) -> None:
         self._problems += self.reader.problems

@@ -26,7 +26,8 @@ def probe_page_size(source: BufferSource, start: int) -> int | None:
     no size fits.
     """
     for page_size in PAGE_SIZES:
-        probe = Reader(Window(source.whole[: start + PROBED], final=True), page_size=page_size, start=start)
+        end = min(start + PROBED, source.holes[0][0] if source.holes else len(source.whole))
+        probe = Reader(Window(source.whole[:end], final=True), page_size=page_size, start=start)
         try:
             for section in probe.sections():
                 # All of RAM was read, or enough to decide.

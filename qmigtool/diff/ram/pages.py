@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from qmigtool.errors import QmigError
-from qmigtool.ram.columns import Encoding
+from qmigtool.ram.columns import VOID, Encoding
 from qmigtool.ram.content import RAW
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class HeldPage(IntEnum):
 
 
 def _held(encoding: Encoding) -> HeldPage:
-    if encoding is Encoding.DISCARD:
+    if encoding in VOID:
         return HeldPage.ABSENT
     if encoding.holds_zero:
         return HeldPage.FILL

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.errors import MigrationsError, QmigError, StreamError, UnsupportedError, UsageError
+from qmigtool.errors import GapError, MigrationsError, QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.parsers.container import ContainerKind, Magic
 from qmigtool.parsers.pcap import Capture, Role, read_capture
 from qmigtool.parsers.source import BufferSource, FileSource, PartSource
@@ -25,6 +25,7 @@ Places = list[tuple[int, int]]
 """(offset in the capture, length)."""
 
 SECTION = "capture"
+MAX_SHOWN = 16  # holes or conflicts of a connection that are named one by one
 BLOCK = 4096  # of a temporary file: what the least data after a hole occupies
 BATCH = 256 << 10  # bytes and
 MOST = 512  # places that are read and written at once
@@ -100,9 +101,12 @@ def _choose(migrations: Sequence[Migration], wanted: str | None) -> Migration:
 
 def _main(source: BufferSource, main: Channel) -> FileSource:
     with tempfile.TemporaryFile() as file:
-        _write(source, main.direction, file, 0)
+        size = _last(main.direction)
+        _write(source, main.direction, file, 0, size)
         file.flush()
-        return FileSource.of_handle(os.dup(file.fileno()), f"{source.name} ({main.name})")
+        made = FileSource.of_handle(os.dup(file.fileno()), f"{source.name} ({main.name})")
+    made.holes = tuple((hole.offset, hole.length) for hole in main.direction.holes if sum(hole) < size)
+    return made
 
 
 def _channels(source: BufferSource, channels: Sequence[Channel]) -> list[BufferSource]:
@@ -112,7 +116,7 @@ def _channels(source: BufferSource, channels: Sequence[Channel]) -> list[BufferS
         end = 0
         for one in channels:
             starts.append(end)
-            _write(source, one.direction, file, end)
+            _write(source, one.direction, file, end, _readable(one.direction))
             end += -(-max(_readable(one.direction), 1) // ALIGNED) * ALIGNED
         if not end:
             return []
@@ -132,9 +136,15 @@ def _readable(direction: TcpDirection) -> int:
     return direction.holes[0].offset if direction.holes else direction.size
 
 
-def _write(source: BufferSource, direction: TcpDirection, file: BinaryIO, start: int) -> None:
-    """Write a direction to a file, its first byte at ``start``."""
-    budget, size, handle = current(), _readable(direction), file.fileno()
+def _last(direction: TcpDirection) -> int:
+    """Return the bytes before a hole at the end."""
+    at_end = direction.holes and sum(direction.holes[-1]) == direction.size
+    return direction.holes[-1].offset if at_end else direction.size
+
+
+def _write(source: BufferSource, direction: TcpDirection, file: BinaryIO, start: int, size: int) -> None:
+    """Write the first ``size`` bytes of a direction to a file, the first at ``start``; holes stay holes."""
+    budget, handle = current(), file.fileno()
     unchecked = CHECKED
     read = _reader(source)
     for at, places in _batches(direction, size):
@@ -209,11 +219,10 @@ def _problems(capture: Capture, chosen: Migration) -> Iterator[QmigError]:
         way, name = one.direction, one.name
         if one.role is Role.RECOVERY:
             yield UnsupportedError("postcopy recovery", f"{name} is a postcopy recovery, which is not read")
-        if way.holes:
-            yield StreamError(
-                f"the capture lacks data after {way.holes[0].offset} bytes of {name}; the rest of it is left out",
-                section=SECTION,
-            )
+        for hole in way.holes[:MAX_SHOWN]:
+            yield GapError(hole.length, name, offset=hole.offset, section=SECTION)
+        if len(way.holes) > MAX_SHOWN:
+            yield StreamError(f"{len(way.holes) - MAX_SHOWN} more holes in {name}", section=SECTION)
         if way.cut:
             yield StreamError(
                 f"{way.cut} segments of {name} were cut when they were captured",
@@ -221,15 +230,17 @@ def _problems(capture: Capture, chosen: Migration) -> Iterator[QmigError]:
                 section=SECTION,
                 expected="whole packets (tcpdump -s 0)",
             )
-        for conflict in way.conflicts[:4]:
+        for conflict in way.conflicts[:MAX_SHOWN]:
             yield StreamError(
                 f"two segments have other bytes at offset {conflict.offset} of {name}, over {conflict.length} bytes: "
                 f"the capture has the first at {conflict.first:#x}, which is used, the second at {conflict.second:#x}; "
                 "this may be an evasion",
                 section=SECTION,
             )
-        if way.conflict_count > 4:
-            yield StreamError(f"{way.conflict_count - 4} more segments of {name} have other bytes", section=SECTION)
+        if way.conflict_count > MAX_SHOWN:
+            yield StreamError(
+                f"{way.conflict_count - MAX_SHOWN} more segments of {name} have other bytes", section=SECTION
+            )
         if one.connection.mptcp:
             yield UnsupportedError("MPTCP", f"{name} is MPTCP: its other subflows are not read")
     if capture.overlapping_fragments:
