@@ -15,22 +15,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmigtool.errors import QmigError, TruncatedError
 from qmigtool.parsers.bodies import FOOTER_SIZE, SearchedBody, footer_of, plausible
-from qmigtool.parsers.ram import CONTINUE, WORD, record_end
+from qmigtool.parsers.ram import CONTINUE, WORD, RamBody, record_end
 from qmigtool.parsers.records import RamSaveFlag, SectionHeader, SectionType
+from qmigtool.parsers.savevm import OpenSection, Reader
 from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.window import BE64, Window
 from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
     from qmigtool.parsers.ramstate import RamState
-    from qmigtool.parsers.savevm import Reader
     from qmigtool.parsers.source import BufferSource
 
-__all__ = ["bounded_window", "sections_over_holes", "unread"]
+__all__ = ["ResumingReader", "bounded_window", "sections_over_holes", "unread"]
 
 NAME = 256  # bytes of the longest name of a block, with its length
 SEARCHED = 16 << 20  # bytes behind a hole in which a device section is searched for
@@ -45,6 +46,64 @@ class _Boundary(NamedTuple):
     offset: int
     in_ram: bool
     block: int | None = None
+
+
+@dataclass(slots=True)
+class ResumingReader(Reader):
+    """A reader that can continue behind a hole."""
+
+    @property
+    def item(self) -> int:
+        """Where the item being read starts."""
+        return self._item
+
+    @property
+    def ram_id(self) -> int | None:
+        """The id of the ``ram`` section, if it was started and has not ended."""
+        ids = (number for number, header in self.started.items() if header.idstr == "ram")
+        return next((number for number in ids if number not in self._ended), None)
+
+    def known_end(self, whole: memoryview) -> int | None:
+        """Return where the record or section that the window's end cuts ends, if that is known.
+
+        ``whole`` has the bytes behind the window.
+        """
+        open_ = self._open
+        if open_ is None or self._state != self._in_body:
+            return None
+        if isinstance(open_.body, RamBody):
+            try:
+                return record_end(self.window, self.pos, self.ram)[0]
+            except QmigError:
+                return None
+        end, footer = getattr(open_.body, "end", None), footer_of(open_.header.section_id)
+        ends = end is not None and self.footers and bytes(whole[end : end + len(footer)]) == footer
+        return end if ends else None
+
+    def skip_to(self, window: Window, end: int) -> None:
+        """Continue in another window at the :meth:`known_end` of a record or section; what it held is lost."""
+        open_ = self._open
+        assert open_ is not None  # noqa: S101 - there is no known end without
+        if isinstance(open_.body, RamBody):
+            _, named = record_end(self.window, self.pos, self.ram)
+            self.ram.current = self.ram.current if named is None else named
+            if self.ram.current is not None:
+                word = self.window.be64(self.pos, "a RAM record")
+                self.ram.lose(self.pos, self.ram.current, word & ~(self.ram.page_size - 1))
+        else:
+            self._state = self._footer
+        self._open = replace(open_, complete=False, offset=end, body_offset=end)
+        self.window, self.pos, self._item = window, end, end
+
+    def continue_at(self, window: Window, pos: int, *, in_ram: bool) -> None:
+        """Continue in another window, at a record in a RAM body or at an item."""
+        self.window, self.pos, self._item, self._open = window, pos, pos, None
+        self._state = self._next_item
+        if self._package_end is not None and self._package_end <= pos:
+            self._package_end = None
+        if in_ram and self.ram_id is not None:
+            self._open = OpenSection(Type.PART, pos, pos, RamBody(self.ram), self.started[self.ram_id], complete=False)
+            self._state = self._in_body
 
 
 def bounded_window(source: BufferSource) -> Window:
@@ -67,7 +126,7 @@ def unread(source: BufferSource, start: int, end: int) -> Iterator[Section]:
         yield Section(Type.UNREADABLE, at, end - at, at, end - at, complete=False)
 
 
-def sections_over_holes(reader: Reader, source: BufferSource, goals: Collection[int] = ()) -> Iterator[Section]:
+def sections_over_holes(reader: ResumingReader, source: BufferSource, goals: Collection[int] = ()) -> Iterator[Section]:
     """Yield the sections of a reader whose window is :func:`bounded_window`, also those behind holes.
 
     ``goals`` are the offsets of sections that are proved from the end of the stream. Raises what
@@ -91,14 +150,14 @@ def sections_over_holes(reader: Reader, source: BufferSource, goals: Collection[
             return
 
 
-def _between(reader: Reader, source: BufferSource, begun: Section | None, hole: Hole) -> Iterator[Section]:
+def _between(reader: ResumingReader, source: BufferSource, begun: Section | None, hole: Hole) -> Iterator[Section]:
     """Yield what is between the last section and where the reader continues."""
     if begun is not None:
         yield begun
     yield from unread(source, hole[0], reader.item)
 
 
-def _over(reader: Reader, source: BufferSource, holes: list[Hole], goals: list[int]) -> int | None:
+def _over(reader: ResumingReader, source: BufferSource, holes: list[Hole], goals: list[int]) -> int | None:
     """Continue the reader behind a hole; return where, or None if no boundary can be proved."""
     known = reader.known_end(source.whole)
     for index, (offset, length) in enumerate(holes):
@@ -122,7 +181,7 @@ def _over(reader: Reader, source: BufferSource, holes: list[Hole], goals: list[i
 # -- RAM ---------------------------------------------------------------------------------------------------------------
 
 
-def _in_ram(reader: Reader, window: Window, goals: list[int]) -> _Boundary | None:
+def _in_ram(reader: ResumingReader, window: Window, goals: list[int]) -> _Boundary | None:
     """Return the boundary in RAM that is proved behind a hole, if the hole ended in a RAM body."""
     state = reader.ram
     if not state.blocks or reader.ram_id is None:
@@ -255,7 +314,7 @@ class _Walk:
 # -- device state ------------------------------------------------------------------------------------------------------
 
 
-def _at_item(reader: Reader, window: Window, goals: list[int]) -> _Boundary | None:
+def _at_item(reader: ResumingReader, window: Window, goals: list[int]) -> _Boundary | None:
     """Return the first device section behind a hole that is proved."""
     for goal in goals:
         if window.base <= goal < window.end:

@@ -13,7 +13,7 @@ Any exception but :class:`~qmigtool.errors.QmigError` that leaves a Reader is a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from qmigtool.errors import LimitError, QmigError, StreamError, UnsupportedError
@@ -21,7 +21,7 @@ from qmigtool.parsers.bodies import FOOTER_SIZE, DescribedBody, MeasuredBody, Se
 from qmigtool.parsers.commands import read_command
 from qmigtool.parsers.configuration import Configuration, parse_configuration
 from qmigtool.parsers.livebodies import live_body
-from qmigtool.parsers.ram import RamBody, record_end
+from qmigtool.parsers.ram import RamBody
 from qmigtool.parsers.ramruns import RunTable
 from qmigtool.parsers.ramstate import RamState
 from qmigtool.parsers.records import (
@@ -58,7 +58,7 @@ ITEM_OBJECTS, SECTION_OBJECTS = 8, 32
 
 
 @dataclass(slots=True)
-class _Open:
+class OpenSection:
     """The section being read."""
 
     type: Type
@@ -97,7 +97,7 @@ class Reader:
     problems: list[QmigError] = field(default_factory=list)
     done: bool = False
     _state: Callable[[], Section | None] | None = None
-    _open: _Open | None = None
+    _open: OpenSection | None = None
     _item: int = 0  # the start of the item being read
     _package_end: int | None = None
     _ended: set[int] = field(default_factory=set)  # ids of live sections that had their END
@@ -163,61 +163,6 @@ class Reader:
             open_.header.version_id,
             complete=False,
         )
-
-    # -- behind a hole: see :mod:`qmigtool.parsers.resync` --------------------------------------------------------
-
-    @property
-    def item(self) -> int:
-        """Where the item being read starts."""
-        return self._item
-
-    @property
-    def ram_id(self) -> int | None:
-        """The id of the ``ram`` section, if it was started and has not ended."""
-        ids = (number for number, header in self.started.items() if header.idstr == "ram")
-        return next((number for number in ids if number not in self._ended), None)
-
-    def known_end(self, whole: memoryview) -> int | None:
-        """Return where the record or section that the window's end cuts ends, if that is known.
-
-        ``whole`` has the bytes behind the window.
-        """
-        open_ = self._open
-        if open_ is None or self._state != self._in_body:
-            return None
-        if isinstance(open_.body, RamBody):
-            try:
-                return record_end(self.window, self.pos, self.ram)[0]
-            except QmigError:
-                return None
-        end, footer = getattr(open_.body, "end", None), footer_of(open_.header.section_id)
-        ends = end is not None and self.footers and bytes(whole[end : end + len(footer)]) == footer
-        return end if ends else None
-
-    def skip_to(self, window: Window, end: int) -> None:
-        """Continue in another window at the :meth:`known_end` of a record or section; what it held is lost."""
-        open_ = self._open
-        assert open_ is not None  # noqa: S101 - there is no known end without
-        if isinstance(open_.body, RamBody):
-            _, named = record_end(self.window, self.pos, self.ram)
-            self.ram.current = self.ram.current if named is None else named
-            if self.ram.current is not None:
-                word = self.window.be64(self.pos, "a RAM record")
-                self.ram.lose(self.pos, self.ram.current, word & ~(self.ram.page_size - 1))
-        else:
-            self._state = self._footer
-        self._open = replace(open_, complete=False, offset=end, body_offset=end)
-        self.window, self.pos, self._item = window, end, end
-
-    def continue_at(self, window: Window, pos: int, *, in_ram: bool) -> None:
-        """Continue in another window, at a record in a RAM body or at an item."""
-        self.window, self.pos, self._item, self._open = window, pos, pos, None
-        self._state = self._next_item
-        if self._package_end is not None and self._package_end <= pos:
-            self._package_end = None
-        if in_ram and self.ram_id is not None:
-            self._open = _Open(Type.PART, pos, pos, RamBody(self.ram), self.started[self.ram_id], complete=False)
-            self._state = self._in_body
 
     # -- states: one method per place in the grammar ------------------------------------------------------------
 
@@ -322,7 +267,7 @@ class Reader:
     def _open_section(self, type_: Type, header: SectionHeader, body_offset: int) -> None:
         if type_ in (Type.START, Type.FULL):
             current().charge("objects", SECTION_OBJECTS, self.pos, header.idstr)
-        self._open = _Open(type_, self.pos, body_offset, self._body(type_, header, body_offset), header)
+        self._open = OpenSection(type_, self.pos, body_offset, self._body(type_, header, body_offset), header)
         self.pos = body_offset
         self._state = self._in_body
 

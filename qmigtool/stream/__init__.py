@@ -8,6 +8,7 @@ info          what a stream is, as one JSON document
 inputs        its inputs: a file or a pipe, and extra channels
 reading       the reading strategies, and which one an input needs
 filereading   the sections of a stream in a file: from the end, or from the front
+forward       a reading from the front, up to an error
 pipereading   the sections of a stream in a pipe: from the front, once
 sectionindex  sections in little memory
 consistency   the vmdesc at the end of a stream, compared with what was read

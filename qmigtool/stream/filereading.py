@@ -15,72 +15,26 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import BudgetError, GapError, QmigError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.bodies import FOOTER_SIZE
 from qmigtool.parsers.records import QEMU_VM_SECTION_FOOTER, RamSaveFlag, SectionHeader, SectionType
-from qmigtool.parsers.resync import bounded_window, sections_over_holes, unread
+from qmigtool.parsers.resync import ResumingReader, bounded_window, sections_over_holes, unread
 from qmigtool.parsers.savevm import Reader
 from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.tail import LocatedVmdesc, TailWalk, find_vmdesc, walk_back
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.parsers.window import Window
 from qmigtool.stream.consistency import Descriptions, disagreements, ends_itself
+from qmigtool.stream.forward import Forward
 from qmigtool.stream.probe import probe_page_size
 from qmigtool.stream.sectionindex import SectionIndex
-from qmigtool.util.progress import reach, task
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from qmigtool.parsers.bodies import Measure
     from qmigtool.parsers.source import BufferSource
 
 __all__ = ["FileReading"]
 
-UNREAD = (Type.HOLE, Type.UNREADABLE)
 MAX_READINGS = 3  # a vmdesc with wrong lengths may lead to the wrong end
-
-
-class _Forward:
-    """A reading from the front: its sections so far, and the error that ended it, if any."""
-
-    def __init__(self, reader: Reader, source: BufferSource, goals: Collection[int] = ()) -> None:
-        self.reader = reader
-        self.source = source
-        self.goals = goals
-        self.sections = SectionIndex()
-        self.error: QmigError | None = None
-        self.finished = False
-
-    def read(self, limit: int | None = None, *, runs: int | None = None, goal: int | None = None) -> bool:
-        """Read to the end, or until the reader is at or past ``limit``, or RAM has had ``runs`` runs of records.
-
-        Return whether a section ended at ``goal``.
-        """
-        met = False
-        self.reader.limit, self.reader.most_runs = limit, runs
-        try:
-            with task("reading", self.reader.window.end if limit is None else limit):
-                for section in () if self.finished else self.walk():
-                    self.sections.append(section)
-                    met = met or section.end == goal
-                    # Behind a hole, reading continued at a section that is proved from the end: in one connection.
-                    met = met or (section.type in UNREAD and goal is not None and section.end in self.goals)
-                    reach(section.end)
-        except QmigError as error:
-            self.error, self.finished = error, True
-            return met
-        if self.reader.done:
-            self.finished = True
-        elif limit is None and runs is None:
-            self.error, self.finished = TruncatedError("the stream ends here", offset=self.reader.window.end), True
-        return met
-
-    def walk(self) -> Iterator[Section]:
-        """Yield further sections, also behind holes."""
-        return sections_over_holes(self.reader, self.source, self.goals)
-
-    @property
-    def vmdesc(self) -> Section | None:
-        """The vmdesc after this stream's EOF."""
-        return next((s for s in reversed(self.sections[-2:]) if s.type is Type.VMDESC), None)
 
 
 class FileReading:
@@ -175,10 +129,10 @@ class FileReading:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def new_reader(self, *, keep_runs: bool) -> Reader:
+    def new_reader(self, *, keep_runs: bool) -> ResumingReader:
         """Return a reader of the whole stream that uses the lengths of the vmdesc in use."""
         vmdesc = self.located.vmdesc if self.located is not None else None
-        return Reader(
+        return ResumingReader(
             bounded_window(self._source),
             Descriptions(vmdesc).length if vmdesc is not None else None,
             vmdesc.page_size if vmdesc is not None else self.probed_page_size,
@@ -227,8 +181,8 @@ class FileReading:
             self._joined = self._forward.read(goal=goal) or self._joined
             self._settle()
 
-    def _new_forward(self) -> _Forward:
-        return _Forward(self.new_reader(keep_runs=self._keep_runs), self._source, self._goals)
+    def _new_forward(self) -> Forward:
+        return Forward(self.new_reader(keep_runs=self._keep_runs), self._source, self._goals)
 
     @property
     def _goals(self) -> frozenset[int]:
@@ -299,12 +253,12 @@ class FileReading:
         if self.located is not None and not self._problems[self._before :] and not self._source.holes:
             self._problems += disagreements(self.sections, self.located)
 
-    def _foreign(self, forward: _Forward) -> bool:
+    def _foreign(self, forward: Forward) -> bool:
         """Return whether the forward reading arrived at a vmdesc other than the one in use."""
         own = forward.vmdesc
         return (None if own is None else own.offset) != (None if self.located is None else self.located.offset)
 
-    def _alone(self, located: LocatedVmdesc) -> _Forward | None:
+    def _alone(self, located: LocatedVmdesc) -> Forward | None:
         """Read without the vmdesc: one of another stream may give a wrong page size or wrong lengths.
 
         Returns the reading if it reaches an end other than this vmdesc.
@@ -313,7 +267,9 @@ class FileReading:
         if page_size in (None, self.reader.ram.page_size) and self.reader.footers is not False:
             return None
         whole = Window(self._source.whole, final=True, passed=self._source.passed)
-        alone = _Forward(Reader(whole, None, page_size, self._measure, self._keep_runs, self.start), self._source)
+        alone = Forward(
+            ResumingReader(whole, None, page_size, self._measure, self._keep_runs, self.start), self._source
+        )
         alone.read()
         own = alone.vmdesc
         return None if alone.error is not None or (own is not None and own.offset == located.offset) else alone

@@ -44,12 +44,12 @@ def vcpu_sections(context: Context, _: Options) -> Iterator[Finding]:
     common = context.named("cpu_common")
     if cpus and common:
         those = {device.instance_id for device in common}
-        if lost := those - cpus:
+        if lost := _absent(context, "cpu", those - cpus):
             yield finding(f"cpu_common without cpu: vCPU {_listed(lost)}", "cpu")
-        if lost := cpus - those:
+        if lost := _absent(context, "cpu_common", cpus - those):
             yield finding(f"cpu without cpu_common: vCPU {_listed(lost)}", "cpu_common")
     apics = context.named(LAPIC)
-    if context.vcpus and pairs([*cpus], apics) is None:
+    if context.vcpus and pairs([*cpus], apics) is None and context.stream.unreached is None:
         yield finding(
             f"there are {len(cpus)} vCPUs, but {len(apics)} local APICs", LAPIC, value=len(apics), expected=len(cpus)
         )
@@ -68,8 +68,13 @@ def vcpu_numbers(context: Context, _: Options) -> Iterator[Finding]:
     if not cpus or not context.vcpus:
         return
     expected = set(range(min(max(cpus) + 1, 1 << 16)))
-    if (lost := expected - cpus) and len(cpus) != _told(context):
+    if (lost := _absent(context, "cpu", expected - cpus)) and len(cpus) != _told(context):
         yield finding(f"the stream has vCPUs up to {max(cpus)}, but not {_listed(lost)}", "cpu")
+
+
+def _absent(context: Context, name: str, instances: set[int]) -> set[int]:
+    """Return which sections the stream does not have; those in a part that was not read are not known."""
+    return {number for number in instances if not context.stream.may_have(name, number)}
 
 
 def _told(context: Context) -> int | None:

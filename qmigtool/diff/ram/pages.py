@@ -41,6 +41,8 @@ class HeldPage(IntEnum):
     """Its bytes, unencoded, at an offset of a channel."""
     ENCODED = 3
     """Compressed, or encoded as changes (XBZRLE)."""
+    LOST = 4
+    """Perhaps sent in a hole of the stream."""
 
 
 def _held(encoding: Encoding) -> HeldPage:
@@ -118,6 +120,8 @@ class BlockPages:
         if self._absent == "error":  # memory that virtio-mem has not plugged is not absent
             lacking &= start >= np.append(gaps[:, 1], 0)[at_gap]
         held[lacking] = HeldPage.FILL
+        if self._absent == "error" and len(final.run):
+            held[(at >= 0) & (start < np.append(end, 0)[at]) & (run["encoding"] == Encoding.LOST)] = HeldPage.LOST
         fill = np.where(known, run["fill"], 0).astype(np.uint8)
         stride = run["head"].astype(np.int64) + run["payload"].astype(np.int64)
         place = run["offset"].astype(np.int64) + run["head"].astype(np.int64)

@@ -197,10 +197,11 @@ def _without_a_look(
     held_a: Classes, fill_a: Classes, held_b: Classes, fill_b: Classes
 ) -> tuple[Classes, NDArray[np.bool_]]:
     """Return the class of stretches as far as it is known without reading, and which of them must be read."""
+    lost = (held_a == HeldPage.LOST) | (held_b == HeldPage.LOST)
     lacks_a, lacks_b = held_a == HeldPage.ABSENT, held_b == HeldPage.ABSENT
     both_fill = (held_a == HeldPage.FILL) & (held_b == HeldPage.FILL)
     kinds = np.select(
-        [lacks_a & lacks_b, lacks_a, lacks_b, fill_a == fill_b, fill_b == 0, fill_a == 0],
+        [lost | lacks_a & lacks_b, lacks_a, lacks_b, fill_a == fill_b, fill_b == 0, fill_a == 0],
         [
             PageClass.UNKNOWN,
             PageClass.ONLY_B,
@@ -211,7 +212,7 @@ def _without_a_look(
         ],
         PageClass.CHANGED,
     ).astype(np.uint8)
-    return kinds, ~(lacks_a | lacks_b | both_fill)
+    return kinds, ~(lost | lacks_a | lacks_b | both_fill)
 
 
 def _size(ram: Ram, name: str) -> int | None:
