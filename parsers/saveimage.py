@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT_OFFSET",
+    "HEAD_SIZE",
     "SAVE_IMAGE_MAGIC",
     "SAVE_IMAGE_PARTIAL",
     "SECTION",
     "SaveFormat",
     "SaveImage",
+    "data_length",
     "format_word",
     "read_save_image",
 ]
@@ -68,30 +70,36 @@ def read_save_image(source: Bytes) -> SaveImage:
     """Read the header; raises :class:`~qmigtool.errors.StreamError` or a subclass if it breaks the format."""
     head = bytes(source.view(0, HEAD_SIZE))
     order = _byte_order(head)
-    version, data_length, running, form, cookie_offset = struct.unpack_from(f"{order}5I", head, 16)
+    version, length, running, form, cookie_offset = struct.unpack_from(f"{order}5I", head, 16)
     if version not in (1, 2):
         raise StreamError(f"version {version}", offset=16, section=SECTION, expected="1 or 2")
-    if data_length > MAX_DATA:
-        raise LimitError(f"{data_length} bytes of XML", offset=20, section=SECTION, expected=f"at most {MAX_DATA}")
+    data_length(source)
     if version == 1:
         form, cookie_offset = 0, 0
     if form not in set(SaveFormat):
         raise UnsupportedError(f"the save image format {form}", offset=28, section=SECTION)
-    if cookie_offset > data_length:
-        raise StreamError(
-            f"a cookie at {cookie_offset}", offset=32, section=SECTION, expected=f"inside {data_length} bytes"
-        )
-    data = bytes(source.view(HEAD_SIZE, data_length))
+    if cookie_offset > length:
+        raise StreamError(f"a cookie at {cookie_offset}", offset=32, section=SECTION, expected=f"inside {length} bytes")
+    data = bytes(source.view(HEAD_SIZE, length))
     cookie = data[cookie_offset:].split(b"\0", 1)[0] if cookie_offset else None
     return SaveImage(
         version,
         head.startswith(SAVE_IMAGE_MAGIC),
         bool(running),
         SaveFormat(form),
-        HEAD_SIZE + data_length,
+        HEAD_SIZE + length,
         data.split(b"\0", 1)[0],
         cookie,
     )
+
+
+def data_length(source: Bytes) -> int:
+    """Return the length of what is between the first 92 bytes and the stream; :class:`~qmigtool.errors.StreamError`."""
+    head = bytes(source.view(0, HEAD_SIZE))
+    found = int(struct.unpack_from(f"{_byte_order(head)}I", head, 20)[0])
+    if found > MAX_DATA:
+        raise LimitError(f"{found} bytes of XML", offset=20, section=SECTION, expected=f"at most {MAX_DATA}")
+    return found
 
 
 def _byte_order(head: bytes) -> str:

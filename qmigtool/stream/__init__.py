@@ -10,6 +10,7 @@ reading       the reading strategies, and which one an input needs
 filereading   the sections of a stream in a file: from the end, or from the front
 forward       a reading from the front, up to an error
 pipereading   the sections of a stream in a pipe: from the front, once
+pipes         a pipe: streamed, or written to a temporary file
 sectionindex  sections in little memory
 consistency   the vmdesc at the end of a stream, compared with what was read
 missing       guest memory that the input does not contain

@@ -65,6 +65,7 @@ class Facts:
         keep_runs: bool = False,
         snapshot: str | None = None,
         migration: int | None = None,
+        spool: bool = False,
     ) -> None:
         self.problems: list[QmigError] = []
         self._given_accelerator = accelerators.parse(accelerator)
@@ -77,7 +78,7 @@ class Facts:
         with ensured() as budget:
             budget.admit(self._occupied)
             selected = {"snapshot": snapshot, "migration": None if migration is None else str(migration)}
-            self._inputs = take_inputs(source, channels, selected, self.problems)
+            self._inputs = take_inputs(source, channels, selected, self.problems, spool=spool)
             try:
                 self._reading = make_reading(self._inputs, self.problems, self._measure, keep_runs=keep_runs)
                 self._reading.open(forward=forward)

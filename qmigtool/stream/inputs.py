@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool.parsers.source import BufferSource, FileSource, KeptSource
+from qmigtool.stream.pipes import Streamed, open_pipe
 from qmigtool.stream.unwrap import unpack_channel, unwrap
 from qmigtool.stream.unwrapped import Container
 
@@ -58,24 +59,43 @@ def take_inputs(
     channels: Sequence[BufferSource],
     selected: Mapping[str, str | None],
     problems: list[QmigError],
+    *,
+    spool: bool = False,
 ) -> Inputs:
-    """Unwrap the inputs; errors that do not prevent reading are added to ``problems``."""
+    """Unwrap the inputs; errors that do not prevent reading are added to ``problems``.
+
+    ``spool``: what comes through a pipe is written to a temporary file, so that all of it can be read again.
+    """
     opened, packed = _unpacked(channels)
     everything = (given, *channels)
-    if not isinstance(given, BufferSource):
-        name = getattr(given, "name", "<pipe>")
-        return Inputs(str(name), KeptSource(name), everything, pipe=given, channels=opened, outer=packed)
-    found = unwrap(given, selected)
+    name = str(getattr(given, "name", "<pipe>"))
+    if isinstance(given, BufferSource):
+        found = unwrap(given, selected)
+    else:
+        taken = open_pipe(given, selected, spool=spool)
+        if isinstance(taken, Streamed):
+            problems += taken.found.problems
+            return Inputs(
+                name,
+                KeptSource(name),
+                everything,
+                taken.found.start,
+                taken.pipe,
+                taken.found.container,
+                opened,
+                packed,
+            )
+        found = taken
     problems += found.problems
     return Inputs(
-        str(getattr(given, "name", "<pipe>")),
+        name,
         found.source,
         everything,
         found.start,
         container=found.container,
         channels=(*opened, *found.channels),
         outer=(*found.outer, *packed),
-        file_size=given.size,
+        file_size=given.size if isinstance(given, BufferSource) else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.model import Stream
+from qmigtool.stream.pipes import file_of
 
 if TYPE_CHECKING:
     import os
@@ -28,6 +29,7 @@ def open_stream(
     keep_runs: bool = False,
     snapshot: str | None = None,
     migration: int | None = None,
+    spool: bool = False,
 ) -> Stream:
     """Open a migration stream: a path, the bytes themselves, a source, or a binary file object (a pipe, say).
 
@@ -36,8 +38,10 @@ def open_stream(
     path), for :attr:`Stream.ram`; ``schema`` describes device state that the stream itself does not describe (default:
     the built-in one); ``snapshot`` names one of a qcow2 image that has several, ``migration`` is the number of one of a
     capture that has several. ``keep_runs`` keeps the page records as they are read: for a pipe this is the only way to
-    have them, for a file it saves :attr:`Stream.ram` a second reading. Broken input does not raise here, it only adds
-    to :attr:`Stream.problems`, unless it is not a migration stream at all: then
+    have them, for a file it saves :attr:`Stream.ram` a second reading. A plain or compressed stream that comes through
+    a pipe is read once, forward, unless ``spool`` has it written to a temporary file first: then its memory can be
+    read, and it can be rewritten. Broken input does not raise here, it only adds to :attr:`Stream.problems`, unless it
+    is not a migration stream at all: then
     :class:`~qmigtool.errors.StreamError`. An :class:`OSError` is passed on.
     """
     with contextlib.ExitStack() as stack:  # an error closes what was opened
@@ -55,6 +59,7 @@ def open_stream(
                 keep_runs=keep_runs,
                 snapshot=snapshot,
                 migration=migration,
+                spool=spool,
             )
 
         if isinstance(target, bytes | bytearray | memoryview):
@@ -69,6 +74,7 @@ def open_stream(
         elif isinstance(target, BufferSource):
             stream = make(stack.enter_context(target))
         else:
-            stream = make(target)
+            file = file_of(target) if spool else None
+            stream = make(target if file is None else stack.enter_context(file))
         stack.pop_all()
     return stream

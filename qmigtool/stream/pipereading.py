@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from qmigtool.errors import BudgetError, QmigError, StreamError, UnsupportedError
-from qmigtool.parsers.container import recognise
+from qmigtool.errors import BudgetError, QmigError, StreamError
 from qmigtool.parsers.savevm import Reader
 from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.source import BufferSource, KeptSource
@@ -15,7 +14,6 @@ from qmigtool.parsers.window import Window
 from qmigtool.stream.consistency import disagreements
 from qmigtool.stream.probe import PROBED, find_start, probe_page_size
 from qmigtool.stream.sectionindex import SectionIndex
-from qmigtool.util.budget import current
 from qmigtool.util.progress import advance, task
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["PipeReading"]
 
 PIPE_CHUNK = 1 << 20
-MAGIC_SIZE = 16  # bytes that identify a file's format
 
 
 class PipeReading:
@@ -42,6 +39,7 @@ class PipeReading:
         problems: list[QmigError],
         measure: Measure,
         *,
+        start: int | None = None,
         keep_runs: bool = False,
     ) -> None:
         self.tail_first = False
@@ -54,6 +52,8 @@ class PipeReading:
         self._problems = problems
         self.located: LocatedVmdesc | None = None
         self.sections = SectionIndex()
+        self._given_start = start
+        self._failed: QmigError | None = None  # met in the first bytes, and reported when what precedes it was read
         self.start = 0
         self.probed_page_size: int | None = None
         self.reader = Reader(Window())
@@ -63,17 +63,14 @@ class PipeReading:
         pipe, self._pipe = self._pipe, None
         if pipe is None:
             return
-        head = BufferSource(_read_up_to(pipe, PROBED))
-        wrapped = recognise(bytes(head.whole[:MAGIC_SIZE]))
-        if wrapped is not None:
-            raise UnsupportedError(f"{wrapped.what} through a pipe", offset=0, expected="a file")
-        self.start = find_start(head)
+        head = BufferSource(self._read_up_to(pipe, PROBED))
+        self.start = find_start(head) if self._given_start is None else self._given_start
         self.probed_page_size = probe_page_size(head, self.start)
         self.reader = Reader(Window(), None, self.probed_page_size, self._measure, self._keep_runs, self.start)
         try:
             self._read(pipe, head.whole)
         except QmigError as error:
-            if not len(self.sections):
+            if all(section.type is Type.PREFIX for section in self.sections):
                 raise
             self._take_reader_problems()
             self._problems.append(error)
@@ -105,6 +102,18 @@ class PipeReading:
     def read_all(self) -> None:
         """Do nothing: all has been read."""
 
+    def _read_up_to(self, pipe: BinaryIO, count: int) -> bytes:
+        """Read ``count`` bytes, or up to the end or an error of decompressing: a socket may give one byte at a time."""
+        head = bytearray()
+        try:
+            while len(head) < count and (chunk := pipe.read(min(PIPE_CHUNK, count - len(head)))):
+                head += chunk
+        except QmigError as error:
+            if not head:
+                raise
+            self._failed = error
+        return bytes(head)
+
     def _read(self, pipe: BinaryIO, chunk: bytes | memoryview) -> None:
         with task("reading"):
             self._read_chunks(pipe, chunk)
@@ -119,7 +128,6 @@ class PipeReading:
         reader = self.reader
         while True:
             if chunk:
-                current().admit(len(chunk))
                 advance(len(chunk))
                 reader.feed(chunk)
             else:
@@ -133,6 +141,8 @@ class PipeReading:
                     self._take_vmdesc(section)
             if not chunk:
                 break
+            if self._failed is not None:
+                raise self._failed
             chunk = pipe.read(PIPE_CHUNK)
 
     def _take_vmdesc(self, section: Section) -> None:
@@ -145,11 +155,3 @@ class PipeReading:
     def _take_reader_problems(self) -> None:
         self._problems += self.reader.problems
         self.reader.problems = []
-
-
-def _read_up_to(pipe: BinaryIO, count: int) -> bytes:
-    """Read ``count`` bytes of a pipe, or all of it: a socket may return one byte at a time."""
-    head = bytearray()
-    while len(head) < count and (chunk := pipe.read(min(PIPE_CHUNK, count - len(head)))):
-        head += chunk
-    return bytes(head)

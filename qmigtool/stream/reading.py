@@ -75,6 +75,6 @@ def make_reading(inputs: Inputs, problems: list[QmigError], measure: Measure, *,
     """Return the reading strategy for the inputs; at most the start of a file's stream has been searched for yet."""
     source = inputs.source
     if isinstance(source, KeptSource):
-        return PipeReading(source, inputs.pipe, problems, measure, keep_runs=keep_runs)
+        return PipeReading(source, inputs.pipe, problems, measure, start=inputs.start, keep_runs=keep_runs)
     start = find_start(source) if inputs.start is None else inputs.start
     return FileReading(source, start, problems, measure, keep_runs=keep_runs)

@@ -18,10 +18,10 @@ from qmigtool.parsers.packed import behind_frames, unpack
 from qmigtool.parsers.records import QEVM
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import Packing, packing_of
-from qmigtool.stream.unwrapped import MAGIC_SIZE, MAX_LAYERS, Unwrapped, Wrapping, write_pieces
+from qmigtool.stream.unwrapped import MAGIC_SIZE, MAX_LAYERS, Container, Unwrapped, Wrapping, write_pieces
 from qmigtool.stream.wrappings import WRAPPINGS
 
-__all__ = ["unpack_channel", "unwrap"]
+__all__ = ["NOTHING", "PACKING_HEAD", "check_selected", "unpack_channel", "unwrap", "unwrap_further"]
 
 NOTHING: Mapping[str, str | None] = {}
 HOLDERS = {"snapshot": "a qcow2 image", "migration": "a capture"}
@@ -37,7 +37,11 @@ def unwrap(source: BufferSource, selected: Mapping[str, str | None] = NOTHING) -
     :class:`~qmigtool.errors.UsageError` if there is no such state or several to choose from, and
     :class:`~qmigtool.errors.StreamError` for a container that is broken before its stream starts.
     """
-    found = Unwrapped(source)
+    return unwrap_further(Unwrapped(source), source, selected)
+
+
+def unwrap_further(found: Unwrapped, kept: BufferSource, selected: Mapping[str, str | None]) -> Unwrapped:
+    """Take a stream out of the containers that are left around it; on an error all but ``kept`` are closed."""
     try:
         for _ in range(MAX_LAYERS):
             start = found.start or 0
@@ -53,13 +57,18 @@ def unwrap(source: BufferSource, selected: Mapping[str, str | None] = NOTHING) -
             found = other.open(found, Magic(other.magic, other.name, ContainerKind.OTHER), wanted)
         else:
             raise LimitError("too many nested containers", offset=0)
-        for name, wanted in selected.items():
-            if wanted is not None and name not in found.container.details:
-                raise UsageError(f"no {name} {wanted!r}: this is not {HOLDERS[name]}")
+        check_selected(selected, found.container)
     except BaseException:
-        found.close(source)
+        found.close(kept)
         raise
     return found
+
+
+def check_selected(selected: Mapping[str, str | None], container: Container) -> None:
+    """Raise :class:`~qmigtool.errors.UsageError` if a state is selected where there is only one."""
+    for name, wanted in selected.items():
+        if wanted is not None and name not in container.details:
+            raise UsageError(f"no {name} {wanted!r}: this is not {HOLDERS[name]}")
 
 
 def _installed(found: Unwrapped, start: int) -> Packing | Wrapping | None:

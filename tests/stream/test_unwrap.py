@@ -10,7 +10,7 @@ import pytest
 
 import qmigtool
 from qmigtool.cli.main import run
-from qmigtool.errors import LimitError, UnsupportedError
+from qmigtool.errors import LimitError
 from qmigtool.rewrite import Rewriter
 from tests.support import samplefiles
 from tests.support.samplefiles import CONTAINERS as FOLDER
@@ -134,11 +134,6 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert "xz > pcap (size and offsets count in the result)" in out
     assert "- 127.0.0.1:46170 -> 127.0.0.1:4567: main, 120.4 KiB (123331 bytes)" in out
     assert "--channel" not in out
-
-
-def test_containers_through_a_pipe_are_named() -> None:
-    with pytest.raises(UnsupportedError, match="gzip compression through a pipe"):
-        qmigtool.open(io.BytesIO(gzip.compress(PC)))
 
 
 def test_an_output_does_not_replace_a_container(tmp_path: Path) -> None:
