@@ -7,10 +7,10 @@ since QEMU 8.2, and gives a wrong length for a list of several capability names.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
-from qmigtool.parsers.record import decode_name, encode_name
+from qmigtool.parsers.record import Blob, Fixed, Items, Record, Str8, decode_name, encode_name, record
 from qmigtool.parsers.records import SectionType, Subsection
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 
@@ -31,6 +31,44 @@ COMPARED: Mapping[str, tuple[int, int]] = {"x-ignore-shared": (4, 0), "mapped-ra
 the QAPI enumeration. One that a stream does not list is off in it."""
 
 
+@record
+class ConfigurationHeader(Record):
+    """After the type byte: the machine type, without a NUL. Subsections follow."""
+
+    machine_length: Annotated[int, Fixed("I", counts="machine")]
+    machine: Annotated[bytes, Blob(lambda header: header.machine_length)]
+
+
+@record
+class TargetPageBits(Record):
+    """Body of the subsection ``configuration/target-page-bits``."""
+
+    page_bits: Annotated[int, Fixed("I", default=12)]
+
+
+@record
+class Capabilities(Record):
+    """Body of the subsection ``configuration/capabilities``: the migration capabilities that are on, by name."""
+
+    caps_count: Annotated[int, Fixed("I", counts="capabilities")]
+    capabilities: Annotated[tuple[str, ...], Items(Str8(), lambda found: found.caps_count)]
+
+
+@record
+class VmUuid(Record):
+    """Body of the subsection ``configuration/uuid``."""
+
+    uuid: Annotated[bytes, Blob(16)]
+
+
+CONFIGURATION_RECORDS: dict[str, type[Record]] = {
+    "configuration/target-page-bits": TargetPageBits,
+    CAPABILITIES: Capabilities,
+    "configuration/uuid": VmUuid,
+}
+"""The body of each subsection."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """The contents of the section; a subsection that was not sent is None or empty.
@@ -46,15 +84,13 @@ class Configuration:
     def build(self) -> bytes:
         """Return the section's body; undoes :func:`parse_configuration`."""
         machine = encode_name(self.machine)
-        out = len(machine).to_bytes(4, "big") + machine
+        out = ConfigurationHeader(len(machine), machine).build()
         if self.page_size is not None:
-            out += _subsection("target-page-bits") + (self.page_size.bit_length() - 1).to_bytes(4, "big")
+            out += _subsection("target-page-bits") + TargetPageBits(self.page_size.bit_length() - 1).build()
         if self.capabilities:
-            names = [encode_name(name) for name in self.capabilities]
-            out += _subsection("capabilities") + len(names).to_bytes(4, "big")
-            out += b"".join(bytes([len(name)]) + name for name in names)
+            out += _subsection("capabilities") + Capabilities(len(self.capabilities), self.capabilities).build()
         if self.uuid is not None:
-            out += _subsection("uuid") + self.uuid
+            out += _subsection("uuid") + VmUuid(self.uuid).build()
         return out
 
     def described(self, old: Description) -> Description:
@@ -95,8 +131,7 @@ def parse_configuration(window: Window, pos: int) -> tuple[Configuration, int]:
         raise LimitError(
             f"a machine type of {length} bytes", offset=pos, section=SECTION, expected=f"at most {MAX_NAME}"
         )
-    machine = decode_name(window.bytes(pos + 4, length, "the machine type"))
-    pos += 4 + length
+    header, pos = ConfigurationHeader.parse(window, pos)
     page_size: int | None = None
     capabilities: tuple[str, ...] = ()
     uuid: bytes | None = None
@@ -104,29 +139,24 @@ def parse_configuration(window: Window, pos: int) -> tuple[Configuration, int]:
     while not window.at_end(pos) and window.u8(pos, "an item") == SectionType.QEMU_VM_SUBSECTION:
         head, body = Subsection.parse(window, pos)
         if head.idstr == "configuration/target-page-bits":
-            bits = window.be32(body, head.idstr)
+            found, pos = TargetPageBits.parse(window, body)
+            bits = found.page_bits
             if not 8 <= bits <= 20:
                 raise StreamError(f"{bits} page bits", offset=body, section=SECTION, expected="8 to 20")
             page_size = 1 << bits
-            pos = body + 4
         elif head.idstr == CAPABILITIES:
             capabilities, pos = _capabilities(window, body)
         elif head.idstr == "configuration/uuid":
-            uuid = window.bytes(body, 16, head.idstr)
-            pos = body + 16
+            vm, pos = VmUuid.parse(window, body)
+            uuid = vm.uuid
         else:
             raise UnsupportedError(f"configuration subsection {head.idstr!r}", offset=pos, section=SECTION)
-    return Configuration(machine, page_size, capabilities, uuid), pos
+    return Configuration(decode_name(header.machine), page_size, capabilities, uuid), pos
 
 
 def _capabilities(window: Window, pos: int) -> tuple[tuple[str, ...], int]:
     count = window.be32(pos, "the number of capabilities")
     if count > MAX_CAPABILITIES:
         raise LimitError(f"{count} capabilities", offset=pos, section=SECTION, expected=f"at most {MAX_CAPABILITIES}")
-    pos += 4
-    names = []
-    for _ in range(count):
-        length = window.u8(pos, "a capability's length")
-        names.append(decode_name(window.bytes(pos + 1, length, "a capability")))
-        pos += 1 + length
-    return tuple(names), pos
+    found, pos = Capabilities.parse(window, pos)
+    return found.capabilities, pos

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.extras import lacking
-from qmigtool.parsers.record import Blob, Record, be32, be64, decode_name, record, u8
+from qmigtool.parsers.record import Blob, Fixed, Items, Record, be32, be64, decode_name, record, u8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ __all__ = [
 MULTIFD_MAGIC = 0x11223344
 MULTIFD_VERSION = 1
 MULTIFD_PACKET_SIZE = 512 * 1024  # bytes of pages that a packet can have
+PAGES_IN_PACKET = MULTIFD_PACKET_SIZE // 4096  # of 4 KiB
 MAX_PAYLOAD = 1 << 20  # what a receiver accepts for compressed pages
 
 
@@ -51,12 +52,24 @@ class Compression(IntFlag):
     QATZIP = 0x20
 
 
+# All the bits of a packet's flags, with the names of migration/multifd.h
+MultiFDFlags = IntFlag(  # type: ignore[misc]  # mypy wants the names in a literal
+    "MultiFDFlags",
+    {
+        f"MULTIFD_FLAG_{name}": int(bit)
+        for names in (MultiFDFlag, Compression)
+        for name, bit in names.__members__.items()
+        if int(bit).bit_count() == 1
+    },
+)
+
+
 @record
 class MultiFDInit(Record):
     """The greeting of a channel; ``uuid`` is zero if the VM has none."""
 
-    magic: be32
-    version: be32
+    magic: Annotated[int, Fixed("I", default=MULTIFD_MAGIC)]
+    version: Annotated[int, Fixed("I", default=MULTIFD_VERSION)]
     uuid: Annotated[bytes, Blob(16)]
     channel: u8
     reserved: Annotated[bytes, Blob(39)]
@@ -69,12 +82,12 @@ class MultiFDPacket(Record):
     ``next_packet_size`` is the payload's length; it is stale without normal pages, and so is ``ramblock``.
     """
 
-    magic: be32
-    version: be32
-    flags: be32
-    pages_alloc: be32
+    magic: Annotated[int, Fixed("I", default=MULTIFD_MAGIC)]
+    version: Annotated[int, Fixed("I", default=MULTIFD_VERSION)]
+    flags: Annotated[int, Fixed("I", MultiFDFlags)]
+    pages_alloc: Annotated[int, Fixed("I", default=PAGES_IN_PACKET)]
     normal_pages: be32
-    next_packet_size: be32
+    next_packet_size: Annotated[int, Fixed("I", counts="pages")]
     packet_num: be64
     zero_pages: be32
     reserved32: be32
@@ -86,12 +99,31 @@ class MultiFDPacket(Record):
 class DeviceStatePacket(Record):
     """A packet with the state of a VFIO device (flag DEVICE_STATE); ``next_packet_size`` bytes follow."""
 
-    magic: be32
-    version: be32
-    flags: be32
+    magic: Annotated[int, Fixed("I", default=MULTIFD_MAGIC)]
+    version: Annotated[int, Fixed("I", default=MULTIFD_VERSION)]
+    flags: Annotated[int, Fixed("I", MultiFDFlags, MultiFDFlag.DEVICE_STATE)]
     idstr: Annotated[bytes, Blob(256)]
     instance_id: be32
-    next_packet_size: be32
+    next_packet_size: Annotated[int, Fixed("I", counts="state")]
+
+
+@record
+class MultiFDPagePacket(MultiFDPacket):
+    """A :class:`MultiFDPacket` with what follows it: the offsets of its pages in the RAM block, and the payload.
+
+    Of the ``offsets``, the first are those of ``normal_pages``, the next those of ``zero_pages``, and the rest is
+    unused. There is a place for all pages of 4 KiB that a packet can have, also in a packet without pages.
+    """
+
+    offsets: Annotated[tuple[int, ...], Items(Fixed("Q"), lambda packet: packet.pages_alloc or PAGES_IN_PACKET)]
+    pages: Annotated[bytes, Blob(lambda packet: packet.next_packet_size if packet.normal_pages else 0)]
+
+
+@record
+class DeviceStateData(DeviceStatePacket):
+    """A :class:`DeviceStatePacket` with the state that follows it."""
+
+    state: Annotated[bytes, Blob(lambda packet: packet.next_packet_size)]
 
 
 @dataclass(frozen=True, slots=True)

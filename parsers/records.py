@@ -8,8 +8,24 @@ Numbers are big-endian. The names of constants are QEMU's own, so that a search 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from typing import Annotated, Any
 
-from qmigtool.parsers.record import Record, be16, be32, be64, record, str8, u8
+from qmigtool.parsers.record import (
+    FOLLOWING,
+    Blob,
+    Fixed,
+    Items,
+    PageFlags,
+    PageOffset,
+    Record,
+    Str8,
+    When,
+    be32,
+    be64,
+    record,
+    str8,
+    u8,
+)
 
 QEMU_VM_FILE_MAGIC = 0x5145564D  # "QEVM"
 QEVM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
@@ -70,8 +86,15 @@ class RamSaveFlag(IntFlag):
 class FileHeader(Record):
     """The first 8 bytes of a stream."""
 
-    magic: be32
-    version: be32
+    magic: Annotated[int, Fixed("I", default=QEMU_VM_FILE_MAGIC)]
+    version: Annotated[int, Fixed("I", default=QEMU_VM_FILE_VERSION)]
+
+
+@record
+class ItemType(Record):
+    """The first byte of each item; :data:`ITEM_RECORDS` has the record that follows it."""
+
+    section_type: Annotated[int, Fixed("B", SectionType)]
 
 
 @record
@@ -95,7 +118,7 @@ class SectionReference(Record):
 class SectionFooter(Record):
     """Ends START, PART, END and FULL unless ``migration.send-section-footer`` is off for the whole stream."""
 
-    marker: u8
+    marker: Annotated[int, Fixed("B", default=QEMU_VM_SECTION_FOOTER)]
     section_id: be32
 
 
@@ -103,7 +126,7 @@ class SectionFooter(Record):
 class Subsection(Record):
     """The header of a subsection inside a body; ``marker`` is QEMU_VM_SUBSECTION. It has no footer."""
 
-    marker: u8
+    marker: Annotated[int, Fixed("B", SectionType, SectionType.QEMU_VM_SUBSECTION)]
     idstr: str8
     version_id: be32
 
@@ -112,24 +135,23 @@ class Subsection(Record):
 class CommandHeader(Record):
     """After the type byte of a command; ``length`` bytes follow (and for PACKAGED, a payload after them)."""
 
-    cmd: be16
-    length: be16
+    cmd: Annotated[int, Fixed("H", Command)]
+    length: Annotated[int, Fixed("H", counts=FOLLOWING)]
 
 
 @record
 class VmDescriptionHeader(Record):
     """The type byte and length before the vmdesc JSON."""
 
-    section_type: u8
-    length: be32
+    section_type: Annotated[int, Fixed("B", SectionType, SectionType.QEMU_VM_VMDESCRIPTION)]
+    length: Annotated[int, Fixed("I", counts=FOLLOWING)]
 
 
 @record
-class RamBlockHeader(Record):
-    """One RAM block of the MEM_SIZE list: ``used_length`` in bytes."""
+class Ping(Record):
+    """Payload of MIG_CMD_PING: the number that the PONG of the return path repeats."""
 
-    idstr: str8
-    used_length: be64
+    value: be32
 
 
 @record
@@ -141,10 +163,111 @@ class PostcopyAdvise(Record):
 
 
 @record
+class PostcopyRamDiscard(Record):
+    """Payload of MIG_CMD_POSTCOPY_RAM_DISCARD: ``ranges`` has pairs of start and length, in bytes of the RAM block."""
+
+    version: u8
+    idstr: str8
+    end_of_name: u8
+    ranges: Annotated[tuple[int, ...], Items(Fixed("Q"), None)]
+
+
+@record
+class PackageLength(Record):
+    """Payload of MIG_CMD_PACKAGED: the bytes of the items after it that are one package."""
+
+    package_length: be32
+
+
+@record
+class RecvBitmapRequest(Record):
+    """Payload of MIG_CMD_RECV_BITMAP: the RAM block whose bitmap is asked for."""
+
+    idstr: str8
+
+
+ITEM_RECORDS: dict[SectionType, type[Record]] = {
+    SectionType.QEMU_VM_SECTION_START: SectionHeader,
+    SectionType.QEMU_VM_SECTION_PART: SectionReference,
+    SectionType.QEMU_VM_SECTION_END: SectionReference,
+    SectionType.QEMU_VM_SECTION_FULL: SectionHeader,
+    SectionType.QEMU_VM_COMMAND: CommandHeader,
+}
+"""The record after an :class:`ItemType`; EOF has none, and the configuration has its own module."""
+
+COMMAND_RECORDS: dict[Command, type[Record]] = {
+    Command.MIG_CMD_PING: Ping,
+    Command.MIG_CMD_POSTCOPY_ADVISE: PostcopyAdvise,
+    Command.MIG_CMD_POSTCOPY_RAM_DISCARD: PostcopyRamDiscard,
+    Command.MIG_CMD_PACKAGED: PackageLength,
+    Command.MIG_CMD_RECV_BITMAP: RecvBitmapRequest,
+}
+"""The payload of a command; the others have none."""
+
+
+@record
+class RamBlockHeader(Record):
+    """One RAM block of the MEM_SIZE list: ``used_length`` in bytes."""
+
+    idstr: str8
+    used_length: be64
+
+
+@record
+class RamBlockPageSize(Record):
+    """Follows a RAM block's length after a POSTCOPY_ADVISE if the block has other pages than the target: in bytes."""
+
+    block_page_size: be64
+
+
+@record
+class RamBlockAddress(Record):
+    """Follows a RAM block's length when the capability x-ignore-shared is on: its guest-physical address."""
+
+    mr_addr: be64
+
+
+@record
 class MappedRamHeader(Record):
     """Follows a RAMBlock's length when the capability mapped-ram is on; offsets are absolute in the file."""
 
-    version: be32
-    page_size: be64
+    version: Annotated[int, Fixed("I", default=1)]
+    page_size: Annotated[int, Fixed("Q", default=4096)]
     bitmap_offset: be64
     pages_offset: be64
+
+
+PAGE_KINDS = (RamSaveFlag.ZERO, RamSaveFlag.PAGE, RamSaveFlag.XBZRLE, RamSaveFlag.COMPRESS_PAGE)
+"""The flags of a record with a page, without CONTINUE."""
+
+
+def _kind(ram: Any) -> int:
+    return int(ram.flags) & ~int(RamSaveFlag.CONTINUE)
+
+
+def _of_kind(kind: RamSaveFlag) -> Any:
+    return lambda ram: _kind(ram) == kind
+
+
+def _named(ram: Any) -> bool:
+    return int(ram.flags) in PAGE_KINDS
+
+
+@record
+class RamRecord(Record):
+    """A record of a ``ram`` body: a word, and what its flags announce.
+
+    ``addr`` is a byte offset in a RAM block, or with MEM_SIZE the bytes of all of them, whose :class:`RamBlockHeader`
+    records follow. A page without CONTINUE names its block. For another target page size use :meth:`variant`.
+    """
+
+    addr: Annotated[int, PageOffset()]
+    flags: Annotated[int, PageFlags(RamSaveFlag, RamSaveFlag.EOS)]
+    idstr: Annotated[str | None, When(_named, Str8())]
+    fill: Annotated[int | None, When(_of_kind(RamSaveFlag.ZERO), Fixed("B"))]
+    page: Annotated[bytes | None, When(_of_kind(RamSaveFlag.PAGE), Blob(lambda ram: ram.PAGE_SIZE))]
+    encoding: Annotated[int | None, When(_of_kind(RamSaveFlag.XBZRLE), Fixed("B", default=1))]
+    xbzrle_length: Annotated[int | None, When(_of_kind(RamSaveFlag.XBZRLE), Fixed("H", counts="xbzrle"))]
+    xbzrle: Annotated[bytes | None, When(_of_kind(RamSaveFlag.XBZRLE), Blob(lambda ram: ram.xbzrle_length))]
+    zlib_length: Annotated[int | None, When(_of_kind(RamSaveFlag.COMPRESS_PAGE), Fixed("I", counts="zlib"))]
+    zlib: Annotated[bytes | None, When(_of_kind(RamSaveFlag.COMPRESS_PAGE), Blob(lambda ram: ram.zlib_length))]

@@ -9,15 +9,14 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Annotated, overload
 
 from qmigtool.errors import LimitError, StreamError
-from qmigtool.parsers.record import Record, be16, decode_name, record
+from qmigtool.parsers.record import FOLLOWING, Blob, Fixed, Record, be32, be64, record, str8
+from qmigtool.parsers.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from qmigtool.parsers.window import Window
 
 __all__ = ["Message", "MigRpMessageType", "PageRequests", "read_return_path"]
 
@@ -42,8 +41,59 @@ class MigRpMessageType(IntEnum):
 class MessageHeader(Record):
     """The header of a message; ``length`` bytes follow."""
 
-    type: be16
-    length: be16
+    type: Annotated[int, Fixed("H", MigRpMessageType)]
+    length: Annotated[int, Fixed("H", counts=FOLLOWING)]
+
+
+@record
+class MessageValue(Record):
+    """Payload of SHUT (0, or an error), PONG (the number of the PING) and RESUME_ACK."""
+
+    value: be32
+
+
+@record
+class PageRequest(Record):
+    """Payload of REQ_PAGES: pages of the block that was named last; ``start`` and ``size`` in bytes."""
+
+    start: be64
+    size: be32
+
+
+@record
+class NamedPageRequest(Record):
+    """Payload of REQ_PAGES_ID."""
+
+    start: be64
+    size: be32
+    idstr: str8
+
+
+@record
+class BitmapOf(Record):
+    """Payload of RECV_BITMAP: the RAM block; :class:`ReceivedBitmap` follows the message."""
+
+    idstr: str8
+
+
+@record
+class ReceivedBitmap(Record):
+    """The pages that arrived, after a RECV_BITMAP and not in its length."""
+
+    size: Annotated[int, Fixed("Q", counts="bitmap")]
+    bitmap: Annotated[bytes, Blob(lambda found: found.size)]
+    end: Annotated[int, Fixed("Q", default=RECV_BITMAP_END)]
+
+
+MESSAGE_RECORDS: dict[MigRpMessageType, type[Record]] = {
+    MigRpMessageType.MIG_RP_MSG_SHUT: MessageValue,
+    MigRpMessageType.MIG_RP_MSG_PONG: MessageValue,
+    MigRpMessageType.MIG_RP_MSG_REQ_PAGES_ID: NamedPageRequest,
+    MigRpMessageType.MIG_RP_MSG_REQ_PAGES: PageRequest,
+    MigRpMessageType.MIG_RP_MSG_RECV_BITMAP: BitmapOf,
+    MigRpMessageType.MIG_RP_MSG_RESUME_ACK: MessageValue,
+}
+"""The payload of a message; the others have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +182,8 @@ def read_return_path(window: Window) -> Iterator[Message]:
         if type_ in (MigRpMessageType.MIG_RP_MSG_REQ_PAGES_ID, MigRpMessageType.MIG_RP_MSG_REQ_PAGES):
             if len(data) < 12:
                 raise StreamError(f"{type_.name} of {len(data)} bytes", offset=pos + 2, expected="12 or more")
-            start, length = int.from_bytes(data[:8], "big"), int.from_bytes(data[8:12], "big")
+            request, _ = PageRequest.parse(Window(data, final=True), 0)
+            start, length = request.start, request.size
             if type_ is MigRpMessageType.MIG_RP_MSG_REQ_PAGES_ID:
                 block = _name(data[12:], pos, type_)
         elif type_ is MigRpMessageType.MIG_RP_MSG_RECV_BITMAP:
@@ -148,7 +199,7 @@ def read_return_path(window: Window) -> Iterator[Message]:
 def _name(raw: bytes, pos: int, type_: MigRpMessageType) -> str:
     if len(raw) < 2 or len(raw) != 1 + raw[0]:
         raise StreamError(f"{type_.name} with the name {raw.hex(' ')!r}", offset=pos, expected="a length and a name")
-    return decode_name(raw[1:])
+    return BitmapOf.parse(Window(raw, final=True), 0)[0].idstr
 
 
 def _recv_bitmap(window: Window, pos: int) -> int:

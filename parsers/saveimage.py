@@ -10,9 +10,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
+from qmigtool.parsers.record import Blob, Fixed, Record, record
+from qmigtool.parsers.window import Window
 
 if TYPE_CHECKING:
     from qmigtool.parsers.vmstate import Bytes
@@ -25,6 +27,7 @@ __all__ = [
     "SECTION",
     "SaveFormat",
     "SaveImage",
+    "SaveImageHeader",
     "data_length",
     "format_word",
     "read_save_image",
@@ -50,6 +53,22 @@ class SaveFormat(IntEnum):
     SPARSE = 6
 
 
+@record
+class SaveImageHeader(Record):
+    """The first 92 bytes (``virQEMUSaveHeader``); integers in the byte order of the host that wrote them.
+
+    ``data_length`` bytes follow: the XML, and the cookie from ``cookie_offset`` on, if that is not 0.
+    """
+
+    magic: Annotated[bytes, Blob(16)]
+    version: Annotated[int, Fixed("I", default=2, order="host")]
+    data_length: Annotated[int, Fixed("I", order="host")]
+    was_running: Annotated[int, Fixed("I", order="host")]
+    format: Annotated[int, Fixed("I", SaveFormat, order="host")]
+    cookie_offset: Annotated[int, Fixed("I", order="host")]
+    unused: Annotated[bytes, Blob(56)]
+
+
 @dataclass(frozen=True, slots=True)
 class SaveImage:
     """The header: ``stream_offset`` is where the stream starts in the image, in bytes; ``xml`` and ``cookie`` are raw.
@@ -69,8 +88,8 @@ class SaveImage:
 def read_save_image(source: Bytes) -> SaveImage:
     """Read the header; raises :class:`~qmigtool.errors.StreamError` or a subclass if it breaks the format."""
     head = bytes(source.view(0, HEAD_SIZE))
-    order = _byte_order(head)
-    version, length, running, form, cookie_offset = struct.unpack_from(f"{order}5I", head, 16)
+    header = _header(head)
+    version, length, form, cookie_offset = header.version, header.data_length, header.format, header.cookie_offset
     if version not in (1, 2):
         raise StreamError(f"version {version}", offset=16, section=SECTION, expected="1 or 2")
     data_length(source)
@@ -85,7 +104,7 @@ def read_save_image(source: Bytes) -> SaveImage:
     return SaveImage(
         version,
         head.startswith(SAVE_IMAGE_MAGIC),
-        bool(running),
+        bool(header.was_running),
         SaveFormat(form),
         HEAD_SIZE + length,
         data.split(b"\0", 1)[0],
@@ -95,18 +114,22 @@ def read_save_image(source: Bytes) -> SaveImage:
 
 def data_length(source: Bytes) -> int:
     """Return the length of what is between the first 92 bytes and the stream; :class:`~qmigtool.errors.StreamError`."""
-    head = bytes(source.view(0, HEAD_SIZE))
-    found = int(struct.unpack_from(f"{_byte_order(head)}I", head, 20)[0])
+    found = _header(bytes(source.view(0, HEAD_SIZE))).data_length
     if found > MAX_DATA:
         raise LimitError(f"{found} bytes of XML", offset=20, section=SECTION, expected=f"at most {MAX_DATA}")
     return found
 
 
-def _byte_order(head: bytes) -> str:
+def _header(head: bytes) -> SaveImageHeader:
+    return SaveImageHeader.variant(BYTE_ORDER=byte_order(head)).parse(Window(head, final=True), 0)[0]
+
+
+def byte_order(head: bytes) -> str:
+    """Return the byte order of the header in these bytes, as in the struct module."""
     # The other byte order: a version is a small number.
     return ">" if struct.unpack_from("<I", head, 16)[0] > 0xFFFF else "<"
 
 
 def format_word(source: Bytes, form: SaveFormat) -> bytes:
     """Return the word at :data:`FORMAT_OFFSET` with the stream's compression, in the byte order of the header."""
-    return struct.pack(f"{_byte_order(bytes(source.view(0, HEAD_SIZE)))}I", form)
+    return struct.pack(f"{byte_order(bytes(source.view(0, HEAD_SIZE)))}I", form)

@@ -160,5 +160,13 @@ def __getattr__(name: str) -> Any:
     return loaded if attribute is None else getattr(loaded, attribute)
 
 
+def scapy_ext(ext: Any) -> None:
+    """Register the layers with scapy: it calls this in ``conf.exts.load("qmigtool")``."""
+    from pathlib import Path
+
+    ext.config("qmigtool", __version__)
+    ext.register("qemu_migration", ext.MODE.CONTRIB, Path(__file__).with_name("layers") / "contrib.py")
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)

@@ -104,6 +104,16 @@ class Facts:
         return len(self._inputs.channels)
 
     @property
+    def channel_sources(self) -> tuple[BufferSource, ...]:
+        """The bytes of each of :attr:`channels`."""
+        return self._inputs.channels
+
+    @property
+    def container_sources(self) -> tuple[BufferSource, ...]:
+        """The bytes of each container that the stream was taken out of, innermost last."""
+        return self._inputs.outer
+
+    @property
     def size(self) -> int | None:
         """The input's size in bytes; None if reading stopped before it was known."""
         return self._inputs.source.size

@@ -1,0 +1,109 @@
+"""``conf.exts.load("qmigtool")``, and scapy's own sessions on captures."""
+
+import json
+import lzma
+import subprocess
+import sys
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.sendrecv import sniff
+from scapy.sessions import TCPSession
+from scapy.utils import wrpcap
+
+from qmigtool.layers import channels, known
+from qmigtool.layers.reading import rdqmig
+from tests.support.paths import SAMPLES
+
+LOAD = """
+import json, sys
+from scapy.config import conf
+conf.exts.load("qmigtool")
+from scapy.contrib.qemu_migration import *
+import qmigtool.layers.known
+from scapy.main import load_contrib
+load_contrib("qemu_migration")
+packets = rdqmig(sys.argv[1], count=3)
+assert FileHeader is qmigtool.layers.known.FileHeader
+print(json.dumps([repr(conf.exts), bytes(FileHeader()).hex(), [p.name for p in packets]]))
+"""
+
+
+def test_the_extension_is_loaded():
+    command = [sys.executable, "-W", "ignore", "-c", LOAD, str(SAMPLES / "pc-7.2.mig")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    listed, head, names = json.loads(done.stdout)
+    assert "scapy.contrib.qemu_migration" in listed
+    assert head == "5145564d00000003"
+    assert names == ["FileHeader", "ItemType", "ItemType"]
+
+
+@pytest.fixture
+def port():
+    """Port 4444 is a migration's, for one test."""
+    guesses, overloads = [*TCP.payload_guess], dict(channels.MigrationChannel._overload_fields)
+    channels.bind_migration(4444)
+    yield 4444
+    TCP.payload_guess[:] = guesses
+    channels.MigrationChannel._overload_fields = overloads
+
+
+def segments(data, size, sport, dport, start=1000):
+    flags = "PA"
+    for at in range(0, len(data), size):
+        yield (
+            Ether()
+            / IP(src="10.0.0.1", dst="10.0.0.2")
+            / TCP(sport=sport, dport=dport, seq=start + at, flags=flags)
+            / data[at : at + size]
+        )
+
+
+def sniffed(tmp_path, data, size, sport=4444, dport=50000):
+    wrpcap(str(tmp_path / "c.pcap"), list(segments(data, size, sport, dport)))
+    found = []
+    for packet in sniff(offline=str(tmp_path / "c.pcap"), session=TCPSession, quiet=True):
+        one = packet[TCP].payload
+        while one:
+            found.append(one)
+            one = one.payload
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 7, 1448])
+def test_a_return_path_in_a_session(port, tmp_path, size):
+    data = lzma.decompress((SAMPLES / "packed/postcopy-preempt-7.2.rp.bin.xz").read_bytes())[:400]
+    ours = rdqmig(SAMPLES / "packed/postcopy-preempt-7.2.mig.xz", channels=[data])
+    expected = [one for one in ours if known.MessageHeader in one]
+    found = [one for one in sniffed(tmp_path, data, size) if isinstance(one, known.MessageHeader)]
+    assert len(found) == len(expected) > 5
+    assert [(one.type, one.length) for one in found] == [(one.type, one.length) for one in expected]
+
+
+def test_a_multifd_channel_in_a_session(port, tmp_path):
+    data = lzma.decompress((SAMPLES / "packed/multifd-zlib-7.2.ch0.bin.xz").read_bytes())
+    ours = rdqmig(SAMPLES / "packed/multifd-zlib-7.2.mig.xz", channels=[data])
+    expected = [one.original for one in ours if one.source != "main"]
+    found = sniffed(tmp_path, data, 1448, 50000, 4444)
+    assert [type(one) for one in found] == [known.MultiFDInit] + [known.MultiFDPagePacket] * (len(expected) - 1)
+    assert [one.self_build() for one in found] == expected
+
+
+def test_the_main_channel_in_a_session(port, tmp_path):
+    data = (SAMPLES / "pc-7.2.mig").read_bytes()[:20_000]
+    found = sniffed(tmp_path, data, 1448, 50000, 4444)
+    assert isinstance(found[0], known.FileHeader)
+    assert {type(one) for one in found[1:]} == {channels.ChannelBytes}
+    assert b"".join(one.self_build() for one in found) == data
+
+
+def test_a_segment_without_a_session(port):
+    head = IP(bytes(IP() / TCP(sport=50000, dport=4444) / b"QEVM\0\0\0\3rest"))
+    assert head[TCP].payload.layers()[0] is known.FileHeader
+    message = IP(bytes(IP() / TCP(sport=4444, dport=50000) / bytes.fromhex("0002 0004 00000001")))
+    assert message[known.MessageValue].value == 1
+    greeting = IP(bytes(IP() / TCP(sport=50000, dport=4444) / known.MultiFDInit(channel=1)))
+    assert greeting[known.MultiFDInit].channel == 1
+    other = IP(bytes(IP() / TCP(sport=50000, dport=4444) / (b"\xff" * 9)))
+    assert other[channels.ChannelBytes].load == b"\xff" * 9
