@@ -107,6 +107,10 @@ class DeviceStatePacket(Record):
     next_packet_size: Annotated[int, Fixed("I", counts="state")]
 
 
+def _places(packet: Any) -> int:
+    return int(packet.pages_alloc or PAGES_IN_PACKET)
+
+
 @record
 class MultiFDPagePacket(MultiFDPacket):
     """A :class:`MultiFDPacket` with what follows it: the offsets of its pages in the RAM block, and the payload.
@@ -115,7 +119,7 @@ class MultiFDPagePacket(MultiFDPacket):
     unused. There is a place for all pages of 4 KiB that a packet can have, also in a packet without pages.
     """
 
-    offsets: Annotated[tuple[int, ...], Items(Fixed("Q"), lambda packet: packet.pages_alloc or PAGES_IN_PACKET)]
+    offsets: Annotated[tuple[int, ...], Items(Fixed("Q"), _places)]
     pages: Annotated[bytes, Blob(lambda packet: packet.next_packet_size if packet.normal_pages else 0)]
 
 

@@ -11,9 +11,10 @@ A record is a class whose annotations are its fields in wire order::
 
 An annotation carries the kind of the field (:class:`Fixed`, :class:`Blob`, :class:`Str8`, :class:`Items`,
 :class:`PageOffset` and :class:`PageFlags`, each of them perhaps in a :class:`When`), and with it the names of its
-values, its usual value, and what it counts. From it come a frozen dataclass with :meth:`Record.parse` (bytes to record,
-through a :class:`~qmigtool.parsers.window.Window`) and :meth:`Record.build` (record to bytes), and the scapy layer of
-:mod:`qmigtool.layers`. No record is read in a loop over pages; ``ram`` has its own code for that.
+values, its usual value, and what it counts. (A lambda in an annotation sees no names of its module.) From it come a
+frozen dataclass with :meth:`Record.parse` (bytes to record, through a :class:`~qmigtool.parsers.window.Window`) and
+:meth:`Record.build` (record to bytes), and the scapy layer of :mod:`qmigtool.layers`. No record is read in a loop over
+pages; ``ram`` has its own code for that.
 """
 
 from __future__ import annotations

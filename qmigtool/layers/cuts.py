@@ -29,14 +29,14 @@ from qmigtool.parsers.qcow2 import QCOW2_MAGIC, Qcow2Header, Qcow2Snapshot
 from qmigtool.parsers.records import RamRecord, RamSaveFlag, Subsection
 from qmigtool.parsers.returnpath import MessageHeader, read_return_path
 from qmigtool.parsers.saveimage import SAVE_IMAGE_MAGIC, SAVE_IMAGE_PARTIAL, SaveImageHeader, byte_order
-from qmigtool.parsers.savevm import Section, Type
+from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.source import BufferSource
 from qmigtool.parsers.window import Window
 from qmigtool.ram.channels import ChannelKind, classify
 from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.ram import RamBlock
+    from qmigtool.parsers.ramstate import RamBlock
     from qmigtool.parsers.record import Record
     from qmigtool.stream.facts import Facts
 
