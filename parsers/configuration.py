@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from qmigtool.errors import LimitError, StreamError, UnsupportedError
-from qmigtool.parsers.record import Blob, Fixed, Items, Record, Str8, decode_name, encode_name, record
+from qmigtool.parsers.record import Blob, Fixed, ListOf, Record, Str8, decode_name, encode_name, record
 from qmigtool.parsers.records import SectionType, Subsection
 from qmigtool.parsers.vmdesc import Description, FieldDescription
 
@@ -51,7 +51,7 @@ class Capabilities(Record):
     """Body of the subsection ``configuration/capabilities``: the migration capabilities that are on, by name."""
 
     caps_count: Annotated[int, Fixed("I", counts="capabilities")]
-    capabilities: Annotated[tuple[str, ...], Items(Str8(), lambda found: found.caps_count)]
+    capabilities: Annotated[tuple[str, ...], ListOf(Str8(), lambda found: found.caps_count)]
 
 
 @record

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
 from qmigtool.parsers.extras import lacking
-from qmigtool.parsers.record import Blob, Fixed, Items, Record, be32, be64, decode_name, record, u8
+from qmigtool.parsers.record import Blob, Fixed, ListOf, Record, be32, be64, decode_name, record, u8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ class MultiFDPagePacket(MultiFDPacket):
     unused. There is a place for all pages of 4 KiB that a packet can have, also in a packet without pages.
     """
 
-    offsets: Annotated[tuple[int, ...], Items(Fixed("Q"), _places)]
+    offsets: Annotated[tuple[int, ...], ListOf(Fixed("Q"), _places)]
     pages: Annotated[bytes, Blob(lambda packet: packet.next_packet_size if packet.normal_pages else 0)]
 
 

@@ -9,7 +9,7 @@ A record is a class whose annotations are its fields in wire order::
         marker: Annotated[int, Fixed("B", default=0x7E)]
         section_id: be32
 
-An annotation carries the kind of the field (:class:`Fixed`, :class:`Blob`, :class:`Str8`, :class:`Items`,
+An annotation carries the kind of the field (:class:`Fixed`, :class:`Blob`, :class:`Str8`, :class:`ListOf`,
 :class:`PageOffset` and :class:`PageFlags`, each of them perhaps in a :class:`When`), and with it the names of its
 values, its usual value, and what it counts. (A lambda in an annotation sees no names of its module.) From it come a
 frozen dataclass with :meth:`Record.parse` (bytes to record, through a :class:`~qmigtool.parsers.window.Window`) and
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.window import Window
 
 __all__ = [
-    *("Blob", "Fixed", "FOLLOWING", "Items", "Kind", "PageFlags", "PageOffset", "Record", "Str8", "When"),
+    *("Blob", "Fixed", "FOLLOWING", "ListOf", "Kind", "PageFlags", "PageOffset", "Record", "Str8", "When"),
     *("be16", "be32", "be64", "decode_name", "encode_name", "record", "str8", "u8"),
 ]
 
@@ -117,7 +117,7 @@ class Str8:
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class ListOf:
     """A list of integers or names: ``count`` gives their number from the fields before; None: up to the end."""
 
     of: Fixed | Str8
@@ -182,7 +182,7 @@ class When:
     """A field that is there if ``test`` says so of the fields before; otherwise its value is None."""
 
     test: Callable[[Any], Any]
-    kind: Fixed | Blob | Str8 | Items
+    kind: Fixed | Blob | Str8 | ListOf
 
     def read(self, window: Window, pos: int, what: str, so_far: Any) -> tuple[Any, int]:
         """Return the value at ``pos``, or None, and the offset after it."""
@@ -195,7 +195,7 @@ class When:
         return b"" if value is None else self.kind.put(value, what, so_far)
 
 
-Kind = Fixed | Blob | Str8 | Items | PageOffset | PageFlags | When
+Kind = Fixed | Blob | Str8 | ListOf | PageOffset | PageFlags | When
 
 u8 = Annotated[int, Fixed("B")]
 be16 = Annotated[int, Fixed("H")]

@@ -14,7 +14,7 @@ from qmigtool.parsers.record import (
     FOLLOWING,
     Blob,
     Fixed,
-    Items,
+    ListOf,
     PageFlags,
     PageOffset,
     Record,
@@ -169,7 +169,7 @@ class PostcopyRamDiscard(Record):
     version: u8
     idstr: str8
     end_of_name: u8
-    ranges: Annotated[tuple[int, ...], Items(Fixed("Q"), None)]
+    ranges: Annotated[tuple[int, ...], ListOf(Fixed("Q"), None)]
 
 
 @record

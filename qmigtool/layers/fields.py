@@ -22,8 +22,8 @@ from qmigtool.parsers.record import (
     FOLLOWING,
     Blob,
     Fixed,
-    Items,
     Kind,
+    ListOf,
     PageFlags,
     PageOffset,
     Str8,
@@ -77,7 +77,7 @@ class SomeItems(RandField[list[Any]]):
         return [self.one() for _ in range(random.randrange(4))]  # noqa: S311 - no secrets
 
 
-class Number(Field_):
+class NumberField(Field_):
     """An integer, perhaps with names for its values or bits; a length that is not set is computed."""
 
     __slots__ = ["counts", "names", "values"]
@@ -145,7 +145,7 @@ def flag_words(names: dict[str, int], value: int) -> str:
     return "+".join([*found, *([f"{rest:#x}"] if rest or not found else [])])
 
 
-class Word(Number):
+class WordField(NumberField):
     """The low bits, or the high bits, of a be64 word at the page size: ``high`` is the part that comes first."""
 
     __slots__ = ["beside", "bits", "high"]
@@ -180,8 +180,8 @@ class Word(Number):
         return OneOf([*self.values.values(), *(one | more for one in self.values.values())])
 
 
-class Bytes(Field_):
-    """Bytes: ``size`` gives their number; without it all that are left. ``counted`` is the length that counts them."""
+class BlobField(Field_):
+    """BlobField: ``size`` gives their number; without it all that are left. ``counted`` is the length that counts them."""
 
     __slots__ = ["counted", "most", "size"]
 
@@ -238,13 +238,13 @@ class Bytes(Field_):
         return RandBin(self.size if isinstance(self.size, int) else RandNum(0, self.most))
 
 
-class Elements(Field_):
+class ListField(Field_):
     """A list of integers or names; without a count all that are left."""
 
     __slots__ = ["count", "counted", "of"]
     islist = 1
 
-    def __init__(self, name: str, kind: Items, *, counted: bool) -> None:
+    def __init__(self, name: str, kind: ListOf, *, counted: bool) -> None:
         self.of = kind.of
         self.count = kind.count
         self.counted = counted
@@ -336,16 +336,16 @@ class _Test:
 
 def _made(name: str, kind: Kind, page_size: int, byte_order: str, *, counted: bool) -> list[Field_]:
     if isinstance(kind, Fixed):
-        return [Number(name, kind, byte_order)]
+        return [NumberField(name, kind, byte_order)]
     if isinstance(kind, PageOffset | PageFlags):
-        return [Word(name, kind, page_size)]
+        return [WordField(name, kind, page_size)]
     if isinstance(kind, Blob):
-        return [Bytes(name, kind.size, counted=counted)]
-    if isinstance(kind, Items):
-        return [Elements(name, kind, counted=counted)]
+        return [BlobField(name, kind.size, counted=counted)]
+    if isinstance(kind, ListOf):
+        return [ListField(name, kind, counted=counted)]
     assert isinstance(kind, Str8)  # noqa: S101 - for the type checker: When is unpacked by the caller
     length = f"{name}_length"
     return [
-        Number(length, Fixed("B", counts=name), byte_order),
-        Bytes(name, lambda pkt: getattr(pkt, length), counted=True, most=255),
+        NumberField(length, Fixed("B", counts=name), byte_order),
+        BlobField(name, lambda pkt: getattr(pkt, length), counted=True, most=255),
     ]

@@ -77,7 +77,7 @@ MappedRamPages = body(
     "MappedRamPages", "The pages of a RAM block, each at its place; those not in the bitmap are holes."
 )
 SaveImageData = body("SaveImageData", "The XML and the cookie of a libvirt save image, ended by NULs.")
-Unparsed = body("Unparsed", "Bytes that are no record: padding, or what an error made unreadable.")
+Unparsed = body("Unparsed", "BlobField that are no record: padding, or what an error made unreadable.")
 
 
 def _bind() -> None:

@@ -10,10 +10,10 @@ from scapy.fields import ConditionalField
 from scapy.packet import NoPayload, Packet
 
 from qmigtool.errors import QmigError, TruncatedError
-from qmigtool.layers.fields import Bytes, Number, fields_of
+from qmigtool.layers.fields import BlobField, NumberField, fields_of
 from qmigtool.parsers.record import FOLLOWING, Record
 
-__all__ = ["Body", "MigrationRecord", "body", "layer", "stacked"]
+__all__ = ["MigrationRecord", "Piece", "body", "layer", "stacked"]
 
 
 class MigrationRecord(Packet):
@@ -76,16 +76,16 @@ class MigrationRecord(Packet):
             if isinstance(field, ConditionalField) and not field._evalcond(self):
                 continue
             value = self.getfieldval(field.name)
-            if value not in (None, b"", []) and (not isinstance(field, Number) or not field.counts):
+            if value not in (None, b"", []) and (not isinstance(field, NumberField) or not field.counts):
                 words.append(f"{field.name}={field.i2repr(self, value)}")
         place = "" if self.offset is None else f" at {self.offset:#x}"
         return f"{self.name}{place} {' '.join(words[:6])}".rstrip()
 
 
-class Body(MigrationRecord):
-    """Bytes that are no record of their own: device state, a JSON text, pages."""
+class Piece(MigrationRecord):
+    """BlobField that are no record of their own: device state, a JSON text, pages."""
 
-    fields_desc: ClassVar[list[Any]] = [Bytes("load", None)]
+    fields_desc: ClassVar[list[Any]] = [BlobField("load", None)]
 
 
 def layer(record: type[Record]) -> type[MigrationRecord]:
@@ -98,7 +98,7 @@ def layer(record: type[Record]) -> type[MigrationRecord]:
 @cache
 def _layer(record: Any) -> Any:
     fields = fields_of(record.wire, record.PAGE_SIZE, record.BYTE_ORDER)
-    following = [one.name for one in fields if isinstance(one, Number) and one.counts == FOLLOWING]
+    following = [one.name for one in fields if isinstance(one, NumberField) and one.counts == FOLLOWING]
     return _packet(
         MigrationRecord,
         record.__name__,
@@ -111,9 +111,9 @@ def _layer(record: Any) -> Any:
     )
 
 
-def body(name: str, doc: str) -> type[Body]:
+def body(name: str, doc: str) -> type[Piece]:
     """Return a layer of bytes."""
-    made: type[Body] = _packet(Body, name, doc)
+    made: type[Piece] = _packet(Piece, name, doc)
     return made
 
 
