@@ -181,7 +181,7 @@ class WordField(NumberField):
 
 
 class BlobField(Field_):
-    """BlobField: ``size`` gives their number; without it all that are left. ``counted`` is the length that counts them."""
+    """Bytes: ``size`` gives their number; without it all that are left. ``counted`` is the length that counts them."""
 
     __slots__ = ["counted", "most", "size"]
 

@@ -13,7 +13,7 @@ from qmigtool.errors import QmigError, TruncatedError
 from qmigtool.layers.fields import BlobField, NumberField, fields_of
 from qmigtool.parsers.record import FOLLOWING, Record
 
-__all__ = ["MigrationRecord", "Piece", "body", "layer", "stacked"]
+__all__ = ["MigrationRecord", "Opaque", "body", "layer", "stacked"]
 
 
 class MigrationRecord(Packet):
@@ -82,8 +82,8 @@ class MigrationRecord(Packet):
         return f"{self.name}{place} {' '.join(words[:6])}".rstrip()
 
 
-class Piece(MigrationRecord):
-    """BlobField that are no record of their own: device state, a JSON text, pages."""
+class Opaque(MigrationRecord):
+    """Bytes that are no record of their own: device state, a JSON text, pages."""
 
     fields_desc: ClassVar[list[Any]] = [BlobField("load", None)]
 
@@ -111,9 +111,9 @@ def _layer(record: Any) -> Any:
     )
 
 
-def body(name: str, doc: str) -> type[Piece]:
+def body(name: str, doc: str) -> type[Opaque]:
     """Return a layer of bytes."""
-    made: type[Piece] = _packet(Piece, name, doc)
+    made: type[Opaque] = _packet(Opaque, name, doc)
     return made
 
 
