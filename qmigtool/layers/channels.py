@@ -15,7 +15,7 @@ from scapy.packet import Packet, bind_layers
 
 from qmigtool.errors import TruncatedError
 from qmigtool.layers import known
-from qmigtool.layers.packets import MigrationRecord, Opaque
+from qmigtool.layers.packets import MigrationRecord, RawBytes
 from qmigtool.parsers.multifd import MAX_PAYLOAD, MULTIFD_MAGIC, MultiFDFlag
 from qmigtool.parsers.records import QEVM
 from qmigtool.parsers.returnpath import MAX_LENGTH, MigRpMessageType
@@ -29,7 +29,7 @@ MAX_STACKED = 100  # records that are the payload of one packet
 MAX_PACKET = 2 * MAX_PAYLOAD  # bytes of a multifd packet or a bitmap that are waited for
 
 
-class ChannelBytes(Opaque):
+class ChannelBytes(RawBytes):
     """Bytes of a channel that are not taken apart."""
 
 

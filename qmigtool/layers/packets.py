@@ -13,7 +13,7 @@ from qmigtool.errors import QmigError, TruncatedError
 from qmigtool.layers.fields import BlobField, NumberField, fields_of
 from qmigtool.parsers.record import FOLLOWING, Record
 
-__all__ = ["MigrationRecord", "Opaque", "body", "layer", "stacked"]
+__all__ = ["MigrationRecord", "RawBytes", "body", "layer", "stacked"]
 
 
 class MigrationRecord(Packet):
@@ -82,7 +82,7 @@ class MigrationRecord(Packet):
         return f"{self.name}{place} {' '.join(words[:6])}".rstrip()
 
 
-class Opaque(MigrationRecord):
+class RawBytes(MigrationRecord):
     """Bytes that are no record of their own: device state, a JSON text, pages."""
 
     fields_desc: ClassVar[list[Any]] = [BlobField("load", None)]
@@ -111,9 +111,9 @@ def _layer(record: Any) -> Any:
     )
 
 
-def body(name: str, doc: str) -> type[Opaque]:
+def body(name: str, doc: str) -> type[RawBytes]:
     """Return a layer of bytes."""
-    made: type[Opaque] = _packet(Opaque, name, doc)
+    made: type[RawBytes] = _packet(RawBytes, name, doc)
     return made
 
 

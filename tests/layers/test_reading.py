@@ -10,7 +10,7 @@ import qmigtool
 from qmigtool.errors import BudgetError, StreamError, UnsupportedError
 from qmigtool.layers import known
 from qmigtool.layers.cuts import MAX_PIECE
-from qmigtool.layers.packets import Opaque
+from qmigtool.layers.packets import RawBytes
 from qmigtool.layers.reading import QmigReader, rdqmig, wrqmig
 from qmigtool.util.budget import Limits, limited
 from tests.fuzz.targets import Pipe
@@ -54,7 +54,7 @@ def test_whole_samples_are_rebuilt_record_by_record(path):
         for packet in reader:
             name = packet.source.partition(":")[0]
             raw = packet.original
-            assert not isinstance(packet, Opaque) or len(raw) <= MAX_PIECE
+            assert not isinstance(packet, RawBytes) or len(raw) <= MAX_PIECE
             if name in whole:
                 assert packet.offset == at.get(name, 0)
                 assert whole[name][packet.offset : packet.offset + len(raw)] == raw
