@@ -41,6 +41,7 @@ COMMANDS = {
     "sections": ("sections:sections", "List the sections of a stream."),
     "show": ("show:show", "Show device state."),
     "undo": ("undo:undo", "Undo the edits of `rewrite --undo`."),
+    "unwrap": ("unwrap:unwrap", "Take a stream out of its container."),
     "xsave": ("xsave:xsave", "Show, export, convert and check XSAVE state."),
 }
 

@@ -5,6 +5,7 @@ rewriter        the public interface: every edit as a method, the changes, the o
 declare         the decorator that makes a method an edit; editoption, its option on a command line
 edits           edits by name, from a TOML file or a command line
 draft           the stream as it will be; sectiondraft, one section of it; memory, its RAM
+bare            the stream without what contains it, as QEMU loads it from a file
 output          the splices that follow from a draft
 decoding        whether the output can be decoded where it has no vmdesc
 verify          the output, read again and compared with the edits

@@ -161,7 +161,7 @@ def set_format(draft: Draft, form: str, absent: Absent = "error") -> None:
 def _say_in_save_image(draft: Draft, form: SaveFormat) -> None:
     """Set the memory format in the header of a libvirt save image: libvirt passes it to QEMU's loader."""
     container = draft.stream.container
-    if container.name != "libvirt" or not container.in_place:
+    if container.name != "libvirt" or not container.in_place or draft.bare:
         return
     version, before = container.details["version"], draft.save_format
     if version == 1 and form is not SaveFormat.RAW:

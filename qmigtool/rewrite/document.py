@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qmigtool.rewrite.splice import Splice
     from qmigtool.stream.model import Stream
 
-__all__ = ["copy_document", "rewrite_document"]
+__all__ = ["copy_document", "rewrite_document", "unwrap_document"]
 
 MAX_SHOWN = 4096  # bytes of a splice
 
@@ -38,6 +38,18 @@ def copy_document(stream: Stream, notes: Sequence[str], written: int | None) -> 
         "notes": [Finding("", Severity.NOTE, one).as_dict() for one in notes],
         "bytes": written,
         **problems_document(stream),
+    }
+
+
+def unwrap_document(rewriter: Rewriter, written: int) -> dict[str, Any]:
+    """Return what a stream was taken out of; ``written`` is the size of the output in bytes."""
+    container = rewriter.draft.stream.container
+    return {
+        "container": container.name,
+        "removed": list(container.removed),
+        "notes": rewriter.notes,
+        "bytes": written,
+        **problems_document(rewriter.draft.stream),
     }
 
 

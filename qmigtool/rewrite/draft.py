@@ -62,6 +62,7 @@ class Draft:
         self.configuration = stream.configuration
         self.footers = stream.footers
         self.save_format: SaveFormat | None = None  # new value in the header of a libvirt save image; None: unchanged
+        self.bare = False  # what is around the stream in its source is left out
         self.accelerator = stream.accelerator.name
         self.memory = MemoryDraft(stream)
         self.dropped_commands: list[Section] = []

@@ -28,7 +28,8 @@ PACKAGED = "PACKAGED"
 
 def splices_of(draft: Draft) -> list[Splice]:
     """Return the splices, in the order of the source; raises what reading memory raises."""
-    found = [*save_image_splices(draft), *configuration_splices(draft), *_commands(draft), *_devices(draft)]
+    around = _around(draft) if draft.bare else save_image_splices(draft)
+    found = [*around, *configuration_splices(draft), *_commands(draft), *_devices(draft)]
     behind = list(_inserted(draft))
     ram = _first(draft, Type.START, "ram")
     if ram is not None:
@@ -40,6 +41,12 @@ def splices_of(draft: Draft) -> list[Splice]:
     found += _packages(draft, found)
     found += _vmdesc(draft)
     return ordered(found, len(draft.source.whole))
+
+
+def _around(draft: Draft) -> Iterator[Splice]:
+    for section in draft.stream.sections:
+        if section.type in (Type.PREFIX, Type.TAIL):
+            yield Splice(section.offset, section.length, b"")
 
 
 def _first(draft: Draft, type_: Type, name: str | None = None) -> Section | None:

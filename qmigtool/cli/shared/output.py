@@ -107,13 +107,14 @@ def opened(
     forward: bool = False,
     snapshot: str | None = None,
     walk: int | None = None,
+    spool: bool = False,
 ) -> Iterator[Stream]:
     """Open FILE and prove its device state; ``-`` is standard input. An error that is raised names its file.
 
-    ``snapshot`` is what ``--snapshot`` says, unless it is given. ``walk`` is for commands that only show: over so many
-    bytes of RAM's records, and :data:`SHOWN_RUNS` runs of them, the proof goes at most, and if that is not enough,
-    stderr says so. Where the stream is broken, its own error is raised, rather than one about what it
-    therefore lacks or about what is not supported.
+    ``snapshot`` is what ``--snapshot`` says, unless it is given; ``spool`` keeps all of what comes through a pipe.
+    ``walk`` is for commands that only show: over so many bytes of RAM's records, and :data:`SHOWN_RUNS` runs of them,
+    the proof goes at most, and if that is not enough, stderr says so. Where the stream is broken, its own error is
+    raised, rather than one about what it therefore lacks or about what is not supported.
     """
     snapshot = chosen_snapshot(snapshot)
     remember_inputs(file, *channels, *([] if schema is None else [schema]))
@@ -128,6 +129,7 @@ def opened(
             keep_runs=keep_runs,
             snapshot=snapshot,
             migration=chosen_migration(),
+            spool=spool,
         ) as stream:
             if not stream.prove(walk, None if walk is None else SHOWN_RUNS):
                 say_unproved(stream, file)
