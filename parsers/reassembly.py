@@ -345,6 +345,15 @@ class TcpDirection:
         index = bisect_left(self._positions, offset) - 1
         return self._time(index) if index >= 0 else self.first
 
+    def sent(self, start: int, step: int, count: int) -> list[int]:
+        """Return the bytes captured in each of ``count`` intervals of ``step`` nanoseconds from ``start`` on."""
+        found = [0] * count
+        for time, length in zip(self._times, self._lengths, strict=True):
+            index = (time - start) // step
+            if 0 <= index < count:
+                found[index] += length
+        return found
+
     def _time(self, index: int) -> int | None:
         return None if self._times[index] < 0 else self._times[index]
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qmigtool.devices.device import Device
     from qmigtool.parsers.vmstate import Field
     from qmigtool.stream.model import Stream
+    from qmigtool.stream.traffic import Timeline, Traffic
     from qmigtool.util.frame import Frame
     from qmigtool.xsave import Layout
 
@@ -39,7 +40,9 @@ __all__ = [
     "as_records",
     "devices",
     "fields",
+    "flows",
     "layouts",
+    "passes",
     "ram_blocks",
     "ram_usage",
     "sections",
@@ -309,6 +312,74 @@ LEGACY_OFFSETS = (0, 24)
 
 def _default_layout() -> Layout:
     return layout("qemu")
+
+
+@table(
+    Column("migration", "UInt32", "number of the migration that it belongs to; missing for other connections"),
+    Column("role", "category", "main, multifd, preempt, return path, recovery, TLS, other"),
+    Column("name", "string", "source and destination"),
+    Column("bytes", "UInt64", "bytes of the direction, those that were not captured included"),
+    Column("missing", "UInt64", "bytes that were not captured"),
+    Column("start", "Float64", "seconds from the first packet to the first with data; missing without times"),
+    Column("seconds", "Float64", "seconds from that to the last packet with data"),
+    Column("rate", "Float64", "bytes in a second, on average"),
+    Column("segments", "UInt64", "TCP segments with data"),
+    Column("repeated", "UInt64", "bytes that were captured again"),
+    Column("conflicts", "UInt64", "segments with other bytes in the same place"),
+    Column("evidence", "string", "why it belongs to the migration"),
+)
+def flows(traffic: Traffic) -> Iterator[Row]:
+    """The directions of the connections of a capture (:func:`qmigtool.stream.traffic.read_traffic`) that had data."""
+    begin = traffic.start
+    for number, one in traffic.every:
+        way = one.direction
+        seconds = _seconds(way.first, way.last)
+        yield (
+            number,
+            one.role.value,
+            one.name,
+            way.size,
+            sum(hole.length for hole in way.holes),
+            _seconds(begin, way.first),
+            seconds,
+            way.size / seconds if seconds else None,
+            way.segments,
+            way.repeated,
+            way.conflict_count,
+            one.evidence or None,
+        )
+
+
+@table(
+    Column("migration", "UInt32", "number of the migration"),
+    Column("pass", "UInt32", "number of the pass, from 0"),
+    Column("pages", "UInt64", "pages sent"),
+    Column("zero", "UInt64", "zero pages among them"),
+    Column("bytes", "UInt64", "bytes of their records"),
+    Column("start", "Float64", "seconds from the first packet of the capture to the first page"),
+    Column("seconds", "Float64", "seconds from that to the last page"),
+    Column("dirtied", "Float64", "pages that the guest wrote in a second meanwhile: those that the next pass sends"),
+)
+def passes(traffic: Traffic, timelines: Iterable[Timeline] | None = None) -> Iterator[Row]:
+    """The passes over guest memory of each migration in a capture, before postcopy."""
+    begin = traffic.start
+    for timeline in map(traffic.timeline, traffic.migrations) if timelines is None else timelines:
+        for one in timeline.passes:
+            yield (
+                timeline.migration.number,
+                one.number,
+                one.pages,
+                one.zero,
+                one.size,
+                _seconds(begin, one.start),
+                _seconds(one.start, one.end),
+                one.dirtied,
+            )
+
+
+def _seconds(start: int | None, end: int | None) -> float | None:
+    """Return the seconds between two times in nanoseconds; None where one is not known."""
+    return None if start is None or end is None else (end - start) / 1e9
 
 
 @table(

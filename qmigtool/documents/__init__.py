@@ -5,6 +5,8 @@ show       devices and fields
 sections   the items of a stream
 presence   which XSAVE components each vCPU has
 ram        how guest memory was sent
+flows      the connections of a capture, and its migrations in time
+flowsplot  a picture of that
 =========  ==========================================================
 
 Documents lack only the ``schema`` of what is printed. What a room finds (differences, findings, edits) is a document

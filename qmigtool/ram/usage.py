@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from qmigtool.ram.columns import VOID, Encoding
 from qmigtool.ram.model import Ram
 
-__all__ = ["PASS", "blocks", "passes", "row", "totals"]
+__all__ = ["PASS", "SENT_AS_ZERO", "blocks", "passes", "row", "totals"]
 
 PASS = np.dtype([("pass", "u8"), ("pages", "u8"), ("zero", "u8"), ("bytes", "u8")])
 """One pass: its number, the pages sent, the zero pages among them, bytes of records and payloads."""
 
 _ZERO_NAMES = ("zero", "mapped_zero", "multifd_zero")
-_ZERO = np.array([encoding.holds_zero and encoding not in VOID for encoding in Encoding])
+SENT_AS_ZERO = np.array([encoding.holds_zero and encoding not in VOID for encoding in Encoding])
+"""Whether an encoding is that of zero pages, by its number."""
 
 
 def blocks(ram: Ram) -> list[dict[str, Any]]:
@@ -36,7 +37,7 @@ def blocks(ram: Ram) -> list[dict[str, Any]]:
             final = ram.final(block.idstr)
             encodings = ram.runs["encoding"][final.run]
             distinct = int(final.pages[~np.isin(encodings, VOID)].sum())
-            zero = int(final.pages[_ZERO[encodings]].sum())
+            zero = int(final.pages[SENT_AS_ZERO[encodings]].sum())
         pages = -(-block.used_length // ram.page_size)
         out.append(
             {
@@ -69,7 +70,7 @@ def passes(ram: Ram) -> NDArray[np.void]:
         return np.zeros(0, PASS)
     pages = runs["pages"].astype(np.int64)
     size = pages * (runs["head"].astype(np.int64) + runs["payload"])
-    zero = np.where(_ZERO[runs["encoding"]], pages, 0)
+    zero = np.where(SENT_AS_ZERO[runs["encoding"]], pages, 0)
     count = int(rounds.max()) + 1
     out = np.zeros(count, PASS)
     out["pass"] = np.arange(count)

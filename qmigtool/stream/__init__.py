@@ -1,6 +1,7 @@
 """An opened stream: its container, where it starts, its sections, and the public :class:`Stream`.
 
 ============  =================================================================================
+traffic       the connections of a capture, and its migrations in time
 opening       from a path, bytes or a pipe to a stream
 model         a stream: :class:`Stream`
 facts         what a stream contains

@@ -28,24 +28,30 @@ HOLDERS = {"snapshot": "a qcow2 image", "migration": "a capture"}
 PACKING_HEAD = 64  # bytes in which the magic of an installed container is
 
 
-def unwrap(source: BufferSource, selected: Mapping[str, str | None] = NOTHING) -> Unwrapped:
+def unwrap(
+    source: BufferSource, selected: Mapping[str, str | None] = NOTHING, *, until: ContainerKind | None = None
+) -> Unwrapped:
     """Take a stream out of its containers, layer by layer; a stream without one is returned unchanged.
 
     ``selected`` is what selects one of several states: a ``snapshot`` of a qcow2 image by its name or id, a
-    ``migration`` of a capture by its number. Raises
+    ``migration`` of a capture by its number. With ``until``, a container of that kind is not unwrapped. Raises
     :class:`~qmigtool.errors.UnsupportedError` for a container that qmigtool recognises but cannot read,
     :class:`~qmigtool.errors.UsageError` if there is no such state or several to choose from, and
     :class:`~qmigtool.errors.StreamError` for a container that is broken before its stream starts.
     """
-    return unwrap_further(Unwrapped(source), source, selected)
+    return unwrap_further(Unwrapped(source), source, selected, until)
 
 
-def unwrap_further(found: Unwrapped, kept: BufferSource, selected: Mapping[str, str | None]) -> Unwrapped:
+def unwrap_further(
+    found: Unwrapped, kept: BufferSource, selected: Mapping[str, str | None], until: ContainerKind | None = None
+) -> Unwrapped:
     """Take a stream out of the containers that are left around it; on an error all but ``kept`` are closed."""
     try:
         for _ in range(MAX_LAYERS):
             start = found.start or 0
             magic = recognise(bytes(found.source.whole[start : start + MAGIC_SIZE]))
+            if magic is not None and magic.kind is until:
+                return found
             if magic is not None:
                 wrapping = WRAPPINGS[magic.kind]
                 found = wrapping.open(found, magic, selected.get(wrapping.selects))
@@ -57,6 +63,8 @@ def unwrap_further(found: Unwrapped, kept: BufferSource, selected: Mapping[str, 
             found = other.open(found, Magic(other.magic, other.name, ContainerKind.OTHER), wanted)
         else:
             raise LimitError("too many nested containers", offset=0)
+        if until is not None:
+            raise UsageError(f"this is not {HOLDERS['migration']}", expected=f"a {until.value}")
         check_selected(selected, found.container)
     except BaseException:
         found.close(kept)

@@ -46,6 +46,14 @@ class Packets:
         else:
             self._together.append(frames)
 
+    def parts(self, parts: Sequence[bytes], *, port: int, to: int = 4444, start: int = 1000) -> None:
+        """Add a connection that sends each part in a segment of its own."""
+        self.frames += [frame(port, to, start, b"", SYN), frame(port, to, 7000, b"", SYN_ACK, back=True, ack=start + 1)]
+        at = start + 1
+        for data in parts:
+            self.frames.append(frame(port, to, at, data, PSH_ACK))
+            at += len(data)
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Interleave the frames of the connections that are added in the block."""
@@ -55,10 +63,11 @@ class Packets:
         for i in range(max(map(len, together))):
             self.frames += (frames[i] for frames in together if i < len(frames))
 
-    def pcap(self, lengths: Sequence[int] | None = None) -> bytes:
-        """The capture file, one millisecond between frames; ``lengths`` are those of whole frames."""
+    def pcap(self, lengths: Sequence[int] | None = None, *, interval: int = 1000) -> bytes:
+        """The capture file, ``interval`` microseconds between frames; ``lengths`` are those of whole frames."""
         out = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)]
         for i, one in enumerate(self.frames):
             wire = len(one) if lengths is None else lengths[i]
-            out.append(struct.pack("<4I", 1_000_000 + i // 1000, i % 1000 * 1000, len(one), wire) + one)
+            seconds, fraction = divmod(i * interval, 1_000_000)
+            out.append(struct.pack("<4I", 1_000_000 + seconds, fraction, len(one), wire) + one)
         return b"".join(out)
