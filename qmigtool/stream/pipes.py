@@ -22,12 +22,12 @@ from qmigtool.parsers.saveimage import HEAD_SIZE, SaveFormat, data_length, read_
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import packing_of
 from qmigtool.stream.unwrap import PACKING_HEAD, check_selected, unwrap_further
-from qmigtool.stream.unwrapped import MAGIC_SIZE, Unwrapped, spooled
+from qmigtool.stream.unwrapped import MAGIC_SIZE, Container, Unwrapped, spooled
 from qmigtool.stream.wrappings.compressed import Layers, unpack_layers
 from qmigtool.stream.wrappings.saveimage import SAVE_IMAGE
 from qmigtool.util.budget import current
 
-__all__ = ["Streamed", "file_of", "open_pipe"]
+__all__ = ["Streamed", "file_of", "open_pipe", "spool_pipe"]
 
 CHUNK = 1 << 20
 NAME = "<pipe>"
@@ -86,6 +86,12 @@ def open_pipe(pipe: BinaryIO, selected: Mapping[str, str | None], *, spool: bool
     if isinstance(taken, Streamed):
         check_selected(selected, taken.found.container)
     return taken
+
+
+def spool_pipe(pipe: BinaryIO) -> BufferSource:
+    """Write all of a pipe to a temporary file."""
+    empty = Unwrapped(BufferSource(b"", _name(pipe)))
+    return spooled(empty, Container(), _chunks(pipe), follow=False).source
 
 
 def _taken(

@@ -23,6 +23,7 @@ from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.parsers.window import Window
 from qmigtool.stream.migrations import Channel, Migration, find_migrations
 from qmigtool.stream.model import Stream
+from qmigtool.stream.pipes import file_of, spool_pipe
 from qmigtool.stream.unwrap import unwrap
 from qmigtool.util.budget import ensured
 
@@ -132,7 +133,7 @@ def read_traffic(target: str | os.PathLike[str] | bytes | BufferSource | BinaryI
     elif isinstance(target, str) or hasattr(target, "__fspath__"):
         source = FileSource(Path(target))
     else:
-        source = BufferSource(target.read(), str(getattr(target, "name", "<pipe>")))
+        source = file_of(target) or spool_pipe(target)
     with ensured(source.occupied), source:
         found = unwrap(source, until=ContainerKind.CAPTURE)
         try:
