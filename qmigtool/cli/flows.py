@@ -48,7 +48,7 @@ BLOCKS, PLAIN = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 @csv_option
 @json_option
 def flows(file: str, plot: str | None, as_csv: bool, as_json: bool) -> int:
-    """List the connections of a capture, and when its migrations sent what.
+    """List the connections of a capture, and what was sent when.
 
     Of each migration: its channels, with the bytes that were not captured; the passes over guest memory, with the pages
     that the guest wrote in each; when the guest had stopped, and the least downtime. Times are those of the packets.
