@@ -32,6 +32,7 @@ COMMANDS = {
     "analyze": ("analyze:analyze", "Print what QEMU's analyze-migration.py prints."),
     "check": ("check:check", "Check streams against the rules of a policy."),
     "diff": ("diff:diff", "Show what differs between two streams."),
+    "dissect": ("dissect:dissect", "Show the bytes of a record, field by field."),
     "flows": ("flows:flows", "List the connections of a capture, and what was sent when."),
     "info": ("info:info", "Show what a file is."),
     "mshv": ("mshv:mshv", "Exchange vCPU state with MSHV as files."),

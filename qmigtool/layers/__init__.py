@@ -10,6 +10,7 @@ is declared in ``parsers`` and nowhere else.
 ``known``      all layers, by name, and which follows which
 ``cuts``       where each record of a stream is, by the readers of ``parsers``
 ``reading``    ``rdqmig``: a file into packets; ``wrqmig``: packets into a file
+``spans``      the bytes of each field of a packet, with its value
 ``channels``   what scapy's sessions need for captures
 ``contrib``    what scapy loads: all names
 =============  ==================================================================================

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PIECE", "Cut", "cuts"]
 
 MAX_PIECE = 1 << 20
-MAIN = "main"
+MAIN, QCOW2 = "main", "qcow2 image"
 Layer = type[MigrationRecord]
 
 
@@ -63,17 +63,23 @@ class Cut:
         return self.offset + self.length
 
 
-def cuts(stream: Facts, problem: Callable[[QmigError], None]) -> Iterator[tuple[Cut, memoryview]]:
+def cuts(
+    stream: Facts, problem: Callable[[QmigError], None], within: tuple[int, int] | None = None
+) -> Iterator[tuple[Cut, memoryview]]:
     """Yield each record of a stream with its bytes: those of its containers, of the main channel, of other channels.
 
+    ``within`` restricts them to the main channel, and there to sections with bytes in this span: first and last offset.
     ``problem`` is called with each error of an extra channel; those of the stream itself are in its ``problems``.
     Raises :class:`~qmigtool.errors.UnsupportedError` for a pipe, whose bytes are not kept.
     """
     main = stream.source
     if not isinstance(main, BufferSource):
         raise UnsupportedError("the records of a pipe, whose bytes are not kept", expected="a file")
-    for number, source in enumerate(stream.container_sources):
-        yield from _numbered(source, _container(source, f"container {number}"))
+    if within is not None:
+        yield from _numbered(main, _main(stream, main, within))
+        return
+    for source in stream.container_sources:
+        yield from _numbered(source, _container(source))
     yield from _numbered(main, _main(stream, main))
     for number, source in enumerate(stream.channel_sources):
         yield from _numbered(source, _channel(stream, source, number, problem))
@@ -94,19 +100,19 @@ def _pieces(kind: Layer, start: int, end: int, section: str | None = None, sourc
 # -- containers --------------------------------------------------------------------------------------------------------
 
 
-def _container(source: BufferSource, name: str) -> Iterator[Cut]:
+def _container(source: BufferSource) -> Iterator[Cut]:
     """Yield the headers of a container; what is in it is read from where it was unpacked to."""
     head = bytes(source.whole[:16])
     if head in (SAVE_IMAGE_MAGIC, SAVE_IMAGE_PARTIAL):
-        yield from _save_image(source, name)
+        yield from _save_image(source, "libvirt save image")
     elif head.startswith(QCOW2_MAGIC):
         window = Window(source.whole, final=True)
         image, end = Qcow2Header.parse(window, 0)
-        yield Cut(layer(Qcow2Header), 0, end, None, name)
+        yield Cut(layer(Qcow2Header), 0, end, None, QCOW2)
         at = image.snapshots_offset
         for _ in range(image.nb_snapshots):
             _, end = Qcow2Snapshot.parse(window, at)
-            yield Cut(layer(Qcow2Snapshot), at, end - at, None, name)
+            yield Cut(layer(Qcow2Snapshot), at, end - at, None, QCOW2)
             at = (end + 7) // 8 * 8
 
 
@@ -121,11 +127,13 @@ def _save_image(source: BufferSource, name: str) -> Iterator[Cut]:
 # -- the main channel --------------------------------------------------------------------------------------------------
 
 
-def _main(stream: Facts, source: BufferSource) -> Iterator[Cut]:
+def _main(stream: Facts, source: BufferSource, within: tuple[int, int] | None = None) -> Iterator[Cut]:
     window = Window(source.whole, final=True)
     blocks = {block.offset: block for block in stream.ram_blocks}
     record = RamRecord.variant(PAGE_SIZE=stream.page_size)
     for section in stream.sections:
+        if within is not None and (section.end <= within[0] or section.offset > within[1]):
+            continue
         if section.type is Type.PREFIX:
             yield from _prefix(source, section)
         elif section.type in (Type.TAIL, Type.UNREADABLE):

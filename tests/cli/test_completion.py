@@ -59,6 +59,7 @@ printf '%s\n' "${COMPREPLY[@]}"
         (f"qmigtool show {PC} 0000:00:01.3/piix4_pm@0/ar.pm1.c", {"0/ar.pm1.cnt.cnt"}),
         (f"qmigtool rewrite {PC} --set cpu@0/env.mx", {"option nospace", "0/env.mxcsr="}),
         (f"qmigtool rewrite {PC} --drop-section hp", {"hpet@0"}),
+        (f"qmigtool dissect {PC} --section hp", {"hpet@0"}),
         (f"qmigtool rewrite {PC} --drop-block pc.r", {"pc.ram", "pc.rom"}),
         ("qmigtool rewrite x --to-accelerator m", {"mshv"}),
         ("qmigtool rewrite x --to-accelerator ", {"kvm", "tcg", "mshv", "whpx"}),

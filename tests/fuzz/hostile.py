@@ -28,7 +28,7 @@ COMMANDS = (
     "xsave convert F OUT --to compacted --layout intel-spr",
     "mshv export F --layout intel-spr -o OUT", "rewrite F -o OUT", "rewrite F --set FIELD=1 -o OUT",
     "rewrite F --repair xstate-bv -o OUT", "rewrite F --ram plain -o OUT", "schema learn F -o OUT",
-    "schema diff F F", "info F --channel F",
+    "schema diff F F", "dissect F", "dissect F --section DEVICE", "info F --channel F",
 )  # fmt: skip
 """F is the input, OUT the output, DEVICE and FIELD the paths of :data:`PLACES`."""
 

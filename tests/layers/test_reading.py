@@ -100,7 +100,7 @@ def test_the_pages_of_another_page_size():
 def test_containers_are_taken_apart_too():
     image = rdqmig(SAMPLES / "containers/savevm-7.2.qcow2.xz", count=2)
     assert [type(one) for one in image] == [known.Qcow2Header, known.Qcow2Snapshot]
-    assert (image[0].version, image[1].snapshot_name, image[1].source) == (3, b"snap1", "container 1")
+    assert (image[0].version, image[1].snapshot_name, image[1].source) == (3, b"snap1", "qcow2 image")
     save = rdqmig(SAMPLES / "containers/libvirt-gzip.save.xz", count=2)
     assert [one.name for one in save] == ["SaveImageHeader", "SaveImageData"]
     assert "format    = GZIP" in save[0].show(dump=True)

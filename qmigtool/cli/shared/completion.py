@@ -338,6 +338,7 @@ BY_NAME: dict[str, Values] = {
     "--rename-subsection": _paths,
     "--resize-block": _blocks,
     "--scrub-block": _blocks,
+    "--section": _sections,
     "--set": _assignments,
     "--set-version": _paths,
     "--snapshot": _snapshots,
