@@ -7,6 +7,7 @@ after ``migration/vmstate.c``). The meaning of the numbers (an accelerator, a vC
 =================  ==================================================================================
 ``container``      containers of a stream, recognised by their first bytes
 ``saveimage``      the header of a libvirt save image
+``domainxml``      the XML in that header
 ``qcow2``          the header and the snapshots of a qcow2 image
 ``qcow2state``     the state in such a snapshot
 ``packed``         compressed files, decompressed piece by piece

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT_OFFSET",
     "HEAD_SIZE",
+    "MAX_DATA",
     "SAVE_IMAGE_MAGIC",
     "SAVE_IMAGE_PARTIAL",
     "SECTION",

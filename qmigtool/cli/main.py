@@ -44,6 +44,7 @@ COMMANDS = {
     "show": ("show:show", "Show device state."),
     "undo": ("undo:undo", "Undo the edits of `rewrite --undo`."),
     "unwrap": ("unwrap:unwrap", "Take a stream out of its container."),
+    "wrap": ("wrap:wrap", "Put a stream into a container."),
     "xsave": ("xsave:xsave", "Show, export, convert and check XSAVE state."),
 }
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qmigtool.rewrite.splice import Splice
     from qmigtool.stream.model import Stream
 
-__all__ = ["copy_document", "rewrite_document", "unwrap_document"]
+__all__ = ["copy_document", "rewrite_document", "unwrap_document", "wrap_document"]
 
 MAX_SHOWN = 4096  # bytes of a splice
 
@@ -47,6 +47,16 @@ def unwrap_document(rewriter: Rewriter, written: int) -> dict[str, Any]:
     return {
         "container": container.name,
         "removed": list(container.removed),
+        "notes": rewriter.notes,
+        "bytes": written,
+        **problems_document(rewriter.draft.stream),
+    }
+
+
+def wrap_document(rewriter: Rewriter, kind: str, written: int) -> dict[str, Any]:
+    """Return what a stream was put into; ``written`` is the size of the output in bytes."""
+    return {
+        "container": kind,
         "notes": rewriter.notes,
         "bytes": written,
         **problems_document(rewriter.draft.stream),

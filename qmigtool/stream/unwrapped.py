@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from qmigtool.errors import BudgetError, LimitError, QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.container import ContainerKind, Magic
 from qmigtool.parsers.records import QEVM
+from qmigtool.parsers.saveimage import SaveImage
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.probe import MAX_PREFIX, Follower
 from qmigtool.util.budget import current
@@ -37,12 +38,14 @@ class Container:
     """The container of a stream: ``raw``, ``libvirt``, ``qcow2``, ``pcap``; and its compression (``none``).
 
     ``details`` describes it further, for people and JSON; ``removed`` lists the removed layers, outermost first.
+    ``header`` is that of a libvirt save image.
     """
 
     name: str = "raw"
     compression: str = "none"
     details: dict[str, Any] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
+    header: SaveImage | None = None
 
     @property
     def in_place(self) -> bool:

@@ -16,7 +16,7 @@ __all__ = ["SAVE_IMAGE"]
 
 def _save_image(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwrapped:
     image = read_save_image(found.source)
-    container = replace(found.container, name="libvirt", details=_about(image))
+    container = replace(found.container, name="libvirt", details=_about(image), header=image)
     problems = found.problems
     if not image.complete:
         problems += (StreamError("libvirt did not finish this save image", offset=0, section=SECTION),)
