@@ -1,8 +1,8 @@
 """Where each record of an opened stream starts and ends, by the readers of :mod:`qmigtool.parsers`.
 
 A device section does not contain its length, so scapy cannot take a stream apart alone. The cuts of each source cover
-every byte of it, and a long piece that is no record is cut into pieces of at most :data:`MAX_PIECE` bytes: so memory
-stays bounded. Nothing is kept: an iterator gives one cut at a time.
+every byte of it that is there (a capture may have holes). A long piece that is no record is cut into pieces of at most
+:data:`MAX_PIECE` bytes, so memory stays bounded. Nothing is kept: an iterator gives one cut at a time.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ def _main(stream: Facts, source: BufferSource, within: tuple[int, int] | None = 
     for section in stream.sections:
         if within is not None and (section.end <= within[0] or section.offset > within[1]):
             continue
+        if section.type is Type.HOLE:
+            continue  # there are no bytes, and a problem says so
         if section.type is Type.PREFIX:
             yield from _prefix(source, section)
         elif section.type in (Type.TAIL, Type.UNREADABLE):
@@ -178,7 +180,8 @@ def _after_subsection(window: Window, name: str, body: int) -> int:
 
 def _section(window: Window, section: Section, record: type[RamRecord], blocks: dict[int, RamBlock]) -> Iterator[Cut]:
     name, end = section.name, section.body_offset + section.body_length
-    yield Cut(known.ItemType, section.offset, section.body_offset - section.offset, name)
+    if section.body_offset > section.offset:  # else it continues behind a hole
+        yield Cut(known.ItemType, section.offset, section.body_offset - section.offset, name)
     if section.type is not Type.FULL and name == "ram":
         yield from _ram(window, section.body_offset, end, record, blocks, MAIN)
     else:

@@ -15,6 +15,7 @@ from qmigtool.layers.reading import QmigReader, rdqmig, wrqmig
 from qmigtool.util.budget import Limits, limited
 from tests.fuzz.targets import Pipe
 from tests.support import samplefiles
+from tests.support.capturewriter import SEGMENT, Packets
 from tests.support.paths import SAMPLES
 
 STREAMS = sorted(
@@ -135,6 +136,36 @@ def test_a_truncated_stream_gives_all_before_the_cut(tmp_path, said):
         same = [one.original for one in whole]
         assert [one.original for one in packets[:-2]] == same[: len(packets) - 2] or size > 500_000
         assert "the stream ends here" in " ".join(said)
+
+
+@pytest.mark.parametrize("lost", [[40], [2, 3, 200], [450], [0, 1]])
+def test_a_capture_with_holes_gives_all_that_is_there(lost, said):
+    data = samplefiles.read("pc-7.2")
+    capture = holed(data, lost)
+    if 0 in lost:
+        with pytest.raises((StreamError, UnsupportedError)):
+            rdqmig(capture)
+        return
+    missing = {(index * SEGMENT, SEGMENT) for index in lost}
+    at = 0
+    for packet in rdqmig(capture):
+        while packet.offset != at:
+            hole = next(one for one in missing if one[0] == at)
+            missing.remove(hole)
+            at += hole[1]
+        assert data[at : at + len(packet.original)] == packet.original
+        at += len(packet.original)
+    assert at == len(data)
+    assert not missing
+    assert said
+
+
+def holed(data, lost):
+    packets = Packets()
+    packets.connection(data, port=40000)
+    for index in sorted(lost, reverse=True):
+        del packets.frames[2 + index]
+    return packets.pcap()
 
 
 def test_a_broken_channel_is_said(said):
