@@ -76,6 +76,7 @@ EXAMPLES = [
     ),
     ("batch.py", ["kvm-avx512-7.2.mig", "50"], "(50, 2440) standard -> (50, 2440) compacted"),
     ("registers.py", ["pc-7.2.mig"], "cpu 3 env.xcr0"),
+    ("scapy_example.py", ["containers/postcopy-10.0.pcap.xz", "."], "is now b'changed by scapy'"),
 ]
 
 

@@ -14,7 +14,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.fuzz import corpus, hostile, mutation
+from tests.fuzz import corpus, hostile, mutation, records
 from tests.fuzz.targets import TARGETS, Target_
 
 
@@ -43,7 +43,8 @@ def at_random(name: str, target: Target_, seconds: float, seed: int, findings: P
     count, seen = 0, set()
     begun = time.monotonic()
     while time.monotonic() - begun < seconds:
-        data = mutation.mutate(rng.choice(inputs), inputs, rng, rng.choice((1, 1, 2, 4, 16)))
+        data, changes = rng.choice(inputs), rng.choice((1, 1, 2, 4, 16))
+        data = mutation.mutate(data, inputs, rng, changes) if rng.randrange(3) else records.fuzzed(data, rng, changes)
         count += 1
         try:
             target(data)

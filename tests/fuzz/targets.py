@@ -14,6 +14,7 @@ from qmigtool.preflight import preflight, read_targets
 from qmigtool.preflight.target import Target
 from qmigtool.rewrite import Rewriter
 from qmigtool.stream.model import Stream
+from tests.fuzz.records import dissect
 
 Target_ = Callable[[bytes], None]
 
@@ -107,4 +108,5 @@ TARGETS: dict[str, Target_] = {
     "containers": containers,
     "rewriting": rewriting,
     "preflight": judge,
+    "dissect": dissect,
 }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import qmigtool
 from tests.fuzz import __main__ as fuzz
-from tests.fuzz import corpus, mutation
+from tests.fuzz import corpus, mutation, records
 from tests.fuzz.targets import TARGETS
 
 CORPUS = corpus.load()
@@ -47,6 +47,21 @@ def test_changes_of_it(target: str, name: str, seed: int, changes: int) -> None:
     TARGETS[target](data)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@given(name=st.sampled_from(list(CORPUS)), seed=st.integers(0, (1 << 64) - 1), changes=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_random_records_in_it(target: str, name: str, seed: int, changes: int) -> None:
+    TARGETS[target](records.fuzzed(CORPUS[name], random.Random(seed), changes))  # noqa: S311
+
+
+def test_a_random_record_is_one_of_its_kind() -> None:
+    data = CORPUS["devices.mig"]
+    made = [records.fuzzed(data, random.Random(seed), 1) for seed in range(40)]  # noqa: S311
+    assert made == [records.fuzzed(data, random.Random(seed), 1) for seed in range(40)]  # noqa: S311
+    assert len({*made}) > 30
+    assert sum(one[:8] == data[:8] for one in made) > 30  # one record is changed, the others are as they were
+
+
 def test_a_finding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A target does not suppress other exceptions than QmigError."""
 
@@ -54,6 +69,7 @@ def test_a_finding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError
 
     monkeypatch.setattr(qmigtool, "open", broken)
+    monkeypatch.setattr(records, "QmigReader", broken)
     for target in TARGETS.values():
         with pytest.raises(RuntimeError):
             target(b"QEVM")
