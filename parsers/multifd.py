@@ -173,6 +173,19 @@ def read_channel(window: Window, page_size: int) -> Iterator[MultiFDInit | Packe
         pos = packet.end
 
 
+PACKET_HEAD = 320  # bytes of MultiFDPacket
+
+
+def read_packet(window: Window, pos: int, epoch: int, page_size: int) -> Packet:
+    """Return the packet at ``pos``; raises what :func:`read_channel` raises."""
+    return _packet(window, pos, epoch, MULTIFD_PACKET_SIZE // page_size, page_size)
+
+
+def page_packet_size(page_size: int) -> int:
+    """Return the bytes of a packet before its payload."""
+    return PACKET_HEAD + 8 * (MULTIFD_PACKET_SIZE // page_size)
+
+
 def _check_magic(magic: int, version: int, pos: int) -> None:
     if magic != MULTIFD_MAGIC:
         raise StreamError(f"not a multifd packet: {magic:#010x}", offset=pos, expected=f"{MULTIFD_MAGIC:#010x}")

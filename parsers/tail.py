@@ -88,6 +88,8 @@ def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
             offset = bottom + found + 1
             if not _ends_at(data, offset, end):
                 continue
+            if _in_hole(source, offset, end):
+                return None
             candidates += 1
             try:
                 return LocatedVmdesc(parse_vmdesc(bytes(data[offset + _HEAD : end]), offset + _HEAD), offset, end)

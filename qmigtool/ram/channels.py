@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from qmigtool.errors import QmigError, StreamError
+from qmigtool.errors import QmigError, StreamError, TruncatedError
 from qmigtool.parsers.multifd import (
     MULTIFD_MAGIC,
     Compression,
@@ -23,6 +23,7 @@ from qmigtool.parsers.ramstate import RamState
 from qmigtool.parsers.returnpath import MigRpMessageType, PageRequests, read_return_path
 from qmigtool.parsers.window import Window
 from qmigtool.ram.columns import checked
+from qmigtool.ram.lost import Gaps, read_over_holes
 
 if TYPE_CHECKING:
     from qmigtool.parsers.ramstate import RamBlock
@@ -61,6 +62,7 @@ class MultiFDChannel:
     greeting: MultiFDInit | None
     packets: list[Packet]
     error: QmigError | None = None
+    gaps: Gaps | None = None
 
     @property
     def packing(self) -> Compression | None:
@@ -74,8 +76,12 @@ class MultiFDChannel:
 
 
 def read_multifd(source: BufferSource, blocks: Sequence[RamBlock], page_size: int) -> MultiFDChannel:
-    """Read a multifd channel until it ends or breaks."""
+    """Read a multifd channel until it ends or breaks; of one with holes, the packets are set when it is settled."""
     channel = MultiFDChannel(source.name, None, [])
+    if source.holes:
+        channel.greeting, channel.gaps, error = read_over_holes(source, blocks, page_size)
+        channel.error = None if error is None else _of(source, error)
+        return channel
     items = read_channel(Window(source.whole, final=True), page_size)
 
     def packets() -> Iterator[Packet]:
@@ -103,11 +109,15 @@ def read_preempt(source: BufferSource, state: RamState) -> tuple[RunTable, QmigE
         state.page_size, state.capabilities, blocks=list(state.blocks), by_name=dict(state.by_name), runs=table
     )
     body = RamBody(own, pages_only=True)
-    window = Window(source.whole, final=True)
+    # Postcopy discards a page before it sends it again: what is behind a hole is absent, never old.
+    end = source.holes[0][0] if source.holes else len(source.whole)
+    window = Window(source.whole[:end], final=True)
     pos = 0
     try:
         while not window.at_end(pos):
             pos, _ = body.advance(window, pos)
+    except TruncatedError as error:
+        return table, None if source.holes else _of(source, error)
     except QmigError as error:
         return table, _of(source, error)
     return table, None
@@ -115,9 +125,12 @@ def read_preempt(source: BufferSource, state: RamState) -> tuple[RunTable, QmigE
 
 def read_requests(source: BufferSource, requests: PageRequests) -> QmigError | None:
     """Add the page requests of a return path, until it ends or breaks."""
+    end = source.holes[0][0] if source.holes else len(source.whole)
     try:
-        for message in read_return_path(Window(source.whole, final=True)):
+        for message in read_return_path(Window(source.whole[:end], final=True)):
             requests.add(message)
+    except TruncatedError as error:
+        return None if source.holes else _of(source, error)
     except QmigError as error:
         return _of(source, error)
     return None
@@ -147,7 +160,7 @@ def compare(channels: Sequence[MultiFDChannel], epochs: int, uuid: bytes | None 
         if packing != packings[0][1]:
             yield _foreign(channel, f"pages compressed with {_name(packing)}", None, _name(packings[0][1]))
     for channel in channels:
-        if channel.error is None and channel.syncs != epochs:
+        if channel.error is None and channel.gaps is None and channel.syncs != epochs:
             yield _foreign(channel, f"{channel.syncs} SYNC packets", None, f"{epochs}, like the stream's epochs")
 
 

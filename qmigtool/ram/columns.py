@@ -272,8 +272,10 @@ def _runs_of_bits(
     return first, np.arange(len(first)) % 2 == (0 if initial else 1)
 
 
-def merge(parts: Iterable[RunColumns]) -> RunColumns:
-    """Put the runs of all channels into the order of application."""
-    runs = np.concatenate(list(parts))
+def merge(parts: Iterable[RunColumns], first: Sequence[RunColumns] = ()) -> RunColumns:
+    """Put the runs of all channels into the order of application; those of ``first`` start their epochs."""
+    rest = list(parts)
+    runs = np.concatenate([*first, *rest])
+    later = np.arange(len(runs)) >= sum(map(len, first))
     # Stable: inside an epoch and a channel the byte order is kept.
-    return runs[np.lexsort((runs["channel"], runs["epoch"]))]
+    return runs[np.lexsort((runs["channel"], later, runs["epoch"]))]

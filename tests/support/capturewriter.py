@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 SYN, FIN, PSH_ACK, SYN_ACK, ACK = 2, 0x11, 0x18, 0x12, 0x10
@@ -26,6 +26,13 @@ class Packets:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self._together: list[list[bytes]] | None = None
+
+    @classmethod
+    def of(cls, frames: Iterable[bytes]) -> Packets:
+        """Make a capture of these frames."""
+        made = cls()
+        made.frames += frames
+        return made
 
     def connection(
         self, data: bytes, *, port: int, to: int = 4444, back: bytes = b"", size: int = SEGMENT, start: int = 1000

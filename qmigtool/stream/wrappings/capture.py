@@ -116,24 +116,22 @@ def _channels(source: BufferSource, channels: Sequence[Channel]) -> list[BufferS
         end = 0
         for one in channels:
             starts.append(end)
-            _write(source, one.direction, file, end, _readable(one.direction))
-            end += -(-max(_readable(one.direction), 1) // ALIGNED) * ALIGNED
+            _write(source, one.direction, file, end, _last(one.direction))
+            end += -(-max(_last(one.direction), 1) // ALIGNED) * ALIGNED
         if not end:
             return []
         file.truncate(end)
         file.flush()
-        return PartSource.of_file(
+        made = PartSource.of_file(
             file.fileno(),
             [
-                (start, _readable(one.direction), f"{source.name} ({one.name})")
+                (start, _last(one.direction), f"{source.name} ({one.name})")
                 for start, one in zip(starts, channels, strict=True)
             ],
         )
-
-
-def _readable(direction: TcpDirection) -> int:
-    """Return the bytes before the first hole."""
-    return direction.holes[0].offset if direction.holes else direction.size
+    for part, one in zip(made, channels, strict=True):
+        part.holes = tuple((hole.offset, hole.length) for hole in one.direction.holes)
+    return made
 
 
 def _last(direction: TcpDirection) -> int:
