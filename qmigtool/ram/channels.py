@@ -23,7 +23,7 @@ from qmigtool.parsers.ramstate import RamState
 from qmigtool.parsers.returnpath import MigRpMessageType, PageRequests, read_return_path
 from qmigtool.parsers.window import Window
 from qmigtool.ram.columns import checked
-from qmigtool.ram.lost import Gaps, read_over_holes
+from qmigtool.ram.lost import LostPackets, read_over_holes
 
 if TYPE_CHECKING:
     from qmigtool.parsers.ramstate import RamBlock
@@ -62,7 +62,7 @@ class MultiFDChannel:
     greeting: MultiFDInit | None
     packets: list[Packet]
     error: QmigError | None = None
-    gaps: Gaps | None = None
+    gaps: LostPackets | None = None
 
     @property
     def packing(self) -> Compression | None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from qmigtool.parsers.ramstate import RamBlock
     from qmigtool.parsers.source import BufferSource
 
-__all__ = ["ALWAYS", "Gaps", "lost_blocks", "lost_pages", "read_over_holes", "settle"]
+__all__ = ["ALWAYS", "LostPackets", "lost_blocks", "lost_pages", "read_over_holes", "settle"]
 
 ALWAYS = 0xFFFFFFFF  # an epoch after all others
 _MAGIC = re.compile(bytes.fromhex("1122334400000001"))
@@ -42,7 +42,7 @@ SEARCHED = 2 << 20  # bytes behind a hole: no packet is longer
 
 
 @dataclass
-class Gaps:
+class LostPackets:
     """What is missing in a channel: ``lost`` are packets whose pages are known but not their contents.
 
     ``epochs`` are those in which packets are missing whose pages are not known: see :func:`settle`.
@@ -61,9 +61,9 @@ class Gaps:
 
 def read_over_holes(
     source: BufferSource, blocks: Sequence[RamBlock], page_size: int
-) -> tuple[MultiFDInit | None, Gaps, QmigError | None]:
+) -> tuple[MultiFDInit | None, LostPackets, QmigError | None]:
     """Read a channel with holes; the epochs of its packets are only right after :func:`settle`."""
-    found, window = Gaps(), Window(source.whole, final=True)
+    found, window = LostPackets(), Window(source.whole, final=True)
     size = len(source.whole)
     greeting: MultiFDInit | None = None
     broken = False
@@ -124,7 +124,7 @@ def _resume(source: BufferSource, window: Window, pos: int, blocks: Sequence[Ram
     return None
 
 
-def settle(gaps: Gaps, epochs: int | None) -> list[Packet]:
+def settle(gaps: LostPackets, epochs: int | None) -> list[Packet]:
     """Return the packets with their epochs, of a stream with ``epochs``; None: how many is not known.
 
     Packets behind a hole whose epoch cannot be told are left out. Fills ``gaps.epochs``.
