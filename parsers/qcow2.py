@@ -17,7 +17,7 @@ from qmigtool.parsers.window import Window
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
 
-__all__ = ["COMPRESSION_TYPE", "EXTENDED_L2", "QCOW2_MAGIC", "SECTION", "Qcow2", "Snapshot", "read_qcow2"]
+__all__ = ["COMPRESSION_TYPE", "EXTENDED_L2", "MAX_L1", "QCOW2_MAGIC", "SECTION", "Qcow2", "Snapshot", "read_qcow2"]
 
 QCOW2_MAGIC = b"QFI\xfb"
 SECTION = "qcow2"
@@ -95,7 +95,7 @@ class Qcow2Snapshot(Record):
 class Snapshot:
     """An entry of the snapshot table; ``vm_state_size`` is 0 if there is only a disk.
 
-    ``vm_state_offset`` is the guest offset at which the state starts, in bytes.
+    ``vm_state_offset`` is the guest offset at which the state starts, ``offset`` where the entry is, both in bytes.
     """
 
     id: str
@@ -104,6 +104,7 @@ class Snapshot:
     l1_entries: int
     vm_state_size: int
     vm_state_offset: int
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,5 +189,6 @@ def _snapshots(source: BufferSource, image: Qcow2, at: int, count: int) -> Itera
             entry.l1_size,
             entry.vm_state_size if entry.vm_state_size_large is None else entry.vm_state_size_large,
             -(-disk // step) * step,
+            at,
         )
         at = (end + 7) // 8 * 8

@@ -36,7 +36,12 @@ _why_no_kvm = functools.cache(why_no_kvm)
 _why_no_xsavec = functools.cache(xsave_cpu.why_no_xsavec)
 
 
-_PACKAGES = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "objdump": "binutils"}
+_PACKAGES = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
+    "objdump": "binutils",
+}
 """The Debian packages of programs that are called otherwise."""
 
 

@@ -6,7 +6,7 @@ declare         the decorator that makes a method an edit; editoption, its optio
 edits           edits by name, from a TOML file or a command line
 draft           the stream as it will be; sectiondraft, one section of it; memory, its RAM
 bare            the stream without what contains it, as QEMU loads it from a file
-wrapping        the stream put into a container again; packing, compressed
+wrapping        the stream put into a container again; packing, compressed; qcow2image, in a snapshot
 output          the splices that follow from a draft
 decoding        whether the output can be decoded where it has no vmdesc
 verify          the output, read again and compared with the edits

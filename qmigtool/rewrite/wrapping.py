@@ -1,4 +1,4 @@
-"""A bare stream put into a container: compressed, or behind the header of a libvirt save image.
+"""A bare stream put into a container: compressed, behind the header of a libvirt save image, in a snapshot.
 
 libvirt's header is written new: the domain's XML with as much room to grow as libvirt leaves, its cookie, and the
 format of what follows. So the XML may have any length.
@@ -6,6 +6,7 @@ format of what follows. So the XML may have any length.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -14,13 +15,16 @@ from qmigtool.parsers.domainxml import check_domain
 from qmigtool.parsers.saveimage import MAX_DATA, SAVE_IMAGE_MAGIC, SaveFormat, SaveImageHeader
 from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite.packing import PACKINGS, PackedFile
+from qmigtool.rewrite.qcow2image import write_snapshot
 from qmigtool.rewrite.splice import readable_again
 from qmigtool.stream.opening import open_stream
 
 if TYPE_CHECKING:
+    from qmigtool.parsers.qcow2 import Snapshot
+    from qmigtool.parsers.source import BufferSource
     from qmigtool.rewrite.rewriter import Rewriter
 
-__all__ = ["FORMATS", "LibvirtHeader", "check_wrapped", "write_libvirt", "write_packed"]
+__all__ = ["FORMATS", "LibvirtHeader", "check_wrapped", "write_libvirt", "write_packed", "write_qcow2"]
 
 SLACK = 64 << 10  # what libvirt leaves for `virsh save-image-edit`
 FORMATS = tuple(form.name.lower() for form in SaveFormat if form is not SaveFormat.SPARSE)
@@ -66,6 +70,14 @@ def write_libvirt(rewriter: Rewriter, header: LibvirtHeader, target: BinaryIO) -
         write_packed(rewriter, header.form, target)
     else:
         rewriter.write(target)
+
+
+def write_qcow2(rewriter: Rewriter, source: BufferSource, snapshot: Snapshot, target: BinaryIO) -> None:
+    """Write a copy of the qcow2 image ``source`` whose ``snapshot`` has the output of ``rewriter`` as its state."""
+    with tempfile.TemporaryFile() as state:
+        rewriter.write(state)
+        state.flush()
+        write_snapshot(source, snapshot, state, target)
 
 
 def check_wrapped(rewriter: Rewriter, target: BinaryIO, snapshot: str | None = None) -> None:

@@ -12,7 +12,7 @@ from qmigtool.parsers.qcow2 import Snapshot, read_qcow2
 from qmigtool.parsers.qcow2state import state_pieces
 from qmigtool.stream.unwrapped import Unwrapped, Wrapping, cut, head_of, require_stream, spooled
 
-__all__ = ["QCOW2"]
+__all__ = ["QCOW2", "choose_snapshot"]
 
 SHOWN_SNAPSHOTS = 20  # in a message
 
@@ -21,7 +21,7 @@ def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
     if found.start:
         raise UnsupportedError("a qcow2 image inside another container", offset=found.start)
     image = read_qcow2(found.source)
-    snapshot = _choose(image.snapshots, wanted)
+    snapshot = choose_snapshot(image.snapshots, wanted)
     details = {"snapshot": snapshot.name, "snapshot_id": snapshot.id, "vm_state_size": snapshot.vm_state_size}
     container = found.container.without("qcow2", name="qcow2", details=details)
     pieces = state_pieces(found.source, image, snapshot)
@@ -34,7 +34,7 @@ def _qcow2(found: Unwrapped, _magic: Magic, wanted: str | None) -> Unwrapped:
     return made
 
 
-def _choose(snapshots: Sequence[Snapshot], wanted: str | None) -> Snapshot:
+def choose_snapshot(snapshots: Sequence[Snapshot], wanted: str | None) -> Snapshot:
     """Return the selected snapshot, or the only one of a running machine."""
     live = [one for one in snapshots if one.vm_state_size]
     if wanted is not None:
