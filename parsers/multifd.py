@@ -64,12 +64,16 @@ MultiFDFlags = IntFlag(  # type: ignore[misc]  # mypy wants the names in a liter
 )
 
 
+_MAGIC = Fixed("I", default=MULTIFD_MAGIC, constant="MULTIFD_MAGIC")
+_VERSION = Fixed("I", default=MULTIFD_VERSION, constant="MULTIFD_VERSION")
+
+
 @record
 class MultiFDInit(Record):
     """The greeting of a channel; ``uuid`` is zero if the VM has none."""
 
-    magic: Annotated[int, Fixed("I", default=MULTIFD_MAGIC)]
-    version: Annotated[int, Fixed("I", default=MULTIFD_VERSION)]
+    magic: Annotated[int, _MAGIC]
+    version: Annotated[int, _VERSION]
     uuid: Annotated[bytes, Blob(16)]
     channel: u8
     reserved: Annotated[bytes, Blob(39)]
@@ -82,8 +86,8 @@ class MultiFDPacket(Record):
     ``next_packet_size`` is the payload's length; it is stale without normal pages, and so is ``ramblock``.
     """
 
-    magic: Annotated[int, Fixed("I", default=MULTIFD_MAGIC)]
-    version: Annotated[int, Fixed("I", default=MULTIFD_VERSION)]
+    magic: Annotated[int, _MAGIC]
+    version: Annotated[int, _VERSION]
     flags: Annotated[int, Fixed("I", MultiFDFlags)]
     pages_alloc: Annotated[int, Fixed("I", default=PAGES_IN_PACKET)]
     normal_pages: be32
@@ -99,8 +103,8 @@ class MultiFDPacket(Record):
 class DeviceStatePacket(Record):
     """A packet with the state of a VFIO device (flag DEVICE_STATE); ``next_packet_size`` bytes follow."""
 
-    magic: Annotated[int, Fixed("I", default=MULTIFD_MAGIC)]
-    version: Annotated[int, Fixed("I", default=MULTIFD_VERSION)]
+    magic: Annotated[int, _MAGIC]
+    version: Annotated[int, _VERSION]
     flags: Annotated[int, Fixed("I", MultiFDFlags, MultiFDFlag.DEVICE_STATE)]
     idstr: Annotated[bytes, Blob(256)]
     instance_id: be32

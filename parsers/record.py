@@ -46,9 +46,9 @@ Size = Callable[[Any], int]
 class Fixed:
     """An unsigned integer: its ``code`` in the struct module.
 
-    ``names`` are the names of its values or bits, ``default`` is its usual value. ``counts`` names the field whose
-    length (bytes of a blob, elements of a list) it is, or is :data:`FOLLOWING`. ``order`` is ``big`` or ``host``: the
-    record's :attr:`~Record.BYTE_ORDER`.
+    ``names`` are the names of its values or bits, ``default`` is its usual value, ``constant`` the name of that where
+    no other value has one. ``counts`` names the field whose length (bytes of a blob, elements of a list) it is, or is
+    :data:`FOLLOWING`. ``order`` is ``big`` or ``host``: the record's :attr:`~Record.BYTE_ORDER`.
     """
 
     code: str
@@ -56,6 +56,7 @@ class Fixed:
     default: int = 0
     counts: str | None = None
     order: str = "big"
+    constant: str | None = None
 
     @property
     def size(self) -> int:

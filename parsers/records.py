@@ -86,8 +86,8 @@ class RamSaveFlag(IntFlag):
 class FileHeader(Record):
     """The first 8 bytes of a stream."""
 
-    magic: Annotated[int, Fixed("I", default=QEMU_VM_FILE_MAGIC)]
-    version: Annotated[int, Fixed("I", default=QEMU_VM_FILE_VERSION)]
+    magic: Annotated[int, Fixed("I", default=QEMU_VM_FILE_MAGIC, constant="QEMU_VM_FILE_MAGIC")]
+    version: Annotated[int, Fixed("I", default=QEMU_VM_FILE_VERSION, constant="QEMU_VM_FILE_VERSION")]
 
 
 @record
@@ -118,7 +118,7 @@ class SectionReference(Record):
 class SectionFooter(Record):
     """Ends START, PART, END and FULL unless ``migration.send-section-footer`` is off for the whole stream."""
 
-    marker: Annotated[int, Fixed("B", default=QEMU_VM_SECTION_FOOTER)]
+    marker: Annotated[int, Fixed("B", default=QEMU_VM_SECTION_FOOTER, constant="QEMU_VM_SECTION_FOOTER")]
     section_id: be32
 
 
@@ -231,7 +231,7 @@ class RamBlockAddress(Record):
 class MappedRamHeader(Record):
     """Follows a RAMBlock's length when the capability mapped-ram is on; offsets are absolute in the file."""
 
-    version: Annotated[int, Fixed("I", default=1)]
+    version: Annotated[int, Fixed("I", default=1, constant="MAPPED_RAM_HDR_VERSION")]
     page_size: Annotated[int, Fixed("Q", default=4096)]
     bitmap_offset: be64
     pages_offset: be64
@@ -253,6 +253,9 @@ def _named(ram: Any) -> bool:
     return int(ram.flags) in PAGE_KINDS
 
 
+_ENCODING = Fixed("B", default=1, constant="ENCODING_FLAG_XBZRLE")
+
+
 @record
 class RamRecord(Record):
     """A record of a ``ram`` body: a word, and what its flags announce.
@@ -266,7 +269,7 @@ class RamRecord(Record):
     idstr: Annotated[str | None, When(_named, Str8())]
     fill: Annotated[int | None, When(_of_kind(RamSaveFlag.ZERO), Fixed("B"))]
     page: Annotated[bytes | None, When(_of_kind(RamSaveFlag.PAGE), Blob(lambda ram: ram.PAGE_SIZE))]
-    encoding: Annotated[int | None, When(_of_kind(RamSaveFlag.XBZRLE), Fixed("B", default=1))]
+    encoding: Annotated[int | None, When(_of_kind(RamSaveFlag.XBZRLE), _ENCODING)]
     xbzrle_length: Annotated[int | None, When(_of_kind(RamSaveFlag.XBZRLE), Fixed("H", counts="xbzrle"))]
     xbzrle: Annotated[bytes | None, When(_of_kind(RamSaveFlag.XBZRLE), Blob(lambda ram: ram.xbzrle_length))]
     zlib_length: Annotated[int | None, When(_of_kind(RamSaveFlag.COMPRESS_PAGE), Fixed("I", counts="zlib"))]

@@ -82,7 +82,7 @@ class ReceivedBitmap(Record):
 
     size: Annotated[int, Fixed("Q", counts="bitmap")]
     bitmap: Annotated[bytes, Blob(lambda found: found.size)]
-    end: Annotated[int, Fixed("Q", default=RECV_BITMAP_END)]
+    end: Annotated[int, Fixed("Q", default=RECV_BITMAP_END, constant="RAMBLOCK_RECV_BITMAP_ENDING")]
 
 
 MESSAGE_RECORDS: dict[MigRpMessageType, type[Record]] = {

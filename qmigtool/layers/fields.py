@@ -88,13 +88,15 @@ class NumberField(Field_):
         self.values: dict[str, int] = {}
         if kind.names is not None:
             self.values = {name: int(one) for name, one in kind.names.__members__.items()}
+        elif kind.constant is not None:
+            self.values = {kind.constant: kind.default}
         order = byte_order if kind.order == "host" else ">"
         super().__init__(name, None if kind.counts else int(kind.default), order + kind.code)
 
     def any2i(self, pkt: Any, x: Any) -> Any:
         """Accept a number, a name, or names joined by ``+`` for bits."""
-        if isinstance(x, str) and self.names is not None:
-            words = x.split("+") if issubclass(self.names, IntFlag) else [x]
+        if isinstance(x, str) and self.values:
+            words = x.split("+") if self.names is not None and issubclass(self.names, IntFlag) else [x]
             unknown = [one for one in words if one not in self.values and not one.startswith("0x")]
             if unknown:
                 raise ValueError(f"{self.name} has no value {unknown[0]!r}, but {', '.join(self.values)}")
@@ -132,7 +134,7 @@ class NumberField(Field_):
 
     def randval(self) -> Any:
         """Return a random value with a name, or any."""
-        if not self.values:
+        if self.names is None:
             return super().randval()
         more = [0] if self.names is not None and issubclass(self.names, IntFlag) else []
         return OneOf([*self.values.values(), *more])

@@ -89,6 +89,8 @@ def test_names_of_values():
     assert bytes(known.MultiFDInit())[:8] == bytes.fromhex("11223344 00000001")
     assert bytes(known.SectionFooter(section_id=1)) == bytes.fromhex("7e 00000001")
     assert bytes(known.FileHeader()) == b"QEVM\0\0\0\3"
+    assert "magic     = QEMU_VM_FILE_MAGIC\n" in known.FileHeader().show(dump=True)
+    assert "magic     = 0x5145564e\n" in known.FileHeader(magic=0x5145564E).show(dump=True)
 
 
 def test_lengths_are_computed_if_they_are_not_set():
