@@ -2,16 +2,11 @@
 
 import re
 
-import pytest
-import scapy
-
 from qmigtool.layers import known
 from tests.support import book
 
 
 def test_the_book_is_what_its_maker_makes() -> None:
-    if tuple(map(int, scapy.__version__.split(".")[:2])) < (2, 8):
-        pytest.skip(f"scapy {scapy.__version__} draws figures in another way")
     assert book.PATH.read_text(encoding="utf-8") == book.text()
 
 
