@@ -39,6 +39,7 @@ _TLS = re.compile(rb"\x16\x03[\x00-\x04]..\x01", re.DOTALL)
 _RECOVERY = re.compile(rb"\x08\x00(?:\x0a\x00.|\x09\x00\x00)", re.DOTALL)
 _PAGES = (RamSaveFlag.ZERO, RamSaveFlag.PAGE, RamSaveFlag.XBZRLE, RamSaveFlag.COMPRESS_PAGE)
 CONSIDERED = frozenset(1 << i for i in range(6, 40, 3))  # segments, at which to look whether it is of a migration
+MAX_GREETED = 1 << 14  # SYNs of connections without data
 TICKED = 256  # packets between two looks at the clock
 
 
@@ -140,7 +141,7 @@ def read_capture(source: BufferSource) -> Capture:
             if segment is not None:
                 found.add(segment, packet.time)
     except StreamError as error:
-        if not capture.packets:
+        if not capture.packets or isinstance(error, LimitError):
             raise
         capture.error = error
     found.close()
@@ -161,12 +162,16 @@ class _Table:
         self._latest: dict[tuple[bytes, bytes], tuple[Connection, TcpDirection, TcpDirection]] = {}
         self._all: dict[int, Connection] = {}
         self._count = 0
-        self._channels = 0
+        self._greeted: dict[tuple[bytes, bytes], tuple[int, Segment, int | None]] = {}  # SYNs, before any data
 
     def add(self, segment: Segment, time: int | None) -> None:
         self.capture.segments += 1
         ends, flags = segment.ends, segment.flags
         known = self._latest.get(ends)
+        if known is None and not segment.length:
+            if flags & SYN:
+                self._greet(segment, time)
+            return
         if known is None or (flags & SYN and known[1].starts_anew(segment.sequence)):
             known = self._open(segment, anew=known is not None)
         connection, here, there = known
@@ -194,8 +199,22 @@ class _Table:
         # The answer to a SYN comes from the end that was connected to.
         answer = segment.flags & (SYN | ACK) == SYN | ACK
         here, there = TcpDirection(source, destination), TcpDirection(destination, source)
-        self._count += 1
-        connection = Connection(self._count, *((there, here) if answer else (here, there)), again=anew)
+        greetings = [(way, self._greeted.pop((way.source, way.destination), None)) for way in (here, there)]
+        numbers = [greeting[0] for _, greeting in greetings if greeting is not None]
+        for way, greeting in greetings:
+            if greeting is not None:
+                answer = (way is here) == bool(greeting[1].flags & ACK)
+        if not numbers:
+            self._count += 1
+        number = min(numbers, default=self._count)
+        connection = Connection(number, *((there, here) if answer else (here, there)), again=anew)
+        for way, greeting in greetings:
+            if greeting is not None:
+                _, syn, time = greeting
+                way.start(syn.sequence)
+                connection.mptcp = connection.mptcp or syn.mptcp
+                if time is not None and (connection.opened is None or time < connection.opened):
+                    connection.opened = time
         known = connection, here, there
         self._latest[segment.ends] = known
         self._latest[destination, source] = connection, there, here
@@ -203,6 +222,16 @@ class _Table:
         if len(self._all) > MAX_CONNECTIONS:
             self._thin()
         return known
+
+    def _greet(self, segment: Segment, time: int | None) -> None:
+        """Keep a SYN until its connection has data: most never have any."""
+        source, destination = segment.ends
+        other = self._greeted.get((destination, source))
+        self._count += other is None
+        self._greeted[segment.ends] = self._count if other is None else other[0], segment, time
+        if len(self._greeted) > MAX_GREETED:
+            self._greeted.pop(next(iter(self._greeted)))
+            self.capture.dropped += 1
 
     def _consider(self, connection: Connection, here: TcpDirection, there: TcpDirection) -> None:
         """Keep no places of a direction that does not carry a migration's data."""
@@ -217,7 +246,7 @@ class _Table:
         channels = 0
         room = MAX_CONNECTIONS // 2
         for number, one in list(self._all.items()):
-            if any(_useful(role_of(way.head(whole))) for way in one.directions):
+            if any(way.edge and _useful(role_of(way.head(whole))) for way in one.directions):
                 channels += 1
                 if channels > MAX_CHANNELS:
                     raise LimitError(f"more than {MAX_CHANNELS} channels", section=SECTION)
@@ -235,7 +264,8 @@ class _Table:
         self.capture.dropped += 1
 
     def close(self) -> None:
-        for one in self._all.values():
+        self.capture.dropped += len({number for number, _, _ in self._greeted.values()})
+        for _, one in sorted(self._all.items()):
             for way in one.directions:
                 way.close(self._whole)
             self.capture.connections.append(one)

@@ -60,6 +60,11 @@ MADE = [
     ("subsections.mig", "preflight F --target F", 0), ("buffer-large.mig", "show F --json", 0),
     ("zeros-jumping.mig", "ram F", 63), ("described-only.mig", "diff F F", 63),
     ("buffer-large.mig", "diff F F", 0), ("real-cpus-1040.mig", "show F --json", 0),
+    ("connections.pcap", "info F", 0), ("connections-main.pcap", "info F", 3), ("segments-random.pcap", "info F", 3),
+    ("segments-lies.pcap", "info F", 3), ("fragments.pcap", "info F", 0), ("interfaces.pcapng", "info F", 0),
+    ("blocks-empty.pcapng", "info F", 3), ("segments-backwards.pcap", "flows F", 3),
+    ("segments-odd.pcap", "flows F", 3),
+    ("flows-data.pcap", "flows F", 3), ("connections.pcap", "flows F --json", 0), ("segments-far.pcap", "flows F", 3),
 ]  # fmt: skip
 """Pairs of the matrix (``python -m tests.fuzz hostile``) that were too slow or too large, and some of each kind."""
 

@@ -134,7 +134,8 @@ def read_traffic(target: str | os.PathLike[str] | bytes | BufferSource | BinaryI
         source = FileSource(Path(target))
     else:
         source = file_of(target) or spool_pipe(target)
-    with ensured(source.occupied), source:
+    with ensured() as budget, source:
+        budget.admit(source.occupied)
         found = unwrap(source, until=ContainerKind.CAPTURE)
         try:
             capture = read_capture(found.source)

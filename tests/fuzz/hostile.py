@@ -21,7 +21,8 @@ from tests.support.measured import MEMORY, SECONDS, Run, measured
 
 COMMANDS = (
     "info F", "info F --json", "info F --quick", "sections F", "sections F --json", "show F", "show F --json",
-    "show F --csv", "show F DEVICE", "show F FIELD", "ram F", "check F", "check F --json", "check F --baseline F",
+    "show F --csv", "show F DEVICE", "show F FIELD", "ram F", "flows F", "check F", "check F --json",
+    "check F --baseline F",
     "preflight F --target F", "preflight F --target kvm", "preflight F --target 11.1", "diff F F", "diff F F --json",
     "diff F F --ram", "analyze F", "analyze F -d desc", "xsave table F", "xsave table F --json",
     "xsave export F --vcpu 0 --format standard --layout intel-spr -o OUT", "xsave check F",

@@ -11,6 +11,7 @@ import io
 import json
 import lzma
 import os
+import random
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -581,6 +582,79 @@ def segments_far() -> bytes:
     begin = long_stream(1 << 30)
     far = (tcp(5000, i * 30_000_000, b"QEVM" * 300) for i in range(1, 3000))
     return pcap([tcp(5000, 0, b"", 2), tcp(5000, 1, begin), *far])
+
+
+@variant("connections.pcap")
+def connections() -> bytes:
+    """A stream, and a SYN of each of 250,000 connections: more than are kept at one time."""
+    data = samplefiles.read("pc-7.2")
+    stream = (tcp(5000, 1 + at, data[at : at + 1448], host=99) for at in range(0, len(data), 1448))
+    scan = (tcp(1024 + i % 60000, 1, b"", 2, i >> 8) for i in range(250_000))
+    return pcap([tcp(5000, 0, b"", 2, 99), *scan, *stream])
+
+
+@variant("connections-main.pcap")
+def connections_main() -> bytes:
+    """250,000 connections that each begin like a stream, and have nothing more."""
+    return pcap(tcp(1024 + i % 60000, 1, b"QEVM", host=i >> 8) for i in range(250_000))
+
+
+@variant("segments-random.pcap")
+def segments_random() -> bytes:
+    """Segments of one byte at random offsets."""
+    chance = random.Random(5)  # noqa: S311 - no secret
+    begin = [tcp(5000, 0, b"", 2), tcp(5000, 1, long_stream(1 << 30))]
+    return pcap([*begin, *(tcp(5000, chance.randrange(1 << 32), b"x") for _ in range(200_000))])
+
+
+@variant("segments-lies.pcap")
+def segments_lies() -> bytes:
+    """Each byte of a stream again, but another one."""
+    data = samplefiles.read("pc-7.2")[:200_000]
+    lies = (tcp(5000, 1 + i, bytes([data[i] ^ 1])) for i in range(len(data)))
+    return pcap(
+        [tcp(5000, 0, b"", 2), *(tcp(5000, 1 + at, data[at : at + 1448]) for at in range(0, len(data), 1448)), *lies]
+    )
+
+
+@variant("fragments.pcap")
+def fragments() -> bytes:
+    """First fragments of 200,000 datagrams, and 200,000 fragments of one."""
+
+    def one(number: int, offset: int) -> bytes:
+        ip = struct.pack(">BBHHHBBHII", 0x45, 0, 28, number & 0xFFFF, 0x2000 | offset, 64, 6, 0, number >> 16, 1)
+        return bytes(12) + b"\x08\x00" + ip + bytes(8)
+
+    data = samplefiles.read("pc-7.2")
+    stream = (tcp(5000, 1 + at, data[at : at + 1448]) for at in range(0, len(data), 1448))
+    many = (one(i, 0) for i in range(200_000))
+    return pcap([tcp(5000, 0, b"", 2), *many, *(one(7, i & 0x1FFF) for i in range(200_000)), *stream])
+
+
+def block(kind: int, body: bytes) -> bytes:
+    """A block of a pcapng file."""
+    return struct.pack("<II", kind, 12 + len(body)) + body + struct.pack("<I", 12 + len(body))
+
+
+@variant("interfaces.pcapng")
+def interfaces() -> bytes:
+    """A million interfaces, with a stream on the last."""
+    data = samplefiles.read("pc-7.2")
+    out = [
+        block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)),
+        block(1, struct.pack("<HHI", 1, 0, 0)) * 300_000,
+    ]
+    for at in range(0, len(data), 1448):
+        frame = tcp(5000, 1 + at, data[at : at + 1448])
+        frame += bytes(-len(frame) % 4)
+        out.append(block(6, struct.pack("<5I", 299_999, 0, at, len(frame), len(frame)) + frame))
+    return b"".join(out)
+
+
+@variant("blocks-empty.pcapng")
+def blocks_empty() -> bytes:
+    """A block of no bytes, which leads back to itself."""
+    return block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + struct.pack("<3I", 5, 0, 0) * 100
 
 
 @variant("tiny-frames.zst")
