@@ -15,6 +15,7 @@ __all__ = ["Element", "check_domain", "domain_facts", "parse_xml"]
 
 SECTION = "libvirt XML"
 MAX_XML = 16 << 20
+MAX_TEXT = 64 << 10  # characters of an element that are kept: metadata may have more
 MAX_DEPTH, MAX_ELEMENTS = 64, 100_000
 UNITS = {"b": 1, "bytes": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30,
          "t": 1 << 40, "tib": 1 << 40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
@@ -64,7 +65,7 @@ def parse_xml(text: bytes) -> Element:
         open_.pop()
 
     def data(piece: str) -> None:
-        if not open_[-1].inner:
+        if not open_[-1].inner and len(open_[-1].text) < MAX_TEXT:
             open_[-1].text += piece
 
     def refuse(*_: Any) -> None:

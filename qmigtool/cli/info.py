@@ -23,7 +23,7 @@ from qmigtool.cli.shared.output import (
 from qmigtool.cli.shared.several import Several, files_argument
 from qmigtool.cli.shared.terminal import columns, styled
 from qmigtool.errors import MigrationsError, SnapshotsError, UsageError
-from qmigtool.stream.info import choices_document, info_document, lacking_memory
+from qmigtool.stream.info import choices_document, domain_document, info_document, lacking_memory, problems_document
 from qmigtool.stream.words import not_reached
 from qmigtool.util.text import printable
 from qmigtool.x86.accelerator import UNKNOWN
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--channel", "channels", multiple=True, metavar="FILE", help="An extra channel of the migration (repeatable)."
 )
+@click.option("--xml", is_flag=True, help="Print the domain's XML of a libvirt save image.")
 @click.option("--quick", is_flag=True, help="Read at most 256 MiB of page headers of RAM.")
 @json_option
 def info(
@@ -51,6 +52,7 @@ def info(
     accelerator: str | None,
     schema: str | None,
     channels: tuple[str, ...],
+    xml: bool,
     quick: bool,
     as_json: bool,
 ) -> int:
@@ -66,6 +68,8 @@ def info(
     """
     if channels and len(files) > 1:
         raise UsageError("--channel is for one FILE")
+    if xml:
+        return _print_xml(files, as_json=as_json)
     several = Several(files)
     found: dict[str, dict[str, Any]] = {}
     for file in files:
@@ -107,6 +111,23 @@ def _read(
             return document, lacking, "" if stream.unreached is None else not_reached(stream.unreached), status
     except (SnapshotsError, MigrationsError) as several:
         return choices_document(several), None, "", 0
+
+
+def _print_xml(files: tuple[str, ...], *, as_json: bool) -> int:
+    """Print the XML of a save image, its lines made harmless; with --json as it is."""
+    if len(files) > 1:
+        raise UsageError("--xml is for one FILE")
+    with opened(files[0], walk=SHOWN_WALK) as stream:
+        header = stream.container.header
+        if header is None:
+            raise UsageError("no XML: this is not a libvirt save image")
+        text = header.xml.decode("utf-8", "backslashreplace")
+        if as_json:
+            print_json({"xml": text, "domain": domain_document(stream), **problems_document(stream)})
+        else:
+            for line in text.splitlines():
+                print("\t".join(printable(part) for part in line.split("\t")))
+        return finish(stream)
 
 
 HEAD = ["file", "container", "machine", "saved by", "vCPUs", "devices", "RAM", "complete"]
@@ -157,6 +178,9 @@ UNWRAPPED = "{} (size and offsets count in the result)"
 NOT_PROVED = "NO: the device state was found from the end of the file, and may be another stream's"
 
 
+MAX_DEVICES = 40  # shown
+
+
 def _schema(name: str) -> str:
     return f"a schema learned from other streams: {name}"
 
@@ -184,6 +208,7 @@ def _print_info(document: dict[str, Any], lacking: Missing | None, unread: str) 
     lines: list[tuple[str, str]] = [
         ("container", document["container"]),
         *(("", f"- {text}") for text in _details(document["container_details"])),
+        *(_domain(document["domain"]) if document["domain"] is not None else ()),
         ("compression", document["compression"]),
         *([("unwrapped", UNWRAPPED.format(" > ".join(document["layers"])))] if document["layers"] else []),
         *([("file size", _bytes(document["file_size"]))] if document["layers"] and document["file_size"] else []),
@@ -203,7 +228,7 @@ def _print_info(document: dict[str, Any], lacking: Missing | None, unread: str) 
         ("vmdesc", "yes" if document["vmdesc"] else unread or "no"),
         *([("decoded by", _schema(document["schema_name"]))] if document["schema_name"] else []),
         *(
-            (f"{word} it", _bytes(document[where]))
+            (f"{word} it", _bytes(document[where]) + (_content(document) if where == "behind" else ""))
             for where, word in (("before", "before"), ("behind", "after"))
             if document[where]
         ),
@@ -220,6 +245,33 @@ def _print_info(document: dict[str, Any], lacking: Missing | None, unread: str) 
         colour = "red" if name in alarming else None
         for i, part in enumerate(parts):
             print(f"{name if i == 0 else '':13} {styled(part, colour)}".rstrip())
+
+
+def _content(document: dict[str, Any]) -> str:
+    """Say what follows the stream, as far as that is known."""
+    return {True: " of zeros", False: " that are not part of it", None: ""}[document["behind_zero"]]
+
+
+def _domain(domain: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give what libvirt's XML says of the VM."""
+    if "unread" in domain:
+        yield "domain", f"unknown: {domain['unread']}"
+        return
+    yield "domain", " ".join(one for one in (domain["name"], domain["uuid"]) if one) or "without a name"
+    cpu = " ".join(one for one in (domain["cpu_mode"], domain["cpu_model"]) if one)
+    memory = domain["memory"]
+    parts = [
+        domain["type"],
+        " ".join(one for one in (domain["arch"], domain["machine"]) if one),
+        f"CPU {cpu}" if cpu else None,
+        None if domain["vcpus"] is None else f"{domain['vcpus']} vCPUs",
+        None if memory is None else f"{_bytes(memory)} of memory",
+    ]
+    yield "", f"- {', '.join(one for one in parts if one)}"
+    if domain["devices"]:
+        shown = domain["devices"][:MAX_DEVICES]
+        more = len(domain["devices"]) - len(shown)
+        yield "", f"- {', '.join(shown)}" + (f" and {more} more" if more else "")
 
 
 def _details(details: dict[str, Any]) -> Iterator[str]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import MigrationsError
+from qmigtool.errors import MigrationsError, StreamError
 from qmigtool.parsers.section import Type
+from qmigtool.parsers.source import BufferSource
 
 if TYPE_CHECKING:
     from qmigtool.errors import QmigError, SnapshotsError
+    from qmigtool.parsers.section import Section
     from qmigtool.stream.facts import Facts
     from qmigtool.stream.missing import Missing
 
 __all__ = ["choices_document", "counts", "info_document", "lacking_memory", "problems_document"]
 
+LOOKED_AT = 64 << 20  # bytes
+CHUNK = 1 << 20
+ZEROS = bytes(CHUNK)
 # What can be in the file in addition to the stream: a hole (file:PATH,offset=N), padding or garbage.
 AROUND = {"before": Type.PREFIX, "behind": Type.TAIL}
 
@@ -52,6 +57,7 @@ def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True)
         "container": stream.container.name,
         "compression": stream.container.compression,
         "container_details": stream.container.details,
+        "domain": domain_document(stream),
         "layers": list(stream.container.removed),
         "size": stream.size,
         "file_size": stream.file_size,
@@ -82,9 +88,34 @@ def info_document(stream: Facts, lacking: Missing | None, *, whole: bool = True)
             where: None if sections is None else sum(s.length for s in sections if s.type is kind)
             for where, kind in AROUND.items()
         },
+        "behind_zero": None if sections is None or not sections else zeros_behind(stream, sections[-1]),
         "complete": is_complete(stream, lacking) if whole else None,
         **problems_document(stream),
     }
+
+
+def domain_document(stream: Facts) -> dict[str, Any] | None:
+    """Return what the XML of a libvirt save image says of the VM, or why it cannot be read; None for anything else."""
+    header = stream.container.header
+    if header is None:
+        return None
+    from qmigtool.parsers.domainxml import domain_facts  # few streams have one
+
+    try:
+        return domain_facts(header.xml)
+    except StreamError as error:
+        return {"unread": str(error)}
+
+
+def zeros_behind(stream: Facts, last: Section) -> bool | None:
+    """Return whether what follows the stream is zeros; None if nothing follows, or no data is in its first 64 MiB."""
+    if last.type is not Type.TAIL or not isinstance(stream.source, BufferSource):
+        return None
+    for at in range(last.offset, min(last.end, last.offset + LOOKED_AT), CHUNK):
+        size = min(CHUNK, last.end - at)
+        if stream.source.view(at, size) != ZEROS[:size]:
+            return False
+    return True if last.length <= LOOKED_AT else None
 
 
 def problems_document(stream: Facts, *more: QmigError) -> dict[str, Any]:
