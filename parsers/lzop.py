@@ -23,6 +23,7 @@ SECTION = "lzop"
 METHODS = (1, 2, 3)  # LZO1X-1, LZO1X-1(15), LZO1X-999: one decompressor
 LEVELS_SINCE, NEEDED_SINCE = 0x0940, 0x0940  # versions whose header has more words
 MAX_BLOCK = 64 << 20  # MAX_BLOCK_SIZE; the program writes 256 KiB
+COPIES = 4  # of a block, while it is decompressed
 MAX_EXTRA = 1 << 20
 
 
@@ -144,7 +145,7 @@ class LzopMember:
         if size > MAX_BLOCK or not 0 < packed <= size:
             expected = f"at most {MAX_BLOCK}, and no more when packed"
             raise StreamError(f"a block of {size} bytes, packed {packed}", section=SECTION, expected=expected)
-        current().ask("memory", size + packed, f"an lzop block has {size} bytes")
+        current().ask("memory", COPIES * size + packed, f"an lzop block has {size} bytes")
         sums: list[tuple[bool, str, Count, int]] = []
         for plain, kinds in ((True, PLAIN), (False, PACKED if packed < size else ())):
             for flag, name, count in kinds:

@@ -85,6 +85,9 @@ class BufferSource(Source):
     def restart(self) -> None:
         """Record that it is read from the front again."""
 
+    def release(self, start: int, end: int) -> None:
+        """Record that the bytes between two offsets will not be read again soon."""
+
     @property
     def occupied(self) -> int:
         """The space that it occupies, in bytes: holes of a file do not count."""
@@ -180,6 +183,12 @@ class FileSource(BufferSource):
             start, end = (at // mmap.PAGESIZE * mmap.PAGESIZE for at in (self._passed, offset))
             self._map.madvise(_RELEASE, start, end - start)
             self._passed = offset
+
+    def release(self, start: int, end: int) -> None:
+        """Release the pages between two offsets, which were read from the back."""
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if self._map is not None and last > first and _RELEASE is not None:
+            self._map.madvise(_RELEASE, first, last - first)
 
     def restart(self) -> None:
         """Release pages again from the front on."""

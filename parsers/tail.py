@@ -74,7 +74,7 @@ def find_vmdesc(source: BufferSource) -> LocatedVmdesc | None:
     :class:`~qmigtool.errors.StreamError` if a text in the right place is not a vmdesc.
     """
     data = source.whole
-    end = _behind_last_byte(data)
+    end = _behind_last_byte(source)
     if end == 0 or data[end - 1] != ord("}"):
         return None
     failure: StreamError | None = None
@@ -112,8 +112,9 @@ def _ends_at(data: memoryview, offset: int, end: int) -> bool:
     return header.length <= MAX_VMDESC and offset + body + header.length == end
 
 
-def _behind_last_byte(data: memoryview) -> int:
+def _behind_last_byte(source: BufferSource) -> int:
     """Return where the zeros at the end start, searching at most :data:`MAX_PADDING` of them."""
+    data = source.whole
     top = len(data)
     least = max(0, top - MAX_PADDING)
     while top > least:
@@ -121,6 +122,7 @@ def _behind_last_byte(data: memoryview) -> int:
         left = len(bytes(data[bottom:top]).rstrip(b"\0"))
         if left:
             return bottom + left
+        source.release(bottom, top)
         top = bottom
     return top
 

@@ -10,9 +10,11 @@ from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.edited import write_to
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import file_argument, finish, json_option, opened, output_file
+from qmigtool.parsers.source import FileSource
 from qmigtool.rewrite.bare import bare_stream
 from qmigtool.rewrite.document import unwrap_document
 from qmigtool.stream.info import problems_document
+from qmigtool.util.files import copy_range
 from qmigtool.util.text import printable
 
 if TYPE_CHECKING:
@@ -65,11 +67,14 @@ def unwrap(file: str, output: str, channels: tuple[str, ...], absent: Any, as_js
 def _copy(stream: Stream, file: str, output: str, *, as_json: bool) -> int:
     """Write the bytes of a broken stream from its start on."""
     with output_file(output) as target:
-        view = stream.source.view(stream.start, (stream.source.size or 0) - stream.start)
-        target.write(view)
+        written = (stream.source.size or 0) - stream.start
+        if isinstance(stream.source, FileSource):
+            copy_range(stream.source.fileno(), stream.start, written, target)
+        else:
+            target.write(stream.source.view(stream.start, written))
     if as_json and output != "-":
         document = {"container": stream.container.name, "removed": list(stream.container.removed), "notes": []}
-        print_json({**document, "bytes": len(view), **problems_document(stream)})
+        print_json({**document, "bytes": written, **problems_document(stream)})
     else:
-        say_error(f"{output}: {len(view)} bytes of {printable(file)}, which is broken")
+        say_error(f"{output}: {written} bytes of {printable(file)}, which is broken")
     return finish(stream)

@@ -115,6 +115,7 @@ def zeros_behind(stream: Facts, last: Section) -> bool | None:
         size = min(CHUNK, last.end - at)
         if stream.source.view(at, size) != ZEROS[:size]:
             return False
+        stream.source.passed(at + size)
     return True if last.length <= LOOKED_AT else None
 
 
