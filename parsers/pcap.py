@@ -52,6 +52,7 @@ class Role(StrEnum):
     RETURN_PATH = "return path"
     RECOVERY = "recovery"
     TLS = "TLS"
+    UNKNOWN = "unknown"  # its start was not captured
     EMPTY = "empty"
     OTHER = "other"
 

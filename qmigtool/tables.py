@@ -316,7 +316,7 @@ def _default_layout() -> Layout:
 
 @table(
     Column("migration", "UInt32", "number of the migration that it belongs to; missing for other connections"),
-    Column("role", "category", "main, multifd, preempt, return path, recovery, TLS, other"),
+    Column("role", "category", "main, multifd, preempt, return path, recovery, unknown, TLS, other"),
     Column("name", "string", "source and destination"),
     Column("bytes", "UInt64", "bytes of the direction, those that were not captured included"),
     Column("missing", "UInt64", "bytes that were not captured"),

@@ -58,13 +58,18 @@ def build_ram(
     requests = PageRequests()
     multifd: list[tuple[int, MultiFDChannel]] = []
     parts: list[RunColumns] = []
+    unknown: list[RunColumns] = []
     for number, channel in enumerate(channels, start=1):
         sources[number] = channel
-        kind = classify(channel)
+        headless = bool(channel.holes and channel.holes[0][0] == 0)
+        kind = ChannelKind.MULTIFD if headless else classify(channel)
         if kind is ChannelKind.MULTIFD:
             found = read_multifd(channel, state.blocks, page_size)
-            multifd.append((number, found))
             error = found.error
+            if headless and not (found.gaps and found.gaps.any):
+                unknown.append(lost_blocks(state.blocks, page_size, number, [ALWAYS]))
+                continue
+            multifd.append((number, found))
         elif kind is ChannelKind.RETURN_PATH:
             error = read_requests(channel, requests)
         else:
@@ -77,7 +82,7 @@ def build_ram(
             problems.append(error)
     epochs = _epochs(source, syncs, [one for _, one in multifd])
     missing = 0 if epochs is None else epochs - len(syncs)
-    lost = _settle(multifd, epochs, state)
+    lost = [*unknown, *_settle(multifd, epochs, state)]
     for number, one in multifd:
         columns, packing = from_packets(one.packets, state.by_name, page_size, number)
         parts.append(columns)

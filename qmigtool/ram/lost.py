@@ -38,6 +38,7 @@ __all__ = ["ALWAYS", "LostPackets", "lost_blocks", "lost_pages", "read_over_hole
 
 ALWAYS = 0xFFFFFFFF  # an epoch after all others
 _MAGIC = re.compile(bytes.fromhex("1122334400000001"))
+GREETING_SIZE = 64  # bytes of MultiFDInit
 SEARCHED = 2 << 20  # bytes behind a hole: no packet is longer
 
 
@@ -54,6 +55,11 @@ class LostPackets:
     at_end: bool = False
 
     @property
+    def any(self) -> bool:
+        """Whether there are packets at all."""
+        return any(self.segments)
+
+    @property
     def syncs(self) -> int:
         """The SYNC packets that were captured."""
         return sum(map(_syncs, self.segments))
@@ -68,7 +74,9 @@ def read_over_holes(
     greeting: MultiFDInit | None = None
     broken = False
     try:
-        greeting, pos = MultiFDInit.parse(window, 0)
+        pos = 0
+        if not _in_hole(source, 0, GREETING_SIZE):
+            greeting, pos = MultiFDInit.parse(window, 0)
         while pos < size:
             if _in_hole(source, pos, pos + page_packet_size(page_size)):
                 behind = _resume(source, window, pos, blocks, page_size)

@@ -8,7 +8,7 @@ only one migration was captured and its addresses differ (a host with several), 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.parsers.pcap import Role, role_of
@@ -96,7 +96,10 @@ def _assigned(one: Channel, mains: list[Channel]) -> tuple[int | None, Channel]:
     """Return the index of the main channel that a channel belongs to, and the channel with the evidence."""
     if one.role is Role.RETURN_PATH:
         return next(i for i, main in enumerate(mains) if main.connection is one.connection), one
-    if one.role not in (Role.MULTIFD, Role.PREEMPT, Role.RECOVERY):
+    headless = not one.direction.began or bool(one.direction.holes and one.direction.holes[0].offset == 0)
+    if headless and one.role in (Role.EMPTY, Role.OTHER):
+        one = replace(one, role=Role.UNKNOWN)
+    elif one.role not in (Role.MULTIFD, Role.PREEMPT, Role.RECOVERY):
         return None, one
     near = [i for i, main in enumerate(mains) if _same_ends(one.direction, main.direction)]
     before = [i for i in near if _follows(one.connection, mains[i].connection, recovery=one.role is Role.RECOVERY)]
@@ -107,7 +110,7 @@ def _assigned(one: Channel, mains: list[Channel]) -> tuple[int | None, Channel]:
         return after[0], _with(one, "magic; the same hosts and port, captured before main", inferred=True)
     if one.role is Role.MULTIFD and len(mains) == 1 and not near and _follows(one.connection, mains[0].connection):
         return 0, _with(one, "magic; other addresses than main, the only migration", inferred=True)
-    return None, one
+    return None, replace(one, role=Role.OTHER) if one.role is Role.UNKNOWN else one
 
 
 def _with(one: Channel, evidence: str, *, inferred: bool) -> Channel:

@@ -11,7 +11,7 @@ import pytest
 
 import qmigtool
 from qmigtool.cli.main import run
-from qmigtool.errors import MigrationsError, StreamError, UnsupportedError, UsageError
+from qmigtool.errors import GapError, MigrationsError, StreamError, UnsupportedError, UsageError
 from tests.support import packedsamples, samplefiles
 from tests.support.capturewriter import Packets
 
@@ -168,3 +168,24 @@ def test_what_is_wrong_is_named() -> None:
     packets.connection(struct.pack(">BHHB", 8, 10, 7, 6) + b"pc.ram" + bytes(100), port=40001)
     with qmigtool.open(packets.pcap()) as stream:
         assert any(isinstance(one, UnsupportedError) and "postcopy" in str(one) for one in stream.problems)
+
+
+def test_a_channel_whose_start_was_not_captured() -> None:
+    """It may have sent any page: what is known of its packets is used, and otherwise no page is known."""
+    main, *extra = (packedfile(f"multifd-none-11.1.{name}") for name in ("mig", "ch0.bin", "ch1.bin"))
+    packets = Packets()
+    with packets.at_once():
+        for i, data in enumerate((main, *extra)):
+            packets.connection(data, port=40000 + i)
+    first = next(i for i, one in enumerate(packets.frames) if one[34:36] == b"\x9c\x42" and one[47] == 0x18)
+    del packets.frames[first]
+    with qmigtool.open(packets.pcap()) as stream:
+        roles = sorted(one["role"] for one in stream.container.details["connections"])
+        assert roles == ["main", "multifd", "unknown"]
+        assert isinstance(stream.problems[0], GapError)
+        assert sum(stream.ram.absent(block.idstr) for block in stream.ram.blocks) < 300
+    packets.frames = [one for one in packets.frames if one[34:36] != b"\x9c\x42" or one[47] == 0x11 or len(one) < 1000]
+    with qmigtool.open(packets.pcap()) as stream:
+        assert not stream.complete
+        for block in stream.ram.blocks:
+            assert stream.ram.absent(block.idstr) == -(-block.used_length // 4096)

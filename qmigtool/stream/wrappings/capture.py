@@ -130,7 +130,9 @@ def _channels(source: BufferSource, channels: Sequence[Channel]) -> list[BufferS
             ],
         )
     for part, one in zip(made, channels, strict=True):
-        part.holes = tuple((hole.offset, hole.length) for hole in one.direction.holes)
+        way = one.direction
+        known = way.kept and (way.began or one.role is not Role.UNKNOWN)
+        part.holes = tuple((hole.offset, hole.length) for hole in way.holes) if known else ((0, way.size),)
     return made
 
 
@@ -217,6 +219,8 @@ def _problems(capture: Capture, chosen: Migration) -> Iterator[QmigError]:
         way, name = one.direction, one.name
         if one.role is Role.RECOVERY:
             yield UnsupportedError("postcopy recovery", f"{name} is a postcopy recovery, which is not read")
+        if one.role is Role.UNKNOWN and not way.began:
+            yield StreamError(f"the start of {name} was not captured: what it carries is unknown", section=SECTION)
         for hole in way.holes[:MAX_SHOWN]:
             yield GapError(hole.length, name, offset=hole.offset, section=SECTION)
         if len(way.holes) > MAX_SHOWN:
