@@ -11,7 +11,6 @@ import click
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import file_argument, finish, json_option, opened
-from qmigtool.documents.dissect import chosen, fields_of_record, listed, record_document, record_name
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.stream.info import problems_document
 from qmigtool.stream.missing import is_complete
@@ -65,6 +64,9 @@ def dissect(
     With one, show that record: each field with its offset, its bytes and its value, and device state by its description
     in the stream. The values have QEMU's names. In Python, `qmigtool.layers` has these records as scapy layers.
     """
+    # Imported here: help and completion need no scapy.
+    from qmigtool.documents.dissect import chosen, fields_of_record, record_document
+
     if sum(one is not None for one in (section, offset, record)) > 1:
         raise UsageError("--section, --offset and --record choose the same thing", expected="one of them")
     problems: list[QmigError] = []
@@ -92,7 +94,9 @@ def _document(stream: Stream, records: list[dict[str, object]]) -> dict[str, obj
 
 
 def _list(stream: Stream, problems: list[QmigError], *, as_json: bool) -> None:
-    """Print a line for each record; they are not kept, because there may be millions."""
+    """Print a line for each record; they are not kept."""
+    from qmigtool.documents.dissect import listed, record_name
+
     if as_json:
         records: list[dict[str, object]] = []
         for place, packet in listed(stream, problems):
@@ -122,6 +126,8 @@ def _list(stream: Stream, problems: list[QmigError], *, as_json: bool) -> None:
 def _show(packet: MigrationRecord, fields: Iterable[FieldSpan]) -> None:
     where = f" in {printable(packet.section)}" if packet.section else ""
     source = "" if packet.source in (None, "main") else f" of {packet.source}"
+    from qmigtool.documents.dissect import record_name
+
     print(f"{record_name(packet)} at {packet.offset:#x}{source}{where}, {len(packet.original)} bytes")
     layer = None
     for one in fields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from qmigtool.errors import QmigError, StreamError, UsageError
+from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.layers import known
 from qmigtool.layers.cuts import cuts
 from qmigtool.layers.packets import layer, stacked
@@ -23,12 +23,25 @@ if TYPE_CHECKING:
     from qmigtool.parsers.section import Section
     from qmigtool.stream.model import Stream
 
-__all__ = ["chosen", "fields_of_record", "listed", "record_document", "record_name"]
+__all__ = ["MOST", "chosen", "fields_of_record", "listed", "record_document", "record_name"]
+
+MOST = 100_000  # records of a list: some seconds of work
 
 
 def listed(stream: Stream, problems: list[QmigError]) -> Iterator[tuple[int, MigrationRecord]]:
-    """Yield every record with its number, from 0."""
+    """Yield the first :data:`MOST` records with their numbers, from 0; that there are more is one of ``problems``."""
     for number, (cut, data) in enumerate(cuts(stream, problems.append)):
+        if number == MOST:
+            problems.append(
+                UnsupportedError(
+                    f"a list of more than {MOST} records",
+                    f"only the first {MOST} records are listed",
+                    offset=cut.offset,
+                    section=cut.section,
+                    expected="--section or --offset, which show any of them",
+                )
+            )
+            return
         yield number, packet_of(cut, data)
 
 

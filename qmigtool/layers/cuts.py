@@ -87,8 +87,10 @@ def cuts(
 
 def _numbered(source: BufferSource, found: Iterator[Cut]) -> Iterator[tuple[Cut, memoryview]]:
     budget = current()
+    source.restart()
     for cut in found:
         budget.tick(cut.offset, cut.section)
+        source.passed(cut.offset)
         yield cut, source.view(cut.offset, cut.length)
 
 

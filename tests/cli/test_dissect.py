@@ -7,6 +7,7 @@ import pytest
 
 import qmigtool
 from qmigtool.cli.main import run
+from qmigtool.documents import dissect
 from tests.support import samplefiles
 from tests.support.paths import SAMPLES
 
@@ -91,6 +92,16 @@ def test_a_section_with_many_records_says_what_is_not_shown(capsys):
     printed = capsys.readouterr()
     assert printed.out.count("\n\n") == 99
     assert "more records of ram are not shown" in printed.err
+
+
+def test_a_list_has_an_end(capsys, monkeypatch):
+    monkeypatch.setattr(dissect, "MOST", 20)
+    assert run(["dissect", str(PC)]) == 63
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 21
+    assert "only the first 20 records are listed" in printed.err
+    assert run(["dissect", str(PC), "--json"]) == 63
+    assert len(json.loads(capsys.readouterr().out)["records"]) == 20
 
 
 def test_channels_and_containers(capsys):
