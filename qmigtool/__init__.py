@@ -23,6 +23,7 @@ Main entry points:
 ``layout(name)``, ``xsave``               XSAVE layouts of CPUs; areas, conversion, validity
 ``tables``                                DataFrames: ``tables.xsave_components(*streams)``, ``tables.fields(stream)``
 ``presence_table(*streams)``              which XSAVE components each vCPU has, for a notebook
+``qmigtool.layers``                       every record as a scapy layer: ``conf.exts.load("qmigtool")``
 ========================================  ==================================================================
 
 Errors are :class:`QmigError` and its subclasses (:mod:`qmigtool.errors`). Types for annotations can be imported from
