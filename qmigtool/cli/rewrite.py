@@ -120,7 +120,7 @@ def rewrite(
     ):
         if used and op not in ops:
             raise UsageError(f"{option} is for --{op}")
-    with opened(file, accelerator, schema=schema, channels=channels) as stream:
+    with opened(file, accelerator, schema=schema, channels=channels, spool=True) as stream:
         if not edits and layout is None and (stream.problems or not _in_channels(stream)):
             return _copy(stream, output, dry_run=dry_run, as_json=as_json)
         rewriter = Rewriter(stream, lossy=lossy)

@@ -34,7 +34,7 @@ def undo(file: str, patch: str, output: str, as_json: bool) -> int:
     is that input, the edits are made again. Any other file is refused.
     """
     raw = read_small(patch, MAX_PATCH)
-    with opened(file) as stream:
+    with opened(file, spool=True) as stream:
         with output_file(output) as target:
             done = take_back(stream, raw, target, check=output != "-")
         if as_json and output != "-":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from qmigtool.devices.device import Device, find
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
 from qmigtool.findings import Finding, Severity
+from qmigtool.parsers.saveimage import SaveFormat
 from qmigtool.parsers.section import Section, Type
 from qmigtool.rewrite.changes import Change
 from qmigtool.rewrite.memory import MemoryDraft
@@ -26,9 +27,9 @@ from qmigtool.x86.traits import TCG
 from qmigtool.x86.vcpu import VCpu, is_x86
 
 if TYPE_CHECKING:
-    from qmigtool.parsers.saveimage import SaveFormat
     from qmigtool.parsers.vmdesc import Description
     from qmigtool.stream.model import Stream
+    from qmigtool.stream.unwrapped import Container
 
 __all__ = ["Draft", "taken_off"]
 
@@ -38,7 +39,18 @@ def taken_off(stream: Stream) -> list[str]:
     container = stream.container
     if container.in_place:
         return []
-    return [f"the output does not have the source's wrapping: {', '.join(container.removed)}"]
+    told = f"the output does not have the source's wrapping: {', '.join(container.removed)}"
+    kind = _wrapped_again(container)
+    return [told + (f" (`qmigtool wrap --as {kind}` puts it into one)" if kind else "")]
+
+
+def _wrapped_again(container: Container) -> str | None:
+    """Return what ``wrap`` makes of a bare stream that came out of this container, where that is the same again."""
+    if container.header is not None:  # one that another compression was taken off is a save image still
+        return None if container.header.format is SaveFormat.RAW else "libvirt --like FILE"
+    if container.removed == ("qcow2",):
+        return "qcow2 --like FILE"
+    return container.compression if container.removed == (container.compression,) and container.name == "raw" else None
 
 
 class Draft:

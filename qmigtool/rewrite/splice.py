@@ -128,7 +128,11 @@ def seekable_source(stream: Stream) -> BufferSource:
     """
     source = stream.source
     if not isinstance(source, BufferSource):
-        raise UnsupportedError("rewriting a pipe", "a stream that came through a pipe cannot be rewritten")
+        raise UnsupportedError(
+            "rewriting a pipe",
+            "a stream that came through a pipe cannot be rewritten",
+            expected="one opened with spool=True, which keeps all of it",
+        )
     return source
 
 

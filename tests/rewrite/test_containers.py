@@ -194,4 +194,7 @@ def test_what_was_taken_off_is_said(name: str, words: str, call: Call, tmp_path:
     code, out, _ = call("rewrite", source, "-o", tmp_path / "out", "--json")
     assert code == 0
     assert words in out
+    kind = {"libvirt": "libvirt --like FILE", "qcow2": "qcow2 --like FILE"}.get(words.partition(" ")[0])
+    assert ("qmigtool wrap" in out) == (kind is not None)
+    assert kind is None or f"`qmigtool wrap --as {kind}`" in out
     assert "wrapping" not in call("rewrite", tmp_path / "out", "-o", tmp_path / "copy")[2]

@@ -51,7 +51,7 @@ def import_bundle(
     given.
     """
     need_output(output, dry_run=dry_run)
-    with opened(file, accelerator, schema=schema) as stream:
+    with opened(file, accelerator, schema=schema, spool=True) as stream:
         rewriter = Rewriter(stream, lossy=lossy)
         bundle.import_bundle(rewriter, folder, hyperv_quirk=quirk is not False)
         remember_inputs(*(str(one) for one in Path(folder).iterdir() if one.is_file()))

@@ -65,7 +65,7 @@ def import_area(
     need_output(output, dry_run=dry_run)
     holder = read_area(area)
     data, layout = holder.data, own_layout(holder, layout)
-    with opened(file, accelerator, schema=schema) as stream:
+    with opened(file, accelerator, schema=schema, spool=True) as stream:
         try:
             wrong = contradictions(holder, layout) if isinstance(layout, Layout) else ()
             if wrong and not force:
