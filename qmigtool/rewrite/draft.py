@@ -47,7 +47,8 @@ def taken_off(stream: Stream) -> list[str]:
 def _wrapped_again(container: Container) -> str | None:
     """Return what ``wrap`` makes of a bare stream that came out of this container, where that is the same again."""
     if container.header is not None:  # one that another compression was taken off is a save image still
-        return None if container.header.format is SaveFormat.RAW else "libvirt --like FILE"
+        plain = container.header.format in (SaveFormat.RAW, SaveFormat.SPARSE)
+        return None if plain else "libvirt --like FILE"
     if container.removed == ("qcow2",):
         return "qcow2 --like FILE"
     return container.compression if container.removed == (container.compression,) and container.name == "raw" else None

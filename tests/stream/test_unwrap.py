@@ -12,7 +12,7 @@ import qmigtool
 from qmigtool.cli.main import run
 from qmigtool.errors import LimitError
 from qmigtool.rewrite import Rewriter
-from tests.support import samplefiles
+from tests.support import casefiles, samplefiles
 from tests.support.samplefiles import CONTAINERS as FOLDER
 
 PC = samplefiles.read("pc-7.2")
@@ -86,6 +86,8 @@ def test_only_what_was_taken_off_is_gone(tmp_path: Path) -> None:
         assert rewriter.notes == ["the output does not have the source's wrapping: xz"]
         rewriter.save(out)
     assert out.read_bytes().startswith(b"LibvirtQemudSave")
+    with qmigtool.open(lzma.compress(casefiles.read("load", "libvirt11-sparse.save"))) as stream:
+        assert Rewriter(stream).notes == ["the output does not have the source's wrapping: xz"]
     plain = tmp_path / "plain"
     plain.touch()
     assert out.stat().st_mode == plain.stat().st_mode
