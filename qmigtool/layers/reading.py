@@ -94,7 +94,11 @@ def rdqmig(target: Any, count: int = -1, **options: Any) -> PacketList:
 
 
 def wrqmig(path: str | os.PathLike[str], packets: Iterable[Packet]) -> None:
-    """Write the bytes of packets to a file, one after the other; of those of :func:`rdqmig` only the main channel."""
+    """Write the bytes of packets to a file, one after the other; of those of :func:`rdqmig` only the main channel.
+
+    Nothing is computed but the lengths inside each packet: a vmdesc stays as it was, and the hole of a capture is left
+    out.
+    """
     with replacing(str(path)) as file:
         for packet in packets:
             if getattr(packet, "source", None) in (None, "main"):

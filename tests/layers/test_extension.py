@@ -4,6 +4,7 @@ import json
 import lzma
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from scapy.layers.inet import IP, TCP
@@ -40,13 +41,17 @@ def test_the_extension_is_loaded():
 
 
 @pytest.fixture
-def port():
-    """Port 4444 is a migration's, for one test."""
+def ports():
+    """Make ports those of migrations, for one test."""
     guesses, overloads = [*TCP.payload_guess], dict(channels.MigrationChannel._overload_fields)
-    channels.bind_migration(4444)
-    yield 4444
+    yield channels.bind_migration
     TCP.payload_guess[:] = guesses
     channels.MigrationChannel._overload_fields = overloads
+
+
+@pytest.fixture
+def port(ports):
+    ports(4444)
 
 
 def segments(data, size, sport, dport, start=1000):
@@ -62,13 +67,15 @@ def segments(data, size, sport, dport, start=1000):
 
 def sniffed(tmp_path, data, size, sport=4444, dport=50000):
     wrpcap(str(tmp_path / "c.pcap"), list(segments(data, size, sport, dport)))
-    found = []
-    for packet in sniff(offline=str(tmp_path / "c.pcap"), session=TCPSession, quiet=True):
+    return list(stacked_in(tmp_path / "c.pcap"))
+
+
+def stacked_in(path):
+    for packet in sniff(offline=str(path), session=TCPSession, quiet=True):
         one = packet[TCP].payload
         while one:
-            found.append(one)
+            yield one
             one = one.payload
-    return found
 
 
 @pytest.mark.parametrize("size", [1, 7, 1448])
@@ -88,6 +95,20 @@ def test_a_multifd_channel_in_a_session(port, tmp_path):
     found = sniffed(tmp_path, data, 1448, 50000, 4444)
     assert [type(one) for one in found] == [known.MultiFDInit] + [known.MultiFDPagePacket] * (len(expected) - 1)
     assert [one.self_build() for one in found] == expected
+
+
+@pytest.mark.parametrize(("name", "dport"), [("multifd-10.0", 4567), ("postcopy-10.0", 4830)])
+def test_the_channels_of_a_real_capture_in_a_session(name, dport, tmp_path, ports):
+    """What scapy's own session puts together is what our reader finds."""
+    packed = SAMPLES / f"containers/{name}.pcap.xz"
+    capture = tmp_path / "c.pcap"
+    capture.write_bytes(lzma.decompress(packed.read_bytes()))
+    ports(dport)
+    kinds = (known.MultiFDInit, known.MultiFDPagePacket, known.MessageHeader)
+    expected = Counter(type(one) for one in rdqmig(packed) if isinstance(one, kinds))
+    found = Counter(type(one) for one in stacked_in(capture) if isinstance(one, kinds))
+    assert found == expected
+    assert sum(found.values()) >= 5
 
 
 def test_the_main_channel_in_a_session(port, tmp_path):
