@@ -67,6 +67,8 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
             "--snapshot-b",
             "--snapshot-base",
             "--migration",
+            "--migration-a",
+            "--migration-b",
             "--channel-a",
             "--channel-b",
             "--schema",
@@ -106,6 +108,8 @@ def _list_noise(context: click.Context, _parameter: click.Parameter, wanted: boo
 @click.option("--snapshot-a", metavar="NAME", help="The snapshot of A, if not that of --snapshot.")
 @click.option("--snapshot-b", metavar="NAME", help="The snapshot of B.")
 @click.option("--snapshot-base", metavar="NAME", help="The snapshot of the base.")
+@click.option("--migration-a", metavar="N", type=click.IntRange(min=1), help="The migration in A, a capture.")
+@click.option("--migration-b", metavar="N", type=click.IntRange(min=1), help="The migration in B.")
 @click.option("--channel-a", metavar="FILE", multiple=True, help="An extra channel of A, for --ram (repeatable).")
 @click.option("--channel-b", metavar="FILE", multiple=True, help="An extra channel of B (repeatable).")
 @schema_option
@@ -129,6 +133,8 @@ def diff(
     snapshot_a: str | None,
     snapshot_b: str | None,
     snapshot_base: str | None,
+    migration_a: int | None,
+    migration_b: int | None,
     channel_a: tuple[str, ...],
     channel_b: tuple[str, ...],
     schema: str | None,
@@ -157,7 +163,10 @@ def diff(
     if [a, b, base].count("-") > 1:
         raise UsageError("standard input is given twice", expected="- once")
     noise = _noise(noise_file, strict, counted, ignore)
-    more = Opening(accelerator_a, channel_a, snapshot_a), Opening(accelerator_b, channel_b, snapshot_b)
+    more = (
+        Opening(accelerator_a, channel_a, snapshot_a, migration_a),
+        Opening(accelerator_b, channel_b, snapshot_b, migration_b),
+    )
     if recursive:
         if base is not None or html or channel_a or channel_b:
             raise UsageError("-r cannot be used with --base, --html, --channel-a or --channel-b")
@@ -190,11 +199,18 @@ class Opening(NamedTuple):
     accelerator: str | None
     channels: tuple[str, ...]
     snapshot: str | None
+    migration: int | None = None
 
 
 def _opened(file: str, how: Opening, schema: str | None, *, keep_runs: bool) -> AbstractContextManager[Stream]:
     return opened(
-        file, how.accelerator, schema=schema, channels=how.channels, keep_runs=keep_runs, snapshot=how.snapshot
+        file,
+        how.accelerator,
+        schema=schema,
+        channels=how.channels,
+        keep_runs=keep_runs,
+        snapshot=how.snapshot,
+        migration=how.migration,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import random
 import resource
 import struct
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ import qmigtool
 from qmigtool.cli.main import run
 from qmigtool.errors import GapError, MigrationsError, StreamError, UnsupportedError, UsageError
 from tests.support import packedsamples, samplefiles
-from tests.support.capturewriter import Packets
+from tests.support.capturewriter import PSH_ACK, Packets, frame
 
 PLAIN = samplefiles.read("pc-7.2")
 OTHER = samplefiles.read("q35-7.2")
@@ -65,6 +66,9 @@ def test_several_migrations_are_listed_and_chosen(tmp_path: Path, capsys: pytest
     plain_file.write_bytes(OTHER)
     assert run(["show", str(plain_file), "cpu@0/env.eip"]) == 0
     assert capsys.readouterr().out == mine
+    assert run(["diff", str(file), str(plain_file), "--migration-a", "2"]) == 0
+    assert run(["diff", str(file), str(file), "--migration-a", "1", "--migration-b", "2"]) == 1
+    capsys.readouterr()
     assert run(["show", str(file), "cpu@0/env.eip"]) == 2
     assert "--migration with one of 1 (" in capsys.readouterr().err
 
@@ -189,3 +193,37 @@ def test_a_channel_whose_start_was_not_captured() -> None:
         assert not stream.complete
         for block in stream.ram.blocks:
             assert stream.ram.absent(block.idstr) == -(-block.used_length // 4096)
+
+
+def disordered(frames: list[bytes], how: str) -> list[bytes]:
+    chance = random.Random(len(how))  # noqa: S311 - no secret
+    if how == "shuffled":
+        first, rest = frames[:3], frames[3:]
+        chance.shuffle(rest)
+        return first + rest
+    if how == "repeated":
+        return [one for part in frames for one in [part] * chance.randint(1, 3)]
+    if how == "late":
+        return [*frames[:2], *(one for i in range(2, len(frames), 7) for one in reversed(frames[i : i + 7]))]
+    return frames
+
+
+@pytest.mark.parametrize("name", ["pc-7.2", "q35-7.2", "kvm-avx512-7.2", "novmdesc-7.2", "noconfig-7.2"])
+@pytest.mark.parametrize("how", ["shuffled", "repeated", "late", "wrapped", "overlapping"])
+def test_the_state_is_that_of_the_plain_stream(name: str, how: str) -> None:
+    data = samplefiles.read(name)
+    packets = Packets()
+    start = (1 << 32) - 300_000 if how == "wrapped" else 1000
+    packets.connection(data, port=40000, start=start)
+    if how == "overlapping":
+        packets = Packets()
+        packets.connection(data[:3000], port=40000, start=start)
+        end = packets.frames.pop()
+        parts = range(2500, len(data), 900)
+        packets.frames += [frame(40000, 4444, 1001 + at, data[at : at + 1448], PSH_ACK) for at in parts]
+        packets.frames.append(end[:38] + (1001 + len(data)).to_bytes(4, "big") + end[42:])
+    with qmigtool.open(Packets.of(disordered(packets.frames, how)).pcap()) as stream, qmigtool.open(data) as plain:
+        assert bytes(stream.source.view(0, len(data))) == data
+        assert stream.size == len(data)
+        assert not [problem for problem in stream.problems if str(problem) not in map(str, plain.problems)]
+        assert [bytes(device.body) for device in stream.devices] == [bytes(device.body) for device in plain.devices]

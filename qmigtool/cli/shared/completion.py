@@ -333,6 +333,7 @@ BY_NAME: dict[str, Values] = {
     "--drop-section": _sections,
     "--drop-subsection": _paths,
     "--migration": _migrations,
+    "--migration-a": _migrations,
     "--rename-block": _blocks,
     "--rename-section": _sections,
     "--rename-subsection": _paths,

@@ -106,6 +106,7 @@ def opened(
     keep_runs: bool = False,
     forward: bool = False,
     snapshot: str | None = None,
+    migration: int | None = None,
     walk: int | None = None,
     spool: bool = False,
 ) -> Iterator[Stream]:
@@ -128,7 +129,7 @@ def opened(
             schema=None if schema is None else load_file(schema),
             keep_runs=keep_runs,
             snapshot=snapshot,
-            migration=chosen_migration(),
+            migration=chosen_migration(migration),
             spool=spool,
         ) as stream:
             if not stream.prove(walk, None if walk is None else SHOWN_RUNS):
@@ -162,10 +163,10 @@ def chosen_snapshot(snapshot: str | None = None) -> str | None:
     return context.meta.get(_SNAPSHOT) if snapshot is None and context is not None else snapshot
 
 
-def chosen_migration() -> int | None:
-    """Return what ``--migration`` says."""
+def chosen_migration(migration: int | None = None) -> int | None:
+    """Return ``migration``, or what ``--migration`` says."""
     context = click.get_current_context(silent=True)
-    return context.meta.get(_MIGRATION) if context is not None else None
+    return context.meta.get(_MIGRATION) if migration is None and context is not None else migration
 
 
 def say_unproved(stream: Stream, file: str) -> None:
