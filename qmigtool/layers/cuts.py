@@ -86,10 +86,9 @@ def cuts(
 
 
 def _numbered(source: BufferSource, found: Iterator[Cut]) -> Iterator[tuple[Cut, memoryview]]:
-    budget = current()
     source.restart()
     for cut in found:
-        budget.tick(cut.offset, cut.section)
+        current().tick(cut.offset, cut.section)  # a new budget outside a command: the caller's time is not ours
         source.passed(cut.offset)
         yield cut, source.view(cut.offset, cut.length)
 

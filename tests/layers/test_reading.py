@@ -1,8 +1,10 @@
 """rdqmig on every sample: the bytes in order, and each record rebuilt from its fields alone."""
 
+import itertools
 import logging
 import lzma
 import struct
+import time
 
 import pytest
 
@@ -224,3 +226,11 @@ def test_a_stream_built_by_hand(tmp_path):
     with qmigtool.open(bytes(stream)) as found:
         assert found.complete
         assert found.ram.page("pc.ram", 0) == page
+
+
+def test_a_reader_does_not_count_the_time_of_its_user(monkeypatch):
+    clock = itertools.count(0, 0.5)  # half a second for each look
+    with QmigReader(SAMPLES / "pc-11.1.mig") as reader:
+        next(iter(reader))  # all that is read before the first record
+        monkeypatch.setattr(time, "thread_time", lambda: next(clock))
+        assert sum(1 for _ in itertools.islice(reader, 1000)) == 1000
