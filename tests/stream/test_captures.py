@@ -144,6 +144,11 @@ def test_a_capture_without_the_start(tmp_path: Path) -> None:
     del packets.frames[:20]
     with pytest.raises(StreamError, match="of which 1 began before it"):
         qmigtool.open(packets.pcap())
+    packets = Packets()
+    packets.connection(PLAIN, port=40000)
+    del packets.frames[2]
+    with pytest.raises(StreamError, match="of which 1 lack their first bytes"):
+        qmigtool.open(packets.pcap())
 
 
 def problems(frames: Iterable[bytes]) -> Iterator[str]:

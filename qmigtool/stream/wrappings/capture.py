@@ -75,10 +75,12 @@ def _none(capture: Capture, others: Sequence[Channel]) -> QmigError:
             section=SECTION,
             expected="a capture without TLS",
         )
-    late = sum(not one.connection.began for one in others)
+    late = sum(not one.direction.began for one in others)
+    lost = sum(any(hole.offset == 0 for hole in one.direction.holes) for one in others)
     return StreamError(
         f"no migration stream in the {len(others)} directions of this capture"
-        + (f", of which {late} began before it" if late else ""),
+        + (f", of which {late} began before it" if late else "")
+        + (f", of which {lost} lack their first bytes" if lost else ""),
         offset=0,
         expected="a connection that starts with QEVM",
     )
