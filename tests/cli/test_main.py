@@ -120,8 +120,10 @@ def test_info(call):
         "proved": True,
         "before": 0,
         "behind": 0,
+        "behind_zero": None,
         "complete": True,
         "problems": [],
+        "domain": None,
     }
 
 

@@ -373,7 +373,7 @@ def test_a_dry_run_says_all_and_writes_nothing(call, source, tmp_path):
     line = next(line for line in lines if line.startswith("set"))
     assert line.split() == ["set", f"{at:#x}", "dev@0/a", "0x1", "0x12345678"]
     splice = lines[-1].split()
-    assert splice == [f"{at:#x}", "4", "4", "00000001", "12345678"]
+    assert splice == [f"{at:#x}", "dev@0", "4", "4", "00000001", "12345678"]
     assert "nothing written" in err
     # An output that is named all the same is not written either.
     code, again, _ = call("rewrite", source, "--set", "dev@0/a=0x12345678", "--dry-run", "-o", tmp_path / "out")

@@ -93,7 +93,7 @@ def test_import_of_a_core_into_a_stream(call, tmp_path):
     path, out = casefiles.put("xsave", "core.elf", tmp_path), tmp_path / "out.mig"
     status, document, _ = call("xsave", "import", KVM, path, "--vcpu", "0", "-o", out)
     assert status == 0, document
-    assert any("thread 1 (1 in this ELF core)" in one for one in document["notes"])
+    assert any("thread 1 (1 in this ELF core)" in one["message"] for one in document["notes"])
     status, document, _ = call("xsave", "export", out, "--vcpu", "0", "--format", "standard", "--layout", "amd-zen4",
                                "-o", tmp_path / "back")  # fmt: skip
     back = (tmp_path / "back").read_bytes()
