@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -26,7 +25,6 @@ from qmigtool.cli.shared.output import (
 )
 from qmigtool.devices.device import find
 from qmigtool.documents.show import show_document
-from qmigtool.errors import UsageError
 from qmigtool.parsers.vmstate import Field, Kind
 from qmigtool.util.budget import current
 from qmigtool.util.jsontext import Hex
@@ -67,12 +65,11 @@ def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: b
             if device is None:
                 print_csv(tables.devices.columns, tables.devices.rows(stream))
             else:
-                found = None if not rest else _field(device, rest)
+                found = None if not rest else device.field(rest)
                 print_csv(tables.fields.columns, tables.fields.rows(stream, device, found))
             return finish(stream)
         if as_json:
-            with _explained(device, rest):
-                shown = show_document(stream, device, rest)
+            shown = show_document(stream, device, rest)
             print_json(shown.document)
             return finish(stream, *shown.errors)
         if device is None:
@@ -81,7 +78,7 @@ def show(file: str, path: str | None, schema: str | None, prove: bool, as_csv: b
             device.ask()
             _print_fields(device.fields, "")
         else:
-            _print_field(device, _field(device, rest), rest)
+            _print_field(device, device.field(rest), rest)
         return finish(stream)
 
 
@@ -90,30 +87,6 @@ def _say_instances(stream: Stream, device: Device, path: str) -> None:
     count = sum(one.name == device.name for one in stream.devices)
     if count > 1 and path != device.label and not path.startswith(f"{device.label}/"):
         say_error(f"qmigtool: {count} instances of {device.name}; {device.label} shown (NAME@INSTANCE shows another)")
-
-
-def _field(device: Device, path: str) -> Field:
-    with _explained(device, path):
-        return device.field(path)
-
-
-@contextmanager
-def _explained(device: Device | None, path: str) -> Iterator[None]:
-    """Where a path names a subsection that was not sent, raise an error that says so."""
-    try:
-        yield
-    except UsageError as error:
-        if device is None:
-            raise
-        from qmigtool.preflight.target.builds import known_subsections
-
-        vmsd = device.name if device.description is None else device.description.name
-        for name in sorted(known_subsections(vmsd), key=len, reverse=True):
-            short = name.removeprefix(f"{vmsd}/")
-            if any(path == one or path.startswith(f"{one}/") for one in (name, short)) and not device.subsection(name):
-                words = f"{device.label} has no subsection {name} in this stream: QEMU sends it only when it is needed"
-                raise UsageError(words) from error
-        raise
 
 
 def _print_devices(stream: Stream) -> None:

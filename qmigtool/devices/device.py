@@ -142,9 +142,24 @@ class Device:
 
         The end of a name is enough if only one field ends like that: ``xcr0``. :meth:`get` accepts whole names only.
 
-        Raises :class:`~qmigtool.errors.UsageError` with similar names.
+        Raises :class:`~qmigtool.errors.UsageError` with similar names, or for a subsection that QEMU did not send.
         """
-        return _walk(self.fields, path, self.label, short=True)
+        try:
+            return _walk(self.fields, path, self.label, short=True)
+        except UsageError as error:
+            self._explain(path, error)
+            raise
+
+    def _explain(self, path: str, error: UsageError) -> None:
+        """Raise an error that says so where a path names a subsection that was not sent."""
+        from qmigtool.devices.schema.vmsds import known_subsections  # its tables are read only for this
+
+        vmsd = self.name if self.description is None else self.description.name
+        for name in sorted(known_subsections(vmsd), key=len, reverse=True):
+            short = name.removeprefix(f"{vmsd}/")
+            if any(path == one or path.startswith(f"{one}/") for one in (name, short)) and not self.subsection(name):
+                words = f"{self.label} has no subsection {name} in this stream: QEMU sends it only when it is needed"
+                raise UsageError(words) from error
 
     def get(self, path: str) -> Field | None:
         """Return the field at ``path``, or None."""

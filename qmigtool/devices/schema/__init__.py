@@ -3,6 +3,7 @@
 ==============  =================================================================================
 model           the contents of a schema, learning one, and its JSON
 fit             fitting a schema to one body
+vmsds           the VMStateDescriptions of QEMU builds
 shapes          the shape of a section or subsection to be inserted into a stream
 cpusection      the section cpu of x86: its subsections, when they are sent, and which fields are XSAVE state
 ==============  =================================================================================

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from qmigtool.devices.schema.model import built_in
 from qmigtool.devices.schema.shapes import bare, subsections
+from qmigtool.devices.schema.vmsds import subsection_shape
 from qmigtool.parsers.vmdesc import Description
-from qmigtool.preflight.target.builds import subsection_shape
 
 if TYPE_CHECKING:
     from qmigtool.devices.schema.model import Node

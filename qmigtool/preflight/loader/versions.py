@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from qmigtool.devices.schema.vmsds import BUILDS
 from qmigtool.preflight.loader.verdict import Verdict
 from qmigtool.preflight.remark import remark
-from qmigtool.preflight.target.builds import BUILDS, unknown_version, vmsds_of_versions
+from qmigtool.preflight.target.builds import unknown_version, vmsds_of_versions
 from qmigtool.preflight.target.reference import merge
 from qmigtool.preflight.target.versions import ANY, Possible, Split, possible, version_text
 

@@ -8,7 +8,7 @@ dump        -dump-vmstate
 cpumodel    QMP's query-cpu-model-expansion
 cpuidflags  features of a CPUID dump
 masks       the properties of an MSHV partition
-builds      QEMU's version (``vmsds.json``)
+builds      QEMU's version
 offers      what each version offers: machine types, devices, properties (``offers.json.xz``)
 targetfile  TOML, written by a user (``template.toml`` has every key)
 names       QEMU's names that a user may write there

@@ -1,19 +1,11 @@
-"""The VMStateDescriptions of QEMU builds, by name (``vmsds.json``).
-
-Read from the tables in the binaries of Debian's 5.2.0, 7.2.22, 10.0.13 and 11.1.3 (qemu-system-x86_64, by
-``python -m tests.fleet vmsds``): those that belong to no device type, such as ``cpu`` with its subsections, and those
-that ``-dump-vmstate`` prints. They do not contain what a module or a later stable release adds, so a name that is
-missing is unknown, not absent.
-"""
+"""Targets that follow from a version of QEMU, by the tables of its builds (:mod:`qmigtool.devices.schema.vmsds`)."""
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qmigtool.parsers.vmdesc import Description, FieldDescription
+from qmigtool.devices.schema.vmsds import BUILDS, vmsds_of_builds
 from qmigtool.preflight.target.machines import DEVELOPMENT, is_x86
 from qmigtool.preflight.target.model import Target, TargetSection, TargetVmsd
 from qmigtool.preflight.target.versions import version_text
@@ -24,17 +16,11 @@ if TYPE_CHECKING:
     from qmigtool.preflight.target.versions import Possible
 
 __all__ = [
-    "BUILDS",
-    "known_subsections",
     "live_sections",
-    "subsection_shape",
     "target_from_version",
     "unknown_version",
     "vmsds_of_versions",
 ]
-
-BUILDS = ((5, 2), (7, 2), (10, 0), (11, 1))
-"""The versions whose tables have been read."""
 
 # Live sections that every QEMU registers (migration_object_init), and the first version that no longer does.
 _LIVE: dict[str, tuple[int, tuple[int, ...] | None]] = {
@@ -115,40 +101,9 @@ def _joined(rows: list[TargetVmsd]) -> TargetVmsd:
     )
 
 
-def known_subsections(vmsd: str) -> frozenset[str]:
-    """Return the names of all subsections that any of the builds has for a VMStateDescription."""
-    return frozenset().union(*(table[vmsd].subsections for table in _builds().values() if vmsd in table))
-
-
-@cache
-def subsection_shape(name: str) -> Description | None:
-    """Return the shape of a subsection that has the same length in every build that has it, if known."""
-    fields = _document()["shapes"].get(name)
-    if fields is None:
-        return None
-    made = tuple(FieldDescription(one, type_, size, count, None, ()) for one, type_, size, count in fields)
-    return Description.of(name, 1, made, ())
-
-
-@cache
-def _document() -> dict[str, Any]:
-    text = resources.files("qmigtool.preflight.target").joinpath("vmsds.json").read_text(encoding="utf-8")
-    document: dict[str, Any] = json.loads(text)
-    return document
-
-
 @cache
 def _builds() -> dict[tuple[int, int], dict[str, TargetVmsd]]:
-    found: dict[tuple[int, int], dict[str, TargetVmsd]] = {build: {} for build in BUILDS}
-    # One row for all builds, or one row for each: [version, minimum version, subsections...].
-    document = _document()
-    for name, rows in document["vmsds"].items():
-        since = _columns(document["fields"].get(name, [None]))
-        for build, row, fields in zip(BUILDS, _columns(rows), since, strict=True):
-            if row is not None:
-                found[build][name] = TargetVmsd(row[0], row[1], frozenset(row[2:]), fields)
-    return found
-
-
-def _columns(rows: list[Any]) -> list[Any]:
-    return rows if len(rows) > 1 else rows * len(BUILDS)
+    return {
+        build: {name: TargetVmsd(one.version, one.minimum, one.subsections, one.since) for name, one in table.items()}
+        for build, table in vmsds_of_builds().items()
+    }

@@ -42,7 +42,7 @@ def test_real_streams_have_them_in_this_order(tmp_path):
 
 
 def test_the_binaries_of_qemu_have_the_same_ones():
-    document = json.loads(resources.files("qmigtool.preflight.target").joinpath("vmsds.json").read_text())
+    document = json.loads(resources.files("qmigtool.devices.schema").joinpath("vmsds.json").read_text())
     known = {name for shape in document["vmsds"]["cpu"] for name in shape if isinstance(name, str)}
     assert {one.name for one in CPU_SUBSECTIONS} == known | OTHERS, "add the name to OTHERS"
 

@@ -16,9 +16,10 @@ import qmigtool
 from qmigtool.devices.schema.cpusection import BY_CPUID
 from qmigtool.devices.schema.model import built_in
 from qmigtool.devices.schema.shapes import bare, subsections
+from qmigtool.devices.schema.vmsds import subsection_shape
 from qmigtool.errors import LimitError, QmigError, StreamError, UsageError
 from qmigtool.preflight import Target, read_target, read_targets
-from qmigtool.preflight.target.builds import subsection_shape, target_from_version
+from qmigtool.preflight.target.builds import target_from_version
 from qmigtool.preflight.target.cpuidflags import KNOWN, features_of_dump
 from qmigtool.preflight.target.cpumodel import SUPERVISOR, USER, masks_of_flags
 from qmigtool.preflight.target.masks import PartitionProperty, properties_of_table, properties_of_text
