@@ -140,6 +140,30 @@ def commands(group, above=()):
             yield from commands(inner, (*above, name))
 
 
+def modules():
+    """Give (module, its test file), both as paths in the tree."""
+    for folder, prefix in (("qmigtool", ""), ("parsers", "parsers/")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inside = path.relative_to(ROOT / folder)
+            if inside.parts[0] != "parsers" and not path.stem.startswith("__"):
+                tests = (ROOT / "tests" / prefix / inside.parent / f"test_{path.name}").relative_to(ROOT)
+                yield path.relative_to(ROOT).as_posix(), tests.as_posix()
+
+
+def elsewhere_rows():
+    return tomllib.loads((ROOT / "tests/support/testedby.toml").read_text(encoding="utf-8"))
+
+
+def test_every_module_has_its_tests():
+    elsewhere = elsewhere_rows()
+    missing = [tests for module, tests in modules() if module not in elsewhere and not (ROOT / tests).exists()]
+    assert not missing, "write these tests, or name the file that has them in tests/support/testedby.toml"
+
+
+def test_every_module_that_is_tested_elsewhere_exists():
+    assert not set(elsewhere_rows()) - {module for module, _ in modules()}, "delete these rows"
+
+
 def test_every_command_has_a_file_of_its_name():
     found = dict(commands(cli))
     assert len(found) > 20
