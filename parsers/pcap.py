@@ -23,7 +23,7 @@ from qmigtool.errors import LimitError, StreamError, UnsupportedError
 from qmigtool.parsers.capturefile import PacketReader
 from qmigtool.parsers.frames import ACK, FIN, RST, SYN, Decoder, Segment
 from qmigtool.parsers.reassembly import TcpDirection
-from qmigtool.parsers.records import QEVM, RamSaveFlag
+from qmigtool.parsers.records import RamSaveFlag, is_plain_stream
 from qmigtool.util.budget import current
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def role_of(head: bytes) -> Role:
     """Return what a direction carries by its first bytes; a return path only its connection tells."""
     if not head:
         return Role.EMPTY  # or the capture does not have its start
-    if head.startswith(QEVM):
+    if is_plain_stream(head):
         return Role.MAIN
     if head.startswith(MULTIFD_HEAD):
         return Role.MULTIFD

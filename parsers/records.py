@@ -8,6 +8,7 @@ Numbers are big-endian. The names of constants are QEMU's own, so that a search 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from mmap import mmap
 from typing import Annotated, Any
 
 from qmigtool.parsers.record import (
@@ -29,11 +30,16 @@ from qmigtool.parsers.record import (
 
 QEMU_VM_FILE_MAGIC = 0x5145564D  # "QEVM"
 QEVM = QEMU_VM_FILE_MAGIC.to_bytes(4, "big")
-"""The first bytes of a stream."""
+"""The first bytes of a stream; :func:`is_plain_stream` looks for them."""
 QEMU_VM_FILE_VERSION = 3
 QEMU_VM_FILE_VERSION_COMPAT = 2  # obsolete since 2009; recognised to name it in the error
 
 QEMU_VM_SECTION_FOOTER = 0x7E
+
+
+def is_plain_stream(head: bytes | mmap) -> bool:
+    """Return whether what begins with ``head`` (4 bytes are enough) is a stream, not compressed and in no container."""
+    return head[: len(QEVM)] == QEVM
 
 
 class SectionType(IntEnum):

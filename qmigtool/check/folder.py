@@ -11,7 +11,7 @@ from qmigtool.parsers.container import ContainerKind, recognise
 from qmigtool.parsers.multifd import MULTIFD_MAGIC
 from qmigtool.parsers.packed import unpack
 from qmigtool.parsers.qcow2 import read_qcow2
-from qmigtool.parsers.records import QEVM
+from qmigtool.parsers.records import is_plain_stream
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import packing_of
 from qmigtool.stream.probe import find_start
@@ -95,7 +95,7 @@ def _begins_like_one(source: BufferSource, layers: int = MAX_LAYERS) -> bool:
     head = bytes(source.whole[start : start + HEAD])
     found = recognise(head)
     if found is None or head.startswith(PARTS):
-        return head.startswith(QEVM) or (found is None and packing_of(head) is not None)
+        return is_plain_stream(head) or (found is None and packing_of(head) is not None)
     if found.kind is ContainerKind.PACKED and layers:
         return _begins_like_one(BufferSource(next(unpack(source, found.packer, start), b"")), layers - 1)
     if found.kind is ContainerKind.QCOW2:  # most of them are disks

@@ -17,7 +17,7 @@ from qmigtool.errors import TruncatedError
 from qmigtool.layers import known
 from qmigtool.layers.packets import MigrationRecord, RawBytes
 from qmigtool.parsers.multifd import MAX_PAYLOAD, MULTIFD_MAGIC, MultiFDFlag
-from qmigtool.parsers.records import QEVM
+from qmigtool.parsers.records import is_plain_stream
 from qmigtool.parsers.returnpath import MAX_LENGTH, MigRpMessageType
 
 __all__ = ["ChannelBytes", "MigrationChannel", "bind_migration"]
@@ -96,7 +96,7 @@ def bind_migration(port: int) -> None:
 
 
 def _kind(data: bytes) -> str:
-    if data.startswith(QEVM):
+    if is_plain_stream(data):
         return "main"
     if data.startswith(MULTIFD):
         return "multifd"

@@ -28,8 +28,7 @@ from qmigtool.x86.mshv import MSHV_MSRS, TSC, VP_STATE_XSAVE, XFEM, MshvMsr, Onl
 from qmigtool.x86.traits import MSHV
 from qmigtool.xsave import Layout, XsaveArea, mask_names, mshv_buffer_size
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, check_xcr0
-from qmigtool.xsave.convert import PAGE_SIZE
+from qmigtool.xsave.components import CET_MASK, LEGACY_MASK, PAGE_SIZE, check_xcr0
 
 if TYPE_CHECKING:
     from qmigtool.rewrite import Rewriter

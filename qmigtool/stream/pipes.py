@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from qmigtool.errors import UnsupportedError, UsageError
 from qmigtool.parsers.container import ContainerKind, recognise
-from qmigtool.parsers.records import QEVM
+from qmigtool.parsers.records import is_plain_stream
 from qmigtool.parsers.saveimage import HEAD_SIZE, SaveFormat, data_length, read_save_image
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import packing_of
@@ -98,7 +98,7 @@ def _taken(
     found: Unwrapped, chunks: Iterator[bytes], head: bytes, selected: Mapping[str, str | None], *, spool: bool
 ) -> Streamed | Unwrapped:
     magic = recognise(head[:MAGIC_SIZE])
-    if spool or (magic is None and not head.startswith(QEVM) and packing_of(head) is not None):
+    if spool or (magic is None and not is_plain_stream(head) and packing_of(head) is not None):
         return _spooled(found, chunks, selected)
     if magic is None:
         return Streamed(_file(chunks), found)

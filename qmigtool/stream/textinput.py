@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qmigtool.errors import LimitError
 from qmigtool.parsers.container import ContainerKind, recognise
 from qmigtool.parsers.packed import unpack
-from qmigtool.parsers.records import QEVM
+from qmigtool.parsers.records import is_plain_stream
 
 if TYPE_CHECKING:
     from qmigtool.parsers.source import BufferSource
@@ -23,7 +23,7 @@ HEAD = 4096  # bytes that tell text from a stream
 
 def is_stream(head: bytes) -> bool:
     """Return whether a file that starts with ``head`` (16 bytes are enough) is a stream or a container."""
-    return head.startswith(QEVM) or recognise(head) is not None
+    return is_plain_stream(head) or recognise(head) is not None
 
 
 def is_text(head: bytes) -> bool:

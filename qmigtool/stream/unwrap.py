@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError
 from qmigtool.parsers.container import MULTIFD, ContainerKind, Magic, recognise
 from qmigtool.parsers.packed import behind_frames, unpack
-from qmigtool.parsers.records import QEVM
+from qmigtool.parsers.records import is_plain_stream
 from qmigtool.parsers.source import BufferSource, FileSource
 from qmigtool.stream.containers import Packing, packing_of
 from qmigtool.stream.unwrapped import MAGIC_SIZE, MAX_LAYERS, Container, Unwrapped, Wrapping, write_pieces
@@ -82,7 +82,7 @@ def check_selected(selected: Mapping[str, str | None], container: Container) -> 
 def _installed(found: Unwrapped, start: int) -> Packing | Wrapping | None:
     """Return another container around it; a stream itself is not searched for one."""
     head = bytes(found.source.whole[start : start + PACKING_HEAD])
-    return None if head.startswith(QEVM) else packing_of(head)
+    return None if is_plain_stream(head) else packing_of(head)
 
 
 def unpack_channel(source: BufferSource) -> BufferSource:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from qmigtool.xsave import SUPERVISOR_MASK
 from qmigtool.xsave.check import MSHV_MASK
-from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK
+from qmigtool.xsave.components import AMX_MASK, CET_MASK, LEGACY_MASK, PAGE_SIZE
 
 __all__ = ["HYPERV", "KVM", "MSHV", "NAMES", "TARGETS", "TCG", "TRAITS", "WHPX", "Traits", "traits_of"]
 
@@ -113,7 +113,7 @@ MSHV = Traits(
     oversized=AMX_MASK,
     supervisor=CET_MASK,
     same_everywhere=True,
-    page=4096,
+    page=PAGE_SIZE,
     foreign=_NO_PLACE,
     unwritten="measured: what QEMU 11.1 writes to a stand-in of /dev/mshv",
     since=(11, 1),

@@ -19,6 +19,7 @@ from qmigtool.xsave.components import (
     LEGACY_MASK,
     MXCSR_INIT,
     MXCSR_OFFSET,
+    PAGE_SIZE,
     XCOMP_BV_COMPACTED,
     XCOMP_BV_OFFSET,
     XSTATE_BV_OFFSET,
@@ -27,7 +28,7 @@ from qmigtool.xsave.components import (
     bits,
     mask_names,
 )
-from qmigtool.xsave.convert import PAGE_SIZE, default_mask, mshv_buffer_size
+from qmigtool.xsave.convert import default_mask, mshv_buffer_size
 from qmigtool.xsave.enabled import impossible_xcr0, impossible_xss
 from qmigtool.xsave.layout import FEATURE_XSAVEC, FEATURE_XSAVES, Layout
 from qmigtool.xsave.vendor import mxcsr_mask as default_mxcsr_mask

@@ -28,6 +28,9 @@ HEADER_SIZE = 64
 EXTENDED_OFFSET = LEGACY_SIZE + HEADER_SIZE
 """Byte 576: where the extended region starts, and so the smallest XSAVE area."""
 
+PAGE_SIZE = 4096
+"""Bytes of struct kvm_xsave and of the buffer that QEMU passes to MSHV: one page."""
+
 MXCSR_OFFSET = 24
 MXCSR_MASK_OFFSET = 28
 MXCSR_INIT = 0x1F80

@@ -18,14 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qmigtool.errors import XsaveError
-from qmigtool.xsave.components import APX_MASK, COMPONENTS, MPX_MASK, XCOMP_BV_COMPACTED, Format
+from qmigtool.xsave.components import APX_MASK, COMPONENTS, MPX_MASK, PAGE_SIZE, XCOMP_BV_COMPACTED, Format
 from qmigtool.xsave.header import area_format, header
 from qmigtool.xsave.layout import Layout
 from qmigtool.xsave.plan import Plan, Result, make_plan
 
-__all__ = ["PAGE_SIZE", "Plan", "Result", "convert", "default_mask", "make_plan", "mshv_buffer_size"]
-
-PAGE_SIZE = 4096
+__all__ = ["Plan", "Result", "convert", "default_mask", "make_plan", "mshv_buffer_size"]
 
 
 def convert(

@@ -9,6 +9,7 @@ from qmigtool.xsave.components import (
     COMPONENTS,
     EXTENDED_OFFSET,
     MXCSR_INIT,
+    PAGE_SIZE,
     SSE_PIECES,
     X87_PIECES,
     XCOMP_BV_COMPACTED,
@@ -29,7 +30,6 @@ __all__ = ["area_notes", "kvm_amx_note"]
 MXCSR_MASKS = 0x1F80  # PM to IM
 FCW_MASKS = 0x3F
 XTILEDATA = component("XTILEDATA").bit
-PAGE = 4096
 
 
 def area_notes(area: bytes, layout: Layout, *, hyperv_quirk: bool = False) -> list[str]:
@@ -77,12 +77,12 @@ def area_notes(area: bytes, layout: Layout, *, hyperv_quirk: bool = False) -> li
 
 def kvm_amx_note(xstate_bv: int, size: int) -> str | None:
     """Return what KVM requires for a standard area with tile data; None if the area has none."""
-    if not xstate_bv & AMX_MASK or size <= PAGE:
+    if not xstate_bv & AMX_MASK or size <= PAGE_SIZE:
         return None
     return (
-        f"{' '.join(mask_names(xstate_bv & AMX_MASK))}: KVM wants KVM_SET_XSAVE2 with a buffer of KVM_CAP_XSAVE2 bytes "
-        f"({size} or more; struct kvm_xsave has {PAGE}), and for XTILEDATA a permission before the vCPU is created: "
-        f"arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, {XTILEDATA})"
+        f"{' '.join(mask_names(xstate_bv & AMX_MASK))}: KVM wants KVM_SET_XSAVE2 with a buffer of KVM_CAP_XSAVE2 "
+        f"bytes ({size} or more; struct kvm_xsave has {PAGE_SIZE}), and for XTILEDATA a permission before the vCPU is "
+        f"created: arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, {XTILEDATA})"
     )
 
 

@@ -25,6 +25,7 @@ from qmigtool.parsers.records import (
     SectionReference,
     SectionType,
     VmDescriptionHeader,
+    is_plain_stream,
 )
 from qmigtool.parsers.section import Section, Type
 from qmigtool.parsers.vmdesctext import format_vmdesc
@@ -170,6 +171,13 @@ def test_the_encoder_reads_what_it_encodes():
         assert stream.configuration.build()[4:] == b"pc-i440fx-7.2"
     assert RamBody.measured == "records"
     assert next(iter(read_channel(Window(GREETING, final=True), 4096))).build() == GREETING  # type: ignore[union-attr]
+
+
+def test_a_stream_begins_with_its_magic() -> None:
+    assert is_plain_stream(path("pc-7.2").read_bytes()[:4])
+    assert not is_plain_stream(b"QEV")
+    assert not is_plain_stream(b"")
+    assert not is_plain_stream(b"\0QEVM")
 
 
 GREETING = bytes.fromhex("1122334400000001") + bytes(16) + b"\x01" + bytes(39)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError, XsaveError
+from qmigtool.parsers.records import QEVM
 from qmigtool.xsave import XsaveArea, layout
 from qmigtool.xsave.holders import FoundArea, find_area
 from qmigtool.xsave.holders.elfcore import is_layout_note, layout_of_note
@@ -92,7 +93,7 @@ def test_a_core_without_the_layout_note():
         (b"\x7fELF" + bytes(600), "not an XSAVE area: an ELF file"),
         (casefiles.read("xsave", "win_xstate.bin"), "not an XSAVE area: Windows' XSTATE of a CONTEXT_EX"),
         (NOTE, "not an XSAVE area: the layout of one"),
-        (b"QEVM" + bytes(600), "not an XSAVE area: a migration stream"),
+        (QEVM + bytes(600), "not an XSAVE area: a migration stream"),
         (b"MDMP" + bytes(600), "not an XSAVE area: a Windows minidump"),
         (b'{"a": 1}', "not an XSAVE area: JSON without an xsave region"),
         (b"[" + b"1, " * 500 + b"2]", "not an XSAVE area: JSON without an xsave region"),

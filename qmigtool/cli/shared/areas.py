@@ -12,7 +12,7 @@ from qmigtool import xsave as core
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.parameters import MAX_AREA, MAX_HOLDER, F, layout_value, read_holder, split_path
 from qmigtool.errors import UsageError
-from qmigtool.parsers.records import QEVM
+from qmigtool.parsers.records import is_plain_stream
 from qmigtool.util.text import hexadecimal, printable
 from qmigtool.xsave import Layout
 from qmigtool.xsave.found import AUTO
@@ -51,7 +51,7 @@ def read_area(path: str) -> FoundArea:
     """Read an XSAVE area, alone in its file or out of what holds one; ``FILE#N`` chooses of several."""
     file, choice = split_path(path)
     data = read_holder(file, MAX_HOLDER)
-    if data[: len(QEVM)] == QEVM:
+    if is_plain_stream(data):
         raise UsageError(f"{path} is a migration stream, not an XSAVE area", expected="`xsave export` first")
     found = find_area(data, Path(file).name, choice)
     if len(found.data) > MAX_AREA:

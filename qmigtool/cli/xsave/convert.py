@@ -27,6 +27,7 @@ from qmigtool.cli.shared.parameters import (
 )
 from qmigtool.errors import UsageError
 from qmigtool.xsave import Format, Layout
+from qmigtool.xsave.components import PAGE_SIZE
 from qmigtool.xsave.found import convert_found
 from qmigtool.xsave.qemu_policy import QemuPolicy
 
@@ -120,7 +121,7 @@ def convert(
     if not isinstance(layout, Layout):
         raise UsageError("--layout auto is for the strict policy")
     features = guest_xcr0 if guest_xcr0 is not None else (guest_layout or layout).xcr0_mask
-    buffer = 4096 if size is None else size
+    buffer = PAGE_SIZE if size is None else size
     if form == Format.COMPACTED:
         done = core.compact_xsave_area(
             data,

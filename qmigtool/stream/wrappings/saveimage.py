@@ -7,7 +7,7 @@ from typing import Any
 
 from qmigtool.errors import StreamError
 from qmigtool.parsers.container import ContainerKind, Magic, recognise
-from qmigtool.parsers.records import QEVM
+from qmigtool.parsers.records import is_plain_stream
 from qmigtool.parsers.saveimage import FORMAT_OFFSET, SECTION, SaveFormat, SaveImage, read_save_image
 from qmigtool.stream.unwrapped import MAGIC_SIZE, Unwrapped, Wrapping
 
@@ -32,7 +32,7 @@ def _save_image(found: Unwrapped, _magic: Magic, _snapshot: str | None) -> Unwra
 def _format_of(head: bytes, said: str) -> str:
     """Return the format of a stream that begins with ``head``; for one that is recognised as none, what is ``said``."""
     magic = recognise(head)
-    if head.startswith(QEVM):
+    if is_plain_stream(head):
         return said if said == SaveFormat.SPARSE.name.lower() else SaveFormat.RAW.name.lower()
     return magic.packer if magic is not None and magic.packer else said
 
