@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmigtool.errors import LimitError, QmigError, UsageError, XsaveError
+from qmigtool.errors import LimitError, QmigError, UnsupportedError, UsageError, XsaveError
 from qmigtool.xsave import Layout, layout, parse_cpuid_dump
-from qmigtool.xsave.cpuid import parse_cpuid_rows
+from qmigtool.xsave.cpuid import no_xsave, parse_cpuid_rows, split_choice
+from tests.xsave.cputext.texts import case
 
 SPR = [
     (0x00, "000602e7", "00002b00", "00002b00"),
@@ -225,3 +226,44 @@ def test_any_text_gives_a_layout_or_a_qmig_error(noise, start, cut):
     for attempt in (noise, text[:cut] + noise, noise + text[cut:], text[:cut] + noise + text[cut:]):
         with contextlib.suppress(QmigError):
             assert isinstance(parse_cpuid_dump(attempt, "any"), Layout)
+
+
+def test_several_kinds_of_core():
+    text = case("hyb.cpuid")
+    with pytest.raises(
+        XsaveError, match=r"CPU 0 has .*0x2e7; CPU 16 has .*0x207\); name one: hyb.cpuid#0 or hyb.cpuid#16"
+    ):
+        parse_cpuid_dump(text, "hyb.cpuid")
+    assert parse_cpuid_dump(text, "hyb.cpuid", cpu="16").user_mask == 0x207
+    assert split_choice("a/hyb.cpuid#16") == ("a/hyb.cpuid", "16")
+    assert split_choice("hyb.cpuid") == ("hyb.cpuid", None)
+    assert split_choice("#16") == ("#16", None)
+
+
+def test_no_xsave_at_all():
+    assert no_xsave(case("nehalem.cpuid")) == "CPUID.1:ECX[26] is 0"
+    with pytest.raises(UnsupportedError, match=r"no XSAVE: CPUID.1:ECX\[26\] is 0"):
+        parse_cpuid_dump(case("nehalem.cpuid"), "nehalem.cpuid")
+    leaf_0 = "0x00000000: EAX=0x0000000a, EBX=0x756e6547, ECX=0x6c65746e, EDX=0x49656e69\n"
+    assert no_xsave(leaf_0) == "its highest CPUID leaf is 0xa"
+    assert no_xsave(leaf_0.replace("a,", "d,", 1)) is None
+    assert no_xsave("nothing") is None
+    assert no_xsave(case("hyb.cpuid")) is None
+
+
+def test_what_is_missing_is_said_with_its_line():
+    text = case("gml.cpuid")
+    with pytest.raises(XsaveError, match=r"line 3 is the first of CPUID leaf 0xD for CPU 0, but .* subleaf 0"):
+        parse_cpuid_dump(text.replace("0x0000000d 0x00", "0x0000000e 0x00"), "g")
+    only = "CPU 0:\n   0x00000007 0x00: eax=0x00000000 ebx=0x00000000 ecx=0x00000000 edx=0x00000000\n"
+    with pytest.raises(XsaveError, match=r"found no row of CPUID leaf 0xD, only rows of 0x7, the last in line 2"):
+        parse_cpuid_dump(only, "g")
+
+
+def test_right_before_and_kept():
+    atom = parse_cpuid_dump(case("gml.cpuid"), "gml")
+    assert (atom.user_mask, atom.compacted_size(0x1B), atom.standard_size()) == (0x1B, 704, 1088)
+    diamond = parse_cpuid_dump(case("dmr.cpuid"), "dmr")
+    assert diamond.user_mask == 0xE02E7
+    assert (diamond.compacted_size(0xE02E7), diamond.standard_size()) == (10880, 11008)
+    assert (diamond.standard_offset(19), diamond.compacted_offsets(0xE02E7)[19]) == (960, 10752)

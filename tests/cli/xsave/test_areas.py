@@ -8,7 +8,7 @@ import pytest
 
 from qmigtool.cli.main import run
 from tests.support import casefiles, samplefiles
-from tests.xsave.test_holders import AREA, NOTE, core, note, prstatus
+from tests.xsave.holders.areas import AREA, NOTE, core, note, prstatus
 
 KVM = str(samplefiles.path("kvm-avx512-7.2"))
 CORES = ("core.elf", "core.xstate", "xen_xsave.rec", "ch_state.json")
