@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from qmigtool.cli.manpage import _text, manpage
-from tests.cli.test_help import LEAVES, find
+from tests.cli.shared.test_helptext import LEAVES, find
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "qmigtool" / "cli" / "qmigtool.1"

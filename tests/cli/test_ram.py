@@ -1,4 +1,4 @@
-"""The commands `ram`, `rewrite`, `analyze` and `schema learn`: shapes of their output and exit codes."""
+"""The command `ram`: shapes of its output and exit codes."""
 
 import csv
 import io
@@ -8,35 +8,9 @@ import sys
 
 import pytest
 
-from qmigtool.cli import main
-from tests.support import samplefiles
+from tests.cli.calling import BROKEN, document
 from tests.support.packedsamples import packed
-from tests.support.ramwriter import named_page, plain
 from tests.support.streamwriter import PAGE
-
-BROKEN = plain(named_page(0, 1), named_page(3, 2)).finish()[:-3000]
-
-
-@pytest.fixture
-def call(capsys, monkeypatch):
-    def run(*arguments, stdin=None):
-        arguments = [str(one) for one in arguments]
-        monkeypatch.setattr(sys, "argv", ["qmigtool", *arguments])
-        if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code = main.run(arguments)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return run
-
-
-def document(result, code=0):
-    assert result[0] == code, result
-    found = json.loads(result[1])
-    assert found.pop("schema") == 1
-    return found
 
 
 def with_channels(name):
@@ -115,55 +89,6 @@ def test_exit_codes_of_ram(call, tmp_path):
     assert call("ram", packed("plain-7.2").path, "--channel", bad)[0] == 3
     assert call("ram", tmp_path / "none")[0] not in (0, 70)
     assert call("ram")[0] == 2
-
-
-def test_learn_and_use_a_schema(call, tmp_path):
-    schema = tmp_path / "mine.json.xz"
-    found = document(
-        call("schema", "learn", samplefiles.path("pc-7.2"), samplefiles.path("novmdesc-7.2"), "-o", schema, "--json")
-    )
-    assert found["devices"] > 20
-    assert found["shapes"] >= found["devices"]
-    assert found["skipped"] == [str(samplefiles.path("novmdesc-7.2"))]
-    shown = document(call("info", samplefiles.path("novmdesc-7.2"), "--schema", schema, "--json"))
-    assert shown["schema_name"] == "mine.json.xz"
-    code, out, err = call("schema", "learn", samplefiles.path("pc-7.2"), "-o", tmp_path / "m.json", "--name", "n")
-    assert (code, out) == (0, "")
-    assert "devices" in err
-    assert json.loads((tmp_path / "m.json").read_text())["name"] == "n"
-
-
-def test_exit_codes_of_learn(call, tmp_path):
-    assert call("schema", "learn", samplefiles.path("novmdesc-7.2"), "-o", tmp_path / "x")[0] == 63
-    assert not (tmp_path / "x").exists()
-    source = tmp_path / "in.mig"
-    source.write_bytes(samplefiles.read("arm-7.2"))
-    assert call("schema", "learn", source, "-o", source)[0] == 2
-    assert source.read_bytes() == samplefiles.read("arm-7.2")
-    (tmp_path / "bad.json").write_text("{}")
-    assert call("info", samplefiles.path("pc-7.2"), "--schema", tmp_path / "bad.json")[0] == 3
-    assert call("schema", "learn")[0] == 2
-
-
-def test_exit_codes_of_analyze(call, tmp_path):
-    assert call("analyze", samplefiles.path("arm-7.2"))[0] == 0
-    assert call("analyze", samplefiles.path("novmdesc-7.2"), "-d", "desc")[0] == 63
-    assert call("analyze", samplefiles.path("pc-7.2"), "-d", "nothing")[0] == 2
-    broken = tmp_path / "broken"
-    broken.write_bytes(BROKEN)
-    assert call("analyze", broken)[0] == 3
-
-
-def test_exit_codes_of_rewrite(call, tmp_path):
-    target = tmp_path / "out"
-    assert call("rewrite", samplefiles.path("pc-7.2"))[0] == 2
-    code, out, err = call("rewrite", samplefiles.path("arm-7.2"), "-o", target)
-    assert (code, out) == (0, "")
-    assert "no edits" in err
-    broken = tmp_path / "broken"
-    broken.write_bytes(BROKEN)
-    assert call("rewrite", broken, "-o", target)[0] == 3
-    assert document(call("rewrite", samplefiles.path("arm-7.2"), "-o", target, "--json"))["edits"] == []
 
 
 def test_the_real_program():

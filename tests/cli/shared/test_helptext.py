@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from qmigtool.cli.main import cli
 from qmigtool.cli.shared.command import ToolCommand
-from tests.cli.test_names import COMMANDS, GROUPS
+from tests.cli.shared.test_othernames import COMMANDS, GROUPS
 from tests.support.paths import ROOT
 
 MANY = 15  # options that a command may have without headings
