@@ -3,6 +3,7 @@
 =========  =====================================================================================
 compare    two streams as a whole: :func:`compare`
 threeway   two streams and their common base: :func:`compare_three`
+domain     the libvirt XML of two save images
 ram        the contents of guest memory, page by page
 fields     two devices, field by field
 defaults   the value of a field that was not sent

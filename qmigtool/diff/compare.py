@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from qmigtool.diff.domain import differing_domains
 from qmigtool.diff.fields import HELD, Pair, differing
 from qmigtool.diff.model import Comparison, Difference, DifferenceKind
 from qmigtool.diff.noise import (
@@ -88,6 +89,11 @@ class _Comparer:
                 self._unreached[side].append(difference.path)  # it ends before the list of RAM blocks
             else:
                 self._take(difference)
+        domains = differing_domains(self._a, self._b, self._sides)
+        for difference in domains.differences:
+            self._take(difference)
+        self._notes += domains.notes
+        self._undecided += domains.undecided
         for a, b in _pairs(self._a.devices, self._b.devices):
             if a is not None and b is not None:
                 self._device(a, b)
