@@ -1,17 +1,118 @@
-"""The rules that hold extended state against XFD, IA32_XSS and CET: variants, and what is healthy."""
+"""The rules about the extended state of each vCPU: cases, variants, and what is healthy."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.check.checking import edited, found, places, sample
+from tests.check.checking import edited, found, places, poked, sample
+from tests.check.rules.cases import KVM, PC, Case, check_case
 from tests.rewrite.editing import rewritten
 from tests.support import casefiles
 
-KVM = "kvm-avx512-7.2"
 CET_GUEST = casefiles.read("xsave", "cet-guest.mig")  # XSS 0x1800, CR4.CET 0, CET_U and CET_S live
 CR4 = 0x40620
 XFD, BV = "cpu@0/cpu/msr_xfd/env.msr_xfd", "cpu@0/env.xstate_bv"
+
+
+CASES = (
+    Case(
+        "xfd-component-declared",
+        lambda: casefiles.read("xsave", "xfd.mig"),
+        [("error", "cpu@0/cpu/msr_xfd/env.msr_xfd")],
+        KVM,
+        says="IA32_XFD is 0x40000, but XSTATE_BV 0x600e7 declares XTILEDATA",
+    ),
+    Case(
+        "cet-in-xss",
+        lambda: casefiles.read("xsave", "cetz.mig"),
+        [("warning", "cpu@0/cpu/cet/env.u_cet")],
+        PC,
+        says="CET_U is live, but IA32_XSS is 0x0",
+    ),
+    Case(
+        "x87-overwritten",
+        lambda: casefiles.read("xsave", "qemu-11.1.3-mshv-cet.mig"),
+        [("error", "cpu@0/env.fpuc")],
+        KVM,
+        says="FCW is 0xc176 and FOP is 0xeda5",
+    ),
+    Case("mxcsr-reserved", lambda: poked(KVM, {"cpu@0/env.mxcsr": 1 << 16, "cpu@0/env.xstate_bv": 0xE0}), [], KVM),
+    Case("xcr0-legal", lambda: poked(KVM, {"cpu@0/env.xcr0": 0xE6}), [("error", "cpu@0/env.xcr0")], KVM, says="x87"),
+    Case("xcr0-legal", lambda: poked(KVM, {"cpu@0/env.xcr0": 0xE5}), [("error", "cpu@0/env.xcr0")] * 2, KVM),
+    Case("xcr0-legal", lambda: poked(KVM, {"cpu@0/env.xcr0": 0xA7}), [("error", "cpu@0/env.xcr0")], KVM),
+    Case("xcr0-legal", lambda: poked(PC, {"cpu@3/env.xcr0": 0xF}), [("error", "cpu@3/env.xcr0")], PC, says="BNDCSR"),
+    Case("xcr0-legal", lambda: poked(PC, {"cpu@3/env.xcr0": 0x20007}), [("error", "cpu@3/env.xcr0")], PC, says="XTILE"),
+    Case(
+        "xss-legal",
+        lambda: edited(PC, lambda r: r.add_subsection("cpu@0", "cpu/xss", {"env.xss": 0x204})),
+        [("error", "cpu@0/cpu/xss/env.xss")],
+        PC,
+        says="AVX PKRU",
+    ),
+    Case(
+        "xstate-bv-legal",
+        lambda: poked(KVM, {"cpu@0/env.xstate_bv": 0x80000000001000E7}),
+        [("error", "cpu@0/env.xstate_bv")],
+        KVM,
+        says="bit20 bit63",
+    ),
+    Case("xstate-bv-legal", lambda: poked(KVM, {"cpu@0/env.xstate_bv": 0x18E7}), [], KVM, accelerator="mshv"),
+    Case(
+        "xstate-bv-legal", lambda: poked(KVM, {"cpu@0/env.xstate_bv": 0x18E7}), [("error", "cpu@0/env.xstate_bv")], KVM
+    ),
+    Case(
+        "xstate-bv-within-xcr0",
+        lambda: poked(KVM, {"cpu@0/env.xcr0": 7}),
+        [("warning", "cpu@0/env.xstate_bv")],
+        KVM,
+        says="opmask ZMM_Hi256 Hi16_ZMM is not enabled",
+    ),
+    Case("xstate-bv-within-xcr0", lambda: poked("twin-kvm-10.0", {"cpu@0/env.xstate_bv": 3}), [], "twin-kvm-10.0"),
+    Case(
+        "live-state-declared",
+        lambda: poked(KVM, {"cpu@0/env.xstate_bv": 0xE3}),
+        [("warning", "cpu@0/env.xstate_bv")],
+        KVM,
+        says="but AVX differs",
+    ),
+    Case("live-state-declared", lambda: sample(PC), [], KVM),
+    Case(
+        "tcg-state-undeclared",
+        lambda: sample("twin-tcg-10.0"),
+        [("warning", "cpu@0/env.xstate_bv")],
+        "twin-kvm-10.0",
+        '[rules.tcg-state-undeclared]\nseverity = "warning"',
+    ),
+    Case(
+        "live-state-enabled",
+        lambda: poked(PC, {"cpu@1/env.xcr0": 3}),
+        [("warning", "cpu@1/env.xcr0")],
+        PC,
+        says="but AVX differs",
+    ),
+    Case("mxcsr-reserved", lambda: poked(PC, {"cpu@1/env.mxcsr": 0x11F80}), [("error", "cpu@1/env.mxcsr")], PC),
+    Case("mxcsr-reserved", lambda: poked(PC, {"cpu@1/env.mxcsr": 0x21F80}), [], PC),
+    Case(
+        "components",
+        lambda: sample(PC),
+        [("error", f"cpu@{n}/env.xcr0") for n in (0, 1, 2)],
+        KVM,
+        '[rules.components]\nforbidden = ["PKRU"]',
+    ),
+    Case(
+        "components",
+        lambda: edited(PC, lambda r: r.add_subsection("cpu@3", "cpu/intel_amx_xtile")),
+        [("error", "cpu@3")] * 2,
+        PC,
+        '[rules.components]\nforbidden = "amx"',
+        says="XTILECFG is carried in a subsection",
+    ),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
+def test_rule(case: Case) -> None:
+    check_case(case)
 
 
 def with_xfd(xfd: int, more: int) -> bytes:
@@ -107,13 +208,3 @@ def test_each_rule_is_silent_on_the_others_cases(name):
     rules = {finding.rule for finding in found(casefiles.read("xsave", name))}
     mine = {"cetz.mig": {"cet-in-xss"}, "xfd.mig": {"xfd-component-declared"}}.get(name, set())
     assert rules - {"kvmclock-sent"} == mine
-
-
-def test_only_xcr0_counts_as_xcr0():
-    data = edited(KVM, lambda r: r.add_subsection("cpu@0", "cpu/xss", {"env.xss": 0x800}))
-    assert not places(found(data), "xcr0-equal")
-    both = edited("pc-7.2", lambda r: r.add_subsection("cpu@0", "cpu/xss", {"env.xss": 0x1800}))
-    assert [one.message for one in found(both) if one.rule == "xcr0-equal"] == [
-        one.message for one in found(sample("pc-7.2")) if one.rule == "xcr0-equal"
-    ]
-    assert len(places(found(both), "xss-equal")) == 3
