@@ -106,7 +106,7 @@ def _read(
             document = info_document(stream, lacking, whole=whole)
             status = finish(stream)
             if lacking is not None and lacking.status:
-                say_error(f"qmigtool: {file}: {lacking.words} (multifd and postcopy use others: --channel adds them)")
+                say_error(f"qmigtool: {file}: {lacking.words} ({lacking.advice})")
                 status = status or lacking.status
             return document, lacking, "" if stream.unreached is None else not_reached(stream.unreached), status
     except (SnapshotsError, MigrationsError) as several:

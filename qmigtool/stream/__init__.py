@@ -2,6 +2,7 @@
 
 ============  =================================================================================
 traffic       the connections of a capture, and its migrations in time
+learning      a schema from the streams of several files
 opening       from a path, bytes or a pipe to a stream
 model         a stream: :class:`Stream`
 facts         what a stream contains

@@ -40,6 +40,11 @@ class Missing(NamedTuple):
             return f"{count} were not sent: {self.excuse}"
         return f"{count} are missing: they are in none of the given channels"
 
+    @property
+    def advice(self) -> str:
+        """What to do about it, or an empty string where the pages may be unused."""
+        return "" if self.excuse else "multifd and postcopy use others: --channel adds them"
+
 
 def missing_memory(stream: Facts) -> Missing | None:
     """Return which memory of a stream is missing, or None; reads all of RAM's headers, and all channels.

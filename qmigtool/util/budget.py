@@ -44,7 +44,7 @@ class Limits:
     ``seconds`` of processor time; ``memory`` in bytes: kept while it runs, or needed by a decompressor at once;
     ``spool`` in bytes of temporary files, holes not counted; ``objects``: values that are decoded, printed or compared
     one by one (16 elements of an array of numbers are one), and the items of a stream: 40 for each section with a
-    header, 8 for any other; what fits schemas to bodies is bounded with them. With ``grow`` all limits are larger
+    header, 2 for any other; what fits schemas to bodies is bounded with them. With ``grow`` all limits are larger
     for large inputs.
     """
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import qmigtool
-from qmigtool.stream.missing import missing_memory
+from qmigtool.stream.missing import Missing, missing_memory
 from tests.support import casefiles, packedsamples, samplefiles
 from tests.support.streamwriter import PAGE, StreamWriter, Vmsd, eos, mem_size, num, page, raw, zero
 
@@ -128,3 +128,8 @@ def test_a_channel_that_cannot_be_unpacked_is_named(call, tmp_path, data, status
     assert got == status
     assert said in err
     assert "channel" in err
+
+
+def test_what_is_missing_can_be_added() -> None:
+    assert "--channel" in Missing(1, 8, "").advice
+    assert not Missing(1, 8, "the guest may have reported them as free (balloon)").advice

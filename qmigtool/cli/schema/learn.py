@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json, say_error
-from qmigtool.cli.shared.output import finish, json_option, opened, snapshot_option, write_output
-from qmigtool.devices.schema import Schema
-from qmigtool.errors import UnsupportedError
-from qmigtool.util.budget import portion
+from qmigtool.cli.shared.output import exit_status, finish, json_option, opened, snapshot_option, write_output
+from qmigtool.stream.learning import learn_from
+from qmigtool.stream.model import Stream
 
 
 @command("qmigtool schema learn samples/pc-7.2.mig samples/q35-7.2.mig -o pc.json.xz", name="learn")
@@ -25,26 +26,24 @@ def learn(files: tuple[str, ...], output: str, name: str | None, as_json: bool) 
 
     The option --schema OUT then decodes streams without a vmdesc.
     """
-    learned = Schema(name or Path(output).name)
-    skipped = []
-    doubtful = 0  # the exit status of what is broken
-    for file in files:
-        with portion(), opened(file) as stream:
-            doubtful = finish(stream) or doubtful
-            if stream.vmdesc is None:
-                skipped.append(file)
-            else:
-                learned.add(stream.vmdesc, stream.machine)
-    if not learned.devices and doubtful:
+    learned = learn_from(files, name or Path(output).name, opening=_reported)
+    doubtful = exit_status(learned.problems)
+    if not learned.schema.devices:
         return doubtful
-    if not learned.devices:
-        raise UnsupportedError("learning from a stream without a vmdesc")
-    write_output(output, learned.to_file(output))
-    found = learned.summary()
+    write_output(output, learned.schema.to_file(output))
+    found = learned.schema.summary()
     if as_json:
-        print_json({**found, "skipped": skipped})
+        print_json({**found, "skipped": learned.skipped})
     else:
         say_error(f"{output}: {found['devices']} devices, {found['shapes']} shapes")
-        for file in skipped:
+        for file in learned.skipped:
             say_error(f"no vmdesc: {file}")
     return doubtful
+
+
+@contextmanager
+def _reported(file: str) -> Iterator[Stream]:
+    """Open a stream; report its errors when it has been read."""
+    with opened(file) as stream:
+        yield stream
+        finish(stream)

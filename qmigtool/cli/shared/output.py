@@ -192,6 +192,11 @@ def finish(stream: Stream, *more: QmigError) -> int:
     for problem in problems:
         problem.file = problem.file or stream.source.name
         complain(problem)
+    return exit_status(problems)
+
+
+def exit_status(problems: Iterable[QmigError]) -> int:
+    """Return the exit status for what was found in the input; 0 for nothing."""
     # Broken outweighs unsupported: a damaged stream should not look like a new format.
     codes = {problem.exit_code for problem in problems}
     return min(codes - {UnsupportedError.exit_code} or codes, default=0)
