@@ -4,19 +4,17 @@ import struct
 
 import pytest
 
-from qmigtool.errors import LimitError, StreamError, TruncatedError, UnsupportedError
-from qmigtool.parsers.ram import RamBody
+from qmigtool.errors import TruncatedError, UnsupportedError
 from qmigtool.parsers.ramruns import Run, RunTable
-from qmigtool.parsers.ramstate import MAX_BLOCKS, RamBlock, RamState
-from qmigtool.parsers.records import MappedRamHeader, PostcopyAdvise
-from qmigtool.parsers.window import Window
+from qmigtool.parsers.ramstate import RamBlock, RamState
+from qmigtool.parsers.records import MappedRamHeader
+from tests.parsers.rambodies import fails, listed, walk
 from tests.support.streamwriter import (
     PAGE,
     be32,
     be64,
     compressed,
     eos,
-    flush,
     mem_size,
     page,
     str8,
@@ -24,42 +22,6 @@ from tests.support.streamwriter import (
     xbzrle,
     zero,
 )
-
-
-def walk(data, state=None, *, base=0):
-    """Walk one body; return the state and the offset behind it."""
-    state = state or RamState(PAGE)
-    if state.runs is None:
-        state.runs = RunTable(state.page_size)
-    body = RamBody(state)
-    window = Window(data, base=base, final=True)
-    pos, ended = base, False
-    while not ended:
-        pos, ended = body.advance(window, pos)
-    return state, pos
-
-
-def listed(*blocks, page_size=PAGE):
-    state = RamState(page_size)
-    walk(mem_size(blocks or [("r", 16 * PAGE)]) + eos(), state)
-    return state
-
-
-def fails(data, state=None, kind=StreamError):
-    with pytest.raises(kind) as caught:
-        walk(data, state if state is not None else listed())
-    assert type(caught.value) is kind
-    return caught.value
-
-
-def test_block_list():
-    data = mem_size([("pc.ram", 0x1000000), ("/rom@etc/acpi/tables", 0x20000)]) + flush() + eos()
-    state, end = walk(data, base=0x2C)
-    assert end == 0x2C + len(data)
-    assert state.blocks == [
-        RamBlock("pc.ram", 0x1000000, 0x2C + 8),
-        RamBlock("/rom@etc/acpi/tables", 0x20000, 0x2C + 8 + 7 + 8),
-    ]
 
 
 def test_real_bytes_of_the_facts():
@@ -179,53 +141,9 @@ def test_a_cut_names_the_offset_of_the_end():
             assert fails(data[:cut], kind=TruncatedError).offset == cut
 
 
-def test_too_many_blocks():
-    state = RamState(PAGE)
-    names = [f"b{n}" for n in range(MAX_BLOCKS + 1)]
-    with pytest.raises(LimitError, match="more than 65536 RAM blocks"):
-        walk(mem_size([(name, PAGE) for name in names]) + eos(), state)
-
-
-def test_a_block_list_of_the_largest_total():
-    total = (1 << 64) - PAGE
-    state, _ = walk(mem_size([("r", total)]) + eos())
-    walk(zero(total - PAGE, "r") + eos(), state)
-    assert state.blocks[0].used_length == total
-
-
-def test_an_empty_block_list():
-    state, end = walk(word(0, 4) + eos())
-    assert (state.blocks, end) == ([], 16)
-
-
 def test_names_of_any_bytes():
     state, _ = walk(mem_size([(b"\xff../\x1b[31m", PAGE)]) + zero(0, b"\xff../\x1b[31m") + eos())
     assert state.blocks[0].idstr.encode("utf-8", "surrogateescape") == b"\xff../\x1b[31m"
-
-
-# -- what follows a block's length ------------------------------------------------------------------------------------
-
-
-def advised(summary):
-    state = RamState(PAGE)
-    state.advise = PostcopyAdvise(summary, PAGE)
-    return state
-
-
-def test_postcopy_page_sizes_where_they_differ():
-    blocks = [("m", 0x400000, be64(0x200000)), ("pc.bios", 0x40000), ("last", 0x20000)]
-    state, _ = walk(mem_size(blocks) + eos(), advised(0x201000))
-    assert [b.page_size for b in state.blocks] == [0x200000, None, None]
-
-
-@pytest.mark.parametrize("behind", [flush() + eos(), eos()])
-def test_a_ram_word_is_no_page_size(behind):
-    state, _ = walk(mem_size([("m", 0x400000)]) + behind, advised(0x3FFFFF))
-    assert state.blocks[0].page_size is None
-
-
-def test_without_advise_no_page_size_is_looked_for():
-    fails(mem_size([("m", 0x400000, be64(0x200000))]) + eos(), RamState(PAGE))
 
 
 def test_ignore_shared():

@@ -11,15 +11,14 @@ from qmigtool.errors import LimitError, StreamError, TruncatedError, Unsupported
 from qmigtool.parsers.savevm import MAX_VMDESC, Reader
 from qmigtool.parsers.section import Type
 from qmigtool.parsers.window import Window
+from tests.parsers.framing import error_of
 from tests.parsers.reading import as_spans, read_pieces, read_steps, read_whole
-from tests.parsers.test_record import COMMANDS as NUMBERS
 from tests.support import samplefiles
 from tests.support.streamwriter import (
     PAGE,
     Pairs,
     StreamWriter,
     Vmsd,
-    be16,
     be32,
     be64,
     capabilities,
@@ -207,9 +206,6 @@ def test_lengths_are_for_full_sections_only():
     assert found.sections[-3].measured == "vmdesc"
 
 
-# -- packages ---------------------------------------------------------------------------------------------------------
-
-
 def postcopy(inside, *, length=None, after=True) -> StreamWriter:
     """A stream that switched to postcopy; ``inside`` writes the package's items."""
     w = StreamWriter()
@@ -275,16 +271,6 @@ def test_no_eof_inside_a_package():
 def test_no_package_inside_a_package():
     w = postcopy(lambda w: (w.packaged(5), w.command(4, "POSTCOPY_LISTEN")))
     assert "a package inside a package" in read_whole(w.finish()).error
-
-
-# -- what is wrong ----------------------------------------------------------------------------------------------------
-
-
-def error_of(data: bytes, **options):
-    reader = Reader(Window(data, final=True), **options)
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - the caller looks at the type
-        list(reader.sections())
-    return caught.value
 
 
 START = StreamWriter()
@@ -382,35 +368,6 @@ def test_a_tail_that_looks_like_a_vmdesc_and_is_none():
     data = w.finish(vmdesc=False, tail=b"\x06\xff\xff\xff\xffno brace")
     assert as_spans(read_whole(data).sections) == w.spans
     assert read_steps(data, 1) == read_whole(data)
-
-
-COMMANDS = {number: name for name, number in NUMBERS.items()}
-
-
-@pytest.mark.parametrize("number", range(1, 12))
-def test_every_command(number):
-    lengths = {1: 0, 2: 4, 3: 16, 4: 0, 5: 0, 6: 41, 7: 4, 8: 0, 9: 0, 10: 7, 11: 0}
-    name = COMMANDS[number].removeprefix("MIG_CMD_")
-    payload = bytes(lengths[number])
-    if number == 6:
-        payload = b"\0" + str8("r") + b"\0" + be64(0) + be64(PAGE)
-    w = StreamWriter()
-    w.start(1, "ram", 0, 4, mem_size([("r", 2 * PAGE)]) + eos())
-    w.command(number, name, payload)
-    assert as_spans(read_whole(w.finish()).sections) == w.spans
-    if number not in (6, 10):
-        wrong = b"QEVM\0\0\0\x03\x08" + be16(number) + be16(lengths[number] + 1) + bytes(99)
-        error = error_of(wrong)
-        assert (type(error), error.offset) == (StreamError, 11)
-
-
-def test_advise_without_a_payload_is_for_bitmaps_only():
-    w = StreamWriter()
-    w.command(3, "POSTCOPY_ADVISE")
-    w.start(1, "ram", 0, 4, mem_size([("r", PAGE)]) + eos())
-    reader = Reader(Window(w.finish(), final=True))
-    list(reader.sections())
-    assert reader.ram.advise is None
 
 
 def test_capabilities_reach_the_ram_reader():

@@ -1,6 +1,5 @@
 """What one command may cost, and what is said when it would be more."""
 
-import io
 import json
 import threading
 import time
@@ -13,9 +12,6 @@ from qmigtool.cli.main import run
 from qmigtool.errors import BudgetError, UnsupportedError
 from qmigtool.parsers.vmdesc import parse_vmdesc
 from qmigtool.util.budget import FREE, Budget, Limits, current, ensured, limited, portion
-from qmigtool.util.jsontext import Items, Pairs, Tokens, json_document, materialised, write_json
-from qmigtool.util.values import number, parse_number, size
-from qmigtool.xsave import parse_mask
 from tests.support import samplefiles
 
 
@@ -157,46 +153,6 @@ def test_a_shared_shape_costs_nothing_to_count() -> None:
     assert parse_vmdesc(text).devices[0].description.objects > length
 
 
-def test_json_is_that_of_json() -> None:
-    value = {"a": [1, {"b": None}, [], {}], "c": '\u202e\x1b"', "d": True, "e": {"f": [[1], [2, 3]]}}
-    assert json_document(value) == json.dumps(value, indent=2) + "\n"
-    lazy = Pairs(
-        [
-            ("a", Items([1, Pairs([("b", None)]), Items([]), Pairs([])])),
-            ("t", Tokens([[], ["1", "2"], ["3"]])),
-            ("empty", Tokens([])),
-        ]
-    )
-    plain = {"a": [1, {"b": None}, [], {}], "t": [1, 2, 3], "empty": []}
-    out = io.StringIO()
-    write_json(out, lazy, 4)
-    assert out.getvalue() == json.dumps(plain, indent=4)
-
-
-def test_what_is_lazy_can_be_made() -> None:
-    lazy = Pairs([("a", Items([Tokens([["1"], ["2"]])])), ("b", {"c": (1, 2)})])
-    assert materialised(lazy) == {"a": [[1, 2]], "b": {"c": [1, 2]}}
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("743", 743), ("0x2e7", 743), ("0X2E7", 743), ("0b101", 5), ("0o17", 15), ("1_000", 1000), ("-1", -1),
-        ("512K", 512 << 10), ("16m", 16 << 20), ("1 GiB", 1 << 30), ("2GB", 2 << 30), ("0x10K", 0x4000),
-        ("0x1000", 4096), ("0x1b", 27), ("16 bytes", 16), ("16b", 16), (" 5 ", 5), ("0", 0), ("-4K", -4096),
-    ],
-)  # fmt: skip
-def test_numbers_have_one_grammar(text: str, value: int) -> None:
-    assert parse_number(text) == value == number(text, "it")
-
-
-@pytest.mark.parametrize("text", ["", "k", "0x", "1.5", "1e3", "010", "5kk", "\uff11", "0b2", "x", "1 2", "9" * 500])
-def test_what_is_no_number(text: str) -> None:
-    assert parse_number(text) is None
-    with pytest.raises(Exception, match="it is "):
-        size(text, "it")
-
-
 def test_options_raise_the_limits(capsys: pytest.CaptureFixture[str]) -> None:
     file = str(samplefiles.path("kvm-avx512-7.2"))
     assert run(["--max-objects", "5", "show", file, "cpu@0"]) == 63
@@ -208,28 +164,3 @@ def test_options_raise_the_limits(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run(["--max-memory", "nonsense", "info", file]) == 2
     assert run(["--max-seconds", "-1", "info", file]) == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "path", "value"),
-    [
-        (["--set", "cpu@0/env.xcr0=0x7"], "cpu@0/env.xcr0", 7),
-        (["--set", "cpu@0/env.regs[1]=512K"], "cpu@0/env.regs[1]", 512 << 10),
-        (["--set", "cpu@0/env.regs[1]=16m"], "cpu@0/env.regs[1]", 16 << 20),
-        (["--set", "cpu@0/env.regs[1]=0b101"], "cpu@0/env.regs[1]", 5),
-    ],
-)
-def test_edits_take_the_same_numbers(options: list[str], path: str, value: int, tmp_path: Path) -> None:
-    out = str(tmp_path / "out.mig")
-    assert run(["rewrite", str(samplefiles.path("kvm-avx512-7.2")), *options, "-o", out]) == 0
-    with qmigtool.open(out) as stream:
-        assert stream.field(path).value == value
-
-
-def test_masks_and_vcpus_take_the_same_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse_mask("0b111,0x1K") == 0x407
-    file, out = str(samplefiles.path("kvm-avx512-7.2")), str(tmp_path / "area")
-    export = ["xsave", "export", file, "--format", "standard", "--layout", "qemu", "-o", out]
-    assert run([*export, "--vcpu", "0x0"]) == 0
-    assert run([*export, "--vcpu", "01"]) == 2
-    assert "01" in capsys.readouterr().err

@@ -10,7 +10,6 @@ import pytest
 import qmigtool
 from qmigtool import tables
 from qmigtool.cli.main import run
-from qmigtool.diff.outcome import folders_document
 from tests.support import samplefiles
 
 PC, Q35, ARM, KVM = (str(samplefiles.path(name)) for name in ("pc-7.2", "q35-7.2", "arm-7.2", "kvm-avx512-7.2"))
@@ -169,18 +168,6 @@ def test_a_broken_stream_is_neither_the_same_nor_different(lost, tmp_path, capsy
     assert json.loads(capsys.readouterr().out)["same"] is None
     assert run(["diff", PC, str(broken), "--base", PC, "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["same"] is None
-
-
-@pytest.mark.parametrize(
-    ("answers", "only", "same"),
-    [
-        ([True, True], [], True), ([True, None], [], None), ([None, False], [], False), ([True], ["x"], False),
-        ([], ["x"], False),
-    ],
-)  # fmt: skip
-def test_folders_are_the_same_if_all_pairs_are(answers, only, same):
-    files = [{"file": "a", "error": {}} if one is None else {"file": "a", "same": one} for one in answers]
-    assert folders_document(files, only, [])["same"] is same
 
 
 def test_a_file_that_cannot_be_opened_does_not_stop_the_others(folders, capsys):

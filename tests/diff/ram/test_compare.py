@@ -17,92 +17,46 @@ from qmigtool.diff.ram import walk as ramwalk
 from qmigtool.errors import StreamError, UnsupportedError
 from qmigtool.rewrite import Rewriter
 from tests.bench.memory import mapped as sparse_mapped
+from tests.diff.ram.memories import (
+    CHANGED,
+    CONTENTS,
+    FILLED,
+    ONLY_A,
+    ONLY_B,
+    PAGES,
+    RECORD,
+    SAME,
+    UNKNOWN,
+    ZEROED,
+    kind,
+    memory,
+    of,
+)
 from tests.support import naiveram, samplefiles
 from tests.support.packedsamples import packed
 from tests.support.ramwriter import filled, mapped, multifd_main, named_page, plain
 from tests.support.streamwriter import PAGE, StreamWriter, be64, compressed, eos, mem_size, page, xbzrle, zero
-
-PAGES = 12
-SAME, CHANGED, ZEROED, FILLED = "same", "changed", "zeroed", "filled"
-ONLY_A, ONLY_B, UNKNOWN = "only_a", "only_b", "unknown"
-
-
-def kind(one: bytes | None, other: bytes | None) -> str:
-    """The class of a page in the plainest way; None is absent."""
-    if one is None or other is None:
-        return UNKNOWN if one is other else ONLY_B if one is None else ONLY_A
-    if one == other:
-        return SAME
-    nothing = bytes(len(one))
-    return FILLED if one == nothing else ZEROED if other == nothing else CHANGED
 
 
 def found(block):
     """The class of every page that a comparison gives, from its ranges; they have to be in order and not overlap."""
     out = []
     for part in block.ranges():
-        for offset, length, kind in part.tolist():
+        for offset, length, page_class in part.tolist():
             assert length
             assert offset % block.page_size == length % block.page_size == 0
             assert offset >= len(out) * block.page_size
             out += [SAME] * (offset // block.page_size - len(out))
-            out += [PageClass(kind).word] * (length // block.page_size)
+            out += [PageClass(page_class).word] * (length // block.page_size)
     out += [SAME] * (block.pages - len(out))
     assert {one: out.count(one.word) for one in PageClass} == block.counts
     return out
-
-
-def of(*records, pages=PAGES):
-    return qmigtool.open(plain(*records, pages=pages).finish())
 
 
 def block_of(*streams, **options):
     comparison = compare_ram(*streams, **options)
     assert len(comparison.blocks) == 1
     return comparison.blocks[0]
-
-
-# -- against the naive comparison ------------------------------------------------------------------------------------
-
-
-def changed(data, at=100):
-    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-
-
-CONTENTS = [bytes(PAGE), filled(1), filled(2), changed(filled(1), PAGE - 1), changed(bytes(PAGE), 0), b"\x55" * PAGE]
-HOWS = st.sampled_from(["page", "zero", "compressed", "xbzrle"])
-RECORD = st.tuples(st.integers(0, PAGES - 1), st.integers(0, len(CONTENTS) - 1), HOWS)
-
-
-def record(number, content, how, before):
-    addr = number * PAGE
-    if how == "zero" and len(set(content)) == 1:
-        return zero(addr, "r", content[0])
-    if how == "compressed":
-        return compressed(addr, zlib.compress(content), "r")
-    if how == "xbzrle" and before is not None:
-        differ = [i for i in range(PAGE) if before[i] != content[i]]
-        if differ:
-            first, end = differ[0], differ[-1] + 1
-            delta = uleb(first) + uleb(end - first) + content[first:end]
-            if len(delta) <= PAGE:
-                return xbzrle(addr, delta, "r")
-    return page(addr, content, "r")
-
-
-def uleb(value):
-    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7])
-
-
-def memory(records):
-    """(records on the wire, page number -> content or None)"""
-    content = dict.fromkeys(range(PAGES))
-    out = []
-    for number, which, how in records:
-        data = CONTENTS[which]
-        out.append(record(number, data, how, content[number]))
-        content[number] = data
-    return out, content
 
 
 @settings(max_examples=150, deadline=None)
@@ -178,9 +132,6 @@ def test_one_guest_in_three_encodings_is_the_same(name, tmp_path):
 def test_a_stream_is_the_same_as_itself(name):
     with qmigtool.open(packed(name).path) as one, qmigtool.open(packed(name).path) as other:
         assert compare_ram(one, other, absent="zero").same
-
-
-# -- blocks, pages and channels that are not there -------------------------------------------------------------------
 
 
 def blocks(*sizes, page_size=PAGE):
@@ -301,9 +252,6 @@ def test_a_pipe_cannot_be_compared():
                 compare_ram(*pair)
 
 
-# -- differences by bytes --------------------------------------------------------------------------------------------
-
-
 def test_the_bytes_that_differ_are_counted():
     one = bytearray(filled(3))
     one[17] ^= 1
@@ -320,45 +268,6 @@ def test_the_bytes_that_differ_are_counted():
         assert len(list(comparison.differences(2))) == 2
 
 
-# -- pages that moved ------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(RECORD, max_size=20), st.lists(RECORD, max_size=20))
-def test_pages_that_moved_are_found_as_the_naive_search_finds_them(one, other):
-    records_a, a = memory(one)
-    records_b, b = memory(other)
-    expected = set()
-    for number, content in b.items():
-        differs = kind(a[number], content) in (CHANGED, FILLED)
-        if differs and len(set(content)) > 1 and content in a.values():
-            expected.add(number * PAGE)
-    with of(*records_a) as sa, of(*records_b) as sb:
-        moved = compare_ram(sa, sb).moved()
-        assert moved["offset"].tolist() == sorted(expected)
-        for _, _, offset, origin in moved.tolist():
-            assert sb.ram.page("r", offset) == sa.ram.page("r", origin)
-
-
-def test_a_page_moves_between_blocks_and_encodings():
-    def stream(*records):
-        w = StreamWriter()
-        w.start(1, "ram", 0, 4, mem_size([("x", 4 * PAGE), ("y", 4 * PAGE)]) + eos())
-        w.part(1, b"".join(records) + eos())
-        w.end(1, eos())
-        return qmigtool.open(w.finish())
-
-    nothing = [zero(i * PAGE, block) for block in "xy" for i in range(4)]
-    a = stream(*nothing, compressed(PAGE, zlib.compress(filled(9)), "x"), page(2 * PAGE, filled(8), "x"))
-    b = stream(*nothing, page(3 * PAGE, filled(9), "y"), page(2 * PAGE, filled(7), "x"), zero(0, "y", 0x55))
-    with a, b:
-        comparison = compare_ram(a, b)
-        assert comparison.moved().tolist() == [(1, 0, 3 * PAGE, PAGE)]
-        assert comparison.counts[PageClass.FILLED] == 2
-        assert compare_ram(b, a).moved().tolist() == [(0, 1, PAGE, 3 * PAGE)]
-        assert not len(compare_ram(a, a).moved())
-
-
 @pytest.mark.parametrize(
     "name", ["plain-7.2", "mapped-11.1", "xbzrle-11.1", "multifd-zlib-7.2", "postcopy-preempt-7.2"]
 )
@@ -369,9 +278,6 @@ def test_a_stream_read_once_knows_what_one_read_twice_knows(name):
         assert one.ram.runs.tolist() == two.ram.runs.tolist()
         assert list(map(str, one.problems)) == list(map(str, two.problems))
         assert compare_ram(one, two).same
-
-
-# -- bounds ----------------------------------------------------------------------------------------------------------
 
 
 def test_more_ranges_than_are_kept_are_found_again(monkeypatch):
