@@ -9,7 +9,7 @@ mapped-ram.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -195,9 +195,19 @@ class Draft:
         if found not in self.notes:
             self.notes.append(found)
 
-    def lose(self, text: str, *, device: str | None = None, rule: str = "") -> None:
+    def lose(
+        self,
+        text: str,
+        *,
+        device: str | None = None,
+        path: str = "",
+        offset: int | None = None,
+        values: Mapping[str, Any] | None = None,
+        rule: str = "",
+    ) -> None:
         """Record state that is lost; ``rule`` names the conversion rule that drops it."""
-        self.losses.append(Finding(rule, Severity.ERROR, text, device=device))
+        lost = Finding(rule, Severity.ERROR, text, device=device, path=path, offset=offset, values=values or {})
+        self.losses.append(lost)
 
     def _state(self) -> tuple[Any, ...]:
         """Return everything that an edit can change."""

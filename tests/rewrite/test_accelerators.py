@@ -341,6 +341,17 @@ def test_what_a_hypervisor_does_not_take(path, value, rule, word):
             convert(rewriter.draft, "kvm")
 
 
+def test_a_loss_has_its_place_and_values():
+    with opened("twin-tcg-10.0") as stream:
+        rewriter = Rewriter(stream)
+        rewriter.set("cpu/env.lstar", 1 << 63)
+        convert(rewriter.draft, "kvm", lossy=True)
+        (lost,) = rewriter.draft.losses
+        assert (lost.rule, lost.where) == ("non-canonical", "cpu@0/env.lstar")
+        assert lost.offset == stream.field("cpu@0/env.lstar").offset
+        assert lost.as_dict()["values"] == {"value": "0x8000000000000000", "expected": "0x0"}
+
+
 def test_57_bit_addresses_are_canonical_with_la57():
     with opened("twin-tcg-10.0") as stream:
         rewriter = Rewriter(stream)

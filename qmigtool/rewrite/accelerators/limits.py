@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from qmigtool.findings import Severity
+from qmigtool.findings.model import Wide
 from qmigtool.rewrite import structure
 from qmigtool.rewrite.accelerators.rule import Conversion, ConversionRule, Loss
 from qmigtool.rewrite.accelerators.unwritten import unwritten
@@ -48,14 +49,15 @@ QUEUED = (
 
 def canonical(conversion: Conversion) -> None:
     """Refuse addresses that are not canonical: those that KVM refuses, and those that no CPU accepts."""
-    for section, vcpu in conversion.cpus():
+    for section, _ in conversion.cpus():
         width = linear_width(section.device.number)
         for address in ADDRESSES:
             value = section.device.word(address.path) or 0
             if not is_canonical(value, width):
-                conversion.lose(f"vCPU {vcpu.index}: {address.path} is {value:#x}, which is not canonical")
                 low = value & (1 << width) - 1
                 extended = low | ((1 << 64) - (1 << width) if low >> width - 1 else 0)
+                what = f"{value:#x} is not canonical"
+                conversion.lose(section, address.path, what, Wide(value), expected=Wide(extended))
                 conversion.assign(section, address.path, extended)
 
 
@@ -101,11 +103,13 @@ def system_management(conversion: Conversion) -> None:
 
 def pending_init(conversion: Conversion) -> None:
     """Drop an INIT or a SIPI that TCG has not yet processed: while it is pending, the registers are not reset."""
-    for _, vcpu, common in conversion.paired("cpu_common"):
+    for _, _, common in conversion.paired("cpu_common"):
         request = conversion.number(common, "interrupt_request")
         if request & (CPU_INTERRUPT_INIT | CPU_INTERRUPT_SIPI):
-            conversion.lose(f"vCPU {vcpu.index}: an INIT or a SIPI is pending")
-            conversion.assign(common, "interrupt_request", request & ~(CPU_INTERRUPT_INIT | CPU_INTERRUPT_SIPI))
+            kept = request & ~(CPU_INTERRUPT_INIT | CPU_INTERRUPT_SIPI)
+            what = "an INIT or a SIPI is pending"
+            conversion.lose(common, "interrupt_request", what, Wide(request), expected=Wide(kept))
+            conversion.assign(common, "interrupt_request", kept)
 
 
 def nested(conversion: Conversion) -> None:
@@ -115,17 +119,17 @@ def nested(conversion: Conversion) -> None:
             conversion.refuse(f"vCPU {vcpu.index}: it is inside a nested guest")
         for name, title in OWN.items():
             if section.device.subsection(name) is not None:
-                conversion.lose(f"vCPU {vcpu.index}: {title} ({name})")
+                conversion.lose(section, name, title)
                 structure.drop_subsection(conversion.draft, f"{section.label}/{name}")
 
 
 def queued(conversion: Conversion) -> None:
     """Drop events that are queued for injection if the target does not read them."""
-    for section, vcpu in conversion.cpus():
+    for section, _ in conversion.cpus():
         for path, none, title in QUEUED:
             value = section.device.number(path)
             if value is not None and value != none:
-                conversion.lose(f"vCPU {vcpu.index}: {title} {value} is queued ({path})")
+                conversion.lose(section, path, f"{title} {value} is queued", value, expected=none)
                 conversion.assign(section, path, none)
 
 

@@ -90,10 +90,23 @@ class Conversion:
         elif value:
             self.note(f"{section.label} has no {path}, which should become {value:#x}")
 
-    def lose(self, what: str) -> None:
-        """Record state that the caller drops next; raises :class:`~qmigtool.errors.LiveStateError` unless ``lossy``."""
-        self.check_lossy(f"{self.target.name} cannot hold it: {what}")
-        self.draft.lose(what, rule=self.name)
+    def lose(self, section: SectionDraft, path: str, what: str, value: Any = None, *, expected: Any = None) -> None:
+        """Record state at a path that the caller drops next.
+
+        ``value`` is what the stream has there, ``expected`` what the target can hold. Raises
+        :class:`~qmigtool.errors.LiveStateError` unless ``lossy``.
+        """
+        place = f"{section.label}/{path}"
+        self.check_lossy(f"{self.target.name} cannot hold it: {place}: {what}")
+        values = {name: one for name, one in (("value", value), ("expected", expected)) if one is not None}
+        self.draft.lose(
+            what,
+            device=section.label,
+            path=path,
+            offset=self.draft.source_offset(section, path),
+            values=values,
+            rule=self.name,
+        )
 
     def check_lossy(self, message: str, components: tuple[str, ...] = ()) -> None:
         """Raise :class:`~qmigtool.errors.LiveStateError` with ``message`` unless ``lossy``."""
