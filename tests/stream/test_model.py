@@ -1,16 +1,12 @@
 """A stream, opened by every strategy: from the end, forward, through a pipe; whole, odd and broken."""
 
-import contextlib
 import io
-import os
-import threading
 
 import pytest
 
 import qmigtool
-from qmigtool.errors import ClosedError, QmigError, StreamError, TruncatedError, UnsupportedError, UsageError
-from qmigtool.parsers.vmstate import Kind
-from tests.parsers.reading import as_spans
+from qmigtool.errors import ClosedError, QmigError, TruncatedError, UnsupportedError, UsageError
+from tests.stream.opened import TIMER, everything, frames, look, small
 from tests.support import samplefiles
 from tests.support.streamwriter import (
     PAGE,
@@ -23,59 +19,9 @@ from tests.support.streamwriter import (
     mem_size,
     null_pointers,
     num,
-    page,
     raw,
-    x86_cpu,
     zero,
 )
-
-TIMER = Vmsd("timer", 2, [num("ticks", "int64", 1), num("clock", "int64", 2)])
-
-
-def values(field):
-    if field.kind is Kind.LEAF:
-        return field.value
-    return [(child.name, values(child)) for child in field.children]
-
-
-def everything(stream):
-    """Devices with all of their values; two strategies must agree on this."""
-    return [
-        (
-            device.name,
-            device.instance_id,
-            device.version_id,
-            device.section.body_offset,
-            device.section.body_length,
-            [(field.name, field.type, field.offset, field.length, values(field)) for field in device.fields]
-            if device.description is not None
-            else None,
-        )
-        for device in stream.devices
-    ]
-
-
-def frames(stream):
-    """Sections without the word on how they were measured, which may differ."""
-    return as_spans(stream.sections)
-
-
-def small(*, tail=b"", footers=True, machine="pc-i440fx-7.2", before=None, vmdesc=True, data=bytes(PAGE)):
-    w = StreamWriter(machine, footers=footers)
-    w.start(1, "ram", 0, 4, mem_size([("pc.ram", 64 * PAGE), ("rom", PAGE)]) + eos())
-    if before:
-        before(w)
-    w.part(1, page(0, data, "pc.ram") + b"".join(zero(n * PAGE) for n in range(1, 64)) + eos())
-    w.end(1, zero(0, "rom") + eos())
-    w.device(2, "timer", 0, TIMER)
-    w.device(3, "cpu", 0, x86_cpu(xmm=[(1, 2), (3, 4)]))
-    w.device(4, "cpu", 1, x86_cpu(xcr0=1, xstate_bv=0))
-    w.old_style(0, "slirp", 0, 4, bytes(range(131)))
-    w.finish(vmdesc=vmdesc, tail=tail)
-    return w
-
-
-# -- both strategies --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", samplefiles.NAMES)
@@ -139,105 +85,6 @@ def test_the_device_state_is_reached_without_reading_ram():
         assert not stream.complete
         assert [p.offset for p in stream.problems] == [start.body_offset]
         assert stream.error.section == "ram"
-
-
-# -- pipes ------------------------------------------------------------------------------------------------------------
-
-
-def through_a_pipe(data, consumer):
-    read, write = os.pipe()
-
-    def feed():
-        with contextlib.suppress(BrokenPipeError), os.fdopen(write, "wb") as pipe:
-            pipe.write(data)
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
-        with os.fdopen(read, "rb") as pipe, qmigtool.open(pipe) as stream:
-            return consumer(stream)
-    finally:
-        thread.join()
-
-
-def look(stream):
-    return everything(stream), frames(stream), stream.complete, stream.size, [str(p) for p in stream.problems]
-
-
-@pytest.mark.parametrize("name", samplefiles.NAMES)
-def test_a_pipe_gives_what_the_file_gives(name):
-    data = samplefiles.read(name)
-    with qmigtool.open(samplefiles.path(name)) as stream:
-        expected = look(stream)
-        masks = [(v.xcr0, v.live, v.xsave.data) for v in stream.vcpus] if name in samplefiles.X86 else None
-    assert through_a_pipe(data, look) == expected
-    with qmigtool.open(io.BytesIO(data)) as stream:
-        assert look(stream) == expected
-        assert stream.strategy == "forward"
-        if masks is not None:
-            assert [(v.xcr0, v.live, v.xsave.data) for v in stream.vcpus] == masks
-
-
-class Dribble(io.RawIOBase):
-    """A raw stream that gives a few bytes at a time, as a socket may."""
-
-    def __init__(self, data, step):
-        self._data, self._step, self._at = data, step, 0
-
-    def readable(self):
-        return True
-
-    def read(self, size=-1):
-        piece = self._data[self._at : self._at + self._step]
-        self._at += len(piece)
-        return piece
-
-
-@pytest.mark.parametrize("step", [1, 2, 3, 7, 64, 1000])
-@pytest.mark.parametrize("options", [{}, {"tail": bytes(99)}, {"vmdesc": False}, {"machine": None}])
-def test_pieces_of_any_size_through_a_pipe(step, options):
-    w = small(**options)
-    data = bytes(w.data)
-    with qmigtool.open(data) as stream:
-        expected = look(stream)
-    with qmigtool.open(Dribble(data, step)) as stream:
-        assert look(stream) == expected
-        assert frames(stream) == w.spans
-
-
-@pytest.mark.parametrize("step", [1, 5])
-def test_a_container_in_small_pieces(step):
-    with pytest.raises(StreamError, match="gzip"):
-        qmigtool.open(Dribble(b"\x1f\x8b\x08" + bytes(40), step))
-
-
-def test_a_fifo_by_its_path(tmp_path):
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    data = bytes(small().data)
-    thread = threading.Thread(target=path.write_bytes, args=(data,))
-    thread.start()
-    with qmigtool.open(path) as stream:
-        thread.join()
-        assert stream.complete
-        assert [v.xcr0 for v in stream.vcpus] == [7, 1]
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_bytes_of_any_kind(kind):
-    with qmigtool.open(kind(bytes(small().data))) as stream:
-        assert stream.complete
-
-
-def test_path_as_text(tmp_path):
-    path = tmp_path / "x.mig"
-    path.write_bytes(small().data)
-    with qmigtool.open(str(path)) as stream:
-        assert stream.complete
-        assert repr(stream) == f"<Stream {str(path)!r}, pc-i440fx-7.2, read tail-first>"
-
-
-# -- odd streams ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["after START", "before START"])
@@ -438,9 +285,6 @@ def test_a_stream_written_over_a_longer_one():
         assert [d.name for d in stream.devices] == ["timer"]
 
 
-# -- broken ones ------------------------------------------------------------------------------------------------------
-
-
 def test_broken_in_the_middle_shows_front_and_back():
     w = small()
     data = bytearray(w.data)
@@ -519,43 +363,6 @@ def test_a_cut_sample_shows_what_was_before_the_cut(name):
             assert not stream.complete
             assert isinstance(stream.error, TruncatedError)
             assert stream.error.offset == cut
-
-
-@pytest.mark.parametrize("data", [b"", b"QEV", b"\x7fELF" + bytes(60), bytes(5000), b"\xff" * 5000])
-def test_no_stream_at_all(data):
-    for target in (data, io.BytesIO(data)):
-        with pytest.raises(StreamError) as caught:
-            qmigtool.open(target)
-        assert caught.value.offset is not None
-
-
-@pytest.mark.parametrize("head", [b"\x02\x21\x4c\x18", b"LUKS\xba\xbe", b"QCPR"])
-def test_containers_that_cannot_be_opened_are_named(head):
-    for target in (head + bytes(50), io.BytesIO(head + bytes(50))):
-        with pytest.raises(UnsupportedError) as caught:
-            qmigtool.open(target)
-        assert caught.value.offset == 0
-        assert caught.value.feature
-
-
-@pytest.mark.parametrize("head", [b"LibvirtQemudSave", b"QFI\xfb", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"])
-def test_containers_that_are_nothing_but_a_head(head):
-    with pytest.raises((StreamError, UnsupportedError)):
-        qmigtool.open(head + bytes(50))
-
-
-def test_files_that_are_no_files(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        qmigtool.open(tmp_path / "absent")
-    with pytest.raises(OSError, match=r"directory|Is a"):
-        qmigtool.open(tmp_path)
-    empty = tmp_path / "empty"
-    empty.touch()
-    with pytest.raises(TruncatedError):
-        qmigtool.open(empty)
-
-
-# -- paths and devices ------------------------------------------------------------------------------------------------
 
 
 def test_paths():
