@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from qmigtool.errors import LimitError, StreamError
 
-__all__ = ["Element", "check_domain", "domain_facts", "parse_xml"]
+__all__ = ["LEVELS", "Dimm", "Element", "check_domain", "cpu_topology", "domain_facts", "memory_devices", "parse_xml"]
 
 SECTION = "libvirt XML"
 MAX_XML = 16 << 20
@@ -19,6 +19,8 @@ MAX_TEXT = 64 << 10  # characters of an element that are kept: metadata may have
 MAX_DEPTH, MAX_ELEMENTS = 64, 100_000
 UNITS = {"b": 1, "bytes": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30,
          "t": 1 << 40, "tib": 1 << 40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}  # fmt: skip
+LEVELS = ("sockets", "dies", "clusters", "cores", "threads")
+"""What ``cpu/topology`` counts, each in one of the level before it."""
 
 
 @dataclass(slots=True)
@@ -112,6 +114,45 @@ def domain_facts(text: bytes) -> dict[str, Any]:
         "memory": _size(root.find("memory")),
         "devices": [] if devices is None else [_device(one) for one in devices.inner if one.name != "emulator"],
     }
+
+
+def cpu_topology(root: Element) -> tuple[int, ...] | None:
+    """Return the numbers of :data:`LEVELS`; None if the XML has none, or one that is not a positive number."""
+    topology = root.find("cpu/topology")
+    if topology is None:
+        return None
+    counts = [_number(topology.attributes.get(level, "1")) for level in LEVELS]
+    known = tuple(count for count in counts if count)
+    return known if len(known) == len(LEVELS) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Dimm:
+    """A ``memory`` device: its ``model``, size in bytes, slot and guest-physical address, None if not given."""
+
+    model: str
+    size: int | None
+    slot: int | None
+    base: int | None
+
+
+def memory_devices(root: Element) -> tuple[Dimm, ...]:
+    """Return the memory devices of a domain, in their order."""
+    devices = root.find("devices")
+    found = []
+    for one in () if devices is None else devices.inner:
+        if one.name == "memory":
+            place = one.find("address")
+            at = {} if place is None else place.attributes
+            base = _hexadecimal(at.get("base", ""))
+            model = one.attributes.get("model", "")
+            found.append(Dimm(model, _size(one.find("target/size")), _number(at.get("slot", "")), base))
+    return tuple(found)
+
+
+def _hexadecimal(text: str) -> int | None:
+    digits = text.lower().removeprefix("0x")
+    return int(digits, 16) if 0 < len(digits) <= 16 and all(one in "0123456789abcdef" for one in digits) else None
 
 
 def _device(element: Element) -> str:

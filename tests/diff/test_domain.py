@@ -8,23 +8,7 @@ from qmigtool.cli.main import run
 from qmigtool.diff import DifferenceKind, compare_three
 from tests.diff.comparing import compared, places
 from tests.support import samplefiles
-
-RAW = samplefiles.container("libvirt-raw.save")
-HEAD = 92
-
-
-def image(*changes: tuple[bytes, bytes]) -> bytes:
-    """Return the image with other XML: libvirt leaves room behind it, which the new XML takes or gives."""
-    end = RAW.index(b"\0", HEAD)
-    xml = RAW[HEAD:end]
-    for old, new in changes:
-        assert xml.count(old) == 1
-        xml = xml.replace(old, new)
-    grown = len(xml) - (end - HEAD)
-    cookie = int.from_bytes(RAW[32:36], "little")
-    length = int.from_bytes(RAW[20:24], "little")
-    head = RAW[:20] + (length + grown).to_bytes(4, "little") + RAW[24:32] + (cookie + grown).to_bytes(4, "little")
-    return head + RAW[36:HEAD] + xml + RAW[end:]
+from tests.support.saveimages import HEAD, RAW, image
 
 
 def only(found: list[str]) -> list[str]:

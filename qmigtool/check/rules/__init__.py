@@ -7,6 +7,7 @@ memory     RAM blocks and their pages
 vcpus      all vCPUs together
 registers  control registers and MSRs of each vCPU
 xsave      extended state of each vCPU
+domain     the libvirt XML of a save image, against the stream
 baseline   comparison with an older stream
 =========  ===================================================================================
 
@@ -22,7 +23,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from qmigtool.check.rule import CheckRule
-from qmigtool.check.rules import baseline, container, machine, memory, registers, vcpus, xsave
+from qmigtool.check.rules import baseline, container, domain, machine, memory, registers, vcpus, xsave
 from qmigtool.errors import QmigError
 from qmigtool.findings import Finding
 from qmigtool.util.plugins import RULES as GROUP
@@ -42,6 +43,7 @@ SUBJECTS: Mapping[str, tuple[CheckRule, ...]] = {
     "all vCPUs together": vcpus.RULES,
     "registers of each vCPU": registers.RULES,
     "extended state of each vCPU": xsave.RULES,
+    "the libvirt XML of a save image": domain.RULES,
     "comparison with an older stream: --baseline": baseline.RULES,
 }
 """The built-in rules by their subject."""
