@@ -1,11 +1,23 @@
 """What the tests of edits share, in addition to :mod:`tests.rewrite.editing`."""
 
 import sys
+import zlib
 from collections.abc import Callable
 
 import pytest
 
 from qmigtool.cli import main
+from tests.rewrite.memorymodel import DELTA, stream_of
+from tests.rewrite.structures import STYLES
+from tests.support.ramwriter import filled
+from tests.support.streamwriter import (
+    PAGE,
+    compressed,
+    flush,
+    page,
+    xbzrle,
+    zero,
+)
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -23,3 +35,19 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def two():
+    """Blocks a (4 pages) and b (3), in two rounds and two PARTs; the second starts with CONTINUE."""
+    return stream_of(
+        [("a", 4), ("b", 3)],
+        [page(0, filled(1), "a"), zero(PAGE), page(2 * PAGE, filled(2)), page(3 * PAGE, filled(3))],
+        [xbzrle(2 * PAGE, DELTA), zero(0, "b"), page(PAGE, filled(4)), zero(2 * PAGE, fill=7)],
+        [page(3 * PAGE, filled(5), "a"), flush(), compressed(0, zlib.compress(filled(6)))],
+    )
+
+
+@pytest.fixture(params=STYLES.values(), ids=STYLES)
+def style(request):
+    return request.param

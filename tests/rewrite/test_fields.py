@@ -6,133 +6,10 @@ import qmigtool
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.rewrite import Rewriter
 from tests.rewrite.editing import assert_true, differing, rewritten, sample, stream_of
+from tests.rewrite.points import check, point, refused, stream, sub
 from tests.support.packedsamples import NAMES as PACKED
 from tests.support.samplefiles import X86
 from tests.support.streamwriter import Vmsd, gtree, num, nums, qtailq, raw, struct_, structs, tmp, uncollapsed
-
-UNSIGNED = {"uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64, "uint8 equal": 8, "uint16 equal": 16}
-UNSIGNED |= {"uint32 equal": 32, "uint64 equal": 64, "int64 equal": 64, "CPU_Double_U": 64, "nullptr": 8}
-SIGNED = {"int8": 8, "int16": 16, "int32": 32, "int64": 64, "int32 equal": 32, "int32 le": 32, "timer": 64}
-
-POINT = [("x", "uint16", 0x1111), ("y", "int32", -2)]
-
-
-def point(x=0x1111, y=-2, *subsections):
-    return Vmsd("point", 1, [num("x", "uint16", x), num("y", "int32", y)], subsections)
-
-
-def sub(z=5, flag=0):
-    return Vmsd("dev/sub", 2, [num("z", "uint64", z), num("flag", "bool", flag)])
-
-
-def dev(**changed):
-    """One of everything; ``changed`` fields have another value."""
-    fields = {
-        **{name: num(name, name, 3) for name in UNSIGNED | SIGNED},
-        "flag": num("flag", "bool", 0),
-        "odd": num("odd", "bool", 7),
-        "list": nums("list", "int32", [1, -2, 3]),
-        "flags": nums("flags", "bool", [0, 1, 0]),
-        "buffer": raw("buffer", b"buffer"),
-        "bitmap": raw("bitmap", b"\1\2\3\4", "bitmap"),
-        "struct": struct_("struct", point()),
-        "array": structs("array", [point(1, 1), point(2, 2), point(3, 3)]),
-        "indexed": uncollapsed("indexed", [point(1, 1), point(2, 2, sub())]),
-        "hidden": tmp("hidden", point()),
-        "queue": qtailq("queue", [point(1, 1), point(2, 2)]),
-        "tree": gtree("tree", [(7, point(1, 1)), (8, point(2, 2))]),
-        "sub": sub(),
-        "name/with/slashes": num("name/with/slashes", "uint8", 4),
-        "twice[0]": num("twice[0]", "uint8", 5),
-        "twice[1]": num("twice[1]", "uint8", 6),
-    }
-    fields |= {name.replace("_", "/") if name == "name_with_slashes" else name: one for name, one in changed.items()}
-    return Vmsd("dev", 1, [one for one in fields.values() if not isinstance(one, Vmsd)], [fields["sub"]])
-
-
-BEFORE, AFTER = ("other", 0, Vmsd("other", 1, [num("n", "uint32", 1)])), ("dev", 2, dev())
-
-
-def stream(**changed):
-    return stream_of(BEFORE, ("dev", 1, dev(**changed)), AFTER)
-
-
-def check(path, value, changed):
-    wanted = stream(**changed)
-    done = rewritten(stream(), lambda r: r.set(f"dev@1/{path}", value))
-    assert done.data == wanted
-    return done
-
-
-# -- numbers ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("type_", UNSIGNED)
-def test_numbers_without_a_sign(type_):
-    top = (1 << UNSIGNED[type_]) - 1
-    for value in (0, 1, top - 1, top, hex(top), str(top), f"0b{top:b}", "0"):
-        number = int(value, 0) if isinstance(value, str) else value
-        check(type_, value, {type_: num(type_, type_, number)})
-    for value in (-1, top + 1, "-1", hex(top + 1), 1 << 70):
-        refused(type_, value)
-
-
-@pytest.mark.parametrize("type_", SIGNED)
-def test_numbers_with_a_sign(type_):
-    top = (1 << SIGNED[type_] - 1) - 1
-    for value in (0, -1, top, -top - 1, "-1", hex(top), hex(-top - 1)):
-        number = int(value, 0) if isinstance(value, str) else value
-        check(type_, value, {type_: num(type_, type_, number)})
-    for value in (top + 1, -top - 2, hex(top + 1), str(-top - 2)):
-        refused(type_, value)
-
-
-def refused(path, value, error=UsageError):
-    """It raises, says nothing was changed, and the draft is what it was."""
-    with qmigtool.open(stream()) as opened:
-        rewriter = Rewriter(opened)
-        with pytest.raises(error) as caught:
-            rewriter.set(f"dev@1/{path}", value)
-        assert rewriter.changes == []
-        assert rewriter.splices() == []
-        return str(caught.value)
-
-
-@pytest.mark.parametrize("value", ["", "x", "0x", "1.5", "1e3", "true", None, 1.5, [1], {"a": 1}, b"1", b"", "hex:0"])
-def test_what_is_no_number(value):
-    refused("uint32", value)
-
-
-def test_the_message_says_what_would_fit():
-    assert "-128 to 127" in refused("int8", 128)
-    assert "0 to 255" in refused("uint8", 256)
-
-
-@pytest.mark.parametrize(
-    ("value", "byte"),
-    [(True, 1), (False, 0), (1, 1), (0, 0), ("true", 1), ("True", 1), ("false", 0), ("1", 1), ("0", 0), (b"\2", 2)],
-)
-def test_bools(value, byte):
-    check("flag", value, {"flag": num("flag", "bool", byte)})
-    check("odd", value, {"odd": num("odd", "bool", byte)})
-
-
-@pytest.mark.parametrize("value", ["yes", "2", "", 2, -1, 1.0, None, [], [True], {}, b"", b"\0\1"])
-def test_what_is_no_bool(value):
-    refused("flag", value)
-
-
-# -- what is longer ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [b"others", "hex:6f7468657273", "hex:6F 74 68 65 72 73"])
-def test_a_buffer(value):
-    check("buffer", value, {"buffer": raw("buffer", b"others")})
-
-
-@pytest.mark.parametrize("value", ["others", 5, b"short", b"longer?", "hex:6f", "hex:xy", ["o"], True, None])
-def test_what_a_buffer_does_not_take(value):
-    refused("buffer", value)
 
 
 def test_arrays():
@@ -226,9 +103,6 @@ def test_paths_that_lead_nowhere(path):
         assert rewriter.splices() == []
 
 
-# -- what is said -----------------------------------------------------------------------------------------------------
-
-
 def test_changes_say_offset_old_and_new():
     source = stream()
     body = source.index(b"\x03dev\0\0\0\x01\0\0\0\1") + len(b"\x03dev\0\0\0\x01\0\0\0\1")
@@ -285,8 +159,6 @@ def test_the_first_instance_is_meant_where_none_is_named():
     assert done.data == stream(uint8=num("uint8", "uint8", 9))
 
 
-# -- real streams -----------------------------------------------------------------------------------------------------
-
 OTHERS = [n for n in PACKED if not n.startswith(("mapped", "dirtybitmap", "xbzrle", "block", "bgsnap", "s390x"))]
 
 
@@ -331,31 +203,6 @@ def test_a_stream_of_vcpus():
             assert new.field(path).value == old.field(path).value
     with qmigtool.open(source) as old, pytest.raises(QmigError):
         Rewriter(old).set("cpu@4/env.mxcsr", 0)
-
-
-# -- text in buffers --------------------------------------------------------------------------------------------------
-
-
-def test_a_buffer_of_text_takes_text():
-    done = check("buffer", "text:ab", {"buffer": raw("buffer", b"ab\0\0\0\0")})
-    again = rewritten(done.data, lambda r: r.set("dev@1/buffer", "cdefg"))
-    assert again.data == stream(buffer=raw("buffer", b"cdefg\0"))
-    assert [(one.old, one.new) for one in again.changes] == [("ab", "cdefg")]
-
-
-@pytest.mark.parametrize("now", [b"\0\0\0\0\0\0", b"buffer", b"a\0b\0\0\0", b"\xff\0\0\0\0\0", b"\n\0\0\0\0\0"])
-def test_a_buffer_of_anything_else_takes_text_only_where_that_is_said(now):
-    source = stream(buffer=raw("buffer", now))
-    with pytest.raises(UsageError, match="text:"):
-        rewritten(source, lambda r: r.set("dev@1/buffer", "ab"))
-    done = rewritten(source, lambda r: r.set("dev@1/buffer", "text:ab"))
-    assert done.data == stream(buffer=raw("buffer", b"ab\0\0\0\0"))
-
-
-@pytest.mark.parametrize("value", ["text:abcdef", "abcdef", "12", "0x5", "-1"])
-def test_text_that_does_not_fit_and_numbers(value):
-    with pytest.raises(UsageError):
-        rewritten(stream(buffer=raw("buffer", b"ab\0\0\0\0")), lambda r: r.set("dev@1/buffer", value))
 
 
 @pytest.mark.parametrize("now", [b"s2e", b"\xff" * 32, b""])

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 
 import qmigtool
-from qmigtool.errors import UnsupportedError, UsageError
+from qmigtool.errors import UnsupportedError
 from tests.rewrite.memories import CONTINUE, FLUSH, NORMAL, ZERO, edited, walk
 from tests.rewrite.memorymodel import DELTA, Model, call, content, edits, stream_of, streams
+from tests.rewrite.recorded import notes, raws, records
 from tests.support.ramwriter import channel, discard, filled, multifd_main, named_page, packet, plain
 from tests.support.streamwriter import (
     PAGE,
@@ -17,32 +18,12 @@ from tests.support.streamwriter import (
     be64,
     compressed,
     eos,
-    flush,
     mem_size,
     page,
     target_page_bits,
     xbzrle,
     zero,
 )
-
-
-def records(data, **options):
-    return [(r.block, r.page, r.kind | (0 if r.named else CONTINUE)) for r in walk(data, **options).records]
-
-
-def raws(data):
-    return [r.raw for r in walk(data).records]
-
-
-@pytest.fixture
-def two():
-    """Blocks a (4 pages) and b (3), in two rounds and two PARTs; the second starts with CONTINUE."""
-    return stream_of(
-        [("a", 4), ("b", 3)],
-        [page(0, filled(1), "a"), zero(PAGE), page(2 * PAGE, filled(2)), page(3 * PAGE, filled(3))],
-        [xbzrle(2 * PAGE, DELTA), zero(0, "b"), page(PAGE, filled(4)), zero(2 * PAGE, fill=7)],
-        [page(3 * PAGE, filled(5), "a"), flush(), compressed(0, zlib.compress(filled(6)))],
-    )
 
 
 def test_the_walker_reads_what_was_written(two):
@@ -54,60 +35,12 @@ def test_the_walker_reads_what_was_written(two):
     assert b"".join(raws(two)) in two.replace(eos() + b"\x7e" + be32(1) + b"\x02" + be32(1), b"")
 
 
-# -- rename ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_block_gets_another_name_in_the_list_and_where_it_is_named(two):
-    new = edited(two, lambda r: r.rename_block("a", "memory"))
-    assert walk(new).blocks == [("memory", 4 * PAGE), ("b", 3 * PAGE)]
-    # Another name changes nothing but itself: the length byte and the text, in one entry and two records.
-    assert new.replace(b"\x06memory", b"\x01a") == two
-    assert new.count(b"\x06memory") == 3
-    assert edited(new, lambda r: r.rename_block("memory", "a")) == two
-
-
-def test_names_can_be_exchanged(two):
-    new = edited(
-        two, lambda r: r.rename_block("a", "x"), lambda r: r.rename_block("b", "a"), lambda r: r.rename_block("x", "b")
-    )
-    assert walk(new).blocks == [("b", 4 * PAGE), ("a", 3 * PAGE)]
-    swapped = {"a": "b", "b": "a", "": ""}
-    assert [(swapped[block], *rest) for block, *rest in records(two)] == [tuple(one) for one in records(new)]
-
-
 def test_records_that_all_name_their_block_are_all_renamed():
     """As QEMU 7.2 writes them in postcopy: a name in every record, side by side."""
     old = stream_of([("a", 8)], [page(i * PAGE, filled(i + 1), "a") for i in range(5)], [zero(5 * PAGE, "a", 1)])
     new = edited(old, lambda r: r.rename_block("a", "bcd"))
     assert {block for block, *_ in records(new)} == {"bcd"}
     assert [r.data for r in walk(new).records] == [*(filled(i + 1) for i in range(5)), b"\x01"]
-
-
-@pytest.mark.parametrize("name", ["", "x" * 256, "b"])
-def test_a_name_that_cannot_be(two, name):
-    with pytest.raises(UsageError):
-        edited(two, lambda r: r.rename_block("a", name))
-
-
-def test_names_of_255_bytes(two):
-    name = "n" * 255
-    new = edited(two, lambda r: r.rename_block("b", name))
-    assert walk(new).blocks[1] == (name, 3 * PAGE)
-    assert edited(new, lambda r: r.rename_block(name, "b")) == two
-
-
-def test_what_is_not_there(two):
-    for edit in (
-        lambda r: r.rename_block("c", "d"),
-        lambda r: r.drop_block("c"),
-        lambda r: r.resize_block("c", PAGE),
-        lambda r: r.scrub_ram("a", "c"),
-    ):
-        with pytest.raises(UsageError, match="no RAM block 'c'"):
-            edited(two, edit)
-
-
-# -- resize ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_smaller_block_loses_the_records_beyond(two):
@@ -175,49 +108,6 @@ def test_what_was_cut_off_does_not_come_back(two):
     assert max(number for block, number, _ in records(new) if block == "a") == 1
 
 
-def test_a_larger_block_gets_no_pages(two):
-    new = edited(two, lambda r: r.resize_block("a", 4 * PAGE + (64 << 20)))
-    assert walk(new).blocks == [("a", 4 * PAGE + (64 << 20)), ("b", 3 * PAGE)]
-    assert raws(new) == raws(two)
-    assert edited(new, lambda r: r.resize_block("a", 4 * PAGE)) == two
-
-
-@pytest.mark.parametrize("size", [0, -PAGE, PAGE + 1, PAGE // 2, (1 << 60) + PAGE])
-def test_a_size_that_cannot_be(two, size):
-    with pytest.raises(UsageError):
-        edited(two, lambda r: r.resize_block("a", size))
-
-
-# -- drop ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_block_goes_with_its_records(two):
-    new = edited(two, lambda r: r.drop_block("a"))
-    assert walk(new).blocks == [("b", 3 * PAGE)]
-    assert records(new) == [("b", 0, ZERO), ("b", 1, 0x28), ("b", 2, 0x22), ("", 0, FLUSH | CONTINUE)]
-    old = walk(two)
-    assert raws(new) == [r.raw for r in old.records if r.block != "a"]
-    assert (walk(new).before, walk(new).behind) == (old.before, old.behind)
-    assert walk(new).sections == old.sections  # a PART of which nothing is left is one nevertheless
-
-
-def test_all_blocks_can_go(two):
-    new = edited(two, lambda r: r.drop_block("a"), lambda r: r.drop_block("b"))
-    assert walk(new).blocks == []
-    assert records(new) == [("", 0, FLUSH | CONTINUE)]
-    with qmigtool.open(new) as stream:
-        assert stream.complete
-
-
-def test_a_name_that_was_dropped_is_free(two):
-    new = edited(two, lambda r: r.drop_block("a"), lambda r: r.rename_block("b", "a"))
-    assert walk(new).blocks == [("a", 3 * PAGE)]
-    assert [block for block, *_ in records(new)] == ["a", "a", "a", ""]
-
-
-# -- scrub and squeeze -----------------------------------------------------------------------------------------------
-
-
 def test_scrubbed_records_are_zero_pages(two):
     new = edited(two, lambda r: r.scrub_ram())
     assert records(new) == [
@@ -228,23 +118,6 @@ def test_scrubbed_records_are_zero_pages(two):
     assert {r.data for r in walk(new).records if r.kind != FLUSH} == {b"\0"}
     for part in (*map(filled, range(1, 7)), DELTA, zlib.compress(filled(6))):
         assert part not in new
-
-
-def test_one_block_is_scrubbed(two):
-    new = edited(two, lambda r: r.scrub_ram("b"))
-    for old, now in zip(walk(two).records, walk(new).records, strict=True):
-        if old.block == "b":
-            assert (now.kind, now.data, now.page) == (ZERO, b"\0", old.page)
-        else:
-            assert now.raw == old.raw
-    assert any("registers" in note for note in notes(two, lambda r: r.scrub_ram()))
-
-
-def notes(data, edit):
-    with qmigtool.open(data) as stream:
-        rewriter = qmigtool.Rewriter(stream)
-        edit(rewriter)
-        return rewriter.notes
 
 
 def test_squeezed_pages_are_those_that_are_zero():
@@ -291,9 +164,6 @@ def test_streams_without_footers(two):
     assert records(new, footers=False) == [("a", 0, ZERO), ("a", 1, 0x22)]
 
 
-# -- what has names elsewhere ----------------------------------------------------------------------------------------
-
-
 EDITS = {
     "rename": lambda r: r.rename_block("r", "s"),
     "resize": lambda r: r.resize_block("r", PAGE),
@@ -334,9 +204,6 @@ def test_pages_in_channels_that_were_not_given_are_named(edit):
 def test_no_channel_is_named_where_no_page_is_missing(edit):
     whole = plain(*(named_page(i, 7) for i in range(8))).finish()
     assert not [note for note in notes(whole, EDITS[edit]) if "not in this file" in note]
-
-
-# -- any of it ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
