@@ -126,7 +126,7 @@ def test_without_tk8_qemu_aborts(common, qemu_stream, tmp_path):
     with qmigtool.open(saved.path) as stream:
         rewriter = Rewriter(stream)
         rewriter.set("cpu@0/env.kernelgsbase", 0x1234_5678_9ABC_DEF0)
-        with pytest.raises(qmigtool.LiveStateError, match=r"kernelgsbase is 0x123456789abcdef0.*non-canonical"):
+        with pytest.raises(qmigtool.LiveStateError, match=r"kernelgsbase: 0x123456789abcdef0.*non-canonical"):
             accelerators.convert(rewriter.draft, "kvm", mask=common)
         assert rewriter.draft.accelerator == "tcg"
         accelerators.convert(rewriter.draft, "kvm", mask=common, without={"non-canonical"})
