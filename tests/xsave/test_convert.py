@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmigtool.errors import LiveStateError, XsaveError
-from qmigtool.xsave import Format, Layout, XsaveArea, convert, default_mask, layout, make_plan, mshv_buffer_size
+from qmigtool.xsave import Format, Layout, XsaveArea, convert, default_mask, layout, mshv_buffer_size
 from tests.xsave import model
+from tests.xsave.written import COMPACTED_FLAG, area
 
-COMPACTED_FLAG = 1 << 63
 MXCSR = st.sampled_from([0x1F80, 0x9FC0, 0x1FA5, 0x0, 0xFFFF])
 
 
@@ -123,16 +123,6 @@ def test_literal_offsets_from_amd_to_intel():
     assert compacted.data[960:968] == b"opmask!!"
     assert compacted.data[2560:2568] == b"PKRU----"
     assert compacted.data[520:528] == bytes.fromhex("ff02000000000080")
-
-
-def area(size, xstate_bv, xcomp_bv=0, at=None, mxcsr=0x1F80):
-    data = bytearray(size)
-    data[0:2] = b"\x7f\x03"
-    struct.pack_into("<I", data, 24, mxcsr)
-    struct.pack_into("<QQ", data, 512, xstate_bv, xcomp_bv)
-    for offset, piece in (at or {}).items():
-        data[offset : offset + len(piece)] = piece
-    return bytes(data)
 
 
 def to_compacted(data, name="amd-zen4", **options):
@@ -417,34 +407,6 @@ def test_unknown_components_move_by_their_rows():
     assert convert(result.data, cpu, Format.STANDARD).data == data
     with pytest.raises(LiveStateError, match="bit20"):
         convert(data, cpu, Format.COMPACTED, target=layout("amd-zen4"))
-
-
-def test_two_layouts_that_disagree_on_a_size():
-    one = Layout.from_leaf_0xd("one", {0: (0x100003, 0, 0, 0), 20: (96, 576, 0, 0)})
-    other = Layout.from_leaf_0xd("other", {0: (0x100003, 0, 0, 0), 20: (64, 576, 0, 0)})
-    with pytest.raises(XsaveError, match="96 bytes"):
-        make_plan(one, Format.STANDARD, 0x100003, other, Format.STANDARD, 0x100003)
-
-
-def test_a_plan_is_made_once():
-    arguments = (layout("amd-zen4"), Format.STANDARD, 0x2E7, layout("amd-zen3"), Format.COMPACTED, 0x207)
-    plan = make_plan(*arguments)
-    assert make_plan(*arguments) is plan
-    assert [(move.bit, move.src, move.dst, move.size) for move in plan.moves] == [(2, 576, 576, 256), (9, 2432, 832, 8)]
-    assert [(move.bit, move.src, move.dst, move.size) for move in plan.leaving] == [
-        (5, 832, -1, 64),
-        (6, 896, -1, 512),
-        (7, 1408, -1, 1024),
-    ]
-    assert (plan.source_size, plan.target_size) == (576, 840)
-
-
-def test_a_plan_refuses_an_area_of_another_form():
-    plan = make_plan(layout("amd-zen4"), Format.COMPACTED, 0x7, layout("amd-zen4"), Format.STANDARD, 0x7)
-    with pytest.raises(XsaveError, match="XCOMP_BV"):
-        plan.apply(area(832, 0, COMPACTED_FLAG | 0x207))
-    with pytest.raises(XsaveError, match="XCOMP_BV"):
-        plan.apply(area(832, 0))
 
 
 @pytest.mark.parametrize(("size", "buffer"), [(0, 4096), (576, 4096), (4096, 4096), (4097, 8192), (10752, 12288)])
