@@ -8,6 +8,7 @@ import ast
 import keyword
 import tomllib
 from collections import defaultdict
+from functools import cache
 
 import pytest
 
@@ -160,8 +161,44 @@ def test_every_module_has_its_tests():
     assert not missing, "write these tests, or name the file that has them in tests/support/testedby.toml"
 
 
-def test_every_module_that_is_tested_elsewhere_exists():
-    assert not set(elsewhere_rows()) - {module for module, _ in modules()}, "delete these rows"
+def test_no_row_of_a_module_that_is_gone_or_has_its_own_tests():
+    own = {module for module, tests in modules() if not (ROOT / tests).exists()}
+    assert sorted(set(elsewhere_rows()) - own) == [], "delete these rows of tests/support/testedby.toml"
+
+
+@cache
+def imports_of(file):
+    """Give the names that a test file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module}, (f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return names
+
+
+def reached(file):
+    """Give what a test file imports, and what the helpers in `tests` and the fixtures do that it uses."""
+    todo = [file, *(path for folder in file.parents[:2] if (path := folder / "conftest.py").exists())]
+    found = set()
+    for one in todo:
+        names = imports_of(one)
+        helpers = [(ROOT / name.replace(".", "/")).with_suffix(".py") for name in names if name.startswith("tests.")]
+        todo += [path for path in helpers if path.exists() and path not in todo]
+        found |= names
+    return found
+
+
+def test_the_file_that_a_row_names_can_run_the_module():
+    """It imports the package, the module's room, or the command line."""
+    wrong = []
+    for module, tests in elsewhere_rows().items():
+        own = f"qmigtool.{module.removeprefix('qmigtool/').split('/')[0]}."
+        names = reached(ROOT / tests) if (ROOT / tests).exists() else set()
+        if not any(name == "qmigtool" or f"{name}.".startswith((own, "qmigtool.cli.")) for name in names):
+            wrong.append(f"{module}: {tests}")
+    assert not wrong, "name the file whose tests run the module"
 
 
 def test_every_command_has_a_file_of_its_name():

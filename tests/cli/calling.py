@@ -7,7 +7,7 @@ import sys
 from tests.support import samplefiles
 from tests.support.ramwriter import named_page, plain
 
-PC = str(samplefiles.path("pc-7.2"))
+PC, KVM = (str(samplefiles.path(name)) for name in ("pc-7.2", "kvm-avx512-7.2"))
 BROKEN = plain(named_page(0, 1), named_page(3, 2)).finish()[:-3000]
 
 

@@ -2,7 +2,10 @@
 
 import copy
 import json
+import lzma
 from typing import Any
+
+from tests.support import paths
 
 Json = dict[str, Any]
 
@@ -59,3 +62,10 @@ def changed(change: Any) -> Json:
     entry = document["nic"]
     change(entry, entry["Description"], entry["Description"]["Fields"])
     return document
+
+
+DATA = paths.DATA / "schemadiff"
+
+
+def raw(name):
+    return lzma.decompress((DATA / f"{name}.json.xz").read_bytes())

@@ -6,30 +6,17 @@ import tracemalloc
 
 import pytest
 
-from qmigtool.cli.main import run
-from tests.support import casefiles, samplefiles
+from tests.cli.calling import KVM
+from tests.support import casefiles
 from tests.xsave.holders.areas import AREA, NOTE, core, note, prstatus
 
-KVM = str(samplefiles.path("kvm-avx512-7.2"))
 CORES = ("core.elf", "core.xstate", "xen_xsave.rec", "ch_state.json")
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the program: (exit status, JSON document or None, stderr)."""
-
-    def run_it(*arguments):
-        status = run([*map(str, arguments), "--json"])
-        out, err = capsys.readouterr()
-        return status, json.loads(out) if out else None, err
-
-    return run_it
 
 
 @pytest.mark.parametrize("name", CORES)
 @pytest.mark.parametrize("layout", [(), ("--layout", "auto"), ("--layout", "amd-zen4")])
-def test_check_reads_an_area_out_of_what_holds_it(name, layout, call, tmp_path):
-    status, document, _ = call("xsave", "check", casefiles.put("xsave", name, tmp_path), *layout)
+def test_check_reads_an_area_out_of_what_holds_it(name, layout, report, tmp_path):
+    status, document, _ = report("xsave", "check", casefiles.put("xsave", name, tmp_path), *layout)
     assert status == 0, document
     assert document["fits"]
     assert document["layout"] == (
@@ -40,8 +27,8 @@ def test_check_reads_an_area_out_of_what_holds_it(name, layout, call, tmp_path):
 
 
 @pytest.mark.parametrize("name", CORES)
-def test_a_layout_of_another_vendor_is_noticed(name, call, tmp_path):
-    status, document, _ = call("xsave", "check", casefiles.put("xsave", name, tmp_path), "--layout", "intel-icx")
+def test_a_layout_of_another_vendor_is_noticed(name, report, tmp_path):
+    status, document, _ = report("xsave", "check", casefiles.put("xsave", name, tmp_path), "--layout", "intel-icx")
     assert (status, document["fits"]) == (1, False)
     if name == "core.elf":
         assert document["misfits"][0] == "the file has opmask at 832, not at 1088"
@@ -55,7 +42,7 @@ def test_a_layout_of_another_vendor_is_noticed(name, call, tmp_path):
         ("dec.cpuid", "not an XSAVE area: text"),
     ],
 )
-def test_every_command_names_what_is_no_area(name, words, call, tmp_path):
+def test_every_command_names_what_is_no_area(name, words, report, tmp_path):
     path, out = casefiles.put("xsave", name, tmp_path), tmp_path / "out"
     for arguments in (
         ("xsave", "check", path, "--layout", "intel-spr"),
@@ -64,100 +51,54 @@ def test_every_command_names_what_is_no_area(name, words, call, tmp_path):
         ("xsave", "convert", path, out, "--to", "standard", "--layout", "intel-spr", "--policy", "qemu-v1"),
         ("xsave", "import", KVM, path, "--vcpu", "0", "--layout", "intel-spr", "-o", out),
     ):
-        status, document, _ = call(*arguments)
+        status, document, _ = report(*arguments)
         assert status == 63, arguments
         assert words in document["error"]["message"]
         assert not out.exists()
 
 
-def test_convert_takes_the_cores_layout_for_the_source(call, tmp_path):
+def test_convert_takes_the_cores_layout_for_the_source(report, tmp_path):
     path, out = casefiles.put("xsave", "core.elf", tmp_path), tmp_path / "out"
-    status, document, _ = call("xsave", "convert", path, out, "--to", "standard", "--layout", "intel-icx")
+    status, document, _ = report("xsave", "convert", path, out, "--to", "standard", "--layout", "intel-icx")
     assert (status, document["layout"], document["size"], document["xstate_bv"]) == (0, "intel-icx", 2696, "0xe7")
     written = out.read_bytes()
     # The registers of AVX-512 have moved from AMD's places to Intel's.
     for bit_size, old, new in ((64, 832, 1088), (512, 896, 1152), (1024, 1408, 1664)):
         assert written[new : new + bit_size] == AREA[old : old + bit_size]
-    status, document, _ = call("xsave", "convert", path, out, "--to", "standard", "--layout", "auto")
+    status, document, _ = report("xsave", "convert", path, out, "--to", "standard", "--layout", "auto")
     assert (status, document["layout"]) == (0, "core.elf")
     assert out.read_bytes()[576:] == AREA[576:]
     for arguments in (("--source-layout", "intel-icx"), ("--source-layout", "intel-icx", "--drop", "avx512")):
-        status, document, _ = call(
+        status, document, _ = report(
             "xsave", "convert", path, out, "--to", "standard", "--layout", "intel-icx", *arguments
         )
         assert status == 1
         assert "opmask at 832, not at 1088" in document["error"]["message"]
 
 
-def test_import_of_a_core_into_a_stream(call, tmp_path):
-    path, out = casefiles.put("xsave", "core.elf", tmp_path), tmp_path / "out.mig"
-    status, document, _ = call("xsave", "import", KVM, path, "--vcpu", "0", "-o", out)
-    assert status == 0, document
-    assert any("thread 1 (1 in this ELF core)" in one["message"] for one in document["notes"])
-    status, document, _ = call("xsave", "export", out, "--vcpu", "0", "--format", "standard", "--layout", "amd-zen4",
-                               "-o", tmp_path / "back")  # fmt: skip
-    back = (tmp_path / "back").read_bytes()
-    assert back[576:2432] == AREA[576:2432]
-    status, document, _ = call("xsave", "import", KVM, path, "--vcpu", "0", "--layout", "intel-icx", "-o", out)
-    assert status == 1
-    assert "opmask at 832, not at 1088" in document["error"]["message"]
-
-
-def test_the_thread_and_the_vcpu_are_chosen(call, tmp_path):
+def test_the_thread_and_the_vcpu_are_chosen(report, tmp_path):
     other = AREA[:24] + struct.pack("<I", 0x3F80) + AREA[28:]
     path = tmp_path / "two.core"
     path.write_bytes(
         core(prstatus(10), note(b"LINUX", 0x202, AREA), prstatus(11), note(b"LINUX", 0x202, other)) + bytes(1 << 21)
     )
-    status, document, _ = call("xsave", "check", path)
+    status, document, _ = report("xsave", "check", path)
     assert status == 2
     assert document["error"]["expected"] == "two.core#10, two.core#11"
     out = tmp_path / "out"
-    status, document, _ = call("xsave", "convert", f"{path}#11", out, "--to", "standard", "--layout", "amd-zen4")
+    status, document, _ = report("xsave", "convert", f"{path}#11", out, "--to", "standard", "--layout", "amd-zen4")
     assert (status, out.read_bytes()[24:28]) == (0, other[24:28])
-    assert call("xsave", "check", f"{path}#12")[0] == 2
+    assert report("xsave", "check", f"{path}#12")[0] == 2
     state = tmp_path / "state.json"
     words = list(struct.unpack("<1024I", AREA + bytes(4096 - len(AREA))))
     state.write_text(json.dumps([{"xsave": {"region": words}}, {"xsave": {"region": words}}]))
-    assert call("xsave", "check", state)[0] == 2
-    status, document, _ = call("xsave", "check", f"{state}#1")
+    assert report("xsave", "check", state)[0] == 2
+    status, document, _ = report("xsave", "check", f"{state}#1")
     assert (status, document["notes"][0]) == (0, "area 1 in the document, from 0 (2 in this JSON document)")
 
 
-def test_a_core_and_its_note_are_layouts(call, tmp_path):
-    for name in ("core.elf", "core.xlayout"):
-        status, document, _ = call("xsave", "layouts", casefiles.put("xsave", name, tmp_path))
-        assert status == 0
-        (found,) = document["layouts"]
-        assert (found["xcr0_mask"], found["standard_size"]) == ("0xe7", 2432)
-    without = tmp_path / "without.core"
-    without.write_bytes(core(prstatus(1), note(b"LINUX", 0x202, AREA)))
-    status, document, _ = call("xsave", "layouts", without)
-    assert (status, document["error"]["message"]) == (
-        63, "no layout: an ELF core without a note NT_X86_XSAVE_LAYOUT",
-    )  # fmt: skip
-
-
-def test_a_signal_frame_tells_its_size(call, tmp_path):
-    """In a page of 4096 bytes the length tells nothing, the software bytes do."""
-    frame = bytearray(AREA + bytes(4096 - len(AREA)))
-    frame[832:] = bytes(4096 - 832)  # nothing but AVX in use
-    struct.pack_into("<Q", frame, 512, 7)
-    path = tmp_path / "frame"
-    path.write_bytes(frame)
-    assert call("xsave", "check", path, "--layout", "intel-icx")[0] == 0
-    struct.pack_into("<IIQI", frame, 464, 0x46505853, 2436, 0xE7, 2432)
-    path.write_bytes(frame)
-    status, document, _ = call("xsave", "check", path, "--layout", "intel-icx")
-    assert status == 1
-    assert document["misfits"] == [
-        "by the software bytes (464) an area with XCR0 0xe7 has 2432 bytes, but one of intel-icx has 2688"
-    ]
-    assert call("xsave", "check", path, "--layout", "amd-zen4")[0] == 0
-
-
 @pytest.mark.parametrize("where", ["behind", "before"])
-def test_a_large_core_is_not_read_whole(where, call, tmp_path):
+def test_a_large_core_is_not_read_whole(where, report, tmp_path):
     """gdb writes the notes behind the memory, Linux before it."""
     notes = prstatus(10), note(b"LINUX", 0x202, AREA), note(b"LINUX", 0x205, NOTE)
     memory = 300 << 20
@@ -176,21 +117,21 @@ def test_a_large_core_is_not_read_whole(where, call, tmp_path):
         file.truncate(memory + (1 << 20))
     tracemalloc.start()
     try:
-        status, found, _ = call("xsave", "check", path)
+        status, found, _ = report("xsave", "check", path)
         assert (status, found["layout"]) == (0, "core")
-        assert call("xsave", "convert", path, tmp_path / "o", "--to", "compacted", "--layout", "amd-zen4")[0] == 0
-        assert call("xsave", "layouts", path)[1]["layouts"][0]["name"] == "core"
+        assert report("xsave", "convert", path, tmp_path / "o", "--to", "compacted", "--layout", "amd-zen4")[0] == 0
+        assert report("xsave", "layouts", path)[1]["layouts"][0]["name"] == "core"
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
         tracemalloc.stop()
 
 
-def test_a_large_file_that_is_no_core_is_refused(call, tmp_path):
+def test_a_large_file_that_is_no_core_is_refused(report, tmp_path):
     path = tmp_path / "disk"
     path.touch()
     with path.open("r+b") as file:
         file.truncate(1 << 30)
     for command in (["check", path], ["layouts", path]):
-        status, _, err = call("xsave", *command)
+        status, _, err = report("xsave", *command)
         assert status == 2
         assert "has more than 16777216 bytes" in err

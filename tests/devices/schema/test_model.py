@@ -1,9 +1,7 @@
 """Schemas: learned from streams with a vmdesc, they describe exactly the same in streams without."""
 
-import functools
 import json
 import lzma
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -11,12 +9,12 @@ from hypothesis import strategies as st
 
 import qmigtool
 from qmigtool import tables
-from qmigtool.devices.schema import Schema, fit
-from qmigtool.devices.schema.model import Node, NodeField, Variant, built_in, learn, load, load_file
+from qmigtool.devices.schema import fit
+from qmigtool.devices.schema.model import built_in, learn, load, load_file
 from qmigtool.errors import QmigError, StreamError, UnsupportedError
 from qmigtool.parsers.vmdesc import parse_vmdesc
-from tests.support import samplefiles
-from tests.support.packedsamples import NO_VMDESC, OTHER_TARGETS, packed
+from tests.devices.schema.learning import cpu_body, facts, path, sub
+from tests.support.packedsamples import NO_VMDESC, OTHER_TARGETS
 from tests.support.streamwriter import (
     PAGE,
     Item,
@@ -30,31 +28,10 @@ from tests.support.streamwriter import (
     num,
     nums,
     raw,
-    str8,
     struct_,
     structs,
     zero,
 )
-
-
-def path(name):
-    return samplefiles.path(name) if name in samplefiles.NAMES else packed(name).path
-
-
-@functools.cache
-def facts(name):
-    """(vmdesc, machine, [(idstr, version, body, description)]) of a stream that describes itself."""
-    with qmigtool.open(path(name)) as stream:
-        devices = [
-            (
-                d.name,
-                d.version_id,
-                bytes(stream.source.view(d.section.body_offset, d.section.body_length)),
-                d.description,
-            )
-            for d in stream.devices
-        ]
-        return stream.vmdesc, stream.machine, devices
 
 
 def learned(*names):
@@ -210,21 +187,6 @@ def test_streams_cut_of_their_vmdesc_and_their_footers():
     assert found == bodies
 
 
-# -- the built-in one ------------------------------------------------------------------------------------------------
-
-
-def cpu_body(*subsections):
-    """The fields of a real vCPU, and other subsections than it had, without a word of description."""
-    _, _, devices = facts("plain-7.2")
-    body, description = next((body, d) for name, _, body, d in devices if name == "cpu")
-    fields = body[: sum(field.total for field in description.fields)]
-    return fields + b"".join(sub(*one) for one in subsections)
-
-
-def sub(name, data, nested=b""):
-    return b"\x05" + str8(name) + be32(1) + data + nested
-
-
 def quad(value, count=1):
     return b"".join((value + i).to_bytes(8, "big") for i in range(count))
 
@@ -259,6 +221,8 @@ CPU_SUBSECTIONS = {
     "cpu/msr_hyperv_hypercall": (quad(3) + quad(4), {"cpu/msr_hyperv_hypercall/env.msr_hv_hypercall": 4}),
     "cpu/steal_time_msr": (quad(9), {"cpu/steal_time_msr/env.steal_time_msr": 9}),
 }
+
+
 CET = (quad(5) + quad(6), quad(1, 4) + quad(0x77))
 
 
@@ -346,9 +310,6 @@ def test_a_schema_in_use_is_told():
         assert stream.schema_name == "my own"
 
 
-# -- shapes ----------------------------------------------------------------------------------------------------------
-
-
 def described(*vmsds, page_size=PAGE):
     """A vmdesc with one device per description."""
     devices = [Pairs([("name", v.name), ("instance_id", 0), *v.pairs()]) for v in vmsds]
@@ -365,6 +326,8 @@ def matches(schema, vmsd, machine=None):
 
 
 INNER = Vmsd("in", 1, [num("x", "uint8", 5)], [Vmsd("in/more", 1, [num("y", "uint16", 6)])])
+
+
 PLAIN = Vmsd("in", 1, [num("x", "uint8", 5)])
 
 
@@ -447,8 +410,6 @@ def test_any_description_that_was_learned_fits_its_own_body(data):
         assert found.description == described(one).devices[0].description
 
 
-# -- hostile ---------------------------------------------------------------------------------------------------------
-
 GOOD = json.loads(learn([(described(Vmsd("d", 1, [struct_("s", INNER)])), "pc-1")]).to_json())
 
 
@@ -517,78 +478,6 @@ def test_a_schema_file_that_is_none(tmp_path):
             load_file(str(tmp_path / name))
     with pytest.raises(OSError, match="No such file"):
         load_file(str(tmp_path / "none"))
-
-
-def leaf(name, size=1):
-    return NodeField(name, "buffer", size, None, [], ())
-
-
-def quick(schema, body, seconds=10.0):
-    """Fit, and fail if that takes more time than it may; unbounded, it would take for ever."""
-    start = time.monotonic()
-    found = fit(schema, "d", 1, body)
-    assert time.monotonic() - start < seconds
-    return found
-
-
-def alone(node):
-    return Schema("hostile", {("d", 1): [Variant(node, [])]})
-
-
-def test_alternatives_of_structs_do_not_explode():
-    """Forty structs, each of two shapes of one size: 2**40 ways, of which two are enough."""
-    shapes = [Node("s", 1, [leaf("x", 2)], []), Node("s", 1, [leaf("x"), leaf("y")], [])]
-    fields = [NodeField(f"f{i}", "struct", 2, None, shapes, ()) for i in range(40)]
-    found = quick(alone(Node("d", 1, fields, [])), bytes(80))
-    assert found.ambiguous
-    assert quick(alone(Node("d", 1, fields, [])), bytes(81)) is None
-
-
-def test_nested_alternatives_do_not_explode():
-    node = Node("s", 1, [leaf("x")], [])
-    for _ in range(20):
-        pair = [node, Node("s", 1, [leaf("other"), *node.fields[1:]], [])]
-        node = Node(
-            "s", 1, [NodeField("a", "struct", 1, None, pair, ()), NodeField("b", "struct", 1, None, pair, ())], []
-        )
-    quick(alone(Node("d", 1, node.fields, [])), bytes(5000))
-
-
-def test_subsections_of_two_shapes_do_not_explode():
-    names = [f"d/{i:02}" for i in range(40)]
-    subsections = [Node(name, 1, [leaf(field)], []) for name in names for field in ("x", "y")]
-    body = b"".join(sub(name, b"z") for name in names)
-    assert quick(alone(Node("d", 1, [], subsections)), body).ambiguous
-    assert quick(alone(Node("d", 1, [], subsections)), body + b"!") is None
-
-
-def test_one_subsection_over_and_over_is_no_recursion():
-    node = Node("d", 1, [], [Node("d/s", 1, [], [])])
-    assert quick(alone(node), sub("d/s", b"") * 20_000) is None
-    assert quick(alone(node), sub("d/s", b"")) is not None
-    data = cpu_body(*[("cpu/pkru", be32(1))] * 5000)
-    assert fit(built_in(), "cpu", 12, data) is None
-
-
-@pytest.mark.parametrize("size", [0, 1])
-def test_a_huge_array_of_structs_costs_no_more_than_the_body(size):
-    inner = Node("s", 1, [leaf("x")] if size else [], [])
-    node = Node("d", 1, [NodeField("f", "struct", size, 1 << 24, [inner], ())], [])
-    quick(alone(node), bytes(20_000))
-
-
-def test_a_large_honest_array_still_fits():
-    inner = Node("s", 1, [leaf("x", 3)], [])
-    node = Node("d", 1, [NodeField("f", "struct", 3, 20_000, [inner], ())], [])
-    assert quick(alone(node), bytes(60_000)).description.size == 60_000
-
-
-def test_every_cut_of_a_real_body_is_taken_calmly():
-    _, machine, devices = facts("q35-7.2")
-    for idstr, version, body, _ in devices:
-        for cut in (0, 1, len(body) // 2, len(body) - 1):
-            found = fit(built_in(), idstr, version, body[:cut], machine)
-            assert found is None or found.description.size == cut
 
 
 def test_streams_without_a_vmdesc_are_known():

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import lzma
 
 import pytest
 
@@ -19,17 +18,12 @@ from qmigtool.schemadiff import (
     of_stream,
     of_vmdesc,
     present_in,
-    read_shapes,
     schema_differences,
 )
-from tests.support import paths, samplefiles
+from tests.schemadiff.dumps import raw
+from tests.support import samplefiles
 
-DATA = paths.DATA / "schemadiff"
 BREAKS, MAY, HARMLESS, UNKNOWN = Effect.BREAKS, Effect.MAY_BREAK, Effect.HARMLESS, Effect.UNKNOWN
-
-
-def raw(name):
-    return lzma.decompress((DATA / f"{name}.json.xz").read_bytes())
 
 
 @functools.cache
@@ -44,41 +38,6 @@ def compared(old="7.2", new="11.1"):
 
 def of_device(name, comparison):
     return {(d.rule, d.path): (d.forward, d.backward) for d in comparison.differences if d.device == name}
-
-
-@pytest.mark.parametrize("version", ["7.2", "11.1"])
-def test_a_dump_is_read_whole(version):
-    document = json.loads(raw(f"dump-pc-{version}"))
-    read = parse_vmstate_dump(raw(f"dump-pc-{version}"))
-    assert read.machine == document.pop("vmschkmachine")["Name"]
-    assert [device.type for device in read.devices] == list(document)
-    assert read.counts_arrays == (version == "11.1")
-
-    def again(body):
-        out = {"name": body.name, "version_id": body.version_id, "minimum_version_id": body.minimum_version_id}
-        if body.fields:
-            out["Fields"] = [again_field(one) for one in body.fields]
-        if body.subsections:
-            out["Subsections"] = [again(sub) for sub in body.subsections]
-        return out
-
-    def again_field(one):
-        out = {"field": one.name, "version_id": one.version_id, "field_exists": one.field_exists}
-        out |= {"num": one.num} if one.num is not None else {}
-        out |= {"size": one.size}
-        return out | ({"Description": again(one.description)} if one.description is not None else {})
-
-    for device in read.devices:
-        entry = document[device.type]
-        assert (device.version_id, device.minimum_version_id) == (entry["version_id"], entry["minimum_version_id"])
-        assert without_nothing(entry["Description"]) == again(device.description)
-
-
-def without_nothing(value):
-    """The dump, less the lists in which there is nothing."""
-    if isinstance(value, dict):
-        return {key: without_nothing(part) for key, part in value.items() if part != []}
-    return [without_nothing(part) for part in value] if isinstance(value, list) else value
 
 
 def test_every_device_type_of_one_side_is_told():
@@ -209,15 +168,3 @@ def test_the_directions_are_counted_apart():
     assert sum(forward.values()) == sum(backward.values()) == len(compared().differences)
     worst = [one.effect().rank for one, _ in compared().grouped()]
     assert worst == sorted(worst, reverse=True)
-
-
-def test_inputs_are_recognised_by_their_content(tmp_path):
-    (tmp_path / "a").write_bytes(raw("dump-pc-7.2"))
-    (tmp_path / "b").write_bytes(raw("vmdesc-am53c974-7.2"))
-    (tmp_path / "c").write_text(built_in().to_json())
-    origins = [read_shapes(str(path)).origin for path in (*sorted(tmp_path.iterdir()), samplefiles.path("pc-7.2"))]
-    assert origins == ["dump", "vmdesc", "schema", "vmdesc"]
-    packed = [read_shapes(str(DATA / f"{name}.json.xz")).origin for name in ("dump-pc-7.2", "vmdesc-am53c974-7.2")]
-    assert packed == ["dump", "vmdesc"]
-    assert read_shapes(str(samplefiles.path("pc-7.2"))).machine == "pc-i440fx-7.2"
-    assert read_shapes(str(tmp_path / "a")).machine == "pc-i440fx-7.2"
