@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np  # noqa: F401 - see above
+import numpy as np  # noqa: F401 - not twice in one process: see test_plugin
 import pytest
 
 from qmigtool.testing import assert_same_state

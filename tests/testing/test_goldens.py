@@ -3,7 +3,7 @@
 import lzma
 from pathlib import Path
 
-import numpy as np  # noqa: F401 - see above
+import numpy as np  # noqa: F401 - not twice in one process: see test_plugin
 import pytest
 
 import qmigtool
