@@ -80,7 +80,8 @@ class FormatName(Parameter):
     "form",
     type=FormatName(),
     metavar="FORMAT",
-    help="The format: text, json, junit, sarif, github, codequality, or one installed.  [default: text; --json: json]",
+    help=f"The format: {', '.join((*OWN_FORMATS, *formats.own_formats()))}, or one installed."
+    "  [default: text; --json: json]",
 )
 @click.option("-o", "--output", metavar="OUT", help="The file to write them to; by default standard output.")
 @click.option(

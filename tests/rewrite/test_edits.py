@@ -529,11 +529,11 @@ def test_no_output_over_a_plan_or_a_patch(call, source, tmp_path):
 def test_the_sample_names_every_edit_and_its_parameters():
     text = path("pc-7.2").with_name("edits.toml").read_text()
     listed = {line.split()[1]: line for line in text.splitlines() if line.startswith("#   ")}
-    assert set(listed) == set(EDITS)
+    assert set(listed) == set(EDITS), "samples/edits.toml has a line for each edit, with its parameters"
     for op, method in EDITS.items():
         parameters = list(inspect.signature(getattr(Rewriter, method)).parameters)[1:]
         found = [word.strip("[],") for word in listed[op].split()[2:]]
-        assert found == parameters, op
+        assert found == parameters, f"samples/edits.toml: the parameters of {op}"
 
 
 def test_every_edit_is_an_option():

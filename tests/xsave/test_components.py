@@ -46,7 +46,7 @@ def test_the_table_is_the_manuals():
 
 
 def test_masks():
-    assert (USER_MASK, SUPERVISOR_MASK) == MASKS
+    assert (USER_MASK, SUPERVISOR_MASK) == MASKS, "add the component's bit to MASKS"
     assert COMPONENTS[18].mask == 0x40000
 
 

@@ -117,7 +117,7 @@ def test_every_built_in_layout():
     assert set(layout_names()) == set(model.LAYOUTS)
     for name, (user, offsets, supervisor) in model.LAYOUTS.items():
         cpu = layout(name)
-        where = f"{name}: LAYOUTS and SIZES of tests/xsave/model.py"
+        where = f"{name}: add the component to LAYOUTS, SIZES and the offsets of tests/xsave/model.py"
         assert cpu.user_mask == 3 | sum(1 << bit for bit in user), where
         assert cpu.supervisor_mask == sum(1 << bit for bit in supervisor), where
         for bit in user:

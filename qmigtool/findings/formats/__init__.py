@@ -24,20 +24,21 @@ from qmigtool.findings.model import Severity
 from qmigtool.findings.report import Report
 from qmigtool.util.plugins import FORMATS, conflict, plugins
 
-__all__ = ["Render", "format_names", "render"]
+__all__ = ["Render", "format_names", "own_formats", "render"]
 
 Render: TypeAlias = Callable[[Sequence[Report], Severity, str], str]
 RESERVED = ("text", "json")
 
 
 @cache
-def _own() -> tuple[str, ...]:
+def own_formats() -> tuple[str, ...]:
+    """Return the names of the formats that qmigtool has itself, one for each module."""
     return tuple(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def format_names() -> tuple[str, ...]:
     """Return the names of all formats; raises :class:`~qmigtool.errors.UsageError` for a duplicate name."""
-    taken = [*_own(), *RESERVED]
+    taken = [*own_formats(), *RESERVED]
     for point, _ in plugins(FORMATS):
         if point.name in taken:
             raise conflict(point, "has the name of another format")
@@ -50,7 +51,7 @@ def render(name: str, reports: Sequence[Report], threshold: Severity, version: s
 
     Raises :class:`~qmigtool.errors.UsageError` if another distribution's function fails.
     """
-    if name in _own():
+    if name in own_formats():
         made: Render = import_module(f"{__name__}.{name}").render
         return made(reports, threshold, version)
     point, other = next(one for one in plugins(FORMATS) if one[0].name == name)
