@@ -51,11 +51,12 @@ def flows(file: str, plot: str | None, as_csv: bool, as_json: bool) -> int:
     """List the connections of a capture, and what was sent when.
 
     Of each migration: its channels, with the bytes that were not captured; the passes over guest memory, with the pages
-    that the guest wrote in each; when the guest had stopped, and the least downtime. Times are those of the packets.
+    that the guest wrote in each; when the guest had stopped, and the minimum downtime. Times are those of the packets.
 
     Exit status 3 if a migration in it is broken or has holes.
     """
     remember_inputs(file)
+    traffic = None
     try:
         with read_traffic(standard_input() if file == "-" else file) as traffic:
             chosen = _chosen(traffic)
@@ -73,7 +74,7 @@ def flows(file: str, plot: str | None, as_csv: bool, as_json: bool) -> int:
                 _print(traffic, timelines)
             return _finish(traffic, timelines)
     except QmigError as error:
-        if not isinstance(error, UsageError):
+        if traffic is None or not isinstance(error, UsageError):
             error.file = error.file or file
         raise
 

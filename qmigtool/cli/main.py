@@ -42,7 +42,7 @@ COMMANDS = {
     "schema": ("schema:schema", "Compare and learn descriptions of device state."),
     "sections": ("sections:sections", "List the sections of a stream."),
     "show": ("show:show", "Show device state."),
-    "undo": ("undo:undo", "Undo the edits of `rewrite --undo`."),
+    "undo": ("undo:undo", "Take back edits, with the patch of `rewrite --undo`."),
     "unwrap": ("unwrap:unwrap", "Take a stream out of its container."),
     "wrap": ("wrap:wrap", "Put a stream into a container."),
     "xsave": ("xsave:xsave", "Show, export, convert and check XSAVE state."),
@@ -216,4 +216,12 @@ def _show(error: click.ClickException) -> None:
         if context.command.get_help_option(context) is not None:
             say_error(f"Try '{context.command_path} {context.help_option_names[0]}' for help.")
         say_error("")
-    say_error(f"Error: {error.format_message()}")
+    say_error(f"Error: {_message(error)}")
+
+
+def _message(error: click.ClickException) -> str:
+    """Return click's message, but on one line where it lists the values of an option that is missing."""
+    option = error.param if isinstance(error, click.MissingParameter) else None
+    if option is None or not isinstance(option.type, click.Choice):
+        return error.format_message()
+    return f"Missing option '{max(option.opts, key=len)}' (expected {', '.join(map(str, option.type.choices))})"

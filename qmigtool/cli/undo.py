@@ -28,7 +28,7 @@ from qmigtool.util.text import printable
 @click.option("-o", "--output", required=True, metavar="OUT", help="The file to write; not FILE itself.")
 @json_option
 def undo(file: str, patch: str, output: str, as_json: bool) -> int:
-    """Undo the edits of `rewrite --undo`.
+    """Take back edits, with the patch of `rewrite --undo`.
 
     FILE is the output of that command, PATCH the patch that it wrote; OUT becomes the file that was its input. If FILE
     is that input, the edits are made again. Any other file is refused.

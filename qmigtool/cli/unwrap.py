@@ -59,8 +59,11 @@ def unwrap(file: str, output: str, channels: tuple[str, ...], absent: Any, as_js
         else:
             for note in rewriter.notes:
                 say_error(f"note: {printable(note)}")
-            layers = ", ".join(stream.container.removed) or "nothing"
-            say_error(f"{output}: {written} bytes, unwrapped from {printable(file)} ({printable(layers)})")
+            layers = ", ".join(stream.container.removed)
+            words = f"unwrapped from {file} ({layers})" if layers else f"the plain stream of {file}"
+            if not layers and not rewriter.notes:
+                words = f"copied: {file} has no container"
+            say_error(f"{output}: {written} bytes, {printable(words)}")
         return finish(stream)
 
 

@@ -121,7 +121,7 @@ def _image(stream: Stream, file: str, like: str | None, name: str | None) -> Ite
     remember_inputs(like)
     with FileSource(Path(like)) as source:
         if bytes(source.whole[:4]) != QCOW2_MAGIC:
-            raise UsageError(f"{like} is no qcow2 image", expected="one as it is, not compressed")
+            raise UsageError(f"{like} is not a qcow2 image", expected="an uncompressed one")
         yield source, choose_snapshot(read_qcow2(source).snapshots, name)
 
 
@@ -131,7 +131,7 @@ def _report(rewriter: Rewriter, file: str, output: str, kind: str, size: int, *,
         return
     for note in rewriter.notes:
         say_error(f"note: {printable(note)}")
-    say_error(f"{output}: {size} bytes, {kind} of {printable(file)}")
+    say_error(f"{output}: {size} bytes, {printable(file)} as {kind}")
 
 
 def _header(
@@ -144,7 +144,7 @@ def _header(
         with open_stream(like) as template:
             image = template.container.header
         if image is None:
-            raise UsageError(f"{like} is no save image of libvirt", expected="one whose header is kept")
+            raise UsageError(f"{like} is not a save image of libvirt", expected="one whose header is kept")
     if image is None:
         if xml is None:
             raise UsageError("a save image of libvirt needs the domain's XML", expected="--xml XML or --like IMAGE")

@@ -324,8 +324,8 @@ class Ram:
             "pages that are in none of the given channels",
             f"page {page:#x} of RAM block {name!r}, one of {self.absent(name)}, is in none of the given channels",
             section="ram",
-            expected="a whole stream with all its channels (multifd, postcopy preempt: channels=, --channel), "
-            'or absent="zero"',
+            expected="all channels of the migration (multifd, postcopy preempt), or zeros in their place: "
+            "`qmigtool unwrap` has --channel and --absent zero for that",
         )
 
     def _check(self, index: int, addr: int, length: int) -> None:

@@ -40,7 +40,7 @@ def bare_stream(stream: Stream, *, absent: Absent = "error") -> Rewriter:
         rewriter.ram("plain", absent=absent)
         draft.note(f"memory is written as plain records: the source has {', '.join(reasons)}")
     else:
-        rewriter.gather()
+        rewriter.gather(absent)
     around = [section for section in stream.sections if section.type in (Type.PREFIX, Type.TAIL)]
     for section in around:
         draft.note(f"{section.length} bytes {_place(section.type)} the stream are left out")

@@ -14,6 +14,7 @@ from qmigtool.rewrite.blocks import set_format
 from qmigtool.rewrite.memory import MemoryFormat
 
 if TYPE_CHECKING:
+    from qmigtool.ram.model import Absent
     from qmigtool.rewrite.draft import Draft
 
 __all__ = ["gather", "travelled_elsewhere"]
@@ -50,25 +51,35 @@ def travelled_elsewhere(draft: Draft) -> dict[str, int] | None:
     return absent if absent and (not any_content or ram.flushes) else None
 
 
-def gather(draft: Draft) -> None:
+def gather(draft: Draft, absent: Absent = "error") -> None:
     """Write memory as plain records if it was sent in several channels; raise if no given channel holds some of it.
 
-    Does nothing where an edit has chosen a format. Raises :class:`~qmigtool.errors.UnsupportedError`.
+    With ``absent`` set to ``"zero"``, such pages become zero pages. Does nothing where an edit has chosen a format.
+    Raises :class:`~qmigtool.errors.UnsupportedError`.
     """
     if draft.memory.format is not MemoryFormat.KEEP:
         return
-    absent = travelled_elsewhere(draft)
-    if absent is None:
+    missing = travelled_elsewhere(draft)
+    if missing is None:
         return
-    if absent:
-        some = [f"{pages} pages of {name!r}" for name, pages in list(absent.items())[:SHOWN]]
-        more = f" and of {len(absent) - SHOWN} more blocks" if len(absent) > SHOWN else ""
-        raise UnsupportedError(
-            "memory that is in none of the given channels",
-            f"memory was sent in other channels that are not given: {', '.join(some)}{more} are missing",
-            section="ram",
-            expected="all channels of the migration (--channel), or --ram plain --absent zero for zeros in their place",
-        )
-    set_format(draft, MemoryFormat.PLAIN)
-    several = "in several channels" if draft.memory.ram.channels > 1 else "by postcopy"
+    where = "by postcopy" if draft.commands("POSTCOPY_LISTEN", "POSTCOPY_RUN") else "in other channels"
+    if missing:
+        some = [f"{_amount(pages, 'page')} of {name!r}" for name, pages in list(missing.items())[:SHOWN]]
+        more = f" and of {_amount(len(missing) - SHOWN, 'more block')}" if len(missing) > SHOWN else ""
+        words = f"memory was sent in other channels that are not given: {', '.join(some)}{more} are"
+        if absent == "error":
+            raise UnsupportedError(
+                "memory that is in none of the given channels",
+                f"{words} missing",
+                section="ram",
+                expected="all channels of the migration, or zeros in their place: `qmigtool unwrap` has --channel and "
+                "--absent zero for that",
+            )
+        draft.note(f"{words} written as zeros")
+    set_format(draft, MemoryFormat.PLAIN, absent)
+    several = "in several channels" if draft.memory.ram.channels > 1 else where
     draft.note(f"memory was sent {several} and is written as plain records (--ram plain)")
+
+
+def _amount(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

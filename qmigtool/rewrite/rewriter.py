@@ -88,14 +88,15 @@ class Rewriter:
         """Other facts that the user should know."""
         return [told(one) for one in self.draft.notes]
 
-    def gather(self) -> None:
+    def gather(self, absent: Absent = "error") -> None:
         """Join memory that was sent in several channels, as :meth:`ram` with ``plain`` does, unless a format is chosen.
 
-        Raises :class:`~qmigtool.errors.UnsupportedError` if some of it is in none of the given channels: QEMU cannot
-        load a main channel alone. The command line calls this before it writes anything.
+        Raises :class:`~qmigtool.errors.UnsupportedError` if some of it is in none of the given channels, unless
+        ``absent`` is ``"zero"``: QEMU cannot load a main channel alone. The command line calls this before it writes
+        anything.
         """
         with self.draft.edit("ram"):
-            elsewhere.gather(self.draft)
+            elsewhere.gather(self.draft, absent)
 
     def splices(self) -> list[Splice]:
         """Return the spans that are replaced, in the order of the source; raises what a check of the result raises."""
@@ -234,7 +235,7 @@ class Rewriter:
         """Change the machine type of the stream; the state stays."""
         header.set_machine_type(self.draft, name)
 
-    @edit(Heading.FRAMING, ("NAME",), "Set another version of the machine type, and adapt the state.")
+    @edit(Heading.FRAMING, ("NAME",), "Set a newer or older version of the machine type, and adapt the state.")
     def upgrade_machine(self, name: str) -> None:
         """Change the version of the machine type, and the state that depends on it."""
         machines.upgrade(self.draft, name)

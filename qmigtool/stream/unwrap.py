@@ -64,7 +64,7 @@ def unwrap_further(
         else:
             raise LimitError("too many nested containers", offset=0)
         if until is not None:
-            raise UsageError(f"this is not {HOLDERS['migration']}", expected=f"a {until.value}")
+            raise UsageError(f"not {HOLDERS['migration']}", expected="pcap or pcapng")
         check_selected(selected, found.container)
     except BaseException:
         found.close(kept)

@@ -121,7 +121,7 @@ def test_holes_and_what_is_no_capture(tmp_path: Path, capsys: pytest.CaptureFixt
     found = document(capsys, str(file), status=3)
     assert found["flows"][0]["holes"] == [{"offset": 98 * 1448, "length": 1448}]
     assert run(["flows", str(samplefiles.path("pc-7.2"))]) == 2
-    assert "this is not a capture" in capsys.readouterr().err
+    assert "pc-7.2.mig: not a capture (expected pcap or pcapng)" in capsys.readouterr().err
 
 
 def test_in_python() -> None:

@@ -169,3 +169,10 @@ def test_an_input_is_never_changed(call, tmp_path):
     for arguments in (["info"], ["sections"], ["show"], ["xsave", "table"]):
         assert call(*arguments, str(path))[0] == 0
     assert path.read_bytes() == data
+
+
+def test_a_missing_choice_lists_its_values_on_one_line(call) -> None:
+    code, _, err = call("wrap", PC, "-o", "out")
+    assert code == 2
+    assert "Missing option '--as' (expected libvirt, qcow2, gzip," in err
+    assert "\\" not in err

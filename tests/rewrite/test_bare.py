@@ -226,3 +226,31 @@ def test_real_qemu_loads_what_became_plain(name: str, call: Call, tmp_path: Path
     memory[0xA0000:0x100000] = bytes(0x60000)
     if name in packedsamples.RAM:
         assert hashlib.sha256(memory).hexdigest() == packedsamples.RAM[name]["sha256"]
+
+
+def test_absent_memory_becomes_zeros_only_if_asked_for(call: Call, tmp_path: Path) -> None:
+    main, out = packedsamples.packed("multifd-zstd-7.2").path, tmp_path / "out"
+    code, _, err = call("unwrap", main, "-o", out)
+    assert code == 63
+    assert not out.exists()
+    assert "`qmigtool unwrap` has --channel and --absent zero" in err
+    assert "--ram" not in err
+    assert "1 pages" not in err
+    code, _, err = call("unwrap", main, "--absent", "zero", "-o", out)
+    assert code == 0, err
+    assert "343 pages of 'pc.ram'" in err
+    assert "written as zeros" in err
+    assert "postcopy" not in err
+    with qmigtool.open(out) as stream:
+        assert not stream.problems
+        assert stream.ram.absent("pc.ram") == 0
+
+
+def test_the_last_line_says_what_was_unwrapped(call: Call, put, tmp_path: Path) -> None:
+    plain = put("plain", PC)
+    assert f"copied: {plain} has no container" in call("unwrap", plain, "-o", tmp_path / "out")[2]
+    padded = put("padded", PC + bytes(5000))
+    assert f"the plain stream of {padded}" in call("unwrap", padded, "-o", tmp_path / "out")[2]
+    packed = put("packed", gzip.compress(PC))
+    assert f"unwrapped from {packed} (gzip)" in call("unwrap", packed, "-o", tmp_path / "out")[2]
+    assert f"{plain} as gzip" in call("wrap", plain, "--as", "gzip", "-o", tmp_path / "out")[2]

@@ -155,7 +155,10 @@ def test_wrong_usage(call: Call, tmp_path: Path) -> None:
     plain = samplefiles.path("pc-7.2")
     for arguments, said in (
         ((plain, "--as", "qcow2", "-o", tmp_path / "out"), "needs the image"),
-        ((plain, "--as", "qcow2", "--like", plain, "-o", tmp_path / "out"), "is no qcow2 image"),
+        (
+            (plain, "--as", "qcow2", "--like", plain, "-o", tmp_path / "out"),
+            "is not a qcow2 image (expected an uncompressed one)",
+        ),
         ((plain, "--as", "qcow2", "--like", image, "--replace", "two", "-o", tmp_path / "out"), "no snapshot 'two'"),
         ((image, "--as", "qcow2", "-o", "-"), "not written in order"),
         ((image, "--as", "qcow2", "-o", image), "is the input"),

@@ -97,7 +97,7 @@ def test_a_sparse_image_becomes_a_raw_one(call: Call, put, tmp_path: Path) -> No
     ("options", "code", "said"),
     [
         (["--as", "libvirt"], 2, "needs the domain's XML"),
-        (["--as", "libvirt", "--like", "{plain}"], 2, "is no save image of libvirt"),
+        (["--as", "libvirt", "--like", "{plain}"], 2, "is not a save image of libvirt"),
         (["--as", "gzip", "--xml", "{xml}"], 2, "--xml goes with --as libvirt"),
         (["--as", "gzip", "--format", "xz"], 2, "--format goes with --as libvirt"),
         (["--as", "libvirt", "--xml", "{plain}"], 3, "the XML"),

@@ -50,7 +50,7 @@ def test_several_migrations_are_listed_and_chosen(tmp_path: Path, capsys: pytest
             assert stream.container.details["migration"] == number
     with pytest.raises(UsageError, match="no migration '3'"):
         qmigtool.open(file, migration=3)
-    with pytest.raises(UsageError, match="this is not a capture"):
+    with pytest.raises(UsageError, match="not a capture"):
         qmigtool.open(PLAIN, migration=1)
     with pytest.raises(UsageError, match="this is not a qcow2 image"):
         qmigtool.open(file, migration=1, snapshot="1")

@@ -91,12 +91,12 @@ def _compare(load: Load, start: int, machine: bytes, bits: int | None) -> None:
     target = load.target
     hook: dict[str, Any] = {"vmsd": VMSD, "version": VERSION, "minimum": MINIMUM}
     if target.machine is None:
-        load.doubt("the machine type of the target is unknown")
+        load.doubt("the machine type of the target")
     elif not _equal(machine, encode_name(target.machine)):
         received = decode_name(machine.split(b"\0")[0])
         raise load.refuse("machine-type", start, received=received, local=target.machine, **hook)
     if bits is not None and target.page_bits is None:
-        load.doubt("the page size of the target is unknown")
+        load.doubt("the page size of the target")
     elif bits is not None and bits != target.page_bits:
         raise load.refuse("page-bits", start, received=signed(bits), local=target.page_bits, **hook)
     for name, since in COMPARED.items():
