@@ -11,13 +11,13 @@ import click
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.messages import print_json, say_error
 from qmigtool.cli.shared.output import file_argument, finish, json_option, opened
+from qmigtool.cli.shared.parameters import number_of
 from qmigtool.errors import QmigError, UsageError
 from qmigtool.stream.info import problems_document
 from qmigtool.stream.missing import is_complete
 from qmigtool.util.budget import current
 from qmigtool.util.jsontext import SCHEMA
 from qmigtool.util.text import printable
-from qmigtool.util.values import number
 
 if TYPE_CHECKING:
     from qmigtool.layers.packets import MigrationRecord
@@ -29,10 +29,6 @@ LISTED = 600  # bytes of memory for a record in JSON
 BYTES = 16  # of a field on one line
 
 
-def _number(text: str | int) -> int:
-    return number(text, "the number")
-
-
 @command(
     "qmigtool dissect samples/pc-7.2.mig --offset 8",
     "qmigtool dissect samples/pc-7.2.mig --section hpet",
@@ -40,8 +36,8 @@ def _number(text: str | int) -> int:
 )
 @file_argument
 @click.option("--section", metavar="NAME", help=f"The records of a section: NAME or NAME@INSTANCE (at most {SHOWN}).")
-@click.option("--offset", type=_number, metavar="N", help="The record with byte N of the stream.")
-@click.option("--record", type=_number, metavar="K", help="Record number K of the list.")
+@click.option("--offset", type=number_of("--offset"), metavar="N", help="The record with byte N of the stream.")
+@click.option("--record", type=number_of("--record"), metavar="K", help="Record number K of the list.")
 @click.option(
     "--channel",
     "channels",

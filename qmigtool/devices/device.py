@@ -295,9 +295,11 @@ def find(devices: Iterable[Device], path: str) -> tuple[Device, str]:
     if "*" in path:
         raise UsageError(f"{path!r} is a pattern", expected="the path of one device or field, such as cpu@1/env.xcr0")
     same = [device.label for device in devices if device.name == name]
+    if same and instance:
+        raise UsageError(f"no instance {instance} of device {name!r}", expected=_several(same))
     near = same or difflib.get_close_matches(
         name, {d.name for d in devices} | {d.name.rsplit("/", 1)[-1] for d in devices}, n=3
     )
     hint = f"one like {', '.join(near[:4])}" if near else "a device first, as in cpu/env.xcr0 or cpu@1/env.xcr0"
     hint += "; `qmigtool show FILE` lists them"
-    raise UsageError(f"no device {name!r}" + (f" {instance!r}" if same and instance else ""), expected=hint)
+    raise UsageError(f"no device {name!r}", expected=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from qmigtool.errors import QmigError, StreamError, UnsupportedError, UsageError
@@ -72,7 +73,10 @@ def chosen(
             for cut, data in cuts(stream, problems.append, (one.offset, one.end - 1)):
                 yield packet_of(cut, data)
     if not found:
-        raise UsageError(f"no section {section!r}", expected="a name, or NAME@INSTANCE, that `qmigtool sections` lists")
+        names = {one.name for one in stream.sections if one.name is not None}
+        near = get_close_matches((section or "").partition("@")[0], names, n=4)
+        hint = f"one like {', '.join(near)}" if near else "a name, or NAME@INSTANCE"
+        raise UsageError(f"no section {section!r}", expected=f"{hint}; `qmigtool sections FILE` lists them")
 
 
 def _is_named(section: Section, name: str) -> bool:

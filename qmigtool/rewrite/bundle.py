@@ -205,11 +205,13 @@ def import_bundle(rewriter: Rewriter, folder: str | os.PathLike[str], *, hyperv_
     Where the bundle lists the MSRs of CET, they win over the area's bytes, and a difference is noted.
 
     Only what differs changes: importing an unchanged export gives the identical stream. Raises
-    :class:`~qmigtool.errors.StreamError` for a folder that is not a bundle, :class:`~qmigtool.errors.LiveStateError`
-    for an XCR0 with components that its layout does not have (dropped and recorded as lost if the rewriter is lossy),
-    and what :meth:`~qmigtool.rewrite.Rewriter.import_area` raises.
+    :class:`~qmigtool.errors.StreamError` for a broken bundle, :class:`~qmigtool.errors.UsageError` for a folder without
+    one, :class:`~qmigtool.errors.LiveStateError` for an XCR0 with components that its layout does not have (dropped and
+    recorded as lost if the rewriter is lossy), and what :meth:`~qmigtool.rewrite.Rewriter.import_area` raises.
     """
     manifest = Path(folder, MANIFEST)
+    if not manifest.exists():
+        raise UsageError(f"{str(folder)!r} is not a folder of `mshv export`", expected=f"a folder with {MANIFEST}")
     with _about(manifest):
         document = _load(manifest)
         layout, entries = _contents(document)

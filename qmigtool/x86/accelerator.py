@@ -56,7 +56,8 @@ class Accelerator:
     def told(self, decides: str) -> str:
         """Return :attr:`words` with another hint of what decides an unknown accelerator; an empty one is left out."""
         if self.name == UNKNOWN:
-            return "; ".join(filter(None, (f"saved by: unknown ({self.evidence[0]})", decides)))
+            why = "" if self.hypervisor and not self.contradicts else f" ({self.evidence[0]})"
+            return "; ".join(filter(None, (f"saved by: unknown{why}", decides)))
         return f"saved by {self.name} ({'given' if self.given else f'inferred: {self.evidence[0]}'})"
 
     @property

@@ -127,7 +127,7 @@ def test_channels_and_containers(capsys):
         (["--offset", "99999999"], "no byte 0x5f5e0ff in the stream"),
         (["--section", "nothing"], "no section 'nothing'"),
         (["--section", "ram", "--record", "1"], "choose the same thing"),
-        (["--record", "x"], "the number"),
+        (["--record", "x"], "--record is 'x'"),
     ],
 )
 def test_what_is_not_there_is_wrong_usage(options, words, capsys):
@@ -144,3 +144,11 @@ def test_a_truncated_stream(tmp_path, capsys):
     assert "the stream ends here" in printed.err
     assert run(["dissect", str(path), "--offset", "99999"]) == 3
     assert capsys.readouterr().out.startswith("Unparsed at ")
+
+
+def test_wrong_options_are_named(capsys) -> None:
+    for option in ("--offset", "--record"):
+        assert run(["dissect", str(PC), option, "foo"]) == 2
+        assert f"{option} is 'foo' (expected a number" in capsys.readouterr().err
+    assert run(["dissect", str(PC), "--section", "hpett"]) == 2
+    assert "no section 'hpett' (expected one like hpet; " in capsys.readouterr().err

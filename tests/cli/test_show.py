@@ -62,3 +62,9 @@ def test_show_says_that_a_subsection_was_not_sent(call, path):
     assert "cpu@0 has no subsection cpu/avx512 in this stream" in err
     status, _, err = call("show", PC, "cpu@0/avx51")
     assert (status, "subsection" in err) == (2, False)
+
+
+def test_show_says_which_instances_there_are(call):
+    status, _, err = call("show", PC, "cpu@9")
+    assert status == 2
+    assert "no instance 9 of device 'cpu' (expected cpu@0, cpu@1, cpu@2, cpu@3)" in err

@@ -601,3 +601,9 @@ def test_an_export_is_repeated_only_where_it_replaces_nothing_but_a_bundle(tmp_p
     with pytest.raises(OutputError, match="exists already"):
         exported(SMALL, folder, accelerator="kvm", replace=True)
     assert [one.name for one in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_without_a_bundle_is_refused_by_what_it_is_not(tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "none"):
+        assert main.run(["mshv", "import", str(sample("pc-7.2")), str(folder), "--dry-run"]) == 2
+        assert f"'{folder}' is not a folder of `mshv export` (expected a folder with" in capsys.readouterr().err

@@ -111,3 +111,8 @@ def test_names():
     assert accelerator.parse("KVM") == accelerator.Accelerator("kvm", ("given by the caller",), given=True)
     with pytest.raises(UsageError):
         accelerator.parse("")
+
+
+def test_the_words_do_not_repeat_that_it_is_unknown():
+    assert inferred(cpu(xstate_bv=7, tr=11)).words == "saved by: unknown; --accelerator NAME decides"
+    assert inferred(cpu(tr=11)).words == "saved by: unknown (too little evidence); --accelerator NAME decides"

@@ -68,9 +68,9 @@ def _register(value: str | int) -> int:
     return found if found is not None and 0 <= found < 1 << 64 else core.parse_mask(value)
 
 
-def number_value(value: str | int) -> int:
-    """Return a number of the command line."""
-    return number(value, "the number")
+def number_of(option: str) -> Callable[[str | int], int]:
+    """Return what reads the number of an option; an error names the option."""
+    return lambda value: number(value, option)
 
 
 def size_value(value: str | int) -> int:

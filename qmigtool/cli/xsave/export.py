@@ -19,7 +19,7 @@ from qmigtool.cli.shared.output import (
 from qmigtool.cli.shared.parameters import (
     format_choice,
     mask_option,
-    number_value,
+    number_of,
     target_mask_option,
     the_layout_option,
 )
@@ -33,7 +33,9 @@ from qmigtool.xsave.components import XCOMP_BV_COMPACTED
 
 @command("qmigtool xsave export samples/pc-7.2.mig --vcpu 0 --format compacted --layout amd-zen4 -o vcpu0.xsave")
 @file_argument
-@click.option("--vcpu", type=number_value, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
+@click.option(
+    "--vcpu", type=number_of("--vcpu"), required=True, metavar="N", help="The vCPU (instance of the cpu section)."
+)
 @click.option("--format", "form", type=format_choice, required=True, help="The format of the area.")
 @the_layout_option
 @click.option("-o", "--output", required=True, metavar="OUT", help='The file to write; "-" is standard output.')

@@ -10,7 +10,7 @@ from qmigtool.cli.shared.areas import force_option, quirk_option, read_area, the
 from qmigtool.cli.shared.command import command
 from qmigtool.cli.shared.edited import dry_run_option, lossy_option, need_output, output_option, write_edited
 from qmigtool.cli.shared.output import accelerator_option, file_argument, json_option, opened, schema_option
-from qmigtool.cli.shared.parameters import mask_option, number_value
+from qmigtool.cli.shared.parameters import mask_option, number_of
 from qmigtool.errors import LiveStateError, UsageError, XsaveError
 from qmigtool.rewrite import Rewriter
 from qmigtool.xsave import Layout, impossible_xcr0
@@ -24,7 +24,9 @@ from qmigtool.xsave.found import agreed, auto_note, contradictions, meaning, own
 )
 @file_argument
 @click.argument("area", metavar="AREA")
-@click.option("--vcpu", type=number_value, required=True, metavar="N", help="The vCPU (instance of the cpu section).")
+@click.option(
+    "--vcpu", type=number_of("--vcpu"), required=True, metavar="N", help="The vCPU (instance of the cpu section)."
+)
 @the_area_layout_option
 @mask_option("--xcr0", help="Also set the XCR0 of the vCPU.")
 @quirk_option
