@@ -418,3 +418,11 @@ def test_a_signed_number_is_no_register(call: Call) -> None:
     lost = next(one for one in json.loads(out)["losses"] if one["rule"] == "pit-times")
     assert lost["field"] == "channels[0]/count_load_time"
     assert lost["values"] == {"value": -122853, "expected": 16195709936}
+
+
+def test_what_is_needed_is_named_as_such(call: Call) -> None:
+    code, out, _ = call(PC, "--target", "7.2")
+    assert code == 63
+    lines = out[out.index("needed for a decision") :].splitlines()
+    assert lines[1] == "- the machine type of the target"
+    assert "- the RAM blocks of the target" in lines

@@ -54,7 +54,7 @@ def _list(load: Load, total: int) -> None:
 def _block(load: Load, at: int, name: str, received: int) -> None:
     ram, blocks = load.ram, load.target.blocks
     if blocks is None:
-        load.doubt("the RAM blocks of the target are unknown")
+        load.doubt("the RAM blocks of the target")
         try:
             ram.put(name, ram.round_up(received))
         except StreamError as error:

@@ -24,7 +24,7 @@ __all__ = ["Entry", "Registry", "load_part", "load_start", "vmsd_of"]
 
 MAX_SECTIONS = 1 << 16  # for a target whose sections are not known; a large machine has hundreds
 UNKNOWN = (
-    "the sections of the target are unknown (neither a version nor -dump-vmstate lists the instances of a machine); "
+    "the sections of the target (neither a version nor -dump-vmstate lists the instances of a machine); "
     "give a stream saved by the target"
 )
 ANY_INSTANCE = 0xFFFFFFFF  # the alias of nearly every device (SaveStateEntry.alias_id is -1)
