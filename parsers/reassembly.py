@@ -7,7 +7,7 @@ that has a byte is used, one that has other bytes there is a :class:`Conflict`, 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -338,11 +338,6 @@ class TcpDirection:
     def time_of(self, offset: int) -> int | None:
         """Return when the byte at ``offset`` was captured, in nanoseconds since 1970; None for what has no time."""
         index = bisect_right(self._positions, offset) - 1
-        return self._time(index) if index >= 0 else self.first
-
-    def time_before(self, offset: int) -> int | None:
-        """Return when the last byte before ``offset`` was captured."""
-        index = bisect_left(self._positions, offset) - 1
         return self._time(index) if index >= 0 else self.first
 
     def sent(self, start: int, step: int, count: int) -> list[int]:

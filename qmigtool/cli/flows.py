@@ -90,7 +90,8 @@ def _chosen(traffic: Traffic) -> Sequence[Migration]:
 def _finish(traffic: Traffic, timelines: Sequence[Timeline]) -> int:
     """Say what is wrong on stderr; return the exit status."""
     problems: list[QmigError] = [] if traffic.capture.error is None else [traffic.capture.error]
-    problems += [one for timeline in timelines for one in timeline.problems if str(one) not in map(str, problems)]
+    for timeline in timelines:
+        problems += [one for one in timeline.problems if not any(one.same(other) for other in problems)]
     for problem in problems:
         complain(problem)
     return problems[0].exit_code if problems else 0

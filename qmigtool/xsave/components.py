@@ -39,7 +39,6 @@ FCW_INIT = 0x037F
 XCOMP_BV_COMPACTED = 1 << 63
 """XCOMP_BV[63]: the area is in compacted format."""
 
-X87_MASK = 0x1
 LEGACY_MASK = 0x3
 AVX_MASK = 0x4
 MPX_MASK = 0x18

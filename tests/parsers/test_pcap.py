@@ -43,7 +43,6 @@ def test_times(tmp_path: Path) -> None:
         packet.time = 1000 + i
     ((way, _),) = flows(packets, tmp_path)
     assert [way.time_of(at) for at in (0, 999, 1000, 9999)] == [1000 * 10**9, 1000 * 10**9, 1001 * 10**9, 1009 * 10**9]
-    assert way.time_before(1000) == 1000 * 10**9
     assert (way.first, way.last) == (1000 * 10**9, 1010 * 10**9)
 
 

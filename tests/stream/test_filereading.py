@@ -1,7 +1,7 @@
 """Whose device state it is: what was found from the end of a file is proved by RAM's headers, or given up.
 
 A volume is not cut to what is written to it, so a stream may be followed by the end of an older and longer one. What
-QEMU loads is the stream at the front; `tests/test_proof_in_qemu.py` asks it.
+QEMU loads is the stream at the front; `tests/stream/test_proof_in_qemu.py` asks it.
 """
 
 import functools

@@ -21,7 +21,6 @@ __all__ = ["PARTS", "Common", "Strange"]
 
 ELEMENT_SIZE = 49168  # VirtQueueElementOld of a 64-bit host
 CTRL_GUEST_OFFLOADS = 2
-MAX_MACS = 64
 MAX_ELEMENTS = 1024 * 64
 SERIAL_PORTS = 32  # of one word of the map
 
