@@ -24,7 +24,12 @@ STREAMS = sorted(
     path for folder in ("", "packed", "containers") for path in (SAMPLES / folder).glob("*.*")
     if path.name.endswith((".mig", ".mig.xz", ".save.xz", ".pcap.xz", ".qcow2.xz"))
 )  # fmt: skip
-LARGE = {"arm-vexpress-a9-7.2.mig.xz", "dirtybitmap-10.0.mig.xz"}  # 100,000 pages
+LARGE = {
+    "arm-7.2.mig",
+    "aarch64-virt-gic2-7.2.mig.xz",
+    "arm-vexpress-a9-7.2.mig.xz",
+    "dirtybitmap-10.0.mig.xz",
+}  # 100,000 pages
 SLOW = pytest.mark.slow
 
 

@@ -100,7 +100,9 @@ def test_times(migrated: tuple[str, Migrated]) -> None:
         assert 0 <= timeline.downtime < 60
         assert timeline.passes
         times = [(one.start, one.end) for one in timeline.passes if one.start is not None]
-        assert times == sorted(times)
+        assert all(start <= end for start, end in times if end is not None)
+        # The packets of several channels are captured in any order, so passes without pages can be a moment apart.
+        assert mode == "multifd" or times == sorted(times)
 
 
 def test_pages_behind_holes_are_the_receivers(migrated: tuple[str, Migrated]) -> None:

@@ -83,6 +83,7 @@ def cases() -> Iterator[tuple[str, int, int]]:
             yield name, size, seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "seed"), list(cases()))
 def test_any_holes(name: str, size: int, seed: int) -> None:
     data = STREAMS.get(name) or packed(name)
