@@ -22,6 +22,7 @@ from qmigtool.util.text import is_wide
 
 if TYPE_CHECKING:
     from qmigtool.devices.device import Device
+    from qmigtool.parsers.domainxml import Element
     from qmigtool.parsers.vmstate import Field
     from qmigtool.stream.model import Stream
     from qmigtool.x86.vcpu import VCpu
@@ -107,6 +108,23 @@ class Context:
         except QmigError as error:
             stream.report(error)
             return []
+
+    @cached_property
+    def domain(self) -> dict[str, Any]:
+        """The facts of a save image's libvirt XML (:func:`qmigtool.stream.info.domain_document`); empty without one."""
+        from qmigtool.stream.info import domain_document
+
+        return domain_document(self.stream) or {}
+
+    @cached_property
+    def domain_root(self) -> Element | None:
+        """That XML; None for another container and for XML that cannot be read, which ``xml-readable`` reports."""
+        header = self.stream.container.header
+        if header is None or "unread" in self.domain:
+            return None
+        from qmigtool.parsers.domainxml import check_domain  # few streams have one
+
+        return check_domain(header.xml)
 
     def named(self, name: str) -> list[Device]:
         """Return the devices of a name, including those that cannot be decoded."""

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from qmigtool.check.patterns import version_of
 from qmigtool.check.rule import Context, Options, finding, on, rule
 from qmigtool.devices.machinetypes import UNVERSIONED, is_x86_machine, machine_type
-from qmigtool.errors import StreamError
 from qmigtool.findings import Finding
 from qmigtool.findings.model import Wide
-from qmigtool.stream.info import domain_document
 from qmigtool.x86.lapic import LAPIC
-
-if TYPE_CHECKING:
-    from qmigtool.parsers.domainxml import Element
 
 __all__ = ["RULES"]
 
@@ -30,19 +24,6 @@ BY_NUMBER = (2, 6)  # up to this machine type the instance of an apic is not its
 EPYC_IDS = (5, 1)  # QEMU 5.0 and 5.1 number the vCPUs of EPYC models in another way
 
 
-def _root(context: Context) -> Element | None:
-    """Return the XML, None for another container and for XML that cannot be read."""
-    header = context.stream.container.header
-    if header is None:
-        return None
-    from qmigtool.parsers.domainxml import check_domain  # few streams have one
-
-    try:
-        return check_domain(header.xml)
-    except StreamError:
-        return None  # xml-readable reports it
-
-
 @rule(
     "xml-readable",
     "The libvirt XML of a save image can be read",
@@ -50,8 +31,8 @@ def _root(context: Context) -> Element | None:
     severity="error",
 )
 def xml_readable(context: Context, _: Options) -> Iterator[Finding]:
-    facts = domain_document(context.stream)
-    if facts is not None and "unread" in facts:
+    facts = context.domain
+    if "unread" in facts:
         yield finding(str(facts["unread"]))
 
 
@@ -62,7 +43,7 @@ def xml_readable(context: Context, _: Options) -> Iterator[Finding]:
     severity="error",
 )
 def xml_machine(context: Context, _: Options) -> Iterator[Finding]:
-    facts, found = domain_document(context.stream) or {}, context.stream.machine
+    facts, found = context.domain, context.stream.machine
     wanted = facts.get("machine")
     if found is None or wanted is None or wanted == found:
         return
@@ -80,7 +61,7 @@ def xml_machine(context: Context, _: Options) -> Iterator[Finding]:
     severity="error",
 )
 def xml_vcpus(context: Context, _: Options) -> Iterator[Finding]:
-    facts = domain_document(context.stream) or {}
+    facts = context.domain
     found, wanted = len({device.instance_id for device in context.named("cpu")}), facts.get("vcpus")
     if found and wanted is not None and found != wanted and context.stream.unreached is None:
         message = f"the stream has {found} vCPUs, but the libvirt XML has {wanted}"
@@ -95,12 +76,12 @@ def xml_vcpus(context: Context, _: Options) -> Iterator[Finding]:
     severity="error",
 )
 def xml_memory(context: Context, _: Options) -> Iterator[Finding]:
-    root, machine = _root(context), context.stream.machine
+    root, machine = context.domain_root, context.stream.machine
     if root is None or machine is None or not is_x86_machine(machine):
         return
     from qmigtool.parsers.domainxml import memory_devices
 
-    wanted = (domain_document(context.stream) or {}).get("memory")
+    wanted = context.domain.get("memory")
     blocks = context.stream.ram_blocks
     base = [block for block in blocks if BASE.fullmatch(block.idstr)]
     if wanted is None or not base or any(one.model != "dimm" for one in memory_devices(root)):
@@ -121,7 +102,7 @@ def xml_memory(context: Context, _: Options) -> Iterator[Finding]:
     severity="error",
 )
 def xml_dimms(context: Context, _: Options) -> Iterator[Finding]:
-    root = _root(context)
+    root = context.domain_root
     if root is None:
         return
     from qmigtool.parsers.domainxml import memory_devices
@@ -149,7 +130,7 @@ def xml_dimms(context: Context, _: Options) -> Iterator[Finding]:
     severity="error",
 )
 def xml_topology(context: Context, _: Options) -> Iterator[Finding]:
-    root, machine = _root(context), context.stream.machine
+    root, machine = context.domain_root, context.stream.machine
     if root is None or machine is None or not is_x86_machine(machine):
         return
     from qmigtool.parsers.domainxml import LEVELS, cpu_topology
